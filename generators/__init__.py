@@ -1,0 +1,34 @@
+"""Pretrained generators behind one interface: ``manipulate(images, target)``, pictures in [-1, 1] in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from generators.stargan import stargan
+
+_GENERATORS: dict[str, Callable[..., nn.Module]] = {"stargan": stargan}
+
+
+def list_generators() -> list[str]:
+    """Names that `create_generator` takes."""
+    return sorted(_GENERATORS)
+
+
+def create_generator(name: str, checkpoint: str | Path | None = None, **config: Any) -> nn.Module:
+    """A generator by name, with the weights of a published checkpoint or freshly initialised.
+
+    Args:
+        name: one of `list_generators()`.
+        checkpoint: a file in the authors' layout (torch, loaded with ``weights_only=True``) or safetensors with the same keys.
+        config: constructor arguments; with a checkpoint they are read from it and those given must agree with it.
+
+    Raises:
+        ValueError: unknown name, or a checkpoint that isn't this network's; FileNotFoundError: no such file.
+    """
+    if name not in _GENERATORS:
+        raise ValueError(f"unknown generator {name!r}; choose from {list_generators()}")
+    return _GENERATORS[name](checkpoint, **config)

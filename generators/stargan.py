@@ -1,0 +1,191 @@
+"""StarGAN: unified generative adversarial networks for multi-domain image-to-image translation (Choi et al., CVPR 2018).
+
+Official code: https://github.com/yunjey/stargan (MIT). Written from the paper and the published key list; the state-dict keys are the
+authors', so ``200000-G.ckpt`` and ``200000-D.ckpt`` load as they are.
+
+Note:
+    The official test script never calls ``.eval()``, so its instance norms always use the statistics of the picture at hand, although the
+    files carry running averages. `StarGANGenerator` does the same in both modes and keeps the buffers for the keys' sake;
+    ``use_running_statistics=True`` gives the network that ``.eval()`` would have given (its pictures are bad).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from malp_disc.checkpoint import load_state, load_tensors
+
+
+class PictureNorm(nn.InstanceNorm2d):
+    """Affine instance norm on the statistics of its input, in training and in evaluation; the running buffers are only carried along."""
+
+    use_running_statistics = False
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True, track_running_stats=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.use_running_statistics:
+            return F.instance_norm(x, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats=False, eps=self.eps)
+        return F.instance_norm(x, None, None, self.weight, self.bias, use_input_stats=True, eps=self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv-norm-relu-conv-norm(x), paper Table 4 of the appendix."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            PictureNorm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            PictureNorm(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.main(x)
+
+
+class StarGANGenerator(nn.Module):
+    """G(x, c): redraws picture x with attributes c.
+
+    Args:
+        conv_dim: channels of the first layer (64 in the paper).
+        c_dim: number of attributes.
+        repeat_num: residual blocks (6 in the paper).
+        use_running_statistics: see the note of this file; for inspection only.
+
+    Shape:
+        images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, target (B, c_dim) in {0, 1} -> (B, 3, H, W) in [-1, 1].
+    """
+
+    def __init__(self, *, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6, use_running_statistics: bool = False) -> None:
+        super().__init__()
+        self.c_dim = c_dim
+        self.config = {"conv_dim": conv_dim, "c_dim": c_dim, "repeat_num": repeat_num}
+        layers: list[nn.Module] = [nn.Conv2d(3 + c_dim, conv_dim, 7, 1, 3, bias=False), PictureNorm(conv_dim), nn.ReLU(inplace=True)]
+        channels = conv_dim
+        for _ in range(2):
+            layers += [nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False), PictureNorm(2 * channels), nn.ReLU(inplace=True)]
+            channels *= 2
+        layers += [ResidualBlock(channels) for _ in range(repeat_num)]
+        for _ in range(2):
+            layers += [nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False), PictureNorm(channels // 2), nn.ReLU(inplace=True)]
+            channels //= 2
+        layers += [nn.Conv2d(channels, 3, 7, 1, 3, bias=False), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, PictureNorm):
+                module.use_running_statistics = use_running_statistics
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        self._check(images, target)
+        labels = target.to(images.dtype)[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        features = self.main[:-2](torch.cat([images, labels], dim=1))  # the label joins after the colours
+        # The last convolution and the tanh stay in float32: in bf16 the output falls on a coarse grid that a detector learns to see.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.main[-2:](features.float())
+
+    def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
+        """The library's common entry: [-1, 1] in, [-1, 1] out. Here it is the forward pass itself."""
+        return self(images, target)
+
+    def _check(self, images: Tensor, target: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+        if images.shape[2] % 4 or images.shape[3] % 4:
+            raise ValueError(f"StarGAN halves the picture twice: expected sides divisible by 4, got {images.shape[2]}x{images.shape[3]}")
+        if target.shape != (len(images), self.c_dim):
+            raise ValueError(f"expected a target of shape ({len(images)}, {self.c_dim}), one column per attribute, got {tuple(target.shape)}")
+
+
+class StarGANDiscriminator(nn.Module):
+    """D(x): a patch map of realness and one logit per attribute.
+
+    Args:
+        image_size: side of the square pictures; a multiple of ``2 ** repeat_num``.
+        conv_dim, c_dim, repeat_num: channels of the first layer, attributes, stride-2 layers (64, 5, 6 in the paper).
+
+    Shape:
+        (B, 3, N, N) -> map (B, 1, N / 2^repeat_num, N / 2^repeat_num) without a sigmoid, logits (B, c_dim).
+    """
+
+    def __init__(self, *, image_size: int = 128, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6) -> None:
+        super().__init__()
+        if image_size % 2**repeat_num:
+            raise ValueError(f"expected an image size divisible by 2^{repeat_num} = {2**repeat_num}, got {image_size}; use fewer layers (repeat_num)")
+        self.c_dim, self.image_size = c_dim, image_size
+        self.config = {"image_size": image_size, "conv_dim": conv_dim, "c_dim": c_dim, "repeat_num": repeat_num}
+        layers: list[nn.Module] = []
+        channels = 3
+        for i in range(repeat_num):
+            layers += [nn.Conv2d(channels, conv_dim * 2**i, 4, 2, 1), nn.LeakyReLU(0.01, inplace=i > 0)]
+            channels = conv_dim * 2**i
+        self.main = nn.Sequential(*layers)
+        self.conv1 = nn.Conv2d(channels, 1, 3, 1, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, c_dim, image_size // 2**repeat_num, bias=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            raise ValueError(f"expected images (B, 3, {self.image_size}, {self.image_size}), got {tuple(images.shape)}")
+        features = self.main(images)
+        return self.conv1(features), self.conv2(features).flatten(1)
+
+
+def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarGANGenerator:
+    """A StarGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return StarGANGenerator(**config)
+    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    first = _first_layer(tensors, "main.0.weight", checkpoint, "StarGAN generator", StarGANGenerator)
+    blocks = [int(match[1]) for key in tensors if (match := re.fullmatch(r"main\.(\d+)\.main\.0\.weight", key))]
+    found = {"conv_dim": first.shape[0], "c_dim": first.shape[1] - 3, "repeat_num": len(blocks)}
+    network = StarGANGenerator(**_agree(found, config, checkpoint))
+    load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
+    return network
+
+
+def stargan_discriminator(checkpoint: str | Path | None = None, **config: int) -> StarGANDiscriminator:
+    """The discriminator of a StarGAN; with a checkpoint the widths and the image size are read from it. Raises as `stargan` does."""
+    if checkpoint is None:
+        return StarGANDiscriminator(**config)
+    tensors = load_tensors(checkpoint, entries=("state_dict", "D"))
+    first = _first_layer(tensors, "main.0.weight", checkpoint, "StarGAN discriminator", StarGANDiscriminator)
+    if "conv2.weight" not in tensors:
+        raise ValueError(f"{checkpoint} is not a checkpoint of StarGANDiscriminator: it has no conv2.weight (is it the generator's file?)")
+    layers = sum(re.fullmatch(r"main\.\d+\.weight", key) is not None for key in tensors)
+    head = tensors["conv2.weight"]
+    found = {"conv_dim": first.shape[0], "c_dim": head.shape[0], "repeat_num": layers, "image_size": head.shape[-1] * 2**layers}
+    network = StarGANDiscriminator(**_agree(found, config, checkpoint))
+    load_state(network, tensors, source=str(checkpoint))
+    return network
+
+
+def _first_layer(tensors: Mapping[str, Tensor], key: str, source: str | Path, what: str, cls: type[nn.Module]) -> Tensor:
+    if key not in tensors or tensors[key].ndim != 4:
+        raise ValueError(f"{source} is not a checkpoint of {cls.__name__}: expected the keys of a {what} ({key}, …), found {list(tensors)[:3]}")
+    return tensors[key]
+
+
+def _agree(found: dict[str, int], asked: Mapping[str, int | bool], source: str | Path) -> dict[str, int | bool]:
+    wrong = [f"{key} is {found[key]} in the file and {value} was asked for" for key, value in asked.items() if key in found and found[key] != value]
+    if wrong:
+        raise ValueError(f"{source}: " + "; ".join(wrong))
+    return {**found, **asked}
+
+
+def deepest_repeat_num(image_size: int, most: int = 6) -> int:
+    """How many stride-2 layers a discriminator for `image_size` can have: the paper's 6 where the size allows it, one less at 64 and below."""
+    return min(most, int(math.log2(image_size & -image_size)), max(1, int(math.log2(image_size)) - 1))

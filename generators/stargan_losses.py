@@ -1,0 +1,80 @@
+"""StarGAN's own training losses (Choi et al., CVPR 2018, Eq. 1-8), WGAN-GP form as in the official code.
+
+They train the "before" generator, and they stay on while it is fine-tuned against MaLP: without them a generator that fools a detector
+collapses or stops editing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class StarGANWeights:
+    """λ of the paper's section 5.1 (`cls`, `rec`) and of the WGAN-GP penalty (`gp`)."""
+
+    cls: float = 1.0
+    rec: float = 10.0
+    gp: float = 10.0
+
+
+@dataclass
+class StarGANLosses:
+    """Named terms; one that doesn't apply to the network at hand is zero."""
+
+    total: Tensor
+    adversarial: Tensor
+    classification: Tensor
+    reconstruction: Tensor
+    penalty: Tensor
+
+
+def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy summed over attributes, averaged over pictures (official code; Eq. 2 and 3)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum") / len(logits)
+
+
+def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """E[(‖∇D(x̂)‖₂ - 1)²] on the lines between real and fake (Eq. 8); alpha (B,) in [0, 1]."""
+    weight = alpha.view(-1, 1, 1, 1)
+    between = (weight * real + (1 - weight) * fake).detach().requires_grad_(True)
+    realness, _ = discriminator(between)
+    (gradient,) = torch.autograd.grad(realness.float().sum(), between, create_graph=True)
+    return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class StarGANCritic(nn.Module):
+    """D's whole step as one forward, so that a wrapped discriminator sees one forward per backward.
+
+    forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real pictures, alpha (B,) uniform.
+    """
+
+    def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None) -> None:
+        super().__init__()
+        self.discriminator, self.weights = discriminator, weights or StarGANWeights()
+
+    def forward(self, real: Tensor, fake: Tensor, labels: Tensor, alpha: Tensor) -> StarGANLosses:
+        realness, logits = self.discriminator(torch.cat([real, fake]))
+        on_real, on_fake = realness.float().chunk(2)
+        adversarial = on_fake.mean() - on_real.mean()
+        classification = attribute_loss(logits[: len(real)], labels)
+        penalty = gradient_penalty(self.discriminator, real, fake, alpha)
+        total = adversarial + self.weights.cls * classification + self.weights.gp * penalty
+        return StarGANLosses(total, adversarial, classification, torch.zeros_like(total), penalty)
+
+
+def generator_losses(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor, weights: StarGANWeights | None = None
+) -> StarGANLosses:
+    """G's step (Eq. 6): look real, carry `target`, and lead back to `real` when edited back. Give the unwrapped discriminator, frozen."""
+    weights = weights or StarGANWeights()
+    realness, logits = discriminator(fake)
+    adversarial = -realness.float().mean()
+    classification = attribute_loss(logits, target)
+    reconstruction = (real - reconstructed).float().abs().mean()
+    total = adversarial + weights.cls * classification + weights.rec * reconstruction
+    return StarGANLosses(total, adversarial, classification, reconstruction, torch.zeros_like(total))

@@ -1,0 +1,142 @@
+"""Reading and writing weights: nothing from outside is unpickled, and a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file name beside `path`; on success it is flushed to disk and renamed onto it, on failure removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that nobody else may read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given. NaN and infinity are refused: no JSON reader has to take them."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, atomically."""
+    plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, str(temporary), metadata=dict(metadata or {}))
+
+
+def load_tensors(path: str | Path, *, entries: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Read a state dict from safetensors or a torch file, without running anything it holds.
+
+    Args:
+        path: a ``.safetensors`` file, or anything ``torch.load(weights_only=True)`` takes.
+        entries: names under which published files nest the state dict; the first one present is taken.
+
+    Returns:
+        Tensors by name, on the CPU, a leading ``module.`` (left by DataParallel) removed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, needs code to be read, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .safetensors, .ckpt or .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(str(path))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path} can't be read as plain tensors ({reason}). Only safetensors and torch files that load with "
+            "weights_only=True are taken; re-save anything else as a state dict where you trust it"
+        ) from error
+    for entry in entries:
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
+            break
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"{path} holds no state dict: expected tensors by name, found {found}")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, optional: tuple[str, ...] = ()) -> None:
+    """`load_state_dict` that names the first differences.
+
+    Args:
+        optional: key endings that the file may lack or have in excess (batch counters of old torch versions).
+
+    Raises:
+        ValueError: keys or shapes differ; nothing has been loaded then.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in tensors and not key.endswith(optional)]
+    surplus = [key for key in tensors if key not in own and not key.endswith(optional)]
+    shapes = [
+        f"{key} is {tuple(tensors[key].shape)} in the file and {tuple(own[key].shape)} here"
+        for key in own
+        if key in tensors and tensors[key].shape != own[key].shape
+    ]
+    if missing or surplus or shapes:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} missing, first {missing[:3]}")
+        if surplus:
+            parts.append(f"{len(surplus)} unknown, first {surplus[:3]}")
+        if shapes:
+            parts.append("; ".join(shapes[:3]))
+        raise ValueError(f"{source} is not a checkpoint of this {type(module).__name__}: " + "; ".join(parts))
+    module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of names, shapes and values, first 16 hex digits: two checkpoints with the same fingerprint are the same weights."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(file.read()).hexdigest()

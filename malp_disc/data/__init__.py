@@ -1,0 +1,27 @@
+"""The data room: drawn faces (the embedded default), CelebA, and folders of one's own pictures.
+
+Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})`` and has `attribute_names`, `image_size`,
+`description` and a length.
+"""
+
+from .augment import dequantize, random_flip
+from .celeba import CelebA
+from .faces import ProceduralFaces
+from .folder import AttributeFolder, DomainFolder
+from .options import FACE_RANGES, DataOptions, build_dataset
+from .pictures import BrokenPictureError, Pictures, load_picture
+
+__all__ = [
+    "FACE_RANGES",
+    "AttributeFolder",
+    "BrokenPictureError",
+    "CelebA",
+    "DataOptions",
+    "DomainFolder",
+    "Pictures",
+    "ProceduralFaces",
+    "build_dataset",
+    "dequantize",
+    "load_picture",
+    "random_flip",
+]

@@ -1,0 +1,120 @@
+"""CelebA in its official layout, and in the layouts it is passed around in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .attributes import read_attributes
+from .pictures import OnBroken, Pictures, check_sizes
+from .splits import Split, split_indices
+
+DEFAULT_SELECTION = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
+CROP_SIZE = 178  # the pictures' width: 178x218
+
+_FOLDERS = ("", "celeba", "CelebA", "Img", "Anno", "Eval")
+_PICTURES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "images")  # Kaggle nests it; StarGAN's script calls it images
+_ATTRIBUTES = ("list_attr_celeba.txt", "list_attr_celeba.csv")
+_PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
+_PARTS: dict[str, Split] = {"0": "train", "1": "valid", "2": "test"}
+
+
+class CelebA(Pictures):
+    """CelebA: ``img_align_celeba/*.jpg``, ``list_attr_celeba.txt`` and, if there, ``list_eval_partition.txt``.
+
+    Each is looked for in `root` and in its sub-folders ``celeba`` (torchvision), ``Img``, ``Anno`` and ``Eval`` (the official download); CSV
+    tables and a nested picture folder (Kaggle) and ``images`` (StarGAN's script) are taken too.
+
+    Without the partition file, `test_size` pictures are held back by the hash of their names (see `split_indices`). The official
+    partition separates people and that one can't: one person's pictures may then be on both sides.
+
+    Args:
+        root: where CelebA lies.
+        split: ``"train"``, ``"test"``, or with the partition file ``"valid"``.
+        selected_attributes: names, in the order of the label.
+        crop_size: side of the centre crop; None for the largest centred square, which is the same for the official size.
+        attributes: the attribute file, where it lies elsewhere.
+        test_size: how many pictures are held back where there is no partition file.
+        train_size: cap on the training pictures.
+
+    Raises:
+        FileNotFoundError: a part wasn't found; the message says where it was looked for.
+        ValueError: an unknown attribute, a listed picture that is absent, and what `Pictures` refuses.
+
+    Note:
+        torchvision's ``CelebA`` is not used: it checks md5 sums of, and insists on, five more files than are needed here (boxes, landmarks,
+        identities), under one folder name, and takes no subset.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: Split = "train",
+        selected_attributes: Sequence[str] = DEFAULT_SELECTION,
+        image_size: int = 64,
+        crop_size: int | None = CROP_SIZE,
+        attributes: str | Path | None = None,
+        test_size: int = 1000,
+        train_size: int | None = None,
+        on_broken: OnBroken = "raise",
+    ) -> None:
+        check_sizes(image_size, crop_size)
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(f"no folder at {root}; --data-root must name the folder that holds CelebA")
+        folder = _find(root, _PICTURES, "the pictures")
+        table = read_attributes(attributes or _find(root, _ATTRIBUTES, "the attributes"), selected_attributes)
+        present = set(os.listdir(folder))
+        absent = [name for name in table.files if name not in present]
+        if absent:
+            raise ValueError(
+                f"{len(absent)} of {len(table.files)} pictures listed are absent from {folder}, first {absent[:3]}; "
+                "finish the download, or take their rows out of the attribute file"
+            )
+        partition = _find(root, _PARTITION)
+        given = _read_partition(partition, table.files) if partition else table.split
+        chosen = split_indices(table.files, split, given=given, test_size=test_size, train_size=train_size)
+        super().__init__(
+            [folder / table.files[index] for index in chosen],
+            table.labels[chosen],
+            attribute_names=table.attribute_names,
+            image_size=image_size,
+            crop_size=crop_size,
+            on_broken=on_broken,
+            name=f"CelebA {split} split",
+        )
+
+
+def _find(root: Path, names: Sequence[str], what: str = "") -> Path | None:
+    """The first of `names` that exists in the usual places; without one an error if it has to exist, which is when `what` says what it is."""
+    tried = [root / folder / name for folder in _FOLDERS for name in names]
+    for path in tried:
+        if path.exists():
+            return path
+    if not what:
+        return None
+    zipped = [path for folder in _FOLDERS if (path := root / folder / "img_align_celeba.zip").exists()]
+    hint = f". Unpack {zipped[0]} first" if zipped and names is _PICTURES else ""
+    places = ", ".join(folder or "." for folder in _FOLDERS)
+    raise FileNotFoundError(f"CelebA: {what} not found under {root}: looked for {' or '.join(names)} in {places}{hint}")
+
+
+def _read_partition(path: Path, files: Sequence[str]) -> list[Split]:
+    """The official split of each of `files`: rows ``000001.jpg 0`` (or with a comma), 0 train, 1 valid, 2 test."""
+    parts: dict[str, Split] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        cells = line.replace(",", " ").split()
+        if not cells or (number == 1 and cells[-1] == "partition"):
+            continue
+        if len(cells) != 2 or cells[1] not in _PARTS:
+            raise ValueError(f"{path} line {number}: {line[:80]!r}; expected a file name and 0, 1 or 2 (train, valid, test)")
+        parts[cells[0]] = _PARTS[cells[1]]
+    missing = [name for name in files if name not in parts]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {len(missing)} of the {len(files)} pictures of the attribute file, first {missing[:3]}; "
+            "complete it, or remove it to hold pictures back by name"
+        )
+    return [parts[name] for name in files]

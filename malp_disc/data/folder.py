@@ -1,0 +1,201 @@
+"""Folders of one's own pictures: with a table of attributes, or with a sub-folder per domain."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from .attributes import check_selected, read_attributes
+from .pictures import SUFFIXES, OnBroken, Pictures, check_sizes, list_pictures
+from .splits import SPLIT_NAMES, Split, split_indices
+
+logger = logging.getLogger(__name__)
+
+_CYCLEGAN = re.compile(r"(train|valid|val|test)_?([A-Z])")  # trainA, trainB, testA, testB
+
+
+class _Entry(NamedTuple):
+    split: Split | None
+    domain: str
+    inner: str
+    """Path below the domain's folder."""
+    place: str
+    """Path below the root."""
+
+
+class AttributeFolder(Pictures):
+    """Pictures anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
+
+    A listed name is found wherever below `root` it lies, as long as only one picture answers to it; pictures that aren't
+    listed are left out.
+
+    The split is, in this order: the table's ``split`` column; folders ``train`` and ``test`` (or ``val``) directly below `root`, if
+    all listed pictures lie in such; else `test_size` pictures held back by the hash of their names (see `split_indices`).
+
+    Args:
+        root: the folder.
+        attributes: the table.
+        split: ``"train"`` or ``"test"``.
+        selected_attributes: names, in the order of the label; empty for every column.
+        crop_size: side of the centre crop; None for the largest centred square.
+        test_size: how many pictures are held back where no split is given; exact.
+        train_size: cap on the training pictures.
+
+    Raises:
+        FileNotFoundError: no such folder or table.
+        ValueError: an unknown attribute, a listed picture that is absent or ambiguous, and what `Pictures` refuses.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        attributes: str | Path,
+        *,
+        split: Split = "train",
+        selected_attributes: Sequence[str] = (),
+        image_size: int = 64,
+        crop_size: int | None = None,
+        test_size: int = 1000,
+        train_size: int | None = None,
+        on_broken: OnBroken = "raise",
+    ) -> None:
+        check_sizes(image_size, crop_size)
+        root = Path(root).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(f"no folder at {root}; --data-root must name the folder that holds the pictures")
+        table = read_attributes(attributes, selected_attributes)
+        places = _locate(table.files, root)
+        given = table.split or _split_of_folders(places)
+        chosen = split_indices(table.files, split, given=given, test_size=test_size, train_size=train_size)
+        super().__init__(
+            [root / places[index] for index in chosen],
+            table.labels[chosen],
+            attribute_names=table.attribute_names,
+            image_size=image_size,
+            crop_size=crop_size,
+            on_broken=on_broken,
+            name=f"{root.resolve().name} {split} split",
+        )
+
+
+class DomainFolder(Pictures):
+    """A sub-folder per domain, pictures at any depth below it; the label is one-hot, `attribute_names` are the sorted sub-folders.
+
+    The split is, in this order: ``train/<domain>`` and ``test/<domain>`` (or ``val``); ``trainA trainB testA testB`` as CycleGAN's sets
+    have it, the domains then being A and B; else `test_size` pictures of all domains together, held back by the hash of
+    their path below the domain's folder, so that pairs of one name stay on one side (but for one pair at the border).
+
+    Args:
+        root: the folder.
+        split: ``"train"`` or ``"test"``.
+        selected_attributes: the domains wanted, in the order of the label; empty for all.
+        crop_size: side of the centre crop; None for the largest centred square.
+        test_size: how many pictures are held back where no split is given; exact.
+        train_size: cap on the training pictures.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no pictures, fewer than two domains, an unknown or empty one, and what `Pictures` refuses.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: Split = "train",
+        selected_attributes: Sequence[str] = (),
+        image_size: int = 64,
+        crop_size: int | None = None,
+        test_size: int = 1000,
+        train_size: int | None = None,
+        on_broken: OnBroken = "raise",
+    ) -> None:
+        check_sizes(image_size, crop_size)
+        root = Path(root).expanduser()
+        places = list_pictures(root)
+        if not places:
+            raise ValueError(f"no pictures below {root}; expected a sub-folder per domain with {' '.join(SUFFIXES)} files")
+        sorted_out = _sort_out(places)
+        if len(sorted_out) < len(places):
+            logger.warning("%s: %d pictures lie beside the domains' folders and are left out", root, len(places) - len(sorted_out))
+        used = {place.partition("/")[0] for place in places}
+        unused = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in used and not p.name.startswith((".", "__")))
+        if unused:
+            logger.warning("%s: no %s files in %s, which is no domain then", root, "/".join(SUFFIXES), ", ".join(unused))
+        found = sorted({entry.domain for entry in sorted_out})
+        if len(found) < 2:
+            raise ValueError(
+                f"expected at least two domains, that is sub-folders with pictures, in {root}; found {found or 'none'}. "
+                "A folder with a table of attributes needs --attributes FILE"
+            )
+        domains = tuple(selected_attributes) or tuple(found)
+        check_selected(domains, found, source=f"the domains (sub-folders) of {root}")
+        if len(domains) < 2:
+            raise ValueError(f"expected at least two domains, got --selected-attributes {domains[0]}; select from {found}")
+        kept = [entry for entry in sorted_out if entry.domain in domains]
+        given = None if kept[0].split is None else [entry.split for entry in kept]
+        chosen = split_indices([entry.inner for entry in kept], split, given=given, test_size=test_size, train_size=train_size)
+        column = torch.tensor([domains.index(kept[index].domain) for index in chosen])
+        empty = [domain for i, domain in enumerate(domains) if not (column == i).any()]
+        if empty and split == "train":
+            raise ValueError(
+                f"the {split} split ({len(chosen)} pictures) of {root} has no picture of domain {empty[0]!r}; "
+                "give it more pictures, change --test-size or --train-size, or leave it out with --selected-attributes"
+            )
+        super().__init__(
+            [root / kept[index].place for index in chosen],
+            torch.nn.functional.one_hot(column, len(domains)).float(),
+            attribute_names=domains,
+            image_size=image_size,
+            crop_size=crop_size,
+            on_broken=on_broken,
+            name=f"{root.resolve().name} {split} split",
+        )
+
+
+def _locate(files: Sequence[str], root: Path) -> list[str]:
+    """Each listed name's path relative to `root`."""
+    by_name: dict[str, list[str]] = {}
+    for place in list_pictures(root):
+        by_name.setdefault(place.rpartition("/")[2], []).append(place)
+    found, absent = [], []
+    for name in files:
+        places = [place for place in by_name.get(name.rpartition("/")[2], []) if place == name or place.endswith("/" + name)]
+        if name in places:
+            places = [name]
+        if len(places) > 1:
+            raise ValueError(f"{name} is listed, and below {root} there are {' and '.join(places[:3])}; list it with its folder")
+        if places:
+            found.append(places[0])
+        else:
+            absent.append(name)
+    if absent:
+        raise ValueError(
+            f"{len(absent)} of {len(files)} pictures listed are absent from {root} and the folders below it, first {absent[:3]}; "
+            "add them, or take their rows out of the table"
+        )
+    return found
+
+
+def _split_of_folders(places: Sequence[str]) -> list[Split] | None:
+    """The split of each picture where all lie below train/, val/ or test/; else None."""
+    tops = [place.partition("/")[0] for place in places]
+    return [SPLIT_NAMES[top] for top in tops] if all(top in SPLIT_NAMES for top in set(tops)) else None
+
+
+def _sort_out(places: Sequence[str]) -> list[_Entry]:
+    """The pictures that lie in a domain's folder."""
+    parts = [(place.split("/"), place) for place in places]
+    tops = {part[0] for part, _ in parts if len(part) > 1}
+    if tops and tops <= SPLIT_NAMES.keys():
+        return [_Entry(SPLIT_NAMES[part[0]], part[1], "/".join(part[2:]), place) for part, place in parts if len(part) > 2]
+    parts = [(part, place) for part, place in parts if len(part) > 1]
+    matches = {top: _CYCLEGAN.fullmatch(top) for top in tops}
+    if tops and all(matches.values()):
+        return [_Entry(SPLIT_NAMES[matches[part[0]][1]], matches[part[0]][2], "/".join(part[1:]), place) for part, place in parts]
+    return [_Entry(None, part[0], "/".join(part[1:]), place) for part, place in parts]

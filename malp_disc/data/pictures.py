@@ -1,0 +1,231 @@
+"""Picture files: finding, decoding, and the data set made of them.
+
+Start-up stays cheap: nothing but a handful of headers is read before the first batch, unless ``on_broken="skip"`` asks
+for a full check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+OnBroken = Literal["raise", "skip"]
+
+_HEADERS = 8  # pictures whose header is read up front, evenly spread, to find wrong settings before any long work
+_NAMED = 20  # pictures named in a warning
+
+
+class BrokenPictureError(ValueError):
+    """A file that can't be decoded to 8-bit RGB: truncated, empty, no picture at all, or with more than 8 bits per channel."""
+
+
+class Pictures(Dataset):
+    """Picture files with labels: ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})``.
+
+    Args:
+        paths: the files.
+        labels: (len(paths), A) in {0, 1}.
+        attribute_names: A names, in the order of the label.
+        image_size: N, pixels.
+        crop_size: side of the centre crop taken before resizing; None takes the largest centred square.
+        on_broken: ``"raise"`` stops at a picture that can't be decoded when it is met; ``"skip"`` decodes every picture now,
+            drops those that fail into `dropped`, and names them in a warning.
+        name: what the pictures are, for `description`.
+
+    Raises:
+        ValueError: for sizes that don't fit, a crop larger than the pictures, labels of another shape, no pictures (left),
+            or, with ``on_broken="raise"``, a broken one among the few looked at up front.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        labels: Tensor,
+        *,
+        attribute_names: Sequence[str],
+        image_size: int = 64,
+        crop_size: int | None = None,
+        on_broken: OnBroken = "raise",
+        name: str = "pictures",
+    ) -> None:
+        check_sizes(image_size, crop_size)
+        if on_broken not in ("raise", "skip"):
+            raise ValueError(f'expected on_broken "raise" or "skip", got {on_broken!r}')
+        if not paths:
+            raise ValueError(f"{name}: no pictures")
+        if labels.shape != (len(paths), len(attribute_names)):
+            raise ValueError(
+                f"expected labels of shape ({len(paths)}, {len(attribute_names)}), pictures by attributes, got {tuple(labels.shape)}"
+            )
+        self.paths = [str(path) for path in paths]
+        self.labels = labels.float()
+        self.attribute_names = tuple(attribute_names)
+        self.image_size = image_size
+        self.crop_size = crop_size
+        self.name = name
+        self.dropped: dict[str, str] = {}
+        self._read_headers(skip_broken=on_broken == "skip")
+        if on_broken == "skip":
+            self._drop_broken()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
+        return load_picture(self.paths[index], image_size=self.image_size, crop_size=self.crop_size), self.labels[index]
+
+    @property
+    def description(self) -> str:
+        """One line for a report: what, how many, how cropped, how large."""
+        crop = "largest centred square" if self.crop_size is None else f"centre crop {self.crop_size}"
+        return f"{self.name}, {len(self)} pictures, {crop}, {self.image_size}x{self.image_size}"
+
+    def _read_headers(self, *, skip_broken: bool) -> None:
+        for index in np.unique(np.linspace(0, len(self) - 1, _HEADERS).astype(int)):
+            try:
+                with _opened(self.paths[index]) as image:
+                    _check_crop(image, self.paths[index], self.crop_size)
+            except BrokenPictureError:
+                if not skip_broken:
+                    raise
+
+    def _drop_broken(self) -> None:
+        self.dropped = find_broken(self.paths)
+        if not self.dropped:
+            return
+        if len(self.dropped) == len(self):
+            raise ValueError(f"{self.name}: none of the {len(self)} pictures can be decoded, first: {next(iter(self.dropped.values()))}")
+        kept = [index for index, path in enumerate(self.paths) if path not in self.dropped]
+        total = len(self)
+        self.paths, self.labels = [self.paths[index] for index in kept], self.labels[kept]
+        named = "; ".join(list(self.dropped.values())[:_NAMED])
+        more = f"; and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
+        logger.warning("%s: dropped %d of %d pictures: %s%s", self.name, len(self.dropped), total, named, more)
+
+
+def load_picture(path: str | Path, *, image_size: int, crop_size: int | None = None) -> Tensor:
+    """Decode, turn upright (EXIF), centre crop, resize: (3, N, N) float32 on the 8-bit grid of [-1, 1].
+
+    The resize is Pillow's antialiased bilinear one, and the crop is placed as torchvision's `CenterCrop` places it: the
+    published StarGAN weights were trained on exactly these pixels. What is transparent turns white.
+
+    Raises:
+        BrokenPictureError: the file can't be decoded (a ValueError that names it).
+        ValueError: the picture is smaller than the crop.
+    """
+    image = _decode(path)
+    _check_crop(image, path, crop_size)
+    side = min(image.size) if crop_size is None else crop_size
+    left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+    image = image.crop((left, top, left + side, top + side))
+    if side != image_size:
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image, np.float32).transpose(2, 0, 1).copy()) / 127.5 - 1
+
+
+def list_pictures(root: Path) -> list[str]:
+    """Every picture below `root`, as sorted '/'-separated paths relative to it. Links are followed; names with a leading dot are not.
+
+    Raises:
+        FileNotFoundError: `root` is no folder.
+        OSError: a folder below it can't be read.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder at {root}; --data-root must name one")
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for folder, below, files in os.walk(root, followlinks=True, onerror=_reraise):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith(".") and name != "__MACOSX")
+        prefix = "" if Path(folder) == root else Path(folder).relative_to(root).as_posix() + "/"
+        found += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    return sorted(found)
+
+
+def find_broken(paths: Sequence[str]) -> dict[str, str]:
+    """Decode every file, in threads and behind a progress bar: path -> what is wrong with it, in the order of `paths`."""
+
+    def complaint(path: str) -> str | None:
+        try:
+            _decode(path)
+        except BrokenPictureError as error:
+            return str(error)
+        return None
+
+    # Truncation shows in the pixels only: Image.verify() passes a JPEG that lost its second half.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        complaints = list(tqdm(pool.map(complaint, paths), total=len(paths), desc="checking pictures", unit="", disable=None))
+    return {path: text for path, text in zip(paths, complaints) if text is not None}
+
+
+def check_sizes(image_size: int, crop_size: int | None) -> None:
+    """Raises:
+    ValueError: an image size below 16 or not divisible by 4 (networks here halve it twice), or a crop below 1.
+    """
+    if image_size < 16 or image_size % 4:
+        raise ValueError(f"expected an image size of at least 16 and divisible by 4, got {image_size}; give --image-size 64 or 128")
+    if crop_size is not None and crop_size < 1:
+        raise ValueError(f"expected a crop size of at least 1, got {crop_size}; leave --crop-size out for the largest centred square")
+
+
+def _decode(path: str | Path) -> Image.Image:
+    """The whole picture, upright, in RGB."""
+    with _opened(path) as image, _naming(path):
+        if image.mode.startswith(("I", "F")):  # Pillow would clip these to white without a word
+            raise ValueError(f"mode {image.mode}, more than 8 bits per channel")
+        upright = ImageOps.exif_transpose(image)
+        if not upright.has_transparency_data:
+            return upright.convert("RGB")
+        white = Image.new("RGBA", upright.size, "white")
+        return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
+
+
+def _opened(path: str | Path) -> Image.Image:
+    with _naming(path):
+        return Image.open(path)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Whatever Pillow's decoders raise over a damaged file, which is nearly anything, becomes one error with the file's name."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # missing, forbidden, disk failure: not the picture's fault
+            raise
+        raise BrokenPictureError(
+            f"{path} can't be decoded ({error}); replace or delete it, or drop all such pictures with --on-broken skip"
+        ) from error
+
+
+def _check_crop(image: Image.Image, path: str | Path, crop_size: int | None) -> None:
+    if crop_size is not None and crop_size > min(image.size):
+        raise ValueError(
+            f"the centre crop of {crop_size} is larger than {path}, which is {image.width}x{image.height}; "
+            f"give --crop-size {min(image.size)} or less"
+        )
+
+
+def _reraise(error: OSError) -> None:
+    raise error

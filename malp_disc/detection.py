@@ -1,0 +1,64 @@
+"""Detection (paper, section 3.2.3): was this picture manipulated? Two witnesses, averaged: a classifier of the fakeness map, and how
+much of the template is left."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_EPSILON = 1e-6  # under the root of a norm: the gradient of a cosine at a zero vector stays finite (measured near 4e7 without)
+
+
+class MapClassifier(nn.Module):
+    """C: decides from a fakeness map alone. Any picture size: pooled over space by mean and maximum, so that a small bright spot counts.
+
+    Shape:
+        map (B, 1, H, W) in [0, 1] -> logit (B,), positive for "manipulated".
+    """
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for outputs in (width // 2, width, width):
+            layers += [nn.Conv2d(channels, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+            channels = outputs
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(2 * width, width), nn.LeakyReLU(0.2, inplace=True), nn.Linear(width, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        features = self.layers(maps)
+        return self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))[:, 0]
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """CS(a, b) per row over all other dimensions, (B, …) × (B, …) -> (B,); 0 with a finite gradient where one of them is zero."""
+    a, b = a.float().flatten(1), b.float().flatten(1)
+    norm = (a.square().sum(1) + _EPSILON).sqrt() * (b.square().sum(1) + _EPSILON).sqrt()
+    return (a * b).sum(1) / norm
+
+
+def template_similarity(recovered: Tensor, templates: Tensor) -> Tensor:
+    """CS of every recovered template with every template of the set: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
+    recovered, templates = recovered.float().flatten(1), templates.float().flatten(1)
+    recovered = recovered / (recovered.square().sum(1, keepdim=True) + _EPSILON).sqrt()
+    templates = templates / (templates.square().sum(1, keepdim=True) + _EPSILON).sqrt()
+    return recovered @ templates.T
+
+
+def manipulation_score(logit: Tensor, similarity: Tensor, template_expected: Tensor | bool = True) -> Tensor:
+    """P(manipulated): the average of both witnesses, the bracket of Eq. 10; (B,), (B,) -> (B,) in [0, 1].
+
+    Args:
+        logit: of `MapClassifier`.
+        similarity: CS(S_R, S), counted from 0 to 1 (a negative one says "no template" as 0 does).
+        template_expected: (B,) or one for all; where False (a passive detector, a picture left without a template) a missing template
+            proves nothing, and the classifier answers alone.
+
+    Note:
+        Eq. 10 is written for y = 1 on encrypted images, hence C and CS are added there. Here the positive class is "manipulated", and both
+        are turned round.
+    """
+    by_map = torch.sigmoid(logit.float())
+    both = (by_map + 1 - similarity.float().clamp(0, 1)) / 2
+    return torch.where(torch.as_tensor(template_expected, device=logit.device), both, by_map)

@@ -1,0 +1,168 @@
+"""MaLP as a discriminator (paper, section 3.3, Eq. 12): a generator is fine-tuned until MaLP finds nothing left to localize."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.fakeness import fakeness_map
+from malp_disc.losses import LossWeights, MaLPLosses
+from malp_disc.malp import MaLP, MaLPOutput
+
+
+@dataclass
+class GeneratorLosses:
+    """The generator's part of Eq. 12. `total` is what to add to the generator's own loss; the others are the plain terms, for curves."""
+
+    total: Tensor
+    map: Tensor
+    classifier: Tensor
+    template: Tensor
+
+
+class MaLPDiscriminator(nn.Module):
+    """A plug-in discriminator. Three lines in a training loop:
+
+        encrypted, index = disc.encrypt(images)
+        loss = loss + disc.generator_loss(fake, index).total                       # G's step; fake = G(encrypted, …)
+        disc.discriminator_loss(images, encrypted, fake, index).total.backward()   # co-training only
+
+    Args:
+        malp: a pretrained `MaLP`.
+        trainable: False: frozen, the paper's first strategy. It stays in evaluation mode whatever its parent does, and collects no
+            gradient. True: co-trained, the second.
+        map_weight: of ‖M̂(fake)‖²: "generate a fakeness map as a zero image" (section 4.4).
+        classifier_weight: of -log P(not manipulated) by the classifier C.
+        template_weight: of 1 - CS(S_i, S_R): the template shall survive.
+        relative: divide each term by its value at the first call, so that a weight of 1 means the same for every generator. The values are
+            buffers: they are saved, and shared by all processes.
+        template_dropout: share of pictures that `encrypt` leaves without a template (index -1), so that the detector looks at the
+            picture and not at the template.
+        loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
+
+    Note:
+        Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the
+        non-saturating form. The paper doesn't say which output of MaLP stands for D in it; section 4.4 says the map, which is the default.
+    """
+
+    def __init__(
+        self,
+        malp: MaLP,
+        trainable: bool = False,
+        *,
+        map_weight: float = 1.0,
+        classifier_weight: float = 0.0,
+        template_weight: float = 0.0,
+        relative: bool = True,
+        template_dropout: float = 0.0,
+        loss_weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__()
+        if min(map_weight, classifier_weight, template_weight) < 0 or map_weight + classifier_weight + template_weight == 0:
+            raise ValueError(f"expected weights >= 0, one of them > 0, got map {map_weight}, classifier {classifier_weight}, template {template_weight}")
+        if not 0 <= template_dropout <= 1:
+            raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
+        if malp.passive and template_weight:
+            raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
+        self.malp = malp
+        self.trainable = trainable
+        self.weights = {"map": map_weight, "classifier": classifier_weight, "template": template_weight}
+        self.relative = relative
+        self.template_dropout = template_dropout
+        self.loss_weights = loss_weights or LossWeights()
+        self.register_buffer("scale", torch.full((3,), float("nan")))  # first values of the terms; NaN until then
+        malp.requires_grad_(trainable)
+        self.train(trainable)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path, trainable: bool = False, **options: Any) -> MaLPDiscriminator:
+        """A discriminator around `MaLP.from_pretrained`; the options are the constructor's."""
+        return cls(MaLP.from_pretrained(folder_or_hub_id), trainable, **options)
+
+    def train(self, mode: bool = True) -> MaLPDiscriminator:
+        return super().train(mode and self.trainable)
+
+    def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """T(I) and the index, as `MaLP.encrypt`, with the template dropout applied where the index is drawn here."""
+        if index is None:
+            index = self.malp.encryption.draw(len(images), generator)
+            if self.template_dropout:
+                where = generator.device if generator is not None else "cpu"
+                dropped = torch.rand(len(images), generator=generator, device=where) < self.template_dropout
+                index = torch.where(dropped.to(index.device), NO_TEMPLATE, index)
+        return self.malp.encrypt(images, index)
+
+    def generator_loss(self, fake: Tensor, index: Tensor) -> GeneratorLosses:
+        """What G has to lower. Gradients reach `fake` alone, also when MaLP is co-trained.
+
+        Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it.
+        """
+        with self._held_still():
+            out = self.malp(fake)
+            terms = {"map": out.map.square().mean(), "classifier": F.softplus(out.logit).mean(), "template": self._template_gone(out, index)}
+        values = torch.stack(list(terms.values()))
+        if self.relative:
+            values = values / self._scale_of(values.detach())
+        weights = torch.tensor([self.weights[name] for name in terms], device=values.device)
+        return GeneratorLosses(total=(weights * values).sum(), **{name: value.detach() for name, value in terms.items()})
+
+    def discriminator_loss(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
+        """What MaLP has to lower to keep finding G's changes: Eq. 7-11 on one concatenated forward; `fake` is detached.
+
+        Shapes: images, encrypted, fake (B, 3, H, W) in [-1, 1], index (B,). Every trainable parameter takes part.
+
+        Raises:
+            ValueError: the discriminator is frozen.
+        """
+        if not self.trainable:
+            raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
+        fake = fake.detach()
+        return self.malp.losses(encrypted, fake, fakeness_map(images, fake), index, self.loss_weights)
+
+    def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
+        """`discriminator_loss`, so that a discriminator wrapped for several processes is called as the wrapper wants to be."""
+        return self.discriminator_loss(images, encrypted, fake, index)
+
+    def parameter_groups(self, *, lr: float, template_lr: float | None = None) -> list[dict[str, Any]]:
+        """For the co-training optimizer: the networks at `lr`, the templates at `template_lr` (five times `lr` if None).
+
+        Raises:
+            ValueError: the discriminator is frozen.
+        """
+        if not self.trainable:
+            raise ValueError("a frozen MaLPDiscriminator has no parameters to train; make it with trainable=True")
+        templates = list(self.malp.encryption.parameters())
+        networks = [parameter for name, parameter in self.malp.named_parameters() if not name.startswith("encryption.")]
+        return [{"params": networks, "lr": lr}, {"params": templates, "lr": 5 * lr if template_lr is None else template_lr}]
+
+    def _template_gone(self, out: MaLPOutput, index: Tensor) -> Tensor:
+        kept = (index != NO_TEMPLATE).to(out.similarity.dtype)
+        return ((1 - out.similarity) * kept).sum() / kept.sum().clamp(min=1)
+
+    def _scale_of(self, values: Tensor) -> Tensor:
+        """The terms' first values, the mean over all processes; kept from then on."""
+        if torch.isnan(self.scale).any():
+            first = values.clone()
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(first)
+                first /= torch.distributed.get_world_size()
+            self.scale.copy_(first.clamp(min=1e-6))
+        return self.scale
+
+    @contextlib.contextmanager
+    def _held_still(self) -> Iterator[None]:
+        """Parameters without gradients and evaluation mode for G's step; restored afterwards. The graph through `fake` stays."""
+        mode = self.malp.training
+        self.malp.eval().requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.malp.train(mode).requires_grad_(self.trainable)

@@ -1,0 +1,77 @@
+"""The fakeness map: how much the generator changed each pixel (paper, Eq. 2 and 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Weights of grey, ITU-R BT.601: what "Gray" means in the authors' code, in PIL and in OpenCV.
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+
+# Dequantised pictures and generators without a tanh pass [-1, 1] by a little. Another scale passes it by far.
+_TOLERATED = 1.5
+
+
+def fakeness_map(images: Tensor, fake: Tensor) -> Tensor:
+    """M_GT = Gray|I − G(T(I))| / 255, the proactive ground truth, Eq. 5; with G(I) for `fake` the passive one, Eq. 2.
+
+    Eq. 5 is on the 0..255 scale, so for images in [-1, 1] the factor is 127.5 / 255: a pixel turned from black to white has 1.
+    Differentiable; where the images are equal the gradient is 0 (the subgradient of ``abs`` that torch takes).
+
+    Shapes: images and fake (B, 3, H, W) in [-1, 1] -> (B, 1, H, W) in [0, 1].
+
+    Raises:
+        ValueError: shapes differ or aren't (B, 3, H, W), values are not floating point, not finite or on another scale.
+
+    Note:
+        The absolute value comes before grey, as printed: a change of colour at equal brightness counts. The authors' code
+        takes the signed difference of the greys instead, see `signed_fakeness_map_official`.
+
+    Example:
+        >>> black, white = -torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+        >>> fakeness_map(black, white)[0, 0, 0, 0].item()
+        1.0
+    """
+    check_image_pair(images, fake)
+    return (_grey((images.float() - fake.float()).abs()) * (127.5 / 255)).clamp(max=1)
+
+
+def signed_fakeness_map_official(images: Tensor, fake: Tensor) -> Tensor:
+    """Grey difference ``Gray(fake) − Gray(images)`` with its sign, as the authors' released code has it (not the paper).
+
+    Shapes: images and fake (B, 3, H, W) in [-1, 1] -> (B, 1, H, W) in [-2, 2], 0 where nothing changed.
+    Their metric min-max normalises it per image, see `malp_disc.metrics.localization`.
+
+    Raises:
+        ValueError: as `fakeness_map`.
+    """
+    check_image_pair(images, fake)
+    return _grey(fake.float() - images.float())
+
+
+def check_image_pair(images: Tensor, fake: Tensor) -> None:
+    """Raise ValueError unless both are images in [-1, 1] of one shape (B, 3, H, W)."""
+    check_images(images, "images")
+    check_images(fake, "fake")
+    if images.shape != fake.shape:
+        raise ValueError(f"expected images and fake of one shape, got {tuple(images.shape)} and {tuple(fake.shape)}; resize the original to the generator's output")
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raise ValueError unless `images` is a floating-point batch (B, 3, H, W) on the scale [-1, 1]."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected {name} of shape (B, 3, H, W), got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"expected {name} in floating point in [-1, 1], got {images.dtype}; convert with x.float() / 127.5 - 1")
+    if images.numel() == 0:
+        return
+    low, high = (bound.item() for bound in torch.aminmax(images.detach()))
+    if not (low >= -_TOLERATED and high <= _TOLERATED):  # written so that NaN fails
+        scale = "; divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else ""
+        raise ValueError(f"expected {name} in [-1, 1], got min {low:.4g} max {high:.4g}{scale}")
+
+
+def _grey(rgb: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W)."""
+    weights = torch.tensor(GREY_WEIGHTS, dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
+    return (rgb * weights).sum(dim=1, keepdim=True)

@@ -1,0 +1,126 @@
+"""The pretraining objective J = J_T + J_R + J_C + J_L (paper, Eq. 7-11).
+
+Every ‖·‖₂ is taken as a root mean square (the norm over √count) and every sum over pictures as a mean, so that the weights λ mean the same at
+every picture and batch size. The paper's values of λ are in its supplement only; `LossWeights` holds ours, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from malp_disc.detection import cosine, manipulation_score, template_similarity
+from malp_disc.encryption import NO_TEMPLATE
+
+_LOW_PASS_RADIUS = 0.25  # of the Nyquist frequency: what L keeps
+_PROBABILITY_MARGIN = 1e-6
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """λ1 … λ10 of Eq. 7-10, and one weight that isn't in the paper. A weight of 0 switches its term off."""
+
+    magnitude: float = 0.5  # λ1: holds the templates near 30 dB PSNR against the detector's wish for stronger ones
+    orthogonality: float = 0.5  # λ2
+    high_frequency: float = 0.1  # λ3
+    encrypted_zero: float = 10.0  # λ4: mean square of a map is small (0.01), so its weight is large
+    encrypted_cosine: float = 0.5  # λ5
+    manipulated_cosine: float = 2.0  # λ6
+    manipulated_ssim: float = 0.5  # λ7
+    recover_encrypted: float = 1.0  # λ8
+    recover_manipulated: float = 1.0  # λ9
+    classification: float = 0.5  # λ10
+    map_error: float = 10.0  # not in Eq. 8, but in the authors' code (their loss 5): cosine and SSIM don't fix the map's scale
+
+
+@dataclass
+class MaLPLosses:
+    """J and its parts, each a scalar tensor."""
+
+    total: Tensor
+    template: Tensor
+    localization: Tensor
+    recovery: Tensor
+    classification: Tensor
+
+
+def template_loss(templates: Tensor, weights: LossWeights) -> Tensor:
+    """J_T, Eq. 7: templates of low magnitude, orthogonal to each other, of high frequency.
+
+    λ1 Σᵢ ‖Sᵢ‖₂ + λ2 Σ_{i≠j} CS(Sᵢ, Sⱼ) + λ3 ‖L(F(S))‖₂
+
+    Shape: templates (n, H, W) -> scalar.
+
+    Note:
+        L keeps the frequencies below a quarter of Nyquist on either axis; F is orthonormal. Both are unsaid in the paper (the authors' code
+        touches two rows of the spectrum). The sum over i ≠ j counts both orders, as printed, and is divided by n - 1.
+    """
+    n = len(templates)
+    templates = templates.float()
+    magnitude = (templates.square().mean((1, 2)) + 1e-12).sqrt().sum()
+    rows = templates.flatten(1)
+    similarity = template_similarity(rows, rows)
+    orthogonality = (similarity.sum() - similarity.diagonal().sum()) / max(1, n - 1)
+    return weights.magnitude * magnitude + weights.orthogonality * orthogonality + weights.high_frequency * low_frequency(templates)
+
+
+def low_frequency(templates: Tensor) -> Tensor:
+    """‖L(F(S))‖₂ of Eq. 7: root mean square of the spectrum's low-pass part, (n, H, W) -> scalar."""
+    spectrum = torch.fft.fft2(templates.float(), norm="ortho")
+    vertical = torch.fft.fftfreq(templates.shape[1], device=templates.device).abs() <= _LOW_PASS_RADIUS / 2
+    horizontal = torch.fft.fftfreq(templates.shape[2], device=templates.device).abs() <= _LOW_PASS_RADIUS / 2
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (power[:, vertical][:, :, horizontal].mean() + 1e-12).sqrt()
+
+
+def localization_loss_encrypted(maps: Tensor, truth: Tensor, weights: LossWeights) -> Tensor:
+    """J_L for encrypted images, Eq. 8 (first case): λ4 ‖M̂‖² + λ5 CS(M̂, M_GT); maps and truth (B, 1, H, W) in [0, 1]."""
+    return weights.encrypted_zero * maps.float().square().mean() + weights.encrypted_cosine * cosine(maps, truth).mean()
+
+
+def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeights) -> Tensor:
+    """J_L for manipulated images, Eq. 8 (second case): λ6 (1 - CS) + λ7 (1 - SSIM), and our λ (M̂ - M_GT)²; (B, 1, H, W) in [0, 1].
+
+    Note:
+        A picture that the generator left untouched (M_GT zero everywhere) has no cosine; it counts 0 here and the squared error remains.
+    """
+    maps, truth = maps.float(), truth.float()
+    changed = (truth.flatten(1).amax(1) > 0).float()
+    total = weights.manipulated_cosine * ((1 - cosine(maps, truth)) * changed).mean()
+    if weights.manipulated_ssim:
+        total = total + weights.manipulated_ssim * (1 - structural_similarity_index_measure(maps, truth, data_range=1.0))
+    return total + weights.map_error * (maps - truth).square().mean()
+
+
+def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tensor, index: Tensor, weights: LossWeights) -> Tensor:
+    """J_R, Eq. 9: encrypted λ8 (1 - CS(S, S_R)), manipulated λ9 Σᵢ CS(Sᵢ, S_R)².
+
+    Shapes: recovered templates (B, 1, H, W) each, templates (n, 1, H, W) at the same size, index (B,) of the template that was added.
+
+    Note:
+        Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. Pictures
+        that were left without a template (index -1) have nothing to recover: they count as manipulated ones do.
+    """
+    kept = index != NO_TEMPLATE
+    similarity = template_similarity(on_encrypted, templates)
+    own = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
+    none = similarity.square().sum(1)
+    encrypted = torch.where(kept, weights.recover_encrypted * (1 - own), weights.recover_manipulated * none).mean()
+    return encrypted + weights.recover_manipulated * template_similarity(on_manipulated, templates).square().sum(1).mean()
+
+
+def classification_loss(logit: Tensor, similarity: Tensor, manipulated: Tensor, template_expected: Tensor | bool, weights: LossWeights) -> Tensor:
+    """J_C, Eq. 10: λ10 · binary cross-entropy of the averaged witnesses (`manipulation_score`).
+
+    Shapes: logit, similarity (B,); manipulated (B,) in {0, 1}; template_expected (B,) bool or one for all.
+
+    Note:
+        The printed equation has a minus before (1 - y), under which the second class would be pushed the wrong way; this is the standard
+        cross-entropy. It is written out because torch refuses the one on probabilities under CUDA autocast.
+    """
+    probability = manipulation_score(logit, similarity, template_expected).clamp(_PROBABILITY_MARGIN, 1 - _PROBABILITY_MARGIN)
+    manipulated = manipulated.float()
+    return -weights.classification * (manipulated * probability.log() + (1 - manipulated) * (1 - probability).log()).mean()

@@ -1,0 +1,203 @@
+"""MaLP: manipulation localization using a proactive scheme (Asnani, Yin, Hassner, Liu, CVPR 2023), all modules in one network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from torch import Tensor, nn
+
+from malp_disc.checkpoint import load_state, load_tensors, save_tensors, write_json
+from malp_disc.detection import MapClassifier, manipulation_score, template_similarity
+from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
+from malp_disc.fakeness import check_images
+from malp_disc.localization import GlobalTransformer, ShallowCNN
+from malp_disc.losses import (
+    LossWeights,
+    MaLPLosses,
+    classification_loss,
+    localization_loss_encrypted,
+    localization_loss_manipulated,
+    recovery_loss,
+    template_loss,
+)
+
+_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaLPConfig:
+    """What a MaLP is made of.
+
+    Attributes:
+        image_size: side of the training pictures. The CNN takes any size; templates are resampled to it.
+        set_size: n, templates in the set (paper: 1 in its main tables).
+        strength: m of Eq. 6 (paper: 0.3); 0 makes a passive detector.
+        architecture: "paper".
+        width: channels of the shallow CNN (64 in the authors' code; less is faster).
+        transformer: train with the second branch E_T.
+        template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
+    """
+
+    image_size: int = 128
+    set_size: int = 1
+    strength: float = 0.3
+    architecture: str = "paper"
+    width: int = 64
+    transformer: bool = True
+    template_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.architecture != "paper":
+            raise ValueError(f"unknown architecture {self.architecture!r}; this version has 'paper'")
+        if self.image_size < 16:
+            raise ValueError(f"expected an image size of at least 16, got {self.image_size}")
+        if self.transformer and self.image_size % 8:
+            raise ValueError(f"the transformer branch cuts pictures into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or transformer=False")
+        if self.width < 4:
+            raise ValueError(f"expected a width of at least 4, got {self.width}")
+
+
+@dataclass
+class MaLPOutput:
+    """What MaLP sees in a batch of pictures.
+
+    Attributes:
+        map: predicted fakeness map M̂ of E_C, (B, 1, H, W) in [0, 1]; 0 is untouched.
+        template: recovered template S_R, (B, 1, H, W).
+        logit: of the classifier C on the map, (B,), positive for "manipulated".
+        similarity: largest CS(S_i, S_R) over the set, (B,) in [-1, 1]; means nothing for a passive detector.
+        score: P(manipulated) from both witnesses, (B,) in [0, 1] (the bracket of Eq. 10).
+        transformer_map: M̂ of E_T, or None where that branch is off.
+    """
+
+    map: Tensor
+    template: Tensor
+    logit: Tensor
+    similarity: Tensor
+    score: Tensor
+    transformer_map: Tensor | None = None
+
+
+class MaLP(nn.Module, ModelHubMixin, library_name="malp-disc", tags=["manipulation-localization", "gan"]):
+    """Encryption, localization and detection. All arithmetic is float32, whatever autocast surrounds it.
+
+    Example:
+        >>> malp = MaLP(MaLPConfig(image_size=64, width=16, transformer=False))
+        >>> images = torch.zeros(2, 3, 64, 64)
+        >>> encrypted, index = malp.encrypt(images)
+        >>> malp(encrypted).map.shape
+        torch.Size([2, 1, 64, 64])
+    """
+
+    def __init__(self, config: MaLPConfig | dict[str, Any] | None = None) -> None:
+        super().__init__()
+        if isinstance(config, dict):
+            config = MaLPConfig(**config)
+        self.config = config or MaLPConfig()
+        size = self.config.template_size or min(self.config.image_size, PAPER_TEMPLATE_SIZE)
+        self.encryption = Encryption(self.config.set_size, template_size=size, strength=self.config.strength)
+        self.cnn = ShallowCNN(self.config.width)
+        self.transformer = GlobalTransformer(self.config.image_size) if self.config.transformer else None
+        self.classifier = MapClassifier()
+
+    @property
+    def passive(self) -> bool:
+        """True where no template is added: localization without protection, the paper's baseline."""
+        return self.config.strength == 0
+
+    def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """T(I), Eq. 6: pictures with a template added, and which.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            index: (B,) long, the templates to add (-1 for none); drawn at random if None.
+            generator: where the draw comes from.
+
+        Returns:
+            Encrypted images, clamped to [-1, 1], and the index (B,).
+        """
+        if index is None:
+            index = self.encryption.draw(len(images), generator)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.encryption(images, index), index
+
+    def forward(self, images: Tensor, *, transformer: bool = False) -> MaLPOutput:
+        """See `MaLPOutput`. `transformer` also runs the second branch, which serves in training only.
+
+        Raises:
+            ValueError: wrong shape or range, or no second branch to run.
+        """
+        check_images(images)
+        if transformer and self.transformer is None:
+            raise ValueError("this MaLP was made with transformer=False and has no second branch")
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.float()
+            maps, template = self.cnn(images)
+            logit = self.classifier(maps)
+            similarity = template_similarity(template, self.encryption.at(images.shape[2:])).amax(dim=1)
+            score = manipulation_score(logit, similarity, not self.passive)
+            second = self.transformer(images) if transformer else None
+        return MaLPOutput(maps, template, logit, similarity, score, second)
+
+    def losses(self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None) -> MaLPLosses:
+        """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over both halves.
+
+        Args:
+            encrypted: T(I), (B, 3, H, W) in [-1, 1], as `encrypt` returned it (gradients reach the templates through it).
+            manipulated: G(T(I)), same shape; its gradient isn't needed.
+            truth: M_GT of Eq. 5, (B, 1, H, W) in [0, 1].
+            index: (B,), as `encrypt` returned it.
+            weights: λ1 … λ10.
+        """
+        weights = weights or LossWeights()
+        count = len(encrypted)
+        with torch.autocast(encrypted.device.type, enabled=False):
+            out = self(torch.cat([encrypted.float(), manipulated.float()]), transformer=self.transformer is not None)
+            localization = torch.zeros((), device=encrypted.device)
+            for maps in (out.map, out.transformer_map):
+                if maps is not None:
+                    localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
+                    localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
+            manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
+            expected = torch.cat([index != NO_TEMPLATE, torch.ones_like(index, dtype=torch.bool)]).to(out.logit.device) & (not self.passive)
+            classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
+            if self.passive:
+                unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # every parameter takes part: DDP insists
+                template, recovery = unused, torch.zeros_like(unused)
+            else:
+                template = template_loss(self.encryption.templates, weights)
+                templates = self.encryption.at(encrypted.shape[2:])
+                recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
+        return MaLPLosses(template + recovery + classification + localization, template, localization, recovery, classification)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_tensors(Path(save_directory) / _WEIGHTS_FILE, self.state_dict())
+        write_json(Path(save_directory) / _CONFIG_FILE, {"model_type": "malp", **dataclasses.asdict(self.config)})
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool, local_files_only: bool, token: Any, **_: Any) -> MaLP:
+        def find(name: str) -> Path:
+            local = Path(model_id) / name
+            if local.is_file():
+                return local
+            if Path(model_id).is_dir():
+                raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them")
+            download = hf_hub_download(
+                model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
+            )
+            return Path(download)
+
+        content = json.loads(find(_CONFIG_FILE).read_text(encoding="utf-8"))
+        known = {field.name for field in dataclasses.fields(MaLPConfig)}
+        surplus = sorted(set(content) - known - {"model_type"})
+        if content.get("model_type") != "malp" or surplus:
+            raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
+        malp = cls(MaLPConfig(**{key: value for key, value in content.items() if key in known}))
+        load_state(malp, load_tensors(find(_WEIGHTS_FILE)), source=model_id)
+        return malp

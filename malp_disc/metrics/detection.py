@@ -1,0 +1,64 @@
+"""How well a score tells manipulated images from untouched ones (the paper's Table 3: accuracy, EER, AUC, and average precision)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """All in [0, 1]. Only accuracy depends on a threshold."""
+
+    images: int
+    accuracy: float  # share on the right side of the threshold
+    eer: float  # equal error rate: where false alarms and misses are equally frequent
+    auc: float  # area under the ROC curve: chance that a manipulated image scores above an untouched one
+    average_precision: float
+
+
+def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float = 0.5) -> DetectionScores:
+    """Accuracy, EER, AUC and average precision.
+
+    Args:
+        labels: (N,), 1 for manipulated, 0 for untouched.
+        scores: (N,), higher for manipulated; probabilities if the default threshold is to mean something.
+        threshold: for accuracy; an image scoring exactly this counts as manipulated.
+
+    Raises:
+        ValueError: different lengths, labels other than 0 and 1, only one class, or scores that are not finite.
+
+    Note:
+        With few images no threshold makes the two errors exactly equal; EER is then read off the straight line between two points of
+        the ROC.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # late: takes a second to import
+
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if labels.ndim != 1 or scores.shape != labels.shape:
+        raise ValueError(f"expected labels (N,) and scores (N,), got {labels.shape} and {scores.shape}")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"expected labels 0 (untouched) and 1 (manipulated), got {np.unique(labels)[:5].tolist()}")
+    manipulated = int(labels.sum())
+    if not 0 < manipulated < len(labels):
+        raise ValueError(f"expected images of both classes, got {manipulated} manipulated and {len(labels) - manipulated} untouched; no curve can be drawn")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are not finite")
+    return DetectionScores(
+        images=len(labels),
+        accuracy=float(((scores >= threshold) == labels.astype(bool)).mean()),
+        eer=_equal_error_rate(*roc_curve(labels, scores, drop_intermediate=False)[:2]),
+        auc=float(roc_auc_score(labels, scores)),
+        average_precision=float(average_precision_score(labels, scores)),
+    )
+
+
+def _equal_error_rate(false_alarms: np.ndarray, hits: np.ndarray) -> float:
+    """Where false alarms = misses on the ROC's straight pieces. Their difference only rises along the curve, from -1 to 1."""
+    difference = false_alarms - (1 - hits)
+    after = int(np.argmax(difference >= 0))
+    before = after - 1
+    share = -difference[before] / (difference[after] - difference[before])
+    return float(false_alarms[before] + share * (false_alarms[after] - false_alarms[before]))

@@ -1,0 +1,83 @@
+"""Published weights in a cache of our own: per user, checked by sha256, and a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from malp_disc.checkpoint import atomic_path, file_sha256
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file on the internet that must have exactly this content."""
+
+    name: str
+    url: str
+    sha256: str
+    megabytes: int
+
+
+# What pytorch-fid 0.3.0 and clean-fid 0.1.35 would fetch by themselves; neither checks its copy when reading it again.
+PYTORCH_FID_INCEPTION = PublishedFile(
+    name="pt_inception-2015-12-05-6726825d.pth",
+    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    megabytes=96,
+)
+CLEAN_FID_INCEPTION = PublishedFile(
+    name="inception-2015-12-05.pt",
+    url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    megabytes=96,
+)
+
+
+def cache_folder() -> Path:
+    """``$MALP_DISC_CACHE``, else ``malp-disc`` in the user's cache folder. Not made before something is put there."""
+    if os.environ.get("MALP_DISC_CACHE"):
+        return Path(os.environ["MALP_DISC_CACHE"]).expanduser()
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "malp-disc"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "malp-disc"
+
+
+def fetch(file: PublishedFile) -> Path:
+    """Path of the file in the cache, downloaded if it isn't there yet.
+
+    Raises:
+        FileNotFoundError: it isn't there and can't be downloaded; says what to put where.
+        ValueError: content other than expected, in the cache or from the internet.
+    """
+    path = cache_folder() / file.name
+    if path.is_file():
+        check_content(path, file)
+        return path
+    logger.info("downloading %s (%d MB) to %s", file.url, file.megabytes, path.parent)
+    try:
+        with atomic_path(path) as temporary:
+            with urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response, open(temporary, "wb") as target:
+                shutil.copyfileobj(response, target)
+            check_content(temporary, file)
+    except OSError as error:  # no network, refused, timed out, disk full
+        raise FileNotFoundError(
+            f"{file.name} is not in {path.parent} and could not be downloaded ({error}). Get {file.url} on a machine with internet and put it "
+            f"there (MALP_DISC_CACHE names another folder), or give its path with --fid-weights PATH; sha256 {file.sha256}"
+        ) from error
+    return path
+
+
+def check_content(path: Path, file: PublishedFile) -> None:
+    """Raise ValueError unless `path` holds exactly the published bytes."""
+    found = file_sha256(path)
+    if found != file.sha256:
+        raise ValueError(f"{path} is not the published {file.name}: sha256 {found[:16]}…, expected {file.sha256[:16]}…; delete it and get {file.url} again")

@@ -1,0 +1,135 @@
+"""Did the generator do what it was asked? A generator that edits less has a lower FID, so this stands beside every FID."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from malp_disc.fakeness import check_image_pair
+
+# StarGAN treats these as one choice (solver.py, create_labels); an image has at most one of them.
+HAIR_COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
+
+
+@dataclass(frozen=True)
+class EditScores:
+    """Shares in [0, 1]; None where nothing was asked, or nothing was to be kept."""
+
+    images: int
+    edited: float | None  # images in which every requested entry reads as the target
+    kept: float | None  # entries nobody asked to change that still read as before
+    per_attribute: dict[str, float | None]  # requested entries of one attribute that read as the target
+
+
+def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribute_names: Sequence[str] | None = None) -> EditScores:
+    """Read edited images with an independent classifier: is the requested attribute there, are the others as they were?
+
+    Args:
+        logits: (B, A), the classifier's, of the edited images; above 0 means present.
+        target: (B, A) in {0, 1}, the label the generator was given.
+        requested: (B, A) bool, entries that were asked to change: ``target != labels``. A new hair colour is two requests,
+            one colour comes and another goes, and both have to succeed.
+        attribute_names: for `per_attribute`; numbers otherwise.
+
+    Raises:
+        ValueError: shapes that differ, a target other than 0 and 1, names of another number, or logits that are not finite.
+    """
+    if logits.ndim != 2 or logits.shape != target.shape or logits.shape != requested.shape or len(logits) == 0:
+        raise ValueError(f"expected logits, target and requested of one shape (B, A), got {tuple(logits.shape)}, {tuple(target.shape)} and {tuple(requested.shape)}")
+    if requested.dtype != torch.bool:
+        raise ValueError(f"expected requested to be bool, got {requested.dtype}; pass target != labels")
+    _check_labels(target, "target")
+    if not logits.isfinite().all():
+        raise ValueError("the classifier's logits are not finite; look at the edited images")
+    names = [str(i) for i in range(logits.shape[1])] if attribute_names is None else list(attribute_names)
+    if len(names) != logits.shape[1]:
+        raise ValueError(f"expected {logits.shape[1]} attribute names, got {len(names)}")
+    right = (logits > 0) == (target > 0.5)
+    asked = requested.any(dim=1)
+    return EditScores(
+        images=len(logits),
+        edited=_share((right | ~requested).all(dim=1)[asked]),
+        kept=_share(right[~requested]),
+        per_attribute={name: _share(right[:, i][requested[:, i]]) for i, name in enumerate(names)},
+    )
+
+
+def identity_l1(images: Tensor, edited: Tensor) -> float:
+    """Mean |x − G(x)| over all values, in units of [-1, 1] images: 0 for a generator that does nothing, at most 2.
+
+    Shapes: (B, 3, H, W) both.
+
+    Raises:
+        ValueError: no images, shapes that differ or another scale.
+    """
+    check_image_pair(images, edited)
+    if images.numel() == 0:
+        raise ValueError("expected at least one image")
+    return (images.double() - edited.double()).abs().mean().item()
+
+
+def single_attribute_targets(
+    labels: Tensor,
+    attribute_names: Sequence[str],
+    *,
+    exclusive: Sequence[str] | None = None,
+    first: int = 0,
+    official: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """One edit per image, attributes in turn: image i gets attribute ``(first + i) mod A``. StarGAN's test rule.
+
+    An exclusive attribute (a hair colour) is set to 1 and the rest of its group to 0; any other attribute is flipped.
+    StarGAN's own rule asks a dark-haired person for dark hair now and then, which is no edit, flatters edit accuracy and pulls
+    FID towards that of the inputs. So an image that has the requested colour already gets the next one of the group, and every
+    image is really edited. `official` keeps their rule.
+
+    Args:
+        labels: (B, A) in {0, 1}.
+        attribute_names: A names.
+        exclusive: names of which an image has one. None: the hair colours among the names. For one folder per domain
+            pass all names: an image then moves to another domain.
+        first: number of the first image, for batches: batch after batch gives what the whole set at once gives.
+
+    Returns:
+        target (B, A), of the dtype of `labels`, and the number (B,) long of the attribute that was edited.
+
+    Raises:
+        ValueError: labels of another shape or other than 0 and 1, or unknown exclusive names.
+    """
+    names = list(attribute_names)
+    if labels.ndim != 2 or labels.shape[1] != len(names) or not names:
+        raise ValueError(f"expected labels (B, {len(names)}) for {names}, got {tuple(labels.shape)}")
+    _check_labels(labels, "labels")
+    unknown = [name for name in exclusive or () if name not in names]
+    if unknown:
+        raise ValueError(f"exclusive names {unknown} are not among the attributes {names}")
+    group = [i for i, name in enumerate(names) if name in (HAIR_COLOURS if exclusive is None else exclusive)]
+    if len(group) < 2 and not official:
+        group = []  # a lone hair colour has no other to change to: it comes and goes like glasses
+
+    target = labels.clone()
+    edited = (torch.arange(len(labels), device=labels.device) + first) % len(names)
+    for row, attribute in enumerate(edited.tolist()):
+        if attribute not in group:
+            target[row, attribute] = 1 - labels[row, attribute]
+            continue
+        target[row, group] = 0
+        target[row, attribute] = 1
+        if not official and torch.equal(target[row], labels[row]):
+            target[row, attribute] = 0
+            attribute = group[(group.index(attribute) + 1) % len(group)]
+            target[row, attribute] = 1
+            edited[row] = attribute
+    return target, edited
+
+
+def _share(right: Tensor) -> float | None:
+    return right.double().mean().item() if right.numel() else None
+
+
+def _check_labels(labels: Tensor, name: str) -> None:
+    if not ((labels == 0) | (labels == 1)).all():
+        raise ValueError(f"expected {name} of 0 and 1, got {labels.unique()[:5].tolist()}; CelebA's -1 means 0")

@@ -1,0 +1,132 @@
+"""How well a predicted fakeness map matches what really changed. Every score is taken per image, then averaged.
+
+Cosines of non-negative maps are high whatever the map: a *constant* one scores around 0.8 by Eq. 5 and above 0.95 by the
+authors' code. So each cosine stands beside its constant-map baseline, and Pearson's correlation, 0 for a constant map, tells
+methods apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from malp_disc.fakeness import check_image_pair, fakeness_map, signed_fakeness_map_official
+
+_CHUNK = 64  # images at a time: SSIM holds some twenty maps per image
+_PERFECT_MSE = 1e-10  # caps PSNR at 100 dB, so that one perfect image doesn't make the mean infinite
+_SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True)
+class LocalizationScores:
+    """Means over images. A cosine or correlation is None when no image has one (nothing was changed anywhere)."""
+
+    images: int
+    unchanged: int  # images with an all-zero M_GT: left out of the cosines and of Pearson, counted here
+    cs: float | None  # cosine of M̂ and M_GT, Eq. 5
+    cs_constant: float | None  # the same for a constant map
+    cs_official: float | None  # as the authors' code: signed M_GT, both maps min-max normalised
+    cs_official_constant: float | None
+    pearson: float | None
+    psnr: float  # dB, maps in [0, 1], at most 100
+    ssim: float
+
+
+def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) -> LocalizationScores:
+    """Scores of predicted maps against M_GT = `fakeness_map`(real, manipulated), Eq. 5.
+
+    Shapes: predicted (B, 1, H, W) in [0, 1]; real and manipulated (B, 3, H, W) in [-1, 1].
+
+    Where a score is undefined:
+        * M_GT all zero: no direction to compare with, so the image is left out of the cosines and Pearson, and counted.
+        * M_GT constant (official: signed M_GT constant): left out of Pearson (of the official cosine).
+        * M̂ all zero: `cs` 0, it found nothing. M̂ constant: `pearson` 0, and `cs_official` takes it as the constant map
+          (in the authors' code min-max divides by zero there, and the mean becomes NaN).
+
+    Raises:
+        ValueError: no images, shapes that don't fit together, smaller than SSIM's window of 11, or values outside the ranges.
+    """
+    _check(predicted, real, manipulated)
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(predicted), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        for name, values in _per_image(predicted[chunk].detach(), real[chunk].detach(), manipulated[chunk].detach()).items():
+            parts.setdefault(name, []).append(values)
+    scores = {name: torch.cat(values) for name, values in parts.items()}
+    changed = scores.pop("changed")
+    return LocalizationScores(
+        images=len(changed), unchanged=int((~changed).sum()), **{name: _mean_of_defined(values) for name, values in scores.items()}
+    )
+
+
+def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str, Tensor]:
+    """Every score of every image, (B,) each in float64; NaN where undefined."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # late: takes seconds to import
+
+    truth = fakeness_map(real, manipulated)
+    map_, gt = predicted.double().flatten(1), truth.double().flatten(1)  # (B, H*W)
+    signed = signed_fakeness_map_official(real, manipulated).double().flatten(1)
+    ones = torch.ones_like(gt)
+    changed = gt.amax(dim=1) > 0
+    contrast, contrast_official = _range(gt) > 0, changed & (_range(signed) > 0)
+    mse = (map_ - gt).square().mean(dim=1).clamp(min=_PERFECT_MSE)
+    ssim = structural_similarity_index_measure(predicted.float(), truth, data_range=1.0, reduction="none")
+    return {
+        "changed": changed,
+        "cs": _where(changed, _cosine(map_, gt)),
+        "cs_constant": _where(changed, _cosine(ones, gt)),
+        "cs_official": _where(contrast_official, _cosine_official(map_, signed)),
+        "cs_official_constant": _where(contrast_official, _cosine_official(ones, signed)),
+        "pearson": _where(contrast, _cosine(_centred(map_), _centred(gt))),
+        "psnr": -10 * mse.log10(),
+        "ssim": ssim.double().reshape(-1),
+    }
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of rows, exactly 0 where one of them is zero (to rounding of its largest entry)."""
+    return F.cosine_similarity(F.normalize(a, dim=1, eps=1e-30), F.normalize(b, dim=1, eps=1e-30), dim=1, eps=1e-30)
+
+
+def _cosine_official(map_: Tensor, signed: Tensor) -> Tensor:
+    """The authors' metric: cosine, epsilon 1e-4, of the min-max normalised maps; zero change becomes mid-grey by it."""
+    return F.cosine_similarity(_min_max(map_), _min_max(signed), dim=1, eps=1e-4)
+
+
+def _min_max(rows: Tensor) -> Tensor:
+    """Rows stretched to [0, 1]; a constant row becomes ones, which has the direction of every constant."""
+    spread = _range(rows).unsqueeze(1)
+    return torch.where(spread > 0, (rows - rows.amin(dim=1, keepdim=True)) / spread, torch.ones_like(rows))
+
+
+def _centred(rows: Tensor) -> Tensor:
+    """Rows minus their means; a constant row becomes exactly zero, which rounding of the mean would not give."""
+    return torch.where(_range(rows).unsqueeze(1) > 0, rows - rows.mean(dim=1, keepdim=True), torch.zeros_like(rows))
+
+
+def _range(rows: Tensor) -> Tensor:
+    return rows.amax(dim=1) - rows.amin(dim=1)
+
+
+def _where(defined: Tensor, values: Tensor) -> Tensor:
+    return torch.where(defined, values, torch.full_like(values, torch.nan))
+
+
+def _mean_of_defined(values: Tensor) -> float | None:
+    defined = values[~values.isnan()]
+    return defined.mean().item() if len(defined) else None
+
+
+def _check(predicted: Tensor, real: Tensor, manipulated: Tensor) -> None:
+    check_image_pair(real, manipulated)
+    expected = (len(real), 1, *real.shape[-2:])
+    if tuple(predicted.shape) != expected or len(real) == 0:
+        raise ValueError(f"expected at least one predicted map, of shape {expected} like the images, got {tuple(predicted.shape)}")
+    if min(predicted.shape[-2:]) < _SSIM_WINDOW:
+        raise ValueError(f"expected maps of at least {_SSIM_WINDOW}x{_SSIM_WINDOW} (SSIM's window), got {tuple(predicted.shape[-2:])}")
+    low, high = (bound.item() for bound in torch.aminmax(predicted.detach().float()))
+    if not (low >= 0 and high <= 1):  # written so that NaN fails
+        raise ValueError(f"expected predicted maps in [0, 1], got min {low:.4g} max {high:.4g}; clamp them, or divide by 255")

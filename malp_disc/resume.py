@@ -1,0 +1,91 @@
+"""Training checkpoints: ``checkpoint-<step>`` folders that are complete or absent, read back without unpickling anything.
+
+A folder holds ``<name>.safetensors`` for every network, ``optimizers.pt`` (plain tensors and numbers) and ``state.json``.
+Randomness isn't stored: it is a function of the seed and the step (`malp_disc.data.sampling`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from malp_disc.checkpoint import load_state, load_tensors, save_tensors, write_json
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def save_training(
+    folder: str | Path,
+    step: int,
+    *,
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    state: Mapping[str, Any],
+    total_limit: int | None = None,
+) -> Path:
+    """Write ``folder/checkpoint-<step>`` and then drop the oldest beyond `total_limit`. Call from one process."""
+    folder = Path(folder)
+    final, temporary = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}.partial"
+    if temporary.exists():
+        shutil.rmtree(temporary)  # left behind by a killed run
+    temporary.mkdir(parents=True)
+    for name, network in networks.items():
+        save_tensors(temporary / f"{name}.safetensors", network.state_dict())
+    torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, temporary / "optimizers.pt")
+    write_json(temporary / "state.json", {"step": step, **state})
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    if total_limit is not None:
+        for old in list_training(folder)[: -max(1, total_limit)]:
+            shutil.rmtree(old)
+    return final
+
+
+def load_training(
+    folder: str | Path, *, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], expected: Mapping[str, Any]
+) -> int:
+    """Load a folder of `save_training` into the given objects and return its step.
+
+    Args:
+        expected: entries of `state` that must be the same now as then, or the continued run would be another run.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, other networks, or a run with other settings.
+    """
+    folder = Path(folder)
+    if not (folder / "state.json").is_file():
+        raise FileNotFoundError(f"no training checkpoint in {folder}: expected a checkpoint-<step> folder with state.json")
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    differing = [f"{key} was {state.get(key)!r} and is {value!r} now" for key, value in expected.items() if state.get(key) != value]
+    if differing:
+        raise ValueError(f"{folder} belongs to a run with other settings: " + "; ".join(differing))
+    for name, network in networks.items():
+        load_state(network, load_tensors(folder / f"{name}.safetensors"), source=str(folder / f"{name}.safetensors"))
+    states = torch.load(folder / "optimizers.pt", map_location="cpu", weights_only=True)
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(states[name])
+    return int(state["step"])
+
+
+def list_training(folder: str | Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [(int(match[1]), path) for path in Path(folder).glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def find_training(folder: str | Path, resume: str | None) -> Path | None:
+    """What ``--resume-from-checkpoint`` names: None, ``latest`` (None if there is none yet) or a path."""
+    if resume is None:
+        return None
+    if resume == "latest":
+        found = list_training(folder)
+        return found[-1] if found else None
+    return Path(resume)
