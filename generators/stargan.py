@@ -150,6 +150,8 @@ def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarG
         return StarGANGenerator(**config)
     tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
     first = _first_layer(tensors, "main.0.weight", checkpoint, "StarGAN generator", StarGANGenerator)
+    if "conv2.weight" in tensors:
+        raise ValueError(f"{checkpoint} is not a checkpoint of StarGANGenerator: it has conv2.weight (is it the discriminator's file?)")
     blocks = [int(match[1]) for key in tensors if (match := re.fullmatch(r"main\.(\d+)\.main\.0\.weight", key))]
     found = {"conv_dim": first.shape[0], "c_dim": first.shape[1] - 3, "repeat_num": len(blocks)}
     network = StarGANGenerator(**_agree(found, config, checkpoint))

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from malp_disc.detection import template_similarity
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import fakeness_map
 from malp_disc.losses import LossWeights, MaLPLosses
-from malp_disc.malp import MaLP, MaLPOutput
+from malp_disc.malp import MaLP
 
 
 @dataclass
@@ -91,14 +92,18 @@ class MaLPDiscriminator(nn.Module):
         return super().train(mode and self.trainable)
 
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """T(I) and the index, as `MaLP.encrypt`, with the template dropout applied where the index is drawn here."""
+        """T(I) and the index, as `MaLP.encrypt`, with the template dropout applied where the index is drawn here.
+
+        No gradient leads back to the templates, or G's step would move them; `discriminator_loss` finds its own way to them.
+        """
         if index is None:
             index = self.malp.encryption.draw(len(images), generator)
             if self.template_dropout:
                 where = generator.device if generator is not None else "cpu"
                 dropped = torch.rand(len(images), generator=generator, device=where) < self.template_dropout
                 index = torch.where(dropped.to(index.device), NO_TEMPLATE, index)
-        return self.malp.encrypt(images, index)
+        with self._held_still():
+            return self.malp.encrypt(images, index)
 
     def generator_loss(self, fake: Tensor, index: Tensor) -> GeneratorLosses:
         """What G has to lower. Gradients reach `fake` alone, also when MaLP is co-trained.
@@ -107,7 +112,7 @@ class MaLPDiscriminator(nn.Module):
         """
         with self._held_still():
             out = self.malp(fake)
-            terms = {"map": out.map.square().mean(), "classifier": F.softplus(out.logit).mean(), "template": self._template_gone(out, index)}
+            terms = {"map": out.map.square().mean(), "classifier": F.softplus(out.logit).mean(), "template": self._template_gone(out.template, index)}
         values = torch.stack(list(terms.values()))
         if self.relative:
             values = values / self._scale_of(values.detach())
@@ -125,6 +130,8 @@ class MaLPDiscriminator(nn.Module):
         if not self.trainable:
             raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
         fake = fake.detach()
+        again, index = self.malp.encrypt(images, index)
+        encrypted = encrypted.detach() + (again - again.detach())  # the values G saw, with the templates' gradient
         return self.malp.losses(encrypted, fake, fakeness_map(images, fake), index, self.loss_weights)
 
     def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
@@ -143,9 +150,12 @@ class MaLPDiscriminator(nn.Module):
         networks = [parameter for name, parameter in self.malp.named_parameters() if not name.startswith("encryption.")]
         return [{"params": networks, "lr": lr}, {"params": templates, "lr": 5 * lr if template_lr is None else template_lr}]
 
-    def _template_gone(self, out: MaLPOutput, index: Tensor) -> Tensor:
-        kept = (index != NO_TEMPLATE).to(out.similarity.dtype)
-        return ((1 - out.similarity) * kept).sum() / kept.sum().clamp(min=1)
+    def _template_gone(self, recovered: Tensor, index: Tensor) -> Tensor:
+        index = self.malp.encryption.check_index(index, len(recovered))
+        kept = (index != NO_TEMPLATE).float()
+        similarity = template_similarity(recovered, self.malp.encryption.at(recovered.shape[2:]))
+        own = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
+        return ((1 - own) * kept).sum() / kept.sum().clamp(min=1)
 
     def _scale_of(self, values: Tensor) -> Tensor:
         """The terms' first values, the mean over all processes; kept from then on."""
@@ -161,8 +171,11 @@ class MaLPDiscriminator(nn.Module):
     def _held_still(self) -> Iterator[None]:
         """Parameters without gradients and evaluation mode for G's step; restored afterwards. The graph through `fake` stays."""
         mode = self.malp.training
+        learning = [parameter for parameter in self.malp.parameters() if parameter.requires_grad]  # not all, where the user fixed some
         self.malp.eval().requires_grad_(False)
         try:
             yield
         finally:
-            self.malp.train(mode).requires_grad_(self.trainable)
+            self.malp.train(mode)
+            for parameter in learning:
+                parameter.requires_grad_(True)

@@ -67,9 +67,10 @@ class Encryption(nn.Module):
         return (images.float() + self.strength * chosen).clamp(-1, 1)
 
     def check_index(self, index: Tensor, count: int) -> Tensor:
-        """The index on the templates' device, or a ValueError that says what is wrong with it."""
-        if index.shape != (count,) or index.is_floating_point():
+        """The index, long and on the templates' device, or a ValueError that says what is wrong with it."""
+        if index.shape != (count,) or index.is_floating_point() or index.dtype == torch.bool:
             raise ValueError(f"expected an index of {count} whole numbers, one per picture, got {index.dtype} {tuple(index.shape)}")
+        index = index.to(self.templates.device, torch.long)
         if count and not (index.min() >= NO_TEMPLATE and index.max() < self.set_size):
             raise ValueError(f"expected template numbers 0 … {self.set_size - 1} (or {NO_TEMPLATE} for none), got {index.min().item()} … {index.max().item()}")
-        return index.to(self.templates.device)
+        return index

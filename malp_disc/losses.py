@@ -55,7 +55,7 @@ def template_loss(templates: Tensor, weights: LossWeights) -> Tensor:
     Shape: templates (n, H, W) -> scalar.
 
     Note:
-        L keeps the frequencies below a quarter of Nyquist on either axis; F is orthonormal. Both are unsaid in the paper (the authors' code
+        L keeps the frequencies up to a quarter of Nyquist on both axes; F is orthonormal. Both are unsaid in the paper (the authors' code
         touches two rows of the spectrum). The sum over i ≠ j counts both orders, as printed, and is divided by n - 1.
     """
     n = len(templates)
@@ -85,7 +85,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
     """J_L for manipulated images, Eq. 8 (second case): λ6 (1 - CS) + λ7 (1 - SSIM), and our λ (M̂ - M_GT)²; (B, 1, H, W) in [0, 1].
 
     Note:
-        A picture that the generator left untouched (M_GT zero everywhere) has no cosine; it counts 0 here and the squared error remains.
+        A picture that the generator left untouched (M_GT zero everywhere) has no cosine; that term counts 0 then, SSIM and squared error remain.
     """
     maps, truth = maps.float(), truth.float()
     changed = (truth.flatten(1).amax(1) > 0).float()

@@ -59,8 +59,8 @@ class MaLPConfig:
             raise ValueError(f"expected an image size of at least 16, got {self.image_size}")
         if self.transformer and self.image_size % 8:
             raise ValueError(f"the transformer branch cuts pictures into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or transformer=False")
-        if self.width < 4:
-            raise ValueError(f"expected a width of at least 4, got {self.width}")
+        if self.width < 4 or self.width % max(1, self.width // 8):
+            raise ValueError(f"expected a width of at least 4, best a multiple of 8 (channels are normed in groups of 8), got {self.width}")
 
 
 @dataclass
@@ -124,6 +124,7 @@ class MaLP(nn.Module, ModelHubMixin, library_name="malp-disc", tags=["manipulati
         """
         if index is None:
             index = self.encryption.draw(len(images), generator)
+        index = self.encryption.check_index(index, len(images))
         with torch.autocast(images.device.type, enabled=False):
             return self.encryption(images, index), index
 

@@ -70,6 +70,8 @@ def load_training(
     for name, network in networks.items():
         load_state(network, load_tensors(folder / f"{name}.safetensors"), source=str(folder / f"{name}.safetensors"))
     states = torch.load(folder / "optimizers.pt", map_location="cpu", weights_only=True)
+    if missing := sorted(set(optimizers) - set(states)):
+        raise ValueError(f"{folder} has no optimizer state for {missing}; it holds {sorted(states)}")
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(states[name])
     return int(state["step"])

@@ -77,7 +77,7 @@ class CelebA(Pictures):
         given = _read_partition(partition, table.files) if partition else table.split
         chosen = split_indices(table.files, split, given=given, test_size=test_size, train_size=train_size)
         super().__init__(
-            [folder / table.files[index] for index in chosen],
+            [os.path.join(folder, table.files[index]) for index in chosen],  # folder / name takes seconds for 200,000
             table.labels[chosen],
             attribute_names=table.attribute_names,
             image_size=image_size,

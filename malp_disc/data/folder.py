@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ class AttributeFolder(Pictures):
         given = table.split or _split_of_folders(places)
         chosen = split_indices(table.files, split, given=given, test_size=test_size, train_size=train_size)
         super().__init__(
-            [root / places[index] for index in chosen],
+            [os.path.join(root, places[index]) for index in chosen],
             table.labels[chosen],
             attribute_names=table.attribute_names,
             image_size=image_size,
@@ -148,7 +149,7 @@ class DomainFolder(Pictures):
                 "give it more pictures, change --test-size or --train-size, or leave it out with --selected-attributes"
             )
         super().__init__(
-            [root / kept[index].place for index in chosen],
+            [os.path.join(root, kept[index].place) for index in chosen],
             torch.nn.functional.one_hot(column, len(domains)).float(),
             attribute_names=domains,
             image_size=image_size,

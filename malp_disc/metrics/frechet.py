@@ -101,7 +101,7 @@ def paired_frechet_delta(
 
     Row i of a and row i of b come from the same input through two generators, so each resample draws one set of rows and takes
     it from both: what the inputs have in common cancels. The reference is drawn anew as well, once for both (left fixed,
-    its own luck goes unseen: measured coverage 0.57 to 0.97 instead of 0.95).
+    its own luck goes unseen: coverage fell as low as 0.57 instead of 0.95).
 
     The Fréchet distance is biased upward, and a resample, which repeats rows, is biased once more: the mean over the resamples minus the
     value estimates by how much the two biases differ. The interval is ±z·s (s the standard deviation over the resamples) around
@@ -118,9 +118,12 @@ def paired_frechet_delta(
         ValueError: widths that differ, a and b of another number of rows, fewer than 2 resamples, confidence outside (0, 1).
 
     Note:
-        Covered are the difference expected at this N, and, for N well above D, the one of infinite sets too. Measured coverage of 95 %
-        intervals on Gaussians of spectrum 1/k, where a and b differ in nothing, shift, spread or noise:
-        COVERAGE
+        Covered are the difference expected at this N and, for N well above D, the one of infinite sets too. Measured coverage of 95 %
+        intervals on Gaussians of spectrum 1/k where a and b differ in nothing, shift, spread or noise, 100 to 200 trials each:
+        D = 16, N = 300: 0.945 to 1.00 of both (tails of Student's t with 6 degrees of freedom: 0.94 to 1.00); D = 96, N = 1000: 0.95 to
+        1.00. At D = 768, N = 1000 the infinite-set difference is *not* covered (−0.48 was measured as −0.88): there, bias is part of
+        what a Fréchet distance says, so compare equal N only, or take fewer dimensions. Without a true difference zero was
+        excluded in 0 to 1 % of trials.
     """
     reference, a, b = check_features(reference, "reference"), check_features(a, "a"), check_features(b, "b")
     check_same_width(reference, a)

@@ -1,7 +1,7 @@
 """The report on a run: before, control and after. JSON first; Markdown and figures are made from it.
 
-`write_report` needs nothing but the run's folder. Figures bring in matplotlib, so they're imported where they're drawn, and
-`malp_disc.report.measure`, which brings in the feature extractors, is not imported here at all.
+`write_report` needs nothing but the run's folder. `malp_disc.report.measure`, which fills such a folder, is left out here: it brings in
+the feature extractors.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.checkpoint import write_json, write_text
+from malp_disc.report.charts import comparison_figure, curves_figure
 from malp_disc.report.folder import read_curves
-from malp_disc.report.markdown import FIGURES, render_markdown
+from malp_disc.report.markdown import FIGURES, label_of, render_markdown
 from malp_disc.report.record import build_record
 
 __all__ = ["build_record", "render_markdown", "write_report"]
@@ -32,11 +33,9 @@ def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
         FileNotFoundError: no such folder, or no measurements in it.
         ValueError: a damaged file; nothing has been written then.
     """
-    from malp_disc.report.figures import comparison_figure, curves_figure
-
     folder = Path(folder)
     record = build_record(folder, resamples=resamples, seed=seed)
-    curves = read_curves(folder)
+    curves = read_curves(folder, distance=f"{label_of(record)} while training")
     write_json(folder / "report.json", record)
     comparison_figure(record, folder / "comparison.png")
     if any(len(line) > 1 for lines in curves.values() for line in lines):

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 
 from malp_disc.checkpoint import atomic_path
 from malp_disc.report.folder import ARMS
-from malp_disc.report.numbers import number, signed
+from malp_disc.report.numbers import interval, number, signed
 
 # Told apart with any colour vision and in greys (after Okabe and Ito), and by their line style.
-COLOURS = {"before": "#8C8C8C", "control": "#2B2B2B", "frozen": "#56B4E9", "cotrain": "#D55E00"}
+COLOURS = {"before": "#A3A3A3", "control": "#474747", "frozen": "#56B4E9", "cotrain": "#D55E00"}
 _OTHERS = ("#009E73", "#CC79A7", "#0072B2", "#B8A000")
 _STYLES = {"control": (0, (4, 1.5)), "before": (0, (1, 1))}
+_NAMES = {"malp": "MaLP, pretraining"}
+_ANCHORS = {"unedited": "unedited\ninputs", "halves": "two halves of\nthe reference"}
 _INK, _FAINT = "#222222", "#E4E4E4"
 _PANELS_PER_ROW = 4
 _DPI = 128
@@ -55,11 +57,18 @@ def curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
         axes.set_title(key, loc="left", fontsize=8.5, color=_INK, parse_math=False)
     for axes in panels[len(series) :]:
         axes.set_visible(False)
-    for axes in panels[max(0, len(series) - across) : len(series)]:
-        axes.set_xlabel("step", fontsize=8, color=_INK)
+    figure.supxlabel("step", fontsize=8.5, color=_INK)
     handles = {line.get_label(): line for axes in panels for line in axes.get_lines() if not line.get_label().startswith("_")}
     shown = [name for name in names if name in handles]
-    figure.legend([handles[name] for name in shown], shown, loc="outside upper left", ncols=len(shown), frameon=False, fontsize=8.5, labelcolor=_INK)
+    figure.legend(
+        [handles[name] for name in shown],
+        [_NAMES.get(name, name) for name in shown],
+        loc="outside upper left",
+        ncols=len(shown),
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=_INK,
+    )
     _save(figure, path)
 
 
@@ -113,34 +122,48 @@ def _draw_curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, 
 def _draw_distances(axes: Axes, arms: Mapping[str, Mapping[str, Any]], anchors: Mapping[str, Any]) -> None:
     for x, (arm, frechet) in enumerate(arms.items()):
         axes.bar(x, frechet["value"], width=0.56, color=COLOURS[arm], zorder=2)
-        axes.annotate(number(frechet["value"]), (x, frechet["value"]), (0, 3), textcoords="offset points", ha="center", fontsize=9, color=_INK, zorder=4,
-                      bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})  # fmt: skip
-    for name, text, style in (("unedited", "unedited\ninputs", (0, (5, 2))), ("halves", "two halves of\nthe reference", (0, (1, 1.5)))):
-        value = anchors[name]["value"]
-        if value is not None:
-            axes.axhline(value, color=_INK, linewidth=1, linestyle=style, zorder=3)
-            axes.annotate(f"{text}: {number(value)}", (1, value), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=7.5, color=_INK)
+        place = {"textcoords": "offset points", "ha": "center", "zorder": 4}
+        axes.annotate(number(frechet["value"]), (x, frechet["value"]), (0, 3), fontsize=9, color=_INK, **place)
     first = next(iter(arms.values()), {"label": None, "n": None})
     axes.set_xticks(range(len(arms)), list(arms), fontsize=9.5)
     axes.set_xlim(-0.6, max(len(arms), 1) - 0.4)
     axes.margins(y=0.12)
-    axes.set_ylim(bottom=0)
     _tidy(axes)
-    axes.set_title(f"{first['label'] or 'Frechet distance'}, lower is better (n = {number(first['n'])})", loc="left", fontsize=9.5, color=_INK, parse_math=False)
+    title = f"{first['label'] or 'Frechet distance'}, lower is better (n = {number(first['n'])})"
+    axes.set_title(title, loc="left", fontsize=9.5, color=_INK, parse_math=False)
+    _draw_anchors(axes, {text: anchors[name]["value"] for name, text in _ANCHORS.items() if anchors[name]["value"] is not None})
+
+
+def _draw_anchors(axes: Axes, anchors: Mapping[str, float]) -> None:
+    axes.set_ylim(0, max([axes.get_ylim()[1], *(1.12 * value for value in anchors.values())]))
+    close = len(anchors) == 2 and max(anchors.values()) - min(anchors.values()) < 0.09 * axes.get_ylim()[1]
+    for value in anchors.values():
+        axes.axhline(value, color="white", linewidth=3, zorder=2.5)  # cuts through the bars, so that the dashes show on any colour
+    for (text, value), style in zip(anchors.items(), ((0, (5, 2)), (0, (1, 1.5)))):
+        axes.axhline(value, color=_INK, linewidth=1, linestyle=style, zorder=3)
+        side = ("bottom" if value == max(anchors.values()) else "top") if close else "center"
+        _label_line(axes, value, f"{text}: {number(value)}", side)
 
 
 def _draw_deltas(axes: Axes, deltas: Mapping[str, Mapping[str, float]], bootstrap: Mapping[str, Any]) -> None:
     axes.axhline(0, color=COLOURS["control"], linewidth=1, linestyle=_STYLES["control"], zorder=1)
-    axes.annotate("control", (1, 0), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center", fontsize=7.5, color=_INK)
+    _label_line(axes, 0, "control")
     for x, (arm, delta) in enumerate(deltas.items()):
-        axes.plot([x, x], [delta["low"], delta["high"]], color=COLOURS[arm], linewidth=2.4, solid_capstyle="butt", zorder=2)
-        axes.plot(x, delta["value"], "o", color=COLOURS[arm], markersize=8, markeredgecolor="white", zorder=3)
-        axes.annotate(signed(delta["value"]), (x, delta["value"]), (9, 0), textcoords="offset points", va="center", fontsize=9, color=_INK)
+        margins = [[delta["value"] - delta["low"]], [delta["high"] - delta["value"]]]
+        axes.errorbar(x, delta["value"], margins, fmt="o", color=COLOURS[arm], markersize=5.5, elinewidth=1.8, capsize=6, capthick=1.8, zorder=2)
+        up = delta["value"] >= 0  # away from the line at zero
+        text = f"{signed(delta['value'])}\n{interval(delta)}".replace("-", "\N{MINUS SIGN}")
+        axes.annotate(text, (x, delta["value"]), (9, 1 if up else -1), textcoords="offset points", va="bottom" if up else "top", fontsize=8, color=_INK)
     axes.set_xticks(range(len(deltas)), list(deltas), fontsize=9.5)
-    axes.set_xlim(-0.5, len(deltas) - 0.25)
+    axes.set_xlim(-0.4, len(deltas) - 0.1)
     axes.margins(y=0.12)
     _tidy(axes)
     axes.set_title(f"minus the control, {100 * bootstrap['confidence']:g} % interval", loc="left", fontsize=9.5, color=_INK)
+
+
+def _label_line(axes: Axes, height: float, text: str, vertical: str = "center") -> None:
+    """Say right of the axes what the horizontal line at `height` is."""
+    axes.annotate(text, (1, height), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va=vertical, fontsize=7.5, color=_INK)
 
 
 def _tidy(axes: Axes) -> None:

@@ -29,7 +29,7 @@ _DPI = 128  # a power of two: sizes in pixels survive the way through inches
 _GAP = 4
 _MARGIN = 12
 _LINE = 17  # pixels from one line of text to the next
-_CHARACTER = 7.6  # pixels, about
+_CHARACTER = 7.9  # pixels, about
 _NARROWEST = 72  # columns of smaller pictures are spread, so that their headings don't run into each other
 _BAR = 12
 _INK = "#222222"
@@ -92,7 +92,8 @@ def _draw_grid(columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int
     shapes = {name: array.shape for name, array in columns.items()}
     count, height, width, _ = next(iter(shapes.values()))
     if len(set(shapes.values())) > 1 or count == 0:
-        raise ValueError(f"expected at least one row and columns of one shape, got {({name: shape[:3] for name, shape in shapes.items()})} as (B, H, W)")
+        found = ", ".join(f"{name} {shape[:3]}" for name, shape in shapes.items())
+        raise ValueError(f"expected at least one row, and columns of one (B, H, W), got {found}")
     if captions is not None and len(captions) != count:
         raise ValueError(f"expected {count} captions, one per row, got {len(captions)}")
 
@@ -104,7 +105,7 @@ def _draw_grid(columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int
     bottom = _MARGIN + (0 if vmax is None else _GAP + _BAR + 2 * _LINE)
     page = _Page(left + step_x * len(columns) + _MARGIN - _GAP, top + step_y * count + bottom - _GAP)
     for x, (heading, array) in enumerate(zip(headings, columns.values())):
-        page.write(heading, left + x * step_x + (step_x - _GAP) / 2, top - 3, horizontal="center", vertical="bottom")
+        page.write(heading, left + x * step_x + (step_x - _GAP) / 2, top - 7, horizontal="center", vertical="baseline")
         for y in range(count):
             inset = (step_x - _GAP - width * zoom) // 2
             page.paste(array[y].repeat(zoom, 0).repeat(zoom, 1), left + x * step_x + inset, top + y * step_y)

@@ -55,6 +55,8 @@ def read_measurements(folder: Path) -> dict[str, dict[str, Any]]:
         if arm not in ARMS:
             raise ValueError(f"{where}: expected an arm out of {', '.join(ARMS)}, got {arm!r}")
         found[arm] = complete(line, MEASUREMENT, where)
+        scores = found[arm]["edit_accuracy_per_attribute"]
+        complete(scores, dict.fromkeys(scores, float), f"{where}, edit_accuracy_per_attribute")
     if not found:
         raise ValueError(f"{path} is empty: no generator was measured; let the run go on to its measurements, then make the report")
     return {arm: found[arm] for arm in ARMS if arm in found}
@@ -99,8 +101,12 @@ def read_features(folder: Path, name: str) -> np.ndarray | None:
     return check_features(features, str(path))
 
 
-def read_curves(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """``curves/<name>.jsonl`` by name, the arms first; ``quality.jsonl`` joins its arm's lines under the distance's own label."""
+def read_curves(folder: Path, *, distance: str = "Frechet distance") -> dict[str, list[dict[str, Any]]]:
+    """``curves/<name>.jsonl`` by name, the arms first; ``quality.jsonl`` joins its arm's lines as `distance`.
+
+    Raises:
+        ValueError: a damaged line; the message names it.
+    """
     names = [path.stem for path in sorted((folder / "curves").glob("*.jsonl"))]
     ordered = [arm for arm in ARMS if arm in names] + [name for name in names if name not in ARMS]
     curves = {name: [line for _, line in read_lines(folder / "curves" / f"{name}.jsonl")] for name in ordered}
@@ -108,9 +114,8 @@ def read_curves(folder: Path) -> dict[str, list[dict[str, Any]]]:
         for where, line in read_lines(folder / "quality.jsonl"):
             if not {"arm", "step", "frechet"} <= line.keys():
                 raise ValueError(f"{where}: expected arm, step and frechet, got {list(line)}")
-            described = line["frechet"] if isinstance(line["frechet"], dict) else {"value": line["frechet"]}
-            key = described.get("label") or "Frechet distance"
-            curves.setdefault(str(line["arm"]), []).append({"step": line["step"], key: described.get("value")})
+            value = line["frechet"]["value"] if isinstance(line["frechet"], dict) else line["frechet"]
+            curves.setdefault(str(line["arm"]), []).append({"step": line["step"], distance: value})
     return curves
 
 

@@ -25,21 +25,22 @@ def render_markdown(record: Mapping[str, Any], *, figures: Sequence[str] = ()) -
     Args:
         figures: file names out of `FIGURES` that lie beside the page; the others are not shown.
     """
-    shown = [f"![{text}]({name})\n\n{text}." for name, text in FIGURES.items() if name in figures]
+    shown = {name: f"![{text}]({name})\n\n*{text}.*" if name in figures else "" for name, text in FIGURES.items()}
     parts = [
         "# Before, control, after",
         f"**{record['verdict']}**",
         *(f"> Caution: {note}." for note in record["notes"]),
-        *shown[:2],
+        shown["comparison.png"],
+        shown["samples.png"],
         "## Quality",
         _quality(record),
         _described(record),
-        *shown[2:3],
         "## Localization and detection by MaLP",
         _localization(record),
         _detection(record),
+        shown["fakeness.png"],
         *_attributes(record),
-        *shown[3:],
+        shown["curves.png"],
         "## How to read this",
         _reading(record),
         "## How it was made",
@@ -49,7 +50,7 @@ def render_markdown(record: Mapping[str, Any], *, figures: Sequence[str] = ()) -
 
 
 def _quality(record: Mapping[str, Any]) -> str:
-    label = _label(record)
+    label = label_of(record)
     confidence = percent(record["bootstrap"]["confidence"])
     header = ["generator", f"{label} ↓", f"minus control ({confidence} interval)", f"minus before ({confidence} interval)", "KID ↓ (± over subsets)",
               "edit accuracy ↑", "others kept ↑", "mean abs(x - G(x))", "n", "steps", "seconds"]  # fmt: skip
@@ -113,13 +114,13 @@ def _attributes(record: Mapping[str, Any]) -> list[str]:
 
 
 def _reading(record: Mapping[str, Any]) -> str:
-    label, halves = _label(record), record["anchors"]["halves"]["value"]
+    label, halves = label_of(record), record["anchors"]["halves"]["value"]
     kind = "" if label == "FID" else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
     floor = "" if halves is None else f" Even two halves of the real pictures are {number(halves)} apart; differences near that mean little."
     lines = [
         f"- {label} is how far the edited pictures are, as a set, from real ones in the eyes of one network. Lower is better.{kind}{floor}",
         "- It grows as n shrinks, so compare only numbers of one n, extractor, resize and reference.",
-        "- More training alone changes it, so the control counts, not the generator before. An interval that contains zero is no difference.",
+        "- More training alone changes it, so the control counts, not the generator before. An interval that contains zero shows no difference.",
         "- A generator that edits less scores lower: the unedited inputs show how low. Read it beside edit accuracy and mean abs(x - G(x)).",
         "- Cosine similarity (CS) of maps is high even for a constant map; Pearson's correlation, 0 for one, tells methods apart. "
         "A lower score after fine-tuning says that MaLP was fooled, not that the pictures are better.",
@@ -135,12 +136,14 @@ def _making(record: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in environment.items() if value is not None)
     parts.append(f"Made with {versions}.")
     if config:
-        parts.append(f"<details><summary>The resolved configuration</summary>\n\n```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```\n\n</details>")
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        parts.append(f"<details><summary>The resolved configuration</summary>\n\n```json\n{text}\n```\n\n</details>")
     parts.append("This page is made from `report.json`; `malp_disc.report.write_report(folder)` makes both again from this folder.")
     return "\n\n".join(parts)
 
 
-def _label(record: Mapping[str, Any]) -> str:
+def label_of(record: Mapping[str, Any]) -> str:
+    """What the run's Frechet distance is called: FID for Inception's 2048 features only."""
     return next((m["frechet"]["label"] for m in record["arms"].values() if m["frechet"]["label"]), "Frechet distance")
 
 

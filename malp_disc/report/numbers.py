@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: four digits, a sign where it is a difference, a word where nothing was measured."""
+"""Numbers as a reader wants them: about four digits, a sign where it is a difference, a word where nothing was measured."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Mapping
 MISSING = "not measured"
 
 
-def number(value: float | None, *, missing: str = MISSING) -> str:
-    """Four significant digits, without an exponent between 0.001 and a million."""
+def number(value: float | None, *, missing: str = MISSING, size: float | None = None) -> str:
+    """Whole numbers as they are, others to about four digits; `size`: with as many decimals as that number has."""
     if value is None:
         return missing
-    if 1000 <= abs(value) < 1e6:
-        return f"{value:.0f}"
-    return f"{value:.4g}"
+    if isinstance(value, int):
+        return str(value)
+    size = abs(value) if size is None else abs(size)
+    if size < 0.01 or size >= 1e6:
+        return f"{value:.3g}"
+    return f"{value:.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4}f}"
 
 
-def signed(value: float | None, *, missing: str = MISSING) -> str:
+def signed(value: float, *, size: float | None = None) -> str:
     """As `number`, with a plus or a minus before it."""
-    if value is None:
-        return missing
-    return ("+" if value > 0 else "") + number(value)
+    return ("+" if value > 0 else "") + number(value, size=size)
 
 
 def percent(share: float) -> str:
@@ -28,6 +29,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def interval(delta: Mapping[str, float | None]) -> str:
-    """``{"low": …, "high": …}`` as "-52.1 to -40.2"."""
-    return f"{signed(delta['low'])} to {signed(delta['high'])}"
+def interval(delta: Mapping[str, float]) -> str:
+    """``{"low": …, "high": …}`` as "-52.1 to -40.2", both ends with the decimals of the larger."""
+    size = max(abs(delta["low"]), abs(delta["high"]))
+    return f"{signed(delta['low'], size=size)} to {signed(delta['high'], size=size)}"

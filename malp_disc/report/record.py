@@ -96,7 +96,8 @@ def _second_opinion(arms: dict[str, Any], comparison: dict[str, dict[str, Any]])
         if delta is None or None in kids or delta["low"] <= 0 <= delta["high"]:
             continue
         if (kids[0] - kids[1]) * delta["value"] < 0:
-            notes.append(f"{arm}: KID says the opposite of the Frechet distance, {number(kids[0])} against the control's {number(kids[1])}; look at the pictures")
+            ours, control = map(number, kids)
+            notes.append(f"{arm}: KID says the opposite of the Frechet distance, {ours} against the control's {control}; look at the pictures")
     return notes
 
 

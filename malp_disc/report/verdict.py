@@ -21,7 +21,8 @@ RULE = (
     "An arm counts as improved only if (1) the 95 % interval of its Frechet distance minus the control's lies below zero, (2) that of its distance minus "
     "the one before fine-tuning does not lie above zero, (3) its edit accuracy, against the control and before, did not fall by more than "
     f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, and (4) its edit strength, mean |x - G(x)|, did not "
-    f"shrink by more than {percent(TOLERATED_SHRINKAGE)} of the control's or of the one before. What was not measured does not count as passed; only where the whole arm before is missing, the control alone decides."
+    f"shrink by more than {percent(TOLERATED_SHRINKAGE)} of the control's or of the one before. What was not measured does not count as passed; only "
+    "where the whole arm before is missing, the control alone decides."
 )
 
 Outcome = Literal["improved", "edits weakened", "no difference", "worse", "not decided"]

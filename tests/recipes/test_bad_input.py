@@ -1,0 +1,81 @@
+"""What a user gets wrong ends before any long work, in one message that names cause and cure, without a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from recipes import evaluate, finetune_stargan, pretrain_malp, train_stargan
+from recipes.shared import run_recipe
+from tests.recipes.conftest import TINY
+
+
+def run(monkeypatch, recipe, *arguments) -> str:
+    """The message a recipe ends with."""
+    monkeypatch.setattr(sys, "argv", ["recipe", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        run_recipe(recipe.main, recipe.Config, recipe.__doc__)
+    assert isinstance(stopped.value.code, str), "expected a message, not a status"
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "folder"], ["--data-root"]),
+        (["--data", "celeba", "--data-root", "/nowhere/celeba"], ["/nowhere/celeba"]),
+        (["--selected-attributes", "Smilling"], ["Smilling", "Smiling"]),
+        (["--image-size", "50"], ["50", "4"]),
+        (["--train-batch-size", "0"], ["--train-batch-size"]),
+        (["--train-size", "4", "--train-batch-size", "8"], ["8", "4", "--train-batch-size"]),
+    ],
+)
+def test_data_mistakes(monkeypatch, tmp_path, arguments, words):
+    message = run(monkeypatch, train_stargan, "--output-dir", tmp_path, "--max-train-steps", 2, *arguments)
+    assert all(word in message for word in words), message
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "--output-dir" in run(monkeypatch, train_stargan, "--output-dir", tmp_path / "file" / "run")
+
+
+def test_a_checkpoint_of_another_network_names_the_first_keys(monkeypatch, tmp_path):
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.ckpt")
+    message = run(monkeypatch, pretrain_malp, *TINY, "--output-dir", tmp_path, "--generator-checkpoint", tmp_path / "other.ckpt")
+    assert "StarGAN" in message and "weight" in message
+
+
+def test_a_generator_for_other_attributes(monkeypatch, stargan, tmp_path):
+    message = run(monkeypatch, finetune_stargan, *TINY, "--output-dir", tmp_path, "--selected-attributes", "Smiling", "Bangs",
+                  "--generator-checkpoint", stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors")  # fmt: skip
+    assert "5 attributes" in message and "--selected-attributes" in message
+
+
+def test_a_generator_without_its_discriminator(monkeypatch, stargan, tmp_path):
+    message = run(monkeypatch, finetune_stargan, *TINY, "--output-dir", tmp_path, "--generator-checkpoint", stargan / "G.safetensors")
+    assert "--discriminator-checkpoint" in message
+
+
+def test_a_folder_that_holds_no_malp(monkeypatch, stargan, tmp_path):
+    message = run(monkeypatch, finetune_stargan, *TINY, "--output-dir", tmp_path / "run", "--malp", tmp_path,
+                  "--generator-checkpoint", stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors")  # fmt: skip
+    assert "config.json" in message
+
+
+def test_no_internet_for_inception_says_which_file_to_put_where(monkeypatch, stargan, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rows = ["file,Smiling,Bangs,Young,Male,Pale"]
+    for i in range(12):
+        Image.new("RGB", (40, 40), (20 * i, 100, 50)).save(folder / f"{i}.png")
+        rows.append(f"{i}.png,{i % 2},1,0,1,0")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    monkeypatch.setenv("MALP_DISC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    message = run(monkeypatch, evaluate, "--data", "folder", "--data-root", folder, "--attributes", tmp_path / "table.csv", "--image-size", 32,
+                  "--test-size", 4, "--before", stargan / "G.safetensors", "--output-dir", tmp_path / "run")  # fmt: skip
+    assert "--fid-weights" in message and "cache" in message

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from malp_disc.report import build_record, render_markdown
+from malp_disc.report.numbers import interval, number, signed
+
+
+@pytest.fixture
+def record(make_run):
+    return build_record(make_run(), resamples=20)
+
+
+def rows(page: str, first: str) -> list[list[str]]:
+    """Cells of the table rows whose first cell is `first`."""
+    lines = [line for line in page.splitlines() if line.startswith(f"| {first} |")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_verdict_stands_first(record):
+    page = render_markdown(record)
+    assert page.splitlines()[2] == f"**{record['verdict']}**"
+
+
+def test_an_arms_row_has_its_numbers_with_interval_and_n(record):
+    page = render_markdown(record)
+    row = rows(page, "cotrain")[0]
+    delta = record["comparison"]["cotrain"]["delta_vs_control"]
+    assert row[1] == "76.25"
+    assert row[2] == f"{signed(delta['value'])} ({interval(delta)})"
+    assert row[4:] == ["0.0762 ± 0.002", "0.9500", "0.9711", "0.1200", "120", "250", "61.25"]
+
+
+def test_the_anchors_stand_in_the_same_table(record):
+    page = render_markdown(record)
+    assert rows(page, "*the unedited inputs*")[0][1] == "41.31"
+    assert rows(page, "*two halves of the reference*")[0][1] == "2.840"
+
+
+def test_every_distance_is_named_with_extractor_resize_reference_and_n(record):
+    page = render_markdown(record)
+    described = "FD-faces, n = 120: AttributeNet faces (96 features); resize: bilinear to 64; reference: drawn faces, n = 150"
+    assert f"- before, control, frozen, cotrain, unedited inputs: {described}" in page
+    assert "- two halves: FD-faces, n = 75: " in page
+
+
+def test_each_cosine_stands_beside_its_constant_map(record):
+    page = render_markdown(record)
+    assert rows(page, "frozen")[1] == ["frozen", "0.8580", "0.8040", "0.6660", "0.9760", "0.4930", "21.50", "0.6100"]
+    assert rows(page, "frozen")[2] == ["frozen", "0.9910", "0.0125", "0.9987", "0.9989"]
+
+
+def test_attributes_have_their_rows_and_a_bar_in_a_name_does_not_break_the_table(record):
+    page = render_markdown(record)
+    assert rows(page, "Smiling")[0][1:] == ["0.9625"] * 4
+    assert rows(page, "Pale\\|Skin")[0][1:] == ["–"] * 4
+
+
+def test_only_figures_that_exist_are_shown(record):
+    assert "![" not in render_markdown(record)
+    page = render_markdown(record, figures=["samples.png"])
+    assert "](samples.png)" in page
+    assert "](curves.png)" not in page
+
+
+def test_fd_faces_is_said_not_to_be_fid_and_fid_is_not(record):
+    assert "It is not FID" in render_markdown(record)
+    for measured in record["arms"].values():
+        measured["frechet"]["label"] = "FID"
+    assert "It is not FID" not in render_markdown(record)
+
+
+def test_a_run_with_next_to_nothing_measured_still_renders(make_run):
+    folder = make_run()
+    (folder / "measurements.jsonl").write_text('{"arm": "before"}\n')
+    for name in ("anchors.json", "config.json"):
+        (folder / name).unlink()
+    page = render_markdown(build_record(folder, resamples=20))
+    assert "No verdict: no generator was fine-tuned" in page
+    assert "Not measured." in page
+    assert "None" not in page
+
+
+def test_configuration_and_versions_are_told(record):
+    page = render_markdown(record)
+    assert '"seed": 3' in page
+    assert f"torch {record['environment']['torch']}" in page
+
+
+def test_numbers_have_about_four_digits_and_an_interval_as_many_decimals_at_both_ends():
+    values = (132.44, 76.251, 2.84, 0.95, 0.00212, 0.0, 12345.6, 3e7, 250, None)
+    assert [number(v) for v in values] == ["132.4", "76.25", "2.840", "0.9500", "0.00212", "0", "12346", "3e+07", "250", "not measured"]
+    assert (signed(1.5), signed(-1.5)) == ("+1.500", "-1.500")
+    assert interval({"low": -0.1234, "high": 12.5}) == "-0.12 to +12.50"

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from malp_disc.metrics.frechet import frechet_distance
+from malp_disc.report import build_record
+from malp_disc.report.environment import collect_environment, git_commit
+
+PATHS = """
+verdict verdict_rule anchors.unedited.value anchors.halves.n anchors.encrypted_psnr config.seed
+environment.python environment.torch environment.torchvision environment.accelerate environment.numpy environment.scipy environment.timm
+environment.platform environment.cpu_count environment.malp_disc
+comparison.before.delta_vs_control.value comparison.frozen.delta_vs_control.low comparison.cotrain.delta_vs_control.high
+comparison.frozen.delta_vs_before.value comparison.cotrain.delta_vs_before.high
+"""
+PER_ARM = """
+frechet.label frechet.value frechet.n frechet.extractor frechet.resize frechet.reference kid.value kid.std edit_accuracy identity_l1
+localization.cs localization.cs_official localization.cs_constant localization.cs_official_constant localization.pearson localization.psnr
+localization.ssim detection.accuracy detection.eer detection.auc detection.average_precision steps seconds
+"""
+
+
+def at(record, path: str):
+    for key in path.split("."):
+        record = record[key]
+    return record
+
+
+def quick(folder: Path, **options):
+    return build_record(folder, resamples=20, **options)
+
+
+def test_every_promised_path_is_there_and_filled(make_run):
+    record = quick(make_run())
+    paths = PATHS.split() + [f"arms.{arm}.{path}" for arm in ("before", "control", "frozen", "cotrain") for path in PER_ARM.split()]
+    assert [path for path in paths if at(record, path) is None] == []
+    assert record["arms"]["cotrain"]["frechet"]["value"] == 76.25
+
+
+def test_the_control_is_not_compared_with_itself(make_run):
+    record = quick(make_run())
+    assert list(record["comparison"]) == ["before", "frozen", "cotrain"]
+    assert record["comparison"]["before"]["delta_vs_before"] is None
+
+
+def test_the_difference_is_that_of_the_distances_and_lies_in_its_interval(make_run):
+    folder = make_run()
+    reference, control, cotrain = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "control", "cotrain"))
+    delta = quick(folder)["comparison"]["cotrain"]["delta_vs_control"]
+    assert delta["value"] == pytest.approx(frechet_distance(reference, cotrain) - frechet_distance(reference, control), rel=1e-6)
+    assert delta["low"] < delta["value"] < delta["high"] < 0
+
+
+def test_the_verdict_follows_the_features(make_run):
+    """Means shifted by 2, 2 and 1 from the reference's: cotrain is nearer by 6·(4 - 1) = 18, frozen by nothing."""
+    record = quick(make_run())
+    assert {arm: verdict["outcome"] for arm, verdict in record["verdicts"].items()} == {"frozen": "no difference", "cotrain": "improved"}
+    assert record["comparison"]["cotrain"]["delta_vs_control"]["value"] == pytest.approx(-18, abs=2)
+    swapped = quick(make_run(shifts={"before": 2.2, "control": 1.0, "frozen": 1.0, "cotrain": 2.0}))
+    assert swapped["verdicts"]["cotrain"]["outcome"] == "worse"
+    assert swapped["verdict"].startswith("No improvement shown")
+
+
+def test_the_same_folder_gives_the_same_record_and_another_seed_another_interval(make_run):
+    folder = make_run()
+    assert json.dumps(quick(folder)) == json.dumps(quick(folder))
+    lows = {quick(folder, seed=seed)["comparison"]["cotrain"]["delta_vs_control"]["low"] for seed in (0, 1)}
+    assert len(lows) == 2
+
+
+def test_a_run_without_control_says_so_and_still_compares_with_before(make_run):
+    record = quick(make_run(without=("control",)))
+    assert record["verdict"].startswith("No verdict: there is no control arm")
+    assert record["comparison"]["cotrain"]["delta_vs_control"] is None
+    assert record["comparison"]["cotrain"]["delta_vs_before"]["high"] < 0
+
+
+def test_missing_features_leave_the_comparison_open(make_run):
+    folder = make_run()
+    (folder / "features" / "cotrain.npy").unlink()
+    record = quick(folder)
+    assert record["comparison"]["cotrain"] == {"delta_vs_control": None, "delta_vs_before": None}
+    assert record["verdicts"]["cotrain"]["outcome"] == "not decided"
+
+
+def test_features_of_other_pictures_are_refused_by_name(make_run):
+    folder = make_run()
+    np.save(folder / "features" / "cotrain.npy", np.random.default_rng(0).normal(size=(80, 6)))
+    with pytest.raises(ValueError, match=r"features/cotrain.npy, features/control.npy.* paired row by row"):
+        quick(folder)
+
+
+def test_features_that_contradict_the_measurement_are_noted(make_run, arms):
+    folder = make_run()
+    assert any(note.startswith("cotrain: the saved features give") for note in quick(folder)["notes"])
+    reference = np.load(folder / "features" / "reference.npy")
+    for arm, measured in arms.items():
+        measured["frechet"]["value"] = frechet_distance(reference, np.load(folder / "features" / f"{arm}.npy"))
+    assert quick(make_run())["notes"] == []
+
+
+def test_a_kernel_distance_that_says_the_opposite_is_noted(make_run, arms):
+    assert not any("KID" in note for note in quick(make_run())["notes"])
+    arms["cotrain"]["kid"]["value"] = arms["control"]["kid"]["value"] + 0.1
+    assert any(note.startswith("cotrain: KID says the opposite") for note in quick(make_run())["notes"])
+
+
+def test_what_is_not_measured_is_none_at_every_path(make_run, arms):
+    for key in ("kid", "edit_accuracy", "edit_accuracy_per_attribute", "kept_accuracy", "localization", "detection", "identity_l1"):
+        arms["cotrain"][key] = None
+    measured = quick(make_run())["arms"]["cotrain"]
+    assert [at(measured, path) for path in PER_ARM.split()[6:-2]] == [None] * len(PER_ARM.split()[6:-2])
+
+
+def test_absolute_paths_in_the_config_are_cut(make_run):
+    folder = make_run()
+    command = "accelerate launch recipes/x.py --output-dir=/home/me/runs/a --data-root /home/me/faces --lr 1e-4"
+    config = {"output_dir": "/home/me/runs/a", "nested": ["C:\\Users\\me\\b"], "relative": "runs/a", "lr": 1e-4, "command": command}
+    (folder / "config.json").write_text(json.dumps(config))
+    got = quick(folder)["config"]
+    assert got["command"] == "accelerate launch recipes/x.py --output-dir=a --data-root faces --lr 1e-4"
+    assert (got["output_dir"], got["nested"], got["relative"], got["lr"]) == ("a", ["b"], "runs/a", 1e-4)
+
+
+def test_the_environment_saved_with_the_run_is_kept(make_run):
+    folder = make_run()
+    (folder / "environment.json").write_text('{"python": "3.10.0"}')
+    assert quick(folder)["environment"] == {"python": "3.10.0"}
+
+
+def test_the_environment_names_neither_host_nor_folder(make_run):
+    import platform
+
+    text = json.dumps(collect_environment())
+    assert platform.node() not in text or len(platform.node()) < 4
+    assert str(Path.home()) not in text
+    assert str(Path.cwd()) not in text
+
+
+def test_a_wheel_inside_somebody_elses_repository_reports_no_commit(tmp_path):
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y", *arguments], check=True, capture_output=True)
+
+    package = tmp_path / "malp_disc"
+    buried = tmp_path / "site-packages" / "malp_disc"
+    for folder in (package, buried):
+        folder.mkdir(parents=True)
+    (package / "a.py").write_text("1")
+    try:
+        git("init")
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    assert git_commit(package) is None  # no commit yet
+    git("add", "malp_disc/a.py")
+    git("commit", "-m", "x")
+    assert len(git_commit(package)) == 40
+    assert git_commit(buried) is None
+    (package / "a.py").write_text("2")
+    assert git_commit(package).endswith("-dirty")

@@ -1,0 +1,130 @@
+"""The rule, case by case: what it calls improved, and each of its refusals."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from malp_disc.report.verdict import RULE, TOLERATED_SHRINKAGE, judge_arm, judge_run, tolerated_fall
+
+LOWER, ZERO, HIGHER = ({"value": v, "low": v - 6, "high": v + 6} for v in (-46.5, -2.2, 9.7))
+
+
+def test_lower_distance_with_edits_kept_is_improved_and_says_by_how_much(arms, comparison):
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "improved"
+    assert "FD-faces -46.50" in verdict.reason
+    assert "-52.50 to -40.50" in verdict.reason
+    assert "n = 120" in verdict.reason
+
+
+# What is changed in the cotrain arm (or in the one named), the outcome, and words of the reason.
+REFUSALS = [
+    ({"delta_vs_control": ZERO}, "no difference", "interval contains zero"),
+    ({"delta_vs_control": HIGHER}, "worse", "worse than the control"),
+    ({"delta_vs_control": None}, "not decided", "no features"),
+    ({"delta_vs_before": None}, "not decided", "no features from before"),
+    ({"delta_vs_before": HIGHER}, "worse", "worse than before fine-tuning"),
+    ({"edit_accuracy": 0.85}, "edits weakened", "edit accuracy 0.8500 against 0.9500 (control)"),
+    ({"edit_accuracy": None}, "not decided", "edit accuracy was not measured"),
+    ({"control.edit_accuracy": None}, "not decided", "edit accuracy was not measured"),
+    ({"before.edit_accuracy": None}, "not decided", "edit accuracy was not measured"),
+    ({"control.edit_accuracy": 0.8, "edit_accuracy": 0.8}, "edits weakened", "against 0.9500 (before)"),
+    ({"identity_l1": 0.06}, "edits weakened", "edit strength 0.0600 against 0.1200 (control), 50 % less"),
+    ({"control.identity_l1": 0.06, "identity_l1": 0.06}, "edits weakened", "(before), 50 % less"),
+    ({"identity_l1": None}, "not decided", "edit strength was not measured"),
+    ({"n": 60}, "not decided", "different n"),
+]
+
+
+@pytest.mark.parametrize(("change", "outcome", "words"), REFUSALS, ids=[f"{next(iter(c))}-{o}" for c, o, _ in REFUSALS])
+def test_refusals_name_their_reason_and_never_say_improved(arms, comparison, change, outcome, words):
+    for key, value in change.items():
+        arm, _, name = key.rpartition(".")
+        target = arms[arm or "cotrain"]
+        target = comparison["cotrain"] if name.startswith("delta") else target["frechet"] if name == "n" else target
+        target[name] = value
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == outcome
+    assert words in verdict.reason
+    assert "improved" not in verdict.reason
+    assert judge_run(arms, comparison)[0].startswith("No improvement shown: ")
+
+
+def test_an_interval_that_only_touches_zero_contains_it(arms, comparison):
+    comparison["cotrain"]["delta_vs_control"] = {"value": -3.0, "low": -6.0, "high": 0.0}
+    assert judge_arm("cotrain", arms, comparison).outcome == "no difference"
+
+
+def test_weakened_edits_are_refused_exactly_beyond_the_stated_share(arms, comparison):
+    for l1, outcome in ((1 - TOLERATED_SHRINKAGE + 0.01, "improved"), (1 - TOLERATED_SHRINKAGE - 0.01, "edits weakened")):
+        arms["cotrain"]["identity_l1"] = l1 * 0.12
+        assert judge_arm("cotrain", arms, comparison).outcome == outcome
+
+
+def test_stronger_edits_are_no_reason_to_refuse(arms, comparison):
+    arms["cotrain"] |= {"identity_l1": 0.3, "edit_accuracy": 1.0}
+    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+
+
+def test_no_difference_from_before_is_said_beside_an_improvement_on_the_control(arms, comparison):
+    comparison["cotrain"]["delta_vs_before"] = ZERO
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "improved"
+    assert "no different from before" in verdict.reason
+
+
+def test_a_fall_within_sampling_noise_is_tolerated_and_the_same_fall_of_many_pictures_is_not(arms, comparison):
+    """0.95 to 0.93: 2 standard errors are 0.049 at n = 180, and 0.0067 at n = 10000."""
+    arms["cotrain"]["edit_accuracy"] = 0.93
+    for n, outcome in ((180, "improved"), (10_000, "edits weakened")):
+        for measured in arms.values():
+            measured["frechet"]["n"] = n
+        assert judge_arm("cotrain", arms, comparison).outcome == outcome
+
+
+def test_the_tolerance_is_two_standard_errors_of_the_difference_for_many_pictures():
+    n, p, q = 50_000, 0.95, 0.94
+    by_hand = 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
+    assert tolerated_fall(p, q, n) == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_the_tolerance_has_a_cap_few_pictures_buy_no_indulgence():
+    assert tolerated_fall(0.9, 0.8, 20) == 0.05
+    assert tolerated_fall(0.9, 0.8, None) == 0
+
+
+def test_one_picture_of_many_may_fail_where_all_succeeded_before():
+    assert tolerated_fall(1.0, 0.999, 1000) > 0.001
+
+
+def test_the_run_names_the_improved_arm_first_and_the_other_ones_reason(arms, comparison):
+    sentence, verdicts = judge_run(arms, comparison)
+    assert sentence.startswith("cotrain improved (")
+    assert "frozen: no difference from the control" in sentence
+    assert {arm: verdict.outcome for arm, verdict in verdicts.items()} == {"frozen": "no difference", "cotrain": "improved"}
+
+
+def test_without_a_control_there_is_no_verdict(arms, comparison):
+    del arms["control"]
+    sentence, verdicts = judge_run(arms, comparison)
+    assert sentence.startswith("No verdict: there is no control arm")
+    assert verdicts == {}
+
+
+def test_without_a_fine_tuned_arm_there_is_no_verdict(arms, comparison):
+    sentence, verdicts = judge_run({arm: arms[arm] for arm in ("before", "control")}, comparison)
+    assert sentence.startswith("No verdict: no generator was fine-tuned")
+    assert verdicts == {}
+
+
+def test_without_the_arm_before_the_control_alone_decides(arms, comparison):
+    del arms["before"]
+    comparison["cotrain"]["delta_vs_before"] = None
+    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+
+
+def test_the_rule_states_its_numbers():
+    for words in ("below zero", "2 standard errors", "0.05", "25 %"):
+        assert words in RULE

@@ -1,0 +1,52 @@
+"""Small objects that many tests share: a MaLP of a few thousand weights, pictures, and a who-moved check."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from malp_disc import MaLP, MaLPConfig
+
+SIZE = 32
+
+
+def tiny_malp(seed: int = 0, **config) -> MaLP:
+    """Width 8, 32×32, no transformer branch unless asked for; the same weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MaLP(MaLPConfig(**{"image_size": SIZE, "width": 8, "transformer": False, **config}))
+
+
+def pictures(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0) -> Tensor:
+    """Smooth pictures with some noise, (count, 3, height, width), well inside [-1, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator) * 1.4 - 0.7
+    fine = torch.rand(count, 3, height, width, generator=generator) * 0.2 - 0.1
+    return nn.functional.interpolate(coarse, (height, width), mode="bilinear") + fine
+
+
+def with_rectangles(images: Tensor, *, seed: int = 0) -> Tensor:
+    """A stand-in for a generator: in each picture one rectangle gets another colour. The rest stays as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    changed = images.clone()
+    height, width = images.shape[2:]
+    for picture in changed:
+        top, left = (int(torch.randint(side // 2, (), generator=generator)) for side in (height, width))
+        colour = torch.rand(3, 1, 1, generator=generator).round() * 1.6 - 0.8
+        picture[:, top : top + height // 3, left : left + width // 3] = colour
+    return changed
+
+
+class Snapshot:
+    """Remembers the weights of a network; `moved()` tells which have changed since."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._before = {name: value.detach().clone() for name, value in network.named_parameters()}
+
+    def moved(self) -> set[str]:
+        return {name for name, value in self._network.named_parameters() if not torch.equal(value.detach(), self._before[name])}
+
+    @property
+    def names(self) -> set[str]:
+        return set(self._before)
