@@ -54,7 +54,10 @@ def check_image_pair(images: Tensor, fake: Tensor) -> None:
     check_images(images, "images")
     check_images(fake, "fake")
     if images.shape != fake.shape:
-        raise ValueError(f"expected images and fake of one shape, got {tuple(images.shape)} and {tuple(fake.shape)}; resize the original to the generator's output")
+        raise ValueError(
+            f"expected images and fake of one shape, got {tuple(images.shape)} and {tuple(fake.shape)}; resize the originals to the "
+            "generator's output"
+        )
 
 
 def check_images(images: Tensor, name: str = "images") -> None:

@@ -19,11 +19,10 @@ import torch
 
 from generators import create_generator
 from malp_disc import MaLP
-from malp_disc.checkpoint import write_json
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.report import write_report
 from recipes.judging import JudgeOptions, check_same_attributes, make_bench, make_judges
-from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, plain, run_recipe
+from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, describe_run, run_recipe
 
 
 @dataclass(kw_only=True)
@@ -55,7 +54,7 @@ def main(config: Config) -> None:
     malp = MaLP.from_pretrained(given).to(device).eval().requires_grad_(False) if given is not None else None
     judges = make_judges(config, config, held_out.attribute_names, device)
 
-    write_json(config.output_dir / "config.json", plain(config))
+    describe_run(config.output_dir, config)
     bench = make_bench(config, config, judges, malp, config.output_dir, device)
     bench.measure_anchors()
     for arm, generator in generators.items():

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from malp_disc.checkpoint import write_json
 from malp_disc.data.sampling import StepBatches
+from malp_disc.report.environment import collect_environment
 from malp_disc.resume import find_training, load_training, save_training
 
 logger = logging.getLogger("malp_disc")
@@ -99,7 +100,7 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
     )
     if accelerator.is_main_process:
         claim_folder(options.output_dir)
-        write_json(options.output_dir / "config.json", plain(options))
+        describe_run(options.output_dir, options)
         if shutil.disk_usage(options.output_dir).free < 200 * 2**20:
             raise ValueError(f"less than 200 MiB are free in {options.output_dir}; checkpoints would not fit")
     accelerator.wait_for_everyone()
@@ -108,6 +109,13 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
         flat = {key: value for key, value in plain(options).items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("tracker", config=flat)
     return accelerator
+
+
+def describe_run(folder: Path, options: Any) -> None:
+    """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions), for whoever reads the results."""
+    command = " ".join([f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    write_json(folder / "config.json", {"command": command, **plain(options)})
+    write_json(folder / "environment.json", collect_environment())
 
 
 def claim_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ malp_disc/metrics/weights/README.md):
     python recipes/train_attribute_classifier.py --output malp_disc/metrics/weights/faces_classifier.safetensors \\
         --first-index 40000000 --seed 1 --width 20 --steps 500
 
-On your own pictures; give the file to the evaluation as ``--classifier judge.safetensors``:
+On your own pictures; give the file to the evaluation as ``--attribute-classifier judge.safetensors``:
 
     python recipes/train_attribute_classifier.py --data celeba --data-root /data/celeba --output judge.safetensors --steps 5000
 

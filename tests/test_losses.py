@@ -48,7 +48,8 @@ def cs(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. 2004 for a range of 1: Gaussian window 11×11 with σ 1.5, K = 0.01, 0.03, over the windows that lie inside the picture."""
+    """Wang et al. 2004 for a range of 1: Gaussian window 11×11 with σ 1.5, K = 0.01, 0.03, at every pixel, the borders mirrored."""
+    a, b = np.pad(a, 5, mode="reflect"), np.pad(b, 5, mode="reflect")
     offsets = range(-5, 6)
     window = {(dy, dx): math.exp(-(dy * dy + dx * dx) / (2 * 1.5**2)) for dy in offsets for dx in offsets}
     total = sum(window.values())

@@ -20,7 +20,6 @@ from malp_disc.losses import (
     recovery_loss,
     template_loss,
 )
-from malp_disc.metrics.localization import pearson_correlation
 from tests.tiny import SIZE, pictures, tiny_malp, with_rectangles
 
 
@@ -305,7 +304,7 @@ def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
 
     def correlation() -> float:
         _, fake, truth = forward()
-        return pearson_correlation(malp(fake).map, truth).mean().item()
+        return sum(torch.corrcoef(torch.stack([m.flatten(), t.flatten()]))[0, 1].item() for m, t in zip(malp(fake).map, truth)) / len(truth)
 
     with torch.no_grad():
         before = correlation()

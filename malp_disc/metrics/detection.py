@@ -43,7 +43,7 @@ def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float =
         raise ValueError(f"expected labels 0 (untouched) and 1 (manipulated), got {np.unique(labels)[:5].tolist()}")
     manipulated = int(labels.sum())
     if not 0 < manipulated < len(labels):
-        raise ValueError(f"expected images of both classes, got {manipulated} manipulated and {len(labels) - manipulated} untouched; no curve can be drawn")
+        raise ValueError(f"expected images of both classes, got {manipulated} manipulated and {len(labels) - manipulated} untouched")
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} scores are not finite")
     return DetectionScores(

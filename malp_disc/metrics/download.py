@@ -70,8 +70,8 @@ def fetch(file: PublishedFile) -> Path:
             check_content(temporary, file)
     except OSError as error:  # no network, refused, timed out, disk full
         raise FileNotFoundError(
-            f"{file.name} is not in {path.parent} and could not be downloaded ({error}). Get {file.url} on a machine with internet and put it "
-            f"there (MALP_DISC_CACHE names another folder), or give its path with --fid-weights PATH; sha256 {file.sha256}"
+            f"{file.name} is not in {path.parent} and could not be downloaded ({error}). Get {file.url} on a machine with internet and "
+            f"put it there (MALP_DISC_CACHE names another folder), or give its path with --fid-weights PATH; sha256 {file.sha256}"
         ) from error
     return path
 
@@ -80,4 +80,6 @@ def check_content(path: Path, file: PublishedFile) -> None:
     """Raise ValueError unless `path` holds exactly the published bytes."""
     found = file_sha256(path)
     if found != file.sha256:
-        raise ValueError(f"{path} is not the published {file.name}: sha256 {found[:16]}…, expected {file.sha256[:16]}…; delete it and get {file.url} again")
+        raise ValueError(
+            f"{path} is not the published {file.name}: sha256 {found[:16]}…, expected {file.sha256[:16]}…; delete it and get {file.url} again"
+        )

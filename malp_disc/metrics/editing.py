@@ -38,7 +38,8 @@ def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribut
         ValueError: shapes that differ, a target other than 0 and 1, names of another number, or logits that are not finite.
     """
     if logits.ndim != 2 or logits.shape != target.shape or logits.shape != requested.shape or len(logits) == 0:
-        raise ValueError(f"expected logits, target and requested of one shape (B, A), got {tuple(logits.shape)}, {tuple(target.shape)} and {tuple(requested.shape)}")
+        shapes = f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(requested.shape)}"
+        raise ValueError(f"expected logits, target and requested of one shape (B, A), got {shapes}")
     if requested.dtype != torch.bool:
         raise ValueError(f"expected requested to be bool, got {requested.dtype}; pass target != labels")
     _check_labels(target, "target")

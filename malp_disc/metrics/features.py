@@ -93,7 +93,10 @@ class CleanExtractor(FeatureExtractor):
 
         path = fetch(CLEAN_FID_INCEPTION) if weights is None else Path(weights)
         if path.name != CLEAN_FID_INCEPTION.name:
-            raise ValueError(f"clean-fid wants a file named {CLEAN_FID_INCEPTION.name}, got {path.name}; rename it, or choose an inception extractor for pytorch-fid's weights")
+            raise ValueError(
+                f"clean-fid reads a file named {CLEAN_FID_INCEPTION.name}, got {path.name}; rename it, or take the extractor inception-2048 "
+                "for weights of pytorch-fid"
+            )
         if not path.is_file():
             raise FileNotFoundError(f"no weights at {path}; get {CLEAN_FID_INCEPTION.url}")
         check_content(path, CLEAN_FID_INCEPTION)

@@ -66,7 +66,8 @@ def frechet_distance_from_statistics(mu1: ArrayLike, sigma1: ArrayLike, mu2: Arr
     sigma1, sigma2 = (np.atleast_2d(np.asarray(sigma, np.float64)) for sigma in (sigma1, sigma2))
     d = mu1.size
     if not mu1.shape == mu2.shape == (d,) or not sigma1.shape == sigma2.shape == (d, d):
-        raise ValueError(f"expected means (D,) and covariances (D, D) of one D, got {mu1.shape}, {sigma1.shape}, {mu2.shape}, {sigma2.shape}")
+        shapes = f"{mu1.shape}, {sigma1.shape}, {mu2.shape} and {sigma2.shape}"
+        raise ValueError(f"expected means (D,) and covariances (D, D) of one D, got {shapes}")
     for name, array in (("mu1", mu1), ("sigma1", sigma1), ("mu2", mu2), ("sigma2", sigma2)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds values that are not finite")
@@ -83,8 +84,8 @@ def frechet_distance_from_statistics(mu1: ArrayLike, sigma1: ArrayLike, mu2: Arr
 def frechet_distance_low_rank(x: ArrayLike, y: ArrayLike) -> float:
     """Fréchet distance from features (N, D) and (M, D) without any D×D matrix: made for N, M < D, right for all.
 
-    With X̃ the centred features over √(N − 1), Σ₁ = X̃ᵀX̃, and tr (Σ₁^½ Σ₂ Σ₁^½)^½ is the sum of the singular values
-    (nuclear norm) of X̃Ỹᵀ, an N×M matrix.
+    With X̃ the centred features over √(N − 1), Σ₁ = X̃ᵀX̃, and tr (Σ₁^½ Σ₂ Σ₁^½)^½ is the nuclear norm (sum of the singular
+    values) of X̃Ỹᵀ, an N×M matrix.
 
     Raises:
         ValueError: as `frechet_distance`.
@@ -128,7 +129,7 @@ def paired_frechet_delta(
     reference, a, b = check_features(reference, "reference"), check_features(a, "a"), check_features(b, "b")
     check_same_width(reference, a)
     if a.shape != b.shape:
-        raise ValueError(f"a and b must be paired row by row (the same inputs through two generators), got {a.shape} and {b.shape}")
+        raise ValueError(f"a and b must be paired row by row (one input through two generators), got {a.shape} and {b.shape}")
     if resamples < 2 or not 0 < confidence < 1:
         raise ValueError(f"expected at least 2 resamples and a confidence in (0, 1), got {resamples} and {confidence}")
 
@@ -183,7 +184,8 @@ def check_features(x: ArrayLike, name: str) -> np.ndarray:
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"expected {name} to be features (N, D) with N >= 2, got shape {x.shape}")
     if not np.isfinite(x).all():
-        raise ValueError(f"{name} holds {np.count_nonzero(~np.isfinite(x).all(axis=1))} rows that are not finite; look at the images they came from")
+        rows = np.count_nonzero(~np.isfinite(x).all(axis=1))
+        raise ValueError(f"{name} holds {rows} rows that are not finite; look at the images they came from")
     return x
 
 

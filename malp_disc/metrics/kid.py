@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike
 from malp_disc.metrics.frechet import check_features, check_same_width
 
 
-def kernel_distance(x: ArrayLike, y: ArrayLike, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0) -> tuple[float, float]:
+def kernel_distance(
+    x: ArrayLike, y: ArrayLike, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
+) -> tuple[float, float]:
     """Mean and standard deviation of the unbiased squared MMD over random subsets of features (N, D) and (M, D).
 
     Args:

@@ -58,7 +58,7 @@ def test_halves_by_hand():
 
 
 def test_the_constant_map_baselines_by_hand():
-    """cos((a | b), 1) = (a + b)/√(2(a² + b²)): for (0.2 | 0.4) 0.6/√0.4; min-max makes it (0 | 1): 1/√2. A map on a level pedestal: near 1."""
+    """cos((a | b), 1) = (a + b)/√(2(a² + b²)): for (0.2 | 0.4) 0.6/√0.4; min-max makes it (0 | 1): 1/√2. The flatter, the nearer to 1."""
     result = scores(pattern((0.5, 0.5)), pattern((0.2, 0.4)))
     assert result.cs_constant == result.cs == pytest.approx(0.6 / math.sqrt(0.4), abs=1e-6)
     assert result.cs_official_constant == result.cs_official == pytest.approx(1 / math.sqrt(2), abs=1e-6)

@@ -1,0 +1,226 @@
+"""Files appear whole or not at all, nothing in them is run, and a wrong one is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from malp_disc.checkpoint import atomic_path, file_sha256, fingerprint, load_state, load_tensors, save_tensors, write_json, write_text
+
+
+class Bomb:
+    """Unpickled by anything careless, it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "weights.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(b"half of the new")
+            raise RuntimeError("disk on fire")
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+def test_while_writing_the_old_file_is_still_there(tmp_path):
+    target = tmp_path / "weights.bin"
+    target.write_bytes(b"old")
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == target.parent  # renaming works within one file system only
+        assert target.read_bytes() == b"old"
+    assert target.read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+def test_folders_are_made_and_the_file_is_readable_as_the_umask_allows(tmp_path):
+    write_text(tmp_path / "a" / "b.txt", "äöü")
+    assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "äöü"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "a" / "b.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_json_keeps_its_order_and_refuses_what_isnt_json(tmp_path):
+    write_json(tmp_path / "a.json", {"z": 1, "a": [1.5, None, "ü"]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"z": 1, "a": [1.5, None, "ü"]}
+    assert (tmp_path / "a.json").read_text().index('"z"') < (tmp_path / "a.json").read_text().index('"a"')
+    for value in (float("nan"), float("inf"), object()):
+        with pytest.raises((ValueError, TypeError)):
+            write_json(tmp_path / "a.json", {"value": value})
+    assert json.loads((tmp_path / "a.json").read_text())["z"] == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tensors_come_back_by_bytes_with_type_and_metadata(tmp_path):
+    tensors = {"w": torch.randn(3, 4), "half": torch.randn(5).bfloat16(), "n": torch.tensor(7), "view": torch.arange(12).view(3, 4).T}
+    save_tensors(tmp_path / "a.safetensors", tensors, {"attributes": "Male Young"})
+    again = load_tensors(tmp_path / "a.safetensors")
+    assert set(again) == set(tensors)
+    for key, value in tensors.items():
+        assert torch.equal(again[key], value) and again[key].dtype == value.dtype
+
+
+def test_tensors_that_share_memory_can_be_saved(tmp_path):
+    """safetensors refuses them otherwise."""
+    weight = torch.randn(4, 4)
+    save_tensors(tmp_path / "a.safetensors", {"a": weight, "b": weight, "c": weight[0]})
+    assert torch.equal(load_file(tmp_path / "a.safetensors")["c"], weight[0])
+
+
+# --- reading -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy", "nested"])
+def test_a_pickle_bomb_doesnt_go_off(tmp_path, layout):
+    mark = tmp_path / "exploded"
+    content = {"state_dict": {"w": torch.ones(2)}, "extra": Bomb(str(mark))} if layout == "nested" else {"w": torch.ones(2), "extra": Bomb(str(mark))}
+    torch.save(content, tmp_path / "bomb.ckpt", _use_new_zipfile_serialization=layout != "legacy")
+    with pytest.raises(ValueError, match=r"bomb.ckpt can't be read as plain tensors.*weights_only=True.*re-save"):
+        load_tensors(tmp_path / "bomb.ckpt", entries=("state_dict",))
+    assert not mark.exists()
+    torch.load(tmp_path / "bomb.ckpt", weights_only=False)  # a live bomb, or the test would prove nothing
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.pth", "a.pt", "a.pickle", "a.tar"])
+def test_torch_files_are_read_under_any_name(tmp_path, name):
+    torch.save({"w": torch.ones(2, 3)}, tmp_path / name)
+    assert torch.equal(load_tensors(tmp_path / name)["w"], torch.ones(2, 3))
+
+
+def test_a_leading_module_is_removed_where_every_key_has_it(tmp_path):
+    torch.save({"module.w": torch.ones(1), "module.module.b": torch.zeros(1)}, tmp_path / "parallel.pth")
+    assert set(load_tensors(tmp_path / "parallel.pth")) == {"w", "module.b"}
+    torch.save({"module.w": torch.ones(1), "b": torch.zeros(1)}, tmp_path / "own.pth")
+    assert set(load_tensors(tmp_path / "own.pth")) == {"module.w", "b"}  # here it's a name like any other
+
+
+def test_nested_entries_are_found_in_the_order_asked_for(tmp_path):
+    torch.save({"step": 5, "G": {"w": torch.ones(1)}, "params_ema": {"w": torch.zeros(1)}}, tmp_path / "a.pth")
+    assert load_tensors(tmp_path / "a.pth", entries=("params_ema", "G"))["w"].item() == 0
+    assert load_tensors(tmp_path / "a.pth", entries=("state_dict", "G"))["w"].item() == 1
+    torch.save({"module.w": torch.ones(1)}, tmp_path / "flat.pth")
+    assert set(load_tensors(tmp_path / "flat.pth", entries=("state_dict",))) == {"w"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3, "net": {"w": torch.ones(1)}}, r"holds no state dict: expected tensors by name, found \['epoch', 'net'\]"),
+        ([torch.ones(1)], "holds no state dict.*found list"),
+        (torch.ones(1), "holds no state dict.*found Tensor"),
+        ({}, r"found \[\]"),
+    ],
+)
+def test_a_file_without_a_state_dict_is_named(tmp_path, content, message):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a.pth.*" + message):
+        load_tensors(tmp_path / "a.pth")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nowhere.pth; give the path of a .safetensors, .ckpt or .pth file"):
+        load_tensors(tmp_path / "nowhere.pth")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_tensors(tmp_path)  # a folder
+
+
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "a.safetensors"])
+def test_a_damaged_file_is_a_value_error_whatever_the_reader_raises(tmp_path, name):
+    """Cut short at several places, and with random bytes overwritten: torch's readers raise IndexError and AssertionError among others."""
+    path, tensors = tmp_path / name, {"a": torch.rand(20, 20), "b": torch.rand(3)}
+    if name.endswith("safetensors"):
+        save_tensors(path, tensors)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=name == "zip.pth")
+    whole, rng = path.read_bytes(), random.Random(0)
+    damaged = [whole[:length] for length in (0, 1, 9, 100, len(whole) // 2, len(whole) - 7)]
+    for _ in range(60):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 20)):
+            content[rng.randrange(600)] = rng.randrange(256)
+        damaged.append(bytes(content))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            load_tensors(path)
+        except ValueError as error:
+            refused += name in str(error)
+    assert refused >= 20  # the others hit bytes that nobody checks
+
+
+@pytest.mark.parametrize("content", [b"<html>404 Not Found</html>", b"\x80\x04N.", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"])
+def test_what_is_no_checkpoint_at_all_is_named(tmp_path, content):
+    """An error page, a bare None, an LFS pointer."""
+    (tmp_path / "G.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match="G.ckpt"):
+        load_tensors(tmp_path / "G.ckpt")
+
+
+# --- into a network ----------------------------------------------------------------------------------------------------------------
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def test_a_state_goes_in_and_old_files_may_lack_the_optional_counters():
+    source, target = network(), network()
+    source[1].num_batches_tracked.fill_(9)
+    load_state(target, source.state_dict(), source="a")
+    assert all(torch.equal(one, other) for one, other in zip(source.state_dict().values(), target.state_dict().values()))
+    old = {key: value for key, value in source.state_dict().items() if not key.endswith("num_batches_tracked")}
+    load_state(network(), old, source="a", optional=("num_batches_tracked",))
+    load_state(network()[:1], {**network()[:1].state_dict(), "0.num_batches_tracked": torch.tensor(1)}, source="a", optional=("num_batches_tracked",))
+    with pytest.raises(ValueError, match="num_batches_tracked"):
+        load_state(network(), old, source="a")
+
+
+def test_differences_are_named_and_nothing_is_loaded():
+    target = network()
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    tensors = {key: value + 1 for key, value in network().state_dict().items()}
+    tensors["0.weight"] = torch.zeros(3, 5)
+    tensors["2.extra"] = tensors.pop("0.bias")
+    with pytest.raises(ValueError) as error:
+        load_state(target, tensors, source="G.ckpt")
+    assert str(error.value) == (
+        "G.ckpt is not a checkpoint of this Sequential: 1 missing, first ['0.bias']; 1 unknown, first ['2.extra']; "
+        "0.weight is (3, 5) in the file and (3, 2) here"
+    )
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+
+
+# --- fingerprints ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_knows_names_shapes_types_and_values_but_not_the_order():
+    tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(True), "c": torch.ones(2).bfloat16()}
+    same = fingerprint(tensors)
+    assert fingerprint(dict(reversed(tensors.items()))) == same and len(same) == 16 and int(same, 16) >= 0
+    assert fingerprint({**tensors, "a": tensors["a"].T.contiguous().T}) == same  # how it lies in memory doesn't count
+    for change in ({"a": tensors["a"] + 1e-6}, {"a": tensors["a"].view(3, 2)}, {"a": tensors["a"].double()}, {"d": tensors["b"]}):
+        assert fingerprint({**tensors, **change}) != same
+
+
+def test_sha256_of_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,138 @@
+"""Training checkpoints: complete or absent, exact to the byte, and refused where they'd make the run another run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from malp_disc.resume import find_training, list_training, load_training, save_training
+
+
+def trained(steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network and its Adam after some steps; the step's data is a function of its number."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam([{"params": network[0].parameters(), "lr": 1e-2}, {"params": network[2].parameters(), "lr": 1e-3}])
+    advance(network, optimizer, range(steps))
+    return network, optimizer
+
+
+def advance(network: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        data = torch.rand(8, 3, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        network(data).square().mean().backward()
+        optimizer.step()
+
+
+def save(folder, step: int, pair=None, **options):
+    network, optimizer = pair or trained(step)
+    return save_training(folder, step, networks={"G": network}, optimizers={"G": optimizer}, state=options.pop("state", {"seed": 0}), **options)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+
+
+def test_three_steps_saved_loaded_and_three_more_are_six_by_bytes(tmp_path):
+    whole, whole_optimizer = trained(6)
+    folder = save(tmp_path, 3)
+    network, optimizer = trained(0, seed=5)
+    assert load_training(folder, networks={"G": network}, optimizers={"G": optimizer}, expected={"seed": 0}) == 3
+    advance(network, optimizer, range(3, 6))
+    assert same(network, whole)
+    for one, other in zip(optimizer.state_dict()["state"].values(), whole_optimizer.state_dict()["state"].values()):
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-3]
+
+
+def test_a_folder_holds_one_file_per_network_the_optimizers_and_the_state(tmp_path):
+    folder = save(tmp_path, 2, state={"seed": 7, "arm": "cotrain"})
+    assert folder == tmp_path / "checkpoint-2"
+    assert sorted(path.name for path in folder.iterdir()) == ["G.safetensors", "optimizers.pt", "state.json"]
+    assert json.loads((folder / "state.json").read_text()) == {"step": 2, "seed": 7, "arm": "cotrain"}
+    torch.load(folder / "optimizers.pt", weights_only=True)  # nothing but tensors and numbers
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    for step in (1, 2, 10):
+        save(tmp_path, step, total_limit=2)
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-2", "checkpoint-10"]  # by number, not by letters
+    save(tmp_path, 11, total_limit=1)
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-11"]
+    save(tmp_path, 12)
+    assert len(list_training(tmp_path)) == 2
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    save(tmp_path, 3, trained(1))
+    folder = save(tmp_path, 3, trained(3))
+    network, optimizer = trained(0, seed=5)
+    load_training(folder, networks={"G": network}, optimizers={"G": optimizer}, expected={})
+    assert same(network, trained(3)[0])
+
+
+def test_what_a_killed_run_left_behind_is_ignored_and_swept_away(tmp_path):
+    save(tmp_path, 1)
+    half = tmp_path / ".checkpoint-2.partial"
+    half.mkdir()
+    (half / "G.safetensors").write_bytes(b"half")
+    (half / "stray").write_text("")
+    (tmp_path / "checkpoint-best").mkdir()
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-1"]
+    assert find_training(tmp_path, "latest").name == "checkpoint-1"
+    folder = save(tmp_path, 2)
+    assert not half.exists() and not (folder / "stray").exists()
+
+
+def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(ValueError):
+        save(tmp_path, 2, state={"loss": float("nan")})
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-1"]
+
+
+def test_what_resume_from_checkpoint_names(tmp_path):
+    assert find_training(tmp_path, None) is None
+    assert find_training(tmp_path, "latest") is None
+    assert find_training(tmp_path / "absent", "latest") is None
+    save(tmp_path, 2)
+    save(tmp_path, 4)
+    assert find_training(tmp_path, None) is None
+    assert find_training(tmp_path, "latest") == tmp_path / "checkpoint-4"
+    assert find_training(tmp_path, str(tmp_path / "checkpoint-2")) == tmp_path / "checkpoint-2"
+
+
+def load(folder, **changed):
+    network, optimizer = trained(0)
+    arguments = {"networks": {"G": network}, "optimizers": {"G": optimizer}, "expected": {}, **changed}
+    return load_training(folder, **arguments)
+
+
+def test_a_run_with_other_settings_is_refused(tmp_path):
+    folder = save(tmp_path, 2, state={"seed": 0, "arm": "frozen"})
+    with pytest.raises(ValueError, match=r"a run with other settings: seed was 0 and is 1 now; max_train_steps was None and is 5 now"):
+        load(folder, expected={"seed": 1, "arm": "frozen", "max_train_steps": 5})
+    assert load(folder, expected={"seed": 0, "arm": "frozen"}) == 2
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no training checkpoint in .*checkpoint-9: expected a checkpoint-<step> folder with state.json"):
+        load(tmp_path / "checkpoint-9")
+
+
+def test_a_missing_or_other_network_is_named(tmp_path):
+    folder = save(tmp_path, 1)
+    with pytest.raises(FileNotFoundError, match="D.safetensors"):
+        load(folder, networks={"D": nn.Linear(1, 1)})
+    with pytest.raises(ValueError, match="G.safetensors is not a checkpoint of this Linear"):
+        load(folder, networks={"G": nn.Linear(1, 1)})
+
+
+def test_a_missing_optimizer_is_named(tmp_path):
+    folder, (_, optimizer) = save(tmp_path, 1), trained(0)
+    with pytest.raises(ValueError, match=r"no optimizer state for \['malp'\]; it holds \['G'\]"):
+        load(folder, optimizers={"G": optimizer, "malp": optimizer})
