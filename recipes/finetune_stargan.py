@@ -229,14 +229,6 @@ def finetune(
             d_optimizer.zero_grad()
             values |= {f"D/{name}": getattr(d_losses, name).detach() for name in ("adversarial", "classification", "penalty")}
 
-            # MaLP learns
-            if disc_ddp is not None:
-                m_losses = disc_ddp(images, encrypted, fake.detach(), index)
-                accelerator.backward(m_losses.total)
-                disc_optimizer.step()
-                disc_optimizer.zero_grad()
-                values["MaLP/total"] = m_losses.total.detach()
-
             # G learns, from the unwrapped discriminators
             discriminator.requires_grad_(False)
             with accelerator.autocast():
@@ -251,6 +243,14 @@ def finetune(
             discriminator.requires_grad_(True)
             g_optimizer.step()
             g_optimizer.zero_grad()
+
+            # MaLP learns, last: the first value of its loss on G, which scales the weight, is that of the pretrained MaLP
+            if disc_ddp is not None:
+                m_losses = disc_ddp(images, encrypted, fake.detach(), index)
+                accelerator.backward(m_losses.total)
+                disc_optimizer.step()
+                disc_optimizer.zero_grad()
+                values["MaLP/total"] = m_losses.total.detach()
         micro += 1
         if micro % config.gradient_accumulation_steps:
             continue

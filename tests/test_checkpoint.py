@@ -142,6 +142,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_tensors(tmp_path)  # a folder
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "a.safetensors"])
 def test_a_damaged_file_is_a_value_error_whatever_the_reader_raises(tmp_path, name):
     """Cut short at several places, and with random bytes overwritten: torch's readers raise IndexError and AssertionError among others."""
@@ -167,6 +168,7 @@ def test_a_damaged_file_is_a_value_error_whatever_the_reader_raises(tmp_path, na
     assert refused >= 20  # the others hit bytes that nobody checks
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"<html>404 Not Found</html>", b"\x80\x04N.", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"])
 def test_what_is_no_checkpoint_at_all_is_named(tmp_path, content):
     """An error page, a bare None, an LFS pointer."""

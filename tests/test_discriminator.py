@@ -137,7 +137,7 @@ def test_descent_on_the_fake_lowers_the_map():
     """Eq. 12 for G: "generate a fakeness map as a zero image" (section 4.4)."""
     disc, index = MaLPDiscriminator(tiny_malp()), torch.zeros(2, dtype=torch.long)
     fake = pictures(2).requires_grad_(True)
-    optimizer = torch.optim.Adam([fake], lr=0.02)
+    optimizer = torch.optim.Adam([fake], lr=0.05)
     values = []
     for _ in range(6):
         losses = disc.generator_loss(fake.clamp(-1, 1), index)

@@ -292,7 +292,7 @@ def test_weights_of_another_width_are_refused_by_name(tmp_path):
 
 def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
     """Pearson of map and truth, which a constant map can't have, and the template is found in the encrypted pictures only."""
-    malp = tiny_malp(width=16)
+    malp = tiny_malp(1)
     images, index = pictures(8), torch.zeros(8, dtype=torch.long)
     groups = [{"params": malp.cnn.parameters()}, {"params": malp.classifier.parameters()}, {"params": malp.encryption.parameters(), "lr": 1e-2}]
     optimizer = torch.optim.Adam(groups, lr=3e-3)
@@ -317,6 +317,6 @@ def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
         after = correlation()
         encrypted, fake, _ = forward()
         untouched, changed = malp(encrypted), malp(fake)
-    assert before < 0.4 and after > 0.5
+    assert before < 0.5 and after > 0.75
     assert untouched.map.mean() < changed.map.mean()
     assert untouched.score.max() < changed.score.min()

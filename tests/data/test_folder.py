@@ -94,6 +94,8 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
     (tmp_path / "list.csv").write_text("file,A\n0.png,1\n")
     with pytest.raises(ValueError, match="x/0.png and y/0.png; list it with its folder"):
         AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0)
+    make_picture(tmp_path / "0.png")
+    assert AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0).paths == [str(tmp_path / "0.png")]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,6 @@ def test_a_folder_with_a_table_gets_all_columns_and_one_without_its_domains(tmp_
 
 def test_options_reach_the_pictures(tmp_path, make_table):
     root = make_table(tmp_path, 20)
-    (root / "images" / "000.png").write_bytes(b"")
     options = DataOptions(
         data="folder",
         data_root=root,
@@ -78,10 +77,11 @@ def test_options_reach_the_pictures(tmp_path, make_table):
         on_broken="skip",
     )
     train, test = build_dataset(options, "train"), build_dataset(options, "test")
-    assert len(train) + len(train.dropped) == 6
-    assert len(test) + len(test.dropped) == 5
-    assert test.description == f"{root.name} test split, {len(test)} pictures, centre crop 10, 16x16"
+    assert (len(train), len(test)) == (6, 5)
+    assert test.description == f"{root.name} test split, 5 pictures, centre crop 10, 16x16"
     assert test.attribute_names == ("Early",)
+    Path(test.paths[1]).write_bytes(b"")
+    assert list(build_dataset(options, "test").dropped) == [test.paths[1]]
 
 
 def test_the_reference_of_pictures_is_the_training_pictures(tmp_path, make_table):

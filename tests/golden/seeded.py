@@ -1,0 +1,81 @@
+"""How a golden's weights and inputs are drawn: by numpy, from a name, a shape and a seed, so that no checkpoint has to be shipped.
+
+Every name has a stream of its own, PCG64 seeded with crc32(name) + seed · 2³². A weight is standard normal and then scaled by its kind:
+
+    name ends in running_var              |x| + 0.5
+    name ends in running_mean             0.1 x
+    at most one dimension, …weight        1 + 0.1 x
+    at most one dimension, anything else  0.1 x
+    two dimensions and more               x / √(numbers per output channel)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def stream(name: str, seed: int = 0) -> np.random.Generator:
+    """The random numbers that belong to `name`."""
+    return np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()) + (seed << 32)))
+
+
+def weight(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
+    """One floating-point entry of a state dict."""
+    drawn = stream(name, seed).standard_normal(tuple(shape), dtype=np.float32)
+    x = torch.from_numpy(np.asarray(drawn, dtype=np.float32).reshape(tuple(shape)))
+    if name.endswith("running_var"):
+        return x.abs() + 0.5
+    if name.endswith("running_mean"):
+        return 0.1 * x
+    if x.ndim <= 1:
+        return 0.1 * x + (1.0 if name.endswith("weight") else 0.0)
+    return x / math.sqrt(math.prod(x.shape[1:]))
+
+
+def fill(network: nn.Module, seed: int = 0, rules: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Give every floating-point entry of the network its seeded value, then apply the golden's `state_rules`; counters stay as built."""
+    built = network.state_dict()
+    state = {name: weight(name, value.shape, seed) if value.is_floating_point() else value for name, value in built.items()}
+    for rule in rules:
+        for name in [name for name in state if re.search(rule["match"], name) and built[name].is_floating_point()]:
+            if "ndim" not in rule or state[name].ndim == rule["ndim"]:
+                state.update(_ruled(rule, name, state, built))
+    network.load_state_dict(state)
+
+
+def image(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
+    """A batch (N, C, H, W) in [-1, 1]: an 8×8 grid of colours, enlarged bilinearly, with a little noise over it."""
+    n, c, height, width = shape
+    grid = torch.from_numpy(stream(name, seed).uniform(-1, 1, (n, c, 8, 8)).astype(np.float32))
+    noise = torch.from_numpy(stream(name + "/fine", seed).uniform(-0.2, 0.2, tuple(shape)).astype(np.float32))
+    return (F.interpolate(grid, (height, width), mode="bilinear", align_corners=False) + noise).clamp(-1, 1)
+
+
+def _ruled(rule: Mapping[str, Any], name: str, state: Mapping[str, Tensor], built: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a rule makes of the entry `name`: the entries to replace."""
+    value, operation = state[name], rule["op"]
+    if operation == "keep":
+        return {name: built[name].clone()}
+    if operation == "zero":
+        return {name: torch.zeros_like(value)}
+    if operation == "affine":
+        return {name: value * rule["factor"] + rule["offset"]}
+    if operation == "unit":  # back to N(0, factor²)
+        return {name: value * rule["factor"] * (math.sqrt(math.prod(value.shape[1:])) if value.ndim > 1 else 1.0)}
+    if operation == "spectral":  # power iteration, so that the spectral norm's u and v belong to the weight
+        prefix = name.removesuffix("orig")
+        matrix, u = value.double().flatten(1), state[prefix + "u"].double()
+        for _ in range(rule["iterations"]):
+            v = F.normalize(matrix.T @ u, dim=0)
+            u = F.normalize(matrix @ v, dim=0)
+        return {prefix + "u": u.float(), prefix + "v": v.float()}
+    raise ValueError(f"unknown state rule {operation!r}")

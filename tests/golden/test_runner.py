@@ -1,0 +1,228 @@
+"""The golden runner itself: it passes what is right, and fails what is wrong, for the right reason."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.golden import builders, seeded
+from tests.golden.__main__ import chosen, main
+from tests.golden.builders import Built, Case
+
+
+def toy(case: Case) -> Built:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    return Built(network, lambda: {"y": network(case.picture()), "mean": network(case.picture()).mean((2, 3))})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder with one golden, of a toy network, written here as golden.py writes them."""
+    monkeypatch.setattr(builders, "BUILDERS", [("us/toy@", "Toy", toy)])
+    write(tmp_path, "toy")
+    return tmp_path
+
+
+def write(folder: Path, name: str, *, edit=lambda golden, arrays: None, seed: int = 3) -> None:
+    config = {"cls": "Toy", "mode": "eval", "weight_seed": seed, "input": {"name": "x", "shape": [2, 3, 16, 24], "seed": 1}}
+    built = toy(case := Case(name, "us/toy@1", config, {}))
+    seeded.fill(built.network, seed)
+    built.network.eval()
+    with torch.no_grad():
+        outputs = {key: value.numpy() for key, value in built.run().items()}
+    arrays = {"in/x": case.picture().numpy()[..., ::3, ::3], "out/y": outputs["y"][..., ::2, ::2], "out/mean": outputs["mean"]}
+    described = {k: {"shape": list(v.shape), "stride": 2 if v.ndim == 4 else 1, "mean": float(v.mean()), "std": float(v.std())} for k, v in outputs.items()}
+    keys = {key: list(value.shape) for key, value in built.network.state_dict().items()}
+    golden = {"source": "us/toy@1 model.py", "note": "", "config": config, "outputs": described, "parameters": 0, "keys": keys}
+    edit(golden, arrays)
+    (folder / f"{name}.json").write_text(json.dumps(golden))
+    np.savez_compressed(folder / f"{name}.npz", **arrays)
+
+
+def run(folder: Path, *names: str) -> tuple[int, list[str]]:
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = main([str(folder), *names])
+    return status, out.getvalue().splitlines()
+
+
+def test_what_agrees_passes(folder):
+    assert run(folder) == (0, ["PASS toy", "1 passed, 0 failed"])
+
+
+def drop_key(golden, arrays):
+    del golden["keys"]["0.bias"]
+
+
+def add_key(golden, arrays):
+    golden["keys"]["3.weight"] = [1]
+
+
+def change_shape(golden, arrays):
+    golden["keys"]["2.weight"] = [2, 4, 3, 3]
+
+
+def change_one_number(golden, arrays):
+    arrays["out/y"][1, 0, 2, 3] += 3e-4
+
+
+def change_to_nan(golden, arrays):
+    arrays["out/mean"][0, 0] = np.nan
+
+
+def change_between_the_samples(golden, arrays):
+    golden["outputs"]["y"]["mean"] += 2e-4
+
+
+def change_the_input(golden, arrays):
+    arrays["in/x"][0, 0, 0, 0] += 1e-3
+
+
+def change_the_shape_of_an_output(golden, arrays):
+    golden["outputs"]["y"]["shape"][-1] = 25
+
+
+def add_an_output(golden, arrays):
+    arrays["out/z"] = arrays["out/y"]
+    golden["outputs"]["z"] = golden["outputs"]["y"]
+
+
+def drop_the_outputs(golden, arrays):
+    golden["outputs"].clear()
+    del arrays["out/y"], arrays["out/mean"]
+
+
+def change_the_seed(golden, arrays):
+    golden["config"]["weight_seed"] += 1
+
+
+def change_the_mode(golden, arrays):
+    golden["config"]["mode"] = "batchstats"
+
+
+def change_the_source(golden, arrays):
+    golden["source"] = "them/toy@1"
+
+
+def change_the_class(golden, arrays):
+    golden["config"]["cls"] = "Toy2"
+
+
+def drop_the_config(golden, arrays):
+    del golden["config"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (drop_key, "keys: 0.bias is in our network only"),
+        (add_key, "keys: 3.weight is missing in our network"),
+        (change_shape, "keys: 2.weight is [2, 4, 1, 1], expected [2, 4, 3, 3]"),
+        (change_one_number, "y differs by 0.0003"),
+        (change_to_nan, "mean differs by nan"),
+        (change_between_the_samples, "y has mean "),
+        (change_the_input, "the input was built otherwise"),
+        (change_the_shape_of_an_output, "y is [2, 2, 16, 24], expected [2, 2, 16, 25]"),
+        (add_an_output, "outputs are ['mean', 'y'], expected ['mean', 'y', 'z']"),
+        (drop_the_outputs, "outputs are ['mean', 'y'], expected []"),
+        (change_the_seed, "y differs by"),
+        (change_the_mode, "y differs by"),
+        (change_the_source, "no builder"),
+        (change_the_class, "no builder"),
+        (drop_the_config, "KeyError: 'config'"),
+    ],
+)
+def test_what_differs_fails_and_says_where(folder, edit, reason):
+    write(folder, "wrong", edit=edit)
+    status, lines = run(folder)
+    assert status == 1 and lines[0] == "PASS toy" and lines[-1] == "1 passed, 1 failed"
+    assert lines[1].startswith("FAIL wrong: ") and reason in lines[1] and len(lines) == 3
+
+
+def test_damaged_files_fail_and_the_others_run_on(folder):
+    write(folder, "a_cut")
+    (folder / "a_cut.npz").write_bytes((folder / "a_cut.npz").read_bytes()[:100])
+    write(folder, "b_cut")
+    (folder / "b_cut.json").write_text("{")
+    (folder / "table.json").write_text("[]")  # no .npz: no case
+    status, lines = run(folder)
+    assert status == 1 and [line.split(":")[0] for line in lines] == ["FAIL a_cut", "FAIL b_cut", "PASS toy", "1 passed, 2 failed"]
+
+
+def test_names_and_globs_choose(folder):
+    write(folder, "toy_2")
+    write(folder, "other", edit=change_the_seed)
+    assert run(folder, "toy*")[1] == ["PASS toy", "PASS toy_2", "2 passed, 0 failed"]
+    assert run(folder, "toy_2", "toy*")[1] == ["PASS toy_2", "PASS toy", "2 passed, 0 failed"]
+    assert chosen(["a", "ab", "b"], ["a"]) == ["a"] and chosen(["a", "ab", "b"], []) == ["a", "ab", "b"]
+
+
+def test_a_name_that_isnt_there_fails(folder):
+    """A typing mistake must not look like success."""
+    assert run(folder, "toys") == (1, ["FAIL toys: no such case", "0 passed, 1 failed"])
+
+
+def test_a_folder_without_goldens_is_an_error(tmp_path, capsys):
+    for folder, message in ((tmp_path, "no golden in"), (tmp_path / "absent", "no folder at")):
+        with pytest.raises(SystemExit) as exit:
+            main([str(folder)])
+        assert exit.value.code == 2 and message in capsys.readouterr().err
+
+
+# --- the drawing rule --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_follows_from_name_shape_and_seed_by_numpy_alone():
+    x = np.random.Generator(np.random.PCG64(zlib.crc32(b"a.weight"))).standard_normal((2, 3, 4, 4), dtype=np.float32)
+    assert np.allclose(seeded.weight("a.weight", (2, 3, 4, 4)).numpy(), x / np.sqrt(48), rtol=1e-6)
+    assert not torch.equal(seeded.weight("a.weight", (2, 3)), seeded.weight("b.weight", (2, 3)))
+    assert not torch.equal(seeded.weight("a.weight", (2, 3)), seeded.weight("a.weight", (2, 3), seed=1))
+
+
+def test_kinds_of_weights_are_scaled_by_their_kind():
+    draw = {name: seeded.weight(name, (4000,)) for name in ("n.running_var", "n.running_mean", "n.weight", "n.bias")}
+    assert draw["n.running_var"].min() >= 0.5
+    assert draw["n.running_mean"].std().item() == pytest.approx(0.1, rel=0.1)
+    assert draw["n.weight"].mean().item() == pytest.approx(1, abs=0.01) and draw["n.weight"].std().item() == pytest.approx(0.1, rel=0.1)
+    assert draw["n.bias"].mean().item() == pytest.approx(0, abs=0.01)
+    assert seeded.weight("c.weight", (50, 100)).std().item() == pytest.approx(0.1, rel=0.1)
+    assert seeded.weight("scalar", ()).shape == ()
+
+
+def test_counters_stay_as_built_and_the_rules_apply_in_order():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4))
+    built = {name: value.clone() for name, value in network.state_dict().items()}
+    rules = [
+        {"match": r"^0\.weight$", "op": "keep"},
+        {"match": r"bias$", "op": "zero"},
+        {"match": r"^1\.weight$", "op": "affine", "factor": 2.0, "offset": 1.0},
+        {"match": r"^2\.", "ndim": 2, "op": "unit", "factor": 0.5},
+    ]
+    seeded.fill(network, 5, rules)
+    state = network.state_dict()
+    assert torch.equal(state["0.weight"], built["0.weight"]) and state["1.num_batches_tracked"] == 0
+    assert not state["0.bias"].any() and not state["2.bias"].any()
+    assert torch.allclose(state["1.weight"], 2 * seeded.weight("1.weight", (4,), 5) + 1)
+    assert torch.allclose(state["2.weight"], seeded.weight("2.weight", (4, 4), 5) * 2 * 0.5)
+    assert torch.equal(state["1.running_var"], seeded.weight("1.running_var", (4,), 5))
+
+
+def test_the_spectral_rule_gives_u_and_v_of_the_weight():
+    network = nn.utils.spectral_norm(nn.Conv2d(3, 4, 3))
+    seeded.fill(network, 0, [{"match": "weight_orig$", "op": "spectral", "iterations": 200}])
+    matrix = network.weight_orig.detach().flatten(1)
+    assert (network.weight_u @ matrix @ network.weight_v).item() == pytest.approx(torch.linalg.matrix_norm(matrix, 2).item(), rel=1e-4)
+
+
+def test_an_image_is_smooth_within_range_and_depends_on_its_name():
+    x = seeded.image("x", (2, 3, 16, 24))
+    assert x.shape == (2, 3, 16, 24) and x.abs().max() <= 1 and x.dtype == torch.float32
+    assert torch.equal(x, seeded.image("x", (2, 3, 16, 24))) and not torch.equal(x, seeded.image("y", (2, 3, 16, 24)))
