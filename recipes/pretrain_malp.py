@@ -28,7 +28,18 @@ from malp_disc.data import DataOptions, build_dataset, dequantize, random_flip
 from malp_disc.data.sampling import StepRandom
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.measure import Inputs, malp_gallery, measure_malp
-from recipes.shared import FACES_GENERATOR, Curves, TrainOptions, checkpoint, progress, resume, run_recipe, shuffled_targets, start, step_batches
+from recipes.shared import (
+    FACES_GENERATOR,
+    Curves,
+    TrainOptions,
+    checkpoint,
+    progress,
+    resume,
+    run_recipe,
+    shuffled_targets,
+    start,
+    step_batches,
+)
 
 
 @dataclass(kw_only=True)

@@ -18,8 +18,10 @@ Steps are counted as the paper counts them: each is one update of D, and every `
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -33,6 +35,7 @@ from generators.stargan_losses import StarGANCritic, StarGANWeights, generator_l
 from malp_disc.checkpoint import atomic_path, save_tensors
 from malp_disc.data import DataOptions, build_dataset, dequantize, random_flip
 from malp_disc.data.sampling import StepRandom
+from malp_disc.metrics.editing import HAIR_COLOURS
 from recipes.shared import Curves, TrainOptions, checkpoint, progress, resume, run_recipe, shuffled_targets, start, step_batches
 
 
@@ -61,6 +64,8 @@ class Config(TrainOptions, DataOptions):
     face and with a critic that knows one, not with mud and noise."""
     ema_decay: float = 0.999
     """Of the moving average of G that is saved in the end."""
+    save_precision: Literal["float32", "float16"] = "float32"
+    """Of the final G and D files; float16 halves them. They are computed with in float32 either way."""
 
 
 def main(config: Config) -> None:
@@ -99,7 +104,7 @@ def main(config: Config) -> None:
     bar = progress(config, accelerator, start=first, label="train StarGAN")
     accelerator.print(f"{dataset.description}; {config.pictures_per_step * accelerator.num_processes} pictures per optimizer step")
     if first == 0 and accelerator.is_main_process:
-        draw(average, images_fixed, labels_fixed, config.output_dir / "samples" / "000000.png")
+        draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / "000000.png")
     micro = first * config.gradient_accumulation_steps
     for images, labels in step_batches(dataset, config, accelerator, start=first):
         noise = StepRandom(
@@ -157,16 +162,17 @@ def main(config: Config) -> None:
             shown = curves.log(step, values)
             bar.set_postfix_str(" ".join(f"{key}={value:.3g}" for key, value in shown.items()), refresh=False)
         if accelerator.is_main_process and step % config.sample_steps == 0:
-            draw(average, images_fixed, labels_fixed, config.output_dir / "samples" / f"{step:06d}.png")
+            draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / f"{step:06d}.png")
         checkpoint(config, accelerator, config.output_dir, step, networks=networks, optimizers=optimizers, expected=expected)
     bar.close()
 
     # Results
     if accelerator.is_main_process:
         metadata = {"attributes": " ".join(dataset.attribute_names), "image_size": str(config.image_size), "data": dataset.description}
-        save_tensors(config.output_dir / "G.safetensors", average.module.state_dict(), metadata)
-        save_tensors(config.output_dir / "D.safetensors", discriminator.state_dict(), metadata)
-        draw(average, images_fixed, labels_fixed, config.output_dir / "samples.png")
+        for name, network in (("G", average.module), ("D", discriminator)):
+            tensors = {key: value.to(getattr(torch, config.save_precision)) if value.is_floating_point() else value for key, value in network.state_dict().items()}
+            save_tensors(config.output_dir / f"{name}.safetensors", tensors, metadata)
+        draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples.png")
         print(f"wrote {config.output_dir / 'G.safetensors'}, {config.output_dir / 'D.safetensors'}; look at {config.output_dir / 'samples.png'}")
     accelerator.end_training()
 
@@ -177,12 +183,16 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def draw(generator: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, path: Path) -> None:
-    """One row per face: the picture, its copy with its own labels, then every attribute flipped in turn."""
+def draw(generator: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, names: Sequence[str], path: Path) -> None:
+    """One row per face: the picture, its copy with its own labels, then every attribute in turn: a hair colour is put on, another flipped."""
     columns = [images, generator(images, labels)]
+    hair = [i for i, name in enumerate(names) if name in HAIR_COLOURS]
     for attribute in range(labels.shape[1]):
         target = labels.clone()
-        target[:, attribute] = 1 - target[:, attribute]
+        target[:, attribute] = 1 - labels[:, attribute]
+        if attribute in hair and len(hair) > 1:
+            target[:, hair] = 0
+            target[:, attribute] = 1
         columns.append(generator(images, target))
     rows = torch.stack(columns, dim=1).flatten(0, 1)
     with atomic_path(path) as temporary:

@@ -49,7 +49,7 @@ def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float =
     return DetectionScores(
         images=len(labels),
         accuracy=float(((scores >= threshold) == labels.astype(bool)).mean()),
-        eer=_equal_error_rate(*roc_curve(labels, scores, drop_intermediate=False)[:2]),
+        eer=_equal_error_rate(*roc_curve(labels, scores)[:2]),
         auc=float(roc_auc_score(labels, scores)),
         average_precision=float(average_precision_score(labels, scores)),
     )

@@ -168,6 +168,13 @@ def test_pairing_makes_the_interval_narrower(rng):
     assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
 
 
+def test_a_small_reference_makes_the_interval_wider(rng):
+    """Of a shift δ, 2δ·mean(reference) depends on which real images there are; it does not cancel, so few of them must show."""
+    reference, a, _ = toy(rng, 0.3, 0.3, n=400)
+    widths = [paired_frechet_delta(real, a + 1, a).high - paired_frechet_delta(real, a + 1, a).low for real in (reference[:40], reference)]
+    assert widths[0] > 1.5 * widths[1]
+
+
 def test_the_interval_covers_the_true_difference():
     """Independent coordinates: FD(N(0, 1), N(0, 1 + s²)) = (√(1 + s²) − 1)² each, so the true difference is known.
 

@@ -54,6 +54,7 @@ def test_halves_by_hand():
     assert result.cs == pytest.approx(0.8, abs=1e-6)
     assert result.pearson == pytest.approx(-1)
     assert result.cs_official == pytest.approx(0, abs=1e-6)
+    assert result.cs_constant == pytest.approx(0.6 / math.sqrt(0.4), abs=1e-6)  # whatever the map
     assert result.psnr == pytest.approx(10 * math.log10(1 / 0.085), abs=1e-4)
 
 
