@@ -84,7 +84,7 @@ class MaLPOutput:
     transformer_map: Tensor | None = None
 
 
-class MaLP(nn.Module, ModelHubMixin, library_name="malp-disc", tags=["manipulation-localization", "gan"]):
+class MaLP(nn.Module, ModelHubMixin, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
     """Encryption, localization and detection. All arithmetic is float32, whatever autocast surrounds it.
 
     Example:

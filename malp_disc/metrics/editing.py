@@ -69,7 +69,7 @@ def identity_l1(images: Tensor, edited: Tensor) -> float:
     check_image_pair(images, edited)
     if images.numel() == 0:
         raise ValueError("expected at least one image")
-    return (images.double() - edited.double()).abs().mean().item()
+    return (images.float() - edited.float()).abs().flatten(1).mean(dim=1).cpu().double().mean().item()
 
 
 def single_attribute_targets(

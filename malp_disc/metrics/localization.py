@@ -52,8 +52,8 @@ def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) ->
     _check(predicted, real, manipulated)
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(predicted), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        for name, values in _per_image(predicted[chunk].detach(), real[chunk].detach(), manipulated[chunk].detach()).items():
+        chunk = (images[start : start + _CHUNK].detach().cpu() for images in (predicted, real, manipulated))  # not every GPU has float64
+        for name, values in _per_image(*chunk).items():
             parts.setdefault(name, []).append(values)
     scores = {name: torch.cat(values) for name, values in parts.items()}
     changed = scores.pop("changed")
