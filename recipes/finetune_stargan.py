@@ -87,8 +87,8 @@ class Config(TrainOptions, MaLPOptions, JudgeOptions, DataOptions):
     """Of G."""
     discriminator_learning_rate: float = 4e-4
     """Of G's own D. Both rates are constant and start with fresh optimizers."""
-    reconstruction_weight: float = 10.0
-    """λ_rec of StarGAN's own losses."""
+    reconstruction_weight: float | None = None
+    """λ_rec of StarGAN's own losses; give what the generator was trained with. Default: 30 for the shipped one, else the paper's 10."""
     cotrain_learning_rate: float = 1e-3
     """Of MaLP in the arm cotrain."""
     cotrain_weight: float = 1.0
@@ -172,7 +172,7 @@ def finetune(
     # Networks
     generator, discriminator = copy.deepcopy(before).requires_grad_(True).train(), copy.deepcopy(discriminator)
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)).requires_grad_(False)
-    weights = StarGANWeights(rec=config.reconstruction_weight)
+    weights = StarGANWeights(rec=config.reconstruction_weight or (10.0 if config.generator_checkpoint else 30.0))
     critic = StarGANCritic(discriminator, weights)
     g_optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=(0.5, 0.999))
     d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999))

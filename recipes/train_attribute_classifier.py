@@ -168,7 +168,7 @@ def nuisance_loss(predicted: Tensor, images: Tensor, flaws: Tensor, *, progress:
     """What else the features shall know, predicted (B, 3 + 48): blur, noise and checkerboard (B, 3), and the colours of a thumbnail.
 
     The weight of the flaws grows with the square of `progress`: at full weight from the start the net never learned smiles (measured),
-    and at weight 1 throughout, a generator's progress over 1000 steps stood out a fifth as clearly.
+    and at weight 1 throughout, a generator's progress over 1000 steps stood out of the noise a third as clearly.
     """
     thumbnail = F.adaptive_avg_pool2d(images, THUMBNAIL).flatten(1)
     return FLAW_WEIGHT * progress**2 * F.mse_loss(predicted[:, :3], flaws) + F.mse_loss(predicted[:, 3:], thumbnail)

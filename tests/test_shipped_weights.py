@@ -1,0 +1,64 @@
+"""The shipped checkpoints give the numbers that the documentation quotes (docs/results/faces.json, read here so that they can't part)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from generators import create_generator
+from generators.stargan import stargan_discriminator
+from malp_disc import MaLP
+from malp_disc.data import DataOptions, build_dataset
+from malp_disc.metrics.features import create_extractor
+from malp_disc.report.measure import Inputs, Judges, measure_arm, measure_reference
+from recipes.judging import JudgeOptions, make_judges
+from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def quoted() -> dict:
+    return json.loads((ROOT / "docs" / "results" / "faces.json").read_text())["before"]
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    data, options = DataOptions(), JudgeOptions()
+    held_out = build_dataset(data, "test")
+    extractor, classifier = make_judges(options, data, held_out.attribute_names, torch.device("cpu"))
+    malp = MaLP.from_pretrained(FACES_MALP).eval().requires_grad_(False)
+    inputs = Inputs.take(held_out, options.eval_size)
+    reference = measure_reference(build_dataset(data, "reference"), options.reference_size, extractor)
+    return measure_arm(create_generator("stargan", FACES_GENERATOR).manipulate, inputs, reference, Judges(extractor, classifier, malp))[0]
+
+
+def test_the_frechet_distance_before_is_the_quoted_one(measured, quoted):
+    assert measured["frechet"]["label"] == quoted["frechet"]["label"] == "FD-faces"
+    assert measured["frechet"]["n"] == quoted["frechet"]["n"]
+    assert measured["frechet"]["value"] == pytest.approx(quoted["frechet"]["value"], rel=0.01)
+
+
+def test_the_edits_are_the_quoted_ones(measured, quoted):
+    assert measured["edit_accuracy"] == pytest.approx(quoted["edit_accuracy"], abs=0.005)
+    assert measured["identity_l1"] == pytest.approx(quoted["identity_l1"], rel=0.01)
+
+
+def test_malp_localizes_as_quoted_and_beats_a_constant_map(measured, quoted):
+    scores = measured["localization"]
+    for name in ("cs", "cs_constant", "pearson", "ssim"):
+        assert scores[name] == pytest.approx(quoted["localization"][name], abs=0.01), name
+    assert scores["cs"] > scores["cs_constant"] + 0.05
+    assert measured["detection"]["auc"] >= 0.999
+
+
+def test_the_shipped_discriminator_fits_the_generator():
+    generator, discriminator = create_generator("stargan", FACES_GENERATOR), stargan_discriminator(FACES_DISCRIMINATOR)
+    assert discriminator.c_dim == generator.c_dim and discriminator.image_size == 64
+
+
+def test_the_shipped_feature_net_is_not_called_fid():
+    assert create_extractor("faces").label == "FD-faces"
