@@ -4,7 +4,7 @@ The two networks that come with the library were made so, on one CPU core (the m
 malp_disc/metrics/weights/README.md):
 
     python recipes/train_attribute_classifier.py --output malp_disc/metrics/weights/faces_features.safetensors \\
-        --regress-nuisance True
+        --purpose features
     python recipes/train_attribute_classifier.py --output malp_disc/metrics/weights/faces_classifier.safetensors \\
         --first-index 40000000 --seed 1 --width 20 --steps 500
 
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from malp_disc.data import FACE_RANGES, DataOptions, ProceduralFaces, build_dataset
@@ -43,6 +43,7 @@ MAX_NOISE = 0.15  # standard deviation, images in [-1, 1]
 MAX_BOARD = 0.12  # amplitude of a checkerboard of single pixels, what transposed convolutions leave behind
 MAX_SHIFT = 4  # pixels
 THUMBNAIL = 4
+WHITENED_ON = 4096  # pictures that the features are whitened on
 FLAW_WEIGHT = 10  # reached at the end, see nuisance_loss
 
 
@@ -59,9 +60,9 @@ class Config(DataOptions):
     seed: int = 0
     first_index: int = FACE_RANGES["features"]
     """faces: number of the first drawn face. Judges have ranges of their own, which no other recipe draws from."""
-    regress_nuisance: bool = False
-    """Also predict blur, noise, checkerboard and a 4x4 thumbnail from the features (that head is thrown away afterwards): features that only
-    know the attributes hardly see a picture getting worse, and a distance on them neither."""
+    purpose: Literal["classifier", "features"] = "classifier"
+    """classifier: reads attributes, whatever a generator's flaws. features: for a distance between sets of pictures; also learns to see blur,
+    noise, checkerboards and colours (that head is thrown away afterwards), and its features are whitened."""
     mixed_precision: Literal["no", "bf16"] = "bf16"
     dataloader_num_workers: int = 0
 
@@ -90,14 +91,14 @@ def main(config: Config) -> None:
     for step, (images, labels) in enumerate(bar):
         images, labels = images.to(device), labels.to(device)
         images, flaws = augment(images)
-        if config.regress_nuisance:
+        if config.purpose == "features":
             images, board = checkerboard(images)
             flaws = torch.cat([flaws, board], dim=1)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
             features = net.features(images.contiguous(memory_format=torch.channels_last))
         features = features.float()
         loss = F.binary_cross_entropy_with_logits(net.head(features), labels)
-        if config.regress_nuisance:
+        if config.purpose == "features":
             loss = loss + nuisance_loss(nuisance_head(features), images, flaws, progress=step / config.steps)
         optimizer.zero_grad()
         loss.backward()
@@ -109,6 +110,10 @@ def main(config: Config) -> None:
     # Results, of the weights as they will be loaded
     net.save(config.output)
     judge = AttributeNet.load(config.output).to(device)
+    if config.purpose == "features":
+        pictures = Subset(train, range(min(WHITENED_ON, len(train))))
+        judge = judge.whiten(torch.cat([judge.pooled(images) for images, _ in batches(pictures, device)]))
+        judge.save(config.output)
     clean, degraded = accuracy(judge, held_out, device, degrade=False), accuracy(judge, held_out, device, degrade=True)
     print(f"accuracy on {held_out.description}; in brackets with blur, noise and shift as in training")
     for name, a, b in zip(net.attribute_names, clean, degraded):

@@ -64,6 +64,27 @@ def test_saving_and_loading_gives_the_same_outputs(tmp_path):
     assert not loaded.training and all(p.dtype == torch.float32 and not p.requires_grad for p in loaded.parameters())
 
 
+def test_whitened_features_have_variance_one_and_the_logits_stay(tmp_path):
+    """Cov(W(f − μ)) = 1 on the pictures it was fitted on, and head∘W⁻¹∘W = head."""
+    net, images = small_net(), torch.rand(120, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = images * torch.linspace(0.1, 1, 120).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        white = net.whiten(net.pooled(images))
+        white.save(tmp_path / "w.safetensors")
+        features = white.features(images).double()
+        assert torch.allclose(features.mean(dim=0), torch.zeros(16, dtype=torch.float64), atol=1e-2)
+        # Directions below a millionth of the largest variance are left small, so that rounding isn't blown up.
+        assert torch.allclose(features.T.cov(), torch.diag(features.var(dim=0)), atol=0.05)
+        assert features.var(dim=0).max() == pytest.approx(1, abs=0.02)
+        assert torch.allclose(white(images), net(images), atol=1e-4)
+        assert torch.allclose(AttributeNet.load(tmp_path / "w.safetensors").features(images), white.features(images), atol=0.1)
+
+
+def test_whitening_needs_enough_pictures():
+    with pytest.raises(ValueError, match="at least 64 pictures to whiten 16 features, got 10"):
+        small_net().whiten(torch.zeros(10, 16))
+
+
 def test_another_networks_file_is_refused(tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"weight": torch.zeros(2)})
     with pytest.raises(ValueError, match="no AttributeNet; make one with recipes/train_attribute_classifier.py"):
