@@ -79,7 +79,7 @@ class MaLPDiscriminator(nn.Module):
         self.relative = relative
         self.template_dropout = template_dropout
         self.loss_weights = loss_weights or LossWeights()
-        self.register_buffer("scale", torch.full((3,), float("nan")))  # first values of the terms; NaN until then
+        self.register_buffer("scale", torch.zeros(3))  # first values of the terms; 0 until then
         malp.requires_grad_(trainable)
         self.train(trainable)
 
@@ -158,14 +158,16 @@ class MaLPDiscriminator(nn.Module):
         return ((1 - own) * kept).sum() / kept.sum().clamp(min=1)
 
     def _scale_of(self, values: Tensor) -> Tensor:
-        """The terms' first values, the mean over all processes; kept from then on."""
-        if torch.isnan(self.scale).any():
+        """The first value of each term that counts, the mean over all processes; kept from then on. A template can only be missed where
+        there was one: its term waits for the first batch that has any."""
+        wanted = torch.tensor([weight > 0 for weight in self.weights.values()], device=values.device)
+        if ((self.scale == 0) & wanted).any():
             first = values.clone()
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.all_reduce(first)
                 first /= torch.distributed.get_world_size()
-            self.scale.copy_(first.clamp(min=1e-6))
-        return self.scale
+            self.scale.copy_(torch.where((self.scale == 0) & wanted & (first > 1e-6), first, self.scale))
+        return torch.where(self.scale == 0, 1.0, self.scale)
 
     @contextlib.contextmanager
     def _held_still(self) -> Iterator[None]:

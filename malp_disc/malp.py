@@ -166,7 +166,8 @@ class MaLP(nn.Module, ModelHubMixin, library_name="malp-disc", license="mit", pa
                     localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
                     localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
             manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
-            expected = torch.cat([index != NO_TEMPLATE, torch.ones_like(index, dtype=torch.bool)]).to(out.logit.device) & (not self.passive)
+            kept = (index != NO_TEMPLATE).to(out.logit.device)  # without a template neither a picture nor its manipulated partner can show one
+            expected = torch.cat([kept, kept]) & (not self.passive)
             classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
             if self.passive:
                 unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # every parameter takes part: DDP insists
@@ -176,6 +177,19 @@ class MaLP(nn.Module, ModelHubMixin, library_name="malp-disc", license="mit", pa
                 templates = self.encryption.at(encrypted.shape[2:])
                 recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
         return MaLPLosses(template + recovery + classification + localization, template, localization, recovery, classification)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MaLP:
+        """A saved MaLP: a folder of `save_pretrained`, or the id of a Hub repository.
+
+        Raises:
+            FileNotFoundError: something that can only be a path, and nothing there; or a folder without a MaLP.
+            ValueError: a damaged or foreign file.
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            raise FileNotFoundError(f"no folder {name}; give a folder written by save_pretrained, or a Hub id of the form owner/name")
+        return super().from_pretrained(name, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_tensors(Path(save_directory) / _WEIGHTS_FILE, self.state_dict())

@@ -109,6 +109,7 @@ def pretrain(generator: nn.Module, dataset: Dataset, config: Config, accelerator
         noise = StepRandom(
             config.seed, micro, batch_size=len(images), rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device
         )
+        noise.seed_dropout()  # of MaLP's second branch
         images = dequantize(random_flip(images, noise.uniform()), noise.uniform(*images.shape[1:]))
         target = shuffled_targets(labels, noise.permutation(), accelerator)
         step = micro // config.gradient_accumulation_steps

@@ -75,6 +75,10 @@ def main(config: Config) -> None:
 
     # Data
     train, held_out = datasets(config)
+    if config.purpose == "features" and len(train) < 16 * config.width:
+        raise ValueError(
+            f"features of width {config.width} are whitened on at least {16 * config.width} pictures, got {len(train)}; more --steps or pictures"
+        )
     sampler = StepBatches(len(train), config.train_batch_size, seed=config.seed, stop=config.steps)
     loader = DataLoader(train, batch_sampler=sampler, num_workers=config.dataloader_num_workers)
 

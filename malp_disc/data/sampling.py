@@ -53,6 +53,7 @@ class StepRandom:
 
     def __init__(self, seed: int, step: int, *, batch_size: int, rank: int = 0, world_size: int = 1, device: torch.device | str = "cpu") -> None:
         self._generator = _generator(seed, step, 2)
+        self._dropout_seed = _generator(seed, step, 3 + rank).initial_seed()
         self._rows = slice(rank * batch_size, (rank + 1) * batch_size)
         self._whole = batch_size * world_size
         self._device = device
@@ -68,6 +69,13 @@ class StepRandom:
     def permutation(self) -> Tensor:
         """A permutation of all pictures of the step (world x B,), this process's rows: indices into the gathered batch."""
         return torch.randperm(self._whole, generator=self._generator)[self._rows].to(self._device)
+
+    def seed_dropout(self) -> None:
+        """Seed torch's global generators for this step and process: what a network draws in its forward pass, above all dropout.
+
+        Dropout alone is drawn per process and not per picture, so with it two processes don't equal one.
+        """
+        torch.manual_seed(self._dropout_seed)
 
 
 def _generator(seed: int, number: int, stream: int) -> torch.Generator:
