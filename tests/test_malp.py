@@ -164,7 +164,7 @@ def test_j_is_the_sum_of_its_parts_and_each_part_is_its_equation(index):
         for name in ("map", "transformer_map")
     )
     similarity = torch.cat([real.similarity, changed.similarity])
-    label, expected = torch.tensor([0, 0, 0, 1, 1, 1]), torch.cat([index >= 0, torch.ones(3, dtype=torch.bool)])
+    label, expected = torch.tensor([0, 0, 0, 1, 1, 1]), torch.cat([index >= 0, index >= 0])
     classification = classification_loss(torch.cat([real.logit, changed.logit]), similarity, label, expected, weights)
     recovery = recovery_loss(real.template, changed.template, malp.encryption.at((SIZE, SIZE)), index, weights)
     template = template_loss(malp.encryption.templates, weights)

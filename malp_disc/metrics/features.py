@@ -51,7 +51,7 @@ class FeatureExtractor(nn.Module):
 
 
 class FacesExtractor(FeatureExtractor):
-    """Pooled features of an `AttributeNet`: quick, embedded, made for the drawn faces. Not Inception, so never called FID."""
+    """Whitened features of an `AttributeNet`: quick, embedded, made for the drawn faces. Not Inception, so never called FID."""
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()

@@ -122,9 +122,9 @@ def paired_frechet_delta(
         Covered are the difference expected at this N and, for N well above D, the one of infinite sets too. Measured coverage of 95 %
         intervals on Gaussians of spectrum 1/k where a and b differ in nothing, shift, spread or noise, 100 to 200 trials each:
         D = 16, N = 300: 0.945 to 1.00 of both (tails of Student's t with 6 degrees of freedom: 0.94 to 1.00); D = 96, N = 1000: 0.95 to
-        1.00 (flat spectrum: 1.00, too wide). At D = 768, N = 1000 the infinite-set difference is *not* covered (−0.48 was measured as −0.88): there, bias is part of
-        what a Fréchet distance says, so compare equal N only, or take fewer dimensions. Without a true difference zero was
-        excluded in 0 to 1 % of trials.
+        1.00 (flat spectrum: 1.00, too wide). At D = 768, N = 1000 the infinite-set difference is *not* covered (−0.48 was measured
+        as −0.88): there, bias is part of what a Fréchet distance says, so compare equal N only, or take fewer dimensions. Without a
+        true difference zero was excluded in 0 to 1 % of trials.
     """
     reference, a, b = check_features(reference, "reference"), check_features(a, "a"), check_features(b, "b")
     check_same_width(reference, a)
