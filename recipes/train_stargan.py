@@ -55,10 +55,10 @@ class Config(TrainOptions, DataOptions):
     discriminator_learning_rate: float = 4e-4
     """1e-4 for both in the paper, which trains five times longer."""
     reconstruction_weight: float = 10.0
-    """λ_rec. 10 in the paper. At 64x64 the pull of the mean absolute error on a picture is weak against WGAN's: more keeps faces cleaner."""
+    """λ_rec. 10 in the paper. At 64x64 the pull of the mean absolute error on a picture is weak against WGAN's: more holds the face."""
     identity_share: float = 0.0
     """Share of each batch whose target is its own labels; these are also pulled to their input, with the weight of the reconstruction.
-    Not in the paper; a quarter makes a short training much cleaner."""
+    Not in the paper; the shipped generator was trained with a quarter, without an ablation."""
     warmup_steps: int = 4000
     """First steps: G only learns to copy, G(x, own labels) -> x by L1; D joins in the last quarter. So the adversarial game starts with a
     face and with a critic that knows one, not with mud and noise."""
