@@ -84,9 +84,9 @@ class MaLPDiscriminator(nn.Module):
         self.train(trainable)
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path, trainable: bool = False, **options: Any) -> MaLPDiscriminator:
-        """A discriminator around `MaLP.from_pretrained`; the options are the constructor's."""
-        return cls(MaLP.from_pretrained(folder_or_hub_id), trainable, **options)
+    def from_pretrained(cls, folder_or_hub_id: str | Path, trainable: bool = False, *, key: str | Path | None = None, **options: Any) -> MaLPDiscriminator:
+        """A discriminator around `MaLP.from_pretrained`, which takes `key`; the other options are the constructor's."""
+        return cls(MaLP.from_pretrained(folder_or_hub_id, key=key), trainable, **options)
 
     def train(self, mode: bool = True) -> MaLPDiscriminator:
         return super().train(mode and self.trainable)
