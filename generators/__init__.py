@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from generators.cartoongan import cartoongan
+from generators.fast_srgan import fast_srgan
 from generators.stargan import stargan
 
-_GENERATORS: dict[str, Callable[..., nn.Module]] = {"stargan": stargan}
+_GENERATORS: dict[str, Callable[..., nn.Module]] = {"cartoongan": cartoongan, "fast_srgan": fast_srgan, "stargan": stargan}
 
 
 def list_generators() -> list[str]:
@@ -23,7 +25,8 @@ def create_generator(name: str, checkpoint: str | Path | None = None, **config: 
 
     Args:
         name: one of `list_generators()`.
-        checkpoint: a file in the authors' layout (torch, loaded with ``weights_only=True``) or safetensors with the same keys.
+        checkpoint: a file in the authors' layout (torch, loaded with ``weights_only=True``) or safetensors with the same keys;
+            CartoonGAN's may be a ``.npz``.
         config: constructor arguments; with a checkpoint they are read from it and those given must agree with it.
 
     Raises:

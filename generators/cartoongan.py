@@ -1,0 +1,143 @@
+"""CartoonGAN: generative adversarial networks for photo cartoonization (Chen, Lai and Liu, CVPR 2018).
+
+The authors published Torch models; https://github.com/Yijunmaverick/CartoonGAN-Test-Pytorch-Torch (MIT) has them for PyTorch, one file
+per style: ``Hayao_net_G_float.pth`` and its like. Written from the paper and the published key list; the state-dict keys are those
+files', and the same keys are read from ``.npz`` (in half precision too) and safetensors.
+
+Note:
+    What the paper's figure leaves open is as in the published code: residual blocks and the two 7×7 convolutions pad by reflection, the
+    others by zeros; the output has a tanh; the norm's eps is 1e-9. The network sees and paints BGR; `CartoonGANGenerator` takes and
+    returns RGB as all generators here do.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from malp_disc.checkpoint import load_state, load_tensors
+
+
+class ScaleShiftNorm(nn.Module):
+    """Instance norm, biased variance, with the files' names for weight and bias; the same in training and in evaluation."""
+
+    eps = 1e-9
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.instance_norm(x, weight=self.scale, bias=self.shift, eps=self.eps)
+
+
+class CartoonGANGenerator(nn.Module):
+    """G(x): picture x as a frame of the cartoon that the weights were trained on. It changes every pixel.
+
+    Args:
+        conv_dim: channels of the first layer (64 in the paper).
+        repeat_num: residual blocks (8 in the paper).
+
+    Shape:
+        images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
+
+    Note:
+        There is one style per file and nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+    """
+
+    def __init__(self, *, conv_dim: int = 64, repeat_num: int = 8) -> None:
+        super().__init__()
+        self.config = {"conv_dim": conv_dim, "repeat_num": repeat_num}
+        small, medium, large = conv_dim, 2 * conv_dim, 4 * conv_dim
+        self.conv01_1 = nn.Conv2d(3, small, 7, padding=3, padding_mode="reflect")
+        self.in01_1 = ScaleShiftNorm(small)
+        self.conv02_1 = nn.Conv2d(small, medium, 3, stride=2, padding=1)
+        self.conv02_2 = nn.Conv2d(medium, medium, 3, padding=1)
+        self.in02_1 = ScaleShiftNorm(medium)
+        self.conv03_1 = nn.Conv2d(medium, large, 3, stride=2, padding=1)
+        self.conv03_2 = nn.Conv2d(large, large, 3, padding=1)
+        self.in03_1 = ScaleShiftNorm(large)
+        self._blocks = [f"{number:02d}" for number in range(4, 4 + repeat_num)]
+        for block in self._blocks:
+            for half in (1, 2):
+                self.add_module(f"conv{block}_{half}", nn.Conv2d(large, large, 3, padding=1, padding_mode="reflect"))
+                self.add_module(f"in{block}_{half}", ScaleShiftNorm(large))
+        self.deconv01_1 = nn.ConvTranspose2d(large, medium, 3, stride=2, padding=1, output_padding=1)
+        self.deconv01_2 = nn.Conv2d(medium, medium, 3, padding=1)
+        self.deconv02_1 = nn.ConvTranspose2d(medium, small, 3, stride=2, padding=1, output_padding=1)
+        self.deconv02_2 = nn.Conv2d(small, small, 3, padding=1)
+        self._up_norms = [f"in{4 + repeat_num + stage:02d}_1" for stage in range(2)]  # numbered on: in12_1 and in13_1 after 8 blocks
+        for name, channels in zip(self._up_norms, (medium, small)):
+            self.add_module(name, ScaleShiftNorm(channels))
+        self.deconv03_1 = nn.Conv2d(small, 3, 7, padding=3, padding_mode="reflect")  # a plain convolution, whatever its name
+
+    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        self._check(images)
+        x = images.flip(1)  # RGB -> BGR
+        x = self._run(x, "conv01_1", "in01_1").relu()
+        x = self._run(x, "conv02_1", "conv02_2", "in02_1").relu()
+        x = self._run(x, "conv03_1", "conv03_2", "in03_1").relu()
+        for block in self._blocks:
+            x = x + self._run(self._run(x, f"conv{block}_1", f"in{block}_1").relu(), f"conv{block}_2", f"in{block}_2")
+        x = self._run(x, "deconv01_1", "deconv01_2", self._up_norms[0]).relu()
+        x = self._run(x, "deconv02_1", "deconv02_2", self._up_norms[1]).relu()
+        # As in StarGAN: computed in bf16 the output would fall on a coarse grid that a detector learns to see.
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.tanh(self.deconv03_1(x.to(self.deconv03_1.weight.dtype))).flip(1)
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: [-1, 1] in, [-1, 1] out. Here it is the forward pass itself; `target` is ignored."""
+        return self(images, target)
+
+    def _run(self, x: Tensor, *names: str) -> Tensor:
+        for name in names:
+            x = getattr(self, name)(x)
+        return x
+
+    def _check(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+        height, width = images.shape[2:]
+        if height % 4 or width % 4 or min(height, width) < 8:
+            raise ValueError(
+                f"CartoonGAN halves the picture twice: expected sides divisible by 4 and at least 8, got {height}x{width}; "
+                "resize, or pad by reflection and crop the result"
+            )
+
+
+def cartoongan(checkpoint: str | Path | None = None, **config: int) -> CartoonGANGenerator:
+    """A CartoonGAN generator; with a checkpoint (``.npz``, safetensors or torch) the widths are read from it, and any given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return CartoonGANGenerator(**config)
+    tensors = _load_arrays(checkpoint) if Path(checkpoint).suffix == ".npz" else load_tensors(checkpoint, entries=("state_dict", "G"))
+    found = {"repeat_num": sum(re.fullmatch(r"conv(0[4-9]|[1-9]\d)_1\.weight", key) is not None for key in tensors)}
+    first = tensors.get("conv01_1.weight")
+    if first is not None and first.ndim == 4:
+        found["conv_dim"] = first.shape[0]
+    network = CartoonGANGenerator(**{**found, **config})
+    load_state(network, tensors, source=str(checkpoint))
+    return network
+
+
+def _load_arrays(path: str | Path) -> dict[str, Tensor]:
+    """A state dict from numpy's ``.npz``, without running anything it holds. Raises as `load_tensors` does."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .npz, .safetensors or .pth file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except PermissionError:
+        raise
+    except Exception as error:  # not a zip, one array, objects, text: many kinds of error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} can't be read as plain arrays by name ({reason}); expected a .npz of numbers") from error

@@ -1,0 +1,139 @@
+"""Fast-SRGAN, a small SRGAN ×4: photo-realistic single image super-resolution using a GAN (Ledig et al., CVPR 2017).
+
+Official code: https://github.com/HasnainRaz/Fast-SRGAN (MIT); the network has no paper of its own. Written from SRGAN's paper and the
+published key list; the state-dict keys are the authors', so ``models/model.pt`` loads as it is.
+
+Note:
+    Where SRGAN has batch norm the published PyTorch weights have instance norm without weights (eps 1e-5), so the file holds no key of
+    it and training and evaluation are the same. The file was saved from ``torch.compile``: its keys begin with ``_orig_mod.``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from malp_disc.checkpoint import load_state, load_tensors
+
+SCALE = 4
+
+
+class ResidualBlock(nn.Module):
+    """x + conv-norm-prelu-conv-norm(x), SRGAN's Figure 4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.InstanceNorm2d(channels)
+        self.relu1 = nn.PReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.InstanceNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(x)))))
+
+
+class UpsamplingBlock(nn.Module):
+    """conv, pixel shuffle, prelu: twice the height and width."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+        self.relu = nn.PReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(F.pixel_shuffle(self.conv(x), 2))
+
+
+class FastSRGANGenerator(nn.Module):
+    """G(shrink(x)): throws away the detail of picture x above a quarter of its resolution and invents it anew.
+
+    That is the manipulation, and the forward pass. The network alone is `upscale`.
+
+    Args:
+        n_filters: channels of every layer (64 in the published file; SRGAN too).
+        n_layers: residual blocks (8 in the published file, 16 in SRGAN).
+
+    Shape:
+        images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
+
+    Note:
+        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+    """
+
+    def __init__(self, *, n_filters: int = 64, n_layers: int = 8) -> None:
+        super().__init__()
+        self.config = {"n_filters": n_filters, "n_layers": n_layers}
+        self.neck = nn.Sequential(nn.Conv2d(3, n_filters, 3, padding=1), nn.PReLU())
+        self.stem = nn.Sequential(*[ResidualBlock(n_filters) for _ in range(n_layers)])
+        self.bottleneck = nn.Sequential(nn.Conv2d(n_filters, n_filters, 3, padding=1, bias=False), nn.InstanceNorm2d(n_filters))
+        self.upsampling = nn.Sequential(UpsamplingBlock(n_filters), UpsamplingBlock(n_filters))
+        self.head = nn.Sequential(nn.Conv2d(n_filters, 3, 3, padding=1), nn.Tanh())
+
+    def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        return self.upscale(shrink(images))
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: [-1, 1] in, [-1, 1] out, same size. Here it is the forward pass itself; `target` is ignored."""
+        return self(images, target)
+
+    def upscale(self, images: Tensor) -> Tensor:
+        """Super-resolution ×4: (B, 3, h, w) -> (B, 3, 4h, 4w), both in [-1, 1]; any sides of 2 and more.
+
+        Raises:
+            ValueError: for other shapes.
+        """
+        _check(images, least=2)
+        features = self.neck(images)
+        features = features + self.bottleneck(self.stem(features))
+        features = self.upsampling(features)
+        # As in StarGAN: computed in bf16 the output would fall on a coarse grid that a detector learns to see.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.to(self.head[0].weight.dtype))
+
+
+def shrink(images: Tensor) -> Tensor:
+    """A quarter of the size by antialiased bicubic interpolation, cut to [-1, 1]: how the network's training pictures were made.
+
+    Theirs were rounded to 8 bits as well; that would leave no gradient, so it is left out.
+
+    Shape: (B, 3, H, W) -> (B, 3, H / 4, W / 4).
+
+    Raises:
+        ValueError: for sides that 4 doesn't divide, or below 8.
+    """
+    _check(images, least=2 * SCALE)
+    height, width = images.shape[2:]
+    if height % SCALE or width % SCALE:
+        raise ValueError(f"Fast-SRGAN works at a quarter of the size: expected sides divisible by 4, got {height}x{width}; crop or resize")
+    return F.interpolate(images, (height // SCALE, width // SCALE), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def _check(images: Tensor, *, least: int) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    if min(height, width) < least:
+        raise ValueError(f"expected sides of at least {least}, got {height}x{width}")
+
+
+def fast_srgan(checkpoint: str | Path | None = None, **config: int) -> FastSRGANGenerator:
+    """A Fast-SRGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return FastSRGANGenerator(**config)
+    tensors = {key.removeprefix("_orig_mod."): value for key, value in load_tensors(checkpoint, entries=("state_dict", "G")).items()}
+    found = {"n_layers": sum(re.fullmatch(r"stem\.\d+\.conv1\.weight", key) is not None for key in tensors)}
+    first = tensors.get("neck.0.weight")
+    if first is not None and first.ndim == 4:
+        found["n_filters"] = first.shape[0]
+    network = FastSRGANGenerator(**{**found, **config})
+    load_state(network, tensors, source=str(checkpoint))
+    return network
