@@ -21,9 +21,9 @@ _OTHERS = ("#009E73", "#CC79A7", "#0072B2", "#B8A000")
 _STYLES = {"control": (0, (4, 1.5)), "before": (0, (1, 1))}
 _NAMES = {"malp": "MaLP, pretraining"}
 _ANCHORS = {"unedited": "unedited\ninputs", "halves": "two halves of\nthe reference"}
-_INK, _FAINT = "#222222", "#E4E4E4"
+INK, FAINT = "#222222", "#E4E4E4"
 _PANELS_PER_ROW = 4
-_DPI = 128
+DPI = 128
 
 
 def curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
@@ -42,7 +42,7 @@ def curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
         raise ValueError("expected curves with at least one number besides step, got none; leave the figure out")
     across = min(_PANELS_PER_ROW, len(series))
     down = -(-len(series) // across)
-    figure = Figure(figsize=(2.9 * max(across, 2), 2.0 * down + 0.55), dpi=_DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(2.9 * max(across, 2), 2.0 * down + 0.55), dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
     panels = figure.subplots(down, across, squeeze=False).ravel()
     names = list(curves)
@@ -52,12 +52,12 @@ def curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
         drawn = np.concatenate([values for _, values in lines.values()])
         if drawn.min() > 0 and drawn.max() > 100 * drawn.min():
             axes.set_yscale("log")
-        _tidy(axes)
-        axes.grid(axis="y", color=_FAINT, linewidth=0.7)
-        axes.set_title(key, loc="left", fontsize=8.5, color=_INK, parse_math=False)
+        tidy(axes)
+        axes.grid(axis="y", color=FAINT, linewidth=0.7)
+        axes.set_title(key, loc="left", fontsize=8.5, color=INK, parse_math=False)
     for axes in panels[len(series) :]:
         axes.set_visible(False)
-    figure.supxlabel("step", fontsize=8.5, color=_INK)
+    figure.supxlabel("step", fontsize=8.5, color=INK)
     handles = {line.get_label(): line for axes in panels for line in axes.get_lines() if not line.get_label().startswith("_")}
     shown = [name for name in names if name in handles]
     figure.legend(
@@ -67,9 +67,9 @@ def curves_figure(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str |
         ncols=len(shown),
         frameon=False,
         fontsize=8.5,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def comparison_figure(record: Mapping[str, Any], path: str | Path) -> None:
@@ -81,13 +81,13 @@ def comparison_figure(record: Mapping[str, Any], path: str | Path) -> None:
     arms = {arm: measured["frechet"] for arm, measured in record["arms"].items() if measured["frechet"]["value"] is not None}
     deltas = {arm: entry["delta_vs_control"] for arm, entry in record["comparison"].items() if entry["delta_vs_control"] is not None}
     deltas = {arm: deltas[arm] for arm in ARMS if arm in deltas}
-    figure = Figure(figsize=(8.6 if deltas else 5.2, 3.9), dpi=_DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(8.6 if deltas else 5.2, 3.9), dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.06)
     panels = figure.subplots(1, 2 if deltas else 1, squeeze=False, width_ratios=[1.25, 1] if deltas else [1])[0]
     _draw_distances(panels[0], arms, record["anchors"])
     if deltas:
         _draw_deltas(panels[1], deltas, record["bootstrap"])
-    _save(figure, path)
+    save_png(figure, path)
 
 
 def colour_of(arm: str, names: Sequence[str]) -> str:
@@ -123,14 +123,14 @@ def _draw_distances(axes: Axes, arms: Mapping[str, Mapping[str, Any]], anchors: 
     for x, (arm, frechet) in enumerate(arms.items()):
         axes.bar(x, frechet["value"], width=0.56, color=COLOURS[arm], zorder=2)
         place = {"textcoords": "offset points", "ha": "center", "zorder": 4}
-        axes.annotate(number(frechet["value"]), (x, frechet["value"]), (0, 3), fontsize=9, color=_INK, **place)
+        axes.annotate(number(frechet["value"]), (x, frechet["value"]), (0, 3), fontsize=9, color=INK, **place)
     first = next(iter(arms.values()), {"label": None, "n": None})
     axes.set_xticks(range(len(arms)), list(arms), fontsize=9.5)
     axes.set_xlim(-0.6, max(len(arms), 1) - 0.4)
     axes.margins(y=0.12)
-    _tidy(axes)
+    tidy(axes)
     title = f"{first['label'] or 'Frechet distance'}, lower is better (n = {number(first['n'])})"
-    axes.set_title(title, loc="left", fontsize=9.5, color=_INK, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=9.5, color=INK, parse_math=False)
     _draw_anchors(axes, {text: anchors[name]["value"] for name, text in _ANCHORS.items() if anchors[name]["value"] is not None})
 
 
@@ -140,7 +140,7 @@ def _draw_anchors(axes: Axes, anchors: Mapping[str, float]) -> None:
     for value in anchors.values():
         axes.axhline(value, color="white", linewidth=3, zorder=2.5)  # cuts through the bars, so that the dashes show on any colour
     for (text, value), style in zip(anchors.items(), ((0, (5, 2)), (0, (1, 1.5)))):
-        axes.axhline(value, color=_INK, linewidth=1, linestyle=style, zorder=3)
+        axes.axhline(value, color=INK, linewidth=1, linestyle=style, zorder=3)
         side = ("bottom" if value == max(anchors.values()) else "top") if close else "center"
         _label_line(axes, value, f"{text}: {number(value)}", side)
 
@@ -153,27 +153,29 @@ def _draw_deltas(axes: Axes, deltas: Mapping[str, Mapping[str, float]], bootstra
         axes.errorbar(x, delta["value"], margins, fmt="o", color=COLOURS[arm], markersize=5.5, elinewidth=1.8, capsize=6, capthick=1.8, zorder=2)
         up = delta["value"] >= 0  # away from the line at zero
         text = f"{signed(delta['value'])}\n{interval(delta)}".replace("-", "\N{MINUS SIGN}")
-        axes.annotate(text, (x, delta["value"]), (9, 1 if up else -1), textcoords="offset points", va="bottom" if up else "top", fontsize=8, color=_INK)
+        axes.annotate(text, (x, delta["value"]), (9, 1 if up else -1), textcoords="offset points", va="bottom" if up else "top", fontsize=8, color=INK)
     axes.set_xticks(range(len(deltas)), list(deltas), fontsize=9.5)
     axes.set_xlim(-0.4, len(deltas) - 0.1)
     axes.margins(y=0.12)
-    _tidy(axes)
-    axes.set_title(f"minus the control, {100 * bootstrap['confidence']:g} % interval", loc="left", fontsize=9.5, color=_INK)
+    tidy(axes)
+    axes.set_title(f"minus the control, {100 * bootstrap['confidence']:g} % interval", loc="left", fontsize=9.5, color=INK)
 
 
 def _label_line(axes: Axes, height: float, text: str, vertical: str = "center") -> None:
     """Say right of the axes what the horizontal line at `height` is."""
-    axes.annotate(text, (1, height), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va=vertical, fontsize=7.5, color=_INK)
+    axes.annotate(text, (1, height), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va=vertical, fontsize=7.5, color=INK)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """The look of every chart: two spines, small grey ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#9A9A9A")
-    axes.tick_params(colors=_INK, labelsize=8, length=3, color="#9A9A9A")
+    axes.tick_params(colors=INK, labelsize=8, length=3, color="#9A9A9A")
     axes.set_axisbelow(True)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Written under a temporary name, then renamed."""
     canvas = FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
         canvas.print_png(str(temporary))

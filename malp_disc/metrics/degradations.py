@@ -1,0 +1,160 @@
+"""What happens to pictures on their way (paper, section 4.5 and Figure 5): JPEG, blur, noise, low resolution.
+
+Every function takes images (B, 3, H, W) in [-1, 1] and gives new ones of the same shape on the 8-bit grid of [-1, 1]: what arrives is a
+file. `DEGRADATIONS` lists them with levels from none to severe, so that a caller can loop.
+
+Note:
+    The paper names the four kinds, "as adopted by [21]" (FakeLocator), but no levels. The ranges here go as far as a 64-pixel picture can
+    still be recognised.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur as torchvision_blur
+
+from malp_disc.fakeness import check_images
+from malp_disc.metrics.features import quantize
+
+
+def to_8bit(images: Tensor) -> Tensor:
+    """As saved to PNG and read back: rounded to the nearest of 256 levels."""
+    check_images(images)
+    return _from_levels(quantize(images))
+
+
+def jpeg(images: Tensor, quality: int | None) -> Tensor:
+    """As saved to JPEG by Pillow and read back, chroma at half resolution (4:2:0, what most programs write).
+
+    quality: 1 … 100, Pillow's; None for no JPEG, only 8 bits.
+
+    Raises:
+        ValueError: another quality.
+    """
+    check_images(images)
+    if quality is None:
+        return to_8bit(images)
+    if isinstance(quality, bool) or quality not in range(1, 101):
+        raise ValueError(f"expected a JPEG quality of 1 … 100, a whole number, or None for no JPEG, got {quality!r}")
+    decoded = []
+    for picture in quantize(images).permute(0, 2, 3, 1).cpu().numpy():  # (H, W, 3)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "JPEG", quality=int(quality), subsampling="4:2:0")
+        with Image.open(buffer) as image:
+            decoded.append(np.array(image))
+    levels = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, *images.shape[2:], 3)
+    return _from_levels(levels.permute(0, 3, 1, 2).to(images.device))
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Convolved with a Gaussian of `sigma` pixels, the picture mirrored at its border; 0 leaves it as it is.
+
+    Raises:
+        ValueError: a negative sigma, or one whose kernel is larger than the picture.
+    """
+    check_images(images)
+    _check_sigma(sigma, "pixels")
+    return to_8bit(blurred(images, sigma))
+
+
+def gaussian_noise(images: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
+    """Independent normal noise on every value.
+
+    Drawn picture by picture: batches of any size, one after the other with one generator, get the same noise.
+
+    Args:
+        sigma: standard deviation in grey levels, of 255; where noise leaves the range it is clipped.
+        generator: where the noise comes from; torch's global one if None.
+
+    Raises:
+        ValueError: a negative sigma.
+    """
+    check_images(images)
+    _check_sigma(sigma, "grey levels")
+    where = images.device if generator is None else generator.device
+    noise = [torch.randn(images.shape[1:], generator=generator, device=where) for _ in images]
+    if not noise or sigma == 0:
+        return to_8bit(images)
+    return to_8bit((images + torch.stack(noise).to(images.device) * (sigma / 127.5)).clamp(-1, 1))
+
+
+def resize_down_up(images: Tensor, factor: float) -> Tensor:
+    """Made smaller by `factor` (bilinear, antialiased), saved with 8 bits, and brought back to the old size (bilinear); 1 leaves it as it is.
+
+    Raises:
+        ValueError: a factor below 1, or above the smaller side.
+    """
+    check_images(images)
+    height, width = images.shape[2:]
+    if not 1 <= factor <= min(height, width):  # written so that NaN fails
+        raise ValueError(f"expected a factor of 1 … {min(height, width)} for pictures of {height}x{width}, got {factor}")
+    smaller = (round(height / factor), round(width / factor))
+    small = to_8bit(F.interpolate(images.float(), size=smaller, mode="bilinear", align_corners=False, antialias=True))
+    return to_8bit(F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False))
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One kind of degradation, over a range.
+
+    Attributes:
+        function: (images, level) -> images, or with a third argument, the generator, where it is `drawn`.
+        levels: from none, which leaves the picture as it is but for 8 bits, to severe.
+        label: what a level is, with its unit.
+        drawn: it has a random part.
+    """
+
+    function: Callable[..., Tensor]
+    levels: tuple[float | None, ...]
+    label: str
+    drawn: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The levels in words, for an axis: "none", "95", "90" …"""
+        return ("none", *(f"{level:g}" for level in self.levels[1:]))
+
+    def __call__(self, images: Tensor, level: float | None, generator: torch.Generator | None = None) -> Tensor:
+        """The images (B, 3, H, W) degraded to `level`; any level that the function takes, not only those of `levels`."""
+        return self.function(images, level, generator) if self.drawn else self.function(images, level)
+
+
+DEGRADATIONS = {
+    "jpeg": Degradation(jpeg, (None, 95, 90, 80, 70, 50, 30, 10), "JPEG quality"),
+    "blur": Degradation(gaussian_blur, (0, 0.5, 0.75, 1, 1.5, 2, 3), "blur, σ in pixels"),
+    "noise": Degradation(gaussian_noise, (0, 1, 2, 5, 10, 20, 40), "noise, σ in grey levels of 255", drawn=True),
+    "resize": Degradation(resize_down_up, (1, 1.25, 1.5, 2, 3, 4, 8), "resolution, made smaller by"),
+}
+"""The degradations of the paper's Figure 5, in its order of naming."""
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W) in float, the kernel cut at 3 sigma, mirrored at the border.
+
+    Raises:
+        ValueError: the kernel is larger than the picture.
+    """
+    if sigma == 0:
+        return images.float()
+    reach = math.ceil(3 * sigma)
+    if reach >= min(images.shape[2:]):
+        raise ValueError(f"a blur of {sigma} pixels reaches {reach} pixels far, too far for pictures of {tuple(images.shape[2:])}; take less")
+    return torchvision_blur(images.float(), [2 * reach + 1] * 2, [float(sigma)] * 2)
+
+
+def _from_levels(levels: Tensor) -> Tensor:
+    return levels.float() / 127.5 - 1
+
+
+def _check_sigma(sigma: float, unit: str) -> None:
+    if not 0 <= sigma < math.inf:  # written so that NaN fails
+        raise ValueError(f"expected a sigma of 0 or more {unit}, got {sigma}")

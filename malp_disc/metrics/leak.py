@@ -1,0 +1,136 @@
+"""The measured leak: how much of a template comes back from published encrypted pictures alone (attackers: `malp_disc.metrics.attackers`).
+
+A template is the one thing that the pictures of its owner share. Whoever collects enough of them can estimate it, and then take it off, or
+put it on pictures of their own. Neither a set of templates nor shifting them keeps the able attackers out, so judge by the best of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from malp_disc.encryption import NO_TEMPLATE, Encryption
+from malp_disc.fakeness import check_images
+from malp_disc.metrics.attackers import Published, aligned_average, average, clustered_average, residual_average, rolled, weighted_average
+
+COUNTS = (1, 3, 10, 30, 100, 300, 1000)
+"""Numbers of pictures from one to a well-filled account."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What one attacker gets out of some number of pictures.
+
+    Attributes:
+        attacker: as in the heading of `malp_disc.metrics.attackers`.
+        pictures: N, how many.
+        cosine: |CS| of the estimate with the true template, mean over disjoint groups of N pictures. Of several templates, estimates or
+            shifts the best.
+        error: standard error of that mean; None where there were pictures for one group only.
+        chance: what the same estimates score against templates of the same spectrum that were never added.
+        groups: how many.
+    """
+
+    attacker: str
+    pictures: int
+    cosine: float
+    error: float | None
+    chance: float
+    groups: int
+
+
+@torch.no_grad()
+def template_leak(
+    encrypted: Tensor,
+    templates: Tensor,
+    *,
+    originals_mean: Tensor | None = None,
+    shifted: bool = False,
+    counts: Sequence[int] = COUNTS,
+    groups: int = 10,
+    seed: int = 0,
+) -> list[Leak]:
+    """Every attacker on every number of pictures, attacker by attacker.
+
+    Args:
+        encrypted: (P, 3, H, W) in [-1, 1], all that were published; each picture has one of the templates.
+        templates: the true set at that size, (n, 1, H, W), as `Encryption.at` gives it.
+        originals_mean: (3, H, W), mean of other, unencrypted pictures of the same kind; None leaves out the attacker who needs it.
+        shifted: the templates were rolled per picture (`randomly_shifted`): an attacker who aligns joins in, and |CS| is the best over all
+            shifts, for chance too.
+        counts: N, each at most P.
+        groups: of N pictures each, disjoint; as many as P allows, up to this number.
+        seed: of the grouping, of k-means and of the templates that stand for chance.
+
+    Raises:
+        ValueError: shapes that don't fit together, or more pictures to take than there are.
+    """
+    check_images(encrypted, "encrypted")
+    size = tuple(encrypted.shape[2:])
+    if templates.ndim != 4 or templates.shape[1:] != (1, *size) or len(templates) < 1:
+        raise ValueError(f"expected templates (n, 1, {size[0]}, {size[1]}) like the pictures, got {tuple(templates.shape)}; use Encryption.at")
+    if originals_mean is not None and originals_mean.shape != (3, *size):
+        raise ValueError(f"expected a mean picture (3, {size[0]}, {size[1]}) like the pictures, got {tuple(originals_mean.shape)}")
+    if not counts or min(counts) < 1 or max(counts) > len(encrypted) or groups < 1:
+        raise ValueError(f"expected counts of 1 … {len(encrypted)} pictures, all there are, in at least one group, got {tuple(counts)} in {groups}")
+    published, true = Published.of(encrypted.cpu()), templates.detach().cpu().float()[:, 0]
+    stand_ins = _same_spectrum(true, seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(encrypted)))
+
+    attackers: dict[str, Callable[[Published], Tensor]] = {}
+    if originals_mean is not None:
+        attackers["average"] = lambda part: average(part, originals_mean.cpu())
+    attackers |= {"residuals": residual_average, "weighted residuals": weighted_average}
+    if len(true) > 1:
+        attackers["clustered residuals"] = lambda part: clustered_average(part, len(true), seed)
+    if shifted:
+        attackers["aligned residuals"] = lambda part: aligned_average(part, len(true))
+
+    leaks = []
+    for name, attack in attackers.items():
+        for count in counts:
+            estimates = [attack(published.take(rows)) for rows in order.split(count)[: min(groups, len(order) // count)]]
+            cosines = np.array([_best_cosine(estimate, true, shifted) for estimate in estimates])
+            chance = float(np.mean([_best_cosine(estimate, stand_ins, shifted) for estimate in estimates]))
+            error = float(cosines.std(ddof=1) / len(cosines) ** 0.5) if len(cosines) > 1 else None
+            leaks.append(Leak(name, count, float(cosines.mean()), error, chance, len(cosines)))
+    return leaks
+
+
+def randomly_shifted(encryption: Encryption, images: Tensor, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """T(I) = I + m·roll(S_i), the template rolled circularly by another (dy, dx) in each picture, clamped: Eq. 6 made harder to average.
+
+    Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1].
+
+    Raises:
+        ValueError: as `Encryption`.
+    """
+    check_images(images)
+    index = encryption.check_index(index, len(images))
+    where = "cpu" if generator is None else generator.device
+    size = torch.tensor(images.shape[2:])
+    shifts = (torch.rand(len(images), 2, generator=generator, device=where).cpu() * size).long()
+    chosen = encryption.at(images.shape[2:])[index.clamp(min=0)] * (index != NO_TEMPLATE).view(-1, 1, 1, 1)
+    return (images.float() + encryption.strength * rolled(chosen, shifts)).clamp(-1, 1)
+
+
+def _best_cosine(estimates: Tensor, templates: Tensor, shifted: bool) -> float:
+    """Largest |CS| of (K, H, W) with (n, H, W), over circular shifts too where `shifted`; 0 for an estimate of zero."""
+    estimates, templates = estimates.double(), templates.double()
+    norms = estimates.flatten(1).norm(dim=1)[:, None] * templates.flatten(1).norm(dim=1)  # (K, n)
+    if shifted:
+        product = torch.fft.rfft2(estimates)[:, None] * torch.fft.rfft2(templates).conj()
+        inner = torch.fft.irfft2(product, s=estimates.shape[1:]).abs().amax(dim=(2, 3))
+    else:
+        inner = (estimates.flatten(1) @ templates.flatten(1).T).abs()
+    return (inner / norms.clamp(min=1e-30)).max().item()
+
+
+def _same_spectrum(templates: Tensor, seed: int) -> Tensor:
+    """Templates with the same magnitudes and other phases, those of noise. NumPy's: torch's noise of this seed may be the templates themselves."""
+    noise = torch.fft.rfft2(torch.from_numpy(np.random.default_rng([seed, 1]).standard_normal(templates.shape, dtype=np.float32)))
+    return torch.fft.irfft2(torch.fft.rfft2(templates).abs() * noise / noise.abs(), s=templates.shape[1:])
