@@ -69,13 +69,52 @@ def load_tensors(path: str | Path, *, entries: tuple[str, ...] = ()) -> dict[str
         ValueError: the file is damaged, needs code to be read, or holds no tensors.
     """
     path = Path(path)
+    content = _read(path)
+    for entry in entries:
+        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+            content = content[entry]
+            break
+    tensors = _tensors_of(content)
+    if not tensors:
+        raise ValueError(f"{path} holds no state dict: expected tensors by name, found {_found(content)}")
+    return tensors
+
+
+def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[str, ...] = (), *, what: str) -> dict[str, dict[str, Tensor]]:
+    """Read several state dicts that one file holds side by side; anything else in it is left alone.
+
+    Args:
+        path: as for `load_tensors`.
+        required, optional: the entries' names.
+        what: the file should be, for the error: "a MaLP checkpoint of the authors".
+
+    Returns:
+        By entry, as `load_tensors` gives them; of the optional ones those that are there.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, needs code to be read, lacks a required entry, or an entry holds no tensors.
+    """
+    path = Path(path)
+    content = _read(path)
+    missing = [name for name in required if not isinstance(content, Mapping) or name not in content]
+    if missing:
+        raise ValueError(f"{path} is not {what}: expected the entries {list(required)}, found {_found(content)}")
+    entries = {name: _tensors_of(content[name]) for name in (*required, *optional) if name in content}
+    for name, tensors in entries.items():
+        if not tensors:
+            raise ValueError(f"{path} is not {what}: its {name} is no state dict, expected tensors by name, found {_found(content[name])}")
+    return entries
+
+
+def _read(path: Path) -> Any:
+    """Whatever a file holds, as long as it needs no code."""
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .safetensors, .ckpt or .pth file")
     try:
         if path.suffix == ".safetensors":
-            content: Any = load_file(str(path))
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(str(path))
+        return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # a damaged file can make the readers raise nearly anything: IndexError, AssertionError, OSError …
@@ -84,17 +123,17 @@ def load_tensors(path: str | Path, *, entries: tuple[str, ...] = ()) -> dict[str
             f"{path} can't be read as plain tensors ({reason}). Only safetensors and torch files that load with "
             "weights_only=True are taken; re-save anything else as a state dict where you trust it"
         ) from error
-    for entry in entries:
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-            break
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
-        found = list(content)[:5] if isinstance(content, Mapping) else type(content).__name__
-        raise ValueError(f"{path} holds no state dict: expected tensors by name, found {found}")
+
+
+def _tensors_of(content: Any) -> dict[str, Tensor]:
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors
+
+
+def _found(content: Any) -> list[str] | str:
+    return list(content)[:8] if isinstance(content, Mapping) else type(content).__name__
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, optional: tuple[str, ...] = ()) -> None:

@@ -11,7 +11,17 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from malp_disc.checkpoint import atomic_path, file_sha256, fingerprint, load_state, load_tensors, save_tensors, write_json, write_text
+from malp_disc.checkpoint import (
+    atomic_path,
+    file_sha256,
+    fingerprint,
+    load_entries,
+    load_state,
+    load_tensors,
+    save_tensors,
+    write_json,
+    write_text,
+)
 
 
 class Bomb:
@@ -133,6 +143,18 @@ def test_a_file_without_a_state_dict_is_named(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a.pth.*" + message):
         load_tensors(tmp_path / "a.pth")
+
+
+def test_several_state_dicts_of_one_file_are_read_side_by_side(tmp_path):
+    """Each loses the prefix by itself; what isn't asked for is left alone."""
+    torch.save({"G": {"module.w": torch.ones(1), "epoch": 3}, "D": {"w": torch.zeros(1)}, "optimizer": {"lr": 0.1}}, tmp_path / "a.pth")
+    entries = load_entries(tmp_path / "a.pth", ("G",), ("D", "E"), what="a pair")
+    assert {name: list(tensors) for name, tensors in entries.items()} == {"G": ["w"], "D": ["w"]} and entries["G"]["w"].item() == 1
+    with pytest.raises(ValueError, match=r"a.pth is not a pair: expected the entries \['G', 'E'\], found \['G', 'D', 'optimizer'\]"):
+        load_entries(tmp_path / "a.pth", ("G", "E"), what="a pair")
+    for required, optional in ((("optimizer",), ()), (("G",), ("optimizer",))):
+        with pytest.raises(ValueError, match=r"a.pth is not a pair: its optimizer is no state dict, expected tensors by name, found \['lr'\]"):
+            load_entries(tmp_path / "a.pth", required, optional, what="a pair")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.golden.builders import Built, Case, find_builder
+from tests.golden.computations import Computed, find_computation, split_settings
 from tests.golden.seeded import fill
 
 
@@ -64,6 +65,8 @@ def run_case(folder: Path, name: str) -> str:
         golden = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
             arrays = dict(file)
+        if "keys" not in golden:
+            return run_computation(golden, arrays)
         inputs = {key.removeprefix("in/"): value for key, value in arrays.items() if key.startswith("in/")}
         case = Case(name, golden["source"], golden["config"], inputs)
         builder = find_builder(case)
@@ -84,6 +87,55 @@ def run_case(folder: Path, name: str) -> str:
     except Exception as error:  # one broken case must not hide the others
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
+
+
+def run_computation(golden: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """The same for a golden of arithmetic, which has no network: all its numbers and arrays, each by its name."""
+    computation = find_computation(golden)
+    if computation is None:
+        return "no builder"
+    settings, results = split_settings(golden)
+    computed = computation(settings)
+    check_values(flat(computed.numbers), flat(results), computed)
+    check_values({name: sampled(value, arrays.get(name)) for name, value in computed.arrays.items()}, arrays, computed)
+    return ""
+
+
+def check_values(ours: Mapping[str, np.ndarray | None], theirs: Mapping[str, np.ndarray | None], computed: Computed) -> None:
+    """The same names, and behind each the same value; None, where no gradient arrives, equals None alone."""
+    for name in [*theirs, *ours]:
+        if name not in ours or name not in theirs:
+            raise Differs(f"{name} is missing in {'the golden' if name in ours else 'ours'}")
+    if not theirs:
+        raise Differs("the golden has no values")
+    for name, expected in theirs.items():
+        value = ours[name]
+        if (value is None) != (expected is None):
+            raise Differs(f"{name} is {'nothing' if value is None else value}, expected {'nothing' if expected is None else expected}")
+        if expected is None:
+            continue
+        if value.shape != expected.shape:
+            raise Differs(f"{name} is {list(value.shape)}, expected {list(expected.shape)}")
+        absolute = next((rounding for start, rounding in computed.rounding.items() if name.startswith(start)), computed.absolute)
+        allowed = absolute + computed.relative * float(np.abs(expected).max())
+        difference = float(np.abs(value - expected).max())
+        if not difference <= allowed:  # written so that NaN fails
+            raise Differs(f"{name} differs by {difference:.3g}, allowed {allowed:.3g}")
+
+
+def flat(value: Any, name: str = "") -> dict[str, np.ndarray | None]:
+    """Nested numbers by path, {"a": {"b": 1}} -> {"a.b": 1}."""
+    if isinstance(value, Mapping):
+        return {path: leaf for key, part in value.items() for path, leaf in flat(part, f"{name}.{key}" if name else key).items()}
+    numbers = [part.item() if isinstance(part, Tensor) else part for part in (value if isinstance(value, Sequence) else [value])]
+    return {name: None if value is None else np.array(numbers, dtype=np.float64)}
+
+
+def sampled(value: Tensor, like: np.ndarray | None) -> np.ndarray:
+    """Ours at the stride that the file shows: every s-th of the last two dimensions."""
+    whole = value.detach().float().numpy()
+    strides = range(1, max(whole.shape[-2:]) + 1) if like is not None and whole.ndim > 2 else ()
+    return next((part for s in strides if (part := whole[..., ::s, ::s]).shape == like.shape), whole)
 
 
 def check_keys(network: nn.Module, expected: Mapping[str, Sequence[int]]) -> None:

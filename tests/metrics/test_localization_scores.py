@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.localization import localization_scores
+from tests.golden.authors_arithmetic import ground_truth, map_metric
+from tests.golden.seeded import image
 
+GOLDENS = Path(__file__).resolve().parents[1] / "golden" / "data"
 SIZE = 12
 
 
@@ -118,25 +120,23 @@ def test_ssim_is_torchmetrics():
     assert localization_scores(predicted, real, manipulated).ssim == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_equal_to_the_authors_own_metric(shared):
-    """loss6 of their training code is 25·Σ(1 − cos): on the inputs of the golden record it must follow from our mean cosine.
+@pytest.mark.parametrize(("seed", "height", "width"), [(0, 128, 128), (1, 48, 64), (2, 33, 17)])
+def test_equal_to_the_authors_own_metric(seed, height, width):
+    """Column 0 of their dist_fake_enc, as the reference of their arithmetic has it (which reproduces their numbers, see tests/golden).
 
     Their maps are unbounded; min-max makes the scale irrelevant, so ours are divided by their maximum.
     """
-    record = json.loads(shared("golden/official_losses.json").read_text())["cases"]["b4_set1/released"]
-    batch, size = record["batch"], 128
+    real, manipulated, drawn = (image(name, (3, channels, height, width), seed) for name, channels in (("x", 3), ("g", 3), ("map_fake", 1)))
+    predicted = (0.5 * drawn + 0.1).relu()
+    theirs = map_metric(ground_truth(real, manipulated), predicted, predicted)[:, 0].double().mean()
+    assert localization_scores(predicted / predicted.max(), real, manipulated).cs_official == pytest.approx(theirs.item(), rel=1e-5)
 
-    def drawn(name: str, channels: int) -> torch.Tensor:
-        def rng(key: str) -> np.random.Generator:
-            return np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
 
-        coarse = torch.from_numpy(rng(name).uniform(-1, 1, (batch, channels, 8, 8)).astype(np.float32))
-        fine = torch.from_numpy(rng(name + "/fine").uniform(-0.2, 0.2, (batch, channels, size, size)).astype(np.float32))
-        return (torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False) + fine).clamp(-1, 1)
-
-    predicted = (0.5 * drawn("map_fake", 1) + 0.1).relu()
-    result = localization_scores(predicted / predicted.max(), drawn("x", 3), drawn("g", 3))
-    assert 25 * batch * (1 - result.cs_official) == pytest.approx(record["losses"]["loss6"], rel=1e-5)
+def test_equal_to_the_authors_own_metric_on_their_record():
+    record = np.load(GOLDENS / "official_losses.npz")["b4_set1/released/dist_fake_enc"]
+    real, manipulated, drawn = (image(name, (4, channels, 128, 128)) for name, channels in (("x", 3), ("g", 3), ("map_fake", 1)))
+    predicted = (0.5 * drawn + 0.1).relu()
+    assert localization_scores(predicted / predicted.max(), real, manipulated).cs_official == pytest.approx(record[:, 0].mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

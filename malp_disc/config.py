@@ -1,0 +1,45 @@
+"""What a MaLP is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from malp_disc.official import OFFICIAL_SIZE, OFFICIAL_WIDTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaLPConfig:
+    """What a MaLP is made of.
+
+    Attributes:
+        image_size: side of the training pictures. The CNN takes any size; templates are resampled to it.
+        set_size: n, templates in the set (paper: 1 in its main tables).
+        strength: m of Eq. 6 (paper: 0.3); 0 makes a passive detector.
+        architecture: "paper", or "official": the networks of the authors' code, for 128×128 pictures and of width 64 (`MaLP.from_official`).
+        width: channels of the shallow CNN (64 in the authors' code; less is faster).
+        transformer: train with the second branch E_T.
+        template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
+        vit_generation: of an official transformer, one of `official.VIT_GENERATIONS`; no other architecture reads it.
+    """
+
+    image_size: int = 128
+    set_size: int = 1
+    strength: float = 0.3
+    architecture: str = "paper"
+    width: int = 64
+    transformer: bool = True
+    template_size: int | None = None
+    vit_generation: str = "prenorm"
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ("paper", "official"):
+            raise ValueError(f"unknown architecture {self.architecture!r}; this version has 'paper' and 'official'")
+        asked = (self.image_size, self.width, self.template_size or OFFICIAL_SIZE)
+        if self.architecture == "official" and asked != (OFFICIAL_SIZE, OFFICIAL_WIDTH, OFFICIAL_SIZE):
+            raise ValueError(f"the authors' networks have image size 128, width 64 and template size 128, got {asked}; architecture='paper' takes others")
+        if self.image_size < 16:
+            raise ValueError(f"expected an image size of at least 16, got {self.image_size}")
+        if self.transformer and self.image_size % 8:
+            raise ValueError(f"the transformer branch cuts pictures into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or transformer=False")
+        if self.width < 4 or self.width % max(1, self.width // 8):
+            raise ValueError(f"expected a width of at least 4, best a multiple of 8 (channels are normed in groups of 8), got {self.width}")

@@ -1,0 +1,438 @@
+"""The authors' networks: their own outputs, their checkpoints in every packing, and who refuses what."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from malp_disc import LossWeights, MaLP, MaLPConfig, MaLPDiscriminator, MaLPOutput, fakeness_map
+from malp_disc.official import VIT_GENERATIONS, OfficialClassifier, OfficialEncoder, OfficialViT, official_similarity, read_official
+from tests.golden.__main__ import main
+from tests.golden.authors_arithmetic import template_metric
+from tests.golden.builders import tapped
+from tests.golden.seeded import fill, image, stream
+from tests.tiny import pictures, tiny_malp, with_rectangles
+
+GOLDENS = Path(__file__).resolve().parent / "golden" / "data"
+OPTIONAL = ("state_dict_transformer", "state_dict_class")
+
+
+@functools.cache
+def seeded_network(make, *arguments) -> nn.Module:
+    network = make(*arguments)
+    fill(network)
+    return network
+
+
+def seeded_state(make, *arguments) -> dict[str, Tensor]:
+    return dict(seeded_network(make, *arguments).state_dict())
+
+
+def light_classifier() -> dict[str, Tensor]:
+    """The classifier with its one large matrix made of one number, so that files of it stay small."""
+    state = seeded_state(OfficialClassifier)
+    state["layers4.0.weight"] = torch.tensor(1e-3).expand(512, 65536)
+    return state
+
+
+def signal(count: int = 1) -> Tensor:
+    return torch.from_numpy(stream("A").uniform(0, 1, (count, 128, 128)).astype(np.float32))
+
+
+def packed(generation: str = "prenorm", *, count: int = 1, classifier=light_classifier) -> dict:
+    """A checkpoint as train_loc_det.py packs it: networks, and the optimisers as they were before the first step."""
+    content = {
+        "state_dict_encoder": seeded_state(OfficialEncoder),
+        "state_dict_signal": {"A": signal(count)},
+        "state_dict_transformer": seeded_state(OfficialViT, generation),
+        "state_dict_class": classifier(),
+    }
+    for number in range(1, 5):
+        content[f"optimizer_{number}"] = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1e-5).state_dict()
+    return content
+
+
+def saved(folder: Path, content: dict, name: str = "19000_model.pickle") -> Path:
+    torch.save(content, folder / name)
+    return folder / name
+
+
+def golden(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDENS / f"{name}.npz") as file:
+        return {key.removeprefix("out/"): torch.from_numpy(value) for key, value in file.items()}
+
+
+def official(generation: str | None = None, count: int = 1) -> MaLP:
+    """A fresh official MaLP with seeded weights, without a file."""
+    malp = MaLP(MaLPConfig(architecture="official", set_size=count, transformer=generation is not None, vit_generation=generation or "prenorm"))
+    malp.cnn.load_state_dict(seeded_state(OfficialEncoder))
+    malp.classifier.load_state_dict(seeded_state(OfficialClassifier))
+    if generation is not None:
+        malp.transformer.load_state_dict(seeded_state(OfficialViT, generation))
+    malp.encryption.templates.data.copy_(signal(count))
+    return malp.eval()
+
+
+# --- the authors' outputs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_networks_and_the_arithmetic_reproduce_the_authors_numbers():
+    """Keys, shapes and values: encoder, classifier, four ViTs; 13 losses with gradients; and one training step, gradient by gradient."""
+    names = ["malp_encoder", "malp_encoder1_classifier", *(f"malp_vit_{generation}" for generation in sorted(VIT_GENERATIONS))]
+    names += ["official_losses", "official_train_step"]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = main([str(GOLDENS), "malp_*", "official_*"])
+    assert out.getvalue().splitlines() == [f"PASS {name}" for name in names] + [f"{len(names)} passed, 0 failed"] and status == 0
+
+
+@pytest.mark.parametrize("generation", VIT_GENERATIONS)
+def test_a_checkpoint_gives_the_authors_outputs_through_malp(tmp_path, generation):
+    """Map, template and transformer map of every key generation; sampled as the records are.
+
+    Seeded weights leave the last ReLU nothing of the map, so it is compared before that, and must be what the ReLU makes of it.
+    """
+    malp = MaLP.from_official(saved(tmp_path, packed(generation)))
+    assert not any(module.training for module in malp.modules())
+    assert malp.config.vit_generation == generation and malp.config.transformer
+    theirs, vit = golden("malp_encoder"), golden(f"malp_vit_{generation}")
+    with torch.no_grad():
+        with tapped(map=malp.cnn.layers_5[1]) as before:
+            out = malp(image("x", (2, 3, 128, 128)))
+        second = malp(image("x", (1, 3, 128, 128)), transformer=True)
+    assert torch.allclose(before["map"][..., ::2, ::2], theirs["man_map_prerelu"], rtol=0, atol=2e-5)
+    assert torch.equal(out.map, before["map"].clamp(0, 1)) and torch.allclose(out.map[..., ::2, ::2], theirs["man_map"], atol=1e-6)
+    assert torch.allclose(out.template[..., ::2, ::2], theirs["signal"], rtol=0, atol=4e-5)
+    assert torch.allclose(second.transformer_map[..., ::2, ::2], vit["trans_map"], rtol=0, atol=1e-4 * vit["trans_map"].abs().max().item())
+
+
+def test_the_classifier_of_a_checkpoint_answers_as_the_authors(tmp_path):
+    path = saved(tmp_path, packed(classifier=lambda: seeded_state(OfficialClassifier)))
+    malp = MaLP.from_official(path)
+    path.unlink()  # 140 MB
+    y, maps = golden("malp_encoder1_classifier")["y"], image("x", (4, 1, 128, 128)) * 0.5 + 0.5
+    with torch.no_grad():
+        assert torch.allclose(malp.classifier.sigmoids(maps), y, atol=1e-5)
+        assert torch.allclose(malp.classifier(maps), y[:, 1] - y[:, 0], atol=1e-5)
+        assert torch.allclose(malp.classifier(maps).sigmoid(), y.softmax(1)[:, 1], atol=1e-5)  # P(fake) by their softmax of sigmoids
+
+
+# --- what MaLP makes of them ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_clamped_and_the_classifier_sees_it_as_it_is():
+    malp, images = official(), pictures(2, 128, 128)
+    with torch.no_grad():
+        malp.cnn.layers_5[1].bias.fill_(1.1)  # around 1: their map has no upper bound
+        raw, template = malp.cnn(images)
+        out = malp(images)
+        assert raw.max() > 1 > raw.min() >= 0
+        assert torch.equal(out.map, raw.clamp(0, 1)) and torch.equal(out.template, template)
+        assert torch.equal(out.logit, malp.classifier(raw)) and not torch.equal(out.logit, malp.classifier(out.map))
+
+
+def test_similarity_is_the_authors_cosine_the_largest_of_the_set():
+    """cos(m·A_i, min-max of the recovered template), as their metric has it; m changes nothing."""
+    malp, images = official(count=3), pictures(2, 128, 128)
+    with torch.no_grad():
+        out = malp(images)
+        expected = template_metric(0.1 * malp.encryption.templates, out.template, out.template)[..., 0].amax(1)
+    assert torch.allclose(out.similarity, expected, atol=1e-5)
+    assert torch.allclose(out.score, (out.logit.sigmoid() + 1 - out.similarity) / 2)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_a_constant_recovered_template_is_similar_to_nothing(level):
+    """0/0 in their code. Here 0, with a finite gradient: a dead head has recovered no template."""
+    recovered = torch.full((2, 1, 128, 128), level, requires_grad=True)
+    similarity = official_similarity(recovered, signal(3)[:, None])
+    similarity.sum().backward()
+    assert torch.equal(similarity, torch.zeros(2, 3)) and recovered.grad.isfinite().all()
+    malp = official()
+    with torch.no_grad():
+        malp.cnn.layers_6[1].weight.zero_(), malp.cnn.layers_6[1].bias.fill_(level)
+        out = malp(pictures(1, 128, 128))
+    assert out.similarity.item() == 0 and out.score.isfinite().all()
+
+
+def test_encryption_adds_m_times_a_and_clamps():
+    malp, images = official(count=2), pictures(2, 128, 128)
+    index = torch.tensor([1, 0])
+    assert torch.allclose(malp.encrypt(images, index)[0], (images + malp.config.strength * signal(2)[index, None]).clamp(-1, 1), atol=1e-6)
+    assert malp.encrypt(torch.ones(1, 3, 128, 128))[0].max() == 1  # theirs goes beyond
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 160), (128, 128)])
+def test_pictures_of_other_sizes_are_taken(height, width):
+    malp, images = official("prenorm"), pictures(2, height, width)
+    with torch.no_grad():
+        malp.cnn.layers_5[1].bias.fill_(0.3)  # alive in every pixel
+        out = malp(images, transformer=True)
+        assert out.map.shape == out.template.shape == out.transformer_map.shape == (2, 1, height, width)
+        assert out.logit.shape == out.similarity.shape == out.score.shape == (2,)
+        raw = malp.cnn(images)[0]
+        resampled = nn.functional.interpolate(raw, (128, 128), mode="bilinear", antialias=True)
+        y = malp.classifier.sigmoids(raw if raw.shape[2:] == (128, 128) else resampled)
+    assert torch.allclose(out.logit, y[:, 1] - y[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (1, 3, 128, 128), (1, 128, 128)])
+def test_the_classifier_itself_takes_one_size_only(shape):
+    with pytest.raises(ValueError, match=r"takes \(B, 1, 128, 128\) only, got \(" + ", ".join(map(str, shape))):
+        official().classifier.sigmoids(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("height", "width"), [(136, 128), (60, 64), (64, 60), (256, 256)])
+def test_the_transformer_refuses_what_it_has_no_positions_for(height, width):
+    with pytest.raises(ValueError, match=f"sides divisible by 8 and at most 256 patches, as 128x128 has, got {height}x{width}"):
+        seeded_network(OfficialViT, "prenorm")(torch.zeros(1, 3, height, width))
+
+
+@pytest.mark.parametrize("generation", VIT_GENERATIONS)
+def test_a_token_fills_half_a_row_and_the_class_token_none(generation):
+    vit = copy.deepcopy(seeded_network(OfficialViT, generation)).eval()
+    images = pictures(1, 128, 128)
+    with torch.no_grad():
+        tokens, map_ = vit.tokens(images), vit(images)
+    assert tokens.shape == (1, 257, 64)
+    for number in (1, 2, 3, 200):
+        row, column = divmod((number - 1) * 64, 128)
+        assert torch.equal(map_[0, 0, row, column : column + 64], tokens[0, number])
+
+
+def test_generations_differ_in_more_than_their_keys():
+    """The last norm is in the head of the older two, in the blocks of the younger two."""
+    images = pictures(1, 128, 128)
+    with torch.no_grad():
+        for generation in VIT_GENERATIONS:
+            vit = copy.deepcopy(seeded_network(OfficialViT, generation)).eval()
+            for module in vit.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.weight.fill_(1), module.bias.zero_()
+            normed = torch.allclose(vit.tokens(images).mean(2), torch.zeros(1, 257), atol=1e-4)
+            assert normed == (generation in ("foldednorm", "current"))
+    with pytest.raises(ValueError, match="unknown generation of vit-pytorch's keys 'postnorm'; there are prenorm, dualpatchnorm, foldednorm, current"):
+        OfficialViT("postnorm")
+
+
+# --- learning ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_takes_part_in_j_and_here_the_transformer_learns():
+    """In the authors' code none of the transformer's 74 parameters gets a gradient (golden official_train_step: null)."""
+    malp, images = official("prenorm", count=2).train(), pictures(2, 128, 128)
+    malp.cnn.layers_5[1].bias.data.fill_(0.3)  # alive in every pixel
+    encrypted, index = malp.encrypt(images, torch.tensor([0, 1]))
+    fake = with_rectangles(encrypted.detach())
+    malp.losses(encrypted, fake, fakeness_map(images, fake), index, LossWeights()).total.backward()
+    gradients = {name: parameter.grad for name, parameter in malp.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
+    # The class head has no part in MaLP: its gradient is zero, not missing.
+    assert {name for name, gradient in gradients.items() if not gradient.any()} == {name for name in gradients if name.startswith("transformer.mlp_head.")}
+
+
+def test_a_frozen_one_teaches_a_generator():
+    disc = MaLPDiscriminator(official("current"), map_weight=1.0, classifier_weight=1.0, template_weight=1.0)
+    disc.malp.cnn.layers_5[1].bias.data.fill_(0.3)
+    fake = pictures(2, 128, 128).requires_grad_(True)
+    disc.generator_loss(fake, torch.zeros(2, dtype=torch.long)).total.backward()
+    assert fake.grad.isfinite().all() and (fake.grad.flatten(1).abs().sum(1) > 0).all()
+    assert all(parameter.grad is None for parameter in disc.parameters())
+
+
+def test_a_fresh_one_starts_from_templates_as_theirs():
+    """Uniform in [0, 1)."""
+    templates = MaLP(MaLPConfig(architecture="official")).encryption.templates
+    assert templates.shape == (1, 128, 128) and 0 <= templates.min() < 0.01 and 0.99 < templates.max() < 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("image_size", 64), ("width", 32), ("template_size", 64)])
+def test_the_authors_networks_have_one_size(setting, value):
+    with pytest.raises(ValueError, match="authors' networks have image size 128, width 64 and template size 128, got .*architecture='paper' takes others"):
+        MaLPConfig(architecture="official", **{setting: value})
+    with pytest.raises(ValueError, match="unknown generation of vit-pytorch's keys 'latest'"):
+        MaLP(MaLPConfig(architecture="official", vit_generation="latest"))
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_entry_goes_where_it_belongs(tmp_path):
+    content = packed("current", count=3)
+    malp = MaLP.from_official(saved(tmp_path, content), strength=0.3)
+    assert dataclasses.asdict(malp.config) == {
+        **dataclasses.asdict(MaLPConfig()),
+        "architecture": "official",
+        "set_size": 3,
+        "strength": 0.3,
+        "vit_generation": "current",
+    }
+    assert torch.equal(malp.encryption.templates, content["state_dict_signal"]["A"])
+    for part, entry in ((malp.cnn, "encoder"), (malp.transformer, "transformer"), (malp.classifier, "class")):
+        state, theirs = part.state_dict(), content[f"state_dict_{entry}"]
+        assert set(state) == set(theirs) and all(torch.equal(state[key], theirs[key]) for key in theirs)
+
+
+def test_strength_is_the_authors_default():
+    """Their --template_strength; the file doesn't tell, and the paper says 0.3."""
+    assert MaLP.from_official.__kwdefaults__ == {"strength": 0.1}
+
+
+def test_a_checkpoint_of_the_localization_alone_loads(tmp_path):
+    """What train_loc.py resumes from. Its classifier can't answer: 0, and score says what the template says."""
+    content = {key: value for key, value in packed().items() if key not in OPTIONAL}
+    with pytest.warns(UserWarning, match="model.pickle holds no classifier: logit will be 0"):
+        malp = MaLP.from_official(saved(tmp_path, content))
+    assert malp.transformer is None and not malp.config.transformer
+    with torch.no_grad():
+        out = malp(pictures(2, 128, 128))
+    assert torch.equal(out.logit, torch.zeros(2)) and torch.allclose(out.score, (1.5 - out.similarity) / 2)
+
+
+def test_one_optional_entry_may_be_there_without_the_other(tmp_path):
+    content = packed("foldednorm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = saved(tmp_path, {key: value for key, value in content.items() if key != "state_dict_transformer"})
+        assert MaLP.from_official(path).transformer is None
+    with pytest.warns(UserWarning, match="no classifier"):
+        path = saved(tmp_path, {key: value for key, value in content.items() if key != "state_dict_class"})
+        assert MaLP.from_official(path).config.vit_generation == "foldednorm"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_parallel_prefixes_and_old_torch_files_load(tmp_path, legacy):
+    """DataParallel's prefix; no batch counters; torch's file format before 1.6."""
+
+    def old(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {f"module.{key}": value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+    content = {key: old(value) if key.startswith("state_dict_") else value for key, value in packed("dualpatchnorm").items()}
+    torch.save(content, tmp_path / "1_model.pickle", _use_new_zipfile_serialization=not legacy)
+    malp = MaLP.from_official(str(tmp_path / "1_model.pickle"))
+    assert malp.config.vit_generation == "dualpatchnorm"
+    assert torch.equal(malp.cnn.layers_6[0].weight, seeded_network(OfficialEncoder).layers_6[0].weight)
+
+
+def test_an_official_malp_is_saved_and_comes_back_with_the_same_outputs_by_bytes(tmp_path):
+    malp = MaLP.from_official(saved(tmp_path, packed("current", count=2)), strength=0.2)
+    malp.save_pretrained(tmp_path / "malp")
+    again = MaLP.from_pretrained(tmp_path / "malp").eval()
+    (tmp_path / "malp" / "model.safetensors").unlink()  # 140 MB
+    assert again.config == malp.config
+    images = pictures(2, 128, 128)
+    with torch.no_grad():
+        ours, theirs = malp(images, transformer=True), again(images, transformer=True)
+        for field in dataclasses.fields(MaLPOutput):
+            assert torch.equal(getattr(ours, field.name), getattr(theirs, field.name)), field.name
+        assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])
+
+
+# --- refused -----------------------------------------------------------------------------------------------------------------------------------
+
+
+def drop_the_encoder(content):
+    del content["state_dict_encoder"]
+
+
+def drop_the_signal(content):
+    del content["state_dict_signal"]
+
+
+def empty_the_encoder(content):
+    content["state_dict_encoder"] = {}
+
+
+def rename_a_key(content):
+    state = content["state_dict_encoder"]
+    state["layers_4.0.0.weight"] = state.pop("layers_3.0.0.weight")
+
+
+def widen_a_layer(content):
+    content["state_dict_encoder"]["layers_5.0.weight"] = torch.zeros(3, 64, 3, 3)
+
+
+def flatten_the_signal(content):
+    content["state_dict_signal"] = {"A": torch.zeros(128, 128)}
+
+
+def enlarge_the_signal(content):
+    content["state_dict_signal"] = {"A": torch.zeros(1, 256, 256)}
+
+
+def rename_the_signal(content):
+    content["state_dict_signal"] = {"B": torch.zeros(1, 128, 128)}
+
+
+def exchange_the_transformer(content):
+    content["state_dict_transformer"] = nn.Linear(2, 2).state_dict()
+
+
+def mix_the_generations(content):
+    content["state_dict_transformer"] |= {key: value for key, value in seeded_state(OfficialViT, "foldednorm").items() if "mlp_head" in key}
+
+
+def exchange_the_classifier(content):
+    content["state_dict_class"] = nn.Linear(2, 2).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (drop_the_encoder, r"is not a MaLP checkpoint of the authors: expected the entries \['state_dict_encoder', 'state_dict_signal'\], found \['state_dict_signal', "),
+        (drop_the_signal, r"is not a MaLP checkpoint of the authors: expected the entries .*found \['state_dict_encoder', 'state_dict_transformer', "),
+        (empty_the_encoder, r"its state_dict_encoder is no state dict, expected tensors by name, found \[\]"),
+        (rename_a_key, r"OfficialEncoder: 1 missing, first \['layers_3.0.0.weight'\]; 1 unknown, first \['layers_4.0.0.weight'\]"),
+        (widen_a_layer, r"OfficialEncoder: layers_5.0.weight is \(3, 64, 3, 3\) in the file and \(1, 64, 3, 3\) here"),
+        (flatten_the_signal, r"state_dict_signal of .* is no template set: expected one entry A of shape \(set_size, 128, 128\), found \{'A': \(128, 128\)\}"),
+        (enlarge_the_signal, r"expected one entry A of shape \(set_size, 128, 128\), found \{'A': \(1, 256, 256\)\}"),
+        (rename_the_signal, r"expected one entry A of shape \(set_size, 128, 128\), found \{'B': \(1, 128, 128\)\}"),
+        (exchange_the_transformer, r"holds no ViT of vit-pytorch: expected to_patch_embedding.1.weight, cls_token …, found \['weight', 'bias'\]"),
+        (mix_the_generations, r"OfficialViT: \d+ missing, first \['to_patch_embedding.2.weight'"),
+        (exchange_the_classifier, r"OfficialClassifier: \d+ missing, first \['layers.0.0.weight'.*unknown, first \['weight', 'bias'\]"),
+    ],
+)
+def test_another_file_is_refused_and_the_difference_named(tmp_path, edit, message):
+    content = packed()
+    edit(content)
+    with pytest.raises(ValueError, match=message):
+        MaLP.from_official(saved(tmp_path, content))
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    torch.save(seeded_state(OfficialEncoder), tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match=r"bare.pth is not a MaLP checkpoint of the authors: expected the entries .*found \['layers_0.0.0.weight', "):
+        MaLP.from_official(tmp_path / "bare.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="expected the entries .*found list"):
+        MaLP.from_official(tmp_path / "list.pth")
+    tiny_malp().save_pretrained(tmp_path / "ours")
+    with pytest.raises(ValueError, match="model.safetensors is not a MaLP checkpoint of the authors"):
+        MaLP.from_official(tmp_path / "ours" / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*absent.pickle"):
+        MaLP.from_official(tmp_path / "absent.pickle")
+
+
+class Bomb:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_checkpoint_that_has_to_be_unpickled_is_refused_and_nothing_of_it_runs(tmp_path):
+    path = saved(tmp_path, {**packed(), "optimizer_1": Bomb(str(tmp_path / "exploded"))})
+    with pytest.raises(ValueError, match=r"model.pickle can't be read as plain tensors.*weights_only=True"):
+        read_official(path)
+    assert not (tmp_path / "exploded").exists()
