@@ -38,6 +38,12 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1) / norm
 
 
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation per row over all other dimensions, (B, …) × (B, …) -> (B,): the cosine of what is left without the means."""
+    a, b = a.float().flatten(1), b.float().flatten(1)
+    return cosine(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
+
+
 def template_similarity(recovered: Tensor, templates: Tensor) -> Tensor:
     """CS of every recovered template with every template of the set: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
     recovered, templates = recovered.float().flatten(1), templates.float().flatten(1)

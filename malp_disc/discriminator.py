@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import fakeness_map
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
+
+GeneratorGradient = Literal["none", "map", "truth"]
 
 
 @dataclass
@@ -48,10 +50,16 @@ class MaLPDiscriminator(nn.Module):
         template_dropout: share of pictures that `encrypt` leaves without a template (index -1), so that the detector looks at the
             picture and not at the template.
         loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
+        generator_gradient: for pretraining, what of G(T(I)) the templates learn from. "none": nothing, G may be any program. "map": from what
+            MaLP predicts on it. "truth": from M_GT too, as Eq. 4 and 5 have it to the letter, where the templates are minimised over and M_GT
+            is made with them: they learn to be edited in a way that can be predicted. With the last two, `encrypt` leaves the way back
+            to the templates open, and `fake` has to be made with gradients on.
 
     Note:
         Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the
         non-saturating form. The paper doesn't say which output of MaLP stands for D in it; section 4.4 says the map, which is the default.
+        Eq. 11 is "end to end"; in the authors' code the generator is another program and no gradient passes it. What each generator_gradient
+        brings is measured in docs/results/localizer.md.
     """
 
     def __init__(
@@ -65,8 +73,11 @@ class MaLPDiscriminator(nn.Module):
         relative: bool = True,
         template_dropout: float = 0.0,
         loss_weights: LossWeights | None = None,
+        generator_gradient: GeneratorGradient = "none",
     ) -> None:
         super().__init__()
+        if generator_gradient not in get_args(GeneratorGradient):
+            raise ValueError(f"expected a generator gradient out of {get_args(GeneratorGradient)}, got {generator_gradient!r}")
         if min(map_weight, classifier_weight, template_weight) < 0 or map_weight + classifier_weight + template_weight == 0:
             raise ValueError(f"expected weights >= 0, one of them > 0, got map {map_weight}, classifier {classifier_weight}, template {template_weight}")
         if not 0 <= template_dropout <= 1:
@@ -79,6 +90,7 @@ class MaLPDiscriminator(nn.Module):
         self.relative = relative
         self.template_dropout = template_dropout
         self.loss_weights = loss_weights or LossWeights()
+        self.generator_gradient = generator_gradient
         self.register_buffer("scale", torch.zeros(3))  # first values of the terms; 0 until then
         malp.requires_grad_(trainable)
         self.train(trainable)
@@ -94,7 +106,8 @@ class MaLPDiscriminator(nn.Module):
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """T(I) and the index, as `MaLP.encrypt`, with the template dropout applied where the index is drawn here.
 
-        No gradient leads back to the templates, or G's step would move them; `discriminator_loss` finds its own way to them.
+        No gradient leads back to the templates, or G's step would move them; `discriminator_loss` finds its own way to them. Only a
+        `generator_gradient` asks for one.
         """
         if index is None:
             index = self.malp.encryption.draw(len(images), generator)
@@ -102,7 +115,7 @@ class MaLPDiscriminator(nn.Module):
                 where = generator.device if generator is not None else "cpu"
                 dropped = torch.rand(len(images), generator=generator, device=where) < self.template_dropout
                 index = torch.where(dropped.to(index.device), NO_TEMPLATE, index)
-        with self._held_still():
+        with contextlib.nullcontext() if self.generator_gradient != "none" else self._held_still():
             return self.malp.encrypt(images, index)
 
     def generator_loss(self, fake: Tensor, index: Tensor) -> GeneratorLosses:
@@ -125,10 +138,15 @@ class MaLPDiscriminator(nn.Module):
         Shapes: images, encrypted, fake (B, 3, H, W) in [-1, 1], index (B,). Every trainable parameter takes part.
 
         Raises:
-            ValueError: the discriminator is frozen.
+            ValueError: the discriminator is frozen, or its `generator_gradient` has no way through the generator.
         """
         if not self.trainable:
             raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
+        if self.generator_gradient != "none":
+            if not (fake.requires_grad and encrypted.requires_grad):
+                raise ValueError(f"generator_gradient={self.generator_gradient!r} needs a fake made from `encrypt`'s images with gradients on")
+            truth = fakeness_map(images, fake if self.generator_gradient == "truth" else fake.detach())
+            return self.malp.losses(encrypted, fake, truth, index, self.loss_weights)
         fake = fake.detach()
         again, index = self.malp.encrypt(images, index)
         encrypted = encrypted.detach() + (again - again.detach())  # the values G saw, with the templates' gradient

@@ -48,7 +48,7 @@ from malp_disc.data.sampling import StepRandom
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.report import write_report
 from recipes.judging import Bench, JudgeOptions, check_same_attributes, make_bench, make_judges
-from recipes.pretrain_malp import MaLPOptions, pretrain
+from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
 from recipes.shared import (
     FACES_DISCRIMINATOR,
     FACES_GENERATOR,
@@ -274,7 +274,7 @@ def pretrained_malp(generator: StarGANGenerator, dataset: Dataset, config: Confi
     folder = config.output_dir / "malp"
     if config.resume_from_checkpoint and (folder / "config.json").exists():
         return MaLP.from_pretrained(folder)
-    malp = pretrain(generator, dataset, dataclasses.replace(config, max_train_steps=config.malp_pretrain_steps), accelerator)
+    malp = pretrain(build_malp(config), generator, dataset, dataclasses.replace(config, max_train_steps=config.malp_pretrain_steps), accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(folder)
     accelerator.wait_for_everyone()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +19,11 @@ from malp_disc.data import DataOptions, DomainFolder, build_dataset
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
 from malp_disc.metrics.features import FeatureExtractor, create_extractor
 from malp_disc.report.figures import fakeness_grid, sample_grid
-from malp_disc.report.measure import Inputs, Judges, Reference, malp_gallery, measure_anchors, measure_arm, measure_reference
+from malp_disc.report.inputs import Inputs, Manipulate
+from malp_disc.report.localizing import malp_gallery
+from malp_disc.report.measure import Judges, Reference, measure_anchors, measure_arm, measure_reference
 
 logger = logging.getLogger("malp_disc")
-Manipulate = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(kw_only=True)

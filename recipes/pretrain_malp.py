@@ -26,8 +26,13 @@ from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
 from malp_disc.checkpoint import write_json
 from malp_disc.data import DataOptions, build_dataset, dequantize, random_flip
 from malp_disc.data.sampling import StepRandom
+from malp_disc.discriminator import GeneratorGradient
+from malp_disc.key import KEY_FILE
+from malp_disc.losses import LossWeights
+from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
-from malp_disc.report.measure import Inputs, malp_gallery, measure_malp
+from malp_disc.report.inputs import Inputs
+from malp_disc.report.localizing import malp_gallery, measure_malp
 from recipes.shared import (
     FACES_GENERATOR,
     Curves,
@@ -55,8 +60,14 @@ class MaLPOptions:
     malp_transformer: bool = True
     """Train with the second branch."""
     malp_learning_rate: float = 1e-3
-    """Of the networks; the templates learn five times as fast. (The authors' are 1e-5 and 1e-6; in a prototype 1e-4 learned far less in as
-    many steps.)"""
+    """Of the networks. (The authors' is 1e-5.)"""
+    malp_template_learning_rate: float | None = None
+    """Of the templates; five times that of the networks if not given. (The authors' is 1e-6.)"""
+    malp_generator_gradient: GeneratorGradient = "none"
+    """What of the generator's pictures the templates learn from: none, the predicted map, or map and truth (Eq. 4 and 5 to the letter). The last two
+    need the generator's gradients, about twice its time."""
+    malp_attribute: str | None = None
+    """Train on edits of this attribute alone, to see how MaLP does on others (the paper's Table 3); all attributes if not given."""
 
 
 @dataclass(kw_only=True)
@@ -73,17 +84,16 @@ def main(config: Config) -> None:
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR, c_dim=len(dataset.attribute_names))
     inputs = Inputs.take(build_dataset(config, "test"), 512)
     generator.eval().requires_grad_(False).to(accelerator.device)
-    malp = pretrain(generator, dataset, config, accelerator)
+    malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(config.output_dir / "malp")
         report(generator, malp, inputs, config.output_dir, accelerator)
     accelerator.end_training()
 
 
-def pretrain(generator: nn.Module, dataset: Dataset, config: Config, accelerator: Accelerator) -> MaLP:
-    """Eq. 11 on pairs of T(I) and G(T(I)), the generator fixed. Returns the trained MaLP in evaluation mode."""
-    # Networks
-    malp = MaLP(
+def build_malp(config: Config) -> MaLP:
+    """A fresh MaLP as the flags describe it."""
+    return MaLP(
         MaLPConfig(
             image_size=config.image_size,
             set_size=config.malp_set_size,
@@ -92,8 +102,13 @@ def pretrain(generator: nn.Module, dataset: Dataset, config: Config, accelerator
             transformer=config.malp_transformer,
         )
     )
-    disc = MaLPDiscriminator(malp, trainable=True)
-    optimizer = torch.optim.Adam(disc.parameter_groups(lr=config.malp_learning_rate))
+
+
+def pretrain(malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config, accelerator: Accelerator, weights: LossWeights | None = None) -> MaLP:
+    """Eq. 11 on pairs of T(I) and G(T(I)), the generator fixed. Trains `malp` and returns it in evaluation mode."""
+    # Networks
+    disc = MaLPDiscriminator(malp, trainable=True, loss_weights=weights, generator_gradient=config.malp_generator_gradient)
+    optimizer = torch.optim.Adam(disc.parameter_groups(lr=config.malp_learning_rate, template_lr=config.malp_template_learning_rate))
     rates = [group["lr"] for group in optimizer.param_groups]
 
     # Resume, then prepare
@@ -113,12 +128,14 @@ def pretrain(generator: nn.Module, dataset: Dataset, config: Config, accelerator
         noise.seed_dropout()  # of MaLP's second branch
         images = dequantize(random_flip(images, noise.uniform()), noise.uniform(*images.shape[1:]))
         target = shuffled_targets(labels, noise.permutation(), accelerator)
+        if config.malp_attribute is not None:
+            target = one_attribute_targets(labels, dataset.attribute_names, config.malp_attribute)
         step = micro // config.gradient_accumulation_steps
         for group, rate in zip(optimizer.param_groups, rates):
             group["lr"] = rate * min(1.0, 2 * (config.max_train_steps - step) / config.max_train_steps)
         with accelerator.accumulate(disc_ddp):
-            encrypted, index = disc.encrypt(images, noise.integers(config.malp_set_size))
-            with torch.no_grad(), accelerator.autocast():
+            encrypted, index = disc.encrypt(images, noise.integers(malp.encryption.set_size))
+            with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
                 fake = generator.manipulate(encrypted, target)
             losses = disc_ddp(images, encrypted, fake.float(), index)
             accelerator.backward(losses.total)
@@ -142,12 +159,13 @@ def pretrain(generator: nn.Module, dataset: Dataset, config: Config, accelerator
 def report(generator: nn.Module, malp: MaLP, inputs: Inputs, folder: Path, accelerator: Accelerator) -> None:
     """Localization on pictures that weren't trained on: metrics.json and fakeness.png."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
-    write_json(folder / "metrics.json", {"n": len(inputs.images), **metrics})
+    write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})
     fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
     scores = metrics["localization"]
     print(
         f"MaLP on {len(inputs.images)} held-back pictures: CS {scores['cs']:.3f} (a constant map: {scores['cs_constant']:.3f}), "
-        f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}; maps in {folder / 'fakeness.png'}"
+        f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}; maps in {folder / 'fakeness.png'}\n"
+        f"detector in {folder / 'malp'}, its key in {folder / 'malp' / KEY_FILE} (fingerprint {malp.key_fingerprint}); who has the key can forge and remove templates"
     )
 
 

@@ -216,6 +216,34 @@ def test_the_discriminator_loss_is_j_with_the_proactive_truth_and_the_given_weig
     assert torch.equal(disc(images, encrypted, fake, index).total, expected.total)
 
 
+@pytest.mark.parametrize("way", ["map", "truth"])
+def test_through_the_generator_the_templates_learn_from_what_it_makes_of_them(way):
+    """The gradient of Eq. 11 with G(T(I)) in the graph, M_GT held constant or not; the generator itself stays as it is."""
+    malp, generator, images, index = tiny_malp(set_size=2), small_generator().requires_grad_(False), pictures(3), torch.tensor([0, 1, 0])
+    found, values = {}, {}
+    for name in ("none", "map", "truth"):
+        disc = MaLPDiscriminator(malp, trainable=True, generator_gradient=name)
+        encrypted, _ = disc.encrypt(images, index)
+        values[name] = disc.discriminator_loss(images, encrypted, generator(encrypted), index).total
+        (found[name],) = torch.autograd.grad(values[name], malp.encryption.templates)
+    assert values["none"] == values["map"] == values["truth"], "the value is the same, the way back isn't"
+    encrypted, _ = malp.encrypt(images, index)
+    fake = generator(encrypted)
+    truth = fakeness_map(images, fake if way == "truth" else fake.detach())
+    (expected,) = torch.autograd.grad(malp.losses(encrypted, fake, truth, index).total, malp.encryption.templates)
+    assert torch.allclose(found[way], expected) and gradients(generator) == set()
+    assert not any(torch.allclose(found[way], found[other], rtol=0.02) for other in found if other != way)
+
+
+def test_through_a_generator_that_was_cut_off_is_refused():
+    disc, images = MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="map"), pictures(2)
+    encrypted, index = disc.encrypt(images)
+    with pytest.raises(ValueError, match="generator_gradient='map' needs a fake made from `encrypt`'s images with gradients on"):
+        disc.discriminator_loss(images, encrypted, with_rectangles(encrypted.detach()), index)
+    with pytest.raises(ValueError, match="out of .'none', 'map', 'truth'., got 'all'"):
+        MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="all")
+
+
 def test_the_templates_learn_as_if_the_graph_had_gone_through_encrypt():
     """`encrypt` cuts it for G's sake; the loss must give the templates the gradient of Eq. 11 all the same."""
     malp, images, index = tiny_malp(set_size=2), pictures(3), torch.tensor([0, 1, 0])

@@ -98,8 +98,9 @@ def j_l_manipulated(maps: np.ndarray, truth: np.ndarray, w: LossWeights) -> floa
     terms = []
     for m, t in zip(maps, truth):
         cosine = 1 - cs(m, t) if t.any() else 0.0
+        pearson = 1 - np.corrcoef(m.ravel(), t.ravel())[0, 1] if t.any() else 0.0
         error = float(np.mean([(x - y) ** 2 for x, y in zip(m.ravel(), t.ravel())]))
-        terms.append(w.manipulated_cosine * cosine + w.manipulated_ssim * (1 - ssim(m[0], t[0])) + w.map_error * error)
+        terms.append(w.manipulated_cosine * cosine + w.manipulated_ssim * (1 - ssim(m[0], t[0])) + w.map_correlation * pearson + w.map_error * error)
     return sum(terms) / len(terms)
 
 
@@ -200,12 +201,12 @@ def test_j_l_of_encrypted_pictures_is_eq_8_first_case(maps):
 
 def test_j_l_of_manipulated_pictures_is_eq_8_second_case(maps):
     predicted, truth = maps
-    weights = LossWeights(manipulated_cosine=1.7, manipulated_ssim=0.6, map_error=3.0)
+    weights = LossWeights(manipulated_cosine=1.7, manipulated_ssim=0.6, map_error=3.0, map_correlation=0.9)
     expected = j_l_manipulated(predicted.double().numpy(), truth.double().numpy(), weights)
     assert localization_loss_manipulated(predicted, truth, weights).item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["manipulated_cosine", "manipulated_ssim", "map_error"])
+@pytest.mark.parametrize("name", ["manipulated_cosine", "manipulated_ssim", "map_error", "map_correlation"])
 def test_each_weight_of_the_second_case_drives_its_own_term(maps, name):
     predicted, truth = maps
     weights = only(**{name: 2.0})
@@ -216,7 +217,7 @@ def test_each_weight_of_the_second_case_drives_its_own_term(maps, name):
 def test_weights_of_zero_switch_both_cases_off(maps):
     assert localization_loss_encrypted(*maps, only()).item() == 0
     assert localization_loss_manipulated(*maps, only()).item() == 0
-    assert localization_loss_encrypted(*maps, only(manipulated_cosine=9.0, manipulated_ssim=9.0, map_error=9.0)).item() == 0
+    assert localization_loss_encrypted(*maps, only(manipulated_cosine=9.0, manipulated_ssim=9.0, map_error=9.0, map_correlation=9.0)).item() == 0
     assert localization_loss_manipulated(*maps, only(encrypted_zero=9.0, encrypted_cosine=9.0)).item() == 0
 
 
@@ -241,6 +242,15 @@ def test_scale_is_free_for_the_cosine_and_costs_in_the_squared_error(maps):
     assert localization_loss_manipulated(truth / 2, truth, only(manipulated_cosine=1.0)).item() == pytest.approx(0, abs=1e-5)
     expected = (truth / 2).square().mean().item()
     assert localization_loss_manipulated(truth / 2, truth, only(map_error=1.0)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_constant_map_has_a_high_cosine_and_no_correlation():
+    """Why Pearson's correlation stands beside Eq. 8: for maps that change everywhere a little, "everywhere alike" is nearly right by the cosine."""
+    truth = 0.3 + 0.1 * torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    constant = torch.full_like(truth, 0.2)
+    assert localization_loss_manipulated(constant, truth, only(manipulated_cosine=1.0)).item() < 0.01
+    assert localization_loss_manipulated(constant, truth, only(map_correlation=1.0)).item() == pytest.approx(1, abs=1e-4)
+    assert localization_loss_manipulated(0.5 * truth - 0.1, truth, only(map_correlation=1.0)).item() == pytest.approx(0, abs=1e-4)
 
 
 # --- Eq. 9 -------------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from generators.stargan import stargan_discriminator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.metrics.features import create_extractor
-from malp_disc.report.measure import Inputs, Judges, measure_arm, measure_reference
+from malp_disc.report.inputs import Inputs
+from malp_disc.report.measure import Judges, measure_arm, measure_reference
 from recipes.judging import JudgeOptions, make_judges
 from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 

@@ -127,6 +127,35 @@ def single_attribute_targets(
     return target, edited
 
 
+def one_attribute_targets(labels: Tensor, attribute_names: Sequence[str], attribute: str) -> Tensor:
+    """The same edit for every image: hair takes the named colour, any other attribute is flipped.
+
+    Args:
+        labels: (B, A) in {0, 1}.
+
+    Returns:
+        target (B, A), of the dtype of `labels`. An image that has the hair colour already keeps its labels.
+
+    Raises:
+        ValueError: labels of another shape or other than 0 and 1, or an unknown attribute.
+    """
+    names = list(attribute_names)
+    if labels.ndim != 2 or labels.shape[1] != len(names):
+        raise ValueError(f"expected labels (B, {len(names)}) for {names}, got {tuple(labels.shape)}")
+    _check_labels(labels, "labels")
+    if attribute not in names:
+        raise ValueError(f"unknown attribute {attribute!r}; choose from {names}")
+    column = names.index(attribute)
+    group = [i for i, name in enumerate(names) if name in HAIR_COLOURS]
+    target = labels.clone()
+    if column in group and len(group) > 1:
+        target[:, group] = 0
+        target[:, column] = 1
+    else:
+        target[:, column] = 1 - labels[:, column]
+    return target
+
+
 def _share(right: Tensor) -> float | None:
     return right.double().mean().item() if right.numel() else None
 

@@ -1,0 +1,62 @@
+"""The pictures that a generator is measured on, and their way through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
+
+BATCH = 32
+Manipulate = Callable[[Tensor, Tensor], Tensor]
+"""(images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range: what every generator here offers."""
+
+
+@dataclass
+class Inputs:
+    """The pictures every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), the attribute asked for (N,)."""
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    edited: Tensor
+    attribute_names: tuple[str, ...]
+
+    @classmethod
+    def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> Inputs:
+        """The first `count` pictures of a data set, each with one attribute to edit (`single_attribute_targets`)."""
+        images, labels = load_all(dataset, count, "inputs")
+        targets, edited = single_attribute_targets(labels, dataset.attribute_names, exclusive=exclusive)
+        return cls(images, labels, targets, edited, tuple(dataset.attribute_names))
+
+    def of_one_attribute(self, attribute: str) -> Inputs:
+        """The same pictures, all with the same edit; those that have it already (a hair colour) are left out."""
+        targets = one_attribute_targets(self.labels, self.attribute_names, attribute)
+        rows = (targets != self.labels).any(dim=1)
+        edited = torch.full_like(self.edited, self.attribute_names.index(attribute))
+        return Inputs(self.images[rows], self.labels[rows], targets[rows], edited[rows], self.attribute_names)
+
+    def first(self, count: int) -> Inputs:
+        """The first `count` of them."""
+        return Inputs(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names)
+
+
+def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:
+    """The first `count` pictures and labels of a data set in memory, with a progress bar where it takes long."""
+    count = min(count, len(dataset))
+    loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
+    images, labels = zip(*tqdm(loader, desc=f"load {label}", leave=False, disable=count < 500))
+    return torch.cat(images), torch.cat(labels)
+
+
+@torch.no_grad()
+def edit(manipulate: Manipulate, images: Tensor, targets: Tensor, *, device: torch.device | str = "cpu", label: str | None = None) -> Tensor:
+    """Every picture through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU. `label` shows a bar."""
+    pairs = list(zip(images.split(BATCH), targets.split(BATCH)))
+    bar = tqdm(pairs, desc=label, leave=False, disable=label is None)
+    return torch.cat([manipulate(part.to(device), target.to(device)).float().clamp(-1, 1).cpu() for part, target in bar])

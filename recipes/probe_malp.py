@@ -1,0 +1,207 @@
+"""How far does a trained MaLP carry? Degraded pictures, published files, other generators and attributes, twice the size, and what leaks.
+
+    python recipes/probe_malp.py --malps MaLP=runs/ablation/malp/default-0 MaLP=runs/ablation/malp/default-1 passive=runs/ablation/malp/passive-0
+    python recipes/probe_malp.py --parts generators resolution --other-generators cartoongan=hayao.npz fast_srgan=model.pt --overlays pairs …
+
+Folders of one name are seeds of one method. Parts:
+
+    robustness   every picture is degraded before MaLP sees it: JPEG, blur, noise, low resolution (paper, Figure 5)
+    files        encrypted pictures are published as PNG or JPEG, and only then manipulated
+    generators   generators that MaLP wasn't trained on, and masks pasted on photographs (Table 4)
+    attributes   each attribute alone; with a MaLP of `pretrain_malp.py --malp-attribute` the others are unseen (Table 3)
+    resolution   pictures of twice the size: seen as they are ("no sc.") and scaled down ("sc.", section 4.3)
+    leak         what averaging encrypted pictures gives away of the template
+
+Scores go to ``probe.jsonl``, a line each; ``probe.md``, ``robustness.png`` and ``leak.png`` are made from it. A part that is complete there
+isn't run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from generators import create_generator
+from malp_disc import MaLP
+from malp_disc.checkpoint import write_text
+from malp_disc.data import DataOptions, build_dataset
+from malp_disc.data.pictures import list_pictures, load_picture
+from malp_disc.metrics.degradations import DEGRADATIONS, jpeg, to_8bit
+from malp_disc.metrics.leak import randomly_shifted, template_leak
+from malp_disc.report.inputs import Inputs, Manipulate, load_all
+from malp_disc.report.localizing import Seen, measure_malp, score_malp, through_generator
+from malp_disc.report.probes import leak_figure, probe_tables, robustness_figure
+from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, describe_run, run_recipe
+
+Part = Literal["robustness", "files", "generators", "attributes", "resolution", "leak"]
+JPEG_QUALITIES = (95, 90, 75, 50)
+LEAKING = 1000  # pictures that the attacker collects
+
+
+@dataclass(kw_only=True)
+class Config(DataOptions):
+    output_dir: Path = Path("runs/probe")
+    malps: tuple[str, ...] = (f"MaLP={FACES_MALP}",)
+    """NAME=FOLDER of saved MaLPs; folders of one name are seeds of one method."""
+    generator_checkpoint: Path | None = None
+    """StarGAN that they were trained on; the shipped one if not given."""
+    other_generators: tuple[str, ...] = ()
+    """NAME=CHECKPOINT, for the part generators: names of generators/README.md."""
+    overlays: Path | None = None
+    """Folder with real/ and manipulated/: photographs and the same with something pasted on, for the part generators."""
+    parts: tuple[Part, ...] = ("robustness", "files", "attributes", "leak")
+    """What to probe."""
+    eval_size: int = 256
+    """Held-back pictures of every score."""
+    seed: int = 0
+    """Of the noise and of the attacker's draws."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One trained MaLP under test."""
+
+    name: str
+    seed: int
+    malp: MaLP
+
+
+def main(config: Config) -> None:
+    claim_folder(config.output_dir)
+    describe_run(config.output_dir, config)
+    probes = load_probes(config.malps, config.device)
+    generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(config.device)
+    inputs = Inputs.take(build_dataset(config, "test"), config.eval_size)
+    path = config.output_dir / "probe.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    work: dict[str, Callable[[Probe], Iterator[dict[str, Any]]]] = {
+        "robustness": lambda probe: robustness(probe, generator.manipulate, inputs, config),
+        "files": lambda probe: files(probe, generator.manipulate, inputs, config),
+        "generators": lambda probe: generators(probe, generator.manipulate, inputs, config),
+        "attributes": lambda probe: attributes(probe, generator.manipulate, inputs, config),
+        "resolution": lambda probe: resolution(probe, generator.manipulate, config),
+        "leak": lambda probe: leak(probe, config),
+    }
+    for part in config.parts:
+        for probe in tqdm(probes, desc=part):
+            identity = {"part": part, "name": probe.name, "seed": probe.seed}
+            if any(identity.items() <= line.items() for line in lines):
+                continue
+            found = list(work[part](probe))
+            lines += [{**identity, **line} for line in found]
+            write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    write_text(config.output_dir / "probe.md", tables := probe_tables(lines))
+    robustness_figure(lines, config.output_dir / "robustness.png")
+    leak_figure(lines, config.output_dir / "leak.png")
+    print(tables)
+
+
+def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:
+    """NAME=FOLDER … in their order; seeds are counted within a name."""
+    probes: list[Probe] = []
+    for entry in given:
+        name, equals, folder = entry.partition("=")
+        if not equals:
+            raise ValueError(f"expected --malps NAME=FOLDER …, got {entry!r}")
+        seed = sum(probe.name == name for probe in probes)
+        probes.append(Probe(name, seed, MaLP.from_pretrained(folder).to(device).eval().requires_grad_(False)))
+    return probes
+
+
+def robustness(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+    """What reaches MaLP is degraded, the untouched and the manipulated pictures alike."""
+    seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
+    for kind, degradation in DEGRADATIONS.items():
+        for name, level in zip(degradation.names, degradation.levels):
+            noise = torch.Generator().manual_seed(config.seed)
+            scores = score_malp(seen, probe.malp, send=lambda images: degradation(images, level, noise), device=config.device)  # noqa: B023
+            yield {"kind": kind, "case": name, "n": len(seen.images), **scores}
+
+
+def files(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+    """What is published is a file; the generator starts from it."""
+    ways = {"not saved": None, "PNG, 8 bits": to_8bit, **{f"JPEG, quality {quality}": partial(jpeg, quality=quality) for quality in JPEG_QUALITIES}}
+    for name, publish in ways.items():
+        seen = through_generator(manipulate, inputs, probe.malp, publish=publish, device=config.device)
+        yield {"case": name, "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
+
+
+def attributes(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+    for attribute in inputs.attribute_names:
+        own = inputs.of_one_attribute(attribute)
+        yield {"case": attribute, "n": len(own.images), **measure_malp(manipulate, own, probe.malp, device=config.device)}
+
+
+def generators(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+    """The generator of the training, then others on the same pictures, then pasted masks."""
+    cases: dict[str, Manipulate] = {"stargan (trained on)": manipulate}
+    for entry in config.other_generators:
+        name, _, checkpoint = entry.partition("=")
+        cases[name] = create_generator(name, checkpoint or None).eval().requires_grad_(False).to(config.device).manipulate
+    for name, other in cases.items():
+        yield {"case": name, "n": len(inputs.images), **measure_malp(other, inputs, probe.malp, device=config.device)}
+    if config.overlays is not None:
+        pasted = overlays(probe, config.overlays, config.image_size, config.eval_size)
+        yield {"case": "pasted masks", "n": len(pasted.images), **score_malp(pasted, probe.malp, device=config.device)}
+
+
+def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
+    """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted picture."""
+    names = [name for name in list_pictures(folder / "real") if (folder / "manipulated" / name).is_file()][:count]
+    if not names:
+        raise FileNotFoundError(f"no pairs in {folder}: expected real/NAME and manipulated/NAME")
+    real, pasted = (torch.stack([load_picture(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
+    changed = ((real - pasted).abs().amax(1, keepdim=True) > 24 / 127.5).float()
+    covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # JPEG noise is no paste, and small holes are closed
+    index = torch.zeros(len(real), dtype=torch.long)
+    encrypted, _ = probe.malp.encrypt(real, index)
+    return Seen(real, encrypted, covered * pasted + (1 - covered) * encrypted, index)
+
+
+def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator[dict[str, Any]]:
+    """At twice the size the template is resampled and the generator, being convolutional, runs as it is."""
+    large = Inputs.take(build_dataset(dataclasses.replace(config, image_size=2 * config.image_size), "test"), config.eval_size)
+    seen = through_generator(manipulate, large, probe.malp, device=config.device)
+    yield {"case": f"{2 * config.image_size}x{2 * config.image_size}, no sc.", "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
+    scaled = Seen(*(halve(pictures) for pictures in (seen.images, seen.published, seen.manipulated)), seen.index)
+    yield {"case": f"scaled to {config.image_size}x{config.image_size}, sc.", "n": len(seen.images), **score_malp(scaled, probe.malp, device=config.device)}
+
+
+def halve(images: Tensor) -> Tensor:
+    return F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+
+
+def leak(probe: Probe, config: Config) -> Iterator[dict[str, Any]]:
+    """The attacker has encrypted training pictures, and others of the same kind that nobody encrypted."""
+    if probe.malp.passive:
+        return
+    images, _ = load_all(build_dataset(config, "train"), 2 * LEAKING, "pictures for the attacker")
+    own, others = images[: len(images) // 2], images[len(images) // 2 :]
+    draw = torch.Generator().manual_seed(config.seed)
+    index = probe.malp.encryption.draw(len(own), draw)
+    malp = probe.malp.cpu()
+    templates = malp.encryption.at(own.shape[2:])
+    counts = [count for count in (1, 3, 10, 30, 100, 300, 1000) if count <= len(own)]
+    ways = {"fixed place": malp.encrypt(own, index.cpu())[0], "random shift per picture": randomly_shifted(malp.encryption, own, index.cpu(), draw)}
+    for way, encrypted in ways.items():
+        for found in template_leak(to_8bit(encrypted), templates, originals_mean=others.mean(0), shifted=way != "fixed place", counts=counts, seed=config.seed):
+            yield {"case": way, "set_size": malp.encryption.set_size, **dataclasses.asdict(found)}
+    probe.malp.to(config.device)
+
+
+if __name__ == "__main__":
+    run_recipe(main, Config, __doc__)

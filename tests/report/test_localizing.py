@@ -1,0 +1,128 @@
+"""Scores of a MaLP: what happens to pictures happens to both classes, the truth is what the generator did, and nothing rides on the 8-bit grid."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from malp_disc.fakeness import fakeness_map
+from malp_disc.report.inputs import Inputs
+from malp_disc.report.localizing import measure_malp, psnr, score_malp, through_generator
+from tests.tiny import pictures, tiny_malp, with_rectangles
+
+NAMES = ("Black_Hair", "Blond_Hair", "Smiling")
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    labels = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]])
+    return Inputs(pictures(4), labels, 1 - labels, torch.zeros(4, dtype=torch.long), NAMES)
+
+
+def edit(images, targets):
+    return with_rectangles(images)
+
+
+class Sees:
+    """In the place of a trained MaLP's network: the map is the rectangle itself, found by what was not there before."""
+
+    def __init__(self, malp, truth):
+        self.malp, self.truth, self.seen = malp, truth, []
+
+    def __call__(self, images):
+        self.seen.append(images)
+        out = self.malp(images)
+        out.map = self.truth[: len(images)]
+        return out
+
+    def __getattr__(self, name):
+        return getattr(self.malp, name)
+
+
+def test_a_map_that_is_the_truth_scores_one(inputs):
+    malp = tiny_malp().eval()
+    seen = through_generator(edit, inputs, malp)
+    truth = fakeness_map(seen.images, seen.manipulated)
+    scores = score_malp(seen, Sees(malp, truth))["localization"]
+    assert scores["cs"] == pytest.approx(1) and scores["pearson"] == pytest.approx(1) and scores["ssim"] == pytest.approx(1)
+    assert scores["cs_constant"] < 0.95
+
+
+def test_the_mean_map_is_that_of_the_other_pictures(inputs):
+    """If every picture is changed alike, the others tell all; if a picture is changed elsewhere than all others, they tell nothing of it."""
+
+    def in_the_corner(images, targets, corners=((0, 0), (0, 0), (0, 0), (16, 16))):
+        changed = images.clone()
+        for picture, (top, left) in zip(changed, corners):
+            picture[:, top : top + 16, left : left + 16] = -picture[:, top : top + 16, left : left + 16].sign()
+        return changed
+
+    malp = tiny_malp(strength=0.0).eval()
+    alike = measure_malp(lambda images, targets: (images + 0.2 * (torch.arange(32) > 15)).clamp(-1, 1), inputs, malp)["localization"]
+    assert alike["cs_mean_map"] == pytest.approx(1, abs=1e-3) and alike["pearson_mean_map"] == pytest.approx(1, abs=1e-3)
+    apart = measure_malp(in_the_corner, inputs, malp)["localization"]
+    assert apart["cs_mean_map"] < 0.75, "three of four tell a third of each other wrongly, and nothing of the fourth"
+
+
+def test_the_generator_gets_the_encrypted_pictures_and_the_truth_is_against_the_originals(inputs):
+    malp = tiny_malp(strength=0.3).eval()
+    given = []
+    seen = through_generator(lambda images, targets: given.append((images, targets)) or images, inputs, malp)
+    assert torch.equal(given[0][1], inputs.targets)
+    assert torch.equal(given[0][0], malp.encrypt(inputs.images, torch.zeros(4, dtype=torch.long))[0])
+    truth = fakeness_map(seen.images, seen.manipulated)
+    assert truth.mean() > 0.01, "a generator that copies leaves the template, and Eq. 5 counts it"
+
+
+def test_the_templates_are_used_in_turn(inputs):
+    assert through_generator(edit, inputs, tiny_malp(set_size=3)).index.tolist() == [0, 1, 2, 0]
+
+
+def test_both_classes_are_sent_alike_and_on_the_8_bit_grid(inputs):
+    malp = tiny_malp().eval()
+    seen = through_generator(edit, inputs, malp)
+    looking = Sees(malp, fakeness_map(seen.images, seen.manipulated))
+    score_malp(seen, looking)
+    for images in looking.seen:
+        levels = (images + 1) * 127.5
+        assert torch.allclose(levels, levels.round(), atol=1e-3)
+    sent = []
+    score_malp(seen, malp, send=lambda images: sent.append(images) or images.flip(-1))
+    assert torch.equal(sent[0], seen.published) and torch.equal(sent[1], seen.manipulated)
+
+
+def test_what_is_published_goes_into_the_generator_and_counts_as_untouched(inputs):
+    malp = tiny_malp().eval()
+    given = []
+    seen = through_generator(lambda images, _: given.append(images) or images, inputs, malp, publish=lambda images: images * 0)
+    assert not seen.published.any() and not given[0].any()
+    assert torch.equal(seen.images, inputs.images)
+
+
+def test_a_passive_malp_has_no_template_scores(inputs):
+    scores = measure_malp(edit, inputs, tiny_malp(strength=0.0).eval())
+    assert scores["template"] is None and scores["encrypted_psnr"] is None
+    scores = measure_malp(edit, inputs, tiny_malp(set_size=2).eval())
+    assert -1 <= scores["template"]["between"] <= 1 and scores["template"].keys() == {"encrypted", "manipulated", "between"}
+
+
+def test_a_dead_head_shows_as_no_spread(inputs):
+    malp = tiny_malp().eval()
+    torch.nn.init.zeros_(malp.cnn.map_head.weight)
+    scores = measure_malp(edit, inputs, malp)["localization"]
+    assert scores["spread"] == pytest.approx(0, abs=1e-6) and scores["pearson"] == pytest.approx(0, abs=1e-6)
+
+
+def test_psnr_by_hand():
+    """An error of 0.2 everywhere on a range of 2: 20 log10(2 / 0.2) = 20 dB."""
+    assert psnr(torch.full((2, 3, 4, 4), 0.2), torch.zeros(2, 3, 4, 4)) == pytest.approx(20)
+
+
+def test_one_attribute_at_a_time_leaves_out_those_who_have_it(inputs):
+    blond = inputs.of_one_attribute("Blond_Hair")
+    assert blond.targets.tolist() == [[0, 1, 0], [0, 1, 1]]
+    assert torch.equal(blond.images, inputs.images[[0, 3]]) and blond.edited.tolist() == [1, 1]
+    smiling = inputs.of_one_attribute("Smiling")
+    assert smiling.targets[:, 2].tolist() == [1, 0, 1, 0] and torch.equal(smiling.targets[:, :2], inputs.labels[:, :2])
+    with pytest.raises(ValueError, match="unknown attribute 'Bald'"):
+        inputs.of_one_attribute("Bald")
