@@ -1,6 +1,6 @@
 """Which parts of MaLP matter? Every variant of the paper's Tables 8 and 9 and Figure 6, and of our own choices, trained alike and scored alike.
 
-    python recipes/ablate_malp.py                                            # drawn faces and the shipped StarGAN, 23 variants, three seeds
+    python recipes/ablate_malp.py                                            # drawn faces and the shipped StarGAN, 25 variants, three seeds
     python recipes/ablate_malp.py --rows default passive --max-train-steps 3000
     python recipes/ablate_malp.py --generator-checkpoint 200000-G.ckpt --data celeba --data-root /data/celeba --image-size 128 --malp-width 64 …
 

@@ -77,10 +77,6 @@ def with_authors_head(malp: MaLP) -> None:
     malp.cnn.map_head = AuthorsHead(malp.config.width)
 
 
-def with_fixed_template(malp: MaLP) -> None:
-    malp.encryption.templates.requires_grad_(False)
-
-
 _NO_LOCALIZATION = {"encrypted_cosine": 0.0, "manipulated_cosine": 0.0, "manipulated_ssim": 0.0, "map_correlation": 0.0}
 _NO_TEMPLATE_LOSS = {"magnitude": 0.0, "orthogonality": 0.0, "high_frequency": 0.0}
 _NO_RECOVERY = {"recover_encrypted": 0.0, "recover_manipulated": 0.0}
@@ -88,7 +84,7 @@ _NO_RECOVERY = {"recover_encrypted": 0.0, "recover_manipulated": 0.0}
 ROWS: dict[str, Row] = {
     "default": Row("MaLP, defaults", "Proactive or passive"),
     "passive": Row("passive: no template, Eq. 2", "Proactive or passive", {"strength": 0.0}),
-    "fixed-template": Row("fixed template", "Proactive or passive", surgery=with_fixed_template),
+    "fixed-template": Row("fixed template", "Proactive or passive", training={"malp_template_learning_rate": 0.0}),
     "gradient-map": Row("template also learns from the map of G(T(I))", "Through the generator", training={"malp_generator_gradient": "map"}),
     "gradient-truth": Row("and from M_GT (Eq. 4, 5)", "Through the generator", training={"malp_generator_gradient": "truth"}),
     "gradient-truth-free": Row("and from M_GT, without J_R", "Through the generator", weights=_NO_RECOVERY, training={"malp_generator_gradient": "truth"}),
@@ -101,10 +97,11 @@ ROWS: dict[str, Row] = {
     "without-j-r": Row("without J_R", "Constraints (Table 9)", weights=_NO_RECOVERY),
     "without-correlation": Row("without our Pearson term", "Losses, heads, rates", weights={"map_correlation": 0.0}),
     "paper-losses": Row("Eq. 8 alone: no Pearson, no squared error", "Losses, heads, rates", weights={"map_correlation": 0.0, "map_error": 0.0}),
+    "without-delay": Row("templates learn from the first step", "Losses, heads, rates", training={"malp_template_delay": 0.0}),
     "authors-head": Row("authors' head: batch norm and ReLU", "Losses, heads, rates", surgery=with_authors_head),
     "authors-rates": Row("authors' rates: 1e-5, templates 1e-6", "Losses, heads, rates", training={"malp_learning_rate": 1e-5, "malp_template_learning_rate": 1e-6}),
     "set-3": Row("3 templates", "Set size (Figure 6 a)", {"set_size": 3}),
     "set-5": Row("5 templates", "Set size (Figure 6 a)", {"set_size": 5}),
     "set-10": Row("10 templates", "Set size (Figure 6 a)", {"set_size": 10}),
-    **{f"strength-{p}": Row(f"m = {p} %", "Strength (Figure 6 b)", {"strength": p / 100}) for p in (10, 20, 50, 70, 100)},
+    **{f"strength-{p}": Row(f"m = {p} %", "Strength (Figure 6 b)", {"strength": p / 100}) for p in (10, 20, 50, 100)},
 }

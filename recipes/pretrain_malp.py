@@ -11,6 +11,7 @@ not trained on, and ``fakeness.png`` shows them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,10 @@ class MaLPOptions:
     malp_learning_rate: float = 1e-3
     """Of the networks. (The authors' is 1e-5.)"""
     malp_template_learning_rate: float | None = None
-    """Of the templates; five times that of the networks if not given. (The authors' is 1e-6.)"""
+    """Of the templates; five times that of the networks if not given, 0 for templates that stay as they were drawn. (The authors' is 1e-6.)"""
+    malp_template_delay: float = 0.25
+    """Share of the steps in which the templates stay as they were drawn. Without it, a wider network or a higher rate can end with no template at
+    all: before E_E can see one, J_T shrinks it and J_R finds a constant that fits both classes by half (measured)."""
     malp_generator_gradient: GeneratorGradient = "none"
     """What of the generator's pictures the templates learn from: none, the predicted map, or map and truth (Eq. 4 and 5 to the letter). The last two
     need the generator's gradients, about twice its time."""
@@ -93,6 +97,8 @@ def main(config: Config) -> None:
 
 def build_malp(config: Config) -> MaLP:
     """A fresh MaLP as the flags describe it."""
+    if not 0 <= config.malp_template_delay < 1:
+        raise ValueError(f"expected --malp-template-delay in [0, 1), got {config.malp_template_delay}")
     return MaLP(
         MaLPConfig(
             image_size=config.image_size,
@@ -131,8 +137,8 @@ def pretrain(malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config,
         if config.malp_attribute is not None:
             target = one_attribute_targets(labels, dataset.attribute_names, config.malp_attribute)
         step = micro // config.gradient_accumulation_steps
-        for group, rate in zip(optimizer.param_groups, rates):
-            group["lr"] = rate * min(1.0, 2 * (config.max_train_steps - step) / config.max_train_steps)
+        for group, rate in zip(optimizer.param_groups, learning_rates(config, rates, step)):
+            group["lr"] = rate
         with accelerator.accumulate(disc_ddp):
             encrypted, index = disc.encrypt(images, noise.integers(malp.encryption.set_size))
             with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
@@ -154,6 +160,13 @@ def pretrain(malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config,
     bar.close()
     accelerator.free_memory()
     return malp.eval()
+
+
+def learning_rates(config: Config, rates: Sequence[float], step: int) -> tuple[float, float]:
+    """Networks and templates at `step`: constant for the first half, then falling in a line to 0; the templates begin after their delay."""
+    factor = min(1.0, 2 * (config.max_train_steps - step) / config.max_train_steps)
+    waiting = step < config.malp_template_delay * config.max_train_steps
+    return rates[0] * factor, 0.0 if waiting else rates[1] * factor
 
 
 def report(generator: nn.Module, malp: MaLP, inputs: Inputs, folder: Path, accelerator: Accelerator) -> None:
