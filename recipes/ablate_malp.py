@@ -37,7 +37,7 @@ from malp_disc.report.localizing import malp_gallery, measure_malp
 from recipes.ablation_rows import ROWS, Row
 from recipes.judging import check_same_attributes
 from recipes.pretrain_malp import Config as PretrainConfig
-from recipes.pretrain_malp import build_malp, pretrain
+from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
 from recipes.shared import FACES_GENERATOR, run_recipe, start
 
 
@@ -77,6 +77,7 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
     settings = {
         "steps": config.max_train_steps, "batch": config.pictures_per_step, "n": len(inputs.images), "image_size": config.image_size,
         "data": dataset.description, "generator": fingerprint(generator.state_dict()), "width": config.malp_width,
+        "flags": " ".join(f"{flag.name}={getattr(config, flag.name)}" for flag in dataclasses.fields(MaLPOptions) if getattr(config, flag.name) != flag.default),
     }  # fmt: skip
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))["settings"]

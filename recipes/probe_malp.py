@@ -10,6 +10,7 @@ Folders of one name are seeds of one method. Parts:
     generators   generators that MaLP wasn't trained on, and masks pasted on photographs (Table 4)
     attributes   each attribute alone; with a MaLP of `pretrain_malp.py --malp-attribute` the others are unseen (Table 3)
     resolution   pictures of twice the size: seen as they are ("no sc.") and scaled down ("sc.", section 4.3)
+    scale        maps and truths blurred alike: at which scale a map is right, and how far a map without finer detail could get
     leak         what averaging encrypted pictures gives away of the template
 
 Scores go to ``probe.jsonl``, a line each; ``probe.md``, ``robustness.png`` and ``leak.png`` are made from it. A part that is complete there
@@ -39,14 +40,17 @@ from malp_disc import MaLP
 from malp_disc.checkpoint import write_text
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.data.pictures import list_pictures, load_picture
-from malp_disc.metrics.degradations import DEGRADATIONS, jpeg, to_8bit
+from malp_disc.detection import correlation
+from malp_disc.fakeness import fakeness_map
+from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
 from malp_disc.metrics.leak import randomly_shifted, template_leak
-from malp_disc.report.inputs import Inputs, Manipulate, load_all
+from malp_disc.report.inputs import BATCH, Inputs, Manipulate, load_all
 from malp_disc.report.localizing import Seen, measure_malp, score_malp, through_generator
 from malp_disc.report.probes import leak_figure, probe_tables, robustness_figure
 from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, describe_run, run_recipe
 
-Part = Literal["robustness", "files", "generators", "attributes", "resolution", "leak"]
+Part = Literal["robustness", "files", "generators", "attributes", "resolution", "scale", "leak"]
+SCALES = (0.0, 1.0, 2.0, 4.0)  # σ of the blur, in pixels
 JPEG_QUALITIES = (95, 90, 75, 50)
 LEAKING = 1000  # pictures that the attacker collects
 
@@ -62,7 +66,7 @@ class Config(DataOptions):
     """NAME=CHECKPOINT, for the part generators: names of generators/README.md."""
     overlays: Path | None = None
     """Folder with real/ and manipulated/: photographs and the same with something pasted on, for the part generators."""
-    parts: tuple[Part, ...] = ("robustness", "files", "attributes", "leak")
+    parts: tuple[Part, ...] = ("robustness", "files", "attributes", "scale", "leak")
     """What to probe."""
     eval_size: int = 256
     """Held-back pictures of every score."""
@@ -94,6 +98,7 @@ def main(config: Config) -> None:
         "generators": lambda probe: generators(probe, generator.manipulate, inputs, config),
         "attributes": lambda probe: attributes(probe, generator.manipulate, inputs, config),
         "resolution": lambda probe: resolution(probe, generator.manipulate, config),
+        "scale": lambda probe: scale(probe, generator.manipulate, inputs, config),
         "leak": lambda probe: leak(probe, config),
     }
     for part in config.parts:
@@ -183,6 +188,18 @@ def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator
 
 def halve(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+
+
+@torch.no_grad()
+def scale(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+    """Pearson of blurred map and blurred truth; and of the blurred truth with the truth, the most that a map without finer detail reaches."""
+    seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
+    maps = torch.cat([probe.malp(to_8bit(part).to(config.device)).map.cpu() for part in seen.manipulated.split(BATCH)])
+    truth = fakeness_map(seen.images, seen.manipulated)
+    for sigma in SCALES:
+        coarse = blurred(truth, sigma)
+        scores = {"pearson": correlation(blurred(maps, sigma), coarse).mean().item(), "ceiling": correlation(coarse, truth).mean().item()}
+        yield {"case": f"σ = {sigma:g} pixels", "n": len(truth), "scale": scores}
 
 
 def leak(probe: Probe, config: Config) -> Iterator[dict[str, Any]]:

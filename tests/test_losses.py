@@ -90,7 +90,10 @@ def j_t(templates: np.ndarray, w: LossWeights) -> float:
 
 
 def j_l_encrypted(maps: np.ndarray, truth: np.ndarray, w: LossWeights) -> float:
-    terms = [w.encrypted_zero * float(np.mean([v * v for v in m.ravel()])) + w.encrypted_cosine * cs(m, t) for m, t in zip(maps, truth)]
+    terms = []
+    for m, t in zip(maps, truth):
+        floored = cs(m, t) * min(1, np.linalg.norm(m) / np.linalg.norm(t))  # a map fainter than the truth counts by its share
+        terms.append(w.encrypted_zero * float(np.mean([v * v for v in m.ravel()])) + w.encrypted_cosine * floored)
     return sum(terms) / len(terms)
 
 
@@ -228,6 +231,19 @@ def test_a_perfect_map_costs_nothing(maps):
 
 def test_a_zero_map_of_an_encrypted_picture_costs_nothing(maps):
     assert localization_loss_encrypted(torch.zeros_like(maps[0]), maps[0], LossWeights()).item() == 0
+
+
+def test_a_bright_spot_off_the_truth_gains_an_encrypted_picture_nothing():
+    """By the plain cosine a spot where nothing changes would lower λ5's term for a faint map; it must not."""
+    truth, faint = torch.full((1, 1, 16, 16), 0.2), torch.full((1, 1, 16, 16), 0.01)
+    truth[..., 14:, 14:] = 0
+    spotted = faint.clone()
+    spotted[..., 14:, 14:] = 0.5
+    weights = only(encrypted_cosine=1.0)
+    assert torch.nn.functional.cosine_similarity(spotted.flatten(), truth.flatten(), dim=0) < 0.2 < 0.9 < cs(faint.numpy(), truth.numpy())
+    plain, marked = (localization_loss_encrypted(maps, truth, weights).item() for maps in (faint, spotted))
+    assert plain < 0.06 and marked > 0.99 * plain
+    assert localization_loss_encrypted(faint / 10, truth, weights).item() < 0.1 * plain + 1e-3, "the term goes to zero with the map"
 
 
 def test_encrypted_by_hand():

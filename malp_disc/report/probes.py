@@ -26,8 +26,10 @@ _TITLES = {
     "generators": "Other generators",
     "attributes": "One attribute at a time",
     "resolution": "Twice the size",
+    "scale": "Map and truth blurred alike; ceiling: the blurred truth itself against the truth",
     "leak": "What averaging N encrypted pictures recovers of the template: |cosine|, mean over seeds",
 }
+_SCALE_COLUMNS: dict[str, tuple[tuple[str, str], int]] = {"Pearson at this scale": (("scale", "pearson"), 3), "ceiling": (("scale", "ceiling"), 3)}
 _MEASURES = {"Pearson of the map": ("localization", "pearson"), "CS (Eq. 5)": ("localization", "cs"), "detection AUC": ("detection", "auc")}
 Lines = Sequence[Mapping[str, Any]]
 
@@ -76,12 +78,13 @@ def leak_figure(lines: Lines, path: str | Path) -> None:
 
 
 def _table(lines: Lines) -> list[str]:
-    table = ["| | | n | seeds | " + " | ".join(_COLUMNS) + " |", "|---|---|---:|---:|" + "---:|" * len(_COLUMNS)]
+    columns = _SCALE_COLUMNS if lines[0]["part"] == "scale" else _COLUMNS
+    table = ["| | | n | seeds | " + " | ".join(columns) + " |", "|---|---|---:|---:|" + "---:|" * len(columns)]
     for case in dict.fromkeys((line.get("kind"), line["case"]) for line in lines):
         for name in _names(lines):
             own = [line for line in lines if (line.get("kind"), line["case"]) == case and line["name"] == name]
             if own:
-                cells = [_cell(values_of(own, *where), decimals) for where, decimals in _COLUMNS.values()]
+                cells = [_cell(values_of(own, *where), decimals) for where, decimals in columns.values()]
                 table.append(f"| {' '.join(filter(None, case))} | {name} | {own[0]['n']} | {len(own)} | " + " | ".join(cells) + " |")
     return table
 

@@ -72,7 +72,7 @@ def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, ablati
               "--output-dir", tmp_path / "probe", "--malps", *malps, "--overlays", pairs, "--other-generators", "cartoongan="]  # fmt: skip
     launch("probe_malp.py", *common, "--parts", "files", "attributes")
     first = (tmp_path / "probe" / "probe.jsonl").read_text().splitlines()
-    launch("probe_malp.py", *common, "--parts", "files", "attributes", "generators", "resolution", "robustness", "leak")
+    launch("probe_malp.py", *common, "--parts", "files", "attributes", "generators", "resolution", "robustness", "scale", "leak")
     lines = (tmp_path / "probe" / "probe.jsonl").read_text().splitlines()
     assert lines[: len(first)] == first
     found = [json.loads(line) for line in lines]
@@ -82,6 +82,8 @@ def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, ablati
     pasted = next(line for line in found if line["case"] == "pasted masks")
     assert pasted["n"] == 3 and pasted["localization"]["cs_constant"] < 0.95, "a quarter of each picture was changed"
     assert not any(line["name"] == "passive" for line in found if line["part"] == "leak")
+    ceilings = [line["scale"]["ceiling"] for line in found if line["part"] == "scale" and line["name"] == "passive"]
+    assert ceilings[0] == pytest.approx(1, abs=1e-5) and ceilings == sorted(ceilings, reverse=True), "the coarser a map, the less it can say"
     for name in ("probe.md", "robustness.png", "leak.png"):
         assert (tmp_path / "probe" / name).stat().st_size > 1000
 
