@@ -19,7 +19,7 @@ class MaLPConfig:
         width: channels of the shallow CNN (64 in the authors' code; less is faster).
         transformer: train with the second branch E_T.
         template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
-        vit_generation: of an official transformer, one of `official.VIT_GENERATIONS`; no other architecture reads it.
+        vit_generation: of an official transformer, one of `official_vit.VIT_GENERATIONS`; no other architecture reads it.
     """
 
     image_size: int = 128

@@ -23,7 +23,8 @@ from malp_disc.losses import (
     recovery_loss,
     template_loss,
 )
-from malp_disc.official import OFFICIAL_STRENGTH, OfficialClassifier, OfficialEncoder, OfficialViT, official_similarity, read_official
+from malp_disc.official import OFFICIAL_STRENGTH, OfficialClassifier, OfficialEncoder, official_similarity, read_official
+from malp_disc.official_vit import OfficialViT
 from malp_disc.saved import Saved
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from generators.stargan import StarGANDiscriminator, StarGANGenerator
-from malp_disc.official import OfficialClassifier, OfficialEncoder, OfficialViT
+from malp_disc.official import OfficialClassifier, OfficialEncoder
+from malp_disc.official_vit import OfficialViT
 from malp_disc.proactive_imd import RecoveryEncoder
 from tests.golden.seeded import image
 
