@@ -56,7 +56,7 @@ def ablation_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[s
             continue
         lines += ["", f"**{group}**", "", "| | seeds | " + " | ".join(COLUMNS) + " |", "|---|---:|" + "---:|" * len(COLUMNS)]
         for text, own in shown:
-            cells = [_cell(values_of(own, *where), decimals) for where, decimals in COLUMNS.values()]
+            cells = [cell(values_of(own, *where), decimals) for where, decimals in COLUMNS.values()]
             lines.append(f"| {text} | {len(own)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -78,42 +78,25 @@ def mean_and_half_width(values: Sequence[float], *, confidence: float = 0.95) ->
 
 
 def strength_figure(runs: Sequence[Mapping[str, Any]], strengths: Mapping[str, float], path: str | Path) -> None:
-    """Figure 6 b: how well maps match, and how much the template shows, over the strength m. Nothing is drawn from fewer than two strengths.
-
-    Args:
-        strengths: m by row.
-    """
-    x, own = _ordered(runs, strengths)
-    if len(x) < 2:
-        return
-    percent = [100 * m for m in x]
-    lines_figure(
-        [[
-            Panel(percent, {"MaLP": _line(own, "localization", "pearson")}, "m in %", "Pearson of the map"),
-            Panel(percent, {"MaLP": _line(own, "localization", "cs"), "constant map": _line(own, "localization", "cs_constant", baseline=True)}, "m in %", "CS (Eq. 5)"),
-            Panel(percent, {"MaLP": _line(own, "encrypted_psnr", "")}, "m in %", "PSNR of encrypted pictures, dB"),
-        ]],
-        path,
-    )  # fmt: skip
+    """Figure 6 b: how well maps match, and how much the template shows, over the strength m by row."""
+    percent = {name: 100 * m for name, m in strengths.items()}
+    _sweep_figure(runs, percent, path, "m in %", "PSNR of encrypted pictures, dB", ("encrypted_psnr", ""))
 
 
 def set_size_figure(runs: Sequence[Mapping[str, Any]], sizes: Mapping[str, int], path: str | Path) -> None:
-    """Figure 6 a: how well maps match over the size of the template set, and how alike its templates are.
+    """Figure 6 a: how well maps match over the size n of the template set by row, and how alike its templates are."""
+    _sweep_figure(runs, sizes, path, "templates in the set", "CS between templates", ("template", "between"))
 
-    Args:
-        sizes: n by row.
-    """
-    x, own = _ordered(runs, sizes)
+
+def _sweep_figure(runs: Sequence[Mapping[str, Any]], values: Mapping[str, float], path: str | Path, x_label: str, third: str, where: tuple[str, str]) -> None:
+    """Three panels over one setting: Pearson, CS beside the constant map's, and a third score. Nothing is drawn from fewer than two values."""
+    x, own = _ordered(runs, values)
     if len(x) < 2:
         return
-    lines_figure(
-        [[
-            Panel(x, {"MaLP": _line(own, "localization", "pearson")}, "templates in the set", "Pearson of the map"),
-            Panel(x, {"MaLP": _line(own, "localization", "cs"), "constant map": _line(own, "localization", "cs_constant", baseline=True)}, "templates in the set", "CS (Eq. 5)"),
-            Panel(x, {"MaLP": _line(own, "template", "between")}, "templates in the set", "CS between templates"),
-        ]],
-        path,
-    )  # fmt: skip
+    cosines = {"MaLP": _line(own, "localization", "cs"), "constant map": _line(own, "localization", "cs_constant", baseline=True)}
+    pearson = {"MaLP": _line(own, "localization", "pearson"), "mean map": _line(own, "localization", "pearson_mean_map", baseline=True)}
+    panels = [(pearson, "Pearson of the map"), (cosines, "CS (Eq. 5)"), ({"MaLP": _line(own, *where)}, third)]
+    lines_figure([[Panel(x, lines, x_label, label) for lines, label in panels]], path)
 
 
 def _ordered(runs: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> tuple[list[float], list[list[Mapping[str, Any]]]]:
@@ -129,7 +112,8 @@ def _line(groups: Sequence[Sequence[Mapping[str, Any]]], part: str, name: str, *
     return Line([mean for mean, _ in pairs], None if baseline else [half for _, half in pairs], baseline)
 
 
-def _cell(values: Sequence[float], decimals: int) -> str:
+def cell(values: Sequence[float], decimals: int) -> str:
+    """Mean ± half-width as a table shows it; a dash where nothing was measured."""
     if not values:
         return "–"
     mean, half = mean_and_half_width(values)

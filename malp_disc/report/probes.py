@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.metrics.degradations import DEGRADATIONS
-from malp_disc.report.ablation import mean_and_half_width, values_of
+from malp_disc.report.ablation import cell, mean_and_half_width, values_of
 from malp_disc.report.curves import Line, Panel, lines_figure
 
 _COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
@@ -84,7 +84,7 @@ def _table(lines: Lines) -> list[str]:
         for name in _names(lines):
             own = [line for line in lines if (line.get("kind"), line["case"]) == case and line["name"] == name]
             if own:
-                cells = [_cell(values_of(own, *where), decimals) for where, decimals in columns.values()]
+                cells = [cell(values_of(own, *where), decimals) for where, decimals in columns.values()]
                 table.append(f"| {' '.join(filter(None, case))} | {name} | {own[0]['n']} | {len(own)} | " + " | ".join(cells) + " |")
     return table
 
@@ -94,7 +94,7 @@ def _leak_table(lines: Lines) -> list[str]:
     table = ["| | templates | added at a | attacker | " + " | ".join(f"N = {count}" for count in counts) + " |", "|---|---:|---|---|" + "---:|" * len(counts)]
     for name, way, attacker in dict.fromkeys((line["name"], line["case"], line["attacker"]) for line in lines):
         own = _of(lines, name=name, case=way, attacker=attacker)
-        cells = [_cell([line["cosine"] for line in own if line["pictures"] == count], 2) for count in counts]
+        cells = [cell([line["cosine"] for line in own if line["pictures"] == count], 2) for count in counts]
         table.append(f"| {name} | {own[0]['set_size']} | {way} | {attacker} | " + " | ".join(cells) + " |")
     return table
 
@@ -115,10 +115,3 @@ def _of(lines: Lines, **wanted: Any) -> list[Mapping[str, Any]]:
 
 def _names(lines: Lines) -> list[str]:
     return list(dict.fromkeys(line["name"] for line in lines))
-
-
-def _cell(values: Sequence[float], decimals: int) -> str:
-    if not values:
-        return "–"
-    mean, half = mean_and_half_width(values)
-    return f"{mean:.{decimals}f}" + ("" if half is None else f" ± {half:.{decimals}f}")
