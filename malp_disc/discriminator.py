@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -54,6 +54,9 @@ class MaLPDiscriminator(nn.Module):
             MaLP predicts on it. "truth": from M_GT too, as Eq. 4 and 5 have it to the letter, where the templates are minimised over and M_GT
             is made with them: they learn to be edited in a way that can be predicted. With the last two, `encrypt` leaves the way back
             to the templates open, and `fake` has to be made with gradients on.
+        send: what happens to every picture, encrypted and manipulated alike, before `discriminator_loss` shows it to MaLP, images to images of
+            one shape: a degradation, for templates that survive one. M_GT stays that of the pictures before. It needn't be differentiable, the
+            gradient is passed on as if nothing had happened. It may be exchanged at any time: ``disc.send = …``.
 
     Note:
         Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the
@@ -74,6 +77,7 @@ class MaLPDiscriminator(nn.Module):
         template_dropout: float = 0.0,
         loss_weights: LossWeights | None = None,
         generator_gradient: GeneratorGradient = "none",
+        send: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if generator_gradient not in get_args(GeneratorGradient):
@@ -91,6 +95,7 @@ class MaLPDiscriminator(nn.Module):
         self.template_dropout = template_dropout
         self.loss_weights = loss_weights or LossWeights()
         self.generator_gradient = generator_gradient
+        self.send = send
         self.register_buffer("scale", torch.zeros(3))  # first values of the terms; 0 until then
         malp.requires_grad_(trainable)
         self.train(trainable)
@@ -146,11 +151,11 @@ class MaLPDiscriminator(nn.Module):
             if not (fake.requires_grad and encrypted.requires_grad):
                 raise ValueError(f"generator_gradient={self.generator_gradient!r} needs a fake made from `encrypt`'s images with gradients on")
             truth = fakeness_map(images, fake if self.generator_gradient == "truth" else fake.detach())
-            return self.malp.losses(encrypted, fake, truth, index, self.loss_weights)
+            return self.malp.losses(self._sent(encrypted), self._sent(fake), truth, index, self.loss_weights)
         fake = fake.detach()
         again, index = self.malp.encrypt(images, index)
         encrypted = encrypted.detach() + (again - again.detach())  # the values G saw, with the templates' gradient
-        return self.malp.losses(encrypted, fake, fakeness_map(images, fake), index, self.loss_weights)
+        return self.malp.losses(self._sent(encrypted), self._sent(fake), fakeness_map(images, fake), index, self.loss_weights)
 
     def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
         """`discriminator_loss`, so that a discriminator wrapped for several processes is called as the wrapper wants to be."""
@@ -167,6 +172,10 @@ class MaLPDiscriminator(nn.Module):
         templates = list(self.malp.encryption.parameters())
         networks = [parameter for name, parameter in self.malp.named_parameters() if not name.startswith("encryption.")]
         return [{"params": networks, "lr": lr}, {"params": templates, "lr": 5 * lr if template_lr is None else template_lr}]
+
+    def _sent(self, images: Tensor) -> Tensor:
+        """As they arrive; the gradient is that of the images as they left."""
+        return images if self.send is None else images + (self.send(images.detach()) - images).detach()
 
     def _template_gone(self, recovered: Tensor, index: Tensor) -> Tensor:
         index = self.malp.encryption.check_index(index, len(recovered))

@@ -30,6 +30,7 @@ from malp_disc.data.sampling import StepRandom
 from malp_disc.discriminator import GeneratorGradient
 from malp_disc.key import KEY_FILE
 from malp_disc.losses import LossWeights
+from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
@@ -70,6 +71,9 @@ class MaLPOptions:
     malp_generator_gradient: GeneratorGradient = "none"
     """What of the generator's pictures the templates learn from: none, the predicted map, or map and truth (Eq. 4 and 5 to the letter). The last two
     need the generator's gradients, about twice its time."""
+    malp_degradation: float = 0.0
+    """Share of the steps in which MaLP sees its pictures degraded (JPEG, blur, noise, low resolution), so that the templates learn to survive it. For
+    pictures that will be published: without it a JPEG of quality 80 is the end of a faint template."""
     malp_attribute: str | None = None
     """Train on edits of this attribute alone, to see how MaLP does on others (the paper's Table 3); all attributes if not given."""
 
@@ -97,6 +101,8 @@ def main(config: Config) -> None:
 
 def build_malp(config: Config) -> MaLP:
     """A fresh MaLP as the flags describe it."""
+    if not 0 <= config.malp_degradation <= 1:
+        raise ValueError(f"expected --malp-degradation in [0, 1], got {config.malp_degradation}")
     if not 0 <= config.malp_template_delay < 1:
         raise ValueError(f"expected --malp-template-delay in [0, 1), got {config.malp_template_delay}")
     return MaLP(
@@ -141,8 +147,10 @@ def pretrain(malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config,
             group["lr"] = rate
         with accelerator.accumulate(disc_ddp):
             encrypted, index = disc.encrypt(images, noise.integers(malp.encryption.set_size))
+            dice = noise.uniform(4)[0].tolist()
             with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
                 fake = generator.manipulate(encrypted, target)
+            disc.send = random_degradation(dice[1:]) if dice[0] < config.malp_degradation else None
             losses = disc_ddp(images, encrypted, fake.float(), index)
             accelerator.backward(losses.total)
             optimizer.step()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +135,18 @@ DEGRADATIONS = {
     "resize": Degradation(resize_down_up, (1, 1.25, 1.5, 2, 3, 4, 8), "resolution, made smaller by"),
 }
 """The degradations of the paper's Figure 5, in its order of naming."""
+
+
+def random_degradation(dice: Sequence[float]) -> Callable[[Tensor], Tensor]:
+    """What a picture may meet on an ordinary way, for training: JPEG of quality 50 … 95, a blur up to 1 pixel, noise up to 10 grey levels, or a
+    resolution down to a half, each as likely.
+
+    Args:
+        dice: three numbers in [0, 1): the kind, the level, and the seed of the noise.
+    """
+    kind, level = list(DEGRADATIONS)[int(len(DEGRADATIONS) * dice[0])], dice[1]
+    chosen = {"jpeg": 50 + round(45 * level), "blur": level, "noise": 10 * level, "resize": 1 + level}[kind]
+    return lambda images: DEGRADATIONS[kind](images, chosen, torch.Generator(images.device).manual_seed(int(dice[2] * 2**31)))
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from malp_disc.metrics.degradations import DEGRADATIONS, blurred, gaussian_blur, gaussian_noise, jpeg, resize_down_up, to_8bit
+from malp_disc.metrics.degradations import (
+    DEGRADATIONS,
+    blurred,
+    gaussian_blur,
+    gaussian_noise,
+    jpeg,
+    random_degradation,
+    resize_down_up,
+    to_8bit,
+)
 
 GREY = 2 / 255  # one grey level in [-1, 1]
 
@@ -137,3 +146,15 @@ def test_resizing_keeps_what_is_smooth_and_loses_what_is_fine():
 def test_levels_that_make_no_sense_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.full((1, 3, 16, 16), 0.3))
+
+
+def test_dice_choose_kind_and_level_and_the_same_dice_the_same_picture():
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    for place, expected in enumerate([jpeg(images, 72), gaussian_blur(images, 0.5), None, resize_down_up(images, 1.5)]):
+        sent = random_degradation([place / 4 + 0.1, 0.5, 0.3])(images)
+        assert torch.equal(sent, random_degradation([place / 4 + 0.1, 0.5, 0.3])(images))
+        if expected is None:  # noise
+            assert (sent - images).std().item() * 127.5 == pytest.approx(5, rel=0.1)
+            assert not torch.equal(sent, random_degradation([place / 4 + 0.1, 0.5, 0.4])(images))
+        else:
+            assert torch.equal(sent, expected)
