@@ -66,6 +66,17 @@ class Encryption(nn.Module):
         chosen = self.at(images.shape[2:])[index.clamp(min=0)] * (index != NO_TEMPLATE).view(-1, 1, 1, 1)
         return (images.float() + self.strength * chosen).clamp(-1, 1)
 
+    @torch.no_grad()
+    def limit_(self, psnr: float) -> None:
+        """Scale down in place every template that would put encrypted pictures below `psnr` dB (over the range of 2); for use after each step.
+
+        J_T alone is a price and no limit: where the template has a lot to gain, as under degradations, it pays (16 dB were measured). Clamping
+        to [-1, 1] only raises the PSNR, so pictures lie at `psnr` or above, up to resampling.
+        """
+        allowed = 2 * 10 ** (-psnr / 20) / self.strength if self.strength else float("inf")
+        norms = self.templates.square().mean((1, 2), keepdim=True).sqrt()
+        self.templates.mul_((allowed / norms.clamp(min=1e-12)).clamp(max=1))
+
     def check_index(self, index: Tensor, count: int) -> Tensor:
         """The index, long and on the templates' device, or a ValueError that says what is wrong with it."""
         if index.shape != (count,) or index.is_floating_point() or index.dtype == torch.bool:

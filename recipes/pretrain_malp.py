@@ -65,6 +65,8 @@ class MaLPOptions:
     """Of the networks. (The authors' is 1e-5.)"""
     malp_template_learning_rate: float | None = None
     """Of the templates; five times that of the networks if not given, 0 for templates that stay as they were drawn. (The authors' is 1e-6.)"""
+    malp_least_psnr: float = 30.0
+    """Encrypted pictures stay at least so close to the originals, in dB: a template that grows beyond is scaled down. 0 for no limit."""
     malp_template_delay: float = 0.25
     """Share of the steps in which the templates stay as they were drawn. Without it, a wider network or a higher rate can end with no template at
     all: before E_E can see one, J_T shrinks it and J_R finds a constant that fits both classes by half (measured)."""
@@ -154,6 +156,7 @@ def pretrain(malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config,
             losses = disc_ddp(images, encrypted, fake.float(), index)
             accelerator.backward(losses.total)
             optimizer.step()
+            malp.encryption.limit_(config.malp_least_psnr)
             optimizer.zero_grad()
         micro += 1
         if micro % config.gradient_accumulation_steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -196,3 +197,24 @@ def test_impossible_sets_are_refused(arguments, message):
 
 def test_an_empty_batch_passes(encryption):
     assert encryption(torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.long)).shape == (0, 3, 8, 8)
+
+
+def test_a_limit_scales_down_what_is_too_strong_and_leaves_the_rest():
+    """30 dB over a range of 2: an error of 2 / 10^1.5 = 0.0632, so at m = 0.3 a template of root mean square 0.211."""
+    encryption = Encryption(set_size=2, template_size=16, strength=0.3)
+    with torch.no_grad():
+        encryption.templates[0].normal_().mul_(2.0)
+        encryption.templates[1].normal_().mul_(0.05)
+    strong, faint = encryption.templates.detach().clone()
+    encryption.limit_(30)
+    assert encryption.templates[0].square().mean().sqrt().item() == pytest.approx(0.2108, rel=1e-3)
+    assert torch.allclose(encryption.templates[0] / encryption.templates[0].norm(), strong / strong.norm(), atol=1e-6)
+    assert torch.equal(encryption.templates[1], faint)
+    error = (encryption(torch.zeros(1, 3, 16, 16), torch.tensor([0]))).square().mean().item()
+    assert 10 * np.log10(4 / error) == pytest.approx(30, abs=0.01)
+    before = encryption.templates.detach().clone()
+    encryption.limit_(0)
+    assert torch.equal(encryption.templates, before)
+    passive = Encryption(template_size=16, strength=0.0)
+    passive.limit_(30)
+    assert passive.templates.isfinite().all()
