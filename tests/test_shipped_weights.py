@@ -14,6 +14,7 @@ from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.metrics.features import create_extractor
 from malp_disc.report.inputs import Inputs
+from malp_disc.report.localizing import measure_malp
 from malp_disc.report.measure import Judges, measure_arm, measure_reference
 from recipes.judging import JudgeOptions, make_judges
 from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
@@ -63,3 +64,19 @@ def test_the_shipped_discriminator_fits_the_generator():
 
 def test_the_shipped_feature_net_is_not_called_fid():
     assert create_extractor("faces").label == "FD-faces"
+
+
+def test_malp_on_real_faces_localizes_as_quoted(shared):
+    """docs/results/localizer-probe.jsonl, part generators, the generator it was trained on, seed 0: made again from the weights and the pictures."""
+    lines = [json.loads(line) for line in (ROOT / "docs" / "results" / "localizer-probe.jsonl").read_text().splitlines()]
+    (quoted,) = (line for line in lines if (line["part"], line["name"], line["seed"], line["case"]) == ("generators", "MaLP", 0, "stargan (trained on)"))
+    folder = shared("data/celeba_aligned_89x109")
+    names = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
+    data = DataOptions(data="folder", data_root=folder / "images", attributes=folder / "list_attr.csv", selected_attributes=names, crop_size=89)
+    generator = create_generator("stargan", ROOT / "weights" / "celeba64" / "G.safetensors").eval().requires_grad_(False)
+    malp = MaLP.from_pretrained(ROOT / "weights" / "celeba64" / "malp").eval()
+    measured = measure_malp(generator.manipulate, Inputs.take(build_dataset(data, "test"), quoted["n"]), malp)
+    for name in ("cs", "cs_constant", "pearson", "pearson_mean_map", "ssim"):
+        assert measured["localization"][name] == pytest.approx(quoted["localization"][name], abs=0.01), name
+    assert measured["detection"]["auc"] == pytest.approx(quoted["detection"]["auc"], abs=0.005)
+    assert measured["encrypted_psnr"] == pytest.approx(quoted["encrypted_psnr"], abs=0.1)

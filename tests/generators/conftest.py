@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 from malp_disc.data.pictures import load_picture
-from tests.metrics.conftest import shared
-
-__all__ = ["shared"]
 
 
 @pytest.fixture(scope="session")
