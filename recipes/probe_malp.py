@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 
 from generators import create_generator
 from malp_disc import MaLP
-from malp_disc.checkpoint import write_text
+from malp_disc.checkpoint import fingerprint, write_text
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.data.pictures import list_pictures, load_picture
 from malp_disc.detection import correlation
@@ -91,6 +91,7 @@ def main(config: Config) -> None:
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(config.device)
     inputs = Inputs.take(build_dataset(config, "test"), config.eval_size)
     path = config.output_dir / "probe.jsonl"
+    common = f"generator {fingerprint(generator.state_dict())}, {build_dataset(config, 'test').description}, n = {config.eval_size}, seed {config.seed}"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     work: dict[str, Callable[[Probe], Iterator[dict[str, Any]]]] = {
         "robustness": lambda probe: robustness(probe, generator.manipulate, inputs, config),
@@ -104,10 +105,14 @@ def main(config: Config) -> None:
     for part in config.parts:
         for probe in tqdm(probes, desc=part):
             identity = {"part": part, "name": probe.name, "seed": probe.seed}
-            if any(identity.items() <= line.items() for line in lines):
+            settings = f"detector {fingerprint(probe.malp.state_dict())}, {common}"
+            done = {line["settings"] for line in lines if identity.items() <= line.items()}
+            if done - {settings}:
+                raise ValueError(f"{path} has {part} of {probe.name} under other settings: {done.pop()}, now {settings}; choose another --output-dir")
+            if done:
                 continue
             found = list(work[part](probe))
-            lines += [{**identity, **line} for line in found]
+            lines += [{**identity, "settings": settings, **line} for line in found]
             write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
     write_text(config.output_dir / "probe.md", tables := probe_tables(lines))
     robustness_figure(lines, config.output_dir / "robustness.png")

@@ -59,7 +59,7 @@ def test_an_unknown_row_is_named(monkeypatch, tmp_path):
     assert "unknown rows ['defaults']" in message_of(monkeypatch, ablate_malp, "--rows", "defaults", "--output-dir", tmp_path)
 
 
-def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, ablation, stargan, tmp_path):
+def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, monkeypatch, ablation, stargan, tmp_path):
     pairs = tmp_path / "pairs"
     for side, colour in (("real", (90, 120, 60)), ("manipulated", (200, 30, 60))):
         (pairs / side).mkdir(parents=True)
@@ -84,6 +84,9 @@ def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, ablati
     assert not any(line["name"] == "passive" for line in found if line["part"] == "leak")
     ceilings = [line["scale"]["ceiling"] for line in found if line["part"] == "scale" and line["name"] == "passive"]
     assert ceilings[0] == pytest.approx(1, abs=1e-5) and ceilings == sorted(ceilings, reverse=True), "the coarser a map, the less it can say"
+    other = [*common, "--parts", "files", "--malps", f"MaLP={ablation}/malp/strength-10-0"]  # another detector under the same name
+    assert "has files of MaLP under other settings" in message_of(monkeypatch, probe_malp, *other)
+    assert (tmp_path / "probe" / "probe.jsonl").read_text().splitlines() == lines, "and nothing is lost"
     for name in ("probe.md", "robustness.png", "leak.png"):
         assert (tmp_path / "probe" / name).stat().st_size > 1000
 
