@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from generators.cartoongan import cartoongan
-from generators.fast_srgan import fast_srgan
-from generators.stargan import stargan
-
-_GENERATORS: dict[str, Callable[..., nn.Module]] = {"cartoongan": cartoongan, "fast_srgan": fast_srgan, "stargan": stargan}
+# name -> module with a function of that name; a module is imported when its generator is asked for
+_GENERATORS = {
+    "cartoongan": "cartoongan",
+    "fast_srgan": "fast_srgan",
+    "stargan": "stargan",
+}
 
 
 def list_generators() -> list[str]:
@@ -27,11 +28,12 @@ def create_generator(name: str, checkpoint: str | Path | None = None, **config: 
         name: one of `list_generators()`.
         checkpoint: a file in the authors' layout (torch, loaded with ``weights_only=True``) or safetensors with the same keys;
             CartoonGAN's may be a ``.npz``.
-        config: constructor arguments; with a checkpoint they are read from it and those given must agree with it.
+        config: constructor arguments; with a checkpoint they are read from it where its shapes tell them, and those given must agree with it.
 
     Raises:
         ValueError: unknown name, or a checkpoint that isn't this network's; FileNotFoundError: no such file.
     """
     if name not in _GENERATORS:
         raise ValueError(f"unknown generator {name!r}; choose from {list_generators()}")
-    return _GENERATORS[name](checkpoint, **config)
+    module = importlib.import_module(f"generators.{_GENERATORS[name]}")
+    return getattr(module, name)(checkpoint, **config)

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.loading import agree
 from malp_disc.checkpoint import load_state, load_tensors
 
 
@@ -154,7 +155,7 @@ def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarG
         raise ValueError(f"{checkpoint} is not a checkpoint of StarGANGenerator: it has conv2.weight (is it the discriminator's file?)")
     blocks = [int(match[1]) for key in tensors if (match := re.fullmatch(r"main\.(\d+)\.main\.0\.weight", key))]
     found = {"conv_dim": first.shape[0], "c_dim": first.shape[1] - 3, "repeat_num": len(blocks)}
-    network = StarGANGenerator(**_agree(found, config, checkpoint))
+    network = StarGANGenerator(**agree(found, config, checkpoint))
     load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
     return network
 
@@ -170,7 +171,7 @@ def stargan_discriminator(checkpoint: str | Path | None = None, **config: int) -
     layers = sum(re.fullmatch(r"main\.\d+\.weight", key) is not None for key in tensors)
     head = tensors["conv2.weight"]
     found = {"conv_dim": first.shape[0], "c_dim": head.shape[0], "repeat_num": layers, "image_size": head.shape[-1] * 2**layers}
-    network = StarGANDiscriminator(**_agree(found, config, checkpoint))
+    network = StarGANDiscriminator(**agree(found, config, checkpoint))
     load_state(network, tensors, source=str(checkpoint))
     return network
 
@@ -179,13 +180,6 @@ def _first_layer(tensors: Mapping[str, Tensor], key: str, source: str | Path, wh
     if key not in tensors or tensors[key].ndim != 4:
         raise ValueError(f"{source} is not a checkpoint of {cls.__name__}: expected the keys of a {what} ({key}, …), found {list(tensors)[:3]}")
     return tensors[key]
-
-
-def _agree(found: dict[str, int], asked: Mapping[str, int | bool], source: str | Path) -> dict[str, int | bool]:
-    wrong = [f"{key} is {found[key]} in the file and {value} was asked for" for key, value in asked.items() if key in found and found[key] != value]
-    if wrong:
-        raise ValueError(f"{source}: " + "; ".join(wrong))
-    return {**found, **asked}
 
 
 def deepest_repeat_num(image_size: int, most: int = 6) -> int:

@@ -21,7 +21,7 @@ from malp_disc.official import OfficialClassifier, OfficialEncoder, official_sim
 from malp_disc.official_vit import VIT_GENERATIONS, OfficialViT
 from tests.golden.__main__ import main
 from tests.golden.authors_arithmetic import template_metric
-from tests.golden.builders import tapped
+from tests.golden.case import tapped
 from tests.golden.seeded import fill, image, stream
 from tests.tiny import pictures, tiny_malp, with_rectangles
 

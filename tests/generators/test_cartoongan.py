@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from generators import create_generator, list_generators
 from generators.cartoongan import CartoonGANGenerator
+from tests.generators.contract import GeneratorContract
 from tests.generators.test_stargan import tiny as tiny_stargan
 from tests.golden.seeded import fill, image
 from tests.tiny import pictures
@@ -288,3 +289,8 @@ def test_no_colours_are_swapped(painted):
     resemblance = torch.corrcoef(torch.cat([images, cartoons]))[:3, 3:]
     assert resemblance.argmax(dim=1).tolist() == [0, 1, 2]
     assert (cartoons[0] - cartoons[2]).mean() > (images[0] - images[2]).mean() + 0.03
+
+
+class TestContract(GeneratorContract):
+    name = "cartoongan"
+    config = {"conv_dim": 4, "repeat_num": 2}

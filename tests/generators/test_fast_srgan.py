@@ -11,6 +11,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from generators import create_generator, list_generators
 from generators.fast_srgan import FastSRGANGenerator, shrink
+from tests.generators.contract import GeneratorContract
 from tests.generators.test_stargan import tiny as tiny_stargan
 from tests.golden.seeded import fill, image
 from tests.tiny import pictures
@@ -272,3 +273,8 @@ def test_the_restored_picture_agrees_with_the_small_one(published, horses):
     restored = published.manipulate(horses)
     assert psnr(shrink(horses), shrink(restored)) > 31
     assert (restored.mean((0, 2, 3)) - horses.mean((0, 2, 3))).abs().max() < 0.04
+
+
+class TestContract(GeneratorContract):
+    name = "fast_srgan"
+    config = {"n_filters": 8, "n_layers": 2}

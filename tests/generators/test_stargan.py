@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from generators import create_generator, list_generators
 from generators.stargan import PictureNorm, StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
+from tests.generators.contract import GeneratorContract
 from tests.golden.__main__ import list_cases, main
 from tests.tiny import pictures
 
@@ -230,3 +231,11 @@ def test_generators_are_made_by_name():
     assert isinstance(create_generator("stargan", conv_dim=4, c_dim=2, repeat_num=1), StarGANGenerator)
     with pytest.raises(ValueError, match=r"unknown generator 'startgan'; choose from \[.*'stargan'"):
         create_generator("startgan")
+
+
+class TestContract(GeneratorContract):
+    name = "stargan"
+    config = {"conv_dim": 4, "c_dim": 3, "repeat_num": 2}
+
+    def target(self, count: int) -> Tensor:
+        return (torch.arange(3 * count).view(count, 3) % 2).float()

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.golden.builders import Built, Case, find_builder
+from tests.golden.builders import find_builder
+from tests.golden.case import Built, Case
 from tests.golden.computations import Computed, find_computation, split_settings
 from tests.golden.seeded import fill
 

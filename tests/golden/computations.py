@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from malp_disc.official import OfficialClassifier, OfficialEncoder
 from malp_disc.official_vit import OfficialViT
 from tests.golden import authors_arithmetic as theirs
-from tests.golden.builders import generation_of
+from tests.golden.builders.malp import generation_of
 from tests.golden.seeded import fill, image, stream, weight
 
 SIZE = 128

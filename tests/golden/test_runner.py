@@ -13,7 +13,7 @@ from torch import nn
 
 from tests.golden import builders, computations, seeded
 from tests.golden.__main__ import chosen, main
-from tests.golden.builders import Built, Case
+from tests.golden.case import Built, Case
 from tests.golden.computations import Computed
 
 

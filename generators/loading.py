@@ -1,0 +1,19 @@
+"""What every loader of a published checkpoint does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def agree(found: Mapping[str, Any], asked: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
+    """Constructor arguments: those that a checkpoint's shapes tell, and those asked for.
+
+    Raises:
+        ValueError: an argument was asked for that the file has otherwise.
+    """
+    wrong = [f"{key} is {found[key]} in the file and {value} was asked for" for key, value in asked.items() if key in found and found[key] != value]
+    if wrong:
+        raise ValueError(f"{source}: " + "; ".join(wrong))
+    return {**found, **asked}
