@@ -36,6 +36,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sync_folder(folder: str | Path) -> None:
+    """Make the names in a folder last through a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
     with atomic_path(path) as temporary:
@@ -105,6 +115,35 @@ def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[st
         if not tensors:
             raise ValueError(f"{path} is not {what}: its {name} is no state dict, expected tensors by name, found {_found(content[name])}")
     return entries
+
+
+def load_parts(
+    path: str | Path, parts: tuple[str, ...], optional: tuple[str, ...] = (), *, entries: tuple[str, ...] = (), what: str
+) -> dict[str, Tensor]:
+    """Read the state dicts that a file holds side by side as one: the keys of its entry "a" get the prefix "a.".
+
+    A file in which they are one already, as of a network that holds the parts under these names, is taken too.
+
+    Args:
+        path: as for `load_tensors`.
+        parts, optional: the entries' names; anything else is left alone.
+        entries: names under which published files nest the parts; the first one present is taken.
+        what: the file should be, for the error: "a checkpoint of UNIT".
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, needs code to be read, or has not all of the `parts`.
+    """
+    content = _read(Path(path))
+    if isinstance(content, Mapping):
+        content = next((content[entry] for entry in entries if isinstance(content.get(entry), Mapping)), content)
+    if isinstance(content, Mapping) and all(isinstance(content.get(part), Mapping) for part in parts):
+        nested = {part: _tensors_of(content[part]) for part in (*parts, *optional) if isinstance(content.get(part), Mapping)}
+        return {f"{part}.{key}": value for part, tensors in nested.items() for key, value in tensors.items()}
+    tensors = _tensors_of(content)
+    if not all(any(key.startswith(f"{part}.") for key in tensors) for part in parts):
+        raise ValueError(f"{path} is not {what}: expected the entries {list(parts)}, found {_found(content)}")
+    return tensors
 
 
 def _read(path: Path) -> Any:

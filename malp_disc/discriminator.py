@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ from malp_disc.detection import template_similarity
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import fakeness_map
 from malp_disc.losses import LossWeights, MaLPLosses
-from malp_disc.malp import MaLP
+from malp_disc.malp import MaLP, MaLPOutput
 
 GeneratorGradient = Literal["none", "map", "truth"]
 
@@ -46,7 +47,10 @@ class MaLPDiscriminator(nn.Module):
         classifier_weight: of -log P(not manipulated) by the classifier C.
         template_weight: of 1 - CS(S_i, S_R): the template shall survive.
         relative: divide each term by its value at the first call, so that a weight of 1 means the same for every generator. The values are
-            buffers: they are saved, and shared by all processes.
+            buffers: they are saved, and shared by all processes. `calibrate` takes them from several batches.
+        r1_weight: of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the pictures that stand for real ones, in
+            `discriminator_loss`. D is the map's and the classifier's part of the generator's objective, so that what G is told about a
+            picture without fault is nothing. 0 for none; a second, differentiated backward pass otherwise.
         template_dropout: share of pictures that `encrypt` leaves without a template (index -1), so that the detector looks at the
             picture and not at the template.
         loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
@@ -74,6 +78,7 @@ class MaLPDiscriminator(nn.Module):
         classifier_weight: float = 0.0,
         template_weight: float = 0.0,
         relative: bool = True,
+        r1_weight: float = 0.0,
         template_dropout: float = 0.0,
         loss_weights: LossWeights | None = None,
         generator_gradient: GeneratorGradient = "none",
@@ -86,12 +91,15 @@ class MaLPDiscriminator(nn.Module):
             raise ValueError(f"expected weights >= 0, one of them > 0, got map {map_weight}, classifier {classifier_weight}, template {template_weight}")
         if not 0 <= template_dropout <= 1:
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
+        if r1_weight < 0:
+            raise ValueError(f"expected an R1 weight >= 0, got {r1_weight}")
         if malp.passive and template_weight:
             raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
         self.malp = malp
         self.trainable = trainable
         self.weights = {"map": map_weight, "classifier": classifier_weight, "template": template_weight}
         self.relative = relative
+        self.r1_weight = r1_weight
         self.template_dropout = template_dropout
         self.loss_weights = loss_weights or LossWeights()
         self.generator_gradient = generator_gradient
@@ -129,13 +137,43 @@ class MaLPDiscriminator(nn.Module):
         Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it.
         """
         with self._held_still():
-            out = self.malp(fake)
-            terms = {"map": out.map.square().mean(), "classifier": F.softplus(out.logit).mean(), "template": self._template_gone(out.template, index)}
-        values = torch.stack(list(terms.values()))
-        if self.relative:
-            values = values / self._scale_of(values.detach())
-        weights = torch.tensor([self.weights[name] for name in terms], device=values.device)
-        return GeneratorLosses(total=(weights * values).sum(), **{name: value.detach() for name, value in terms.items()})
+            values = self._terms(fake, index)
+        scaled = values / self._scale_of(values.detach()) if self.relative else values
+        return self._losses(values, scaled)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> GeneratorLosses:
+        """Fix what a weight of 1 means from several batches (fake, index), the mean over all and over all processes.
+
+        For a first step of several forward passes: without it the first pass alone would decide. Returns the plain means. Every process has
+        to call it, with as many batches.
+
+        Raises:
+            ValueError: no batch.
+        """
+        with self._held_still():
+            terms = [self._terms(fake, index) for fake, index in batches]
+        if not terms:
+            raise ValueError("expected at least one batch (fake, index) to calibrate on")
+        values = torch.stack(terms).mean(0)
+        self.scale.zero_()
+        values = self._over_processes(values)
+        self.scale.copy_(self._first_scale(values))
+        return self._losses(values, values / self._scale_of(values) if self.relative else values)
+
+    def _terms(self, fake: Tensor, index: Tensor) -> Tensor:
+        """(3,): map, classifier, template."""
+        out = self.malp(fake)
+        return torch.stack([*self._faults(out).mean(1), self._template_gone(out.template, index)])
+
+    @staticmethod
+    def _faults(out: MaLPOutput) -> Tensor:
+        """What speaks against each picture: the map's mean square and the classifier's -log P(not manipulated), (2, B)."""
+        return torch.stack([out.map.square().mean((1, 2, 3)), F.softplus(out.logit)])
+
+    def _losses(self, values: Tensor, scaled: Tensor) -> GeneratorLosses:
+        weights = torch.tensor(list(self.weights.values()), device=values.device)
+        return GeneratorLosses(total=(weights * scaled).sum(), **dict(zip(self.weights, values.detach())))
 
     def discriminator_loss(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
         """What MaLP has to lower to keep finding G's changes: Eq. 7-11 on one concatenated forward; `fake` is detached.
@@ -151,11 +189,12 @@ class MaLPDiscriminator(nn.Module):
             if not (fake.requires_grad and encrypted.requires_grad):
                 raise ValueError(f"generator_gradient={self.generator_gradient!r} needs a fake made from `encrypt`'s images with gradients on")
             truth = fakeness_map(images, fake if self.generator_gradient == "truth" else fake.detach())
-            return self.malp.losses(self._sent(encrypted), self._sent(fake), truth, index, self.loss_weights)
+            return self._penalised(self.malp.losses(self._sent(encrypted), self._sent(fake), truth, index, self.loss_weights), encrypted)
         fake = fake.detach()
         again, index = self.malp.encrypt(images, index)
         encrypted = encrypted.detach() + (again - again.detach())  # the values G saw, with the templates' gradient
-        return self.malp.losses(self._sent(encrypted), self._sent(fake), fakeness_map(images, fake), index, self.loss_weights)
+        losses = self.malp.losses(self._sent(encrypted), self._sent(fake), fakeness_map(images, fake), index, self.loss_weights)
+        return self._penalised(losses, encrypted)
 
     def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
         """`discriminator_loss`, so that a discriminator wrapped for several processes is called as the wrapper wants to be."""
@@ -173,6 +212,19 @@ class MaLPDiscriminator(nn.Module):
         networks = [parameter for name, parameter in self.malp.named_parameters() if not name.startswith("encryption.")]
         return [{"params": networks, "lr": lr}, {"params": templates, "lr": 5 * lr if template_lr is None else template_lr}]
 
+    def _penalised(self, losses: MaLPLosses, real: Tensor) -> MaLPLosses:
+        if not self.r1_weight:
+            return losses
+        real = real.detach().requires_grad_(True)
+        # Per picture, of the values that G's step has fixed; before any, of the plain ones.
+        weights = torch.tensor([self.weights["map"], self.weights["classifier"]], device=real.device)
+        if self.relative:
+            weights = weights / torch.where(self.scale == 0, 1.0, self.scale)[:2]
+        objective = (weights[:, None] * self._faults(self.malp(real))).sum()
+        (gradient,) = torch.autograd.grad(objective, real, create_graph=True)
+        penalty = self.r1_weight / 2 * gradient.square().flatten(1).sum(1).mean()
+        return dataclasses.replace(losses, total=losses.total + penalty, penalty=penalty)
+
     def _sent(self, images: Tensor) -> Tensor:
         """As they arrive; the gradient is that of the images as they left."""
         return images if self.send is None else images + (self.send(images.detach()) - images).detach()
@@ -182,19 +234,28 @@ class MaLPDiscriminator(nn.Module):
         kept = (index != NO_TEMPLATE).float()
         similarity = template_similarity(recovered, self.malp.encryption.at(recovered.shape[2:]))
         own = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
-        return ((1 - own) * kept).sum() / kept.sum().clamp(min=1)
+        return ((1 - own) * kept).mean()  # over all pictures, so that batches add up
 
     def _scale_of(self, values: Tensor) -> Tensor:
-        """The first value of each term that counts, the mean over all processes; kept from then on. A template can only be missed where
-        there was one: its term waits for the first batch that has any."""
-        wanted = torch.tensor([weight > 0 for weight in self.weights.values()], device=values.device)
-        if ((self.scale == 0) & wanted).any():
-            first = values.clone()
-            if torch.distributed.is_available() and torch.distributed.is_initialized():
-                torch.distributed.all_reduce(first)
-                first /= torch.distributed.get_world_size()
-            self.scale.copy_(torch.where((self.scale == 0) & wanted & (first > 1e-6), first, self.scale))
+        """The first value of each term that counts, the mean over all processes; kept from then on."""
+        if ((self.scale == 0) & self._wanted()).any():
+            self.scale.copy_(self._first_scale(self._over_processes(values)))
         return torch.where(self.scale == 0, 1.0, self.scale)
+
+    def _wanted(self) -> Tensor:
+        return torch.tensor([weight > 0 for weight in self.weights.values()], device=self.scale.device)
+
+    def _first_scale(self, values: Tensor) -> Tensor:
+        """A template can only be missed where there was one: its term waits for the first batch that has any."""
+        return torch.where((self.scale == 0) & self._wanted() & (values > 1e-6), values, self.scale)
+
+    @staticmethod
+    def _over_processes(values: Tensor) -> Tensor:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            values = values.clone()
+            torch.distributed.all_reduce(values)
+            values /= torch.distributed.get_world_size()
+        return values
 
     @contextlib.contextmanager
     def _held_still(self) -> Iterator[None]:

@@ -40,13 +40,14 @@ class LossWeights:
 
 @dataclass
 class MaLPLosses:
-    """J and its parts, each a scalar tensor."""
+    """J and its parts, each a scalar tensor; `penalty` is R1 where a discriminator was told to take it, else 0."""
 
     total: Tensor
     template: Tensor
     localization: Tensor
     recovery: Tensor
     classification: Tensor
+    penalty: Tensor
 
 
 def template_loss(templates: Tensor, weights: LossWeights) -> Tensor:

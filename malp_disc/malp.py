@@ -149,7 +149,8 @@ class MaLP(nn.Module, Saved, library_name="malp-disc", license="mit", paper_url=
                 template = template_loss(self.encryption.templates, weights)
                 templates = self.encryption.at(encrypted.shape[2:])
                 recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
-        return MaLPLosses(template + recovery + classification + localization, template, localization, recovery, classification)
+        total = template + recovery + classification + localization
+        return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total))
 
     @classmethod
     def from_official(cls, path: str | Path, *, strength: float = OFFICIAL_STRENGTH) -> MaLP:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from malp_disc.checkpoint import load_state, load_tensors, save_tensors, write_json
+from malp_disc.checkpoint import atomic_path, load_state, load_tensors, save_tensors, sync_folder, write_json
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -30,29 +31,50 @@ def save_training(
     state: Mapping[str, Any],
     total_limit: int | None = None,
 ) -> Path:
-    """Write ``folder/checkpoint-<step>`` and then drop the oldest beyond `total_limit`. Call from one process."""
+    """Write ``folder/checkpoint-<step>`` and then drop the oldest beyond `total_limit`. Call from one process.
+
+    A process that is killed at any moment leaves either the whole checkpoint or none of that name, and never takes an older one with it.
+
+    Raises:
+        OSError: the disk is full or can't be written; what was there is still there.
+    """
     folder = Path(folder)
     final, temporary = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}.partial"
-    if temporary.exists():
-        shutil.rmtree(temporary)  # left behind by a killed run
-    temporary.mkdir(parents=True)
-    for name, network in networks.items():
-        save_tensors(temporary / f"{name}.safetensors", network.state_dict())
-    torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, temporary / "optimizers.pt")
-    write_json(temporary / "state.json", {"step": step, **state})
+    for left in folder.glob(".checkpoint-*"):
+        shutil.rmtree(left)  # left behind by a killed run
+    try:
+        temporary.mkdir(parents=True)
+        for name, network in networks.items():
+            save_tensors(temporary / f"{name}.safetensors", network.state_dict())
+        with atomic_path(temporary / "optimizers.pt") as path:
+            torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, path)
+        write_json(temporary / "state.json", {"step": step, **state})
+    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"can't write {final}: {error}; checkpoints that were there are still there") from error
     if final.exists():
-        shutil.rmtree(final)
+        _drop(final)
     temporary.rename(final)
+    sync_folder(folder)
     if total_limit is not None:
         for old in list_training(folder)[: -max(1, total_limit)]:
-            shutil.rmtree(old)
+            _drop(old)
     return final
+
+
+def _drop(checkpoint: Path) -> None:
+    """Remove a checkpoint; killed halfway, what is left no longer looks like one."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.dropped")
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def load_training(
     folder: str | Path, *, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], expected: Mapping[str, Any]
-) -> int:
-    """Load a folder of `save_training` into the given objects and return its step.
+) -> dict[str, Any]:
+    """Load a folder of `save_training` into the given objects and return its state, ``step`` among it.
 
     Args:
         expected: entries of `state` that must be the same now as then, or the continued run would be another run.
@@ -74,12 +96,16 @@ def load_training(
         raise ValueError(f"{folder} has no optimizer state for {missing}; it holds {sorted(states)}")
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(states[name])
-    return int(state["step"])
+    return state
 
 
 def list_training(folder: str | Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    found = [(int(match[1]), path) for path in Path(folder).glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in Path(folder).glob("checkpoint-*")
+        if (match := _NAME.fullmatch(path.name)) and (path / "state.json").is_file()
+    ]
     return [path for _, path in sorted(found)]
 
 

@@ -114,7 +114,7 @@ def test_the_generator_sees_malp_in_evaluation_mode():
 
 
 def test_the_terms_are_what_they_say():
-    """‖M̂‖² as a mean square; -log P(not manipulated) = softplus of the logit; 1 - CS(S_i, S_R) over the pictures that have a template."""
+    """‖M̂‖² as a mean square; -log P(not manipulated) = softplus of the logit; 1 - CS(S_i, S_R), 0 for a picture without a template."""
     malp = tiny_malp(set_size=2)
     disc = MaLPDiscriminator(malp, map_weight=0.5, classifier_weight=2.0, template_weight=3.0, relative=False)
     fake, index = pictures(3), torch.tensor([1, NO_TEMPLATE, 0])
@@ -122,7 +122,7 @@ def test_the_terms_are_what_they_say():
     kept = torch.nn.functional.cosine_similarity(out.template[[0, 2], 0].flatten(1), malp.encryption.templates[[1, 0]].flatten(1))
     assert losses.map.item() == pytest.approx(out.map.square().mean().item(), rel=1e-5)
     assert losses.classifier.item() == pytest.approx(-(1 - out.logit.sigmoid()).log().mean().item(), rel=1e-4)
-    assert losses.template.item() == pytest.approx((1 - kept).mean().item(), rel=1e-3)
+    assert losses.template.item() == pytest.approx((1 - kept).sum().item() / 3, rel=1e-3)
     expected = 0.5 * losses.map + 2 * losses.classifier + 3 * losses.template
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -183,6 +183,19 @@ def test_the_scale_is_a_constant_to_the_gradient():
     assert not plain.scale.any()
 
 
+def test_calibration_over_several_batches_is_that_of_one_with_all_pictures():
+    weights = {"map_weight": 0.7, "classifier_weight": 2.0, "template_weight": 0.3}
+    disc, whole = (MaLPDiscriminator(tiny_malp(), **weights) for _ in range(2))
+    fake, index = pictures(6), torch.tensor([0, NO_TEMPLATE, 0, 0, 0, NO_TEMPLATE])
+    disc.generator_loss(pictures(3, seed=9), index[:3])  # forgotten again
+    means = disc.calibrate([(fake[:3], index[:3]), (fake[3:], index[3:])])
+    expected = whole.generator_loss(fake, index)
+    assert torch.allclose(disc.scale, whole.scale, rtol=1e-5) and disc.scale.min() > 0
+    assert means.map.item() == pytest.approx(expected.map.item(), rel=1e-5) and means.total.item() == pytest.approx(3.0, rel=1e-5)
+    with pytest.raises(ValueError, match="at least one batch"):
+        disc.calibrate([])
+
+
 def test_several_processes_share_the_mean_of_their_first_values(monkeypatch):
     """The other process saw three times ours: the mean is twice ours, so our first total is ½ of the weight."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -190,6 +203,30 @@ def test_several_processes_share_the_mean_of_their_first_values(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.mul_(4))
     disc = MaLPDiscriminator(tiny_malp())
     assert disc.generator_loss(pictures(2), torch.zeros(2, dtype=torch.long)).total.item() == pytest.approx(0.5, rel=1e-5)
+
+
+# --- R1 -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_pictures():
+    """γ/2 E‖∇(w₁ m/s₁ + w₂ c/s₂)‖², by finite differences along the gradient: ‖∇f‖² = df(x + t∇f)/dt at 0."""
+    weights = {"map_weight": 0.7, "classifier_weight": 2.0}
+    disc = MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, r1_weight=3.0, **weights)
+    images, index = pictures(1), torch.zeros(1, dtype=torch.long)
+    disc.generator_loss(with_rectangles(images), index)  # fixes the scale
+    losses = disc.discriminator_loss(images, images, with_rectangles(images), index)
+    x = images.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(disc.generator_loss(x, index).total, x)
+    step = 1e-2 / gradient.norm()
+    with torch.no_grad():
+        ahead, behind = (disc.generator_loss(images + sign * step * gradient, index).total for sign in (1, -1))
+    assert losses.penalty.item() == pytest.approx(1.5 * ((ahead - behind) / (2 * step)).item(), rel=0.02)
+    plain = MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, **weights).discriminator_loss(images, images, with_rectangles(images), index)
+    assert plain.penalty == 0 and losses.total.item() == pytest.approx((plain.total + losses.penalty).item(), rel=1e-5)
+    losses.penalty.backward()
+    assert disc.malp.cnn.trunk[0].weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="R1 weight >= 0, got -1"):
+        MaLPDiscriminator(tiny_malp(), r1_weight=-1)
 
 
 # --- MaLP's step -------------------------------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from malp_disc.resume import find_training, list_training, load_training, save_training
@@ -41,7 +43,7 @@ def test_three_steps_saved_loaded_and_three_more_are_six_by_bytes(tmp_path):
     whole, whole_optimizer = trained(6)
     folder = save(tmp_path, 3)
     network, optimizer = trained(0, seed=5)
-    assert load_training(folder, networks={"G": network}, optimizers={"G": optimizer}, expected={"seed": 0}) == 3
+    assert load_training(folder, networks={"G": network}, optimizers={"G": optimizer}, expected={"seed": 0}) == {"step": 3, "seed": 0}
     advance(network, optimizer, range(3, 6))
     assert same(network, whole)
     for one, other in zip(optimizer.state_dict()["state"].values(), whole_optimizer.state_dict()["state"].values()):
@@ -95,6 +97,43 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
     assert [path.name for path in list_training(tmp_path)] == ["checkpoint-1"]
 
 
+def test_a_full_disk_takes_nothing_with_it(tmp_path, monkeypatch):
+    """The disk is full when the second network is written: the older checkpoint stays, nothing half-written does."""
+    save(tmp_path, 1)
+    monkeypatch.setattr("malp_disc.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(SafetensorError("Error while serializing: No space left on device")))
+    with pytest.raises(OSError, match=r"can't write .*checkpoint-2: .*No space left on device; checkpoints that were there are still there"):
+        save(tmp_path, 2, total_limit=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    load(tmp_path / "checkpoint-1")
+
+
+@pytest.mark.parametrize("moment", ["rename", "rmtree"])
+def test_killed_while_the_oldest_is_dropped_no_half_checkpoint_is_left(tmp_path, monkeypatch, moment):
+    save(tmp_path, 1)
+    target = {"rename": "pathlib.Path.rename", "rmtree": "malp_disc.resume.shutil.rmtree"}[moment]
+    real = Path.rename
+
+    def dies(path, *rest):
+        if moment == "rmtree" or path.name == "checkpoint-1":
+            raise KeyboardInterrupt
+        return real(path, *rest)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(target, dies)
+        save(tmp_path, 2, total_limit=1)
+    for path in list_training(tmp_path):
+        load(path)
+    assert list_training(tmp_path)[-1].name == "checkpoint-2"
+    save(tmp_path, 3, total_limit=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_a_folder_without_its_state_is_no_checkpoint(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "checkpoint-5").mkdir()
+    assert find_training(tmp_path, "latest").name == "checkpoint-1"
+
+
 def test_what_resume_from_checkpoint_names(tmp_path):
     assert find_training(tmp_path, None) is None
     assert find_training(tmp_path, "latest") is None
@@ -116,7 +155,7 @@ def test_a_run_with_other_settings_is_refused(tmp_path):
     folder = save(tmp_path, 2, state={"seed": 0, "arm": "frozen"})
     with pytest.raises(ValueError, match=r"a run with other settings: seed was 0 and is 1 now; max_train_steps was None and is 5 now"):
         load(folder, expected={"seed": 1, "arm": "frozen", "max_train_steps": 5})
-    assert load(folder, expected={"seed": 0, "arm": "frozen"}) == 2
+    assert load(folder, expected={"seed": 0, "arm": "frozen"})["step"] == 2
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):

@@ -90,6 +90,24 @@ def test_two_processes_draw_together_what_one_draws():
         assert torch.equal(torch.cat([first, second]), one)
 
 
+def test_accumulated_passes_see_and_draw_together_what_one_batch_does():
+    """Two passes of two processes with two pictures each: the eight of one batch, in the order pass, process, picture. Also over an epoch's end."""
+    parts = [rows(length=20, batch_size=2, world_size=2, rank=rank, accumulation=2, stop=5) for rank in (0, 1)]
+    whole = rows(length=20, batch_size=8, stop=5)
+    assert [a + b + c + d for a, b, c, d in zip(parts[0][::2], parts[1][::2], parts[0][1::2], parts[1][1::2])] == whole
+    assert rows(length=20, batch_size=2, world_size=2, accumulation=2, start=3, stop=5) == parts[0][6:]
+    options = {"batch_size": 2, "world_size": 2, "accumulation": 2}
+    drawn = [numbers(7, rank=rank, number=number, **options) for number in (0, 1) for rank in (0, 1)]
+    for one, *pieces in zip(numbers(7, batch_size=8), *drawn):
+        assert torch.equal(torch.cat(pieces), one)
+
+
+def test_large_noise_goes_on_where_it_stopped():
+    noise = StepRandom(0, 3, batch_size=2)
+    first, second = noise.uniform(3), noise.uniform(3)
+    assert not torch.equal(first, second) and not torch.equal(first[0], first[1])
+
+
 def test_shapes_ranges_and_kinds():
     noise = StepRandom(0, 0, batch_size=500)
     uniform, integers, permutation = noise.uniform(2), noise.integers(3), noise.permutation()
