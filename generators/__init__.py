@@ -10,9 +10,34 @@ from torch import nn
 
 # name -> module with a function of that name; a module is imported when its generator is asked for
 _GENERATORS = {
+    "alae": "alae",
+    "attgan": "attgan",
+    "augan": "augan",
+    "bicyclegan": "bicyclegan",
     "cartoongan": "cartoongan",
+    "colorizing_gan": "colorizing_gan",
+    "context_encoder": "context_encoder",
+    "council_gan": "council_gan",
+    "cyclegan": "cyclegan",
+    "dr_gan": "dr_gan",
+    "drit": "drit",
+    "dualgan": "dualgan",
+    "esrgan": "esrgan",
     "fast_srgan": "fast_srgan",
+    "ganimation": "ganimation",
+    "gdwct": "gdwct",
+    "ilvr": "ilvr",
+    "munit": "munit",
+    "pix2pix": "pix2pix",
+    "real_esrgan": "real_esrgan",
+    "repaint": "repaint",
+    "sean": "sean",
+    "spade": "spade",
     "stargan": "stargan",
+    "starganv2": "starganv2",
+    "stgan": "stgan",
+    "stylegan": "stylegan",
+    "unit": "unit",
 }
 
 

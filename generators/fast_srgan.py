@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.pictures import check_pictures
+from generators.super_resolution import shrink
 from malp_disc.checkpoint import load_state, load_tensors
-
-SCALE = 4
 
 
 class ResidualBlock(nn.Module):
@@ -87,38 +87,13 @@ class FastSRGANGenerator(nn.Module):
         Raises:
             ValueError: for other shapes.
         """
-        _check(images, least=2)
+        check_pictures(images, "Fast-SRGAN", least=2)
         features = self.neck(images)
         features = features + self.bottleneck(self.stem(features))
         features = self.upsampling(features)
         # As in StarGAN: computed in bf16 the output would fall on a coarse grid that a detector learns to see.
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.to(self.head[0].weight.dtype))
-
-
-def shrink(images: Tensor) -> Tensor:
-    """A quarter of the size by antialiased bicubic interpolation, cut to [-1, 1]: how the network's training pictures were made.
-
-    Theirs were rounded to 8 bits as well; that would leave no gradient, so it is left out.
-
-    Shape: (B, 3, H, W) -> (B, 3, H / 4, W / 4).
-
-    Raises:
-        ValueError: for sides that 4 doesn't divide, or below 8.
-    """
-    _check(images, least=2 * SCALE)
-    height, width = images.shape[2:]
-    if height % SCALE or width % SCALE:
-        raise ValueError(f"Fast-SRGAN works at a quarter of the size: expected sides divisible by 4, got {height}x{width}; crop or resize")
-    return F.interpolate(images, (height // SCALE, width // SCALE), mode="bicubic", antialias=True).clamp(-1, 1)
-
-
-def _check(images: Tensor, *, least: int) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
-    height, width = images.shape[2:]
-    if min(height, width) < least:
-        raise ValueError(f"expected sides of at least {least}, got {height}x{width}")
 
 
 def fast_srgan(checkpoint: str | Path | None = None, **config: int) -> FastSRGANGenerator:

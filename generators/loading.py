@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 
 def agree(found: Mapping[str, Any], asked: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
@@ -13,7 +16,17 @@ def agree(found: Mapping[str, Any], asked: Mapping[str, Any], source: str | Path
     Raises:
         ValueError: an argument was asked for that the file has otherwise.
     """
-    wrong = [f"{key} is {found[key]} in the file and {value} was asked for" for key, value in asked.items() if key in found and found[key] != value]
+    wrong = [
+        f"{key} is {found[key]} in the file and {value} was asked for"
+        for key, value in asked.items()
+        if key in found and found[key] != value
+    ]
     if wrong:
         raise ValueError(f"{source}: " + "; ".join(wrong))
     return {**found, **asked}
+
+
+def numbered_kernels(tensors: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
+    """The 4-d tensors whose whole key fits the pattern, in the order of the number that its group captures."""
+    found = {int(match[1]): value for key, value in tensors.items() if (match := re.fullmatch(pattern, key)) and value.ndim == 4}
+    return [found[number] for number in sorted(found)]

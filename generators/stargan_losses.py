@@ -6,7 +6,9 @@ collapses or stops editing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,3 +80,31 @@ def generator_losses(
     reconstruction = (real - reconstructed).float().abs().mean()
     total = adversarial + weights.cls * classification + weights.rec * reconstruction
     return StarGANLosses(total, adversarial, classification, reconstruction, torch.zeros_like(total))
+
+
+class StarGANObjective(nn.Module):
+    """StarGAN's own losses as `recipes/finetuning.py` takes them: D's when it is called, G's from `generator_loss`; weighted terms by name.
+
+    Both look at a batch with `images`, `labels`, `target` and the random numbers `noise`.
+    """
+
+    def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None) -> None:
+        super().__init__()
+        self.discriminator, self.weights = discriminator, weights or StarGANWeights()
+
+    def forward(self, fake: Tensor, batch: Any) -> dict[str, Tensor]:
+        critic = StarGANCritic(self.discriminator, self.weights)
+        losses = critic(batch.images, fake, batch.labels, batch.noise.uniform())
+        return {
+            "adversarial": losses.adversarial,
+            "classification": self.weights.cls * losses.classification,
+            "penalty": self.weights.gp * losses.penalty,
+        }
+
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        losses = generator_losses(self.discriminator, batch.images, fake, edit(fake, batch.labels), batch.target, self.weights)
+        return {
+            "adversarial": losses.adversarial,
+            "classification": self.weights.cls * losses.classification,
+            "reconstruction": self.weights.rec * losses.reconstruction,
+        }

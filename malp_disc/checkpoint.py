@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
 
 
 @contextlib.contextmanager
@@ -34,6 +37,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the temporary files of `atomic_path` that a killed process left in `folder` and below. Only where nobody else is writing."""
+    for path in Path(folder).rglob(".*"):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and Path(match["name"]).suffix == match["suffix"] and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: str | Path) -> None:

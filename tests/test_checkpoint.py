@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +18,11 @@ from malp_disc.checkpoint import (
     file_sha256,
     fingerprint,
     load_entries,
+    load_parts,
     load_state,
     load_tensors,
     save_tensors,
+    sweep,
     write_json,
     write_text,
 )
@@ -233,6 +237,29 @@ def test_differences_are_named_and_nothing_is_loaded():
     assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
 
 
+# --- networks of several parts -----------------------------------------------------------------------------------------------------
+
+
+def test_parts_side_by_side_become_one_state_dict_and_the_rest_is_left_alone(tmp_path):
+    one, other = network().state_dict(), {f"module.{key}": value for key, value in network().state_dict().items()}
+    torch.save({"models": {"a": one, "b": other, "c": {"d": torch.ones(1)}, "opt": {"state": {}}}, "step": 3}, tmp_path / "pair.pt")
+    expected = {**{f"a.{key}": value for key, value in one.items()}, **{f"b.{key}": value for key, value in network().state_dict().items()}}
+    loaded = load_parts(tmp_path / "pair.pt", ("a", "b"), ("x",), entries=("models",), what="a pair")
+    assert set(loaded) == set(expected) and torch.equal(loaded["b.0.weight"], other["module.0.weight"])
+    assert "c.d" in load_parts(tmp_path / "pair.pt", ("a", "b"), ("c",), entries=("models",), what="a pair")
+    save_tensors(tmp_path / "whole.safetensors", expected)
+    assert set(load_parts(tmp_path / "whole.safetensors", ("a", "b"), what="a pair")) == set(expected)
+
+
+def test_a_file_without_all_parts_is_refused(tmp_path):
+    torch.save({"a": network().state_dict(), "step": 3}, tmp_path / "half.pt")
+    torch.save(network().state_dict(), tmp_path / "bare.pt")
+    with pytest.raises(ValueError, match=r"half.pt is not a pair: expected the entries \['a', 'b'\], found \['a', 'step'\]"):
+        load_parts(tmp_path / "half.pt", ("a", "b"), what="a pair")
+    with pytest.raises(ValueError, match=r"bare.pt is not a pair: expected the entries \['a', 'b'\], found \['0.weight'"):
+        load_parts(tmp_path / "bare.pt", ("a", "b"), what="a pair")
+
+
 # --- fingerprints ------------------------------------------------------------------------------------------------------------------
 
 
@@ -248,3 +275,23 @@ def test_a_fingerprint_knows_names_shapes_types_and_values_but_not_the_order():
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_killed_writes_left_is_swept_away_and_nothing_else(tmp_path):
+    (tmp_path / "inner").mkdir()
+    for name in ("G.safetensors", ".hidden", ".writable.json", ".notes.txt.backup01", "inner/a.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(KeyboardInterrupt), monkeypatched_unlink():
+        with atomic_path(tmp_path / "inner" / "a.jsonl"):
+            raise KeyboardInterrupt
+    left = [path.name for path in (tmp_path / "inner").iterdir()]
+    assert len(left) == 2, "a killed process can't clean up"
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".hidden", ".notes.txt.backup01", ".writable.json", "G.safetensors", "a.jsonl"]
+
+
+@contextlib.contextmanager
+def monkeypatched_unlink():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *arguments, **options: None)
+        yield

@@ -35,6 +35,8 @@ class GeneratorContract:
     """How far the picture under bf16 autocast may be from that in float32, on average; None for a network that can't run so."""
     trains_input: bool = True
     """False where the result doesn't depend differentiably on the picture (a latent alone decides)."""
+    uses_picture: bool = True
+    """False where the target alone decides (a latent, a label map): then another picture changes nothing, and another target does."""
 
     def make(self, seed: int = 0) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -72,7 +74,10 @@ class GeneratorContract:
     def test_the_picture_matters(self, generator):
         images, target = self.images(2), self.target(2)
         with torch.no_grad():
-            assert not torch.allclose(generator.manipulate(images, target), generator.manipulate(images.flip(-1), target), atol=1e-3)
+            result, of_other = generator.manipulate(images, target), generator.manipulate(images.flip(-1), target)
+            assert torch.allclose(result, of_other, atol=1e-3) != self.uses_picture
+            if not self.uses_picture:
+                assert not torch.allclose(result, generator.manipulate(images, target.flip(0)), atol=1e-3)
 
     def test_saved_weights_come_back(self, generator, tmp_path):
         state = {key: value.contiguous().clone() for key, value in generator.state_dict().items()}
@@ -117,6 +122,8 @@ class GeneratorContract:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 output = generator.manipulate(images, target)
         assert output.isfinite().all() and (output.float() - expected).abs().mean() < self.bf16_tolerance
+        inside = output[output.abs() < 1]
+        assert output.dtype == torch.float32 and (inside != inside.bfloat16()).float().mean() > 0.8, "computed to the last in bf16"
 
     def test_grey_pictures_are_refused(self, generator):
         with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):

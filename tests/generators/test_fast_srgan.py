@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from generators import create_generator, list_generators
-from generators.fast_srgan import FastSRGANGenerator, shrink
+from generators.fast_srgan import FastSRGANGenerator
+from generators.super_resolution import shrink
 from tests.generators.contract import GeneratorContract
 from tests.generators.test_stargan import tiny as tiny_stargan
 from tests.golden.seeded import fill, image
@@ -145,9 +146,9 @@ def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(2, 3, 30, 32), "sides divisible by 4, got 30x32; crop or resize"),
-        (torch.zeros(2, 3, 32, 33), "sides divisible by 4, got 32x33"),
-        (torch.zeros(2, 3, 4, 32), "sides of at least 8, got 4x32"),
+        (torch.zeros(2, 3, 30, 32), "sides divisible by 4 and at least 8, got 30x32; resize"),
+        (torch.zeros(2, 3, 32, 33), "sides divisible by 4 and at least 8, got 32x33"),
+        (torch.zeros(2, 3, 4, 32), "sides divisible by 4 and at least 8, got 4x32"),
         (torch.zeros(2, 1, 32, 32), r"images \(B, 3, H, W\), got \(2, 1, 32, 32\)"),
         (torch.zeros(3, 32, 32), r"images \(B, 3, H, W\), got \(3, 32, 32\)"),
     ],
@@ -158,7 +159,7 @@ def test_wrong_shapes_are_refused(images, message):
 
 
 def test_wrong_shapes_for_upscaling_are_refused():
-    with pytest.raises(ValueError, match="sides of at least 2, got 1x32"):
+    with pytest.raises(ValueError, match="and at least 2, got 1x32"):
         tiny().upscale(torch.zeros(1, 3, 1, 32))
     with pytest.raises(ValueError, match=r"images \(B, 3, H, W\), got \(1, 4, 8, 8\)"):
         tiny().upscale(torch.zeros(1, 4, 8, 8))

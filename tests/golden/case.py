@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tests.golden.seeded import image
+from tests.golden.seeded import drawn, image
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,15 @@ class Case:
     def picture(self) -> Tensor:
         """The seeded input that `config.input` describes."""
         spec = self.config["input"]
-        return image(spec["name"], spec["shape"], spec["seed"]) * spec.get("scale", 1) + spec.get("shift", 0)
+        picture = image(spec["name"], spec["shape"], spec["seed"]) * spec.get("scale", 1) + spec.get("shift", 0)
+        if hole := spec.get("center_fill"):  # from a quarter of either side to three quarters, less an overlap
+            rows, columns = (slice(side // 4 + hole["overlap"], side // 4 + side // 2 - hole["overlap"]) for side in picture.shape[2:])
+            picture[:, :, rows, columns] = torch.tensor(hole["value"]).view(-1, 1, 1)
+        return picture
+
+    def drawn(self, name: str) -> Tensor:
+        """The seeded input that `config.inputs` describes under this name."""
+        return drawn(self.config["inputs"][name])
 
     def condition(self, name: str) -> Tensor:
         """A conditioning vector, in full in the config."""
@@ -49,6 +57,21 @@ class Built:
     run: Callable[[], Mapping[str, Tensor]]
     absolute: float = 1e-4
     relative: float = 0.0
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Numbers as NAME.json nests them (None where there is none), and arrays as NAME.npz names them, unstrided.
+
+    A value passes if max|ours - theirs| <= absolute + relative · max|theirs|. `rounding` replaces the absolute part for numbers whose name
+    begins so.
+    """
+
+    numbers: dict[str, Any]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    absolute: float = 1e-6
+    relative: float = 1e-4
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ A computation gets the settings of a golden only, and gives back every number of
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,29 +14,18 @@ from torch import Tensor, nn
 from malp_disc.official import OfficialClassifier, OfficialEncoder
 from malp_disc.official_vit import OfficialViT
 from tests.golden import authors_arithmetic as theirs
+from tests.golden.builders import modules
 from tests.golden.builders.malp import generation_of
+from tests.golden.case import Computed
 from tests.golden.seeded import fill, image, stream, weight
 
 SIZE = 128
 
 # What describes a golden's inputs; everything else is a result.
 SETTINGS = ("source", "note", "inputs", "config")
-CASE_SETTINGS = ("batch", "set_size", "m", "seed")
-
-
-@dataclass(frozen=True)
-class Computed:
-    """Numbers as NAME.json nests them (None where there is none), and arrays as NAME.npz names them, unstrided.
-
-    A value passes if max|ours - theirs| <= absolute + relative · max|theirs|. `rounding` replaces the absolute part for numbers whose name
-    begins so.
-    """
-
-    numbers: dict[str, Any]
-    arrays: dict[str, Tensor] = field(default_factory=dict)
-    absolute: float = 1e-6
-    relative: float = 1e-4
-    rounding: Mapping[str, float] = field(default_factory=dict)
+# In a case these describe the inputs, as do words. The strides tell how the golden's own arrays were sampled.
+CASE_SETTINGS = ("batch", "set_size", "m", "seed", "B", "S", "N", "size", "i", "t", "range_t", "stride", "down_stride", "phi_stride")
+CASE_SETTINGS += ("t_T", "n_sample", "start_resampling", *(f"jump{k}_{of}" for k in ("", 2, 3) for of in ("length", "n_sample")))
 
 
 def malp_losses(settings: Mapping[str, Any]) -> Computed:
@@ -47,7 +35,9 @@ def malp_losses(settings: Mapping[str, Any]) -> Computed:
         batch, seed = case["batch"], case["seed"]
         templates, index = drawn_templates(case, (SIZE, SIZE))
         truth = theirs.ground_truth(picture("x", batch, 3, seed), picture("g", batch, 3, seed))
-        map_real, map_fake, signal_real, signal_fake = (rectified(key, batch, seed) for key in ("map_real", "map_fake", "sig_real", "sig_fake"))
+        map_real, map_fake, signal_real, signal_fake = (
+            rectified(key, batch, seed) for key in ("map_real", "map_fake", "sig_real", "sig_fake")
+        )
         trans_real, trans_fake = (picture(key, batch, 1, seed)[:, 0] for key in ("tok_real", "tok_fake"))
         variant, added = name.rpartition("/")[2], case["m"] * templates[index]
         losses = theirs.malp_losses(
@@ -133,7 +123,9 @@ def imd_losses(settings: Mapping[str, Any]) -> Computed:
         batch, seed, strength = case["batch"], case["seed"], case["m"]
         templates, index = drawn_templates(case, (1, SIZE, SIZE))
         signal_real, signal_fake = (rectified(key, batch, seed) for key in ("sig_real", "sig_fake"))
-        losses = theirs.imd_losses(templates=templates, index=index, strength=strength, signal_encrypted=signal_real, signal_fake=signal_fake)
+        losses = theirs.imd_losses(
+            templates=templates, index=index, strength=strength, signal_encrypted=signal_real, signal_fake=signal_fake
+        )
         (gradient,) = torch.autograd.grad(losses["total"], templates)
         shape = theirs.centred_square(templates[index][:, 0]).shape
         computed.numbers["cases"][name] = {"losses": losses, "low_shape": shape, "grad_A_norm": gradient.norm()}
@@ -161,12 +153,13 @@ def gradient_norm(parameter: Tensor) -> Tensor | None:
     return None if parameter.grad is None else parameter.grad.norm()
 
 
-# (start of `source`, an entry that only this kind has) -> computation. The first match counts.
+# (start of `source`, an entry that only this kind has) -> computation. The first match counts. A module of builders may have such a list.
 COMPUTATIONS: list[tuple[str, str, Callable[[Mapping[str, Any]], Computed]]] = [
     ("vishal3477/pro_loc@", "cases", malp_losses),
     ("vishal3477/pro_loc@", "gradient_norms", malp_train_step),
     ("vishal3477/proactive_IMD@", "cases", imd_losses),
 ]
+COMPUTATIONS += [entry for module in modules() for entry in getattr(module, "COMPUTATIONS", [])]
 
 
 def find_computation(golden: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Computed] | None:
@@ -182,6 +175,20 @@ def split_settings(golden: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     settings = {key: value for key, value in golden.items() if key in SETTINGS}
     results = {key: value for key, value in golden.items() if key not in SETTINGS}
     if "cases" in golden:
-        settings["cases"] = {name: {key: case[key] for key in CASE_SETTINGS} for name, case in golden["cases"].items()}
-        results["cases"] = {name: {key: value for key, value in case.items() if key not in CASE_SETTINGS} for name, case in golden["cases"].items()}
+        settings["cases"] = {name: _split_case(case)[0] for name, case in golden["cases"].items()}
+        results["cases"] = {name: _split_case(case)[1] for name, case in golden["cases"].items()}
+    return settings, results
+
+
+def _split_case(case: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A case's settings and results, of the parts it consists of too."""
+    settings: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+    for key, value in case.items():
+        if key in CASE_SETTINGS or isinstance(value, str):
+            settings[key] = value
+            continue
+        inner, results[key] = _split_case(value) if isinstance(value, Mapping) else ({}, value)
+        if inner:
+            settings[key] = inner
     return settings, results

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,29 @@ def image(name: str, shape: Sequence[int], seed: int = 0) -> Tensor:
     grid = torch.from_numpy(stream(name, seed).uniform(-1, 1, (n, c, 8, 8)).astype(np.float32))
     noise = torch.from_numpy(stream(name + "/fine", seed).uniform(-0.2, 0.2, tuple(shape)).astype(np.float32))
     return (F.interpolate(grid, (height, width), mode="bilinear", align_corners=False) + noise).clamp(-1, 1)
+
+
+THEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "value*0.5+0.5": lambda value: value * 0.5 + 0.5,
+    "divided by its L2 norm (float32)": lambda value: value / value.norm(),
+}
+
+
+def drawn(spec: Mapping[str, Any]) -> Tensor:
+    """An entry of a golden's `config.inputs`: a picture, standard normal numbers or a map of labels in blocks, and what is done to it then."""
+    name, shape, seed = spec["name"], spec.get("shape", ()), spec["seed"]
+    if spec["kind"] == "image":
+        value = image(name, shape, seed)
+    elif spec["kind"] == "normal":
+        value = torch.from_numpy(stream(name, seed).standard_normal(tuple(shape), dtype=np.float32))
+    elif spec["kind"] == "labels":
+        blocks = torch.from_numpy(stream(name, seed).integers(0, spec["classes"], (spec["grid"], spec["grid"])))
+        row, column = (torch.arange(side) * spec["grid"] // side for side in shape[-2:])
+        value = blocks[row[:, None], column].expand(*shape).clone()
+    else:
+        raise ValueError(f"unknown kind of input {spec['kind']!r}")
+    return THEN[spec["then"]](value) if "then" in spec else value
 
 
 def _ruled(rule: Mapping[str, Any], name: str, state: Mapping[str, Tensor], built: Mapping[str, Tensor]) -> dict[str, Tensor]:

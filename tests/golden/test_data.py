@@ -10,7 +10,7 @@ import pytest
 from tests.golden.__main__ import list_cases, run_case
 
 GOLDENS = Path(__file__).resolve().parent / "data"
-SLOW: set[str] = set()
+SLOW: set[str] = {"repaint_unet_celeba256", "sean_celebahq"}
 """Networks of hundreds of millions of parameters: gigabytes and minutes."""
 
 

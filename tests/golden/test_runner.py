@@ -148,6 +148,32 @@ def test_what_differs_fails_and_says_where(folder, edit, reason):
     assert lines[1].startswith("FAIL wrong: ") and reason in lines[1] and len(lines) == 3
 
 
+def keep_the_whole_input(golden, arrays):
+    arrays["in/x"] = seeded.image("x", (2, 3, 16, 24), 1).numpy()
+
+
+def keep_another_whole_input(golden, arrays):
+    keep_the_whole_input(golden, arrays)
+    arrays["in/x"][1, 2, 15, 22] += 1e-3  # between the samples
+
+
+def test_an_input_that_was_kept_whole_is_compared_as_a_whole(folder):
+    write(folder, "toy_whole", edit=keep_the_whole_input)
+    write(folder, "wrong", edit=keep_another_whole_input)
+    status, lines = run(folder)
+    assert status == 1 and lines[:2] == ["PASS toy", "PASS toy_whole"]
+    assert lines[2] == "FAIL wrong: the input was built otherwise than the golden's"
+
+
+def test_a_filled_centre_is_part_of_the_input():
+    spec = {"name": "x", "shape": [1, 3, 32, 64], "seed": 0}
+    plain = Case("c", "s", {"input": spec}, {}).picture()
+    filled = Case("c", "s", {"input": {**spec, "center_fill": {"overlap": 2, "value": [2, 3, 4]}}}, {}).picture()
+    changed = (plain != filled).all(1)[0].nonzero()
+    assert changed.min(0).values.tolist() == [10, 18] and changed.max(0).values.tolist() == [21, 45] and len(changed) == 12 * 28
+    assert filled[0, :, 12, 20].tolist() == [2, 3, 4]
+
+
 def test_damaged_files_fail_and_the_others_run_on(folder):
     write(folder, "a_cut")
     (folder / "a_cut.npz").write_bytes((folder / "a_cut.npz").read_bytes()[:100])
@@ -300,6 +326,14 @@ def test_a_computation_is_told_the_settings_and_never_the_results():
     settings, results = computations.split_settings(golden)
     assert settings == {"source": "s", "config": {"m": 1}, "cases": {"c": {"batch": 1, "set_size": 2, "m": 3, "seed": 4}}}
     assert results == {"weights": {"a": 2}, "cases": {"c": {"losses": {"a": 5}}}}
+
+
+def test_settings_are_found_in_the_parts_of_a_case_and_words_are_settings():
+    parts = {"long": {"t_T": 5, "n_sample": 1, "length": 6}, "how": "drawn", "mean": 0.5}
+    golden = {"source": "s", "cases": {"c": parts, "d": {"mean": 1, "stride": 4}}}
+    settings, results = computations.split_settings(golden)
+    assert settings == {"source": "s", "cases": {"c": {"long": {"t_T": 5, "n_sample": 1}, "how": "drawn"}, "d": {"stride": 4}}}
+    assert results == {"cases": {"c": {"long": {"length": 6}, "mean": 0.5}, "d": {"mean": 1}}}
 
 
 # --- the drawing rule --------------------------------------------------------------------------------------------------------------

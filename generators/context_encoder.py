@@ -1,0 +1,115 @@
+"""Context encoders: feature learning by inpainting (Pathak, Krähenbühl, Donahue, Darrell and Efros, CVPR 2016).
+
+The authors' code, https://github.com/pathak22/context-encoder, is Lua Torch, whose ``.t7`` files today's torch can't read. The keys are
+those of the port https://github.com/BoyuanJiang/context_encoder_pytorch (MIT), so its ``netG_streetview.pth`` (Paris StreetView) loads as
+it is. Written from the paper and the port's published key list.
+
+Note:
+    As in the published code, the network sees a ring of 4 pixels inside the hole's border, and its result is pasted over the whole hole,
+    ring included. Only the central hole is built, the variant whose weights people have; the paper's random regions are not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from generators.loading import agree
+from generators.pictures import check_channels, check_pictures, in_float32
+from malp_disc.checkpoint import load_state, load_tensors
+
+OVERLAP = 4
+FILLING = tuple(2 * level / 255 - 1 for level in (117, 104, 123))
+"""ImageNet's mean colour, in the order the published code has it."""
+
+
+def hide(images: Tensor, overlap: int = OVERLAP) -> Tensor:
+    """The pictures without their centre: from a quarter to three quarters of either side, less `overlap`, filled with `FILLING`.
+
+    Shape: (B, 3, H, W) in [-1, 1] -> the same.
+    """
+    height, width = images.shape[2:]
+    hidden = images.clone()
+    rows, columns = (slice(side // 4 + overlap, side // 4 + side // 2 - overlap) for side in (height, width))
+    hidden[:, :, rows, columns] = images.new_tensor(FILLING).view(3, 1, 1)
+    return hidden
+
+
+class ContextEncoderGenerator(nn.Module):
+    """G(x): what the hidden centre of picture x could be (Figure 9a of the paper).
+
+    Args:
+        nc, nef, ngf: channels of a picture, of the encoder's first and of the decoder's last layer.
+        bottleneck: channels of the 1×1 map between them (4000).
+
+    Shape:
+        images (B, 3, H, W) in [-1, 1] with sides divisible by 32, at least 128 -> the same with a new centre; 128 px was published.
+
+    Note:
+        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+    """
+
+    def __init__(self, *, nc: int = 3, nef: int = 64, ngf: int = 64, bottleneck: int = 4000) -> None:
+        super().__init__()
+        self.config = {"nc": nc, "nef": nef, "ngf": ngf, "bottleneck": bottleneck}
+        self.nc = nc
+
+        def down(channels: int, following: int) -> list[nn.Module]:
+            return [nn.Conv2d(channels, following, 4, 2, 1, bias=False), nn.BatchNorm2d(following), nn.LeakyReLU(0.2)]
+
+        def up(channels: int, following: int) -> list[nn.Module]:
+            return [nn.ConvTranspose2d(channels, following, 4, 2, 1, bias=False), nn.BatchNorm2d(following), nn.ReLU()]
+
+        self.main = nn.Sequential(
+            nn.Conv2d(nc, nef, 4, 2, 1, bias=False),
+            nn.LeakyReLU(0.2),
+            *down(nef, nef),
+            *down(nef, 2 * nef),
+            *down(2 * nef, 4 * nef),
+            *down(4 * nef, 8 * nef),
+            nn.Conv2d(8 * nef, bottleneck, 4, bias=False),
+            nn.BatchNorm2d(bottleneck),
+            nn.LeakyReLU(0.2),
+            nn.ConvTranspose2d(bottleneck, 8 * ngf, 4, bias=False),
+            nn.BatchNorm2d(8 * ngf),
+            nn.ReLU(),
+            *up(8 * ngf, 4 * ngf),
+            *up(4 * ngf, 2 * ngf),
+            *up(2 * ngf, ngf),
+            nn.ConvTranspose2d(ngf, nc, 4, 2, 1, bias=False),
+            nn.Tanh(),
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Pictures without their centre, (B, 3, H, W) -> the centre (B, 3, H / 2, W / 2), both in [-1, 1]."""
+        check_channels(hidden, self.nc, "context encoder")
+        return in_float32(self.main[-2:], self.main[:-2](hidden))
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: hides the centre of each picture and paints it anew; the other pixels stay as they are."""
+        check_pictures(images, "the context encoder halves the picture five times", divisor=32, least=128)
+        centre = self(hide(images))
+        top, left = images.shape[2] // 4, images.shape[3] // 4
+        painted = images.to(centre.dtype, copy=True)
+        painted[:, :, top : top + centre.shape[2], left : left + centre.shape[3]] = centre
+        return painted
+
+
+def context_encoder(checkpoint: str | Path | None = None, **config: Any) -> ContextEncoderGenerator:
+    """A context encoder; with a checkpoint the widths are read from it, and any that are given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return ContextEncoderGenerator(**config)
+    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    found: dict[str, int] = {}
+    first, middle, last = (tensors.get(f"main.{number}.weight") for number in (0, 14, 29))
+    if first is not None and middle is not None and last is not None and first.ndim == middle.ndim == last.ndim == 4:
+        found = {"nc": first.shape[1], "nef": first.shape[0], "bottleneck": middle.shape[0], "ngf": last.shape[0]}
+    network = ContextEncoderGenerator(**agree(found, config, checkpoint))
+    load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
+    return network

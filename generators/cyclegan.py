@@ -1,0 +1,154 @@
+"""CycleGAN: unpaired image-to-image translation using cycle-consistent adversarial networks (Zhu, Park, Isola and Efros, ICCV 2017).
+
+Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Clause). Written from the paper and the published key list;
+the state-dict keys are the authors', so ``horse2zebra.pth`` and its like and one's own ``latest_net_G_A.pth`` load as they are.
+
+Note:
+    The published files carry running averages of instance norms that have no parameters. The official loader drops them, and so does this
+    one: an instance norm uses the statistics of its picture. Sides that 4 doesn't divide come out of the network rounded up to where
+    it does; `manipulate`, which keeps the size, refuses them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from generators.loading import agree
+from generators.norms import Dropout, load_normed, make_norm, norm_in_file
+from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
+from malp_disc.checkpoint import load_tensors
+
+PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": None}
+
+
+class ResidualBlock(nn.Module):
+    """x + conv-norm-relu-(dropout)-conv-norm(x), under the authors' name `conv_block`; `padding` and `dropout` move the numbers in it."""
+
+    def __init__(self, channels: int, *, norm: str, padding: str, bias: bool, dropout: Dropout | None, statistics: str) -> None:
+        super().__init__()
+        pad = PADDINGS[padding]
+
+        def convolution() -> list[nn.Module]:
+            layers = [pad(1)] if pad is not None else []
+            layers += [
+                nn.Conv2d(channels, channels, 3, padding=0 if layers else 1, bias=bias),
+                make_norm(norm, channels, statistics=statistics),
+            ]
+            return layers
+
+        self.conv_block = nn.Sequential(*convolution(), nn.ReLU(), *([dropout] if dropout is not None else []), *convolution())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+class ResnetGenerator(nn.Module):
+    """G(x): picture x as one of the other domain. Johnson's network for style transfer, appendix 7.2 of the paper.
+
+    Args:
+        input_nc, output_nc, ngf: channels of the picture, of the result and of the first layer.
+        norm: "instance" for CycleGAN; "batch" (pix2pix); "instance_tracked" has the buffers that published files carry, without a use.
+        use_dropout: dropout of 0.5 in every block (pix2pix).
+        n_blocks: residual blocks, 9 for pictures of 256 px, 6 for 128 px.
+        padding_type: "reflect", "replicate" or "zero", of the residual blocks.
+        statistics: which a batch norm uses, see `generators.norms`; "picture" is the authors' test script.
+        noise: dropout stays on in evaluation too, the authors' test script again; every call gives another result.
+
+    Shape:
+        images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
+
+    Note:
+        A file has one direction and there is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_nc: int = 3,
+        output_nc: int = 3,
+        ngf: int = 64,
+        norm: str = "instance",
+        use_dropout: bool = False,
+        n_blocks: int = 9,
+        padding_type: str = "reflect",
+        statistics: str = "picture",
+        noise: bool = False,
+    ) -> None:
+        super().__init__()
+        if padding_type not in PADDINGS:
+            raise ValueError(f"expected padding_type out of {list(PADDINGS)}, got {padding_type!r}")
+        self.config = {
+            "input_nc": input_nc,
+            "output_nc": output_nc,
+            "ngf": ngf,
+            "norm": norm,
+            "use_dropout": use_dropout,
+            "n_blocks": n_blocks,
+        }
+        self.config |= {"padding_type": padding_type, "statistics": statistics, "noise": noise}
+        self.input_nc = input_nc
+        bias = norm != "batch"  # a batch norm has its own
+
+        def block() -> ResidualBlock:
+            dropout = Dropout(always=noise) if use_dropout else None
+            return ResidualBlock(4 * ngf, norm=norm, padding=padding_type, bias=bias, dropout=dropout, statistics=statistics)
+
+        def normed(layer: nn.Module) -> list[nn.Module]:
+            return [layer, make_norm(norm, layer.out_channels, statistics=statistics), nn.ReLU()]
+
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), *normed(nn.Conv2d(input_nc, ngf, 7, bias=bias))]
+        for channels in (ngf, 2 * ngf):
+            layers += normed(nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=bias))
+        layers += [block() for _ in range(n_blocks)]
+        for channels in (4 * ngf, 2 * ngf):
+            layers += normed(nn.ConvTranspose2d(channels, channels // 2, 3, 2, 1, output_padding=1, bias=bias))
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, input_nc, H, W) -> (B, output_nc, 4⌈H / 4⌉, 4⌈W / 4⌉)."""
+        check_channels(x, self.input_nc, "CycleGAN")
+        return in_float32(self.model[-3:], self.model[:-3](x))
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
+        check_pictures(images, "CycleGAN halves the picture twice", divisor=4, least=8)
+        return to_rgb(self(from_rgb(images, self.input_nc)))
+
+
+def cyclegan(checkpoint: str | Path | None = None, **config: Any) -> ResnetGenerator:
+    """A CycleGAN generator; with a checkpoint the widths, norm, dropout and blocks are read from it, and any given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return ResnetGenerator(**config)
+    return load_resnet(load_tensors(checkpoint, entries=("state_dict", "G")), config, checkpoint)
+
+
+def load_resnet(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str | Path) -> ResnetGenerator:
+    """A `ResnetGenerator` with the weights of a state dict. Raises as `cyclegan` does."""
+    found: dict[str, Any] = {}
+    blocks: dict[int, set[int]] = {}  # number in `model` -> numbers of the convolutions in `conv_block`
+    for key, value in tensors.items():
+        if value.ndim == 4 and (match := re.fullmatch(r"model\.(\d+)\.conv_block\.(\d+)\.weight", key)):
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    first, last = tensors.get("model.1.weight"), tensors.get(f"model.{17 + len(blocks)}.weight")
+    if first is not None and first.ndim == 4 and blocks:
+        numbers = next(iter(blocks.values()))
+        padded = 0 not in numbers  # a layer of padding stands before each convolution
+        found = {"ngf": first.shape[0], "input_nc": first.shape[1], "n_blocks": len(blocks)}
+        found["use_dropout"] = max(numbers) == (6 if padded else 4)
+        if not padded or config.get("padding_type") == "zero":
+            found["padding_type"] = "reflect or replicate" if padded else "zero"
+        found |= norm_in_file(tensors, "model.2.weight", config)
+        if last is not None and last.ndim == 4:
+            found["output_nc"] = last.shape[0]
+    network = ResnetGenerator(**agree(found, config, source))
+    load_normed(network, tensors, source)
+    return network

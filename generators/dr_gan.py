@@ -1,0 +1,205 @@
+"""DR-GAN: disentangled representation learning GAN for pose-invariant face recognition (Tran, Yin, Liu; CVPR 2017, TPAMI 2018).
+
+Code: https://github.com/kayamin/DR-GAN, a PyTorch port (no licence file; its README calls the results unchecked); the authors' own code,
+https://github.com/tranluan/DR-GAN, is TensorFlow. Written from the paper and the port's key list; the state-dict keys are the port's.
+
+Note:
+    The port's files (``epoch780_G.pt``) are whole pickled modules, which only its own code can open, and opening them runs code. They are
+    refused here. In a checkout of the port, and if you trust the file, ``torch.save(torch.load("epoch780_G.pt", weights_only=False)
+    .state_dict(), "dr_gan.pth")`` makes one that loads.
+
+    Where the paper fuses pictures of a person by a weighted mean, the port takes the weighted sum, and so do we: its weights were trained
+    with it. The port's fusion is right for one person at a time only; ours for any number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from generators.attributes import check_condition, check_target
+from generators.loading import agree
+from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
+from malp_disc.checkpoint import load_state, load_tensors
+
+SIZE, SMALLEST = 96, 6
+# Channels by size, in units of conv_dim, from 96 px down to 6; the decoder goes back up. None: the picture's.
+ENCODER = ((None, 1, 2), (2, 2, 2, 4), (4, 4, 3, 6), (6, 6, 4, 8), (8, 8, 5, 10))
+DECODER = ((10, 5, 8), (8, 8, 4, 6), (6, 6, 3, 4), (4, 4, 2, 2), (2, 2, 1, None))
+
+
+class Crop(nn.Module):
+    """Without the last row and column: a transposed convolution of 3×3 and stride 2 has one more than twice as many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., :-1, :-1]
+
+
+class DRGANGenerator(nn.Module):
+    """G(x, c, z): who is on picture x, drawn anew in pose c; z is all that is neither.
+
+    Args:
+        n_poses: poses, the port's ``Np``.
+        n_noise: length of z, the port's ``Nz``.
+        channel_num: of the pictures: 3, or 1 for grey.
+        multi: the encoder also says how far each picture can be trusted, for `fuse`.
+        conv_dim: channels of the first layer; a feature has ten times as many numbers. 32 in the port.
+
+    Shape:
+        images (B, channel_num, 96, 96) in [-1, 1], pose (B, n_poses) one-hot, noise (B, n_noise) in [-1, 1]
+        -> (B, channel_num, 96, 96) in [-1, 1].
+    """
+
+    def __init__(self, *, n_poses: int = 2, n_noise: int = 50, channel_num: int = 3, multi: bool = False, conv_dim: int = 32) -> None:
+        super().__init__()
+        self.n_poses, self.n_noise, self.channel_num, self.multi = n_poses, n_noise, channel_num, multi
+        self.features = 10 * conv_dim
+        self.config = {"n_poses": n_poses, "n_noise": n_noise, "channel_num": channel_num, "multi": multi, "conv_dim": conv_dim}
+
+        def channels(units: tuple[int | None, ...]) -> list[int]:
+            return [channel_num if unit is None else unit * conv_dim for unit in units]
+
+        layers: list[nn.Module] = []
+        for scale, widths in enumerate(map(channels, ENCODER)):
+            if multi and scale == len(ENCODER) - 1:
+                widths[-1] += 1
+            if scale:
+                layers.append(nn.ZeroPad2d((0, 1, 0, 1)))
+            for i, pair in enumerate(zip(widths, widths[1:])):
+                halve = scale > 0 and i == 0
+                layers += _activated(nn.Conv2d(*pair, 3, 2 if halve else 1, 0 if halve else 1, bias=False))
+        self.G_enc_convLayers = nn.Sequential(*layers, nn.AvgPool2d(SMALLEST))
+
+        self.G_dec_fc = nn.Linear(self.features + n_poses + n_noise, self.features * SMALLEST**2)
+
+        layers = []
+        for scale, widths in enumerate(map(channels, DECODER)):
+            for i, pair in enumerate(zip(widths, widths[1:])):
+                double = scale > 0 and i == 0
+                layers += _activated(nn.ConvTranspose2d(*pair, 3, 2 if double else 1, 0 if double else 1, bias=False))
+                layers += [Crop()] if double else []
+        self.G_dec_convLayers = nn.Sequential(*layers[:-2], nn.Tanh())  # the last layer has neither norm nor ELU
+        # The same for every picture; not in the state dict, whose keys are the port's.
+        draws = torch.rand(n_noise, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        self.register_buffer("usual_noise", draws, persistent=False)
+
+    def forward(self, images: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
+        """Each picture by itself."""
+        return self.decode(self.encode(images)[0], pose, noise)
+
+    def fuse(self, images: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
+        """One picture of each person out of several, of a network with ``multi=True``.
+
+        Shape: images (B, n, channel_num, 96, 96), n pictures of each of B persons; pose, noise as in `forward` -> (B, channel_num, 96, 96).
+
+        Raises:
+            ValueError: other shapes, or a network for single pictures.
+        """
+        return self.decode(self.fuse_features(images), pose, noise)
+
+    def fuse_features(self, images: Tensor) -> Tensor:
+        """The sum of the pictures' features, each times its confidence: (B, n, channel_num, 96, 96) -> (B, 10 conv_dim)."""
+        if not self.multi:
+            raise ValueError("this network was made for single pictures and has no confidences to fuse with; expected one with multi=True")
+        if images.ndim != 5:
+            raise ValueError(f"expected images (B, n, {self.channel_num}, {SIZE}, {SIZE}), got {tuple(images.shape)}")
+        features, confidence = self.encode(images.flatten(0, 1))
+        return (features * confidence).unflatten(0, images.shape[:2]).sum(dim=1)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, channel_num, 96, 96) -> features (B, 10 conv_dim), confidence (B, 1) in [0, 1], or None of a network for single pictures."""
+        check_channels(images, self.channel_num, "DR-GAN")
+        if images.shape[2:] != (SIZE, SIZE):
+            raise ValueError(
+                f"DR-GAN works at {SIZE}x{SIZE}, got {images.shape[2]}x{images.shape[3]}; `manipulate` resizes, there and back"
+            )
+        features = self.G_enc_convLayers(images).flatten(1)
+        return features[:, : self.features], features[:, self.features :].sigmoid() if self.multi else None
+
+    def decode(self, features: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
+        """Features (B, 10 conv_dim), pose, noise -> (B, channel_num, 96, 96)."""
+        check_condition(pose, (len(features), self.n_poses), "pose")
+        check_condition(noise, (len(features), self.n_noise), "number of noise")
+        x = self.G_dec_fc(torch.cat([features, pose.to(features.dtype), noise.to(features.dtype)], dim=1))
+        x = self.G_dec_convLayers[:-2](x.unflatten(1, (self.features, SMALLEST, SMALLEST)))
+        return in_float32(self.G_dec_convLayers[-2:], x)
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: pictures in [-1, 1] with the head turned, everything drawn anew.
+
+        Pictures of another size are brought to 96×96 (antialiased bilinear) and the result back to their size (bicubic): its detail is that
+        of 96 px. A network for grey pictures gets the luminance, and its result is grey.
+
+        Args:
+            target: (B, n_poses), a one-hot row each: the pose wanted. What a column means is the data set's matter. Or
+                (B, n_poses + n_noise), pose and z in [-1, 1] in one row; without it z is `usual_noise`, the same for every picture. None:
+                the first pose.
+
+        Raises:
+            ValueError: another shape, or a number outside these ranges.
+        """
+        check_pictures(images, "DR-GAN", least=16)
+        pose, noise = self._asked(target, images)
+        size = images.shape[2:]
+        x = from_rgb(images, self.channel_num)
+        if size != (SIZE, SIZE):
+            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)
+        x = self(x, pose, noise)
+        if size != (SIZE, SIZE):
+            x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(-1, 1)
+        return to_rgb(x)
+
+    def _asked(self, target: Tensor | None, images: Tensor) -> tuple[Tensor, Tensor]:
+        count = len(images)
+        if target is None:
+            target = F.one_hot(torch.zeros(count, dtype=torch.long, device=images.device), self.n_poses)
+        noise = self.usual_noise.expand(count, -1)
+        if isinstance(target, Tensor) and target.shape == (count, self.n_poses + self.n_noise):
+            target, noise = target.split([self.n_poses, self.n_noise], dim=1)
+            check_target(noise, (count, self.n_noise), -1, 1, "the noise after the pose")
+        meaning = f"a one-hot row per picture, the pose wanted; or (B, {self.n_poses + self.n_noise}), pose and noise"
+        check_target(target, (count, self.n_poses), 0, 1, meaning)
+        return target.to(images.dtype), noise.to(images.dtype)
+
+
+def dr_gan(checkpoint: str | Path | None = None, **config: Any) -> DRGANGenerator:
+    """A DR-GAN generator; with a checkpoint poses, channels and kind are read from it, and any that are given must agree.
+
+    Args:
+        n_noise: the file tells only how many poses and numbers of noise there are together; 50 of noise unless given.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file (the port's own are), a checkpoint of another network, or of another
+            `config`.
+    """
+    if checkpoint is None:
+        return DRGANGenerator(**config)
+    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    found = _read_generator(tensors, config.get("n_noise", 50), checkpoint)
+    network = DRGANGenerator(**agree(found, config, checkpoint))
+    load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
+    return network
+
+
+def _read_generator(tensors: Mapping[str, Tensor], n_noise: int, source: str | Path) -> dict[str, Any]:
+    """Constructor arguments, from the shapes of a file's tensors."""
+    first, last, linear = (tensors.get(key) for key in ("G_enc_convLayers.0.weight", "G_enc_convLayers.43.weight", "G_dec_fc.weight"))
+    if first is None or last is None or linear is None or first.ndim != 4 or linear.ndim != 2:
+        raise ValueError(
+            f"{source} is not a checkpoint of DRGANGenerator: expected G_enc_convLayers.0.weight, …, found {list(tensors)[:3]}"
+        )
+    conv_dim = first.shape[0]
+    told = linear.shape[1] - 10 * conv_dim
+    if told <= n_noise:
+        raise ValueError(f"{source} has {told} numbers of pose and noise together, and {n_noise} of noise leave no pose; give n_noise")
+    multi = last.shape[0] == 10 * conv_dim + 1
+    return {"n_poses": told - n_noise, "n_noise": n_noise, "channel_num": first.shape[1], "multi": multi, "conv_dim": conv_dim}
+
+
+def _activated(layer: nn.Module) -> list[nn.Module]:
+    return [layer, nn.BatchNorm2d(layer.out_channels), nn.ELU()]

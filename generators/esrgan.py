@@ -1,0 +1,53 @@
+"""ESRGAN: enhanced super-resolution generative adversarial networks (Wang et al., ECCV workshops 2018).
+
+Official code: https://github.com/xinntao/ESRGAN (Apache-2.0). Written from the paper and the published key list. The state-dict keys are
+those of ``RRDB_ESRGAN_x4.pth``; files in the other two namings (``…_old_arch.pth``, and BasicSR's with ``body``) load too.
+
+Note:
+    The paper starts training from small weights (scaled by 0.1); here fresh weights are PyTorch's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from generators.loading import agree
+from generators.rrdbnet import OLD, RRDBNet, renamed, widths
+from generators.super_resolution import SuperResolution
+from malp_disc.checkpoint import load_state, load_tensors
+
+
+class ESRGANGenerator(SuperResolution, RRDBNet):
+    """G(shrink(x)): throws away the detail of picture x above a quarter of its resolution and invents it anew.
+
+    The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` have the library's range.
+
+    Args:
+        nf, gc, nb: channels of the trunk, growth, blocks (64, 32 and 23 in the published files).
+
+    Shape:
+        `manipulate`: images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 16 -> (B, 3, H, W) in [-1, 1].
+
+    Note:
+        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+    """
+
+    def __init__(self, *, nf: int = 64, nb: int = 23, gc: int = 32) -> None:
+        super().__init__(scale=4, features=nf, growth=gc, blocks=nb, naming=OLD)
+        self.config = {"nf": nf, "nb": nb, "gc": gc}
+
+
+def esrgan(checkpoint: str | Path | None = None, **config: int) -> ESRGANGenerator:
+    """An ESRGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return ESRGANGenerator(**config)
+    tensors = renamed(load_tensors(checkpoint, entries=("params_ema", "params", "state_dict")), OLD)
+    found = widths(tensors, OLD)
+    found = {ours: found[theirs] for ours, theirs in (("nf", "features"), ("nb", "blocks"), ("gc", "growth")) if found.get(theirs)}
+    network = ESRGANGenerator(**agree(found, config, checkpoint))
+    load_state(network, tensors, source=str(checkpoint))
+    return network

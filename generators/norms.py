@@ -1,0 +1,113 @@
+"""Normalisations by whose statistics they use: those of the picture at hand, of the batch, or running averages.
+
+A batch norm over a batch of one picture is an instance norm. The picture-to-picture networks here were published with scripts that never
+leave training mode and take one picture at a time; ``statistics="picture"`` is that, for a batch of any size, and so a picture's result
+doesn't depend on what stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from malp_disc.checkpoint import load_state
+
+STATISTICS = ("picture", "batch", "running")
+
+
+def picture_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Zero mean and unit (biased) variance per picture and channel, then weight and bias; 1×1, which torch refuses, becomes the bias."""
+    if x.shape[2:].numel() == 1:
+        return _alone(x, weight, bias)
+    return F.instance_norm(x, None, None, weight, bias, use_input_stats=True, eps=eps)
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """The same over the whole batch; a single value becomes the bias."""
+    if x.numel() == x.shape[1]:
+        return _alone(x, weight, bias)
+    return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+
+def _alone(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """A value less its mean is 0, exactly: dividing rounding errors by √eps is no help."""
+    normed = x - x
+    return normed if weight is None else normed * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm on the statistics of its input, in training and in evaluation.
+
+    Args:
+        affine: with weight and bias.
+        tracked: has the running buffers that some files hold. They are never read nor moved.
+    """
+
+    def __init__(self, channels: int, *, affine: bool = False, tracked: bool = False, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps, affine=affine, track_running_stats=tracked)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return picture_norm(x, self.weight, self.bias, self.eps)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm that can be told whose statistics to use.
+
+    Args:
+        statistics: "running" is torch's usual batch norm: the batch's in training, running averages in evaluation. "batch" and "picture"
+            are those of the batch, or of each picture by itself, in either mode; the running averages are never read nor moved then.
+        counter: has ``num_batches_tracked``, which TensorFlow's has not.
+    """
+
+    def __init__(self, channels: int, *, statistics: str = "running", eps: float = 1e-5, counter: bool = True) -> None:
+        if statistics not in STATISTICS:
+            raise ValueError(f"expected statistics out of {STATISTICS}, got {statistics!r}")
+        super().__init__(channels, eps=eps)
+        self.statistics = statistics
+        if not counter:
+            self.num_batches_tracked = None
+            self.track_running_stats = False  # else loading would miss the counter
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.statistics == "picture":
+            return picture_norm(x, self.weight, self.bias, self.eps)
+        if self.statistics == "batch":
+            return batch_norm(x, self.weight, self.bias, self.eps)
+        return super().forward(x)
+
+
+def make_norm(kind: str, channels: int, *, statistics: str = "running") -> nn.Module:
+    """The norm of a junyanz network by its option's name: "batch", "instance" (no parameters), or "instance_tracked" (buffers only)."""
+    if kind == "batch":
+        return BatchNorm(channels, statistics=statistics)
+    if kind in ("instance", "instance_tracked"):
+        return InstanceNorm(channels, tracked=kind == "instance_tracked")
+    raise ValueError(f"expected norm 'batch', 'instance' or 'instance_tracked', got {kind!r}")
+
+
+class Dropout(nn.Dropout):
+    """Dropout in training, and with `always` in evaluation too: the noise that pix2pix has in place of a latent."""
+
+    def __init__(self, p: float = 0.5, *, always: bool = False) -> None:
+        super().__init__(p)
+        self.always = always
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training or self.always)
+
+
+def norm_in_file(tensors: Mapping[str, Tensor], key: str, asked: Mapping[str, Any]) -> dict[str, str]:
+    """What a file tells about the option `norm`: `key` is the weight that a batch norm would have. Either instance norm may be asked."""
+    if key in tensors:
+        return {"norm": "batch"}
+    return {} if asked.get("norm") == "instance_tracked" else {"norm": "instance"}
+
+
+def load_normed(network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """`load_state`, past the running averages of instance norms that files of old torch versions hold. Raises as `load_state` does."""
+    averages = () if network.config["norm"] == "batch" else ("running_mean", "running_var")
+    load_state(network, tensors, source=str(source), optional=("num_batches_tracked", *averages))

@@ -1,0 +1,171 @@
+"""RePaint: inpainting using denoising diffusion probabilistic models (Lugmayr et al., CVPR 2022).
+
+Official code: https://github.com/andreas128/RePaint (CC BY-NC-SA 4.0: no commercial use; the checkpoints come without a licence of their
+own). Written from the paper and a description, without that code; the state-dict keys are the authors', those of a guided-diffusion UNet.
+
+Note:
+    The paper's Algorithm 1 puts the known pixels, noised to t - 1, into the result of each reverse step; the authors' script puts them,
+    noised to t, into what goes into the step, and so leaves the first step without. The script is followed here. It returns the last sample
+    as it is, whose known pixels are near the given ones; here they are put back exactly unless `paste` is False.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from generators.diffusion_steps import Diffusion, Noise, step_with_gradient
+from generators.guided_diffusion import CELEBA256, GuidedUNet, load_unet
+from generators.pictures import check_pictures
+
+
+class RePaintGenerator(GuidedUNet):
+    """Picture x with the part outside of the mask invented anew.
+
+    The forward pass is the UNet's; `manipulate` samples.
+
+    Args:
+        steps: the schedule's times, evenly spaced among the 1000 of training.
+        jump_length, jump_n_sample: how far the sampling goes back into noise, and how often each stretch is walked (the paper's j and r).
+            The defaults are the paper's and take 2410 network evaluations; ``jump_n_sample=1`` takes `steps` of them.
+        start_resampling: the time beyond which no jump leads; None for none.
+        seed: of the noise, where `manipulate` isn't given another.
+        paste: whether the known pixels come out exactly as they went in.
+        gradient_steps: how many of the last network evaluations a gradient goes through; None for all. See the note.
+        progress: whether a bar is shown.
+        unet: the arguments of `GuidedUNet`; those of the CelebA-HQ network where nothing is said.
+
+    Shape:
+        images (B, 3, H, W) in [-1, 1] with sides divisible by 32 (2^(levels - 1)), target (B, 1, H, W) -> (B, 3, H, W) in [-1, 1].
+        Trained at 256.
+
+    Note:
+        The result is a function of picture, mask and seed. Unless one seed per picture is given, all pictures get the same noise.
+
+        Where gradients are on, one goes through the whole chain, to every weight and to the known pixels: about the memory of one
+        evaluation and of a few pictures more per step, and two evaluations more per step. `gradient_steps` cuts that down: it then goes
+        through the last ones only, and to the known pixels besides by way of `paste`. To only look, use ``torch.no_grad()``. One evaluation
+        of the CelebA-HQ network takes some 16 s on a CPU core, the paper's whole walk thus 11 hours a picture.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int = 250,
+        jump_length: int = 10,
+        jump_n_sample: int = 10,
+        start_resampling: int | None = None,
+        seed: int = 0,
+        paste: bool = True,
+        gradient_steps: int | None = None,
+        progress: bool = True,
+        **unet: Any,
+    ) -> None:
+        super().__init__(**{**CELEBA256, **unet})
+        self.steps, self.jump_length, self.jump_n_sample, self.start_resampling = steps, jump_length, jump_n_sample, start_resampling
+        self.seed, self.paste, self.gradient_steps, self.progress = seed, paste, gradient_steps, progress
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None, *, seed: int | Sequence[int] | Tensor | None = None) -> Tensor:
+        """The library's common entry: [-1, 1] in, [-1, 1] out, same size.
+
+        Args:
+            target: the mask (B, 1, H, W), 1 where the picture is known and kept, 0 where it is repainted, as in the authors' mask files.
+                None for repainting the centre square, of half the sides.
+            seed: of the noise: one, or one per picture. None for the constructor's.
+
+        Raises:
+            ValueError: for other shapes, masks beyond [0, 1], and other numbers of seeds.
+        """
+        check_pictures(images, "RePaint", divisor=self.divisor)
+        mask = centre_square(images) if target is None else _checked(target, images)
+        diffusion, noise = Diffusion(self.steps), Noise(self.seed if seed is None else seed, images)
+        start = math.inf if self.start_resampling is None else self.start_resampling
+        times = jump_schedule(self.steps, jumps=((self.jump_length, self.jump_n_sample),), start=start)
+        left = sum(after < before for before, after in itertools.pairwise(times))  # network evaluations
+        x, first = noise(), True
+        for before, after in itertools.pairwise(tqdm(times, desc="RePaint", leave=False, disable=not self.progress)):
+            if after > before:
+                x = diffusion.forward_step(x, after, noise())
+                continue
+            drawn, known_noise = noise(), None if first else noise()
+            wanted = self.gradient_steps is None or left <= self.gradient_steps
+            x = step_with_gradient(self._step, diffusion, x, before, images, mask, drawn, known_noise, wanted=wanted)
+            first, left = False, left - 1
+        x = x.clamp(-1, 1)
+        return mask * images + (1 - mask) * x if self.paste else x
+
+    def _step(
+        self, diffusion: Diffusion, x: Tensor, t: int, images: Tensor, mask: Tensor, noise: Tensor, known_noise: Tensor | None
+    ) -> Tensor:
+        if known_noise is not None:
+            x = with_known(x, mask, diffusion.noised(images, t, known_noise))
+        output = self(x, torch.full((len(x),), diffusion.timesteps[t], device=x.device))
+        return diffusion.reverse_step(x, t, output, noise)[0]
+
+
+def with_known(x: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+    """x with the known pixels in their place, the paper's Eq. 8c."""
+    return mask * known + (1 - mask) * x
+
+
+def centre_square(images: Tensor) -> Tensor:
+    """(B, 1, H, W): 0 in the middle, on half the height and width, 1 around it."""
+    mask = images.new_ones(len(images), 1, *images.shape[2:])
+    height, width = images.shape[2:]
+    mask[..., height // 4 : height - height // 4, width // 4 : width - width // 4] = 0
+    return mask
+
+
+def _checked(mask: Tensor, images: Tensor) -> Tensor:
+    expected = (len(images), 1, *images.shape[2:])
+    if mask.shape != expected:
+        raise ValueError(f"expected a mask {expected}, 1 where the picture is kept, got {tuple(mask.shape)}")
+    mask = mask.to(images)
+    low, high = (value.item() for value in mask.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"expected a mask in [0, 1], 1 where the picture is kept, got min {low:g} max {high:g}")
+    return mask
+
+
+def jump_schedule(steps: int, *, n_sample: int = 1, jumps: Sequence[tuple[int, int]] = ((10, 10),), start: float = math.inf) -> list[int]:
+    """The times of RePaint's walk, from steps - 1 to -1: one less is a reverse step, one more a step back into noise.
+
+    Args:
+        n_sample: how often each single step is walked.
+        jumps: (length, how often each stretch is walked), from the outermost to the innermost; after a jump those inside it start anew.
+        start: no jump leads beyond this time.
+    """
+    if any(length < 1 or uses < 1 for length, uses in jumps):
+        raise ValueError(f"jumps are of 1 step and more, and a stretch is walked once or more, got (length, times) {tuple(jumps)}")
+    fresh = [{t: uses - 1 for t in range(0, steps - length, length)} for length, uses in jumps]
+    left = [dict(level) for level in fresh]
+    times, t = [], steps
+    while t >= 1:
+        t -= 1
+        times.append(t)
+        if t + 1 < steps - 1 and t <= start:
+            times += (n_sample - 1) * [t + 1, t]
+        for level in reversed(range(len(jumps))):
+            length = jumps[level][0]
+            if left[level].get(t, 0) > 0 and t <= start - length:
+                left[level][t] -= 1
+                times += range(t + 1, t + length + 1)
+                t += length
+                left[level + 1 :] = [dict(inner) for inner in fresh[level + 1 :]]
+    return [*times, -1]
+
+
+def repaint(checkpoint: str | Path | None = None, **config: Any) -> RePaintGenerator:
+    """A RePaint sampler; with a checkpoint the UNet's arguments are read from it, and any that are given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    return RePaintGenerator(**config) if checkpoint is None else load_unet(RePaintGenerator, checkpoint, config)

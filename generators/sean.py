@@ -1,0 +1,220 @@
+"""SEAN: image synthesis with semantic region-adaptive normalization (Zhu, Abdal, Qin, Wonka, CVPR 2020).
+
+Official code: https://github.com/ZPdesu/SEAN (CC BY-NC-SA 4.0: neither the code nor the published weights may be used commercially). Written
+from the paper and the published key list; the state-dict keys are the authors', so ``CelebA-HQ_pretrained/latest_net_G.pth`` loads as it is.
+
+Note:
+    The network adds noise in every normalisation, drawn anew in every call, in evaluation too. `manipulate` takes fixed noise, so that a result
+    can be had again; `forward` draws it as the authors do unless it is given.
+    Each normalisation carries the running averages of a second one, which no layer reads: the authors' SPADE layer came with them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from generators.loading import agree
+from generators.pictures import check_pictures
+from generators.spade import SPADE, block_convolutions, check_label_map, doubled, last_layer, one_hot, read_trunk, with_right_vectors
+from generators.style_layers import fixed_noise
+from malp_disc.checkpoint import load_state, load_tensors
+
+LABELS = tuple(
+    "background skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat ear_r neck_l neck cloth".split()
+)
+"""CelebAMask-HQ's, in the order of their numbers."""
+
+FACTOR = 32
+
+Draw = Callable[[int, int], Tensor]
+"""(height, width) -> noise (1 or B, 1, height, width)."""
+
+
+class StyleEncoder(nn.Module):
+    """One style code for each label of a picture: the mean of its feature maps over the label's pixels, 0 where there are none.
+
+    Shape: images (B, 3, H, W), one-hot map (B, labels, H, W) -> (B, labels, D).
+    """
+
+    def __init__(self, style_length: int, *, ngf: int = 32, n_downsampling: int = 2) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(3, ngf, 3), nn.InstanceNorm2d(ngf), nn.LeakyReLU(0.2)]
+        for _ in range(n_downsampling):
+            layers += [nn.Conv2d(ngf, 2 * ngf, 3, 2, 1), nn.InstanceNorm2d(2 * ngf), nn.LeakyReLU(0.2)]
+            ngf *= 2
+        layers += [nn.ConvTranspose2d(ngf, 2 * ngf, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(2 * ngf), nn.LeakyReLU(0.2)]
+        layers += [nn.ReflectionPad2d(1), nn.Conv2d(2 * ngf, style_length, 3), nn.Tanh()]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor, semantics: Tensor) -> Tensor:
+        features = self.model(images)
+        regions = F.interpolate(semantics, features.shape[2:])
+        return torch.einsum("bjhw,bdhw->bjd", regions, features) / regions.sum(dim=(2, 3)).clamp_min(1)[..., None]
+
+
+class ACE(nn.Module):
+    """Batch norm whose scale and shift are blended from two: drawn from the label map, as in SPADE, and from each region's style.
+
+    Args:
+        style: False for the last block, which has the first kind only.
+    """
+
+    def __init__(self, channels: int, labels: int, style_length: int, *, style: bool) -> None:
+        super().__init__()
+        self.style = style
+        self.blending_gamma, self.blending_beta = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+        self.noise_var = nn.Parameter(torch.zeros(channels))
+        self.Spade = SPADE(channels, labels)  # its norm isn't used
+        self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
+        if style:
+            for j in range(labels):
+                self.add_module(f"fc_mu{j}", nn.Linear(style_length, style_length))
+            self.conv_gamma = nn.Conv2d(style_length, channels, 3, padding=1)
+            self.conv_beta = nn.Conv2d(style_length, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, semantics: Tensor, codes: Tensor, draw: Draw) -> Tensor:
+        x = self.param_free_norm(x + draw(*x.shape[2:]) * self.noise_var[:, None, None])
+        regions = F.interpolate(semantics, x.shape[2:])
+        gamma, beta = self.Spade.modulation(regions)
+        if self.style:
+            styles = torch.stack([self.get_submodule(f"fc_mu{j}")(codes[:, j]) for j in range(codes.shape[1])], dim=1).relu()
+            painted = torch.einsum("bjd,bjhw->bdhw", styles, regions)  # every pixel gets its label's
+            gamma = torch.lerp(gamma, self.conv_gamma(painted).to(gamma.dtype), self.blending_gamma.sigmoid().to(gamma.dtype))
+            beta = torch.lerp(beta, self.conv_beta(painted).to(beta.dtype), self.blending_beta.sigmoid().to(beta.dtype))
+        return x * (1 + gamma) + beta
+
+
+class SEANBlock(nn.Module):
+    """Residual block with ACE before each convolution; a learned shortcut where the width changes. The shortcut draws its noise first."""
+
+    def __init__(self, inputs: int, outputs: int, labels: int, style_length: int, *, style: bool = True) -> None:
+        super().__init__()
+        self.conv_0, self.conv_1, self.conv_s = block_convolutions(inputs, outputs)
+        self.ace_0 = ACE(inputs, labels, style_length, style=style)
+        self.ace_1 = ACE(min(inputs, outputs), labels, style_length, style=style)
+        self.ace_s = None if self.conv_s is None else ACE(inputs, labels, style_length, style=style)
+
+    def forward(self, x: Tensor, *conditions: Tensor | Draw) -> Tensor:
+        shortcut = x if self.conv_s is None else self.conv_s(self.ace_s(x, *conditions))
+        x = self.conv_0(F.leaky_relu(self.ace_0(x, *conditions), 0.2))
+        return shortcut + self.conv_1(F.leaky_relu(self.ace_1(x, *conditions), 0.2))
+
+
+class SEANGenerator(nn.Module):
+    """Paints a label map, each region in the style that it has in a picture.
+
+    Args:
+        label_nc: number of labels (19, `LABELS`).
+        ngf: channels of the last layer, 16 times as many in the first.
+        style_length: D, size of a style code.
+        zencoder_ngf, n_downsampling: of the `StyleEncoder`.
+        crop_size: side of what `forward` paints.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_nc: int = 19,
+        ngf: int = 64,
+        style_length: int = 512,
+        zencoder_ngf: int = 32,
+        n_downsampling: int = 2,
+        crop_size: int = 256,
+    ) -> None:
+        super().__init__()
+        self.label_nc, self.crop_size = label_nc, crop_size
+        self.config = {
+            "label_nc": label_nc,
+            "ngf": ngf,
+            "style_length": style_length,
+            "zencoder_ngf": zencoder_ngf,
+            "n_downsampling": n_downsampling,
+            "crop_size": crop_size,
+        }
+        self.Zencoder = StyleEncoder(style_length, ngf=zencoder_ngf, n_downsampling=n_downsampling)
+        self.fc = nn.Conv2d(label_nc, 16 * ngf, 3, padding=1)
+        widths = {
+            "head_0": (16, 16),
+            "G_middle_0": (16, 16),
+            "G_middle_1": (16, 16),
+            "up_0": (16, 8),
+            "up_1": (8, 4),
+            "up_2": (4, 2),
+            "up_3": (2, 1),
+        }
+        for name, (inputs, outputs) in widths.items():
+            self.add_module(name, SEANBlock(inputs * ngf, outputs * ngf, label_nc, style_length, style=name != "up_3"))
+        self.conv_img = nn.Conv2d(ngf, 3, 3, padding=1)
+
+    def encode(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The style code of each label: pictures (B, 3, H, W), labels (B, H, W) -> (B, label_nc, D); 0 for a label that isn't there."""
+        return self.Zencoder(images, one_hot(labels, self.label_nc).to(images.dtype))
+
+    def forward(self, semantics: Tensor, codes: Tensor, draw: Draw | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
+        """Paints a one-hot map (B, label_nc, H, W) in styles (B, label_nc, D): (B, 3, h, w) in [-1, 1].
+
+        Args:
+            draw: where the noise comes from, in the order of the layers; new noise for every picture without it.
+            size: of the result, a multiple of 32; without it that of ``crop_size``, whatever the map's.
+        """
+
+        def new_noise(height: int, width: int) -> Tensor:
+            return torch.randn(len(semantics), 1, height, width, device=semantics.device)
+
+        draw = draw or new_noise
+        height, width = size or (self.crop_size, self.crop_size)
+        x = self.head_0(self.fc(F.interpolate(semantics, (height // FACTOR, width // FACTOR))), semantics, codes, draw)
+        x = self.G_middle_0(doubled(x), semantics, codes, draw)
+        x = self.G_middle_1(x, semantics, codes, draw)
+        for block in (self.up_0, self.up_1, self.up_2, self.up_3):
+            x = block(doubled(x), semantics, codes, draw)
+        return last_layer(self.conv_img, x)
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: [-1, 1] in, [-1, 1] out, same size.
+
+        Args:
+            images: (B, 3, H, W) with sides divisible by 32. They give the styles.
+            target: a label per pixel, whole numbers (B, H, W) or (B, 1, H, W) in 0 … label_nc - 1: the pictures' own map, by which they are drawn
+                again. With (B, 2, H, W) the first map is the wanted one, and the second the pictures' own, from which the styles come: an edit of
+                shapes. A label that only the wanted map has gets the style 0. There is no default.
+
+        Raises:
+            ValueError: other shapes or labels, or no target.
+        """
+        check_pictures(images, "SEAN", divisor=FACTOR)
+        check_label_map(images, target, "SEAN needs to know where in the picture what is", 2)
+        wanted, own = (target, target) if target.ndim == 3 else (target[:, 0], target[:, -1])
+        places = itertools.count()
+        return self(
+            one_hot(wanted, self.label_nc).to(images.dtype),
+            self.encode(images, own),
+            lambda height, width: fixed_noise(next(places), height, width, images),
+            size=tuple(images.shape[2:]),
+        )
+
+
+def sean(checkpoint: str | Path | None = None, **config: int) -> SEANGenerator:
+    """A SEAN generator with its style encoder; with a checkpoint the widths are read from it, and any that are given must agree.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+    """
+    if checkpoint is None:
+        return SEANGenerator(**config)
+    tensors = with_right_vectors(load_tensors(checkpoint, entries=("state_dict", "G")))
+    found = read_trunk(tensors, checkpoint, "head_0.ace_0.fc_mu0.weight", SEANGenerator)
+    found = {"label_nc": found["channels"], "ngf": found["ngf"], "style_length": tensors["head_0.ace_0.fc_mu0.weight"].shape[0]}
+    encoder = sum(re.fullmatch(r"Zencoder\.model\.\d+\.weight", key) is not None for key in tensors)
+    if "Zencoder.model.1.weight" in tensors:
+        found |= {"zencoder_ngf": tensors["Zencoder.model.1.weight"].shape[0], "n_downsampling": encoder - 3}
+    network = SEANGenerator(**agree(found, config, checkpoint))
+    load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
+    return network

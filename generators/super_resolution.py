@@ -1,0 +1,46 @@
+"""What the super-resolution generators share: the small picture they start from, and the range of the ESRGANs."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from generators.pictures import check_pictures
+
+
+def shrink(images: Tensor, scale: int = 4) -> Tensor:
+    """1/scale of the size by antialiased bicubic interpolation, cut to [-1, 1]: how the networks' training pictures were made.
+
+    Theirs were rounded to 8 bits as well; that would leave no gradient, so it is left out.
+
+    Shape: (B, 3, H, W) -> (B, 3, H / scale, W / scale).
+
+    Raises:
+        ValueError: for sides that `scale` doesn't divide, or below 2 · scale.
+    """
+    check_pictures(images, f"super-resolution ×{scale}", divisor=scale, least=2 * scale)
+    height, width = images.shape[2:]
+    return F.interpolate(images, (height // scale, width // scale), mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+class SuperResolution:
+    """The two entries of a network whose forward pass makes a picture in [0, 1] `scale` times larger.
+
+    The published code cuts the network's output off at 0 and 1; so does this, and where it does there is no gradient.
+    """
+
+    scale: int
+
+    def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
+        """The library's common entry: [-1, 1] in, [-1, 1] out, same size. `target` is ignored."""
+        check_pictures(images, f"super-resolution ×{self.scale}", divisor=self.scale, least=4 * self.scale)
+        return self.upscale(shrink(images, self.scale))
+
+    def upscale(self, images: Tensor) -> Tensor:
+        """Super-resolution: (B, 3, h, w) -> (B, 3, scale · h, scale · w), both in [-1, 1]; any sides of 4 and more.
+
+        Raises:
+            ValueError: for other shapes.
+        """
+        check_pictures(images, f"super-resolution ×{self.scale}", least=4)
+        return 2 * self((images + 1) / 2).clamp(0, 1) - 1

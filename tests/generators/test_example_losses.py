@@ -1,0 +1,46 @@
+"""The losses to start from do what they say: content is a distance, and the adversary learns to tell and then to be told from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from generators.example_losses import PatchAdversary, super_resolution, translation
+from tests.tiny import Snapshot, pictures
+
+
+def batch(reference=None):
+    return SimpleNamespace(images=pictures(2), reference=reference)
+
+
+def test_content_is_the_mean_difference_and_nothing_of_it_learns():
+    losses = super_resolution()
+    assert losses.generator_loss(pictures(2), batch(), None)["content"] == 0
+    assert losses.generator_loss(pictures(2) + 0.1, batch(), None)["content"].item() == pytest.approx(1.0, rel=1e-4)
+    assert list(losses.parameters()) == []
+
+
+def test_the_adversary_learns_to_tell_references_from_fakes_and_says_so():
+    torch.manual_seed(0)
+    adversary, real, fake = PatchAdversary(width=4), pictures(2, seed=1), pictures(2, seed=2) * 0.3
+    optimizer = torch.optim.Adam(adversary.parameters(), lr=1e-2)
+    values = []
+    for _ in range(12):
+        snapshot = Snapshot(adversary)
+        terms = adversary(fake, batch(reference=real))
+        values.append(sum(terms.values()).item())
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        optimizer.step()
+        assert snapshot.moved() == snapshot.names
+    assert values[-1] < 0.6 * values[0]
+    of_fake, of_real = (adversary.generator_loss(images, batch(), None)["adversarial"].item() for images in (fake, real))
+    assert of_fake > 1.5 * of_real
+
+
+def test_the_batchs_own_pictures_stand_in_for_references():
+    adversary = translation().eval()
+    with torch.no_grad():
+        assert adversary(pictures(2), batch())["real"] == adversary(pictures(2), batch(reference=pictures(2)))["real"]
