@@ -1,9 +1,35 @@
 """malp-disc: MaLP (CVPR 2023) finds what a generator changed, and teaches the generator to change it better."""
 
-from malp_disc.discriminator import MaLPDiscriminator
-from malp_disc.fakeness import fakeness_map
-from malp_disc.losses import LossWeights
-from malp_disc.malp import MaLP, MaLPConfig, MaLPOutput
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from malp_disc.discriminator import MaLPDiscriminator
+    from malp_disc.fakeness import fakeness_map
+    from malp_disc.losses import LossWeights
+    from malp_disc.malp import MaLP, MaLPConfig, MaLPOutput
 
 __version__ = "0.1.0"
 __all__ = ["LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map"]
+
+_ROOMS = {
+    "LossWeights": "losses",
+    "MaLP": "malp",
+    "MaLPConfig": "malp",
+    "MaLPDiscriminator": "discriminator",
+    "MaLPOutput": "malp",
+    "fakeness_map": "fakeness",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: the command line's help must not wait for torch."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

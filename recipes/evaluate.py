@@ -1,10 +1,12 @@
 """Measure StarGAN checkpoints side by side, without training: the report of a run for generators that exist already.
 
     python recipes/evaluate.py                                                               # the shipped generator on the embedded faces
-    python recipes/evaluate.py --before 200000-G.ckpt --control runs/celeba/G-control.safetensors --cotrain runs/celeba/G-cotrain.safetensors \\
+    python recipes/evaluate.py --before 200000-G.ckpt --control runs/celeba/G-control.safetensors --cotrain
+    runs/celeba/G-cotrain.safetensors \\
         --malp runs/celeba/malp --data celeba --data-root /data/celeba --image-size 128 --output-dir runs/celeba-evaluated
 
-All of them edit the same held-back pictures in the same way. ``<output-dir>/report.md`` has the tables, ``report.json`` the same for programs.
+All of them edit the same held-back pictures in the same way. ``<output-dir>/report.html`` is the page, ``report.md`` and ``report.json``
+carry the same facts. Further seeds of the same arms are added by running it again with ``--seed 1`` … and the same --output-dir.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.report import write_report
+from malp_disc.report.arms import ARMS
 from recipes.judging import JudgeOptions, check_same_attributes, make_bench, make_judges
 from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, describe_run, run_recipe
 
@@ -32,11 +35,18 @@ class Config(JudgeOptions, DataOptions):
     before: Path | None = None
     """The generator everything is compared with; the shipped one if not given."""
     control: Path | None = None
+    control_d: Path | None = None
+    random: Path | None = None
     frozen: Path | None = None
     cotrain: Path | None = None
+    passive: Path | None = None
     """Fine-tuned generators, as finetune_stargan.py writes them."""
+    seed: int = 0
+    """Which seed of the fine-tuning these generators are."""
     malp: Path | None = None
     """MaLP that localizes the changes; the shipped one on drawn faces. Without one on real pictures, localization isn't measured."""
+    fresh: tuple[str, ...] = ()
+    """MaLPs that were trained from scratch against a tuned generator, as ARM=FOLDER: are its changes really harder to find?"""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -44,24 +54,43 @@ def main(config: Config) -> None:
     device = torch.device(config.device)
     claim_folder(config.output_dir)
     held_out = build_dataset(config, "test")
-    paths = {"before": config.before or FACES_GENERATOR, "control": config.control, "frozen": config.frozen, "cotrain": config.cotrain}
+    paths = {arm: getattr(config, arm) for arm in ARMS} | {"before": config.before or FACES_GENERATOR}
+    paths = {arm: path for arm, path in paths.items() if path is not None}
     generators = {}
     for arm, path in paths.items():
-        if path is not None:
-            generators[arm] = create_generator("stargan", path).to(device).eval().requires_grad_(False)
-            check_same_attributes(held_out, generators[arm].c_dim, str(path))
+        generators[arm] = create_generator("stargan", path).to(device).eval().requires_grad_(False)
+        check_same_attributes(held_out, generators[arm].c_dim, str(path))
     given = config.malp or (FACES_MALP if config.data == "faces" else None)
-    malp = MaLP.from_pretrained(given).to(device).eval().requires_grad_(False) if given is not None else None
+    malp = load_malp(given, device) if given is not None else None
+    fresh = {arm: load_malp(folder, device) for arm, folder in fresh_folders(config, paths).items()}
     judges = make_judges(config, config, held_out.attribute_names, device)
 
     describe_run(config.output_dir, config)
     bench = make_bench(config, config, judges, malp, config.output_dir, device)
     bench.measure_anchors()
     for arm, generator in generators.items():
-        bench.measure(arm, generator.manipulate)
-    bench.draw({arm: generator.manipulate for arm, generator in generators.items()})
+        if arm == "before" and config.seed != 0 and "before" in bench.measured(seed=config.seed):
+            continue
+        bench.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm))
     record = write_report(config.output_dir)
-    print(f"{record['verdict']}\nreport: {config.output_dir / 'report.md'}, pictures: {config.output_dir / 'samples.png'}")
+    print(f"{record['verdict']}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
+
+
+def load_malp(folder: Path, device: torch.device) -> MaLP:
+    return MaLP.from_pretrained(folder).to(device).eval().requires_grad_(False)
+
+
+def fresh_folders(config: Config, paths: dict[str, Path]) -> dict[str, Path]:
+    """--fresh as folders by arm.
+
+    Raises:
+        ValueError: not ARM=FOLDER, or an arm that isn't measured.
+    """
+    pairs = [entry.partition("=") for entry in config.fresh]
+    wrong = [arm + equals + folder for arm, equals, folder in pairs if arm not in paths or not folder]
+    if wrong:
+        raise ValueError(f"expected --fresh as ARM=FOLDER with an arm that is measured ({', '.join(paths)}), got {wrong}")
+    return {arm: Path(folder) for arm, _, folder in pairs}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,29 +17,48 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.checkpoint import atomic_path, write_json, write_text
+from malp_disc.checkpoint import atomic_path, file_sha256, write_json, write_text
 from malp_disc.data import DataOptions, DomainFolder, build_dataset
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
+from malp_disc.metrics.face_embedding import MobileFaceNet
 from malp_disc.metrics.features import FeatureExtractor, create_extractor
-from malp_disc.report.figures import fakeness_grid, sample_grid
-from malp_disc.report.inputs import Inputs, Manipulate
-from malp_disc.report.localizing import malp_gallery
-from malp_disc.report.measure import Judges, Reference, measure_anchors, measure_arm, measure_reference
+from malp_disc.metrics.random_features import RandomExtractor
+from malp_disc.report.figures import sample_grid
+from malp_disc.report.folder import features_path, read_lines
+from malp_disc.report.gallery import captions_of, draw_arm, rows_of, write_strips
+from malp_disc.report.inputs import Inputs, Manipulate, edit
+from malp_disc.report.measure import Judges, Reference, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
 
 logger = logging.getLogger("malp_disc")
+Inception = Literal[
+    "clean", "clean-64", "clean-192", "clean-768", "clean-2048", "inception-64", "inception-192", "inception-768", "inception-2048"
+]
+
+
+_SELECTION = 500  # training pictures on which the best step is chosen, so that the held-back ones are only reported on
 
 
 @dataclass(kw_only=True)
 class JudgeOptions:
     """By what the pictures are judged."""
 
-    extractor: Literal["auto", "faces", "clean", "inception-64", "inception-192", "inception-768", "inception-2048"] = "auto"
+    extractor: Literal["auto", "faces", "squeezenet"] | Inception = "auto"
     """Features of the Fréchet distance. auto: the shipped small net on drawn faces (FD-faces), inception-2048 (FID) on real pictures."""
     fid_weights: Path | None = None
-    """File of Inception weights (pytorch-fid's state dict, .pth or .safetensors), for machines without internet."""
+    """File of the extractor's weights (for Inception pytorch-fid's state dict, .pth or .safetensors), for machines without internet."""
+    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet"] | Inception = "auto"
+    """A second opinion. auto: squeezenet if --second-weights is given, else random, convolutions that were never trained and need no
+    file."""
+    second_weights: Path | None = None
+    """File of the second extractor's weights."""
+    smaller_views: bool = True
+    """Also measure pictures made 2 and 4 times smaller, which shows whether a gain sits in texture or in structure. Takes three times as
+    long."""
     attribute_classifier: Path | None = None
     """Classifier that reads the edits, made by train_attribute_classifier.py; the shipped one on drawn faces. Without one on real pictures,
     edit accuracy isn't measured and no verdict is given."""
+    face_embedding: Path | None = None
+    """MobileFaceNet checkpoint: does an edit keep the person? Without one, SSIM to the input has to do."""
     eval_size: int = 1000
     """Held-back pictures that every generator edits."""
     reference_size: int = 2000
@@ -45,75 +67,137 @@ class JudgeOptions:
 
 @dataclass
 class Bench:
-    """The same inputs, targets, reference and judges for every arm; what it measures is written to the run's folder."""
+    """The same inputs, targets, reference and judges for every arm and seed; what it measures is written to the run's folder."""
 
     folder: Path
     inputs: Inputs
     reference: Reference
     judges: Judges
     device: torch.device
+    selection: Inputs | None = None
+    """On which the distance is taken on the way: others than `inputs`, because the best step is chosen by it."""
 
-    def measure(self, arm: str, manipulate: Manipulate, **more: Any) -> dict[str, Any]:
-        """Measure one arm into ``measurements.jsonl`` and ``features/<arm>.npy``; `more` goes along (steps, seconds)."""
-        measured, features = measure_arm(manipulate, self.inputs, self.reference, self.judges, device=self.device, label=f"measure {arm}")
-        save_features(self.folder / "features" / f"{arm}.npy", features)
-        lines = [line for line in read_lines(self.folder / "measurements.jsonl") if line["arm"] != arm]
-        lines.append({"arm": arm, **measured, **more})
-        write_text(self.folder / "measurements.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
-        frechet, accuracy = measured["frechet"], measured["edit_accuracy"]
-        edits = "edit accuracy not measured" if accuracy is None else f"edit accuracy {accuracy:.3f}"
-        logger.info(f"{arm}: {frechet['label']} {frechet['value']:.2f} (n = {frechet['n']}), {edits}, mean |x - G(x)| {measured['identity_l1']:.3f}")
+    def measure(
+        self, arm: str, manipulate: Manipulate, *, seed: int = 0, weights: Path | None = None, fresh: MaLP | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Measure one arm of one seed: a line of ``measurements.jsonl``, its features, and the pictures that the report shows.
+
+        Args:
+            arm: out of `malp_disc.report.arms.ARMS`. "before" is the same for all seeds: measure it once.
+            weights: the generator's file, whose hash the report tells.
+            fresh: a MaLP trained from scratch against this generator, or later `measure_fresh`.
+            more: goes along (steps, seconds).
+        """
+        label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
+        malp = self.judges.malp
+        measured, evidence = measure_arm(manipulate, self.inputs, self.reference, self.judges, fresh=fresh, device=self.device, label=label)
+        for view, features in evidence.features.items():
+            save_features(features_path(self.folder, arm, seed=seed, view=view), features)
+        if measured.get("diverged"):
+            logger.warning(f"{arm}, seed {seed}: the pictures are not finite, nothing was measured")
+        else:
+            write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, malp, evidence=evidence, device=self.device), seed=seed)
+            _tell(arm, measured)
+        if weights is not None:
+            measured["weights"] = {"file": weights.name, "sha256": file_sha256(weights)}
+        self._write("measurements.jsonl", {"seed": seed, "arm": arm}, {**measured, **more})
         return measured
 
-    def glance(self, arm: str, step: int, manipulate: Manipulate) -> None:
-        """The Fréchet distance on the way, on all inputs, into ``quality.jsonl``."""
-        measured, _ = measure_arm(manipulate, self.inputs, self.reference, Judges(self.judges.extractor, None, None), device=self.device, label="glance")
-        path = self.folder / "quality.jsonl"
-        lines = [line for line in read_lines(path) if (line["arm"], line["step"]) != (arm, step)]
-        lines.append({"arm": arm, "step": step, "frechet": measured["frechet"]["value"]})
-        write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    def measure_fresh(self, arm: str, manipulate: Manipulate, fresh: MaLP, *, seed: int = 0) -> dict[str, Any]:
+        """Add what a fresh MaLP finds to the line of an arm that was measured.
 
-    def measure_anchors(self) -> None:
-        write_json(self.folder / "anchors.json", measure_anchors(self.inputs, self.reference, self.judges, device=self.device))
-        save_features(self.folder / "features" / "reference.npy", self.reference.features)
+        Raises:
+            ValueError: it was not.
+        """
+        own = [line for line in self._lines("measurements.jsonl") if (line.get("seed", 0), line["arm"]) == (seed, arm)]
+        if not own:
+            raise ValueError(f"{arm}, seed {seed} has no line in {self.folder / 'measurements.jsonl'}; measure it first")
+        found = measure_fresh(manipulate, self.inputs, fresh, device=self.device)
+        self._write("measurements.jsonl", {"seed": seed, "arm": arm}, {**own[-1], **found})
+        return found
 
-    def measured(self) -> list[str]:
-        """Arms that a run, perhaps an earlier try of it, has measured."""
-        return [line["arm"] for line in read_lines(self.folder / "measurements.jsonl")]
+    def glance(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
+        """The Fréchet distance on the way, on the pictures that choose, into ``quality.jsonl``; infinity for pictures that are not finite."""
+        value = measure_frechet(
+            manipulate, self.selection or self.inputs, self.reference, self.judges.extractor, device=self.device, label="glance"
+        )
+        self._write("quality.jsonl", {"seed": seed, "arm": arm, "step": step}, {"frechet": value})
+        return math.inf if value is None else value
 
     @torch.no_grad()
-    def draw(self, arms: dict[str, Manipulate], *, rows: int = 10) -> None:
-        """``samples.png``: the same faces and edits through every arm; ``fakeness.png``: where MaLP sees the changes of the first arm."""
-        real, target = self.inputs.images[:rows].to(self.device), self.inputs.targets[:rows].to(self.device)
-        columns = {"real": real}
-        if self.judges.malp is not None and not self.judges.malp.passive:
-            columns["encrypted"] = self.judges.malp.encrypt(real, torch.zeros(len(real), dtype=torch.long, device=self.device))[0]
-        columns |= {arm: manipulate(real, target).float() for arm, manipulate in arms.items()}
-        names = self.inputs.attribute_names
-        captions = [
-            ("+ " if self.inputs.targets[row, edited] > 0.5 else "- ") + names[edited] for row, edited in enumerate(self.inputs.edited[:rows].tolist())
+    def grid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> None:
+        """The fixed pictures of the gallery as `manipulate` edits them now: ``samples/<arm>/<step>.png``, of other seeds than 0 below
+        ``samples/<seed>``."""
+        shown = self.inputs.first(rows_of(self.inputs))
+        edited = edit(manipulate, shown.images, shown.targets, device=self.device)
+        if edited.isfinite().all():
+            folder = self.folder / "samples" / (str(seed) if seed else "") / arm
+            sample_grid({"real": shown.images, arm: edited}, folder / f"{step:06d}.png", captions=captions_of(shown))
+
+    def measure_anchors(self) -> None:
+        """What frames every scale, and the reference's features; once for all seeds."""
+        write_json(self.folder / "anchors.json", measure_anchors(self.inputs, self.reference, self.judges, device=self.device))
+        for view, features in self.reference.features.items():
+            save_features(features_path(self.folder, "reference", view=view), features)
+
+    def measured(self, *, seed: int = 0) -> list[str]:
+        """Arms of a seed that a run, perhaps an earlier try of it, has measured; "before" counts for all seeds."""
+        return [line["arm"] for line in self._lines("measurements.jsonl") if line.get("seed", 0) == seed or line["arm"] == "before"]
+
+    def draw(self, arms: Mapping[str, Manipulate], *, seed: int = 0) -> None:
+        """Draw the gallery's pictures of arms that have none, as in a run that an earlier version began; `measure` draws its own."""
+        drawn = {line["arm"] for line in self._lines("gallery.jsonl") if line["seed"] == seed}
+        for arm, manipulate in arms.items():
+            if arm not in drawn:
+                write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, self.judges.malp, device=self.device), seed=seed)
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        return [line for _, line in read_lines(self.folder / name)] if (self.folder / name).exists() else []
+
+    def _write(self, name: str, key: dict[str, Any], values: dict[str, Any]) -> None:
+        """A line in place of the one with the same key. What is not finite is None: it counts as not measured."""
+        lines = [
+            line
+            for line in self._lines(name)
+            if key != {"seed": line.get("seed", 0), **{part: line.get(part) for part in key if part != "seed"}}
         ]
-        sample_grid({name: column.cpu() for name, column in columns.items()}, self.folder / "samples.png", captions=captions)
-        if self.judges.malp is not None:
-            first = next(iter(arms.values()))
-            fakeness_grid(**malp_gallery(first, self.inputs, self.judges.malp, device=self.device), path=self.folder / "fakeness.png")
+        lines.append(_finite({**key, **values}))
+        write_text(self.folder / name, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
-def make_judges(options: JudgeOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> tuple[FeatureExtractor, AttributeNet | None]:
-    """The extractor and the classifier, loaded before any long work: what is missing is said at once."""
+def make_judges(options: JudgeOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> Judges:
+    """All judges but MaLP, loaded before any long work: what is missing is said at once."""
     name = options.extractor
     if name == "auto":
         name = "faces" if data.data == "faces" else "inception-2048"
     extractor = create_extractor(name, weights=options.fid_weights, device=device)
+    second = _second_extractor(options, device)
+    embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
     path = options.attribute_classifier or (shipped_weights("faces_classifier") if data.data == "faces" else None)
+    classifier = None
     if path is None:
-        logger.warning("no --attribute-classifier: edit accuracy isn't measured, and without it no verdict is given (see recipes/train_attribute_classifier.py)")
-        return extractor, None
-    classifier = AttributeNet.load(path).to(device).eval()
-    missing = [attribute for attribute in attribute_names if attribute not in classifier.attribute_names]
-    if missing:
-        raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
-    return extractor, SelectedAttributes(classifier, attribute_names)
+        logger.warning(
+            "no --attribute-classifier: edit accuracy isn't measured, and without it no verdict is given "
+            "(see recipes/train_attribute_classifier.py)"
+        )
+    else:
+        classifier = AttributeNet.load(path).to(device).eval()
+        missing = [attribute for attribute in attribute_names if attribute not in classifier.attribute_names]
+        if missing:
+            raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
+        classifier = SelectedAttributes(classifier, attribute_names)
+    return Judges(extractor, classifier, None, second, embedding, options.smaller_views)
+
+
+def _second_extractor(options: JudgeOptions, device: torch.device) -> FeatureExtractor | None:
+    name = options.second_extractor
+    if name == "none":
+        return None
+    if name == "auto":
+        name = "random" if options.second_weights is None else "squeezenet"
+    if name == "random":
+        return RandomExtractor().to(device).eval()
+    return create_extractor(name, weights=options.second_weights, device=device)
 
 
 class SelectedAttributes(torch.nn.Module):
@@ -129,23 +213,27 @@ class SelectedAttributes(torch.nn.Module):
 
 
 def make_bench(
-    options: JudgeOptions, data: DataOptions, judges: tuple[FeatureExtractor, torch.nn.Module | None], malp: MaLP | None, folder: Path, device: torch.device
+    options: JudgeOptions,
+    data: DataOptions,
+    judges: Judges,
+    malp: MaLP | None,
+    folder: Path,
+    device: torch.device,
+    reference: Dataset | None = None,
 ) -> Bench:
-    """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU."""
+    """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU. `reference`: other pictures than the data's own."""
     held_out = build_dataset(data, "test")
     exclusive = tuple(held_out.attribute_names) if isinstance(held_out, DomainFolder) else None
     inputs = Inputs.take(held_out, options.eval_size, exclusive=exclusive)
-    reference = measure_reference(build_dataset(data, "reference"), options.reference_size, judges[0], device=device)
-    return Bench(folder, inputs, reference, Judges(*judges, malp), device)
+    selection = Inputs.take(build_dataset(data, "train"), min(_SELECTION, options.eval_size), exclusive=exclusive)
+    judges = dataclasses.replace(judges, malp=malp)
+    reference = measure_reference(reference or build_dataset(data, "reference"), options.reference_size, judges, device=device)
+    return Bench(folder, inputs, reference, judges, device, selection)
 
 
 def save_features(path: Path, features: np.ndarray) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, features.astype(np.float32))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
@@ -155,3 +243,19 @@ def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
             f"{source} takes {c_dim} attributes, but {len(dataset.attribute_names)} are selected ({' '.join(dataset.attribute_names)}); "
             "give --selected-attributes in the order it was trained with"
         )
+
+
+def _tell(arm: str, measured: Mapping[str, Any]) -> None:
+    frechet, accuracy = measured["frechet"], measured.get("edit_accuracy")
+    edits = "edit accuracy not measured" if accuracy is None else f"edit accuracy {accuracy:.3f}"
+    logger.info(
+        f"{arm}: {frechet['label']} {frechet['value']:.2f} (n = {frechet['n']}), {edits}, mean |x - G(x)| {measured['identity_l1']:.3f}"
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

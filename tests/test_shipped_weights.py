@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from malp_disc.data import DataOptions, build_dataset
 from malp_disc.metrics.features import create_extractor
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import measure_malp
-from malp_disc.report.measure import Judges, measure_arm, measure_reference
+from malp_disc.report.measure import measure_arm, measure_reference
 from recipes.judging import JudgeOptions, make_judges
 from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 
@@ -29,13 +30,13 @@ def quoted() -> dict:
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    data, options = DataOptions(), JudgeOptions()
+    data, options = DataOptions(), JudgeOptions(second_extractor="none", smaller_views=False)
     held_out = build_dataset(data, "test")
-    extractor, classifier = make_judges(options, data, held_out.attribute_names, torch.device("cpu"))
     malp = MaLP.from_pretrained(FACES_MALP).eval().requires_grad_(False)
+    judges = dataclasses.replace(make_judges(options, data, held_out.attribute_names, torch.device("cpu")), malp=malp)
     inputs = Inputs.take(held_out, options.eval_size)
-    reference = measure_reference(build_dataset(data, "reference"), options.reference_size, extractor)
-    return measure_arm(create_generator("stargan", FACES_GENERATOR).manipulate, inputs, reference, Judges(extractor, classifier, malp))[0]
+    reference = measure_reference(build_dataset(data, "reference"), options.reference_size, judges)
+    return measure_arm(create_generator("stargan", FACES_GENERATOR).manipulate, inputs, reference, judges)[0]
 
 
 def test_the_frechet_distance_before_is_the_quoted_one(measured, quoted):

@@ -1,4 +1,4 @@
-"""pytorch-fid's Inception up to a chosen layer, built without its constructor, which downloads."""
+"""The Inception of FID up to a chosen layer, and the two ways images reach it: pytorch-fid's resize and clean-fid's."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
 from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.checkpoint import file_sha256, load_state, load_tensors
+from malp_disc.metrics.download import CLEAN_FID_INCEPTION, PYTORCH_FID_INCEPTION, check_content, fetch
+from malp_disc.metrics.extractor import FeatureExtractor
 
 DIMS = (64, 192, 768, 2048)
 
 
-def build_inception(dims: int) -> nn.Sequential:
+# The last layer with weights that each number of features needs.
+_LAST = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}
+
+
+class FIDInception(nn.Sequential):
+    """Inception up to some layer, (B, 3, 299, 299) in [-1, 1] -> a map (B, dims, h, w), to be averaged over h and w."""
+
+
+def build_inception(dims: int) -> FIDInception:
     """The layers that give `dims` features, under the names of pytorch-fid's state dict; weights are whatever torch draws.
 
-    dims: 64 first max-pooling, 192 second max-pooling, 768 before the auxiliary classifier, 2048 final average-pooling.
+    pytorch-fid's own constructor downloads.
 
-    Shapes: (B, 3, 299, 299) in [-1, 1] -> (B, dims, h, w), to be averaged over h and w.
+    dims: 64 first max-pooling, 192 second max-pooling, 768 before the auxiliary classifier, 2048 final average-pooling.
 
     Raises:
         ValueError: other dims.
@@ -49,10 +62,10 @@ def build_inception(dims: int) -> nn.Sequential:
         layers["Mixed_7a"] = InceptionD(768)
         layers["Mixed_7b"] = FIDInceptionE_1(1280)
         layers["Mixed_7c"] = FIDInceptionE_2(2048)  # 2048
-    return nn.Sequential(layers).eval().requires_grad_(False)
+    return FIDInception(layers).eval().requires_grad_(False)
 
 
-def load_inception(dims: int, path: str | Path) -> nn.Sequential:
+def load_inception(dims: int, path: str | Path) -> FIDInception:
     """`build_inception` with weights from pytorch-fid's state dict, .pth or .safetensors; layers past what `dims` needs may be absent.
 
     Raises:
@@ -63,9 +76,11 @@ def load_inception(dims: int, path: str | Path) -> nn.Sequential:
     tensors = load_tensors(path)
     missing = [name for name, layer in net.named_children() if layer.state_dict() and not _holds(tensors, name)]
     if missing and _holds(tensors, "Conv2d_1a_3x3"):
+        enough = [str(fewer) for fewer, last in _LAST.items() if fewer < dims and _holds(tensors, last)]
+        instead = f", or take {' or '.join(enough)} features, for which this file is enough" if enough else ""
         raise ValueError(
             f"{path} ends before {missing[0]}, which features of {dims} dimensions need. Give pytorch-fid's complete file, "
-            "pt_inception-2015-12-05-6726825d.pth, or take fewer dimensions (inception-768, -192, -64); FID proper needs all 2048"
+            f"{PYTORCH_FID_INCEPTION.name}{instead}; FID proper needs all 2048"
         )
     own = net.state_dict()
     load_state(net, {key: value for key, value in tensors.items() if key in own}, source=str(path), optional=("num_batches_tracked",))
@@ -74,3 +89,71 @@ def load_inception(dims: int, path: str | Path) -> nn.Sequential:
 
 def _holds(tensors: Mapping[str, Tensor], layer: str) -> bool:
     return any(key.startswith(layer + ".") for key in tensors)
+
+
+class InceptionExtractor(FeatureExtractor):
+    """pytorch-fid's Inception on its resize: the same features as pytorch-fid gets from these images saved as PNG.
+
+    clean-fid's mode "legacy_pytorch" computes this too.
+    """
+
+    def __init__(self, dims: int, weights: str | Path | None = None) -> None:
+        super().__init__()
+        path = fetch(PYTORCH_FID_INCEPTION) if weights is None else Path(weights)
+        self.net = load_inception(dims, path)
+        self.dims = dims
+        self.label = "FID" if dims == 2048 else f"FID-{dims}"
+        self.name = f"pytorch-fid InceptionV3 ({dims} features), weights sha256 {file_sha256(path)[:8]}"
+        self.resize = "bilinear to 299 without antialiasing (pytorch-fid's)"
+
+    def _features(self, levels: Tensor) -> Tensor:
+        images = F.interpolate(levels.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
+        return self.net(2 * images - 1).mean(dim=(2, 3))
+
+
+class CleanExtractor(FeatureExtractor):
+    """clean-fid's resize before Inception.
+
+    The network is pytorch-fid's state dict, which both packages say is the one of 2015-12-05 that the first FID was made with; so
+    64, 192 and 768 features can be had, which clean-fid itself doesn't offer. Or it is clean-fid's own file: that one is
+    TorchScript, which is code, so only the published bytes are run.
+
+    Args:
+        dims: number of features; None for 2048 from clean-fid's own file, unless `weights` is a state dict.
+        weights: a state dict of pytorch-fid, or ``inception-2015-12-05.pt``, known by its name.
+    """
+
+    def __init__(self, dims: int | None, weights: str | Path | None = None) -> None:
+        super().__init__()
+        from cleanfid.resize import build_resizer  # late: brings in requests
+
+        path = Path(weights) if weights is not None else fetch(CLEAN_FID_INCEPTION if dims is None else PYTORCH_FID_INCEPTION)
+        self.dims = dims or 2048
+        if path.name == CLEAN_FID_INCEPTION.name:
+            self.net, source = _load_torchscript(path, self.dims), "clean-fid"
+        else:
+            self.net, source = load_inception(self.dims, path), "pytorch-fid"
+        self._torchscript = source == "clean-fid"
+        self._resize_one = build_resizer("clean")
+        self.label = "clean-FID" if self.dims == 2048 else f"clean-FID-{self.dims}"
+        self.name = f"{source} InceptionV3 ({self.dims} features), weights sha256 {file_sha256(path)[:8]}"
+        self.resize = "antialiased bicubic to 299, in float (clean-fid's)"
+
+    def _features(self, levels: Tensor) -> Tensor:
+        pictures = levels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3) uint8, one at a time through Pillow
+        resized = np.stack([self._resize_one(picture) for picture in pictures])
+        images = torch.from_numpy(resized).permute(0, 3, 1, 2).to(levels.device)  # (B, 3, 299, 299) in [0, 255]
+        if self._torchscript:
+            return self.net(images)
+        return self.net((images - 128) / 128).mean(dim=(2, 3))  # clean-fid's scale; pytorch-fid has (v - 127.5) / 127.5
+
+
+def _load_torchscript(path: Path, dims: int) -> nn.Module:
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    if dims != 2048:
+        raise ValueError(f"{path.name} gives 2048 features only, not {dims}; for {dims} give pytorch-fid's {PYTORCH_FID_INCEPTION.name}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; get {CLEAN_FID_INCEPTION.url}")
+    check_content(path, CLEAN_FID_INCEPTION)
+    return InceptionV3W(str(path.parent), download=False, resize_inside=False).eval().requires_grad_(False)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from malp_disc.report.curves import Line, Panel, lines_figure
+from malp_disc.report.seeds import mean_and_half_width
 
 COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
     # heading: (where in a run's JSON, decimals)
@@ -67,16 +65,6 @@ def values_of(runs: Sequence[Mapping[str, Any]], part: str, name: str = "") -> l
     return [value for value in found if value is not None]
 
 
-def mean_and_half_width(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float | None]:
-    """Mean over seeds and half its interval by Student's t; None for the interval of a single seed."""
-    from scipy.stats import t  # late: takes a second to import
-
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, None
-    return mean, float(t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-
-
 def strength_figure(runs: Sequence[Mapping[str, Any]], strengths: Mapping[str, float], path: str | Path) -> None:
     """Figure 6 b: how well maps match, and how much the template shows, over the strength m by row."""
     percent = {name: 100 * m for name, m in strengths.items()}
@@ -88,7 +76,9 @@ def set_size_figure(runs: Sequence[Mapping[str, Any]], sizes: Mapping[str, int],
     _sweep_figure(runs, sizes, path, "templates in the set", "CS between templates", ("template", "between"))
 
 
-def _sweep_figure(runs: Sequence[Mapping[str, Any]], values: Mapping[str, float], path: str | Path, x_label: str, third: str, where: tuple[str, str]) -> None:
+def _sweep_figure(
+    runs: Sequence[Mapping[str, Any]], values: Mapping[str, float], path: str | Path, x_label: str, third: str, where: tuple[str, str]
+) -> None:
     """Three panels over one setting: Pearson, CS beside the constant map's, and a third score. Nothing is drawn from fewer than two values."""
     x, own = _ordered(runs, values)
     if len(x) < 2:

@@ -1,7 +1,7 @@
 """Grids of pictures, each input pixel drawn as a square of whole screen pixels: nothing is smoothed that a reader is to judge.
 
 Drawn with matplotlib's objects, never pyplot: no backend is chosen and no global figure is left behind in the caller's process.
-The charts are in `malp_disc.report.charts`.
+The charts are in `malp_disc.report.run_charts` and `malp_disc.report.training_curves`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from malp_disc.checkpoint import atomic_path
 from malp_disc.fakeness import check_images
-from malp_disc.report.charts import comparison_figure, curves_figure
+from malp_disc.report.run_charts import comparison_figure
+from malp_disc.report.training_curves import curves_figure
 
 __all__ = ["PINK_VMAX", "comparison_figure", "curves_figure", "fakeness_grid", "sample_grid"]
 
@@ -48,7 +49,7 @@ def sample_grid(columns: Mapping[str, Tensor], path: str | Path, *, zoom: int = 
     """
     for name, images in columns.items():
         check_images(images, f"column {name!r}")
-    _draw_grid({name: _rgb(images) for name, images in columns.items()}, path, zoom=zoom, captions=captions)
+    draw_grid({name: _rgb(images) for name, images in columns.items()}, path, zoom=zoom, captions=captions)
 
 
 def fakeness_grid(
@@ -81,11 +82,13 @@ def fakeness_grid(
     for name, images in pictures.items():
         check_images(images, name)
     columns = {name: _rgb(images) for name, images in pictures.items()}
-    columns |= {name: _pink(values, name, vmax) for name, values in maps.items()}
-    _draw_grid(columns, path, zoom=zoom, captions=captions, vmax=vmax)
+    columns |= {name: _checked_pink(values, name, vmax) for name, values in maps.items()}
+    draw_grid(columns, path, zoom=zoom, captions=captions, vmax=vmax)
 
 
-def _draw_grid(columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int, captions: Sequence[str] | None, vmax: float | None = None) -> None:
+def draw_grid(
+    columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int, captions: Sequence[str] | None, vmax: float | None = None
+) -> None:
     """`columns`: (B, H, W, 3) uint8 by heading. `vmax`: draw the scale of the maps below, where three columns of six are maps."""
     if not columns or zoom < 1:
         raise ValueError(f"expected at least one column and a zoom of at least 1, got {len(columns)} and {zoom}")
@@ -136,9 +139,13 @@ class _Page:
 
     def scale(self, x: int, y: int, width: int, vmax: float) -> None:
         """The colour bar of the maps, from 0 to `vmax`."""
-        ramp = np.linspace(0, vmax, width)[None, None, None].repeat(_BAR, 2)
-        self.paste(_colour(ramp, vmax)[0], x, y)
-        for share, text, side in ((0, "0", "left"), (0.5, f"{vmax / 2:g}", "center"), (1, f"{vmax:g} or more" if vmax < 1 else "1", "right")):
+        ramp = np.linspace(0, vmax, width)[None].repeat(_BAR, 0)
+        self.paste(pink(ramp, vmax), x, y)
+        for share, text, side in (
+            (0, "0", "left"),
+            (0.5, f"{vmax / 2:g}", "center"),
+            (1, f"{vmax:g} or more" if vmax < 1 else "1", "right"),
+        ):
             self.write([text], x + share * width, y + _BAR + 3, horizontal=side, vertical="top")
         self.write(["change per pixel, one scale for all maps"], x + width / 2, y + _BAR + 3 + _LINE, horizontal="center", vertical="top")
 
@@ -153,19 +160,19 @@ def _rgb(images: Tensor) -> np.ndarray:
     return levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _pink(maps: Tensor, name: str, vmax: float) -> np.ndarray:
+def _checked_pink(maps: Tensor, name: str, vmax: float) -> np.ndarray:
     """(B, 1, H, W) in [0, 1] -> (B, H, W, 3) uint8."""
     if maps.ndim != 4 or maps.shape[1] != 1:
         raise ValueError(f"expected {name} of shape (B, 1, H, W), got {tuple(maps.shape)}")
     values = maps.detach().float().cpu().numpy()
     if values.size and not (values.min() >= 0 and values.max() <= 1):  # written so that NaN fails
         raise ValueError(f"expected {name} in [0, 1], got min {values.min():.4g} max {values.max():.4g}")
-    return _colour(values, vmax)
+    return pink(values[:, 0], vmax)
 
 
-def _colour(values: np.ndarray, vmax: float) -> np.ndarray:
-    """(B, 1, H, W) -> (B, H, W, 3) uint8 in "pink"."""
-    return matplotlib.colormaps["pink"](np.clip(values[:, 0] / vmax, 0, 1), bytes=True)[..., :3]
+def pink(values: np.ndarray, vmax: float = PINK_VMAX) -> np.ndarray:
+    """Maps (…, H, W) in [0, 1] -> (…, H, W, 3) uint8 in "pink"."""
+    return matplotlib.colormaps["pink"](np.clip(values / vmax, 0, 1), bytes=True)[..., :3]
 
 
 def _wrap(text: str, pixels: int) -> list[str]:

@@ -1,5 +1,15 @@
 """A run's folder as the recipe leaves it: measurements, anchors, features and curves, read with errors that name file and line.
 
+    measurements.jsonl          one line per arm and seed
+    anchors.json                what frames the scale, the same for all seeds
+    features/reference.npy      of the real pictures; <name>.<view>.npy for the views other than the first
+    features/<seed>/<arm>.npy   of the edited pictures, row by row the same inputs in every file
+    bootstrap.jsonl             differences between arms with their intervals; made from the features, and enough without them
+    curves/<seed>/<arm>.jsonl   while training; curves/<name>.jsonl for what all seeds share
+    quality.jsonl               the distance on the way
+    gallery.jsonl, gallery/     the pictures that the report shows
+
+A line without a seed, and a file without a seed's folder, are of seed 0: so were runs written before there were several.
 NaN and infinity become None on the way in: what could not be computed counts as not measured, and JSON has no word for them.
 """
 
@@ -14,52 +24,74 @@ from typing import Any
 import numpy as np
 
 from malp_disc.metrics.frechet import check_features
+from malp_disc.report.arms import ARMS
 
-ARMS = {
-    "before": "the pretrained generator, as it came",
-    "control": "fine-tuned for the same steps on the same pictures, without MaLP",
-    "frozen": "fine-tuned against a MaLP that stays as it is",
-    "cotrain": "fine-tuned against a MaLP that goes on learning",
+FRECHET = {
+    **{"label": str, "value": float, "n": float, "extractor": str, "resize": str, "reference": str},
+    **{"dims": float, "reference_n": float, "infinity": float},
 }
-"""The generators a run compares, in the order of every table, and what each is."""
-
-FRECHET = {"label": str, "value": float, "n": float, "extractor": str, "resize": str, "reference": str}
+LOCALIZATION = dict.fromkeys(
+    ("cs", "cs_constant", "cs_official", "cs_official_constant", "pearson", "pearson_mean_map", "psnr", "ssim"), float
+)
+DETECTION = dict.fromkeys(("accuracy", "eer", "auc", "average_precision"), float)
 MEASUREMENT = {
     "frechet": FRECHET,
+    "second": FRECHET,
+    "frechet_2x": FRECHET,
+    "frechet_4x": FRECHET,
     "kid": {"value": float, "std": float},
+    "spectrum": {"frequency": list, "ratio": list, "fine": float, "nyquist": float},
     "edit_accuracy": float,
     "edit_accuracy_per_attribute": {},
     "kept_accuracy": float,
+    "leakage": float,
+    "leakage_per_attribute": {},
     "identity_l1": float,
-    "localization": dict.fromkeys(("cs", "cs_constant", "cs_official", "cs_official_constant", "pearson", "psnr", "ssim"), float),
-    "detection": dict.fromkeys(("accuracy", "eer", "auc", "average_precision"), float),
+    "ssim_to_input": float,
+    "identity": {"name": str, "value": float},
+    "localization": LOCALIZATION,
+    "detection": DETECTION,
+    "localization_fresh": LOCALIZATION,
+    "detection_fresh": DETECTION,
+    "weights": {"file": str, "sha256": str},
     "steps": float,
     "seconds": float,
 }
-ANCHORS = {"unedited": FRECHET, "halves": FRECHET, "encrypted_psnr": float}
+_FRAME = {"unedited": FRECHET, "halves": FRECHET}
+ANCHORS = {
+    **_FRAME,
+    **{"second": _FRAME, "frechet_2x": _FRAME, "frechet_4x": _FRAME, "kid": dict.fromkeys(_FRAME, MEASUREMENT["kid"])},
+    **{"spectrum": MEASUREMENT["spectrum"], "edit_accuracy": float, "kept_accuracy": float, "encrypted_psnr": float},
+    **{"inputs_sha256": str, "reference_sha256": str, "key_fingerprint": str},
+}
 
 
-def read_measurements(folder: Path) -> dict[str, dict[str, Any]]:
-    """Each arm's last line of ``measurements.jsonl``, in the order of `ARMS`, every key of `MEASUREMENT` present (None: not measured).
+def read_measurements(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
+    """The last line of every arm and seed in ``measurements.jsonl``: by seed, rising, then by arm in the order of `ARMS`.
+
+    Every key of `MEASUREMENT` is present (None: not measured).
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: an empty file, a damaged line, an unknown arm, or a value of another type; names the line.
+        ValueError: an empty file, a damaged line, an unknown arm or seed, or a value of another type; names the line.
     """
     path = folder / "measurements.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; a report is made from the folder of a finished run, give its path")
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[int, dict[str, dict[str, Any]]] = {}
     for where, line in read_lines(path):
-        arm = line.pop("arm", None)
+        arm, seed = line.pop("arm", None), line.pop("seed", 0)
         if arm not in ARMS:
             raise ValueError(f"{where}: expected an arm out of {', '.join(ARMS)}, got {arm!r}")
-        found[arm] = complete(line, MEASUREMENT, where)
-        scores = found[arm]["edit_accuracy_per_attribute"]
-        complete(scores, dict.fromkeys(scores, float), f"{where}, edit_accuracy_per_attribute")
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"{where}: expected a seed, a whole number of 0 or more, got {seed!r}")
+        measured = complete(line, MEASUREMENT, where)
+        for key in ("edit_accuracy_per_attribute", "leakage_per_attribute"):
+            complete(measured[key], dict.fromkeys(measured[key], float), f"{where}, {key}")
+        found.setdefault(seed, {})[arm] = measured
     if not found:
         raise ValueError(f"{path} is empty: no generator was measured; let the run go on to its measurements, then make the report")
-    return {arm: found[arm] for arm in ARMS if arm in found}
+    return {seed: {arm: found[seed][arm] for arm in ARMS if arm in found[seed]} for seed in sorted(found)}
 
 
 def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -85,14 +117,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return _parse_object(path.read_bytes(), str(path), "delete the file, or write it again") if path.is_file() else None
 
 
-def read_features(folder: Path, name: str) -> np.ndarray | None:
-    """``features/<name>.npy`` (N, D), or None if there is no such file.
+def read_features(folder: Path, name: str, *, seed: int | None = None, view: str = "frechet") -> np.ndarray | None:
+    """Features (N, D) of an arm, or of ``"reference"``; None if there is no such file.
 
     Raises:
         ValueError: not a plain array, not (N, D) with N >= 2, or values that are not finite.
     """
-    path = folder / "features" / f"{name}.npy"
-    if not path.is_file():
+    places = [features_path(folder, name, seed=seed, view=view)]
+    if seed == 0:
+        places.append(features_path(folder, name, view=view))
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
         return None
     try:
         features = np.load(path, allow_pickle=False)
@@ -101,22 +136,33 @@ def read_features(folder: Path, name: str) -> np.ndarray | None:
     return check_features(features, str(path))
 
 
+def features_path(folder: Path, name: str, *, seed: int | None = None, view: str = "frechet") -> Path:
+    """Where features are written."""
+    file = f"{name}.npy" if view == "frechet" else f"{name}.{view}.npy"
+    return folder / "features" / file if seed is None else folder / "features" / str(seed) / file
+
+
 def read_curves(folder: Path, *, distance: str = "Frechet distance") -> dict[str, list[dict[str, Any]]]:
-    """``curves/<name>.jsonl`` by name, the arms first; ``quality.jsonl`` joins its arm's lines as `distance`.
+    """The curves by name, the arms first, each line with its ``seed``; ``quality.jsonl`` joins its arm's lines as `distance`.
 
     Raises:
         ValueError: a damaged line; the message names it.
     """
-    names = [path.stem for path in sorted((folder / "curves").glob("*.jsonl"))]
-    ordered = [arm for arm in ARMS if arm in names] + [name for name in names if name not in ARMS]
-    curves = {name: [line for _, line in read_lines(folder / "curves" / f"{name}.jsonl")] for name in ordered}
+    curves: dict[str, list[dict[str, Any]]] = {}
+    paths = [(0, path) for path in sorted((folder / "curves").glob("*.jsonl"))]
+    numbered = [place for place in (folder / "curves").glob("*") if place.is_dir() and place.name.isdecimal()]
+    paths += [
+        (int(place.name), path) for place in sorted(numbered, key=lambda place: int(place.name)) for path in sorted(place.glob("*.jsonl"))
+    ]
+    for seed, path in paths:
+        curves.setdefault(path.stem, []).extend({**line, "seed": seed} for _, line in read_lines(path))
     if (folder / "quality.jsonl").is_file():
         for where, line in read_lines(folder / "quality.jsonl"):
             if not {"arm", "step", "frechet"} <= line.keys():
                 raise ValueError(f"{where}: expected arm, step and frechet, got {list(line)}")
             value = line["frechet"]["value"] if isinstance(line["frechet"], dict) else line["frechet"]
-            curves.setdefault(str(line["arm"]), []).append({"step": line["step"], distance: value})
-    return curves
+            curves.setdefault(str(line["arm"]), []).append({"step": line["step"], distance: value, "seed": line.get("seed", 0)})
+    return {name: curves[name] for name in (*ARMS, *(name for name in curves if name not in ARMS)) if name in curves}
 
 
 def complete(given: Any, template: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -134,12 +180,17 @@ def complete(given: Any, template: Mapping[str, Any], where: str) -> dict[str, A
         if isinstance(kind, Mapping):
             value = complete(value, kind, f"{where}, {key}")
         elif value is not None and not _fits(value, kind):
-            raise ValueError(f"{where}, {key}: expected {'a number' if kind is float else 'text'} or null, got {value!r}")
+            raise ValueError(f"{where}, {key}: expected {_KINDS[kind]} or null, got {value!r}")
         result[key] = value
     return result | {key: value for key, value in given.items() if key not in template}
 
 
+_KINDS = {float: "a number", str: "text", list: "a list of numbers"}
+
+
 def _fits(value: Any, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, list) and all(entry is None or _fits(entry, float) for entry in value)
     return isinstance(value, str) if kind is str else isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -29,8 +29,13 @@ class Inputs:
 
     @classmethod
     def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> Inputs:
-        """The first `count` pictures of a data set, each with one attribute to edit (`single_attribute_targets`)."""
+        """The first `count` pictures of a data set, each with one attribute to edit (`single_attribute_targets`).
+
+        Where the data set has no attributes there is nothing to choose: targets (N, 0), `edited` -1.
+        """
         images, labels = load_all(dataset, count, "inputs")
+        if not dataset.attribute_names:
+            return cls(images, labels, labels, torch.full((len(images),), -1), ())
         targets, edited = single_attribute_targets(labels, dataset.attribute_names, exclusive=exclusive)
         return cls(images, labels, targets, edited, tuple(dataset.attribute_names))
 
@@ -55,7 +60,9 @@ def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def edit(manipulate: Manipulate, images: Tensor, targets: Tensor, *, device: torch.device | str = "cpu", label: str | None = None) -> Tensor:
+def edit(
+    manipulate: Manipulate, images: Tensor, targets: Tensor, *, device: torch.device | str = "cpu", label: str | None = None
+) -> Tensor:
     """Every picture through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU. `label` shows a bar."""
     pairs = list(zip(images.split(BATCH), targets.split(BATCH)))
     bar = tqdm(pairs, desc=label, leave=False, disable=label is None)

@@ -30,7 +30,8 @@ Change = Callable[[Tensor], Tensor]
 
 @dataclass
 class Seen:
-    """What one MaLP's pictures became: originals (N, 3, H, W), the published encrypted ones, what the generator made of these, and whose template."""
+    """What one MaLP's pictures became: originals (N, 3, H, W), the published encrypted ones, what the generator made of these, and whose
+    template."""
 
     images: Tensor
     published: Tensor
@@ -39,7 +40,9 @@ class Seen:
 
 
 @torch.no_grad()
-def through_generator(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, publish: Change | None = None, device: torch.device | str = "cpu") -> Seen:
+def through_generator(
+    manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, publish: Change | None = None, device: torch.device | str = "cpu"
+) -> Seen:
     """Encrypt the first 512 pictures of `inputs`, the templates in turn, publish them, and let the generator edit what was published."""
     images = inputs.images[:LOCALIZED]
     index = torch.arange(len(images), device=device) % malp.encryption.set_size
@@ -48,38 +51,66 @@ def through_generator(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, pub
     return Seen(images, published, edit(manipulate, published, inputs.targets[: len(images)], device=device), index)
 
 
+@dataclass
+class Looked:
+    """What a MaLP said of pictures: maps (N, 1, H, W), scores (N,), and CS (N,) of the recovered template with the picture's own."""
+
+    map: Tensor
+    score: Tensor
+    own: Tensor
+
+
 @torch.no_grad()
+def look(malp: MaLP, pictures: Tensor, index: Tensor, *, device: torch.device | str = "cpu") -> Looked:
+    """A MaLP on pictures (N, 3, H, W) that carry or carried template `index` (N,); the answer is on the CPU."""
+    templates = malp.encryption.at(pictures.shape[2:])
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for part, i in zip(pictures.split(BATCH), index.split(BATCH)):
+        out = malp(part.to(device))
+        parts.append((out.map.cpu(), out.score.cpu(), template_similarity(out.template, templates).gather(1, i[:, None])[:, 0].cpu()))
+    return Looked(*(torch.cat(values) for values in zip(*parts)))
+
+
 def score_malp(seen: Seen, malp: MaLP, *, send: Change = to_8bit, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """How well a MaLP localizes and detects in `seen`, after every picture was sent.
+    """How well a MaLP localizes and detects in `seen`, after every picture was sent; see `score_looks` for what comes back.
 
     Args:
         send: what happens to every picture before MaLP gets it. A detector reads files, so the least is 8 bits; without that it could tell
             the classes apart by who lies on the 8-bit grid.
+    """
+    untouched, changed = (look(malp, send(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated))
+    return score_looks(seen, malp, untouched, changed)
+
+
+def score_looks(seen: Seen, malp: MaLP, untouched: Looked, changed: Looked) -> dict[str, Any]:
+    """Scores of what a MaLP said of the published pictures and of the manipulated ones.
 
     Returns:
-        ``localization`` (`LocalizationScores` of the manipulated pictures; ``cs_encrypted``: CS of the encrypted picture's map with M_GT, which
-        Eq. 8 wants to be 0; ``mean_encrypted``, ``mean_manipulated``: the maps' brightness; ``spread``: standard deviation of the manipulated
-        pictures' maps over all pixels, near 0 for a dead head; ``cs_mean_map``, ``pearson_mean_map``: what the mean M_GT of all *other*
-        pictures scores, a guess that knows where this generator changes faces and never looks at the picture), ``detection`` (`DetectionScores`), ``template`` (CS of recovered and added one
-        on either kind, and ``between`` the templates of the set; None for a passive MaLP), ``encrypted_psnr`` in dB (None likewise).
+        ``localization`` (`LocalizationScores` of the manipulated pictures; ``cs_encrypted``: CS of the encrypted picture's map with M_GT,
+        which Eq. 8 wants to be 0; ``mean_encrypted``, ``mean_manipulated``: the maps' brightness; ``spread``: standard deviation of the
+        manipulated pictures' maps over all pixels, near 0 for a dead head; ``cs_mean_map``, ``pearson_mean_map``: what the mean M_GT of
+        all *other* pictures scores, a guess that knows where this generator changes faces and never looks at the picture), ``detection``
+        (`DetectionScores`), ``template`` (CS of recovered and added one on either kind, and ``between`` the templates of the set; None
+        for a passive MaLP), ``encrypted_psnr`` in dB (None likewise).
     """
-    untouched, changed = (_look(malp, send(pictures), seen.index, device) for pictures in (seen.published, seen.manipulated))
     truth = fakeness_map(seen.images, seen.manipulated)
     labels = np.repeat([0, 1], len(seen.images))
-    localization = _plain(localization_scores(changed["map"], seen.images, seen.manipulated))
+    localization = _plain(localization_scores(changed.map, seen.images, seen.manipulated))
     localization |= {
-        "cs_encrypted": cosine(untouched["map"], truth).mean().item(),
-        "mean_encrypted": untouched["map"].mean().item(),
-        "mean_manipulated": changed["map"].mean().item(),
-        "spread": changed["map"].std().item(),
+        "cs_encrypted": cosine(untouched.map, truth).mean().item(),
+        "mean_encrypted": untouched.map.mean().item(),
+        "mean_manipulated": changed.map.mean().item(),
+        "spread": changed.map.std().item(),
     }
     if len(truth) > 1:
         others = (truth.sum(0) - truth) / (len(truth) - 1)
         localization |= {"cs_mean_map": cosine(others, truth).mean().item(), "pearson_mean_map": correlation(others, truth).mean().item()}
     return {
         "localization": localization,
-        "detection": _plain(detection_scores(labels, torch.cat([untouched["score"], changed["score"]]).numpy())),
-        "template": None if malp.passive else {"encrypted": untouched["own"].mean().item(), "manipulated": changed["own"].mean().item(), "between": _between(malp)},
+        "detection": _plain(detection_scores(labels, torch.cat([untouched.score, changed.score]).numpy())),
+        "template": None
+        if malp.passive
+        else {"encrypted": untouched.own.mean().item(), "manipulated": changed.own.mean().item(), "between": _between(malp)},
         "encrypted_psnr": None if malp.passive else psnr(seen.published, seen.images),
     }
 
@@ -90,7 +121,9 @@ def measure_malp(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, device: 
 
 
 @torch.no_grad()
-def malp_gallery(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def malp_gallery(
+    manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
     """The columns of the paper's Figure 3 for the first pictures, as `malp_disc.report.figures.fakeness_grid` takes them."""
     real = inputs.images[:count].to(device)
     encrypted, _ = malp.encrypt(real, torch.zeros(count, dtype=torch.long, device=device))
@@ -110,18 +143,6 @@ def psnr(encrypted: Tensor, images: Tensor) -> float:
     """Of encrypted pictures against the originals, in dB over the range of 2, the mean over pictures. Shapes: (N, 3, H, W) in [-1, 1]."""
     error = (encrypted - images).square().flatten(1).mean(1)
     return (10 * torch.log10(4 / error)).mean().item()
-
-
-def _look(malp: MaLP, pictures: Tensor, index: Tensor, device: torch.device | str) -> dict[str, Tensor]:
-    """Map, score and CS of the recovered template with the picture's own, on the CPU."""
-    templates = malp.encryption.at(pictures.shape[2:])
-    parts: dict[str, list[Tensor]] = {"map": [], "score": [], "own": []}
-    for part, i in zip(pictures.split(BATCH), index.split(BATCH)):
-        out = malp(part.to(device))
-        parts["map"].append(out.map.cpu())
-        parts["score"].append(out.score.cpu())
-        parts["own"].append(template_similarity(out.template, templates).gather(1, i[:, None])[:, 0].cpu())
-    return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def _between(malp: MaLP) -> float | None:

@@ -5,60 +5,95 @@ Every arm of a comparison sees the same pictures with the same targets, so the r
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from malp_disc.malp import MaLP
 from malp_disc.metrics.editing import edit_accuracy, identity_l1
+from malp_disc.metrics.face_embedding import identity_similarity
 from malp_disc.metrics.features import FeatureExtractor, extract_features
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
+from malp_disc.metrics.leakage import leakage
+from malp_disc.metrics.random_features import RandomExtractor
+from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, edit
-from malp_disc.report.localizing import LOCALIZED, measure_malp, psnr
+from malp_disc.report.localizing import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
+from malp_disc.report.views import Judges, Portrait, describe, portray
+
+__all__ = ["Evidence", "Judges", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
+
+Reference = Portrait
+"""The real pictures as the judges see them, with ``text`` saying in words what they are."""
+
+_CHUNK = 64  # pictures at a time: SSIM holds some twenty maps per picture
+_SSIM_WINDOW = 11
 
 
 @dataclass
-class Reference:
-    """Features (N, D) of real pictures, and what they are in words."""
+class Evidence:
+    """What an arm's numbers rest on: its pictures (N, 3, H, W) and features by view; what MaLP saw, None without one or if G diverged."""
 
-    features: np.ndarray
-    text: str
-
-
-@dataclass
-class Judges:
-    """Who judges: the feature extractor of FID, an independent attribute classifier, the MaLP that looks for edits (each may be absent)."""
-
-    extractor: FeatureExtractor
-    classifier: nn.Module | None
-    malp: MaLP | None
+    edited: Tensor
+    features: dict[str, np.ndarray]
+    seen: Seen | None = None
+    looked: Looked | None = None
 
 
-def measure_reference(dataset: Dataset, count: int, extractor: FeatureExtractor, *, device: torch.device | str = "cpu") -> Reference:
-    """Features of the first `count` real pictures."""
+def measure_reference(dataset: Dataset, count: int, judges: Judges, *, device: torch.device | str = "cpu") -> Reference:
+    """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these."""
     count = min(count, len(dataset))
     batches = (images for images, _ in DataLoader(Subset(dataset, range(count)), batch_size=BATCH))
     bar = tqdm(total=count, desc="features of the reference", unit="picture", leave=False)
-    return Reference(extract_features(extractor, batches, device=device, progress=bar.update), f"{dataset.description}, n = {count}")
+    portrait = portray(judges, batches, device=device, progress=bar.update)
+    bar.close()
+    if isinstance(judges.second, RandomExtractor):
+        portrait.features["second"] = judges.second.fit(portrait.features["second"])
+    return dataclasses.replace(portrait, text=f"{dataset.description}, n = {count}")
 
 
 def measure_anchors(inputs: Inputs, reference: Reference, judges: Judges, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What frames the scale: the distance of the unedited inputs, of one half of the reference to the other, and the PSNR of encryption."""
-    unedited = extract_features(judges.extractor, inputs.images.split(BATCH), device=device)
-    first, second = np.array_split(reference.features, 2)
-    anchors: dict[str, Any] = {
-        "unedited": describe_frechet(unedited, reference, judges.extractor),
-        "halves": describe_frechet(first, Reference(second, "the other half of the reference"), judges.extractor),
+    """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited pictures, and
+    the PSNR of encryption."""
+    unedited = portray(judges, inputs.images.split(BATCH), device=device)
+    halves = [
+        Portrait({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
+        for i in (0, 1)
+    ]
+    other = dataclasses.replace(halves[1], text="the other half of the reference")
+    frames = {
+        view: {
+            "unedited": describe(view, unedited.features[view], reference, judges.of(view)),
+            "halves": describe(view, halves[0].features[view], other, judges.of(view)),
+        }
+        for view in reference.features
     }
+    anchors: dict[str, Any] = {
+        **frames.pop("frechet"),
+        **frames,
+        "kid": {
+            "unedited": _kid(unedited.features["frechet"], reference),
+            "halves": _kid(halves[0].features["frechet"], other),
+        },
+        "spectrum": dataclasses.asdict(spectrum_ratio(unedited.power, reference.power)),
+        "inputs_sha256": unedited.sha256,
+        "reference_sha256": reference.sha256,
+    }
+    if judges.classifier is not None:
+        scores = edit_accuracy(_read(judges, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
+        anchors |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
     if judges.malp is not None and not judges.malp.passive:
-        encrypted = torch.cat([judges.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)])
-        anchors["encrypted_psnr"] = psnr(encrypted, inputs.images[:LOCALIZED])
+        encrypted = torch.cat(
+            [judges.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
+        )
+        anchors |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": judges.malp.key_fingerprint}
     return anchors
 
 
@@ -69,50 +104,105 @@ def measure_arm(
     reference: Reference,
     judges: Judges,
     *,
+    fresh: MaLP | None = None,
     device: torch.device | str = "cpu",
     label: str = "measure",
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[dict[str, Any], Evidence]:
     """Everything about one generator that the report needs.
 
     Args:
         manipulate: (images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range.
+        fresh: a MaLP that was trained from scratch against this very generator, see `measure_fresh`.
 
     Returns:
-        A JSON-ready dict (see `malp_disc.report.record` for its shape), and the features (N, D) of the edited pictures.
+        A JSON-ready dict, ``malp_disc.report.folder.MEASUREMENT`` without what the recipe knows (steps, seconds, weights), and the
+        evidence. A generator whose pictures are not finite has ``diverged`` and nothing else.
 
     Note:
-        Quality, edit accuracy and identity are measured on clean inputs, which is what a deployed generator gets; localization and detection
-        on encrypted ones, which is what MaLP is for.
+        Quality, edit accuracy and identity are measured on clean inputs, which is what a deployed generator gets; localization and
+        detection on encrypted ones, which is what MaLP is for.
     """
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
-    features = extract_features(judges.extractor, edited.split(BATCH), device=device)
-    kid, spread = kernel_distance(reference.features, features)
-    measured: dict[str, Any] = {
-        "frechet": describe_frechet(features, reference, judges.extractor),
-        "kid": {"value": kid, "std": spread},
-        "identity_l1": identity_l1(inputs.images, edited),
-        "edit_accuracy": None,
-        "edit_accuracy_per_attribute": None,
-        "kept_accuracy": None,
-        "localization": None,
-        "detection": None,
+    if not edited.isfinite().all():
+        return {"diverged": True}, Evidence(edited, {})
+    portrait = portray(judges, edited.split(BATCH), device=device)
+    measured = {view: describe(view, features, reference, judges.of(view)) for view, features in portrait.features.items()}
+    measured |= {
+        "kid": _kid(portrait.features["frechet"], reference),
+        "spectrum": dataclasses.asdict(spectrum_ratio(portrait.power, reference.power)),
     }
-    if judges.classifier is not None:
-        logits = torch.cat([judges.classifier(images.to(device)).cpu() for images in edited.split(BATCH)])
-        scores = edit_accuracy(logits, inputs.targets, inputs.targets != inputs.labels, attribute_names=inputs.attribute_names)
-        measured |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
+    measured |= _edits(edited, inputs, judges, device)
+    evidence = Evidence(edited, portrait.features)
     if judges.malp is not None:
-        measured |= measure_malp(manipulate, inputs, judges.malp, device=device)
-    return measured, features
+        seen = evidence.seen = through_generator(manipulate, inputs, judges.malp, device=device)
+        untouched, changed = (
+            look(judges.malp, to_8bit(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated)
+        )
+        measured |= score_looks(seen, judges.malp, untouched, changed)
+        evidence.looked = changed
+    if fresh is not None:
+        measured |= measure_fresh(manipulate, inputs, fresh, device=device)
+    return measured, evidence
 
 
-def describe_frechet(features: np.ndarray, reference: Reference, extractor: FeatureExtractor) -> dict[str, Any]:
-    """A Fréchet distance with all that a reader needs to compare it with another one."""
-    return {
-        "label": extractor.label,
-        "value": frechet_distance(reference.features, features),
-        "n": len(features),
-        "extractor": extractor.name,
-        "resize": extractor.resize,
-        "reference": reference.text,
-    }
+def measure_fresh(manipulate: Manipulate, inputs: Inputs, fresh: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """``localization_fresh`` and ``detection_fresh``: by a MaLP trained from scratch against this generator.
+
+    A generator that only learned to fool the MaLP it was tuned against is found by a new one as before.
+    """
+    scores = measure_malp(manipulate, inputs, fresh, device=device)
+    return {"localization_fresh": scores["localization"], "detection_fresh": scores["detection"]}
+
+
+def measure_frechet(
+    manipulate: Manipulate,
+    inputs: Inputs,
+    reference: Reference,
+    extractor: FeatureExtractor,
+    *,
+    device: torch.device | str = "cpu",
+    label: str = "measure",
+) -> float | None:
+    """The Fréchet distance and nothing else, for a glance while training; None if the pictures are not finite."""
+    edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
+    if not edited.isfinite().all():
+        return None
+    return frechet_distance(reference.features["frechet"], extract_features(extractor, edited.split(BATCH), device=device))
+
+
+def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
+    value, spread = kernel_distance(reference.features["frechet"], features)
+    return {"value": value, "std": spread}
+
+
+def _edits(edited: Tensor, inputs: Inputs, judges: Judges, device: torch.device | str) -> dict[str, Any]:
+    """Was done what was asked, and nothing else?"""
+    found: dict[str, Any] = {"identity_l1": identity_l1(inputs.images, edited), "ssim_to_input": _ssim(inputs.images, edited)}
+    if judges.classifier is not None:
+        requested, names = inputs.targets != inputs.labels, inputs.attribute_names
+        after = _read(judges, edited, device)
+        scores = edit_accuracy(after, inputs.targets, requested, attribute_names=names)
+        leaked = leakage(_read(judges, inputs.images, device), after, requested, attribute_names=names)
+        found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
+        found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
+    if judges.embedding is not None:
+        value = identity_similarity(judges.embedding, inputs.images, edited, device=device)
+        found["identity"] = {"name": judges.embedding.name, "value": value}
+    return found
+
+
+@torch.no_grad()
+def _read(judges: Judges, images: Tensor, device: torch.device | str) -> Tensor:
+    """The classifier's logits (N, A)."""
+    return torch.cat([judges.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
+
+
+def _ssim(images: Tensor, edited: Tensor) -> float | None:
+    """Mean structural similarity of pictures and their edits, both in [-1, 1]; None for pictures smaller than its window."""
+    from torchmetrics.functional.image import structural_similarity_index_measure  # late: takes seconds to import
+
+    if min(images.shape[2:]) < _SSIM_WINDOW:
+        return None
+    pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))
+    values = [structural_similarity_index_measure(b.float(), a.float(), data_range=2.0, reduction="none").reshape(-1) for a, b in pairs]
+    return torch.cat(values).double().mean().item()

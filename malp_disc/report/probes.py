@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.metrics.degradations import DEGRADATIONS
-from malp_disc.report.ablation import cell, mean_and_half_width, values_of
+from malp_disc.report.ablation import cell, values_of
 from malp_disc.report.curves import Line, Panel, lines_figure
+from malp_disc.report.seeds import mean_and_half_width
 
 _COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
     "CS (Eq. 5)": (("localization", "cs"), 3),
@@ -29,7 +30,10 @@ _TITLES = {
     "scale": "Map and truth blurred alike; ceiling: the blurred truth itself against the truth",
     "leak": "What averaging N encrypted pictures recovers of the template: |cosine|, mean over seeds",
 }
-_SCALE_COLUMNS: dict[str, tuple[tuple[str, str], int]] = {"Pearson at this scale": (("scale", "pearson"), 3), "ceiling": (("scale", "ceiling"), 3)}
+_SCALE_COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
+    "Pearson at this scale": (("scale", "pearson"), 3),
+    "ceiling": (("scale", "ceiling"), 3),
+}
 _MEASURES = {"Pearson of the map": ("localization", "pearson"), "CS (Eq. 5)": ("localization", "cs"), "detection AUC": ("detection", "auc")}
 Lines = Sequence[Mapping[str, Any]]
 
@@ -37,7 +41,14 @@ Lines = Sequence[Mapping[str, Any]]
 def probe_tables(lines: Lines) -> str:
     """Markdown, a table per part; mean over seeds ± half the 95 % interval (Student's t)."""
     parts = [part for part in _TITLES if any(line["part"] == part for line in lines)]
-    return "\n".join(text for part in parts for text in ["", f"**{_TITLES[part]}**", "", *(_leak_table if part == "leak" else _table)(_of(lines, part=part))]) + "\n"
+    return (
+        "\n".join(
+            text
+            for part in parts
+            for text in ["", f"**{_TITLES[part]}**", "", *(_leak_table if part == "leak" else _table)(_of(lines, part=part))]
+        )
+        + "\n"
+    )
 
 
 def robustness_figure(lines: Lines, path: str | Path) -> None:
@@ -52,7 +63,9 @@ def robustness_figure(lines: Lines, path: str | Path) -> None:
             own = _of(lines, kind=kind)
             curves = {name: _line(_of(own, name=name), degradation.names, *where) for name in _names(own)}
             if where[1] == "cs":
-                curves["constant map"] = _line(_of(own, name=_names(own)[0]), degradation.names, "localization", "cs_constant", baseline=True)
+                curves["constant map"] = _line(
+                    _of(own, name=_names(own)[0]), degradation.names, "localization", "cs_constant", baseline=True
+                )
             row.append(Panel(degradation.names, curves, degradation.label, label))
         rows.append(row)
     lines_figure(rows, path)
@@ -69,10 +82,17 @@ def leak_figure(lines: Lines, path: str | Path) -> None:
         for name in _names(lines):
             own = _of(lines, case=way, name=name)
             counts = sorted({line["pictures"] for line in own})
-            curves = {attacker: _leak_line(_of(own, attacker=attacker), counts, "cosine") for attacker in dict.fromkeys(line["attacker"] for line in own)}
+            curves = {
+                attacker: _leak_line(_of(own, attacker=attacker), counts, "cosine")
+                for attacker in dict.fromkeys(line["attacker"] for line in own)
+            }
             if own:
                 curves["chance"] = _leak_line(_of(own, attacker=own[-1]["attacker"]), counts, "chance", baseline=True)
-            row.append(Panel(counts, curves, "encrypted pictures", "|cosine| with the template", f"{name}: {way}", log_x=True, y_limits=(0, 1)) if own else None)
+            row.append(
+                Panel(counts, curves, "encrypted pictures", "|cosine| with the template", f"{name}: {way}", log_x=True, y_limits=(0, 1))
+                if own
+                else None
+            )
         rows.append(row)
     lines_figure(rows, path)
 
@@ -91,7 +111,10 @@ def _table(lines: Lines) -> list[str]:
 
 def _leak_table(lines: Lines) -> list[str]:
     counts = sorted({line["pictures"] for line in lines})
-    table = ["| | templates | added at a | attacker | " + " | ".join(f"N = {count}" for count in counts) + " |", "|---|---:|---|---|" + "---:|" * len(counts)]
+    table = [
+        "| | templates | added at a | attacker | " + " | ".join(f"N = {count}" for count in counts) + " |",
+        "|---|---:|---|---|" + "---:|" * len(counts),
+    ]
     for name, way, attacker in dict.fromkeys((line["name"], line["case"], line["attacker"]) for line in lines):
         own = _of(lines, name=name, case=way, attacker=attacker)
         cells = [cell([line["cosine"] for line in own if line["pictures"] == count], 2) for count in counts]

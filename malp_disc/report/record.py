@@ -3,102 +3,139 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import numpy as np
-
-from malp_disc.metrics.frechet import frechet_distance, paired_frechet_delta
+from malp_disc.report.arms import ARMS, BASELINES, SCORES
+from malp_disc.report.compare import arm_of, compare_arms
 from malp_disc.report.environment import collect_environment
-from malp_disc.report.folder import ANCHORS, complete, read_features, read_json, read_measurements
-from malp_disc.report.numbers import number
+from malp_disc.report.findings import cautions, localization_finding
+from malp_disc.report.folder import ANCHORS, complete, read_json, read_measurements
+from malp_disc.report.seeds import CONFIDENCE, delta_over_seeds, half_widths, mean_over_seeds
 from malp_disc.report.verdict import RULE, judge_run
-
-logger = logging.getLogger("malp_disc")
-CONFIDENCE = 0.95
 
 
 def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Read a run's folder and compare its arms. The same folder gives the same record.
+    """Read a run's folder and compare its arms. The same folder gives the same record, and without its features too, if it was reported
+    before.
 
     Returns:
         JSON-ready, None where something was not measured:
 
-        * ``verdict`` one sentence, ``verdict_rule``, and ``verdicts.<arm>.{outcome, reason}``;
-        * ``arms.<before|control|frozen|cotrain>``: ``frechet.{label, value, n, extractor, resize, reference}``, ``kid.{value, std}``,
-          ``edit_accuracy``, ``edit_accuracy_per_attribute``, ``kept_accuracy``, ``identity_l1``, ``localization``, ``detection``, ``steps``, ``seconds``;
-        * ``anchors.{unedited, halves, encrypted_psnr}``;
-        * ``comparison.<arm>.{delta_vs_control, delta_vs_before}``, each ``{value, low, high}`` or None: the arm's Frechet distance minus the other's;
+        * ``verdict`` one sentence, ``verdict_rule``, and ``verdicts.<arm>.{outcome, reason, where}``;
+        * ``arms.<arm>``: means over seeds of ``malp_disc.report.folder.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
+          (Student's t);
+        * ``anchors``: the unedited inputs, and two halves of the reference, for every distance;
+        * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, pictures, seeds, count}`` or None: the
+          arm's Frechet distance minus the other's, see `malp_disc.report.seeds.delta_over_seeds`; ``views.<score>.<arm>`` the same for
+          the other distances;
+        * ``localization_findings.<arm>``: whether its changes are really harder to find;
+        * ``seeds``, ``seeds_of.<arm>`` and ``per_seed.<seed>.{arms, comparison, views, from_features}``;
         * ``bootstrap``, ``notes``, ``config``, ``environment``.
 
     Args:
-        resamples, seed: of the paired bootstrap, see `paired_frechet_delta`.
+        resamples, seed: of the paired bootstrap, see `malp_disc.metrics.paired`.
 
     Raises:
         FileNotFoundError: no such folder, or no measurements in it.
         ValueError: a damaged file; the message names it and the line.
     """
+    return build_record_and_lines(folder, resamples=resamples, seed=seed)[0]
+
+
+def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """`build_record`, and the lines of ``bootstrap.jsonl`` that it stands on."""
     folder = Path(folder)
-    arms = read_measurements(folder)
+    runs = read_measurements(folder)
     anchors = complete(read_json(folder / "anchors.json"), ANCHORS, str(folder / "anchors.json"))
-    features = {name: read_features(folder, name) for name in ("reference", *arms)}
-    comparison = compare(features, arms, resamples=resamples, seed=seed)
-    verdict, verdicts = judge_run(arms, comparison)
-    return {
+    config, environment = read_json(folder / "config.json"), read_json(folder / "environment.json")
+    lines = compare_arms(folder, runs, resamples=resamples, seed=seed)
+    seeds_of = {arm: [run for run in runs if arm in runs[run]] for arm in ARMS if any(arm in arms for arms in runs.values())}
+    per_arm = {arm: [runs[run][arm] for run in seeds] for arm, seeds in seeds_of.items()}
+    arms = {arm: _averaged(arm, measured) for arm, measured in per_arm.items()}
+    scores = {score: _over_seeds(lines, runs, seeds_of, score) for score in SCORES}
+    views = {score: deltas for score, deltas in scores.items() if score != "frechet"}
+    verdict, verdicts = judge_run(arms, scores["frechet"], views)
+    record = {
         "verdict": verdict,
         "verdict_rule": RULE,
         "verdicts": {arm: dataclasses.asdict(judged) for arm, judged in verdicts.items()},
         "arms": arms,
+        "half_widths": {arm: half_widths(measured) for arm, measured in per_arm.items()},
         "anchors": anchors,
-        "comparison": comparison,
-        "bootstrap": {"resamples": resamples, "seed": seed, "confidence": CONFIDENCE},
-        "notes": [*_stale_features(features, arms), *_second_opinion(arms, comparison)],
-        "config": _without_folders(read_json(folder / "config.json")),
-        "environment": read_json(folder / "environment.json") or collect_environment(),
+        "comparison": scores["frechet"],
+        "views": views,
+        "localization_findings": {arm: found for arm in arms if (found := localization_finding(arm, arms)) is not None},
+        "seeds": list(runs),
+        "seeds_of": seeds_of,
+        "per_seed": {str(run): _one_seed(lines, runs, run) for run in runs},
+        "bootstrap": _how(lines, resamples, seed),
+    }
+    record["notes"] = cautions(record)
+    record |= {"config": _without_folders(config), "environment": environment or collect_environment()}
+    return record, lines
+
+
+def _averaged(arm: str, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One measurement from those of all seeds. A seed that diverged has none, so the arm has none either."""
+    if any(one.get("diverged") for one in measured):
+        measured = [next(one for one in measured if one.get("diverged"))]
+    return mean_over_seeds(measured, arm)
+
+
+def _over_seeds(
+    lines: Sequence[Mapping[str, Any]], runs: Mapping[int, Any], seeds_of: Mapping[str, Sequence[int]], score: str
+) -> dict[str, dict[str, Any]]:
+    """Each arm but the control against what it has to beat; None where a side was not measured. "before" is the same in every seed of the
+    other side."""
+    table = {(line["seed"], line["arm"], line["against"]): line for line in lines if line["score"] == score}
+
+    def delta(arm: str, other: str) -> dict[str, Any] | None:
+        seeds = seeds_of[arm] if arm != "before" else seeds_of.get(other, seeds_of[arm])
+        if arm == "before":  # measured once: turned round from the other side's lines where those exist
+            return delta_over_seeds([table.get((run, arm, other)) or _turned(table.get((run, other, arm))) for run in seeds])
+        return delta_over_seeds([table.get((run, arm, other)) for run in seeds])
+
+    shown = {
+        arm: ["control", "before", *(other for other in BASELINES[1:-1] if other in seeds_of and other != arm)]
+        for arm in seeds_of
+        if arm != "control"
+    }
+    return {arm: {f"delta_vs_{other}": None if arm == other else delta(arm, other) for other in others} for arm, others in shown.items()}
+
+
+def _turned(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if line is None or line["low"] is None else {"value": -line["value"], "low": -line["high"], "high": -line["low"]}
+
+
+def _one_seed(lines: Sequence[Mapping[str, Any]], runs: Mapping[int, Mapping[str, Any]], run: int) -> dict[str, Any]:
+    own = [line for line in lines if line["seed"] == run]
+    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in own:
+        if line["against"] is not None:
+            entry = {end: line[end] for end in ("value", "low", "high")}
+            scores.setdefault(line["score"], {}).setdefault(line["arm"], {})[f"delta_vs_{line['against']}"] = entry
+    return {
+        "arms": {
+            arm: runs[owner][arm]
+            for arm in ARMS
+            if (owner := arm_of(runs, run, arm) if arm in (*runs[run], "before") else None) is not None
+        },
+        "comparison": scores.pop("frechet", {}),
+        "views": scores,
+        "from_features": {line["arm"]: line["value"] for line in own if line["against"] is None and line["score"] == "frechet"},
     }
 
 
-def compare(features: dict[str, np.ndarray | None], arms: dict[str, Any], *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Each arm but the control against the control, and against before; None where a side has no features."""
-
-    def delta(arm: str, other: str) -> dict[str, float] | None:
-        sides = [features.get(name) for name in ("reference", arm, other)]
-        if arm == other or any(side is None for side in sides):
-            return None
-        logger.info("%s against %s: %d resamples", arm, other, resamples)
-        try:
-            return dataclasses.asdict(paired_frechet_delta(*sides, resamples=resamples, seed=seed, confidence=CONFIDENCE))
-        except ValueError as error:
-            raise ValueError(f"features/{arm}.npy, features/{other}.npy and features/reference.npy don't fit together: {error}") from error
-
-    return {arm: {f"delta_vs_{other}": delta(arm, other) for other in ("control", "before")} for arm in arms if arm != "control"}
-
-
-def _stale_features(features: dict[str, np.ndarray | None], arms: dict[str, Any]) -> list[str]:
-    """Features that are not those of the measurement, as in a folder that two runs wrote to."""
-    notes = []
-    for arm, measured in arms.items():
-        value, own = measured["frechet"]["value"], features[arm]
-        if value is None or own is None or features["reference"] is None or own.shape[1] != features["reference"].shape[1]:
-            continue
-        again = frechet_distance(features["reference"], own)
-        if abs(again - value) > 0.01 * max(abs(again), abs(value)) + 1e-3:
-            notes.append(f"{arm}: the saved features give {number(again)}, the measurement says {number(value)}; they are not of the same pictures")
-    return notes
-
-
-def _second_opinion(arms: dict[str, Any], comparison: dict[str, dict[str, Any]]) -> list[str]:
-    """Arms that the kernel distance ranks the other way round than a Frechet interval that excludes zero."""
-    notes = []
-    for arm, deltas in comparison.items():
-        delta, kids = deltas["delta_vs_control"], [arms[side]["kid"]["value"] for side in (arm, "control") if side in arms]
-        if delta is None or None in kids or delta["low"] <= 0 <= delta["high"]:
-            continue
-        if (kids[0] - kids[1]) * delta["value"] < 0:
-            ours, control = map(number, kids)
-            notes.append(f"{arm}: KID says the opposite of the Frechet distance, {ours} against the control's {control}; look at the pictures")
-    return notes
+def _how(lines: Sequence[Mapping[str, Any]], resamples: int, seed: int) -> dict[str, Any]:
+    """How the intervals were made: what the lines say, which may be of an earlier report."""
+    first = next(iter(lines), {})
+    return {
+        "resamples": first.get("resamples", resamples),
+        "seed": first.get("bootstrap_seed", seed),
+        "confidence": first.get("confidence", CONFIDENCE),
+    }
 
 
 def _without_folders(value: Any) -> Any:

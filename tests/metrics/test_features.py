@@ -15,7 +15,7 @@ from torchvision.utils import save_image
 
 from malp_disc.checkpoint import save_tensors
 from malp_disc.data.faces import draw_faces
-from malp_disc.metrics import download, features
+from malp_disc.metrics import download, inception
 from malp_disc.metrics.download import PublishedFile, cache_folder, fetch
 from malp_disc.metrics.features import create_extractor, extract_features, quantize
 from malp_disc.metrics.frechet import frechet_distance
@@ -73,7 +73,7 @@ def test_features_stay_float32_under_autocast(images):
 
 def test_the_distance_grows_with_blur_and_with_noise():
     """Real against real is the floor; each step of damage is further away."""
-    real, other = draw_faces(range(15_000_000, 15_000_120))[0], draw_faces(range(15_000_120, 15_000_240))[0]
+    real, other = draw_faces(range(15_000_000, 15_000_060))[0], draw_faces(range(15_000_060, 15_000_120))[0]
     extractor = create_extractor("faces")
     reference = extract_features(extractor, [real])
 
@@ -101,6 +101,7 @@ def test_equal_to_pytorch_fids_own_network(dims, images, shared, monkeypatch):
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: load_file(path))
     monkeypatch.setattr(nn.Module, "load_state_dict", partial_load(nn.Module.load_state_dict))
     theirs = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[dims]]).eval()
+    images = images[:1]
     png = quantize(images).float() / 255
     with torch.no_grad():
         expected = F.adaptive_avg_pool2d(theirs(png)[0], 1).flatten(1)
@@ -116,8 +117,9 @@ def partial_load(load):
 
 
 def test_a_file_that_ends_early_is_refused_for_2048(shared):
-    with pytest.raises(ValueError, match="ends before Mixed_7b, which features of 2048 dimensions need"):
-        create_extractor("inception-2048", weights=shared(WEIGHTS))
+    for name in ("inception-2048", "clean-2048", "clean"):
+        with pytest.raises(ValueError, match="ends before Mixed_7b, .* take 64 or 192 or 768 features, for which this file is enough"):
+            create_extractor(name, weights=shared(WEIGHTS))
 
 
 @pytest.mark.parametrize("dims", DIMS)
@@ -134,19 +136,11 @@ def test_inception_is_built_without_the_network_and_has_pytorch_fids_keys(dims, 
         assert {key for key in theirs if key not in ours} == {"fc.weight", "fc.bias"}
 
 
-def test_a_complete_state_dict_gives_fid_proper(tmp_path, images):
-    """Random weights under the right names, the classifier's layer included as in pytorch-fid's file."""
-    torch.manual_seed(0)
-    save_tensors(tmp_path / "w.safetensors", {**build_inception(2048).state_dict(), "fc.weight": torch.zeros(1008, 2048)})
-    extractor = create_extractor("inception-2048", weights=tmp_path / "w.safetensors")
-    assert extractor.label == "FID"
-    assert extractor(images[:1]).shape == (1, 2048)
-
-
 def test_another_networks_weights_are_refused(tmp_path):
     save_tensors(tmp_path / "w.safetensors", {"conv.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match="not a checkpoint of this"):
-        create_extractor("inception-64", weights=tmp_path / "w.safetensors")
+    for name in ("inception-64", "clean-64"):
+        with pytest.raises(ValueError, match="not a checkpoint of this FIDInception"):
+            create_extractor(name, weights=tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -224,18 +218,33 @@ def test_clean_fid_gets_its_own_resize_and_scale(tmp_path, monkeypatch, images):
         create_extractor("clean", weights=path)
     content = path.read_bytes()
     stand_in = PublishedFile(path.name, "https://example.invalid", hashlib.sha256(content).hexdigest(), 1)
-    monkeypatch.setattr(features, "CLEAN_FID_INCEPTION", stand_in)
+    monkeypatch.setattr(inception, "CLEAN_FID_INCEPTION", stand_in)
     extractor = create_extractor("clean", weights=path)
     level = torch.full((1, 3, 32, 32), 64 / 127.5 - 1)
     assert torch.allclose(extractor(level)[0, :3], torch.full((3,), -0.5), atol=1e-5)
     picture = quantize(images[:1])[0].permute(1, 2, 0).numpy()
     expected = (build_resizer("clean")(picture).mean(axis=(0, 1)) - 128) / 128
     np.testing.assert_allclose(extractor(images[:1])[0, :3].numpy(), expected, atol=1e-4)
-    assert (extractor.label, extractor.dims) == ("FID", 2048)
+    assert (extractor.label, extractor.dims) == ("clean-FID", 2048)
+    with pytest.raises(ValueError, match="gives 2048 features only, not 768"):
+        create_extractor("clean-768", weights=path)
+
+
+def test_clean_fids_scale_and_resize_hold_for_pytorch_fids_weights_too(tmp_path, monkeypatch, images):
+    """Grey level v reaches the network as (v − 128)/128, where pytorch-fid has (v − 127.5)/127.5; and the two say so."""
+    monkeypatch.setattr(inception, "load_inception", lambda dims, path: torch.nn.Identity())
+    (tmp_path / "w.pth").touch()
+    clean, legacy = (create_extractor(name, weights=tmp_path / "w.pth") for name in ("clean-64", "inception-64"))
+    for extractor in (clean, legacy):
+        extractor.register_parameter("anchor", torch.nn.Parameter(torch.zeros(1)))
+    level = torch.full((1, 3, 32, 32), 64 / 127.5 - 1)
+    torch.testing.assert_close(clean(level), torch.full((1, 3), -0.5))
+    torch.testing.assert_close(legacy(level), torch.full((1, 3), 64 / 127.5 - 1))
+    assert (clean.label, legacy.label) == ("clean-FID-64", "FID-64") and clean.resize != legacy.resize
 
 
 def test_an_unknown_extractor_is_refused_with_the_choice():
-    with pytest.raises(ValueError, match="choose from faces, clean, inception-64"):
+    with pytest.raises(ValueError, match="choose from faces, clean, clean-64, .* inception-2048, squeezenet"):
         create_extractor("inception-128")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import importlib
 import math
 import warnings
 
@@ -97,15 +97,13 @@ def test_equal_to_the_literal_formula(rng):
     assert frechet_distance_from_statistics(*statistics) == pytest.approx(literal_reference(*statistics), rel=1e-9)
 
 
-def test_equal_to_pytorch_fid(rng):
-    if "disp" not in inspect.signature(scipy.linalg.sqrtm).parameters:
-        pytest.skip("pytorch-fid calls scipy.linalg.sqrtm(disp=), which this SciPy no longer takes")
-    from pytorch_fid.fid_score import calculate_frechet_distance
-
+@pytest.mark.parametrize("package", ["pytorch_fid.fid_score.calculate_frechet_distance", "cleanfid.fid.frechet_distance"])
+def test_equal_to_the_packages_own_distance(package, rng, packages_sqrtm):
+    module, _, name = package.rpartition(".")
     statistics = (*feature_statistics(rng.standard_normal((90, 16))), *feature_statistics(rng.gamma(2.0, size=(70, 16))))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of that argument
-        expected = calculate_frechet_distance(*statistics)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of their argument to sqrtm
+        expected = getattr(importlib.import_module(module), name)(*statistics)
     assert frechet_distance_from_statistics(*statistics) == pytest.approx(expected, rel=1e-9)
 
 

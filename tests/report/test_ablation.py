@@ -7,12 +7,26 @@ from PIL import Image
 
 from malp_disc.report.ablation import ablation_table, mean_and_half_width, set_size_figure, strength_figure
 
-ROWS = {"default": ("Parts", "MaLP, defaults"), "passive": ("Parts", "no template"), "set-3": ("Sets", "3 templates"), "absent": ("Absent", "never run")}
+ROWS = {
+    "default": ("Parts", "MaLP, defaults"),
+    "passive": ("Parts", "no template"),
+    "set-3": ("Sets", "3 templates"),
+    "absent": ("Absent", "never run"),
+}
 SETTINGS = {"steps": 400, "batch": 8, "n": 512, "data": "faces", "width": 16}
 
 
 def run(row: str, seed: int, pearson: float, **more) -> dict:
-    localization = {"cs": 0.8, "cs_constant": 0.6, "cs_official": 0.7, "cs_official_constant": 0.9, "pearson": pearson, "pearson_mean_map": 0.2, "psnr": 22.0, "ssim": 0.5}
+    localization = {
+        "cs": 0.8,
+        "cs_constant": 0.6,
+        "cs_official": 0.7,
+        "cs_official_constant": 0.9,
+        "pearson": pearson,
+        "pearson_mean_map": 0.2,
+        "psnr": 22.0,
+        "ssim": 0.5,
+    }
     detection = {"accuracy": 1.0, "eer": 0.0, "auc": 1.0}
     return {"row": row, "seed": seed, "settings": SETTINGS, "localization": localization, "detection": detection,
             "template": {"encrypted": 0.9, "manipulated": 0.0, "between": None}, "encrypted_psnr": 30.0, **more}  # fmt: skip
@@ -26,7 +40,13 @@ def test_students_interval_by_hand():
 
 
 def test_a_line_per_row_with_the_mean_over_seeds_and_groups_in_order():
-    runs = [run("default", 0, 0.5), run("default", 1, 0.6), run("default", 2, 0.7), run("passive", 0, 0.25, template=None, encrypted_psnr=None), run("set-3", 0, 0.4)]
+    runs = [
+        run("default", 0, 0.5),
+        run("default", 1, 0.6),
+        run("default", 2, 0.7),
+        run("passive", 0, 0.25, template=None, encrypted_psnr=None),
+        run("set-3", 0, 0.4),
+    ]
     lines = ablation_table(runs, ROWS).splitlines()
     default = next(line for line in lines if line.startswith("| MaLP, defaults"))
     assert "| 3 | 0.800 ± 0.000 | 0.600 ± 0.000 |" in default and "| 0.600 ± 0.248 |" in default

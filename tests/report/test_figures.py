@@ -157,7 +157,10 @@ def test_maps_of_another_shape_or_scale_are_refused(map_, vmax, message, tmp_pat
 def test_curves_get_a_panel_each_and_sparse_keys_no_complaint(tmp_path):
     def page(keys: int) -> np.ndarray:
         lines = [{"step": s, **{f"G/{k}": float(s + k) for k in range(keys)}} for s in range(0, 50, 10)]
-        curves_figure({"control": lines, "cotrain": [*lines, {"step": 60}, {"step": 70, "G/0": None, "note": "warm-up"}], "malp": []}, tmp_path / "a.png")
+        curves_figure(
+            {"control": lines, "cotrain": [*lines, {"step": 60}, {"step": 70, "G/0": None, "note": "warm-up"}], "malp": []},
+            tmp_path / "a.png",
+        )
         return pixels(tmp_path / "a.png")
 
     one, four, five = page(1), page(4), page(5)
@@ -168,7 +171,8 @@ def test_curves_get_a_panel_each_and_sparse_keys_no_complaint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("curves", "message"), [({}, "nothing|got none"), ({"control": [{"step": 1}]}, "got none"), ({"control": [{"a": 1.0}]}, "expected a step")]
+    ("curves", "message"),
+    [({}, "nothing|got none"), ({"control": [{"step": 1}]}, "got none"), ({"control": [{"a": 1.0}]}, "expected a step")],
 )
 def test_curves_without_numbers_or_steps_are_refused(curves, message, tmp_path):
     with pytest.raises(ValueError, match=message):

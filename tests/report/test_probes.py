@@ -18,7 +18,9 @@ def line(part: str, case: str, *, name: str = "MaLP", seed: int = 0, **more) -> 
 
 
 def test_a_table_per_part_with_the_mean_over_seeds():
-    lines = [line("files", "PNG", seed=seed, **scores(pearson)) for seed, pearson in ((0, 0.5), (1, 0.7))] + [line("files", "PNG", name="passive", **scores(0.3))]
+    lines = [line("files", "PNG", seed=seed, **scores(pearson)) for seed, pearson in ((0, 0.5), (1, 0.7))] + [
+        line("files", "PNG", name="passive", **scores(0.3))
+    ]
     lines += [line("generators", "cartoongan", **scores(0.2))]
     table = probe_tables(lines).splitlines()
     assert "**Published as files, then manipulated**" in table and "**Other generators**" in table

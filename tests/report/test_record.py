@@ -91,7 +91,10 @@ def test_missing_features_leave_the_comparison_open(make_run):
 def test_features_of_other_pictures_are_refused_by_name(make_run):
     folder = make_run()
     np.save(folder / "features" / "cotrain.npy", np.random.default_rng(0).normal(size=(80, 6)))
-    with pytest.raises(ValueError, match=r"features/cotrain.npy, features/control.npy.* paired row by row"):
+    with pytest.raises(
+        ValueError,
+        match=r"features/0/control.npy, .*features/0/cotrain.npy and features/reference.npy don't fit together: .*paired row by row",
+    ):
         quick(folder)
 
 
@@ -144,7 +147,9 @@ def test_the_environment_names_neither_host_nor_folder(make_run):
 
 def test_a_wheel_inside_somebody_elses_repository_reports_no_commit(tmp_path):
     def git(*arguments: str) -> None:
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y", *arguments], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@y", *arguments], check=True, capture_output=True
+        )
 
     package = tmp_path / "malp_disc"
     buried = tmp_path / "site-packages" / "malp_disc"

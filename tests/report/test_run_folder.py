@@ -19,13 +19,13 @@ def test_the_arms_come_in_table_order_whatever_the_files_order(make_run):
     folder = make_run()
     lines = (folder / "measurements.jsonl").read_text().splitlines()
     (folder / "measurements.jsonl").write_text("\n".join(reversed(lines)))
-    assert list(read_measurements(folder)) == ["before", "control", "frozen", "cotrain"]
+    assert list(read_measurements(folder)[0]) == ["before", "control", "frozen", "cotrain"]
 
 
 def test_a_later_line_of_an_arm_replaces_the_earlier_one_whole(make_run):
     folder = make_run()
     append(folder, json.dumps({"arm": "cotrain", "identity_l1": 0.5}))
-    measured = read_measurements(folder)["cotrain"]
+    measured = read_measurements(folder)[0]["cotrain"]
     assert measured["identity_l1"] == 0.5
     assert measured["frechet"]["value"] is None
 
@@ -33,15 +33,37 @@ def test_a_later_line_of_an_arm_replaces_the_earlier_one_whole(make_run):
 def test_further_keys_are_kept(make_run):
     folder = make_run()
     append(folder, json.dumps({"arm": "cotrain", "localization": {"iou": 0.25}, "images_seen": 2000}))
-    measured = read_measurements(folder)["cotrain"]
+    measured = read_measurements(folder)[0]["cotrain"]
     assert (measured["images_seen"], measured["localization"]["iou"], measured["localization"]["cs"]) == (2000, 0.25, None)
+
+
+def test_lines_are_by_seed_and_then_by_arm(make_run):
+    folder = make_run()
+    for seed in (10, 2):
+        append(folder, json.dumps({"seed": seed, "arm": "cotrain", "identity_l1": seed / 100}) + "\n")
+    runs = read_measurements(folder)
+    assert list(runs) == [0, 2, 10]
+    assert [runs[seed]["cotrain"]["identity_l1"] for seed in runs] == [0.12, 0.02, 0.1]
+
+
+def test_features_lie_by_seed_and_view_and_those_without_a_seed_are_of_seed_0(tmp_path):
+    for path, value in (("features/cotrain.npy", 1), ("features/3/cotrain.npy", 2), ("features/3/cotrain.second.npy", 3)):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / path, np.full((4, 2), value))
+    found = [
+        read_features(tmp_path, "cotrain", seed=seed, view=view)
+        for seed, view in ((0, "frechet"), (3, "frechet"), (3, "second"), (1, "frechet"), (0, "second"))
+    ]
+    assert [None if features is None else features[0, 0] for features in found] == [1, 2, 3, None, None]
+    np.save(tmp_path / "features" / "reference.second.npy", np.full((4, 2), 4))
+    assert read_features(tmp_path, "reference", view="second")[0, 0] == 4
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_what_is_not_finite_is_not_measured(make_run, text):
     folder = make_run()
     append(folder, f'{{"arm": "cotrain", "identity_l1": {text}, "edit_accuracy_per_attribute": {{"Smiling": {text}}}}}')
-    measured = read_measurements(folder)["cotrain"]
+    measured = read_measurements(folder)[0]["cotrain"]
     assert measured["identity_l1"] is None
     assert measured["edit_accuracy_per_attribute"] == {"Smiling": None}
 
@@ -51,8 +73,11 @@ def test_what_is_not_finite_is_not_measured(make_run, text):
     [
         ('{"arm": "cotrain", "frechet": {"val', "not JSON"),
         ("[1, 2]", "expected a JSON object, got \\[1, 2\\]"),
-        ('{"arm": "contorl"}', "expected an arm out of before, control, frozen, cotrain, got 'contorl'"),
+        ('{"arm": "contorl"}', "expected an arm out of before, control, control_d, random, frozen, cotrain, passive, got 'contorl'"),
         ('{"identity_l1": 1}', "expected an arm out of .* got None"),
+        ('{"arm": "frozen", "seed": -1}', "expected a seed, a whole number of 0 or more, got -1"),
+        ('{"arm": "frozen", "seed": "0"}', "expected a seed, a whole number of 0 or more, got '0'"),
+        ('{"arm": "frozen", "spectrum": {"ratio": [1, "x"]}}', "spectrum, ratio: expected a list of numbers"),
         ('{"arm": "frozen", "identity_l1": "0.1"}', "identity_l1: expected a number or null, got '0.1'"),
         ('{"arm": "frozen", "frechet": 3.5}', "frechet: expected an object, got 3.5"),
         ('{"arm": "frozen", "frechet": {"label": 3}}', "frechet, label: expected text or null, got 3"),
@@ -98,11 +123,17 @@ def test_features_that_are_pickled_cut_off_or_not_finite_are_refused(tmp_path):
 
 def test_curves_come_arms_first_and_quality_joins_its_arm(make_run):
     folder = make_run()
-    quality = [{"arm": "cotrain", "step": 100, "frechet": 90.5}, {"arm": "cotrain", "step": 200, "frechet": {"value": 80.5, "label": "FD-faces"}}]
+    quality = [
+        {"arm": "cotrain", "step": 100, "frechet": 90.5},
+        {"arm": "cotrain", "step": 200, "frechet": {"value": 80.5, "label": "FD-faces"}},
+    ]
     (folder / "quality.jsonl").write_text("".join(json.dumps(line) + "\n" for line in quality))
     curves = read_curves(folder, distance="FD")
     assert list(curves) == ["control", "frozen", "cotrain", "malp"]
-    assert curves["cotrain"][-2:] == [{"step": 100, "FD": 90.5}, {"step": 200, "FD": 80.5}]
+    assert curves["cotrain"][-2:] == [{"step": 100, "FD": 90.5, "seed": 0}, {"step": 200, "FD": 80.5, "seed": 0}]
+    (folder / "curves" / "4").mkdir()
+    (folder / "curves" / "4" / "cotrain.jsonl").write_text('{"step": 7, "G/malp": 1.0}\n')
+    assert {"step": 7, "G/malp": 1.0, "seed": 4} in read_curves(folder)["cotrain"]
     (folder / "quality.jsonl").write_text('{"arm": "cotrain"}')
     with pytest.raises(ValueError, match="quality.jsonl, line 1: expected arm, step and frechet"):
         read_curves(folder)

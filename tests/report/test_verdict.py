@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -126,5 +127,104 @@ def test_without_the_arm_before_the_control_alone_decides(arms, comparison):
 
 
 def test_the_rule_states_its_numbers():
-    for words in ("below zero", "2 standard errors", "0.05", "25 %"):
+    for words in (
+        "below zero",
+        "2 standard errors",
+        "0.05",
+        "25 %",
+        "control_d, random",
+        "second extractor",
+        "2 times the control's",
+        "Student's t",
+    ):
         assert words in RULE
+
+
+def full(value: float, low: float, high: float, **more):
+    return {"value": value, "low": low, "high": high, **more}
+
+
+@pytest.mark.parametrize("other", ["control_d", "random"])
+@pytest.mark.parametrize(
+    ("delta", "outcome", "words"),
+    [
+        (LOWER, "improved", "edits kept"),
+        (ZERO, "no difference", "no difference from {}"),
+        (HIGHER, "worse", "worse than {}"),
+        (None, "not decided", "can't be compared with {}"),
+    ],
+)
+def test_every_further_control_that_was_measured_has_to_be_beaten(arms, comparison, other, delta, outcome, words):
+    arms[other] = copy.deepcopy(arms["control"])
+    comparison["cotrain"][f"delta_vs_{other}"] = delta
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == outcome
+    assert words.format(other) in verdict.reason
+
+
+def test_over_seeds_both_intervals_have_to_lie_below_zero(arms, comparison):
+    for seeds, pictures, outcome in (
+        ((-9, -2), (-8, -3), "improved"),
+        ((-14, 3), (-8, -3), "no difference"),
+        ((-9, -2), (-12, 1), "no difference"),
+    ):
+        ends = {"seeds": dict(zip(("low", "high"), seeds)), "pictures": dict(zip(("low", "high"), pictures)), "count": 3}
+        comparison["cotrain"]["delta_vs_control"] = full(-5.5, min(seeds[0], pictures[0]), max(seeds[1], pictures[1]), **ends)
+        verdict = judge_arm("cotrain", arms, comparison)
+        assert verdict.outcome == outcome
+        assert "over 3 seeds and" in verdict.reason and "over pictures" in verdict.reason
+
+
+def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_measured_it_is_not(arms, comparison):
+    """0.02 to 0.05 of 10,000 pictures is far beyond two standard errors, of 100 it is not."""
+    for n, outcome in ((10_000, "edits leak"), (100, "improved")):
+        for arm, measured in arms.items():
+            measured["frechet"]["n"], measured["leakage"] = n, 0.05 if arm == "cotrain" else 0.02
+        verdict = judge_arm("cotrain", arms, comparison)
+        assert verdict.outcome == outcome
+    arms["cotrain"]["leakage"] = None
+    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+
+
+@pytest.mark.parametrize(
+    ("second", "outcome", "words"),
+    [
+        (HIGHER, "extractors disagree", "FD-random says the opposite"),
+        (ZERO, "improved", "FD-random sees no difference"),
+        (LOWER, "improved", "FD-random agrees"),
+    ],
+)
+def test_a_second_extractor_may_refuse_and_is_always_heard(arms, comparison, second, outcome, words):
+    arms["cotrain"]["second"] = {"label": "FD-random"}
+    verdict = judge_arm("cotrain", arms, comparison, {"second": {"cotrain": {"delta_vs_control": second}}})
+    assert verdict.outcome == outcome
+    assert words in verdict.reason
+
+
+def test_without_a_second_extractor_the_sentence_says_so(arms, comparison):
+    assert "no second extractor was asked" in judge_arm("cotrain", arms, comparison).reason
+
+
+@pytest.mark.parametrize(("half", "words"), [(LOWER, "the gain is in structure too"), (ZERO, "the gain sits in fine texture only")])
+def test_the_sentence_says_where_a_gain_sits(arms, comparison, half, words):
+    verdict = judge_arm("cotrain", arms, comparison, {"frechet_2x": {"cotrain": {"delta_vs_control": half}}})
+    assert verdict.outcome == "improved"
+    assert words in verdict.where and words in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("ours", "control", "outcome"), [(2.1, 0.9, "checkerboard"), (1.9, 0.5, "improved"), (2.5, 1.5, "improved"), (3.1, 1.5, "checkerboard")]
+)
+def test_a_checkerboard_is_refused_above_twice_real_pictures_and_twice_the_control(arms, comparison, ours, control, outcome):
+    for arm, measured in arms.items():
+        measured["spectrum"] = {"nyquist": ours if arm == "cotrain" else control}
+    assert judge_arm("cotrain", arms, comparison).outcome == outcome
+
+
+def test_a_passive_network_that_does_as_well_takes_the_credit_from_the_template(arms, comparison):
+    comparison["cotrain"]["delta_vs_passive"] = ZERO
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "improved"
+    assert "so the template is not what helps" in verdict.reason
+    comparison["cotrain"]["delta_vs_passive"] = LOWER
+    assert "better than the passive network by 46.50" in judge_arm("cotrain", arms, comparison).reason

@@ -1,0 +1,119 @@
+"""What every feature extractor is, and how features are taken of many images: in batches, and shared out over processes.
+
+Images in [-1, 1] go in, features (B, D) float32 come out. Distances are comparable only within one extractor, one resize and one number
+of images, so each extractor says what it is (`name`), how it resizes (`resize`), and what a Fréchet distance on it may be called (`label`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+
+from malp_disc.fakeness import check_images
+
+
+class FeatureExtractor(nn.Module):
+    """A frozen network that takes images (B, 3, H, W) in [-1, 1], any size, and gives features (B, dims) float32.
+
+    Attributes:
+        label: what a Fréchet distance on these features is called: "FID" for Inception's 2048 only.
+        name: network and weights, the latter by the first digits of their file's sha256.
+        resize: how images reach the network's size.
+        dims: number of features.
+    """
+
+    label: str
+    name: str
+    resize: str
+    dims: int
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of images as a saved PNG would hold them, see `quantize`; computed in float32 whatever the autocast around."""
+        check_images(images)
+        with torch.autocast(images.device.type, enabled=False):
+            return self._features(quantize(images)).float()
+
+    def _features(self, levels: Tensor) -> Tensor:
+        """Features (B, dims) of 8-bit images (B, 3, H, W) uint8."""
+        raise NotImplementedError
+
+
+def extract_features(
+    extractor: FeatureExtractor,
+    batches: Iterable[Tensor | Sequence[Tensor]],
+    *,
+    device: torch.device | str | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """Features (N, D) float32 of all images of `batches`, in their order.
+
+    Args:
+        batches: image batches (B, 3, H, W) in [-1, 1], alone or first in a tuple, as a `DataLoader` gives them.
+        device: where to compute; None for where the extractor is.
+        progress: called with the number of images after each batch (tqdm's `update` fits).
+
+    Raises:
+        ValueError: no batches, or images as refused by the extractor.
+    """
+    device = torch.device(device) if device is not None else next(extractor.parameters()).device
+    extractor = extractor.to(device).eval()
+    features = []
+    for batch in batches:
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        features.append(extractor(images.to(device)).cpu().numpy())
+        if progress is not None:
+            progress(len(images))
+    if not features:
+        raise ValueError("no images to take features of")
+    return np.concatenate(features).astype(np.float32, copy=False)
+
+
+def gather_features(features: np.ndarray, count: int) -> np.ndarray:
+    """The features (count, D) of a set that was dealt out like cards: process r of w took images r, r + w, r + 2w … and has their features.
+
+    Every process must call it, and each gets all rows, in the order of the whole set. Alone, a process has them already.
+
+    Args:
+        features: (⌈(count − r) / w⌉, D) of this process; (0, D) where there are more processes than images.
+        count: images of all processes together.
+
+    Raises:
+        ValueError: another number of rows than this process's share.
+    """
+    rank, world = place_of_process()
+    share = len(range(rank, count, world))
+    if len(features) != share:
+        raise ValueError(f"expected features of {share} images from process {rank} of {world} ({count} in all), got {len(features)}")
+    whole = np.empty((count, features.shape[1]), features.dtype)
+    for process, part in enumerate(gather_objects(features)):
+        whole[process::world] = part
+    return whole
+
+
+def place_of_process() -> tuple[int, int]:
+    """This process's number and how many there are: 0 and 1 where torch.distributed isn't started."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def gather_objects(own: Any) -> list[Any]:
+    """One object of each process, in their order; every process must call it."""
+    _, world = place_of_process()
+    gathered = [own] * world
+    if world > 1:
+        distributed.all_gather_object(gathered, own)
+    return gathered
+
+
+def quantize(images: Tensor) -> Tensor:
+    """Images in [-1, 1] -> uint8 (same shape), rounded as saving a PNG does.
+
+    A generator gives floats, the real pictures lie on the 8-bit grid; compared without rounding, the grid itself tells them apart.
+    """
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,157 @@
+"""The two sides of a comparison: features of a folder, kept in the user's cache by content, or what others have kept of theirs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from malp_disc.checkpoint import save_tensors
+from malp_disc.metrics.download import cache_folder
+from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, gather_objects, place_of_process
+from malp_disc.metrics.frechet import feature_statistics, frechet_distance, frechet_distance_from_statistics
+from malp_disc.metrics.image_folder import ImageFolder
+
+logger = logging.getLogger(__name__)
+
+_KIND = "malp-disc features 1"
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features (N, D) of N pictures; or, where that is all a file holds, only their mean (D,) and covariance (D, D)."""
+
+    text: str
+    """What it is, for a reader."""
+    n: int | None
+    """Pictures; None where a file doesn't say."""
+    features: np.ndarray | None
+    given: tuple[np.ndarray, np.ndarray] | None = None
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.given if self.features is None else feature_statistics(self.features)
+
+    def frechet_from(self, other: FeatureSet) -> float:
+        """Fréchet distance, see `malp_disc.metrics.frechet`."""
+        if self.features is not None and other.features is not None:
+            return frechet_distance(self.features, other.features)
+        return frechet_distance_from_statistics(*self.statistics(), *other.statistics())
+
+
+def folder_features(
+    images: ImageFolder, extractor: FeatureExtractor, *, batch_size: int = 32, keep: bool = False, quiet: bool = False
+) -> FeatureSet:
+    """Features of a folder, from the cache where they are in it. Where torch.distributed is started, all processes share the work.
+
+    Every process must call it, and each gets all rows, in the folder's order.
+
+    Args:
+        keep: put them into the cache: for a reference, which is compared with again and again.
+
+    Raises:
+        ValueError: a picture that can't be decoded.
+    """
+    rank, world = place_of_process()
+    path = cache_path(images, extractor)
+    features = _from_cache(path, len(images), extractor)
+    if not all(gather_objects(features is not None)):  # one that misses it needs the others' help
+        share = len(range(rank, len(images), world))
+        bar = tqdm(total=share, desc=f"features of {Path(images.name).name}", unit="picture", disable=quiet or rank > 0)
+        batches = images.batches(batch_size, rank=rank, world=world)
+        with bar:
+            own = extract_features(extractor, batches, progress=bar.update) if share else np.zeros((0, extractor.dims), np.float32)
+        features = gather_features(own, len(images))
+        if keep and rank == 0:
+            _keep(path, features, images, extractor)
+    return FeatureSet(f"{images.name} ({len(images)} pictures)", len(images), features)
+
+
+def cache_path(images: ImageFolder, extractor: FeatureExtractor) -> Path:
+    """Where the features are kept: named by the pictures' content, network, weights and resize, and the Pillow that decodes."""
+    key = json.dumps([_KIND, images.digest, extractor.name, extractor.resize, PIL.__version__])
+    return cache_folder() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
+    """A file from the cache (taken to a machine that lacks the pictures, say), or statistics saved by pytorch-fid or clean-fid (.npz).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, or features of another extractor or resize, or of another number.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"nothing at {path}; give a folder of pictures, a features file (.safetensors) or statistics (.npz)")
+    if path.suffix == ".npz":
+        return _statistics(path, extractor)
+    try:
+        features, metadata = _read(path)
+    except (SafetensorError, KeyError, OSError) as error:
+        raise ValueError(f"{path} is neither a folder of pictures nor a features file of this program ({error})") from error
+    for what, own in (("extractor", extractor.name), ("resize", extractor.resize)):
+        if metadata.get(what) != own:
+            raise ValueError(
+                f"{path} has features by another {what}: {metadata.get(what)!r}, and here it is {own!r}; numbers across them mean "
+                "nothing, so give the --mode, --dims and --fid-weights it was made with"
+            )
+    return FeatureSet(f"{metadata.get('pictures', path.name)} ({len(features)} pictures), from {path.name}", len(features), features)
+
+
+def _statistics(path: Path, extractor: FeatureExtractor) -> FeatureSet:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, covariance = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} holds no statistics as pytorch-fid saves them, mu (D,) and sigma (D, D) ({error})") from error
+    if mean.shape != (extractor.dims,) or covariance.shape != (extractor.dims, extractor.dims):
+        raise ValueError(
+            f"{path} has statistics of shapes {mean.shape} and {covariance.shape}, expected ({extractor.dims},) and "
+            f"({extractor.dims}, {extractor.dims}); give the --dims it was made with"
+        )
+    return FeatureSet(f"statistics from {path.name}, which doesn't say by which weights, resize or n", None, None, (mean, covariance))
+
+
+def _from_cache(path: Path, n: int, extractor: FeatureExtractor) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    try:
+        features, _ = _read(path)
+        if features.shape != (n, extractor.dims):
+            raise ValueError(f"shape {features.shape}")
+    except (SafetensorError, KeyError, OSError, ValueError) as error:
+        logger.warning("%s in the cache is damaged (%s); computing it again", path.name, error)
+        return None
+    return features
+
+
+def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    with safe_open(str(path), framework="np") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") != _KIND:
+            raise KeyError("no features in it")
+        return file.get_tensor("features"), metadata
+
+
+def _keep(path: Path, features: np.ndarray, images: ImageFolder, extractor: FeatureExtractor) -> None:
+    metadata = {
+        "kind": _KIND,
+        "pictures": Path(images.name).name,
+        "extractor": extractor.name,
+        "resize": extractor.resize,
+        "digest": images.digest,
+    }
+    try:
+        save_tensors(path, {"features": torch.from_numpy(features)}, metadata)
+    except OSError as error:  # a full or read-only disk: the number is worth more than the cache
+        logger.warning("can't keep features in %s (%s); MALP_DISC_CACHE names another folder", path.parent, error.strerror or error)
+    else:
+        logger.info("kept in the cache: %s", path)

@@ -1,0 +1,71 @@
+"""Features of a network that was never trained: a second opinion that needs no file, and that has no taste of its own.
+
+Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020, arXiv:2002.09797: random networks judge pictures
+unlike those that the trained ones know.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from malp_disc.checkpoint import fingerprint
+from malp_disc.metrics.extractor import FeatureExtractor
+from malp_disc.metrics.frechet import feature_statistics
+
+_WIDTHS = (32, 32, 32)
+_SEED = 0
+_PER_FEATURE = 4
+_FLOOR = 1e-6  # of the largest variance: no direction is blown up from nothing
+
+
+class RandomExtractor(FeatureExtractor):
+    """Three 3×3 convolutions with weights drawn from one seed, at full, half and a quarter of the size; the deviation of every channel:
+    96 features.
+
+    It sees texture and contrast, not faces. Not Inception, so never called FID. After `fit` its features are whitened: without it, a few
+    directions in which all pictures differ rule the distance (a small StarGAN had twice the distance of its unedited inputs, and 3.5
+    times after).
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        noise = torch.Generator().manual_seed(_SEED)
+        inputs = (3, *_WIDTHS[:-1])
+        drawn = [torch.randn(out, into, 3, 3, generator=noise) * (2 / (9 * into)) ** 0.5 for into, out in zip(inputs, _WIDTHS)]
+        self.weights = nn.ParameterList(nn.Parameter(weight, requires_grad=False) for weight in drawn)
+        self.dims = sum(_WIDTHS)
+        self.register_buffer("mean", torch.zeros(self.dims))
+        self.register_buffer("matrix", torch.eye(self.dims))
+        self.label = "FD-random"
+        self.name = f"untrained convolutions ({self.dims} features), weights {fingerprint(dict(self.weights.named_parameters()))[:8]}"
+        self.resize = "none"
+
+    def fit(self, reference: np.ndarray) -> np.ndarray:
+        """Whiten by these features (N, D) of real pictures: from now on they are uncorrelated there, with variance 1. Gives the same
+        features whitened.
+
+        Of fewer than four pictures per feature the covariance isn't known well enough, and nothing is changed.
+        """
+        if len(reference) < _PER_FEATURE * self.dims:
+            return reference
+        mean, covariance = feature_statistics(reference)
+        values, vectors = np.linalg.eigh(covariance)
+        matrix = vectors / np.sqrt(values.clip(min=_FLOOR * values.max()))
+        self.mean.copy_(torch.from_numpy(mean))
+        self.matrix.copy_(torch.from_numpy(matrix))
+        self.name = f"{self.name.removesuffix(', whitened on the reference')}, whitened on the reference"
+        return ((reference - mean) @ matrix).astype(np.float32)
+
+    def _features(self, levels: Tensor) -> Tensor:
+        x, parts = levels.float() / 127.5 - 1, []
+        for weight in self.weights:
+            x = F.leaky_relu(F.conv2d(x, weight, padding=1), 0.2)
+            parts.append(x.std(dim=(2, 3)))
+            x = F.avg_pool2d(x, 2)
+        return (torch.cat(parts, dim=1) - self.mean) @ self.matrix

@@ -1,0 +1,60 @@
+"""SqueezeNet's features: a second opinion on a Fréchet distance, from a network that is not Inception and was trained on its own.
+
+SqueezeNet 1.0: Iandola et al., arXiv:1602.07360; the layers are torchvision's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models import squeezenet1_0
+
+from malp_disc.checkpoint import file_sha256, load_state, load_tensors
+from malp_disc.metrics.extractor import FeatureExtractor
+
+_SIZE = 227
+_TORCHVISION = "b66bff10"  # first digits of the sha256 of torchvision's published file, which bears them in its name
+_CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red, of 0 … 255
+
+
+class SqueezeNetExtractor(FeatureExtractor):
+    """The last map before the classifier, averaged: 512 features. Not Inception, so never called FID.
+
+    Args:
+        weights: a state dict of torchvision's ``squeezenet1_0``. torchvision's own ``squeezenet1_0-b66bff10.pth``, known by its hash, gets
+            torchvision's input (RGB, mean 0 and deviation 1 on ImageNet), any other file the authors' Caffe input (BGR, 0 … 255 minus
+            the mean).
+
+    Raises:
+        ValueError: no weights, or another network's.
+        FileNotFoundError: no such file.
+    """
+
+    def __init__(self, weights: str | Path | None) -> None:
+        super().__init__()
+        if weights is None:
+            raise ValueError("the extractor squeezenet comes without weights; give the path of a state dict of torchvision's squeezenet1_0")
+        net = squeezenet1_0(weights=None)
+        load_state(net, load_tensors(weights), source=str(weights))
+        self.net = net.features.eval().requires_grad_(False)
+        digest = file_sha256(weights)
+        self._caffe = not digest.startswith(_TORCHVISION)
+        self.dims = 512
+        self.label = "FD-SqueezeNet"
+        self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights sha256 {digest[:8]}"
+        self.resize = f"antialiased bilinear to {_SIZE}, in float"
+
+    def _features(self, levels: Tensor) -> Tensor:
+        images = F.interpolate(levels.float(), size=(_SIZE, _SIZE), mode="bilinear", align_corners=False, antialias=True)
+        if self._caffe:
+            images = images.flip(1) - _per_channel(_CAFFE_MEAN, images)
+        else:
+            images = (images / 255 - _per_channel((0.485, 0.456, 0.406), images)) / _per_channel((0.229, 0.224, 0.225), images)
+        return self.net(images).mean(dim=(2, 3))
+
+
+def _per_channel(values: tuple[float, float, float], images: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)

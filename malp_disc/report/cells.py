@@ -1,0 +1,65 @@
+"""Tables and the text of their cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from malp_disc.report.numbers import interval, number, signed
+
+NONE = "–"
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells, of one line or several; the first column names the row. ``quiet`` are the rows that only frame the scale."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    quiet: frozenset[int] = frozenset()
+
+    @property
+    def empty(self) -> bool:
+        """Nothing in it was measured."""
+        return all(cell in (NONE, "") for row in self.rows for cell in row[1:])
+
+
+def label_of(record: Record, view: str = "frechet") -> str:
+    """What a Frechet distance of the run is called: FID for Inception's 2048 features only."""
+    return next((m[view]["label"] for m in record["arms"].values() if m[view]["label"]), "Frechet distance")
+
+
+def value(record: Record, arm: str, *path: str) -> str:
+    """A number of an arm; of several seeds with half the interval of its mean."""
+    found, half = _at(record["arms"][arm], path), _at(record["half_widths"][arm], path)
+    if found is None or not half:
+        return plain(found)
+    return f"{number(found)} ± {number(half, size=max(abs(half), 0.1 * abs(found)))}"
+
+
+def delta_text(delta: Mapping[str, Any] | None) -> str:
+    """A difference with its interval, or both."""
+    if delta is None or delta["low"] is None:
+        return NONE
+    if delta.get("seeds"):
+        return f"{signed(delta['value'])}\nseeds {interval(delta['seeds'])}\npictures {interval(delta['pictures'])}"
+    return f"{signed(delta['value'])} ({interval(delta)})"
+
+
+def plain(found: float | None) -> str:
+    """A number, or a dash."""
+    return number(found, missing=NONE)
+
+
+def sample_count(record: Record, view: str = "frechet") -> str:
+    """What a heading ends with, ``, n = 1000``, if all arms have that."""
+    sizes = {m[view]["n"] for m in record["arms"].values() if m[view]["n"] is not None}
+    return f", n = {number(sizes.pop())}" if len(sizes) == 1 else ""
+
+
+def _at(found: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        found = None if found is None else found.get(key)
+    return found

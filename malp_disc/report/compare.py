@@ -1,0 +1,119 @@
+"""Differences between the arms of a run, seed by seed, with intervals: ``bootstrap.jsonl``.
+
+Made from the features where they are, else read from the file: so a run's folder can be passed on without its features. Lines that were
+made from the very same features in the same way are not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from malp_disc.metrics.paired import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
+from malp_disc.report.arms import BASELINES, SCORES
+from malp_disc.report.folder import complete, read_features, read_lines
+from malp_disc.report.seeds import CONFIDENCE
+
+logger = logging.getLogger("malp_disc")
+_FEWEST = 4  # pictures that have halves to speak of
+_LINE = {"score": str, "arm": str, "against": str, "value": float, "low": float, "high": float, "features": str}
+Runs = Mapping[int, Mapping[str, Mapping[str, Any]]]
+
+
+def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 0) -> list[dict[str, Any]]:
+    """One line per seed, score, arm and what it is compared with; a line with ``against`` None holds the arm's own distance by its
+    features.
+
+    Args:
+        runs: as `read_measurements` gives them.
+        resamples, seed: of the bootstrap. What is read for want of features keeps its own.
+
+    Raises:
+        ValueError: a damaged file, or features that don't fit together; the message names the files.
+    """
+    stored = _stored(folder)
+    lines = []
+    for run in runs:
+        for score in SCORES:
+            lines += _compare(folder, runs, run, score, stored, {"resamples": resamples, "bootstrap_seed": seed})
+    return lines
+
+
+def arm_of(runs: Runs, seed: int, arm: str) -> int | None:
+    """The seed whose measurement of `arm` belongs to `seed`: its own, or for "before", which no seed changes, the first there is; None if
+    there is none."""
+    if arm in runs[seed]:
+        return seed
+    return next((other for other, arms in runs.items() if arm in arms), None) if arm == "before" else None
+
+
+def _compare(
+    folder: Path, runs: Runs, run: int, score: str, stored: Mapping[tuple, Mapping[str, Any]], how: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """All lines of one seed and score."""
+    view = "frechet" if score == "kid" else score
+    owners = {arm: arm_of(runs, run, arm) for arm in dict.fromkeys((*runs[run], "before"))}
+    features = {arm: read_features(folder, arm, seed=owner, view=view) for arm, owner in owners.items() if owner is not None}
+    features = {arm: found for arm, found in features.items() if found is not None}
+    reference = read_features(folder, "reference", view=view)
+    if score == "kid" and reference is not None and min(map(len, (reference, *features.values()))) < _FEWEST:
+        return []
+    digests = {arm: _digest(found) for arm, found in features.items()}
+    real = "" if reference is None else _digest(reference)
+    made: dict[str, Resampled] | None = None
+    lines = []
+    for arm in runs[run]:
+        for other in (None, *(name for name in BASELINES if name != arm and name in owners)):
+            sides = [side for side in (arm, other) if side is not None]
+            key = {"seed": run, "score": score, "arm": arm, "against": other}
+            old = stored.get(tuple(key.values()))
+            if reference is None or any(side not in features for side in sides):
+                lines += [dict(old)] if old is not None else []
+                continue
+            token = "-".join([real, *(digests[side] for side in sides)])
+            if old is not None and old["features"] == token and all(old.get(name) == value for name, value in how.items()):
+                lines.append(dict(old))
+                continue
+            if made is None:
+                made = _resample(reference, features, score, run, how)
+            lines.append({**key, **_line(made, arm, other, score), "features": token, **how, "confidence": CONFIDENCE})
+    return lines
+
+
+def _resample(
+    reference: np.ndarray, features: Mapping[str, np.ndarray], score: str, run: int, how: Mapping[str, int]
+) -> dict[str, Resampled]:
+    logger.info("seed %d, %s: resampling %s", run, score, ", ".join(features))
+    try:
+        if score == "kid":
+            return halved_kernel(reference, features, seed=how["bootstrap_seed"])
+        return resampled_frechet(reference, features, resamples=how["resamples"], seed=how["bootstrap_seed"])
+    except ValueError as error:
+        files = ", ".join(f"features/{run}/{arm}.npy" for arm in features)
+        raise ValueError(f"{files} and features/reference.npy don't fit together: {error}") from error
+
+
+def _line(made: Mapping[str, Resampled], arm: str, other: str | None, score: str) -> dict[str, Any]:
+    if other is None:
+        return {"value": made[arm].value, "low": None, "high": None}
+    delta = (half_delta if score == "kid" else bootstrap_delta)(made[arm], made[other], confidence=CONFIDENCE)
+    return {"value": delta.value, "low": delta.low, "high": delta.high}
+
+
+def _stored(folder: Path) -> dict[tuple, dict[str, Any]]:
+    path = folder / "bootstrap.jsonl"
+    found = {}
+    for where, line in read_lines(path) if path.is_file() else []:
+        line = complete(line, {"seed": float, **_LINE}, where)
+        found[line["seed"], line["score"], line["arm"], line["against"]] = line
+    return found
+
+
+def _digest(features: np.ndarray) -> str:
+    """First digits of the sha256 of features as they are written, in float32."""
+    return hashlib.sha256(np.ascontiguousarray(features, dtype=np.float32).tobytes()).hexdigest()[:12]

@@ -1,0 +1,150 @@
+"""What else a reader has to know: whether the pictures are really harder to localize, and every reason to be careful."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from malp_disc.report.arms import VIEWS
+from malp_disc.report.numbers import number
+from malp_disc.report.verdict import TOLERATED_NYQUIST
+
+PEARSON = 0.02
+"""A fall of Pearson's correlation that counts."""
+IDENTITY = 0.05
+"""A fall of the cosine of face embeddings that is worth a word."""
+_PER_DIMENSION = 5  # pictures per feature that a covariance needs to be known, about
+
+
+def localization_finding(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Is an arm really harder to localize, or did it only learn to fool one net? A clause; None where nothing was measured.
+
+    Compared with the control, which trained as long (the control itself, and a run without one, with before). The MaLP that tuning started with
+    is asked, and a fresh one that was trained from scratch against each generator. A fall of Pearson's correlation by 0.02 counts, and the fresh
+    one must see at least half of the fall.
+    """
+    if arm == "before":
+        return None
+    other = "control" if arm != "control" and _pearson(arms, "control", "localization") is not None else "before"
+    base, found = (_pearson(arms, side, "localization") for side in (other, arm))
+    if base is None or found is None:
+        return None
+    fall = base - found
+    known = f"Pearson {number(found)} by the MaLP it started with, {other} {number(base)}"
+    if fall < PEARSON:
+        return f"no harder to localize ({known})"
+    fresh_base, fresh = (_pearson(arms, side, "localization_fresh") for side in (other, arm))
+    if fresh is None or fresh_base is None:
+        lacking = "no fresh MaLP was asked" if fresh is None else f"no fresh MaLP was trained against {other}"
+        return f"harder to localize for the MaLP it started with ({known}); {lacking}, so it may have learned to fool this one only"
+    told = f"{known}; {number(fresh)} by a fresh one, {other} {number(fresh_base)}"
+    if fresh_base - fresh >= max(PEARSON, fall / 2):
+        return f"really harder to localize ({told})"
+    return f"it learned to fool one net: a fresh MaLP still finds the changes ({told})"
+
+
+def cautions(record: Mapping[str, Any]) -> list[str]:
+    """Every reason not to take a number for more than it is, as clauses without a full stop."""
+    arms = record["arms"]
+    return [
+        *(
+            f"{arm} diverged: its pictures are not finite, nothing was measured"
+            for arm, measured in arms.items()
+            if measured.get("diverged")
+        ),
+        *_stale_features(record),
+        *_different_seeds(record["seeds_of"]),
+        *_few_pictures(arms),
+        *_kernel_says_otherwise(record),
+        *_checkerboards(arms),
+        *_strangers(arms),
+    ]
+
+
+def _pearson(arms: Mapping[str, Mapping[str, Any]], arm: str, by: str) -> float | None:
+    return (arms.get(arm, {}).get(by) or {}).get("pearson")
+
+
+def _stale_features(record: Mapping[str, Any]) -> list[str]:
+    """Features that are not those of the measurement, as in a folder that two runs wrote to."""
+    notes = []
+    for seed, run in record["per_seed"].items():
+        for arm, again in run["from_features"].items():
+            value = run["arms"][arm]["frechet"]["value"]
+            if value is not None and abs(again - value) > 0.01 * max(abs(again), abs(value)) + 1e-3:
+                which = arm if len(record["seeds"]) == 1 else f"{arm}, seed {seed}"
+                notes.append(
+                    f"{which}: the saved features give {number(again)}, the measurement says {number(value)}; they are not of the same "
+                    "pictures"
+                )
+    return notes
+
+
+def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
+    """Means over different seeds don't compare; "before" has no seed."""
+    found = {arm: tuple(seeds) for arm, seeds in seeds_of.items() if arm != "before"}
+    if len(set(found.values())) < 2:
+        return []
+    listed = ", ".join(f"{arm} {' '.join(map(str, seeds))}" for arm, seeds in found.items())
+    return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; the differences are, seed by seed"]
+
+
+def _few_pictures(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Too few pictures to know a covariance of so many features: short of rank, or known badly."""
+    short: dict[str, None] = {}
+    few: dict[str, None] = {}
+    for distance in (measured[view] for measured in arms.values() for view in VIEWS):
+        dims, sizes = distance["dims"], [size for size in (distance["n"], distance["reference_n"]) if size is not None]
+        if dims is None or not sizes:
+            continue
+        text = f"{distance['label']} ({number(dims)} features, n = {number(min(sizes))})"
+        if min(sizes) <= dims:
+            short[text] = None
+        elif min(sizes) < _PER_DIMENSION * dims:
+            few[text] = None
+    notes = []
+    if short:
+        notes.append(
+            f"no more pictures than features in {', '.join(short)}: the covariance is short of rank and bias makes most of the value; compare "
+            "equal n only, and don't take the intervals for those of larger sets"
+        )
+    if few:
+        notes.append(
+            f"fewer than {_PER_DIMENSION} pictures for each feature in {', '.join(few)}: the values are biased upward; compare equal n only"
+        )
+    return notes
+
+
+def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
+    """Arms that the kernel distance ranks the other way round than a Frechet interval that excludes zero."""
+    notes = []
+    for arm, deltas in record["comparison"].items():
+        delta, kids = (
+            deltas["delta_vs_control"],
+            [record["arms"][side]["kid"]["value"] for side in (arm, "control") if side in record["arms"]],
+        )
+        if delta is None or None in kids or delta["low"] <= 0 <= delta["high"]:
+            continue
+        if (kids[0] - kids[1]) * delta["value"] < 0:
+            ours, control = map(number, kids)
+            notes.append(
+                f"{arm}: KID says the opposite of the Frechet distance, {ours} against the control's {control}; look at the pictures"
+            )
+    return notes
+
+
+def _checkerboards(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    powers = {arm: measured["spectrum"]["nyquist"] for arm, measured in arms.items()}
+    high = ", ".join(f"{arm} {number(power)}" for arm, power in powers.items() if power is not None and power > TOLERATED_NYQUIST)
+    limit = f"more than {TOLERATED_NYQUIST:g} times the power of real pictures at the Nyquist frequency, as a checkerboard has"
+    return [f"{limit}: {high}"] if high else []
+
+
+def _strangers(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    control = arms.get("control", {}).get("identity", {}).get("value")
+    found = {arm: measured["identity"]["value"] for arm, measured in arms.items()}
+    return [
+        f"{arm} keeps the person less: {number(value)} against the control's {number(control)} (cosine of face embeddings)"
+        for arm, value in found.items()
+        if value is not None and control is not None and control - value > IDENTITY
+    ]

@@ -1,0 +1,44 @@
+"""``samples.png`` and ``fakeness.png``, from the strips that a run left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from malp_disc.report.arms import ARMS
+from malp_disc.report.figures import PINK_VMAX, draw_grid, pink
+from malp_disc.report.gallery import Strip
+
+_SHOWN = 128  # pixels that a picture should have on the page, at least
+
+
+def samples_figure(strips: Sequence[Strip], path: str | Path) -> bool:
+    """The same inputs through every arm; False, and nothing drawn, without any strips."""
+    table = {(strip.arm, strip.kind): strip for strip in strips}
+    edited = {arm: table[arm, "edited"] for arm in ARMS if (arm, "edited") in table}
+    inputs = {kind: table[None, kind] for kind in ("real", "encrypted") if (None, kind) in table}
+    if not edited:
+        return False
+    columns = {name: strip.pictures for name, strip in {**inputs, **edited}.items()}
+    return _draw(columns, next(iter(edited.values())), path)
+
+
+def fakeness_figure(strips: Sequence[Strip], path: str | Path) -> bool:
+    """The paper's Figure 3 for the first arm there is; False, and nothing drawn, without maps."""
+    table = {(strip.arm, strip.kind): strip for strip in strips}
+    arm = next((arm for arm in ARMS if (arm, "map") in table), None)
+    wanted = [(None, "real"), (None, "encrypted"), (arm, "manipulated"), (arm, "truth"), (None, "map_encrypted"), (arm, "map")]
+    if arm is None or any(key not in table for key in wanted):
+        return False
+    headings = ("real", "encrypted", f"{arm}: manipulated", "M_GT, what changed", "map of encrypted", "map of manipulated")
+    columns = {heading: table[key].pictures for heading, key in zip(headings, wanted)}
+    columns = {heading: pink(levels / 255) if levels.ndim == 3 else levels for heading, levels in columns.items()}
+    return _draw(columns, table[arm, "map"], path, vmax=PINK_VMAX)
+
+
+def _draw(columns: dict[str, np.ndarray], captioned: Strip, path: str | Path, *, vmax: float | None = None) -> bool:
+    captions = [caption or "" for caption in captioned.captions]
+    draw_grid(columns, path, zoom=max(1, _SHOWN // captioned.pictures.shape[2]), captions=captions if any(captions) else None, vmax=vmax)
+    return True

@@ -1,0 +1,204 @@
+"""Charts of a run's generators: their distances, what sets them apart from the control, where that sits, and their power spectra."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from malp_disc.report.arms import ARMS, CANDIDATES, VIEWS
+from malp_disc.report.charts import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYLES, save_png, tidy, title
+from malp_disc.report.numbers import number, percent, signed
+
+_ANCHORS = {"unedited": "unedited inputs", "halves": "two halves of the reference"}
+Record = Mapping[str, Any]
+
+
+def comparison_figure(record: Record, path: str | Path) -> None:
+    """A PNG of two panels: each arm's Frechet distance between the anchors, and its difference from the control with the interval.
+
+    Args:
+        record: as `build_record` gives it. What was not measured is left out; without any interval so is the second panel.
+    """
+    deltas = _deltas(record)
+    figure = Figure(figsize=(9.2 if deltas else 5.2, panel_height(record)), dpi=DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, wspace=0.06)
+    panels = figure.subplots(1, 2 if deltas else 1, squeeze=False)[0]
+    draw_distances(panels[0], record)
+    if deltas:
+        draw_deltas(panels[1], record)
+    save_png(figure, path)
+
+
+def spectrum_figure(record: Record, path: str | Path) -> bool:
+    """A PNG of the power spectra; False, and nothing drawn, where none was measured."""
+    if not has_spectrum(record):
+        return False
+    figure = Figure(figsize=(6.2, 3.2), dpi=DPI, facecolor="white", layout="constrained")
+    draw_spectrum(figure.subplots(), record, legend=True)
+    save_png(figure, path)
+    return True
+
+
+def panel_height(record: Record) -> float:
+    """Inches that a row for each arm takes."""
+    return 1.35 + 0.34 * len(record["arms"])
+
+
+def draw_distances(axes: Axes, record: Record) -> None:
+    """A bar per arm, a dot per seed, the anchors as lines."""
+    arms = {arm: measured["frechet"] for arm, measured in record["arms"].items() if measured["frechet"]["value"] is not None}
+    for y, (arm, frechet) in enumerate(arms.items()):
+        axes.barh(y, frechet["value"], height=0.62, color=COLOURS[arm], zorder=2)
+        seeds = _of_seeds(record, lambda run, arm=arm: run["arms"].get(arm, {}).get("frechet", {}).get("value"))
+        reach = max([frechet["value"], *seeds])
+        axes.annotate(
+            number(frechet["value"]), (reach, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK, zorder=4
+        )
+        if arm != "before":
+            axes.plot(seeds, [y] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.6, markeredgewidth=0.8, zorder=3)
+    first = next(iter(arms.values()), {"label": None, "n": None})
+    anchors = {text: record["anchors"][name]["value"] for name, text in _ANCHORS.items() if record["anchors"][name]["value"] is not None}
+    for (text, value), style in zip(anchors.items(), ((0, (5, 2)), (0, (1, 1.5)))):
+        axes.axvline(value, color=PAPER, linewidth=3, zorder=2.5)  # cuts through the bars, so that the dashes show on any colour
+        axes.axvline(value, color=INK, linewidth=1, linestyle=style, zorder=3, label=f"{text}: {number(value)}")
+    axes.set_yticks(range(len(arms)), list(arms))
+    axes.set_ylim(max(len(arms), 1) - 0.4, -0.6)
+    axes.margins(x=0.16)
+    axes.set_xlim(left=0, right=max([axes.get_xlim()[1], *(1.08 * value for value in anchors.values())]))
+    tidy(axes)
+    axes.tick_params(axis="y", labelsize=9, length=0)
+    title(axes, f"{first['label'] or 'Frechet distance'}, lower is better (n = {number(first['n'])})")
+    if anchors:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.1), ncols=1, frameon=False, fontsize=8, labelcolor=INK, handlelength=2.4)
+
+
+def draw_deltas(axes: Axes, record: Record) -> None:
+    """Minus the control: the interval that the verdict takes as a line, the one over pictures thicker, a dot per seed."""
+    deltas = _deltas(record)
+    axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
+    for y, (arm, delta) in enumerate(deltas.items()):
+        inner = delta.get("pictures") or delta
+        axes.plot([delta["low"], delta["high"]], [y, y], color=COLOURS[arm], linewidth=1.4, zorder=2, solid_capstyle="butt")
+        axes.plot([inner["low"], inner["high"]], [y, y], color=COLOURS[arm], linewidth=3.6, zorder=2, solid_capstyle="butt")
+        seeds = _of_seeds(record, lambda run, arm=arm: run["comparison"].get(arm, {}).get("delta_vs_control", {}).get("value"))
+        axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.2, markeredgewidth=0.7, zorder=3)
+        axes.plot(delta["value"], y, "o", color=COLOURS[arm], markersize=6, markeredgecolor=PAPER, zorder=4)
+        text = signed(delta["value"]).replace("-", "\N{MINUS SIGN}")
+        backed = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
+        axes.annotate(
+            text, (delta["value"], y), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=INK, zorder=2.5, bbox=backed
+        )
+    axes.set_yticks(range(len(deltas)), list(deltas))
+    axes.set_ylim(len(deltas) - 0.4, -0.7)
+    axes.margins(x=0.12)
+    tidy(axes)
+    axes.grid(axis="x", color=FAINT, linewidth=0.7)
+    axes.tick_params(axis="y", labelsize=9, length=0)
+    scale = _squeeze(axes, [delta[end] for delta in deltas.values() for end in ("low", "high")])
+    title(axes, f"minus the control, {percent(record['bootstrap']['confidence'])} interval{scale}")
+
+
+def draw_where(axes: Axes, record: Record) -> None:
+    """What was tuned minus the control, in every view, in per cent of the control's distance there: the views have scales of their own."""
+    arms, views = _tuned(record), _measured_views(record)
+    scores = {"frechet": record["comparison"], **record["views"]}
+    axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
+    drawn = []
+    for row, view in enumerate(views):
+        for place, arm in enumerate(arms):
+            delta, base = scores[view].get(arm, {}).get("delta_vs_control"), record["arms"]["control"][view]["value"]
+            if delta is None or not base:
+                continue
+            y = row + 0.22 * (place - (len(arms) - 1) / 2)
+            low, high, middle = (100 * delta[end] / base for end in ("low", "high", "value"))
+            drawn += [low, high]
+            axes.plot([low, high], [y, y], color=COLOURS[arm], linewidth=2.2, zorder=2, solid_capstyle="butt")
+            axes.plot(middle, y, "o", color=COLOURS[arm], markersize=5, markeredgecolor=PAPER, zorder=3, label=arm if row == 0 else None)
+    axes.set_yticks(range(len(views)), [VIEWS[view].replace(", ", "\n") for view in views])
+    axes.set_ylim(len(views) - 0.5, -0.5)
+    tidy(axes)
+    axes.grid(axis="x", color=FAINT, linewidth=0.7)
+    axes.tick_params(axis="y", labelsize=8.5, length=0)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.4, -0.1), ncols=3, frameon=False, fontsize=8, labelcolor=INK, handlelength=1)
+    scale = _squeeze(axes, drawn)
+    title(axes, f"minus the control, % of its distance{scale}")
+
+
+def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
+    """Power over that of real pictures at every frequency, on a logarithmic scale."""
+    axes.axhline(1, color=AXIS, linewidth=1, zorder=1)
+    axes.axvline(1, color=AXIS, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    for arm, measured in record["arms"].items():
+        spectrum = measured["spectrum"]
+        if spectrum["frequency"] and spectrum["ratio"]:
+            points = [(x, y) for x, y in zip(spectrum["frequency"], spectrum["ratio"]) if y]
+            axes.plot(
+                *zip(*points),
+                color=COLOURS[arm],
+                linestyle=STYLES.get(arm, "-"),
+                linewidth=1.5,
+                label=arm,
+                zorder=3 if arm in CANDIDATES else 2,
+            )
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0.5), max(high, 2))
+    axes.set_xlim(left=0)
+    tidy(axes)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.grid(axis="y", color=FAINT, linewidth=0.7)
+    axes.set_xlabel("frequency, 1 = Nyquist", fontsize=8.5, color=INK)
+    title(axes, "power over that of real pictures")
+    if legend:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _squeeze(axes: Axes, values: Sequence[float]) -> str:
+    """A horizontal axis that is logarithmic outside the usual, where one value would flatten all others; says so in words."""
+    sizes = sorted(abs(value) for value in values)
+    usual = 2 * sizes[len(sizes) // 2] if sizes else 0
+    if not usual or sizes[-1] < 10 * usual:
+        return ""
+    axes.set_xscale("symlog", linthresh=usual, linscale=2)
+    reach = 10 ** math.floor(math.log10(usual))
+    far = 10 ** math.floor(math.log10(sizes[-1]))
+    ticks = {sign * tick for sign in (-1, 1) for tick in (reach, far)}
+    axes.set_xticks(sorted({0.0, *(tick for tick in ticks if min(values) <= tick <= max(values))}))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    return f"\n(logarithmic beyond ±{number(usual)})"
+
+
+def has_spectrum(record: Record) -> bool:
+    return any(measured["spectrum"]["ratio"] for measured in record["arms"].values())
+
+
+def has_where(record: Record) -> bool:
+    """More than one view of something that was tuned, and a control."""
+    return "control" in record["arms"] and bool(_tuned(record)) and len(_measured_views(record)) > 1
+
+
+def _tuned(record: Record) -> list[str]:
+    return [arm for arm in (*CANDIDATES, "passive") if arm in record["arms"]]
+
+
+def _measured_views(record: Record) -> list[str]:
+    scores = {"frechet": record["comparison"], **record["views"]}
+    return [view for view in VIEWS if any(deltas.get("delta_vs_control") for deltas in scores.get(view, {}).values())]
+
+
+def _deltas(record: Record) -> dict[str, Mapping[str, Any]]:
+    found = {arm: entry["delta_vs_control"] for arm, entry in record["comparison"].items() if entry["delta_vs_control"] is not None}
+    return {arm: found[arm] for arm in ARMS if arm in found}
+
+
+def _of_seeds(record: Record, get: Any) -> Sequence[float]:
+    """A number of every seed; none for a single seed, whose dot would only hide the bar's end."""
+    runs = record.get("per_seed", {})
+    return [value for run in runs.values() if (value := get(run)) is not None] if len(runs) > 1 else []

@@ -1,0 +1,82 @@
+"""From the seeds of a run to one number: means, and Student's t interval of the mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+def mean_and_half_width(values: Sequence[float], *, confidence: float = CONFIDENCE) -> tuple[float, float | None]:
+    """Mean over seeds and half its interval by Student's t; None for the interval of a single seed."""
+    from scipy.stats import t  # late: takes a second to import
+
+    if len(values) < 2:
+        return float(np.mean(values)), None
+    if all(value == values[0] for value in values):  # which rounding of the mean would not give
+        return float(values[0]), 0.0
+    mean = float(np.mean(values))
+    return mean, float(t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def mean_over_seeds(values: Sequence[Any], where: str = "") -> Any:
+    """The same nested value for every seed -> one, numbers as their means.
+
+    A number that one seed lacks is None in the mean: a generator that diverged must not drop out of its arm's average.
+
+    Args:
+        where: what this is, for the error.
+
+    Raises:
+        ValueError: text that differs between seeds, such as another extractor.
+    """
+    first = values[0]
+    if len(values) == 1:
+        return first
+    if any(isinstance(value, Mapping) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value or {})
+        return {key: mean_over_seeds([(value or {}).get(key) for value in values], f"{where} {key}".strip()) for key in keys}
+    if any(value is None for value in values):
+        return None
+    if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
+        return [mean_over_seeds(entries, where) for entries in zip(*values)]
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
+        if where.split(" ")[-1] in ("file", "sha256"):  # every seed has weights of its own
+            return None
+        if any(value != first for value in values):
+            raise ValueError(
+                f"{where} differs between seeds ({', '.join(dict.fromkeys(map(str, values)))}): means need one setting; measure the seeds "
+                "again"
+            )
+        return first
+    return first if all(value == first for value in values) else float(np.mean(values))
+
+
+def half_widths(values: Sequence[Any]) -> Any:
+    """Half the 95 % interval of every number that `mean_over_seeds` averages, in the same nested shape; None elsewhere."""
+    if any(isinstance(value, Mapping) for value in values):
+        keys = dict.fromkeys(key for value in values for key in value or {})
+        return {key: half_widths([(value or {}).get(key) for value in values]) for key in keys}
+    if len(values) < 2 or any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
+        return None
+    return mean_and_half_width(values)[1]
+
+
+def delta_over_seeds(deltas: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | None:
+    """One difference from those of every seed, with both intervals; None if any seed lacks it.
+
+    ``pictures``: the mean of the seeds' bootstrap intervals. All seeds edit the same pictures, so their luck is shared and doesn't
+    average out; the spread of a mean is at most the mean of the spreads. ``seeds``: Student's t over the seeds, None for a single one.
+    ``low`` and ``high`` enclose both, so below zero means that both are.
+    """
+    if not deltas or any(delta is None for delta in deltas):
+        return None
+    value, half = mean_and_half_width([delta["value"] for delta in deltas])
+    pictures = {end: float(np.mean([delta[end] for delta in deltas])) for end in ("low", "high")}
+    seeds = None if half is None else {"low": value - half, "high": value + half}
+    low, high = (pictures[end] if seeds is None else pick(pictures[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
+    return {"value": value, "low": low, "high": high, "pictures": pictures, "seeds": seeds, "count": len(deltas)}

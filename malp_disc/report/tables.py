@@ -1,0 +1,228 @@
+"""Every table of the report, as text cells: Markdown and the page show the same ones, so they can't disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from malp_disc.report.arms import ARMS, BASELINES, CANDIDATES, VIEWS
+from malp_disc.report.cells import NONE, Record, Table, delta_text, label_of, plain, sample_count, value
+from malp_disc.report.numbers import number, percent
+
+_ANCHORS = {"unedited": "the unedited inputs", "halves": "two halves of the reference"}
+
+
+def quality_table(record: Record) -> Table:
+    """Each arm's distance with the difference from the control and from before, and what frames them."""
+    label, confidence = label_of(record), percent(record["bootstrap"]["confidence"])
+    header = ["generator", f"{label}{sample_count(record)} ↓", f"minus control ({confidence})", f"minus before ({confidence})"]
+    header += ["with n → ∞", "KID ↓ (± over subsets)", f"KID minus control ({confidence})", "n", "seeds", "steps", "seconds"]
+    kids = record["views"].get("kid", {})
+    rows = []
+    for arm, measured in record["arms"].items():
+        deltas, kid = record["comparison"].get(arm, {}), measured["kid"]
+        seeds = "" if arm == "before" else " ".join(map(str, record["seeds_of"][arm]))
+        row = [
+            arm,
+            value(record, arm, "frechet", "value"),
+            *(delta_text(deltas.get(f"delta_vs_{other}")) for other in ("control", "before")),
+        ]
+        row += [value(record, arm, "frechet", "infinity"), _kid(kid), delta_text(kids.get(arm, {}).get("delta_vs_control"))]
+        rows.append([*row, plain(measured["frechet"]["n"]), seeds, plain(measured["steps"]), plain(measured["seconds"])])
+    for name, words in _ANCHORS.items():
+        anchor = record["anchors"][name]
+        rows.append(
+            [
+                words,
+                plain(anchor["value"]),
+                "",
+                "",
+                plain(anchor["infinity"]),
+                _kid(record["anchors"]["kid"][name]),
+                "",
+                plain(anchor["n"]),
+                "",
+                "",
+                "",
+            ]
+        )
+    return _framed(header, rows, 2)
+
+
+def controls_table(record: Record) -> Table:
+    """What was tuned, minus each further control that was measured."""
+    others = [other for other in BASELINES[1:-1] if other in record["arms"]]
+    tuned = [arm for arm in (*CANDIDATES, "passive") if arm in record["arms"]]
+    header = [f"{label_of(record)}{sample_count(record)}", *(f"minus {other}" for other in ("control", *others))]
+    rows = [[arm, *(delta_text(record["comparison"][arm].get(f"delta_vs_{other}")) for other in ("control", *others))] for arm in tuned]
+    return Table(header, rows if others else [])
+
+
+def views_table(record: Record) -> Table:
+    """The distance in every view of the same pictures: where does a difference sit?"""
+    views = _views(record)
+    if len(views) < 2:
+        return Table([], [])
+    header = ["generator", *views.values()]
+    rows = [[arm, *(value(record, arm, view, "value") for view in views)] for arm in record["arms"]]
+    for name, words in _ANCHORS.items():
+        rows.append(
+            [words, *(plain((record["anchors"] if view == "frechet" else record["anchors"][view])[name]["value"]) for view in views)]
+        )
+    return _framed(header, rows, 2)
+
+
+def differences_table(record: Record) -> Table:
+    """Minus the control, in every view."""
+    views = _views(record)
+    if len(views) < 2:
+        return Table([], [])
+    confidence = percent(record["bootstrap"]["confidence"])
+    header = [f"minus the control ({confidence})", *views.values(), "KID"]
+    scores = {"frechet": record["comparison"], **record["views"]}
+    rows = [
+        [arm, *(delta_text(scores.get(view, {}).get(arm, {}).get("delta_vs_control")) for view in (*views, "kid"))]
+        for arm in record["arms"]
+        if arm != "control"
+    ]
+    return Table(header, rows)
+
+
+def spectrum_table(record: Record) -> Table:
+    """Power over that of real pictures, where generators go wrong."""
+    header = [f"power over that of real pictures{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
+    rows = [[arm, value(record, arm, "spectrum", "fine"), value(record, arm, "spectrum", "nyquist")] for arm in record["arms"]]
+    frame = record["anchors"]["spectrum"]
+    return _framed(header, [*rows, [_ANCHORS["unedited"], plain(frame["fine"]), plain(frame["nyquist"])]], 1)
+
+
+def edits_table(record: Record) -> Table:
+    """Was done what was asked, and nothing else?"""
+    embedding = next((m["identity"]["name"] for m in record["arms"].values() if m["identity"]["name"]), None)
+    header = [
+        f"generator{sample_count(record)}",
+        "edit accuracy ↑",
+        "others kept ↑",
+        "leakage ↓",
+        "mean abs(x - G(x))",
+        "SSIM to the input",
+    ]
+    header += [f"same person ↑ ({embedding.split(',')[0]} cosine)"] if embedding else []
+    keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("ssim_to_input",)] + [("identity", "value")] * bool(
+        embedding
+    )
+    rows = [[arm, *(value(record, arm, *key) for key in keys)] for arm in record["arms"]]
+    anchors = record["anchors"]
+    frame = [_ANCHORS["unedited"], plain(anchors["edit_accuracy"]), plain(anchors["kept_accuracy"]), "0", "0", "1"] + ["1"] * bool(
+        embedding
+    )
+    return _framed(header, [*rows, frame], 1)
+
+
+def attributes_table(record: Record, key: str = "edit_accuracy_per_attribute") -> Table:
+    """Edit accuracy by attribute, or with ``leakage_per_attribute`` what changed unasked."""
+    scores = {arm: measured[key] for arm, measured in record["arms"].items()}
+    names = list(dict.fromkeys(name for found in scores.values() for name in found or {}))
+    return Table(["attribute", *scores], [[name, *(value(record, arm, key, name) for arm in scores)] for name in names])
+
+
+def localization_table(record: Record, key: str = "localization") -> Table:
+    """How well a MaLP's maps match, each cosine beside what a constant map has."""
+    header = [
+        "generator",
+        "CS (Eq. 5)",
+        "a constant map has",
+        "CS (authors' code)",
+        "a constant map has",
+        "Pearson",
+        "the mean map has",
+        "PSNR, dB",
+        "SSIM",
+    ]
+    keys = ("cs", "cs_constant", "cs_official", "cs_official_constant", "pearson", "pearson_mean_map", "psnr", "ssim")
+    return Table(header, _measured([[arm, *(value(record, arm, key, name) for name in keys)] for arm in record["arms"]]))
+
+
+def detection_table(record: Record, key: str = "detection") -> Table:
+    """How well a MaLP tells manipulated pictures from untouched ones."""
+    header = ["generator", "accuracy", "equal error rate", "AUC", "average precision"]
+    keys = ("accuracy", "eer", "auc", "average_precision")
+    return Table(header, _measured([[arm, *(value(record, arm, key, name) for name in keys)] for arm in record["arms"]]))
+
+
+def seeds_table(record: Record) -> Table:
+    """Every seed by itself, with the paired bootstrap within it; empty for a single seed."""
+    header = [
+        "generator, seed",
+        f"{label_of(record)}{sample_count(record)} ↓",
+        "minus control",
+        "minus before",
+        "edit accuracy ↑",
+        "mean abs(x - G(x))",
+        "Pearson (MaLP)",
+    ]
+    rows = []
+    for arm in record["arms"]:
+        for seed in record["seeds_of"][arm] if len(record["seeds"]) > 1 else []:
+            run = record["per_seed"][str(seed)]
+            measured, deltas = run["arms"][arm], run["comparison"].get(arm, {})
+            name = arm if arm == "before" else f"{arm}, {seed}"
+            against = [delta_text(deltas.get(f"delta_vs_{other}")) for other in ("control", "before")]
+            shown = [measured["edit_accuracy"], measured["identity_l1"], measured["localization"]["pearson"]]
+            rows.append([name, plain(measured["frechet"]["value"]), *against, *map(plain, shown)])
+    return Table(header, rows)
+
+
+def hashes_table(record: Record) -> Table:
+    """What was measured, to the byte."""
+    anchors = record["anchors"]
+    rows = [["the inputs", "", anchors["inputs_sha256"] or NONE], ["the reference", "", anchors["reference_sha256"] or NONE]]
+    rows += [["MaLP's templates (public fingerprint)", "", anchors["key_fingerprint"]]] if anchors["key_fingerprint"] else []
+    for arm in record["arms"]:
+        for seed in record["seeds_of"][arm]:
+            weights = record["per_seed"][str(seed)]["arms"][arm]["weights"]
+            name = arm if arm == "before" or len(record["seeds"]) == 1 else f"{arm}, seed {seed}"
+            rows += [[name, weights["file"] or NONE, weights["sha256"][:16]]] if weights["sha256"] else []
+    return Table(["what", "file", "sha256, first digits"], rows)
+
+
+def described(record: Record) -> list[str]:
+    """What the distances are: once if it is the same for all, else once per difference; then what the arms are."""
+    users: dict[str, list[str]] = {}
+    for view in VIEWS:
+        frames = record["anchors"] if view == "frechet" else record["anchors"][view]
+        entries = {arm: measured[view] for arm, measured in record["arms"].items()} | {
+            words: frames[name] for name, words in _ANCHORS.items()
+        }
+        for name, distance in entries.items():
+            if distance["value"] is not None:
+                text = f"{distance['label']}, n = {number(distance['n'])}: {distance['extractor']}; resize: {distance['resize']}; "
+                text += f"reference: {distance['reference']}"
+                users.setdefault(text, []).append(name)
+    lines = [f"{', '.join(names)}: {text}" for text, names in users.items()]
+    lines += [f"{arm}: {ARMS[arm]}" for arm in record["arms"]]
+    boot, seeds = record["bootstrap"], record["seeds"]
+    lines.append(
+        f"intervals: paired bootstrap, {boot['resamples']} resamples, seed {boot['seed']}; pictures and reference are drawn anew together. "
+        "KID: random halves"
+    )
+    if len(seeds) > 1:
+        lines.append(f"seeds {' '.join(map(str, seeds))}: values are means ± half the 95 % interval of the mean (Student's t)")
+    return lines
+
+
+def _views(record: Record) -> dict[str, str]:
+    """Heading by view, of the views that were measured."""
+    measured = [view for view in VIEWS if any(m[view]["value"] is not None for m in record["arms"].values())]
+    return {view: f"{label_of(record, view)}{sample_count(record, view)}" for view in measured}
+
+
+def _kid(kid: Mapping[str, float | None]) -> str:
+    return plain(kid["value"]) + (f" ± {number(kid['std'])}" if kid["std"] is not None else "")
+
+
+def _measured(rows: list[list[str]]) -> list[list[str]]:
+    return [row for row in rows if set(row[1:]) != {NONE}]
+
+
+def _framed(header: Sequence[str], rows: Sequence[Sequence[str]], frames: int) -> Table:
+    return Table(header, rows, frozenset(range(len(rows) - frames, len(rows))))

@@ -1,0 +1,164 @@
+"""Features of a folder are computed once, from tensors just as from files, by one process just as by several; nothing is mixed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import debug_launcher
+from PIL import Image
+from torchvision.utils import save_image
+
+from malp_disc.metrics.extractor import extract_features, gather_features, place_of_process, quantize
+from malp_disc.metrics.feature_sets import FeatureSet, cache_path, folder_features, read_features
+from malp_disc.metrics.frechet import feature_statistics, frechet_distance
+from malp_disc.metrics.image_folder import ImageFolder
+from tests.metrics.conftest import Colours
+
+
+@pytest.fixture
+def folder(make_folder, tmp_path) -> ImageFolder:
+    return ImageFolder.scan(make_folder(tmp_path / "a", 9))
+
+
+def test_a_kept_reference_is_computed_once(folder, colours, cache):
+    first = folder_features(folder, colours, keep=True)
+    again = folder_features(folder, colours, batch_size=2)
+    assert colours.seen == 9
+    assert (again.n, again.features.dtype) == (9, np.float32)
+    np.testing.assert_array_equal(again.features, first.features)
+    assert cache_path(folder, colours).parent == cache / "features"
+
+
+def test_the_cache_knows_the_pictures_by_content(folder, colours, tmp_path):
+    folder_features(folder, colours, keep=True)
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    (tmp_path / "copy" / "000.png").rename(tmp_path / "copy" / "zzz.png")
+    folder_features(ImageFolder.scan(tmp_path / "copy"), colours)
+    assert colours.seen == 9
+    Image.new("RGB", (24, 20), "red").save(tmp_path / "copy" / "zzz.png")  # as many pictures, one of them another
+    folder_features(ImageFolder.scan(tmp_path / "copy"), colours)
+    assert colours.seen == 9 + 9
+
+
+def test_another_network_or_resize_computes_its_own(folder, colours):
+    folder_features(folder, colours, keep=True)
+    other_weights, other_resize = Colours("colours, other weights"), Colours()
+    other_resize.resize = "another"
+    for other in (other_weights, other_resize):
+        folder_features(folder, other)
+        assert other.seen == 9
+
+
+def test_nothing_is_kept_of_the_pictures_under_judgement(folder, colours, cache):
+    folder_features(folder, colours)
+    assert not cache.exists()
+
+
+def test_a_damaged_file_in_the_cache_is_computed_again(folder, colours, caplog):
+    first = folder_features(folder, colours, keep=True)
+    path = cache_path(folder, colours)
+    path.write_bytes(path.read_bytes()[:-20])
+    again = folder_features(folder, colours, keep=True)
+    assert "damaged" in caplog.text and colours.seen == 18
+    np.testing.assert_array_equal(again.features, first.features)
+    assert folder_features(folder, colours).n == 9 and colours.seen == 18  # and it was mended
+
+
+def test_a_cache_that_cannot_be_written_costs_only_a_warning(folder, colours, monkeypatch, caplog, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MALP_DISC_CACHE", str(tmp_path / "file" / "cache"))
+    assert folder_features(folder, colours, keep=True).n == 9
+    assert "MALP_DISC_CACHE names another folder" in caplog.text
+
+
+def test_tensors_give_what_the_pictures_saved_from_them_give(tmp_path, colours):
+    """A generator's floats, straight, and through PNG files: the same rows, bit for bit."""
+    images = (
+        torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(0)) * 2.04 - 1.02
+    )  # a little out of range, as nets without tanh are
+    (tmp_path / "png").mkdir()
+    for index, image in enumerate(images):
+        save_image((image.clamp(-1, 1) + 1) / 2, tmp_path / "png" / f"{index}.png")
+    files = folder_features(ImageFolder.scan(tmp_path / "png"), colours).features
+    tensors = extract_features(colours, images.split(3))
+    assert {tuple(row) for row in files.tolist()} == {tuple(row) for row in tensors.tolist()}
+    assert frechet_distance(files, tensors) == pytest.approx(0, abs=1e-6)
+    assert not torch.equal(quantize(images).float() / 127.5 - 1, images), "the floats must lie off the grid, or the test tells nothing"
+
+
+def test_a_kept_file_stands_for_its_folder(folder, colours):
+    kept = folder_features(folder, colours, keep=True)
+    read = read_features(cache_path(folder, colours), colours)
+    assert read.n == 9
+    np.testing.assert_array_equal(read.features, kept.features)
+
+
+def test_a_kept_file_of_another_resize_is_never_compared_with(folder, colours):
+    folder_features(folder, colours, keep=True)
+    other = Colours()
+    other.resize = "antialiased"
+    with pytest.raises(ValueError, match="by another resize: 'none', and here it is 'antialiased'"):
+        read_features(cache_path(folder, colours), other)
+
+
+def test_statistics_of_pytorch_fid_stand_for_their_folder(folder, colours, tmp_path):
+    features = folder_features(folder, colours).features
+    mean, covariance = feature_statistics(features)
+    np.savez_compressed(tmp_path / "stats.npz", mu=mean, sigma=covariance)
+    read = read_features(tmp_path / "stats.npz", colours)
+    other = FeatureSet("", 9, features + np.float32(3.0))
+    assert (read.n, read.features) == (None, None)
+    assert other.frechet_from(read) == pytest.approx(27, rel=1e-4) == read.frechet_from(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("s.npz", {"mu": np.zeros(2048), "sigma": np.eye(2048)}, r"statistics of shapes \(2048,\).* give the --dims"),
+        ("s.npz", {"mean": np.zeros(3)}, "holds no statistics as pytorch-fid saves them"),
+        ("s.npz", b"no zip", "holds no statistics"),
+        ("f.safetensors", b"no tensors", "neither a folder of pictures nor a features file"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, colours, name, content, message):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        np.savez(tmp_path / name, **content)
+    with pytest.raises(ValueError, match=message):
+        read_features(tmp_path / name, colours)
+
+
+def test_a_file_with_objects_in_it_is_not_unpickled(tmp_path, colours):
+    np.savez(tmp_path / "s.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_features(tmp_path / "s.npz", colours)
+
+
+def in_two_processes(target: Path, folder: ImageFolder) -> None:
+    colours, (rank, world) = Colours(), place_of_process()
+    features = folder_features(folder, colours, batch_size=2, keep=True, quiet=True).features
+    alone = gather_features(np.full((1 - rank, 2), 7, np.float32), 1)
+    np.savez(target / f"{rank}.npz", features=features, seen=colours.seen, processes=world, alone=alone)
+
+
+def test_two_processes_share_the_work_and_get_the_same_rows(folder, colours, tmp_path, cache):
+    """9 pictures, an odd number: 5 and 4. And a single one, which leaves the second process without work."""
+    debug_launcher(in_two_processes, (tmp_path, folder), num_processes=2)
+    results = [np.load(tmp_path / f"{rank}.npz") for rank in (0, 1)]
+    expected = folder_features(folder, colours)
+    assert colours.seen == 0, "kept by the two"
+    assert [(int(r["processes"]), int(r["seen"])) for r in results] == [(2, 5), (2, 4)]
+    np.testing.assert_array_equal(expected.features, extract_features(Colours(), folder.batches(9)))
+    for result in results:
+        np.testing.assert_array_equal(result["features"], expected.features)
+        np.testing.assert_array_equal(result["alone"], [[7, 7]])
+
+
+def test_a_process_with_another_share_is_refused():
+    with pytest.raises(ValueError, match="features of 5 images from process 0 of 1"):
+        gather_features(np.zeros((4, 3), np.float32), 5)

@@ -1,0 +1,99 @@
+"""Many arms at once against the bootstrap written out for two, and the kernel distance's own interval."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from malp_disc.metrics.frechet import frechet_distance, paired_frechet_delta
+from malp_disc.metrics.kid import squared_mmd
+from malp_disc.metrics.paired import bootstrap_delta, half_delta, halved_kernel, resampled_frechet
+
+
+def toy(
+    rng: np.random.Generator, noises: dict[str, float], n: int = 150, m: int = 150, d: int = 6
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Real features, and generators on the same inputs, each with its own noise."""
+    inputs = rng.standard_normal((n, d)) + 3
+    return rng.standard_normal((m, d)) + 3, {name: inputs + noise * rng.standard_normal((n, d)) for name, noise in noises.items()}
+
+
+# More rows than features, fewer on both sides, fewer on one, and a single feature.
+@pytest.mark.parametrize(("n", "m", "d"), [(60, 80, 5), (20, 30, 40), (20, 90, 40), (30, 90, 30), (12, 9, 1)])
+def test_equal_to_the_bootstrap_for_two_arms(n, m, d):
+    reference, arms = toy(np.random.default_rng(0), {"a": 0.9, "b": 0.3, "c": 0.1}, n, m, d)
+    made = resampled_frechet(reference, arms, resamples=12, seed=3)
+    for name, features in arms.items():
+        assert made[name].value == pytest.approx(frechet_distance(reference, features), rel=1e-6)
+    for a, b in (("a", "b"), ("c", "a")):
+        slow = paired_frechet_delta(reference, arms[a], arms[b], resamples=12, seed=3)
+        fast = bootstrap_delta(made[a], made[b])
+        assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high), rel=1e-5, abs=1e-6)
+
+
+def test_an_arm_beside_others_gets_the_interval_it_gets_alone():
+    reference, arms = toy(np.random.default_rng(1), {"a": 0.9, "b": 0.3, "c": 0.1})
+    alone = resampled_frechet(reference, {"a": arms["a"], "b": arms["b"]}, resamples=8)
+    beside = resampled_frechet(reference, arms, resamples=8)
+    assert bootstrap_delta(alone["a"], alone["b"]) == bootstrap_delta(beside["a"], beside["b"])
+
+
+@pytest.mark.parametrize("made", [resampled_frechet, halved_kernel])
+def test_identical_arms_differ_by_nothing_and_a_worse_one_by_something(made):
+    reference, arms = toy(np.random.default_rng(2), {"good": 0.1, "bad": 2.0})
+    found = made(reference, arms | {"same": arms["good"]})
+    delta = half_delta if made is halved_kernel else bootstrap_delta
+    same, worse = delta(found["good"], found["same"]), delta(found["bad"], found["good"])
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert 0 < worse.low < worse.value < worse.high
+    mirrored = delta(found["good"], found["bad"])
+    assert (mirrored.low, mirrored.high) == pytest.approx((-worse.high, -worse.low))
+
+
+def test_halves_are_kernel_distances_of_rows_drawn_without_replacement():
+    """Four rows have six halves of two; the mean over many draws is the mean of `squared_mmd` over all of them."""
+    reference, arms = toy(np.random.default_rng(3), {"a": 0.5}, 4, 4, 3)
+    pairs = [list(pair) for pair in itertools.combinations(range(4), 2)]
+    all_of_them = [squared_mmd(reference[i], arms["a"][j]) for i in pairs for j in pairs]
+    made = halved_kernel(reference, arms, subsets=3000)["a"]
+    assert set(made.draws.round(6)) == {round(value, 6) for value in all_of_them}
+    assert made.value == pytest.approx(np.mean(all_of_them), abs=4 * np.std(all_of_them) / 3000**0.5)
+
+
+def test_kernel_intervals_cover_the_true_difference_and_seldom_call_equals_different():
+    """With k(u, v) = (uᵀv / D + 1)³ and D = 1, E k over two independent standard normals with deviations s and t is 1 + 3 s²t², so
+    MMD²(N(0, 1), N(0, s²)) = 3 (1 − s²)². Of 40 intervals at 95 % at least 34 hold it: fewer have probability 0.02.
+    """
+    true = 3 * (1 - 1.5**2) ** 2 - 3 * (1 - 1.2**2) ** 2
+    held = alarms = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        reference, inputs = rng.standard_normal((200, 1)), rng.standard_normal((200, 1))
+        arms = {"a": 1.5 * inputs, "b": 1.2 * inputs, "c": 1.2 * (0.9 * inputs + (1 - 0.9**2) ** 0.5 * rng.standard_normal((200, 1)))}
+        made = halved_kernel(reference, arms, subsets=50, seed=seed)
+        delta = half_delta(made["a"], made["b"])
+        held += delta.low <= true <= delta.high
+        alarms += half_delta(made["b"], made["c"]).excludes_zero
+    print(held, alarms)
+    assert held >= 34
+    assert alarms <= 6
+
+
+@pytest.mark.parametrize(
+    ("arms", "options", "message"),
+    [
+        ({"a": np.zeros((9, 3)), "b": np.zeros((8, 3))}, {}, "paired row by row"),
+        ({"a": np.zeros((9, 4))}, {}, "got 3 and 4 columns"),
+        ({"a": np.zeros((9, 3))}, {"resamples": 1}, "at least 2 resamples, got 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arms, options, message):
+    with pytest.raises(ValueError, match=message):
+        resampled_frechet(np.zeros((9, 3)), arms, **options)
+
+
+def test_halves_need_four_rows():
+    with pytest.raises(ValueError, match="at least 4 rows on either side, got 9 and 3"):
+        halved_kernel(np.zeros((9, 2)), {"a": np.zeros((3, 2))})

@@ -1,0 +1,75 @@
+"""SqueezeNet's features: torchvision's layers, fed as the file's training fed them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.models import squeezenet1_0
+
+from malp_disc.checkpoint import save_tensors
+from malp_disc.data.faces import draw_faces
+from malp_disc.metrics import squeezenet
+from malp_disc.metrics.extractor import quantize
+from malp_disc.metrics.features import create_extractor
+
+WEIGHTS = "weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth"
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return draw_faces(range(2), 64)[0]
+
+
+@pytest.fixture(scope="module")
+def net() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return squeezenet1_0(weights=None).eval()
+
+
+@pytest.fixture(scope="module")
+def file(net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("squeezenet") / "w.safetensors"
+    save_tensors(path, net.state_dict())
+    return path
+
+
+def upscaled(images: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(quantize(images).float(), (227, 227), mode="bilinear", antialias=True)
+
+
+@torch.no_grad()
+def test_caffes_input_is_blue_green_red_less_the_mean(net, file, images):
+    extractor = create_extractor("squeezenet", weights=file)
+    red, green, blue = upscaled(images).unbind(1)
+    expected = net.features(torch.stack([blue - 104, green - 117, red - 123], dim=1)).mean(dim=(2, 3))
+    torch.testing.assert_close(extractor(images), expected)
+    assert expected.shape == (2, extractor.dims) and expected.std() > 0
+    assert extractor.label == "FD-SqueezeNet" and "Caffe" in extractor.name and "227" in extractor.resize
+
+
+@torch.no_grad()
+def test_torchvisions_own_file_is_known_by_its_hash_and_gets_its_own_input(net, file, images, monkeypatch):
+    monkeypatch.setattr(squeezenet, "file_sha256", lambda path: "b66bff10" + 56 * "0")
+    extractor = create_extractor("squeezenet", weights=file)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    torch.testing.assert_close(extractor(images), net.features((upscaled(images) / 255 - mean) / deviation).mean(dim=(2, 3)))
+    assert "torchvision" in extractor.name
+
+
+def test_without_weights_and_with_anothers(tmp_path):
+    with pytest.raises(ValueError, match="comes without weights"):
+        create_extractor("squeezenet")
+    save_tensors(tmp_path / "w.safetensors", {"conv.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="not a checkpoint of this SqueezeNet"):
+        create_extractor("squeezenet", weights=tmp_path / "w.safetensors")
+
+
+def test_the_real_weights_see_blur_and_hardly_a_grey_level(shared, images):
+    """Trained weights tell a picture from its blurred self more than from itself one grey level brighter."""
+    extractor = create_extractor("squeezenet", weights=shared(WEIGHTS))
+    blurred = F.interpolate(F.interpolate(images, 24, mode="bilinear", antialias=True), 64, mode="bilinear")
+    brighter = (images + 1 / 127.5).clamp(-1, 1)
+    here, there, near = extractor(images), extractor(blurred), extractor(brighter)
+    assert here.min() >= 0 and here.std() > 0.01
+    assert (there - here).norm() > 5 * (near - here).norm()

@@ -1,0 +1,96 @@
+"""Really harder to localize, or one net fooled? And every caution, with the numbers that bring it about."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from malp_disc.report import build_record
+from malp_disc.report.findings import localization_finding
+
+
+def arms(base: float | None, found: float | None, fresh: float | None = None, fresh_base: float | None = None, other: str = "control"):
+    def one(known, new):
+        return {"localization": {"pearson": known}, "localization_fresh": {"pearson": new}}
+
+    return {"before": one(0.99, 0.99), other: one(base, fresh_base), "cotrain": one(found, fresh)}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((0.69, 0.68), "no harder to localize"),
+        ((0.69, 0.75), "no harder to localize"),
+        ((0.69, 0.40), "no fresh MaLP was asked, so it may have learned to fool this one only"),
+        ((0.69, 0.40, 0.50), "no fresh MaLP was trained against control, so it may have learned"),
+        ((0.69, 0.40, 0.68, 0.70), "it learned to fool one net: a fresh MaLP still finds the changes"),
+        ((0.69, 0.40, 0.60, 0.70), "it learned to fool one net"),  # a third of the fall
+        ((0.69, 0.40, 0.50, 0.70), "really harder to localize .*0.5000 by a fresh one, control 0.7000"),
+        ((0.69, 0.66, 0.68, 0.695), "it learned to fool one net"),  # half the fall, but within what doesn't count
+    ],
+)
+def test_localization_is_judged_by_two_malps_against_the_control(numbers, words):
+    assert re.search(words, localization_finding("cotrain", arms(*numbers)))
+
+
+def test_without_a_control_before_has_to_do_and_the_control_is_compared_with_before():
+    assert "before 0.6900" in localization_finding("cotrain", arms(0.69, 0.40, 0.5, 0.7, other="before"))
+    assert localization_finding("control", arms(0.69, 0.40)).startswith("harder to localize")
+    assert "before 0.9900" in localization_finding("control", arms(0.69, 0.40))
+
+
+def test_nothing_is_found_where_nothing_was_measured():
+    assert localization_finding("cotrain", arms(0.69, None)) is None
+    assert localization_finding("before", arms(0.69, 0.4)) is None
+
+
+def notes(folder) -> str:
+    return "\n".join(build_record(folder, resamples=20)["notes"])
+
+
+def test_a_run_with_enough_pictures_and_nothing_odd_has_no_caution(make_full_run):
+    assert notes(make_full_run()) == ""
+
+
+@pytest.mark.parametrize(
+    ("dims", "words"),
+    [
+        (120, r"no more pictures than features in FD-random \(120 features, n = 120\)"),
+        (25, r"fewer than 5 pictures for each feature in FD-random \(25"),
+        (24, None),
+    ],
+)
+def test_too_few_pictures_for_the_extractors_dimension_are_warned_of(make_full_run, dims, words):
+    found = notes(make_full_run(change=lambda line: line["second"].update(dims=dims)))
+    assert found == "" if words is None else re.search(words, found)
+
+
+def test_a_checkerboard_a_stranger_and_other_seeds_are_named(make_full_run):
+    def change(line):
+        if line["arm"] == "frozen":
+            line["spectrum"]["nyquist"] = 22.0
+        if line["arm"] == "cotrain":
+            line["identity"]["value"] = 0.7
+        if line["arm"] == "random" and line["seed"] == 2:
+            line["arm"] = "control"  # a later line of the same seed: random has two seeds only
+
+    found = notes(make_full_run(change=change))
+    assert "at the Nyquist frequency, as a checkerboard has: frozen 22.00" in found
+    assert "cotrain keeps the person less: 0.7000 against the control's 0.8100" in found
+    assert "not every arm has the same seeds" in found and "random 0 1" in found
+
+
+def test_an_arm_that_diverged_in_one_seed_is_named_and_has_no_mean(make_full_run):
+    def change(line):
+        if (line["arm"], line["seed"]) == ("cotrain", 1):
+            line.clear()
+            line.update(seed=1, arm="cotrain", diverged=True)
+
+    folder = make_full_run(change=change)
+    (folder / "features" / "1" / "cotrain.npy").unlink()
+    record = build_record(folder, resamples=20)
+    assert record["arms"]["cotrain"]["frechet"]["value"] is None
+    assert record["verdicts"]["cotrain"]["outcome"] == "not decided"
+    assert "cotrain diverged, its pictures are not finite" in record["verdict"]
+    assert any(note.startswith("cotrain diverged") for note in record["notes"])

@@ -1,0 +1,180 @@
+"""What is measured of generators whose answer is known: one that does nothing, one that blurs, one that paints a checkerboard, one that
+diverged."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from malp_disc.data.faces import DEFAULT_SELECTION, draw_faces
+from malp_disc.metrics.frechet import frechet_distance
+from malp_disc.metrics.random_features import RandomExtractor
+from malp_disc.report.folder import ANCHORS, MEASUREMENT, complete
+from malp_disc.report.inputs import Inputs
+from malp_disc.report.measure import Judges, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
+from malp_disc.report.views import smaller
+from tests.tiny import tiny_malp, with_rectangles
+
+COUNT = 40
+
+
+class Faces(torch.utils.data.Dataset):
+    """Drawn faces of 32 pixels from a number on."""
+
+    attribute_names = tuple(DEFAULT_SELECTION)
+    description = "drawn faces"
+
+    def __init__(self, first: int, count: int) -> None:
+        self.images, self.labels = draw_faces(range(first, first + count), 32)[:2]
+        self.labels = self.labels[:, : len(self.attribute_names)].float()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return self.images[i], self.labels[i]
+
+
+class Mean(nn.Module):
+    """An "extractor" of 6 numbers, and an "attribute classifier": mean and deviation of every channel."""
+
+    label, name, resize, dims = "FD-means", "means", "none", 6
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
+
+
+class Brightness(nn.Module):
+    """Reads attribute 0 as present in bright pictures, and the others never."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = -torch.ones(len(images), len(Faces.attribute_names))
+        logits[:, 0] = images.mean(dim=(1, 2, 3))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def bench():
+    malp = tiny_malp().eval()
+    judges = Judges(Mean(), Brightness(), malp, RandomExtractor())
+    inputs = Inputs.take(Faces(0, COUNT), COUNT)
+    reference = measure_reference(Faces(1000, 60), 60, judges)
+    return inputs, reference, judges
+
+
+def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(bench):
+    inputs, reference, judges = bench
+    anchors = measure_anchors(inputs, reference, judges)
+    measured, evidence = measure_arm(lambda x, _: x, inputs, reference, judges)
+    assert measured["frechet"]["value"] == pytest.approx(anchors["unedited"]["value"], rel=1e-6)
+    for view in ("second", "frechet_2x", "frechet_4x"):
+        assert measured[view]["value"] == pytest.approx(anchors[view]["unedited"]["value"], rel=1e-6)
+    assert measured["spectrum"] == anchors["spectrum"]
+    assert (measured["identity_l1"], measured["leakage"]) == (0, 0)
+    assert measured["ssim_to_input"] == pytest.approx(1)
+    assert measured["edit_accuracy"] == anchors["edit_accuracy"]
+    assert {view: features.shape for view, features in evidence.features.items()} == {
+        "frechet": (COUNT, 6), "second": (COUNT, 96), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
+    }  # fmt: skip
+
+
+def test_what_is_measured_has_the_shape_that_the_folder_promises(bench):
+    inputs, reference, judges = bench
+    measured, _ = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, judges, fresh=judges.malp)
+    complete(measured, MEASUREMENT, "measured")
+    complete(measure_anchors(inputs, reference, judges), ANCHORS, "anchors")
+    assert measured["localization_fresh"] == pytest.approx(measured["localization"])
+    assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds"}
+    described = measured["frechet_2x"]
+    assert (described["label"], described["n"], described["dims"], described["reference_n"]) == ("FD-means at 1/2 size", COUNT, 6, 60)
+    assert described["resize"] == "made 2 times smaller, antialiased; then none"
+
+
+def test_the_distance_is_that_of_the_features_in_every_view(bench):
+    inputs, reference, judges = bench
+    measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, judges)
+    for view, features in evidence.features.items():
+        assert measured[view]["value"] == pytest.approx(frechet_distance(reference.features[view], features))
+    small = Mean()(smaller(evidence.edited, 2)).numpy()
+    assert evidence.features["frechet_2x"] == pytest.approx(small, abs=1e-6)
+    assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, judges.extractor) == pytest.approx(
+        measured["frechet"]["value"]
+    )
+
+
+def test_a_blur_is_seen_in_texture_and_hardly_in_structure(bench):
+    inputs, reference, judges = bench
+    blurred, _ = measure_arm(
+        lambda x, _: nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1), inputs, reference, judges
+    )
+    same, _ = measure_arm(lambda x, _: x, inputs, reference, judges)
+    assert blurred["spectrum"]["fine"] < 0.2 < 0.7 < same["spectrum"]["fine"]
+    assert blurred["second"]["value"] > 2 * same["second"]["value"]
+    assert blurred["frechet_4x"]["value"] < 1.5 * same["frechet_4x"]["value"] + 1e-3
+
+
+def test_a_faint_checkerboard_shows_at_nyquist(bench):
+    inputs, reference, judges = bench
+    board = 0.06 * ((torch.arange(32)[:, None] + torch.arange(32)) % 2 * 2.0 - 1)
+    measured, _ = measure_arm(lambda x, _: (x + board).clamp(-1, 1), inputs, reference, judges)
+    assert measured["spectrum"]["nyquist"] > 3
+    assert measured["frechet_2x"]["value"] == pytest.approx(
+        measure_arm(lambda x, _: x, inputs, reference, judges)[0]["frechet_2x"]["value"], rel=0.1
+    )
+
+
+def test_what_changes_unasked_is_leakage(bench):
+    """Everything turns black: attribute 0 is read as gone wherever it was read as there."""
+    inputs, reference, judges = bench
+    measured, _ = measure_arm(lambda x, _: torch.full_like(x, -1.0), inputs, reference, judges)
+    bright = inputs.images.mean(dim=(1, 2, 3)) > 0
+    asked = (inputs.targets != inputs.labels)[:, 0]
+    assert measured["leakage_per_attribute"][Faces.attribute_names[0]] == pytest.approx(bright[~asked].double().mean().item())
+    assert measured["leakage_per_attribute"][Faces.attribute_names[1]] == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(bench, bad):
+    inputs, reference, judges = bench
+    values = torch.tensor(float("nan")) if np.isnan(bad) else torch.tensor(bad) - torch.tensor(bad)
+    measured, evidence = measure_arm(lambda x, _: x + values, inputs, reference, judges)
+    assert measured == {"diverged": True}
+    assert evidence.features == {}
+    assert measure_frechet(lambda x, _: x + values, inputs, reference, judges.extractor) is None
+
+
+def test_each_judge_but_the_first_may_be_absent(bench):
+    inputs, reference, judges = bench
+    alone = dataclasses.replace(judges, classifier=None, malp=None, second=None, smaller=False)
+    measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
+    assert list(evidence.features) == ["frechet"] and evidence.seen is None
+    assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & set(measured)
+
+
+def test_an_embedding_judges_the_person(bench):
+    inputs, reference, judges = bench
+    embedding = Mean()
+    measured, _ = measure_arm(lambda x, _: -x, inputs, reference, dataclasses.replace(judges, embedding=embedding))
+    assert measured["identity"]["name"] == "means"
+    assert -1 <= measured["identity"]["value"] < 1
+
+
+def test_another_malp_gives_other_scores(bench):
+    inputs, _, judges = bench
+    first, second = (
+        measure_fresh(lambda x, _: with_rectangles(x), inputs, malp)["localization_fresh"]["cs"]
+        for malp in (judges.malp, tiny_malp(5).eval())
+    )
+    assert first != second
+
+
+def test_smaller_pictures_are_antialiased_means():
+    """Halving averages: a pixel-wise checkerboard vanishes, a flat picture stays."""
+    board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, 16, 16)
+    assert smaller(board, 2)[..., 2:-2, 2:-2].abs().max() < 1e-6
+    assert smaller(torch.full((1, 3, 16, 16), 0.3), 4).shape == (1, 3, 4, 4)
+    assert smaller(board, 1) is board

@@ -1,0 +1,195 @@
+"""The command line: help at once, plain errors with a status, and `malp-disc fid` from its flags to its JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import malp_disc
+from malp_disc import cli
+from malp_disc.checkpoint import save_tensors
+from malp_disc.metrics import inception
+from malp_disc.metrics.inception import build_inception
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "malp_disc.cli", *map(str, arguments)], capture_output=True, text=True, cwd="/", timeout=120
+    )
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """``command("fid", …)`` in this process, with a cache of its own; gives the message it ends with, None if it ends well."""
+    monkeypatch.setenv("MALP_DISC_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments: object) -> str | int | None:
+        monkeypatch.setattr(sys, "argv", ["malp-disc", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            return stopped.code
+        return None
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Folders a and b with ten pictures each, one of them in both; one, none, mixed, broken; and weights enough for 64 features."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+
+    def save(folder: str, name: int, side: int = 16) -> None:
+        (root / folder).mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8)).save(root / folder / f"{name}.png")
+
+    for name in range(10):
+        for folder in ("a", "b", "mixed", "broken"):
+            save(folder, name)
+    (root / "b" / "9.png").write_bytes((root / "a" / "9.png").read_bytes())
+    save("one", 0)
+    save("mixed", 10, side=18)
+    (root / "broken" / "10.png").write_text("no picture")
+    (root / "none").mkdir()
+    (root / "none" / "notes.txt").write_text("")
+    np.savez(root / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
+    torch.manual_seed(0)
+    torch.save(build_inception(64).state_dict(), root / "w.pth")
+    return root
+
+
+def test_help_comes_without_torch():
+    """Importing torch takes seconds; so the parser may need none of it."""
+    code = "import sys; from malp_disc import cli; print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_every_command_explains_itself():
+    for arguments in (["--help"], *([name.__name__.lower(), "--help"] for name in cli.COMMANDS)):
+        result = run(*arguments)
+        assert result.returncode == 0 and "malp-disc" in result.stdout
+    assert run("--version").stdout.strip() == malp_disc.__version__
+
+
+def test_the_status_tells_of_the_error_and_no_traceback_does(pictures):
+    result = run("fid", pictures / "nowhere", pictures / "b", "--dims", 64)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("error: nothing at") and "Traceback" not in result.stderr
+    assert run("fid", pictures / "a").returncode == 2
+
+
+def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, cli.Fid, interrupted)
+    assert command("fid", "a", "b") == 130
+    assert capsys.readouterr().err.strip() == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none", "b"], ["no pictures in", "none", "at least 8"]),
+        (["one", "b"], ["1 picture in", "at least 8"]),
+        (["a", "mixed"], ["2 sizes", "16x16", "18x18", "10.png"]),
+        (["a", "broken"], ["10.png", "no picture"]),
+        (["a", "w.pth"], ["w.pth is no folder"]),
+        (["a", "lost.npz"], ["nothing at", "lost.npz"]),
+        (["a", "b", "--fid-weights", "lost.pth"], ["no checkpoint at", "lost.pth"]),
+        (["a", "b", "--dims", "192"], ["ends before Conv2d_3b_1x1", "192", "take 64 features"]),
+        (["a", "stats.npz", "--kid"], ["stats.npz holds only mean and covariance"]),
+        (["a", "b", "--batch-size", "0"], ["--batch-size"]),
+        (["a", "b", "--device", "abacus"], ["--device abacus"]),
+        (["a", "b", "--json", "none"], ["--json", "is a folder"]),
+        (["a", "b", "--json", "w.pth/fid.json"], ["can't write --json"]),
+    ],
+)
+def test_mistakes_end_in_a_plain_message(command, pictures, monkeypatch, arguments, words):
+    monkeypatch.chdir(pictures)
+    message = command("fid", "--dims", 64, "--fid-weights", "w.pth", *arguments)
+    assert message.startswith("error: ") and all(word in message for word in words), message
+
+
+def test_no_internet_says_what_to_put_where(command, pictures, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    message = command("fid", pictures / "a", pictures / "b")
+    assert "pt_inception-2015-12-05-6726825d.pth" in message and "--fid-weights" in message and "MALP_DISC_CACHE" in message
+
+
+def test_the_json_says_all_that_a_number_needs(command, pictures, tmp_path, capsys):
+    flags = ("--dims", 64, "--fid-weights", pictures / "w.pth", "--kid", "--precision-recall", "--json", tmp_path / "new" / "fid.json")
+    assert command("fid", pictures / "a", pictures / "b", *flags) is None
+    record = json.loads((tmp_path / "new" / "fid.json").read_text())
+    fid = record["fid"]
+    assert fid["value"] > 0 and (fid["label"], fid["mode"], fid["dims"], fid["n"], fid["n_reference"]) == (
+        "clean-FID-64",
+        "clean",
+        64,
+        10,
+        10,
+    )
+    assert "sha256" in fid["extractor"] and "clean-fid" in fid["resize"] and "b (10 pictures)" in fid["reference"]
+    assert record["kid"]["label"] == "clean-KID-64" and 0 <= record["precision_recall"]["recall"] <= 1
+    assert record["versions"]["clean-fid"] and record["versions"]["pytorch-fid"]
+    notes = " ".join(record["notes"])
+    assert (
+        "10 pictures don't tell the covariance of 64" in notes
+        and "1 of 10 pictures in" in notes
+        and "b as well" in notes
+        and "is not FID" in notes
+    )
+    printed = capsys.readouterr()
+    assert f"clean-FID-64 {fid['value']:.6g}" in printed.out and "note: 1 of 10 pictures" in printed.out
+    assert "features of b" in printed.err, "progress"
+
+
+def test_a_second_run_takes_the_reference_from_the_cache(command, pictures, tmp_path, monkeypatch):
+    seen = []
+    own = inception.CleanExtractor._features
+    monkeypatch.setattr(inception.CleanExtractor, "_features", lambda self, levels: seen.append(len(levels)) or own(self, levels))
+    flags = ("--dims", 64, "--fid-weights", pictures / "w.pth", "--json", tmp_path / "fid.json", "--batch-size", 5)
+    values = []
+    for _ in range(2):
+        command("fid", pictures / "a", pictures / "b", *flags)
+        values.append(json.loads((tmp_path / "fid.json").read_text())["fid"]["value"])
+    assert seen == [5, 5, 5, 5, 5, 5] and values[0] == values[1]
+    kept = next((tmp_path / "cache" / "features").iterdir())
+    command("fid", pictures / "a", kept, *flags)
+    assert json.loads((tmp_path / "fid.json").read_text())["fid"]["value"] == values[0]
+
+
+def test_a_safetensors_file_of_the_same_keys_gives_the_same_features(command, pictures, tmp_path):
+    save_tensors(tmp_path / "w.safetensors", torch.load(pictures / "w.pth", weights_only=True))
+    values = []
+    for weights in (pictures / "w.pth", tmp_path / "w.safetensors"):
+        command(
+            "fid",
+            pictures / "a",
+            pictures / "b",
+            "--dims",
+            64,
+            "--mode",
+            "legacy_pytorch",
+            "--fid-weights",
+            weights,
+            "--json",
+            tmp_path / "fid.json",
+        )
+        values.append(json.loads((tmp_path / "fid.json").read_text())["fid"]["value"])
+    assert values[0] == values[1] > 0
+
+
+def test_the_librarys_names_are_imported_when_asked_for():
+    for name in malp_disc.__all__:
+        assert getattr(malp_disc, name).__name__ == name and name in dir(malp_disc)
+    with pytest.raises(AttributeError, match="no attribute 'MalP'"):
+        malp_disc.MalP  # noqa: B018

@@ -1,0 +1,167 @@
+"""The doctor names what stands between a generator and its fine-tuning, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from malp_disc.doctor import Doctor, call_by_name, doctor
+from malp_disc.examination import Finding, examine
+from tests.tiny import tiny_malp
+
+
+class Healthy(nn.Module):
+    """Repaints the left half, by its target."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inside, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+
+    def manipulate(self, images, target):
+        with torch.autocast(images.device.type, enabled=False):
+            new = torch.tanh(self.out(torch.tanh(self.inside(images.float()))) + (target[:, :1, None, None] if target is not None else 0))
+        left = (torch.arange(images.shape[-1], device=images.device) < images.shape[-1] // 2).float()
+        return (left * new + (1 - left) * images).clamp(-1, 1)
+
+
+def findings_of(generator, **settings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(generator, **{"image_size": 32, "batch_size": 3, **settings})}
+
+
+@pytest.mark.parametrize("attributes", [0, 5])
+def test_a_healthy_generator_has_no_problem_and_is_left_as_it_was(attributes):
+    generator = Healthy().train()
+    before = {key: value.clone() for key, value in generator.state_dict().items()}
+    found = findings_of(generator, attributes=attributes, malp=tiny_malp())
+    assert {finding.level for finding in found.values()} == {"ok"}, found
+    assert found["gradients"].said == "reach 4 of 4 weights"
+    assert generator.training and all(p.grad is None for p in generator.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+
+
+def sick(function, *, learns: bool = True) -> nn.Module:
+    """Healthy, with something done to its result."""
+
+    class Sick(Healthy):
+        def manipulate(self, images, target):
+            return function(super().manipulate(images, target), images)
+
+    return Sick().requires_grad_(learns)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "said", "advice"),
+    [
+        (lambda y, x: (y + 1) / 2, "range", "values from 0", r"return 2 \* y - 1"),
+        (lambda y, x: 127.5 * (y + 1), "range", "to 2", "divide by 127.5"),
+        (lambda y, x: 1.2 * y, "range", "to 1.2", "clamp"),
+        (lambda y, x: y / 0 * 0, "range", "NaN", "weights"),
+        (lambda y, x: y.permute(0, 2, 3, 1), "shape", r"\(3, 32, 32, 3\) out", r"permute\(0, 3, 1, 2\)"),
+        (lambda y, x: y[..., ::2, ::2], "shape", r"\(3, 3, 16, 16\) out", "resize"),
+        (lambda y, x: (y, x), "shape", "returns a tuple", "alone"),
+        (lambda y, x: (127 * y).to(torch.int8), "shape", "int8", "rounding has no gradient"),
+        (lambda y, x: x + 0 * y, "edit", "copies its input", "target"),
+        (lambda y, x: (y * 127.5).round() / 127.5, "gradients", "no gradient reaches its weights", "rounded"),
+        (lambda y, x: y.detach(), "gradients", "no gradient passes manipulate", "no_grad"),
+    ],
+)
+def test_what_is_in_the_way_is_named_with_what_to_do(function, name, said, advice):
+    finding = findings_of(sick(function))[name]
+    assert finding.level == "problem"
+    assert re.search(said, finding.said) and re.search(advice, finding.advice), finding
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "said"),
+    [
+        (lambda y, x: y + 0.01 * torch.rand_like(y) * (y.abs() < 0.9), "repeatable", "another result the second time"),
+        (lambda y, x: (y - y.mean(0, keepdim=True) * 0.2).clamp(-1, 1), "neighbours", "depends on what stands beside it"),
+        (lambda y, x: (0.9 * x + 0.1 * y).flip(1), "colours", "with red and blue exchanged it is nearer"),
+        (lambda y, x: y.to(torch.bfloat16).float() if torch.is_autocast_enabled("cpu") else y, "bf16", "on the grid of bf16 values"),
+    ],
+)
+def test_what_is_worth_knowing_is_noted(function, name, said):
+    finding = findings_of(sick(function))[name]
+    assert finding.level == "note" and said in finding.said and finding.advice
+
+
+def test_weights_without_a_part_sizes_and_foreign_objects_are_told():
+    generator = Healthy()
+    generator.idle = nn.Linear(2, 2)
+    assert "reach 4 of 6 weights" in findings_of(generator)["gradients"].said
+    assert "idle.weight" in findings_of(generator)["gradients"].advice
+    generator.idle.requires_grad_(False)
+    assert findings_of(generator)["gradients"].said == "reach 4 of 4 weights; 2 are fixed and stay so"
+
+    class Picky(Healthy):
+        def manipulate(self, images, target):
+            if images.shape[2:] != (32, 32):
+                raise ValueError("32 only")
+            return super().manipulate(images, target)
+
+    assert "not 64x64, 32x64, 36x36" in findings_of(Picky())["sizes"].said
+    assert findings_of(lambda images, target: images)["interface"].level == "problem"
+    assert "shape mismatch" in findings_of(sick(lambda y, x: (_ for _ in ()).throw(RuntimeError("shape mismatch"))))["interface"].said
+
+
+class Own(nn.Module):
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def generator_loss(self, fake, batch, edit):
+        return {"rebuilt": self.weight * (edit(fake, batch.labels) - batch.images).abs().mean()}
+
+
+def test_malps_gradient_stands_beside_its_own_and_a_dead_map_is_a_problem():
+    strong, weak = (findings_of(Healthy(), losses=Own(weight), malp=tiny_malp())["MaLP's gradient"] for weight in (1.0, 0.001))
+    ratios = [float(finding.said.split()[1]) for finding in (strong, weak)]
+    assert ratios[1] == pytest.approx(1000 * ratios[0], rel=0.01)
+    assert "--gradient-share 0.5" in weak.advice
+    dead = tiny_malp()
+    with torch.no_grad():
+        dead.cnn.map_head.weight.zero_()
+        dead.cnn.map_head.bias.fill_(-20)
+    found = findings_of(Healthy(), malp=dead)
+    assert found["map"].level == "problem" and "dead" in found["map"].said
+
+
+def test_memory_is_that_of_the_pictures_kept_for_the_backward_pass():
+    """Twice the side, four times the memory; exactly the same whatever the batch."""
+    kept = [float(findings_of(Healthy(), image_size=size, batch_size=batch)["memory"].said.split()[0]) for size, batch in ((64, 2), (128, 2), (128, 4))]
+    assert kept[1] == pytest.approx(4 * kept[0], rel=0.1) and kept[2] == pytest.approx(kept[1], rel=0.05)
+
+
+def test_the_command_prints_writes_and_ends_with_a_status(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine_for_doctor.py").write_text(
+        "import torch\nfrom tests.test_doctor import Healthy, sick\ndef good():\n    return Healthy()\ndef bad():\n    return sick(lambda y, x: (y + 1) / 2)\nnumber = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    doctor(Doctor(generator="mine_for_doctor:good", image_size=32, json=tmp_path / "found.json"))
+    printed = capsys.readouterr().out
+    assert "ok   shape" in printed and "it can be fine-tuned: accelerate launch recipes/finetune.py --generator mine_for_doctor:good" in printed
+    record = json.loads((tmp_path / "found.json").read_text())
+    assert record["problems"] == 0 and {finding["level"] for finding in record["findings"]} <= {"ok", "note"}
+    with pytest.raises(SystemExit, match="1 thing to mend"):
+        doctor(Doctor(generator="mine_for_doctor:bad", image_size=32))
+    assert "XXXX range" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("good", "expected MODULE:FUNCTION"),
+        ("absent_module:good", "no module 'absent_module' in"),
+        ("json:absent", "json has no function 'absent'"),
+        ("json:loads", r"json:loads\(\) failed: TypeError"),
+    ],
+)
+def test_names_that_lead_nowhere_are_told(name, message):
+    with pytest.raises(ValueError, match=message):
+        call_by_name(name)
