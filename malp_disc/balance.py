@@ -58,8 +58,8 @@ class GradientBalance:
         else:
             self._own, self._malp = self._own + gradients[0], self._malp + gradients[1]
 
-    def update(self) -> float:
-        """The new weight, from all passes of all processes; the old one where a gradient is zero or not finite."""
+    def update(self) -> float | None:
+        """The new weight, from all passes of all processes; the old one, None at first, where a gradient is zero or not finite."""
         if self._own is None:
             raise ValueError("nothing was measured; call measure on each pass first")
         both = torch.stack([self._own.flatten(), self._malp.flatten()])
@@ -70,4 +70,4 @@ class GradientBalance:
         if 0 < own < float("inf") and 0 < malp < float("inf"):
             new = self.share * own / malp
             self.weight = new if self.weight is None else _SMOOTHING * self.weight + (1 - _SMOOTHING) * new
-        return self.weight if self.weight is not None else 0.0
+        return self.weight

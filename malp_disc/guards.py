@@ -88,7 +88,7 @@ class Watch:
         """What to tell the user now, each thing once.
 
         Args:
-            values: as for `begin`, and `map_peak`, the largest value of any map; what is absent isn't judged.
+            values: as for `begin`, and `map_peak`, the largest value of a map, on average over pictures; what is absent isn't judged.
         """
         start, found = self.state["start"], {}
         strength, first = values.get("edit_strength"), start.get("edit_strength")

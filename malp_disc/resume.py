@@ -46,8 +46,8 @@ def save_training(
         temporary.mkdir(parents=True)
         for name, network in networks.items():
             save_tensors(temporary / f"{name}.safetensors", network.state_dict())
-        with atomic_path(temporary / "optimizers.pt") as path:
-            torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, path)
+        with atomic_path(temporary / "optimizers.pt") as path, open(path, "wb") as file:  # given a path, torch would write its name into the file
+            torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         write_json(temporary / "state.json", {"step": step, **state})
     except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
         shutil.rmtree(temporary, ignore_errors=True)

@@ -14,10 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+import tyro
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
@@ -25,8 +27,7 @@ from torch.utils.data import Dataset
 from generators import create_generator
 from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
 from malp_disc.checkpoint import write_json
-from malp_disc.data import DataOptions, build_dataset, dequantize, random_flip
-from malp_disc.data.sampling import StepRandom
+from malp_disc.data import DataOptions, build_dataset
 from malp_disc.discriminator import GeneratorGradient
 from malp_disc.key import KEY_FILE
 from malp_disc.losses import LossWeights
@@ -35,18 +36,16 @@ from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import malp_gallery, measure_malp
+from recipes.keeping import Stopping, Training
 from recipes.shared import (
     FACES_GENERATOR,
     Curves,
     TrainOptions,
-    checkpoint,
     progress,
-    resume,
     run_recipe,
-    shuffled_targets,
     start,
-    step_batches,
 )
+from recipes.stepping import passes, steps
 
 
 @dataclass(kw_only=True)
@@ -59,7 +58,7 @@ class MaLPOptions:
     """m of Eq. 6; 0 trains a passive detector."""
     malp_width: int = 16
     """Channels of the shallow CNN; 64 in the authors' code."""
-    malp_transformer: bool = True
+    malp_transformer: Annotated[bool, tyro.conf.FlagConversionOff] = True
     """Train with the second branch."""
     malp_learning_rate: float = 1e-3
     """Of the networks. (The authors' is 1e-5.)"""
@@ -118,56 +117,56 @@ def build_malp(config: Config) -> MaLP:
     )
 
 
-def pretrain(malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config, accelerator: Accelerator, weights: LossWeights | None = None) -> MaLP:
-    """Eq. 11 on pairs of T(I) and G(T(I)), the generator fixed. Trains `malp` and returns it in evaluation mode."""
+def pretrain(
+    malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config, accelerator: Accelerator, weights: LossWeights | None = None, *, name: str = "malp"
+) -> MaLP:
+    """Eq. 11 on pairs of T(I) and G(T(I)), the generator fixed. Trains `malp` and returns it in evaluation mode.
+
+    Checkpoints go to ``<name>-training``, the curve to ``curves/<name>.jsonl``.
+    """
     # Networks
     disc = MaLPDiscriminator(malp, trainable=True, loss_weights=weights, generator_gradient=config.malp_generator_gradient)
     optimizer = torch.optim.Adam(disc.parameter_groups(lr=config.malp_learning_rate, template_lr=config.malp_template_learning_rate))
     rates = [group["lr"] for group in optimizer.param_groups]
 
     # Resume, then prepare
-    folder = config.output_dir / "malp-training"
-    kept = {"networks": {"malp": malp}, "optimizers": {"malp": optimizer}, "expected": {"seed": config.seed, "max_train_steps": config.max_train_steps}}
-    first = resume(config, folder, **kept)
+    settings = {"seed": config.seed, "max_train_steps": config.max_train_steps}
+    training = Training(config.output_dir / f"{name}-training", networks={"malp": malp}, optimizers={"malp": optimizer}, settings=settings)
+    first = training.resume(config, accelerator)["step"]
     disc_ddp, optimizer = accelerator.prepare(disc, optimizer)
 
     # Loop
-    curves = Curves(config.output_dir / "curves" / "malp.jsonl", accelerator, start=first)
-    bar = progress(config, accelerator, start=first, label="pretrain MaLP")
-    micro = first * config.gradient_accumulation_steps
-    for images, labels in step_batches(dataset, config, accelerator, start=first):
-        noise = StepRandom(
-            config.seed, micro, batch_size=len(images), rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device
-        )
-        noise.seed_dropout()  # of MaLP's second branch
-        images = dequantize(random_flip(images, noise.uniform()), noise.uniform(*images.shape[1:]))
-        target = shuffled_targets(labels, noise.permutation(), accelerator)
-        if config.malp_attribute is not None:
-            target = one_attribute_targets(labels, dataset.attribute_names, config.malp_attribute)
-        step = micro // config.gradient_accumulation_steps
-        for group, rate in zip(optimizer.param_groups, learning_rates(config, rates, step)):
-            group["lr"] = rate
-        with accelerator.accumulate(disc_ddp):
-            encrypted, index = disc.encrypt(images, noise.integers(malp.encryption.set_size))
-            dice = noise.uniform(4)[0].tolist()
-            with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
-                fake = generator.manipulate(encrypted, target)
-            disc.send = random_degradation(dice[1:]) if dice[0] < config.malp_degradation else None
-            losses = disc_ddp(images, encrypted, fake.float(), index)
-            accelerator.backward(losses.total)
+    curves = Curves(config.output_dir / "curves" / f"{name}.jsonl", accelerator, start=first)
+    bar = progress(config, accelerator, start=first, label=f"pretrain {name}")
+    with Stopping() as stopping:
+        for step, batches in steps(dataset, config, accelerator, start=first):
+            for group, rate in zip(optimizer.param_groups, learning_rates(config, rates, step - 1)):
+                group["lr"] = rate
+            for batch in passes(accelerator, batches, disc_ddp):
+                batch.noise.seed_dropout()  # of MaLP's second branch
+                target = batch.target
+                if config.malp_attribute is not None:
+                    target = one_attribute_targets(batch.labels, dataset.attribute_names, config.malp_attribute)
+                encrypted, index = disc.encrypt(batch.images, batch.noise.integers(malp.encryption.set_size))
+                dice = batch.noise.uniform(4)[0].tolist()
+                with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
+                    fake = generator.manipulate(encrypted, target)
+                disc.send = random_degradation(dice[1:]) if dice[0] < config.malp_degradation else None
+                losses = disc_ddp(batch.images, encrypted, fake.float(), index)
+                accelerator.backward(losses.total / len(batches))
             optimizer.step()
             malp.encryption.limit_(config.malp_least_psnr)
             optimizer.zero_grad()
-        micro += 1
-        if micro % config.gradient_accumulation_steps:
-            continue
-        step += 1
-        bar.update()
-        if step % config.log_steps == 0:
-            names = ("total", "template", "localization", "recovery", "classification")
-            shown = curves.log(step, {f"MaLP/{name}": getattr(losses, name).detach() for name in names})
-            bar.set_postfix_str(f"J={shown['MaLP/total']:.3g}", refresh=False)
-        checkpoint(config, accelerator, folder, step, **kept)
+            bar.update()
+            if step % config.log_steps == 0:
+                names = ("total", "template", "localization", "recovery", "classification")
+                shown = curves.log(step, {f"MaLP/{name}": getattr(losses, name).detach() for name in names})
+                bar.set_postfix_str(f"J={shown['MaLP/total']:.3g}", refresh=False)
+            stop = stopping.asked()
+            if training.due(step, config) or stop:
+                training.save(step, config, accelerator)
+            if stop:
+                raise KeyboardInterrupt
     bar.close()
     accelerator.free_memory()
     return malp.eval()

@@ -5,25 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
 import tyro
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from accelerate.utils import DistributedType, set_seed
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from malp_disc.checkpoint import write_json
-from malp_disc.data.sampling import StepBatches
+from malp_disc.checkpoint import sweep, write_json, write_text
+from malp_disc.cli import plain_errors
+from malp_disc.guards import TrainingStopped
 from malp_disc.report.environment import collect_environment
-from malp_disc.resume import find_training, load_training, save_training
 
 logger = logging.getLogger("malp_disc")
 Config = TypeVar("Config")
@@ -46,7 +44,7 @@ class TrainOptions:
     train_batch_size: int = 8
     """Pictures per process and forward pass."""
     gradient_accumulation_steps: int = 1
-    """Forward passes per optimizer step."""
+    """Passes of --train-batch-size pictures per optimizer step. The result is that of one pass with all of them."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Autocast type of the generator and its own discriminator; MaLP always computes in float32."""
     seed: int = 0
@@ -75,15 +73,12 @@ class TrainOptions:
 def run_recipe(main: Callable[[Config], Any], config: type[Config], description: str | None) -> None:
     """Parse the command line and run; what the user got wrong ends in one plain message, not in a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = tyro.cli(config, description=description, config=(tyro.conf.FlagConversionOff,))
-    try:
-        main(arguments)
-    except (ValueError, FileNotFoundError, PermissionError, ConnectionError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; start again with --resume-from-checkpoint latest to go on from the last checkpoint")
+    arguments = tyro.cli(config, description=description)
+    with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to go on from the last checkpoint"):
+        try:
+            main(arguments)
+        except TrainingStopped as stopped:
+            sys.exit(f"error: {stopped}")
 
 
 def start(options: TrainOptions, **more: Any) -> Accelerator:
@@ -92,20 +87,29 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
         if getattr(options, name) < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(options, name)}")
     accelerator = Accelerator(
-        mixed_precision=options.mixed_precision,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        log_with=options.report_to,
-        project_dir=str(options.output_dir),
-        **more,
+        mixed_precision=options.mixed_precision, log_with=options.report_to, project_dir=str(options.output_dir), **more
     )
-    if accelerator.is_main_process:
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # each would think that it is alone, and write over the others
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
+        )
+    if accelerator.gradient_accumulation_steps != 1:  # it would divide every loss once more
+        raise ValueError(
+            f"Accelerate's configuration sets gradient_accumulation_steps to {accelerator.gradient_accumulation_steps}; leave it at 1 there and give "
+            "--gradient-accumulation-steps, with which every network goes through all passes before the next one's turn"
+        )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise ValueError(
+            f"these recipes run on one process or with data parallelism, got {accelerator.distributed_type.value}; docs/scaling.md says why"
+        )
+    dry = getattr(options, "dry_run", False)  # then nothing is written
+    if accelerator.is_main_process and not dry:
         claim_folder(options.output_dir)
+        sweep(options.output_dir)
         describe_run(options.output_dir, options)
-        if shutil.disk_usage(options.output_dir).free < 200 * 2**20:
-            raise ValueError(f"less than 200 MiB are free in {options.output_dir}; checkpoints would not fit")
     accelerator.wait_for_everyone()
     set_seed(options.seed)
-    if options.report_to:
+    if options.report_to and not dry:
         flat = {key: value for key, value in plain(options).items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("tracker", config=flat)
     return accelerator
@@ -135,25 +139,10 @@ def plain(options: Any) -> dict[str, Any]:
             for key, value in dataclasses.asdict(options).items()}  # fmt: skip
 
 
-def step_batches(dataset: Dataset, options: TrainOptions, accelerator: Accelerator, *, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of the steps from `start` on, this process's part, on its device."""
-    sampler = StepBatches(
-        len(dataset),
-        options.train_batch_size,
-        seed=options.seed,
-        start=start * options.gradient_accumulation_steps,
-        stop=options.max_train_steps * options.gradient_accumulation_steps,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
-    # Not prepared: the sampler knows the processes itself, which is what makes a resumed run exact.
-    for images, labels in DataLoader(dataset, batch_sampler=sampler, num_workers=options.dataloader_num_workers):
-        yield images.to(accelerator.device), labels.to(accelerator.device)
-
-
-def shuffled_targets(labels: Tensor, permutation: Tensor, accelerator: Accelerator) -> Tensor:
-    """StarGAN's targets: the labels of other pictures of the same step, over all processes."""
-    return accelerator.gather(labels)[permutation]
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON lines file; none if it isn't there. A last line that a killed run left unfinished is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines[:-1]]
 
 
 class Curves:
@@ -163,8 +152,8 @@ class Curves:
         self._path, self._accelerator = path, accelerator
         if accelerator.is_main_process:
             path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= start] if start and path.exists() else []
-            path.write_text("".join(line + "\n" for line in kept))
+            lines = read_lines(path) if start else []
+            write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= start))
 
     def log(self, step: int, values: dict[str, float | Tensor]) -> dict[str, float]:
         numbers = {key: float(value) for key, value in values.items()}
@@ -178,28 +167,11 @@ class Curves:
 def progress(options: TrainOptions, accelerator: Accelerator, *, start: int, label: str) -> tqdm:
     """Steps done, time left; only the main process shows it."""
     return tqdm(
-        total=options.max_train_steps, initial=start, desc=label, unit="step", disable=not accelerator.is_main_process, dynamic_ncols=True, mininterval=1.0
+        total=options.max_train_steps,
+        initial=start,
+        desc=label,
+        unit="step",
+        disable=not accelerator.is_main_process,
+        dynamic_ncols=True,
+        mininterval=1.0,
     )
-
-
-def resume(
-    options: TrainOptions, folder: Path, *, networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], expected: dict[str, Any]
-) -> int:
-    """Load what --resume-from-checkpoint names into unwrapped networks; 0 if there is nothing to resume."""
-    found = find_training(folder, options.resume_from_checkpoint)
-    return load_training(found, networks=networks, optimizers=optimizers, expected=expected) if found else 0
-
-
-def checkpoint(
-    options: TrainOptions,
-    accelerator: Accelerator,
-    folder: Path,
-    step: int,
-    *,
-    networks: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    expected: dict[str, Any],
-) -> None:
-    """Save at --checkpointing-steps and at the end; the main process writes."""
-    if accelerator.is_main_process and (step % options.checkpointing_steps == 0 or step == options.max_train_steps):
-        save_training(folder, step, networks=networks, optimizers=optimizers, state=expected, total_limit=options.checkpoints_total_limit)

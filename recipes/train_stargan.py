@@ -33,10 +33,11 @@ from torchvision.utils import make_grid, save_image
 from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num
 from generators.stargan_losses import StarGANCritic, StarGANWeights, generator_losses
 from malp_disc.checkpoint import atomic_path, save_tensors
-from malp_disc.data import DataOptions, build_dataset, dequantize, random_flip
-from malp_disc.data.sampling import StepRandom
+from malp_disc.data import DataOptions, build_dataset
 from malp_disc.metrics.editing import HAIR_COLOURS
-from recipes.shared import Curves, TrainOptions, checkpoint, progress, resume, run_recipe, shuffled_targets, start, step_batches
+from recipes.keeping import Stopping, Training
+from recipes.shared import Curves, TrainOptions, progress, run_recipe, start
+from recipes.stepping import passes, steps
 
 
 @dataclass(kw_only=True)
@@ -91,9 +92,9 @@ def main(config: Config) -> None:
 
     # Resume, then prepare
     networks = {"G_raw": generator, "D": discriminator, "G_average": average}
-    optimizers = {"G": g_optimizer, "D": d_optimizer}
-    expected = {"seed": config.seed, "attributes": list(dataset.attribute_names), "max_train_steps": config.max_train_steps}
-    first = resume(config, config.output_dir, networks=networks, optimizers=optimizers, expected=expected)
+    settings = {"seed": config.seed, "attributes": list(dataset.attribute_names), "max_train_steps": config.max_train_steps}
+    training = Training(config.output_dir, networks=networks, optimizers={"G": g_optimizer, "D": d_optimizer}, settings=settings)
+    first = training.resume(config, accelerator)["step"]
     generator_ddp, critic_ddp, g_optimizer, d_optimizer = accelerator.prepare(generator, critic, g_optimizer, d_optimizer)
 
     # Loop
@@ -105,65 +106,59 @@ def main(config: Config) -> None:
     accelerator.print(f"{dataset.description}; {config.pictures_per_step * accelerator.num_processes} pictures per optimizer step")
     if first == 0 and accelerator.is_main_process:
         draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / "000000.png")
-    micro = first * config.gradient_accumulation_steps
-    for images, labels in step_batches(dataset, config, accelerator, start=first):
-        noise = StepRandom(
-            config.seed, micro, batch_size=len(images), rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device
-        )
-        step = micro // config.gradient_accumulation_steps
-        images = dequantize(random_flip(images, noise.uniform()), noise.uniform(*images.shape[1:]))
-        target = shuffled_targets(labels, noise.permutation(), accelerator)
-        alpha = noise.uniform()
-        own = noise.uniform() < config.identity_share
-        target = torch.where(own[:, None], labels, target)
-        for optimizer, rate in ((g_optimizer, config.learning_rate), (d_optimizer, config.discriminator_learning_rate)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * learning_rate_factor(step, config.max_train_steps)
-        with accelerator.accumulate(generator_ddp, critic_ddp):
+    with Stopping() as stopping:
+        for step, batches in steps(dataset, config, accelerator, start=first):
+            for optimizer, rate in ((g_optimizer, config.learning_rate), (d_optimizer, config.discriminator_learning_rate)):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * learning_rate_factor(step - 1, config.max_train_steps)
+            own = [batch.noise.uniform() < config.identity_share for batch in batches]
+            for batch, chosen in zip(batches, own):
+                batch.target = torch.where(chosen[:, None], batch.labels, batch.target)
             values = {}
-            if step >= 0.75 * config.warmup_steps:
+            if step - 1 >= 0.75 * config.warmup_steps:
                 # D learns
-                with torch.no_grad(), accelerator.autocast():
-                    fake = generator(images, target)
-                with accelerator.autocast():
-                    d_losses = critic_ddp(images, fake, labels, alpha)
-                accelerator.backward(d_losses.total)
+                for batch in passes(accelerator, batches, critic_ddp):
+                    with torch.no_grad(), accelerator.autocast():
+                        fake = generator(batch.images, batch.target)
+                    with accelerator.autocast():
+                        d_losses = critic_ddp(batch.images, fake, batch.labels, batch.noise.uniform())
+                    accelerator.backward(d_losses.total / len(batches))
                 d_optimizer.step()
                 d_optimizer.zero_grad()
                 values |= {f"D/{name}": getattr(d_losses, name).detach() for name in ("adversarial", "classification", "penalty")}
-            if step < config.warmup_steps:
+            if step <= config.warmup_steps:
                 # G learns to copy
-                with accelerator.autocast():
-                    copied = generator_ddp(images, labels)
-                copying = F.l1_loss(copied, images)
-                accelerator.backward(copying)
-                g_optimizer.step()
-                g_optimizer.zero_grad()
+                for batch in passes(accelerator, batches, generator_ddp):
+                    with accelerator.autocast():
+                        copying = F.l1_loss(generator_ddp(batch.images, batch.labels), batch.images)
+                    accelerator.backward(copying / len(batches))
                 values["G/copying"] = copying.detach()
-            elif (step + 1) % config.n_critic == 0:
+            elif step % config.n_critic == 0:
                 # G learns to edit
                 discriminator.requires_grad_(False)
-                with accelerator.autocast():
-                    fake = generator_ddp(images, target)
-                    g_losses = generator_losses(discriminator, images, fake, generator_ddp(fake, labels), target, weights)
-                    copying = ((fake - images).abs().mean((1, 2, 3)) * own).sum() / len(images)
-                accelerator.backward(g_losses.total + weights.rec * copying)
+                for batch, chosen in passes(accelerator, list(zip(batches, own)), generator_ddp):
+                    with accelerator.autocast():
+                        fake = generator_ddp(batch.images, batch.target)
+                        g_losses = generator_losses(discriminator, batch.images, fake, generator_ddp(fake, batch.labels), batch.target, weights)
+                        copying = ((fake - batch.images).abs().mean((1, 2, 3)) * chosen).sum() / len(fake)
+                    accelerator.backward((g_losses.total + weights.rec * copying) / len(batches))
                 discriminator.requires_grad_(True)
+                values |= {f"G/{name}": getattr(g_losses, name).detach() for name in ("adversarial", "classification", "reconstruction")}
+            if values.keys() & {"G/copying", "G/adversarial"}:
                 g_optimizer.step()
                 g_optimizer.zero_grad()
-                values |= {f"G/{name}": getattr(g_losses, name).detach() for name in ("adversarial", "classification", "reconstruction")}
-        micro += 1
-        if micro % config.gradient_accumulation_steps:
-            continue
-        step += 1
-        average.update_parameters(generator)
-        bar.update()
-        if step % config.log_steps == 0:
-            shown = curves.log(step, values)
-            bar.set_postfix_str(" ".join(f"{key}={value:.3g}" for key, value in shown.items()), refresh=False)
-        if accelerator.is_main_process and step % config.sample_steps == 0:
-            draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / f"{step:06d}.png")
-        checkpoint(config, accelerator, config.output_dir, step, networks=networks, optimizers=optimizers, expected=expected)
+            average.update_parameters(generator)
+            bar.update()
+            if step % config.log_steps == 0:
+                shown = curves.log(step, values)
+                bar.set_postfix_str(" ".join(f"{key}={value:.3g}" for key, value in shown.items()), refresh=False)
+            if accelerator.is_main_process and step % config.sample_steps == 0:
+                draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / f"{step:06d}.png")
+            stop = stopping.asked()
+            if training.due(step, config) or stop:
+                training.save(step, config, accelerator)
+            if stop:
+                raise KeyboardInterrupt
     bar.close()
 
     # Results

@@ -7,9 +7,10 @@ Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 
 from .augment import dequantize, random_flip
 from .celeba import CelebA
 from .faces import ProceduralFaces
-from .folder import AttributeFolder, DomainFolder
+from .folder import AttributeFolder, DomainFolder, PlainFolder
 from .options import FACE_RANGES, DataOptions, build_dataset
 from .pictures import BrokenPictureError, Pictures, load_picture
+from .references import WithReferences
 
 __all__ = [
     "FACE_RANGES",
@@ -19,7 +20,9 @@ __all__ = [
     "DataOptions",
     "DomainFolder",
     "Pictures",
+    "PlainFolder",
     "ProceduralFaces",
+    "WithReferences",
     "build_dataset",
     "dequantize",
     "load_picture",

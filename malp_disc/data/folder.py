@@ -159,6 +159,52 @@ class DomainFolder(Pictures):
         )
 
 
+class PlainFolder(Pictures):
+    """Pictures below a folder, with nothing to choose: labels are (0,), for generators that take no target.
+
+    The split is: folders ``train`` and ``test`` (or ``val``) directly below `root`, if all pictures lie in such; else `test_size` pictures
+    held back by the hash of their names (see `split_indices`).
+
+    Args:
+        root: the folder.
+        split: ``"train"`` or ``"test"``.
+        crop_size: side of the centre crop; None for the largest centred square.
+        test_size: how many pictures are held back where no split is given; exact.
+        train_size: cap on the training pictures.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no pictures, and what `Pictures` refuses.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: Split = "train",
+        image_size: int = 64,
+        crop_size: int | None = None,
+        test_size: int = 1000,
+        train_size: int | None = None,
+        on_broken: OnBroken = "raise",
+    ) -> None:
+        check_sizes(image_size, crop_size)
+        root = Path(root).expanduser()
+        places = list_pictures(root)
+        if not places:
+            raise ValueError(f"no pictures below {root}; expected {' '.join(SUFFIXES)} files")
+        chosen = split_indices(places, split, given=_split_of_folders(places), test_size=test_size, train_size=train_size)
+        super().__init__(
+            [os.path.join(root, places[index]) for index in chosen],
+            torch.zeros(len(chosen), 0),
+            attribute_names=(),
+            image_size=image_size,
+            crop_size=crop_size,
+            on_broken=on_broken,
+            name=f"{root.resolve().name} {split} split",
+        )
+
+
 def _locate(files: Sequence[str], root: Path) -> list[str]:
     """Each listed name's path relative to `root`."""
     by_name: dict[str, list[str]] = {}

@@ -13,7 +13,7 @@ from .celeba import CelebA
 from .faces import ATTRIBUTES as FACE_ATTRIBUTES
 from .faces import DEFAULT_SELECTION as FACE_SELECTION
 from .faces import ProceduralFaces
-from .folder import AttributeFolder, DomainFolder
+from .folder import AttributeFolder, DomainFolder, PlainFolder
 from .pictures import OnBroken, Pictures, check_sizes
 
 FACES_PER_RANGE = 10_000_000
@@ -28,12 +28,12 @@ _DEFAULT_FACES = 20_000
 class DataOptions:
     """Which pictures to train and to judge on."""
 
-    data: Literal["faces", "celeba", "folder"] = "faces"
+    data: Literal["faces", "celeba", "folder", "pictures"] = "faces"
     """faces: drawn on the fly, nothing to download. celeba: CelebA as it is distributed. folder: your pictures, with a table of
-    attributes (--attributes) or else one sub-folder per domain."""
+    attributes (--attributes) or else one sub-folder per domain. pictures: your pictures without attributes, for generators that take no target."""
 
     data_root: Path | None = None
-    """Folder that holds the pictures (celeba, folder)."""
+    """Folder that holds the pictures (celeba, folder, pictures)."""
 
     attributes: Path | None = None
     """Table of attributes: a CSV file,Attr1,Attr2,... with 1/-1, 1/0 or true/false, or a list_attr_celeba.txt. celeba finds its own."""
@@ -75,8 +75,8 @@ def build_dataset(options: DataOptions, split: Literal["train", "test", "referen
     check_sizes(options.image_size, options.crop_size)
     if options.data == "faces":
         return _faces(options, split)
-    if options.data not in ("celeba", "folder"):
-        raise ValueError(f"expected --data faces, celeba or folder, got {options.data!r}")
+    if options.data not in ("celeba", "folder", "pictures"):
+        raise ValueError(f"expected --data faces, celeba, folder or pictures, got {options.data!r}")
     if options.data_root is None:
         raise ValueError(f"--data {options.data} needs --data-root, the folder that holds the pictures")
     shared = {
@@ -90,6 +90,11 @@ def build_dataset(options: DataOptions, split: Literal["train", "test", "referen
         crop_size = options.crop_size or CELEBA_CROP
         selected = options.selected_attributes or CELEBA_SELECTION
         return CelebA(options.data_root, selected_attributes=selected, crop_size=crop_size, attributes=options.attributes, **shared)
+    if options.data == "pictures":
+        for flag in ("attributes", "selected_attributes"):
+            if getattr(options, flag):
+                raise ValueError(f"--{flag.replace('_', '-')} has no effect with --data pictures; use --data folder")
+        return PlainFolder(options.data_root, crop_size=options.crop_size, **shared)
     shared |= {"selected_attributes": options.selected_attributes, "crop_size": options.crop_size}
     if options.attributes is not None:
         return AttributeFolder(options.data_root, options.attributes, **shared)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from malp_disc.data import AttributeFolder, DomainFolder
+from malp_disc.data import AttributeFolder, DomainFolder, PlainFolder, WithReferences
 
 SHARED = Path(os.environ.get("MALP_DISC_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -273,3 +274,39 @@ def test_the_real_faces_are_split_into_7000_and_1000():
     images = torch.stack([test[i][0] for i in range(8)])
     assert images.shape == (8, 3, 64, 64)
     assert images.std() > 0.2
+
+
+# --- pictures alone, and with references ---------------------------------------------------------------------------------------------
+
+
+def test_pictures_without_attributes_have_labels_of_no_column(tmp_path):
+    for i in range(10):
+        Image.new("RGB", (40, 32), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    train, test = (PlainFolder(tmp_path, split=split, image_size=16, test_size=3) for split in ("train", "test"))
+    assert len(train) == 7 and len(test) == 3 and not set(train.paths) & set(test.paths)
+    image, label = train[0]
+    assert image.shape == (3, 16, 16) and label.shape == (0,) and train.attribute_names == ()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no pictures below"):
+        PlainFolder(tmp_path / "empty")
+
+
+def test_references_are_partners_by_name_or_spread_evenly(tmp_path):
+    for i in range(6):
+        for folder, blue in (("photos", 0), ("frames", 200)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (16, 16), (40 * i, 0, blue)).save(tmp_path / folder / f"{i}.{'png' if folder == 'photos' else 'bmp'}")
+    photos = PlainFolder(tmp_path / "photos", image_size=16, test_size=2)
+    paired = WithReferences(photos, tmp_path / "frames", paired=True)
+    for row in range(len(paired)):
+        image, label, reference = paired[row]
+        assert torch.equal(image[0], reference[0]) and (reference[2] - image[2]).mean() > 1 and label.shape == (0,)
+    (tmp_path / "frames" / "9.bmp").write_bytes((tmp_path / "frames" / "0.bmp").read_bytes())
+    loose = WithReferences(photos, tmp_path / "frames")
+    assert len(set(loose.references)) == len(photos), "no reference twice while there are others"
+    assert loose.references == WithReferences(photos, tmp_path / "frames").references
+    assert "unpaired references of frames (7 pictures)" in loose.description
+    partner = tmp_path / "frames" / f"{paired.dataset.paths[0].rpartition('/')[2].removesuffix('.png')}.bmp"
+    partner.rename(tmp_path / "frames" / "else.bmp")
+    with pytest.raises(ValueError, match=r"1 of 4 pictures have no partner in .*frames, first .*leave --paired out"):
+        WithReferences(photos, tmp_path / "frames", paired=True)

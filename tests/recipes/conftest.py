@@ -18,13 +18,13 @@ TINY = ["--image-size", "32", "--train-size", "64", "--train-batch-size", "4", "
 def launch() -> Callable[..., subprocess.CompletedProcess]:
     """Run a recipe as a user does, outside the repository; `processes` above 1 means that many on the CPU."""
 
-    def run(recipe: str, *arguments: object, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
+    def run(recipe: str, *arguments: object, processes: int = 1, check: bool = True, cwd: str | Path = "/") -> subprocess.CompletedProcess:
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
         starter = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
         if processes > 1:  # `accelerate launch --cpu --num_processes 2` starts one process
             starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [*starter, str(ROOT / "recipes" / recipe), *map(str, arguments)]
-        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, cwd="/")
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, cwd=cwd)
         if check and result.returncode:
             pytest.fail(f"{recipe} failed:\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}")
         return result

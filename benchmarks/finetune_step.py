@@ -1,0 +1,115 @@
+"""What the fine-tuning loop costs beside a bare one, and what MaLP costs beside G's own losses, as ratios from one run.
+
+    python benchmarks/finetune_step.py                    # shipped StarGAN, 64×64, batch 8
+
+The bare loop is what one would write in a notebook: the same networks, losses and Adam, no processes, checks, moving average, checkpoints or curves.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import tyro
+from accelerate import Accelerator
+
+from generators import create_generator
+from generators.stargan import stargan_discriminator
+from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWeights, generator_losses
+from malp_disc import MaLP
+from malp_disc.data.faces import ProceduralFaces
+from recipes.finetuning import FinetuneOptions, Setup, finetune
+from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
+
+
+@dataclass
+class Config:
+    steps: int = 12
+    """Of one measurement; a second run has three times as many, and the difference counts: what start and end cost falls out."""
+    rounds: int = 5
+    """Measurements of each, in turn; medians count."""
+    batch: int = 8
+    threads: int = 1
+
+
+def main(config: Config) -> None:
+    torch.set_num_threads(config.threads)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    dataset = ProceduralFaces(64, image_size=64)
+    pictures = [dataset[i] for i in range(64)]  # drawn once: drawing them isn't what is measured
+    weights = StarGANWeights(rec=30.0)
+
+    def bare(steps: int) -> None:
+        generator, discriminator = (
+            create_generator("stargan", FACES_GENERATOR).to(accelerator.device),
+            stargan_discriminator(FACES_DISCRIMINATOR).to(accelerator.device),
+        )
+        critic = StarGANCritic(discriminator, weights)
+        g_optimizer, d_optimizer = (
+            torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999)) for network in (generator, discriminator)
+        )
+        for step in range(steps):
+            rows = [pictures[(step * config.batch + i) % 64] for i in range(config.batch)]
+            images, labels = (torch.stack(part).to(accelerator.device) for part in zip(*rows))
+            target = labels[torch.randperm(config.batch)]
+            fake = generator(images, target)
+            critic(images, fake.detach(), labels, torch.rand(config.batch, device=accelerator.device)).total.backward()
+            d_optimizer.step()
+            d_optimizer.zero_grad()
+            discriminator.requires_grad_(False)
+            generator_losses(discriminator, images, fake, generator(fake, labels), target, weights).total.backward()
+            discriminator.requires_grad_(True)
+            g_optimizer.step()
+            g_optimizer.zero_grad()
+
+    class Drawn(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 64
+
+        def __getitem__(self, index: int):
+            return pictures[index]
+
+    def ours(setup: Setup) -> Callable[[int], None]:
+        def run(steps: int) -> None:
+            own = StarGANObjective(stargan_discriminator(FACES_DISCRIMINATOR), weights)
+            with tempfile.TemporaryDirectory() as folder:
+                options = FinetuneOptions(
+                    output_dir=Path(folder), max_train_steps=steps, train_batch_size=config.batch, checkpointing_steps=10**6
+                )
+                finetune("bench", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(), options, accelerator)
+
+        return run
+
+    malp = MaLP.from_pretrained(FACES_MALP).to(accelerator.device).eval()
+    runs = {
+        "bare loop": bare,
+        "control": ours(Setup()),
+        "frozen": ours(Setup(malp, weight=0.2)),
+        "cotrain": ours(Setup(malp, trainable=True, weight=1.0, template_dropout=1.0)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(config.rounds + 1):  # the first warms up
+        for name, run in runs.items():
+            moments = [time.perf_counter()]
+            for steps in (config.steps, 3 * config.steps):
+                run(steps)
+                moments.append(time.perf_counter())
+            times[name].append((moments[2] - 2 * moments[1] + moments[0]) / (2 * config.steps))
+    medians = {name: median(values[1:]) for name, values in times.items()}
+    print(
+        f"torch {torch.__version__}, {accelerator.device.type}, {config.threads} thread(s), 64x64, batch {config.batch}, median of {config.rounds} x {config.steps} steps"
+    )
+    for name, seconds in medians.items():
+        print(f"{name:10} {1000 * seconds:8.1f} ms per step   {seconds / medians['bare loop']:.2f} x the bare loop")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

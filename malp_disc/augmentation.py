@@ -1,0 +1,58 @@
+"""Differentiable augmentation before a discriminator (Zhao et al., NeurIPS 2020): what it may not lean on is taken from it.
+
+Every picture of a set (real, encrypted, manipulated) has to get the same numbers, or the fakeness map of the pair means nothing any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Augmentation = Literal["color", "translation"]
+NUMBERS = 5
+"""How many random numbers `augment` takes per picture."""
+_SHIFT = 0.125  # of the side, at most, as in the paper
+
+
+def check_augmentation(kinds: Sequence[Augmentation]) -> None:
+    """Raise ValueError for an unknown kind, and where the library that does the work isn't installed."""
+    unknown = [kind for kind in kinds if kind not in get_args(Augmentation)]
+    if unknown:
+        raise ValueError(f"expected augmentations out of {get_args(Augmentation)}, got {unknown}")
+    if kinds:
+        try:
+            import kornia  # noqa: F401
+        except ImportError as error:
+            raise ValueError("augmentation needs kornia; install it with: pip install 'malp-disc[augment]'") from error
+
+
+def augment(images: Tensor, numbers: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
+    """Change the colours (brightness, contrast, saturation) or the place of each picture; gradients pass.
+
+    Args:
+        images: (B, 3, H, W) in [-1, 1].
+        numbers: (B, 5), uniform in [0, 1): equal numbers change equally.
+        kinds: "color": brightness by ±0.25, contrast by a factor of 0.5 to 1.5, saturation of 0 to 2. "translation": up to an eighth of the side each way, whole
+            pixels, mirrored at the border.
+
+    Returns:
+        (B, 3, H, W) in [-1, 1]; `images` themselves where `kinds` is empty.
+    """
+    if not kinds:
+        return images
+    from kornia.enhance import adjust_brightness, adjust_contrast, adjust_saturation
+    from kornia.geometry.transform import translate
+
+    if "color" in kinds:
+        unit = ((images.float() + 1) / 2).clamp(0, 1)
+        unit = adjust_saturation(unit, 2 * numbers[:, 0])
+        unit = adjust_contrast(unit, 0.5 + numbers[:, 1])
+        images = 2 * adjust_brightness(unit, (numbers[:, 2] - 0.5) / 2).clamp(0, 1) - 1
+    if "translation" in kinds:
+        sides = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
+        pixels = ((2 * numbers[:, 3:5] - 1) * _SHIFT * sides).round()
+        images = translate(images.float(), pixels, padding_mode="reflection").clamp(-1, 1)
+    return images

@@ -1,0 +1,251 @@
+"""The arms of a fine-tuning, side by side: each from the same networks, with the same pictures, targets and steps.
+
+control    G and its own losses go on; no MaLP. What an arm does beyond this is MaLP's doing.
+control_d  the same, and G's own discriminator learns twice per step: the extra compute without MaLP.
+random     against a MaLP that never learned anything, fixed: is it the detector, or any regulariser?
+frozen     against the pretrained MaLP, fixed: the paper's first strategy.
+cotrain    against MaLP, which learns along: the paper's second strategy.
+passive    the same with a detector that never knew a template: does the template earn its place?
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from torch import nn
+from torch.utils.data import Dataset
+
+from malp_disc import MaLP
+from malp_disc.checkpoint import save_tensors
+from malp_disc.data import DataOptions
+from malp_disc.report import write_report
+from recipes.finetuning import FinetuneOptions, Setup, finetune, make_optimizer, place_of, what_matters
+from recipes.judging import JudgeOptions, make_bench, make_judges
+from recipes.keeping import Training, check_space
+from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
+
+Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive"]
+
+
+@dataclass(kw_only=True)
+class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
+    """Which arms, how often, and against which MaLP."""
+
+    output_dir: Path = Path("runs/finetune")
+    arms: tuple[Arm, ...] = ("control", "cotrain")
+    """What to compare: control, control_d, random, frozen, cotrain, passive. Without control there is no verdict."""
+    seeds: tuple[int, ...] = ()
+    """Repeat every arm with each of these; only --seed if not given. Several in one report show how much chance there is in it."""
+    malp: Path | None = None
+    """Folder of a MaLP pretrained on this generator (pretrain_malp.py). Not given: the shipped one for the shipped generator, else
+    MaLP is pretrained first."""
+    passive_malp: Path | None = None
+    """The same without a template (pretrain_malp.py --malp-strength 0), for the arm passive; pretrained first if not given."""
+    malp_pretrain_steps: int = 1000
+    """Steps of that pretraining."""
+    fresh_malp_steps: int = 0
+    """Also train a MaLP from scratch against every tuned generator, for so many steps: is it really harder to localize, or did it learn to fool one
+    detector? 0 for no. Takes as long as a pretraining, per arm and seed."""
+
+    def check(self) -> None:
+        super().check()
+        if len(set(self.arms)) < len(self.arms) or not self.arms:
+            raise ValueError(
+                f"expected different arms out of control, control_d, random, frozen, cotrain and passive, got {list(self.arms)}"
+            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"expected different seeds, got {list(self.seeds)}")
+        if self.malp_pretrain_steps < 1:
+            raise ValueError(f"expected --malp-pretrain-steps of at least 1, got {self.malp_pretrain_steps}")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the run."""
+        return self.seeds or (self.seed,)
+
+
+def run_arms(
+    config: ArmOptions,
+    before: nn.Module,
+    own: nn.Module | None,
+    malp: MaLP | None,
+    dataset: Dataset,
+    accelerator: Accelerator,
+    *,
+    source: Path | None = None,
+    reference: Dataset | None = None,
+) -> None:
+    """Fine-tune `before` in every arm with every seed, measure each, and write the report. What an earlier try finished isn't done again.
+
+    Args:
+        own: G's own losses (`recipes.finetuning.OwnLosses`), or None.
+        malp: pretrained, or None: it is pretrained first.
+        source: the file of its weights, whose hash the report tells.
+        reference: pictures that the generator's are compared with; the data set's own if None.
+    """
+    needed = tell_plan(config, before, own, malp, dataset, accelerator)
+    check_space(config.output_dir, needed)
+    if config.dry_run:
+        return
+    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)  # before any long work
+    malps = make_malps(config, before, malp, dataset, accelerator)
+    bench = None
+    if accelerator.is_main_process:
+        bench = make_bench(config, config, judges, malps["malp"], config.output_dir, accelerator.device, reference)
+    if bench is not None and not (config.resume_from_checkpoint and "before" in bench.measured()):
+        bench.measure_anchors()
+        bench.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0)
+    for seed in config.all_seeds:
+        for arm in config.arms:
+            result = config.output_dir / f"G-{arm}{f'-seed{seed}' * (seed != 0)}.safetensors"
+            done = bench is not None and config.resume_from_checkpoint is not None and arm in bench.measured(seed=seed) and result.exists()
+            seeded = dataclasses.replace(config, seed=seed)
+            if agreed(accelerator, done):
+                check_settings(result, seeded)
+                continue
+            began = time.perf_counter()
+            watching = (
+                {} if bench is None else {"judge": partial(bench.glance, arm, seed=seed), "grid": partial(bench.grid, arm, seed=seed)}
+            )
+            tuned = finetune(arm, setup_of(arm, malps, seeded), before, own, dataset, seeded, accelerator, **watching)
+            seconds = round(time.perf_counter() - began, 1)
+            fresh = None
+            if config.fresh_malp_steps:
+                fresh = pretrained(f"fresh/{place_of(arm, seed)}", seeded, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
+            if bench is not None:
+                about = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": what_matters(seeded)})
+                save_tensors(result, tuned.state_dict(), {"malp_disc": about})  # one entry: several are written in any order
+                bench.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, steps=config.max_train_steps, seconds=seconds)
+            accelerator.wait_for_everyone()
+    if bench is not None:
+        record = write_report(config.output_dir)
+        print(
+            f"{record['verdict']}\nreport: {config.output_dir / 'report.html'} (also report.md, report.json), pictures: {config.output_dir / 'samples.png'}"
+        )
+    accelerator.end_training()
+
+
+def check_settings(result: Path, config: ArmOptions) -> None:
+    """Raise ValueError if a finished arm was made with other flags than those of now: its numbers would stand beside others."""
+    with safe_open(result, framework="pt") as file:
+        about = json.loads((file.metadata() or {}).get("malp_disc", "{}"))
+    was, now = about.get("settings", {}), what_matters(config)
+    differing = [f"{name} was {was.get(name)!r} and is {value!r} now" for name, value in now.items() if was.get(name) != value]
+    if differing:
+        raise ValueError(f"{result} belongs to a run with other settings: {'; '.join(differing)}; choose another --output-dir")
+
+
+def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
+    """What an arm does beyond the control."""
+    if arm == "control":
+        return Setup()
+    if arm == "control_d":
+        return Setup(second_turn=True)
+    if arm == "random":
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            untrained = MaLP(malps["malp"].config)
+        return Setup(untrained.eval(), weight=config.frozen_weight)
+    if arm == "frozen":
+        return Setup(malps["malp"], weight=config.frozen_weight)
+    malp = malps["passive" if arm == "passive" else "malp"]
+    return Setup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "passive" else config.template_dropout)
+
+
+def make_malps(config: ArmOptions, before: nn.Module, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator) -> dict[str, MaLP]:
+    """The detectors that the arms look with: given, or pretrained on the generator, or taken from an earlier try of this run."""
+    wanted = {"malp": (malp, config)}
+    if "passive" in config.arms:
+        given = MaLP.from_pretrained(config.passive_malp) if config.passive_malp is not None else None
+        if given is not None and not given.passive:
+            raise ValueError(
+                f"{config.passive_malp} adds a template (strength {given.config.strength}); pretrain one with --malp-strength 0"
+            )
+        wanted["passive"] = (given, dataclasses.replace(config, malp_strength=0.0))
+    made = {}
+    for name, (given, settings) in wanted.items():
+        if given is None:
+            given = pretrained(
+                "malp" if name == "malp" else f"malp-{name}", settings, before, dataset, accelerator, steps=config.malp_pretrain_steps
+            )
+        made[name] = given
+        made[name].to(accelerator.device).eval().requires_grad_(False)
+    return made
+
+
+def pretrained(name: str, config: ArmOptions, generator: nn.Module, dataset: Dataset, accelerator: Accelerator, *, steps: int) -> MaLP:
+    """Pretrain a MaLP into ``<output-dir>/<name>``, unless an earlier try did."""
+    generator = copy.deepcopy(generator).eval().requires_grad_(False)
+    folder = config.output_dir / name
+    if agreed(accelerator, config.resume_from_checkpoint is not None and (folder / "config.json").exists()):
+        return MaLP.from_pretrained(folder)
+    settings = dataclasses.replace(
+        config, max_train_steps=config.malp_pretrain_steps, resume_from_checkpoint="latest" if config.resume_from_checkpoint else None
+    )
+    malp = pretrain(build_malp(config), generator, dataset, settings, accelerator, name=name)
+    if accelerator.is_main_process:
+        malp.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+    return malp
+
+
+def agreed(accelerator: Accelerator, found: bool) -> bool:
+    """What the main process found, for all processes."""
+    return bool(accelerator.gather(torch.tensor([int(found and accelerator.is_main_process)], device=accelerator.device)).max())
+
+
+def tell_plan(
+    config: ArmOptions, before: nn.Module, own: nn.Module | None, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator
+) -> int:
+    """Print what the run will do and what it needs; returns the bytes of disk."""
+    shown = {"malp": malp or build_malp(config)}
+    shown["passive"] = shown["malp"]
+    pictures = config.pictures_per_step * accelerator.num_processes
+    lines = [
+        f"pictures   {dataset.description}",
+        f"step       {pictures} pictures: {config.train_batch_size} x {config.gradient_accumulation_steps} passes x {accelerator.num_processes} processes, "
+        f"on {accelerator.device.type}, {'float32' if config.mixed_precision == 'no' else config.mixed_precision}",
+        f"steps      {config.max_train_steps} per arm, {config.max_train_steps * pictures / len(dataset):.1f} times through the pictures",
+    ]
+    if malp is None:
+        lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
+    if "passive" in config.arms and config.passive_malp is None:
+        lines.append(f"passive    none given: {config.malp_pretrain_steps} steps of pretraining first")
+    total = 0
+    for arm in config.arms:
+        setup = setup_of(arm, shown, config)
+        networks = (
+            {"G": before, "G_average": before}
+            | ({"D": own} if own is not None else {})
+            | ({"malp": setup.malp} if setup.malp is not None else {})
+        )
+        learning = {"G": before} | ({"D": own} if own is not None else {})
+        optimizers = {
+            name: make_optimizer(name, network, config)
+            for name, network in learning.items()
+            if any(p.requires_grad for p in network.parameters())
+        }
+        if setup.trainable:
+            optimizers["malp"] = torch.optim.Adam([p for p in setup.malp.parameters()])
+        size = Training(Path(arm), networks=networks, optimizers=optimizers, settings={}).bytes()
+        written = -(-config.max_train_steps // config.checkpointing_steps)
+        kept = min(written, config.checkpoints_total_limit or written)
+        needed = size * (kept + 1) * len(config.all_seeds)  # a new one is complete before the oldest goes
+        total += needed
+        lines.append(
+            f"arm        {arm}: seeds {' '.join(map(str, config.all_seeds))}, weight of MaLP {setup.weight:g}, {written} checkpoints of {size / 2**20:.1f} MiB, "
+            f"{kept} kept, {needed / 2**20:.0f} MiB"
+        )
+    lines.append(f"disk       about {total / 2**20:.0f} MiB in {config.output_dir}")
+    accelerator.print("\n".join(lines))
+    return total

@@ -1,0 +1,541 @@
+"""Eq. 12 as a loop: one arm of a fine-tuning, for any generator. `finetune.py` and `finetune_stargan.py` launch it.
+
+A step has up to three turns, each over all passes of the step: G's own discriminator learns, then G, then MaLP. So accumulated passes give what one
+large batch gives, and the value by which MaLP's loss is scaled at the first step is that of the pretrained MaLP.
+
+G is fine-tuned in evaluation mode: its norms keep their statistics and its dropout is off, as when it is deployed and measured, and a picture doesn't depend
+on its neighbours, so that two processes do what one does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import torch
+import tyro
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
+
+from malp_disc import MaLP, MaLPDiscriminator
+from malp_disc.augmentation import NUMBERS, Augmentation, augment, check_augmentation
+from malp_disc.balance import GradientBalance, last_layer
+from malp_disc.checkpoint import save_tensors, write_json
+from malp_disc.data.sampling import StepRandom
+from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.guards import FiniteSteps, Watch, gradient_norm
+from malp_disc.losses import LossWeights
+from recipes.keeping import Stopping, Training
+from recipes.shared import Curves, TrainOptions, plain, progress
+from recipes.stepping import Batch, mean_over_processes, passes, steps
+
+Schedule = Literal["constant", "linear", "cosine"]
+# Lighter than those of pretraining, which made the arm cotrain worse: FD-faces +3.83 against the control where these have +0.44 (drawn faces, seed 0).
+COTRAIN_WEIGHTS = LossWeights(magnitude=0.5, encrypted_zero=10.0, classification=0.5, map_error=10.0, map_correlation=0.0)
+_MEASURE_BALANCE = 10  # steps between two measurements of the gradients' lengths, which cost a second backward pass each
+
+
+@dataclass(kw_only=True)
+class FinetuneOptions(TrainOptions):
+    """How a generator is fine-tuned against MaLP."""
+
+    max_train_steps: int = 250
+    """Steps of every arm; each is one update of G's own D, of G, and of MaLP where it learns along."""
+    learning_rate: float = 1e-4
+    """Of G."""
+    discriminator_learning_rate: float = 4e-4
+    """Of G's own discriminator. All optimizers start fresh."""
+    lr_scheduler: Schedule = "constant"
+    """How both fall to 0 over the steps."""
+    lr_warmup_steps: int = 0
+    """Steps in which all rates rise from 0."""
+    adam_beta1: float = 0.5
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float | None = None
+    """Longest gradient of a network's step; longer ones are shortened."""
+    ema_decay: float = 0.99
+    """Of the moving average of G, which is what is measured and saved."""
+    keep_weight: float = 0.0
+    """Weight of mean |G(x) - G_before(x)|, which holds G near the generator it was; for generators whose own losses aren't at hand."""
+
+    map_weight: float = 1.0
+    """MaLP's loss on G: the fakeness map shall be zero. Parts are relative to their value at step 0."""
+    classifier_weight: float = 0.0
+    """… : the classifier shall say real."""
+    template_weight: float = 0.0
+    """… : the template shall survive."""
+    frozen_weight: float = 0.2
+    """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
+    cotrain_weight: float = 1.0
+    """Of the whole in the arms cotrain and passive."""
+    gradient_share: float | None = None
+    """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
+    cotrain_learning_rate: float = 1e-3
+    """Of MaLP where it learns along. The paper: lower than in pretraining."""
+    cotrain_lr_scheduler: Schedule = "constant"
+    """How it falls to 0."""
+    cotrain_every: int = 1
+    """MaLP learns in every so many steps."""
+    template_dropout: float = 1.0
+    """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
+    r1_weight: float = 0.0
+    """Of the gradient penalty R1 on those; 0 for none."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """What happens to all pictures before MaLP sees them: color, translation. Needs kornia."""
+
+    eval_steps: int = 125
+    """Measure the Fréchet distance on the way every so many steps, and keep the best; 0 for never."""
+    max_skipped_steps: int = 10
+    """How many steps whose gradient isn't finite are skipped before the run gives up."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say what would be done, and do nothing."""
+
+    def check(self) -> None:
+        """Raise ValueError for what can't be, before any work."""
+        positive = ("cotrain_every",)
+        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon", *positive):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
+        for name in ("frozen_weight", "cotrain_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
+        for name in ("ema_decay", "adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"expected --{name.replace('_', '-')} in [0, 1), got {getattr(self, name)}")
+        for name in ("gradient_share", "max_grad_norm"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
+        check_augmentation(self.augmentation)
+        if "translation" in self.augmentation and self.template_dropout < 1:
+            raise ValueError(
+                "--augmentation translation moves the templates too, which MaLP knows by their place; use it with --template-dropout 1"
+            )
+
+
+class OwnLosses(Protocol):
+    """A generator's own losses: an `nn.Module` with these two methods. Its parameters (a discriminator, say) learn along."""
+
+    def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        """Weighted terms for G; ``edit(images, target)`` runs G once more, with gradients."""
+
+    def __call__(self, fake: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Weighted terms for the module's own parameters (its ``forward``); `fake` is detached. Never called where it has none."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an arm does beyond the control.
+
+    Attributes:
+        malp: looks on; None for nobody.
+        trainable: it learns along.
+        weight: of its loss on G.
+        template_dropout: share of pictures without a template.
+        second_turn: G's own discriminator learns once more in every step, on other pictures.
+    """
+
+    malp: MaLP | None = None
+    trainable: bool = False
+    weight: float = 0.0
+    template_dropout: float = 0.0
+    second_turn: bool = False
+
+
+class Editor(nn.Module):
+    """A generator's `manipulate` as a forward pass, which is what a wrapper for several processes wraps."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        return self.generator.manipulate(images, target).float()
+
+
+def finetune(
+    arm: str,
+    setup: Setup,
+    before: nn.Module,
+    own: nn.Module | None,
+    dataset: Dataset,
+    config: FinetuneOptions,
+    accelerator: Accelerator,
+    *,
+    judge: Callable[[int, Callable[..., Tensor]], float] | None = None,
+    grid: Callable[[int, Callable[..., Tensor]], None] | None = None,
+) -> nn.Module:
+    """Fine-tune a copy of `before` in one arm. Returns the moving average of the tuned generator, in evaluation mode.
+
+    Args:
+        arm: its name, also of its files.
+        own: see `OwnLosses`; a copy learns.
+        judge: (step, manipulate) -> Fréchet distance; called by the main process, with the moving average.
+        grid: (step, manipulate): draws the fixed pictures; likewise.
+    """
+    # Networks
+    device = accelerator.device
+    generator = copy.deepcopy(before).to(device).eval()  # with what learns in it as its maker left it
+    before = copy.deepcopy(generator).requires_grad_(False)
+    own = copy.deepcopy(own).to(device).train() if own is not None else None
+    disc = None
+    if setup.malp is not None:
+        disc = MaLPDiscriminator(
+            copy.deepcopy(setup.malp),
+            trainable=setup.trainable,
+            map_weight=config.map_weight,
+            classifier_weight=config.classifier_weight,
+            template_weight=config.template_weight,
+            r1_weight=config.r1_weight if setup.trainable else 0.0,
+            template_dropout=setup.template_dropout,
+            loss_weights=COTRAIN_WEIGHTS,
+        ).to(device)
+        # E_T has no part in what G is told, shares nothing with E_C, costs a third, and its dropout is drawn per pass
+        disc.malp.transformer = None
+    editor = Editor(generator)
+    last = freeze_unused(editor, own, disc, dataset, config, accelerator)
+    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)).requires_grad_(False)
+    learning = {"G": editor}
+    if own is not None and any(p.requires_grad for p in own.parameters()):
+        learning["D"] = own
+    if disc is not None and setup.trainable:
+        learning["MaLP"] = disc
+    optimizers = {name: make_optimizer(name, network, config) for name, network in learning.items()}
+    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
+
+    # Resume, then prepare. A frozen MaLP isn't prepared: it has nothing to synchronise.
+    networks = (
+        {"G": generator, "G_average": average} | ({"D": own} if own is not None else {}) | ({"malp": disc} if disc is not None else {})
+    )
+    training = Training(
+        config.output_dir / "arms" / place_of(arm, config.seed),
+        networks=networks,
+        optimizers=optimizers,
+        settings={"arm": arm, **what_matters(config)},
+    )
+    state = training.resume(config, accelerator)
+    first = state["step"]
+    guard, watch = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0)), Watch(state=state.get("watch"))
+    balance = None
+    if config.gradient_share is not None and disc is not None:
+        balance = GradientBalance(last, config.gradient_share, weight=state.get("balance"))
+    wrapped = {name: accelerator.prepare(network) for name, network in learning.items()}
+    optimizers = {name: accelerator.prepare(optimizer) for name, optimizer in optimizers.items()}
+
+    # The parts of a step
+    def show(batches: list[Batch], *, encrypted: bool = True) -> None:
+        """What G gets of each picture: the encrypted one where MaLP looks on."""
+        for batch in batches:
+            chance, drawn = batch.noise.uniform(), batch.noise.integers(disc.malp.encryption.set_size if disc is not None else 1)
+            batch.numbers = batch.noise.uniform(NUMBERS)  # all drawn in every arm, so that they share what comes after
+            batch.shown = batch.images
+            if disc is not None and encrypted:
+                encrypted_images, batch.index = disc.encrypt(batch.images, torch.where(chance < disc.template_dropout, NO_TEMPLATE, drawn))
+                batch.shown = encrypted_images.detach()
+
+    def edit(images: Tensor, target: Tensor) -> Tensor:
+        with accelerator.autocast():
+            return wrapped["G"](images, target)
+
+    def edit_all(batches: list[Batch], *, graph: bool) -> bool:
+        """G's pictures for all turns of the step. With one pass the graph is kept for G's turn, else each pass builds its own there."""
+        for batch in batches:
+            if graph and len(batches) == 1:
+                batch.fake = edit(batch.shown, batch.target)
+            else:
+                with torch.no_grad(), accelerator.autocast():
+                    batch.fake = editor(batch.shown, batch.target)
+        broken = torch.stack([~batch.fake.detach().isfinite().all() for batch in batches]).any()
+        return bool(mean_over_processes(broken.float()) == 0)
+
+    def d_turn(batches: list[Batch]) -> dict[str, Tensor]:
+        collected = []
+        for batch in passes(accelerator, batches, wrapped["D"]):
+            with accelerator.autocast():
+                terms = wrapped["D"](batch.fake.detach(), batch)
+            accelerator.backward(sum(terms.values()) / len(batches))
+            collected.append(terms)
+        return means("D", collected)
+
+    def g_losses(fake: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        terms: dict[str, Tensor] = {}
+        if own is not None:
+            with accelerator.autocast():
+                terms |= own.generator_loss(fake, batch, edit)
+        if config.keep_weight or own is None:
+            with torch.no_grad(), accelerator.autocast():
+                kept = before.manipulate(batch.shown, batch.target).float()
+            terms["keep"] = config.keep_weight * (fake - kept).abs().mean()
+        fooling = disc.generator_loss(augment(fake, batch.numbers, config.augmentation), batch.index) if disc is not None else None
+        return terms, fooling
+
+    def g_turn(batches: list[Batch], weight: float, *, measuring: bool, learn: bool = True) -> dict[str, Tensor]:
+        held = hold(own)
+        collected = []
+        for batch in passes(accelerator, batches, wrapped["G"]):
+            fake = batch.fake if batch.fake.requires_grad else edit(batch.shown, batch.target)
+            terms, fooling = g_losses(fake, batch)
+            total = sum(terms.values())
+            if measuring:
+                balance.measure(total, fooling.total)
+            if learn:
+                accelerator.backward((total + weight * fooling.total if fooling is not None else total) / len(batches))
+            batch.fake = fake.detach() if learn else batch.fake
+            if fooling is not None:
+                terms |= {"malp": fooling.total, "map": fooling.map}
+            collected.append(terms | {"edit_strength": (fake.detach() - batch.images).abs().mean()})
+        release(held)
+        return means("G", collected)
+
+    def malp_turn(batches: list[Batch]) -> dict[str, Tensor]:
+        collected = []
+        for batch in passes(accelerator, batches, wrapped["MaLP"]):
+            seen = [augment(images, batch.numbers, config.augmentation) for images in (batch.images, batch.shown, batch.fake.detach())]
+            losses = wrapped["MaLP"](*seen, batch.index)
+            accelerator.backward(losses.total / len(batches))
+            collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty")})
+        return means("MaLP", collected)
+
+    def update(step: int, name: str, terms: Mapping[str, Tensor]) -> None:
+        """The optimizer's step, unless the gradient isn't finite."""
+        optimizer, network = optimizers[name], learning[name]
+        if accelerator.scaler is not None:
+            accelerator.unscale_gradients(optimizer)
+        norm = gradient_norm(network.parameters())  # of the exchanged gradient: all processes decide alike
+        said = None
+        if not norm.isfinite():
+            terms = across_processes(terms)
+            # Half precision overflows now and then by design: then the scaler passes the step over and lowers its factor.
+            if accelerator.scaler is None or not all(value.isfinite() for value in terms.values()):
+                said = guard.allow(step, {"G": "the generator", "D": "the generator's own discriminator"}.get(name, name), norm, terms)
+                accelerator.print(said)
+        if said is None:
+            if config.max_grad_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(network.parameters(), config.max_grad_norm, norm)
+            optimizer.step()
+        elif accelerator.scaler is not None:
+            accelerator.scaler.update()  # which ends what unscaling began
+        optimizer.zero_grad()
+
+    # Loop
+    curves = Curves(config.output_dir / "curves" / f"{place_of(arm, config.seed)}.jsonl", accelerator, start=first)
+    bar = progress(config, accelerator, start=first, label=f"fine-tune {arm}" + f", seed {config.seed}" * (config.seed != 0))
+    pictures = config.pictures_per_step * accelerator.num_processes
+    if first == 0 and grid is not None:
+        grid(0, generator.manipulate)
+    second = steps(dataset, config, accelerator, start=first, extra=True) if setup.second_turn and "D" in learning else None
+    with Stopping() as stopping:
+        for step, batches in steps(dataset, config, accelerator, start=first):
+            for name, optimizer in optimizers.items():
+                factor = rate_factor(config, name, step - 1)
+                for group, rate in zip(optimizer.param_groups, rates[name]):
+                    group["lr"] = rate * factor
+            show(batches)
+            more = next(second)[1] if second is not None else None
+            values: dict[str, Tensor] = {}
+            if edit_all(batches, graph=True):
+                if not watch.state["start"]:
+                    begin(batches, disc, balance, watch, config, g_turn)
+                weight = balance.weight if balance is not None and balance.weight is not None else setup.weight
+                if "D" in learning:
+                    update(step, "D", own_terms := d_turn(batches))
+                    values |= own_terms
+                    if more is not None:
+                        show(more, encrypted=False)
+                        if edit_all(more, graph=False):
+                            update(step, "D", d_turn(more))
+                measuring = balance is not None and step % _MEASURE_BALANCE == 0
+                update(step, "G", g_terms := g_turn(batches, weight, measuring=measuring))
+                values |= g_terms
+                if measuring:
+                    balance.update()
+                if "MaLP" in learning and step % config.cotrain_every == 0:
+                    update(step, "MaLP", m_terms := malp_turn(batches))
+                    values |= m_terms
+                average.update_parameters(generator)
+            else:
+                accelerator.print(guard.refuse(step, "G's pictures aren't finite", {}))
+
+            bar.update()
+            if step % config.log_steps == 0 and values:
+                if disc is not None:
+                    values["MaLP/map_peak"] = map_peak(disc.malp, batches)
+                    values["MaLP/weight"] = torch.tensor(weight, device=device)
+                logged = curves.log(step, across_processes(values))
+                rate = (bar.format_dict["rate"] or 0) * pictures
+                bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
+                told = {"edit_strength": logged["G/edit_strength"]}
+                if disc is not None:
+                    told |= {"map": logged["G/map"], "map_peak": logged["MaLP/map_peak"]}
+                for warning in watch.look(step, told):
+                    accelerator.print(f"{arm}, {warning}")
+            if accelerator.is_main_process:
+                if grid is not None and step % config.sample_steps == 0:
+                    grid(step, average.module.manipulate)
+                if judge is not None and config.eval_steps and step % config.eval_steps == 0:
+                    keep_best(training.folder, step, judge(step, average.module.manipulate), average.module)
+            stop = stopping.asked()
+            if training.due(step, config) or stop:
+                weight_now = balance.weight if balance is not None else None
+                training.save(step, config, accelerator, skipped=guard.skipped, watch=watch.state, balance=weight_now)
+            if stop and step < config.max_train_steps:
+                raise KeyboardInterrupt
+    bar.close()
+    accelerator.free_memory()
+    return average.module.eval()
+
+
+def place_of(arm: str, seed: int) -> str:
+    """Where an arm's files lie below the folder of their kind: ``<arm>``, or ``<seed>/<arm>`` where the seed isn't 0."""
+    return f"{seed}/{arm}" if seed else arm
+
+
+def begin(
+    batches: list[Batch],
+    disc: MaLPDiscriminator | None,
+    balance: GradientBalance | None,
+    watch: Watch,
+    config: FinetuneOptions,
+    g_turn: Callable,
+) -> None:
+    """What the first step fixes, before anything learns: the scale of MaLP's loss, its weight, and what the curves are compared with."""
+    start = {
+        "edit_strength": float(
+            mean_over_processes(torch.stack([(batch.fake.detach() - batch.images).abs().mean() for batch in batches]).mean())
+        )
+    }
+    if disc is not None:
+        losses = disc.calibrate([(augment(batch.fake.detach(), batch.numbers, config.augmentation), batch.index) for batch in batches])
+        start["map"] = float(losses.map)
+    watch.begin(start)
+    if balance is not None:
+        g_turn(batches, 0.0, measuring=True, learn=False)
+        balance.update()
+
+
+def freeze_unused(
+    editor: Editor,
+    own: nn.Module | None,
+    disc: MaLPDiscriminator | None,
+    dataset: Dataset,
+    config: FinetuneOptions,
+    accelerator: Accelerator,
+) -> nn.Parameter:
+    """Run everything once on two pictures, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
+
+    Returns the weight of G's last layer.
+
+    Raises:
+        ValueError: no gradient reaches the generator at all.
+    """
+    device = accelerator.device
+    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+
+    def batch() -> Batch:
+        return Batch(
+            images, labels, labels.flip(0), reference[0] if reference else None, StepRandom(config.seed, 0, batch_size=2, device=device)
+        )
+
+    last = last_layer(editor, lambda: editor(images, labels.flip(0)))
+    fake = editor(images, labels.flip(0))
+    total = fake.square().mean()
+    if own is not None:
+        total = total + sum(own.generator_loss(fake, batch(), editor).values())
+    total.backward()
+    unused = without_gradient(editor)
+    if len(unused) == len(list(editor.parameters())):
+        raise ValueError(
+            "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
+        )
+    if own is not None and any(p.requires_grad for p in own.parameters()):
+        own.zero_grad()
+        sum(own(fake.detach(), batch()).values()).backward()
+        unused += without_gradient(own)
+    if unused:
+        names = ", ".join(name for name, _ in unused[:3])
+        accelerator.print(f"{len(unused)} parameters take no part and stay as they are: {names}{' …' if len(unused) > 3 else ''}")
+        for _, parameter in unused:
+            parameter.requires_grad_(False)
+    for network in (editor, own, disc):
+        if network is not None:
+            network.zero_grad()
+    return last
+
+
+def without_gradient(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> torch.optim.Optimizer:
+    """Adam for G, its own discriminator, or MaLP."""
+    if name == "MaLP":
+        return torch.optim.Adam(network.parameter_groups(lr=config.cotrain_learning_rate), eps=config.adam_epsilon)
+    rate = config.learning_rate if name == "G" else config.discriminator_learning_rate
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)
+
+
+def rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
+    """What the learning rate is multiplied with at `step`, counted from 0: a warm-up, then the schedule down to 0."""
+    if step < config.lr_warmup_steps:
+        return (step + 1) / (config.lr_warmup_steps + 1)
+    schedule = config.cotrain_lr_scheduler if name == "MaLP" else config.lr_scheduler
+    done = (step - config.lr_warmup_steps) / max(1, config.max_train_steps - config.lr_warmup_steps)
+    return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
+
+
+def hold(network: nn.Module | None) -> list[nn.Parameter]:
+    """Take the gradients off a network for G's turn; what learned is returned, for `release`."""
+    held = [p for p in network.parameters() if p.requires_grad] if network is not None else []
+    for parameter in held:
+        parameter.requires_grad_(False)
+    return held
+
+
+def release(held: list[nn.Parameter]) -> None:
+    for parameter in held:
+        parameter.requires_grad_(True)
+
+
+def means(prefix: str, collected: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every term over a step's passes, for the curves."""
+    return {f"{prefix}/{name}": torch.stack([terms[name].detach().float() for terms in collected]).mean() for name in collected[0]}
+
+
+def across_processes(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of every value over the processes, in one exchange."""
+    return dict(zip(values, mean_over_processes(torch.stack([value.float() for value in values.values()]))))
+
+
+@torch.no_grad()
+def map_peak(malp: MaLP, batches: list[Batch]) -> Tensor:
+    """The largest value of each picture's map, the mean over the step's pictures, for `Watch`."""
+    return torch.stack([malp(batch.fake.detach()).map.amax((1, 2, 3)).mean() for batch in batches]).mean()
+
+
+def keep_best(folder: Path, step: int, distance: float, generator: nn.Module) -> None:
+    """``best.safetensors`` and ``best.json``: the moving average with the lowest Fréchet distance so far, on the pictures that choose."""
+    record = folder / "best.json"
+    best = json.loads(record.read_text()) if record.exists() else None
+    if math.isfinite(distance) and (best is None or distance < best["frechet"]):
+        save_tensors(folder / "best.safetensors", generator.state_dict())
+        write_json(record, {"step": step, "frechet": distance})
+
+
+def what_matters(config: FinetuneOptions) -> dict[str, object]:
+    """The flags that make a run what it is: a checkpoint made with others isn't continued."""
+    return {name: value for name, value in json.loads(json.dumps(plain(config))).items() if name in _MATTERS}
+
+
+_MATTERS = (
+    "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
+    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight gradient_share cotrain_learning_rate cotrain_lr_scheduler "
+    "cotrain_every template_dropout r1_weight augmentation mixed_precision image_size data selected_attributes"
+).split()

@@ -1,0 +1,125 @@
+"""`recipes/finetune.py` takes any generator: one of the zoo, one's own with its own losses, with attributes or without, with references or without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from generators import create_generator
+from malp_disc import MaLP, MaLPConfig
+from recipes import finetune
+from tests.recipes.conftest import ROOT
+from tests.recipes.test_bad_input import run
+
+# Features without downloaded weights, and few pictures.
+SMALL = ["--image-size", 32, "--train-batch-size", 4, "--max-train-steps", 3, "--log-steps", 1, "--test-size", 12, "--eval-size", 12, "--reference-size", 12,
+         "--extractor", "faces", "--second-extractor", "none", "--no-smaller-views", "--arms", "control", "cotrain", "--eval-steps", 0]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory) -> Path:
+    """Photos without labels, references, a MaLP, and a user's module with a generator and its losses."""
+    folder = tmp_path_factory.mktemp("material")
+    generator = torch.Generator().manual_seed(0)
+    for name in ("photos", "frames"):
+        (folder / name).mkdir()
+        for i in range(40):
+            noise = torch.rand(3, 4, 4, generator=generator)
+            pixels = torch.nn.functional.interpolate(noise[None], (36, 36), mode="bilinear")[0]
+            Image.fromarray((255 * pixels).byte().permute(1, 2, 0).numpy()).save(folder / name / f"{i:02d}.png")
+    torch.manual_seed(0)
+    MaLP(MaLPConfig(image_size=32, width=4, transformer=False)).save_pretrained(folder / "malp")
+    (folder / "my_generators.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "import torch\nfrom torch import nn\n"
+        "from generators.example_losses import PatchAdversary\n\n"
+        "class Painter(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 3, 3, padding=1))\n"
+        "    def manipulate(self, images, target):\n"
+        "        assert target.shape == (len(images), 0)\n"
+        "        return (images + 0.3 * self.net(images)).clamp(-1, 1)\n\n"
+        "def make():\n    torch.manual_seed(1)\n    return Painter()\n\n"
+        "def losses():\n    torch.manual_seed(2)\n    return PatchAdversary(width=4)\n\n"
+        "def broken():\n    return nn.Linear(1, 1)\n"
+    )
+    return folder
+
+
+def report_of(folder: Path) -> dict:
+    report = json.loads((folder / "report.json").read_text())
+    assert set(report["arms"]) == {"before", "control", "cotrain"}
+    assert (folder / "samples" / "cotrain" / "000000.png").exists() and (folder / "report.html").exists()
+    return report
+
+
+def test_ones_own_generator_with_its_losses_and_references(launch, material, tmp_path):
+    result = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--losses", "my_generators:losses", "--data", "pictures", "--data-root", material / "photos",
+                    "--reference-root", material / "frames", "--malp", material / "malp", "--output-dir", tmp_path, cwd=material)  # fmt: skip
+    report = report_of(tmp_path)
+    assert report["arms"]["cotrain"]["edit_accuracy"] is None and "No improvement shown" in report["verdict"], result.stdout
+    assert "frames" in report["arms"]["cotrain"]["frechet"]["reference"]
+    lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
+    assert set(lines[0]) >= {"D/real", "D/fake", "G/adversarial", "G/malp", "MaLP/total"} and "G/keep" not in lines[0]
+    tuned = {arm: load_file(tmp_path / f"G-{arm}.safetensors")["net.0.weight"] for arm in ("control", "cotrain")}
+    assert not torch.equal(tuned["control"], tuned["cotrain"])
+
+
+def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material, tmp_path):
+    torch.manual_seed(3)
+    torch.save(create_generator("fast_srgan", n_filters=8, n_layers=1).state_dict(), tmp_path / "model.pt")
+    launch("finetune.py", *SMALL, "--generator", "fast_srgan", "--generator-checkpoint", tmp_path / "model.pt", "--losses", "generators.example_losses:super_resolution",
+           "--data", "pictures", "--data-root", material / "photos", "--malp", material / "malp", "--output-dir", tmp_path / "run", cwd=ROOT)  # fmt: skip
+    report_of(tmp_path / "run")
+    loaded = create_generator("fast_srgan", tmp_path / "run" / "G-cotrain.safetensors")
+    assert loaded.config == {"n_filters": 8, "n_layers": 1}
+
+
+def test_without_losses_it_is_held_near_what_it_was_and_malp_is_pretrained(launch, material, tmp_path):
+    launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos", "--malp-pretrain-steps", 2,
+           "--malp-width", 4, "--output-dir", tmp_path, cwd=material)  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
+    assert lines[0]["G/keep"] == 0 < lines[-1]["G/keep"] and "D/real" not in lines[0]
+    assert (tmp_path / "malp" / "config.json").exists()
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path):
+    said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos", "--dry-run",
+                  "--gradient-accumulation-steps", 3, "--output-dir", tmp_path / "run", cwd=material).stdout  # fmt: skip
+    assert "step       12 pictures: 4 x 3 passes x 1 processes" in said and "none given: 1000 steps of pretraining first" in said
+    assert "arm        cotrain: seeds 0, weight of MaLP 1, 1 checkpoints of" in said and "disk       about" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--generator", "nobody"], ["unknown generator 'nobody'", "stargan"]),
+        (["--generator", "nobody:make"], ["no module 'nobody'"]),
+        (["--generator", "my_generators:broken"], ["Linear without manipulate"]),
+        (["--generator", "my_generators:make", "--losses", "my_generators:broken"], ["Linear; expected an nn.Module with generator_loss"]),
+        (["--generator", "my_generators:make", "--generator-checkpoint", "x.pth"], ["loads its weights itself"]),
+        (["--generator", "my_generators:make", "--paired"], ["--paired needs --reference-root"]),
+        (["--generator", "my_generators:make", "--arms", "control", "control"], ["expected different arms"]),
+        (["--generator", "my_generators:make", "--attributes", "t.csv"], ["--attributes has no effect with --data pictures"]),
+    ],
+)
+def test_what_cant_be_is_told_before_any_work(monkeypatch, material, tmp_path, arguments, words):
+    monkeypatch.syspath_prepend(str(material))
+    message = run(monkeypatch, finetune, *SMALL, "--data", "pictures", "--data-root", material / "photos", "--output-dir", tmp_path / "run", *arguments)
+    assert all(word in message for word in words), message
+
+
+def test_a_full_disk_is_told_before_training(monkeypatch, material, tmp_path):
+    monkeypatch.syspath_prepend(str(material))
+    monkeypatch.setattr("recipes.keeping.shutil.disk_usage", lambda path: type("Usage", (), {"free": 100 * 2**20})())
+    message = run(monkeypatch, finetune, *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos",
+                  "--malp", material / "malp", "--output-dir", tmp_path / "run")  # fmt: skip
+    assert "100 MiB are free" in message and "--checkpoints-total-limit" in message
+    assert not list((tmp_path / "run").glob("arms/*"))
