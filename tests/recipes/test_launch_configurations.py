@@ -1,0 +1,28 @@
+"""The shipped Accelerate files are ones that Accelerate takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+
+from tests.recipes.conftest import ROOT
+
+FILES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_accelerate_reads_it_and_it_leaves_precision_and_accumulation_to_the_recipes(path):
+    config = load_config_from_file(str(path))
+    assert config.distributed_type.value in ("NO", "MULTI_GPU") and config.use_cpu is False
+    assert config.mixed_precision == "no" and not getattr(config, "gradient_accumulation_steps", None)
+    assert (config.num_machines > 1) == (path.stem == "two_nodes")
+
+
+def test_a_recipe_starts_with_one(tmp_path):
+    assert {path.stem for path in FILES} == {"one_gpu", "one_node", "two_nodes"}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / "one_gpu.yaml")]
+    result = subprocess.run([*command, str(ROOT / "recipes" / "finetune_stargan.py"), "--dry-run", "--output-dir", str(tmp_path / "run")], capture_output=True, text=True)
+    assert result.returncode == 0 and "step       8 pictures: 8 x 1 passes x 1 processes" in result.stdout, result.stderr[-2000:]
