@@ -377,7 +377,7 @@ def finetune(
                 for warning in watch.look(step, told):
                     accelerator.print(f"{arm}, {warning}")
             if accelerator.is_main_process:
-                if grid is not None and step % config.sample_steps == 0:
+                if grid is not None and (step % config.sample_steps == 0 or step == config.max_train_steps):
                     grid(step, average.module.manipulate)
                 if judge is not None and config.eval_steps and step % config.eval_steps == 0:
                     keep_best(training.folder, step, judge(step, average.module.manipulate), average.module)

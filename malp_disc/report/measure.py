@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm.auto import tqdm
 
 from malp_disc.malp import MaLP
 from malp_disc.metrics.editing import edit_accuracy, identity_l1
@@ -51,9 +50,7 @@ def measure_reference(dataset: Dataset, count: int, judges: Judges, *, device: t
     """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these."""
     count = min(count, len(dataset))
     batches = (images for images, _ in DataLoader(Subset(dataset, range(count)), batch_size=BATCH))
-    bar = tqdm(total=count, desc="features of the reference", unit="picture", leave=False)
-    portrait = portray(judges, batches, device=device, progress=bar.update)
-    bar.close()
+    portrait = portray(judges, batches, device=device, label="features of the reference", count=count)
     if isinstance(judges.second, RandomExtractor):
         portrait.features["second"] = judges.second.fit(portrait.features["second"])
     return dataclasses.replace(portrait, text=f"{dataset.description}, n = {count}")
@@ -62,7 +59,7 @@ def measure_reference(dataset: Dataset, count: int, judges: Judges, *, device: t
 def measure_anchors(inputs: Inputs, reference: Reference, judges: Judges, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited pictures, and
     the PSNR of encryption."""
-    unedited = portray(judges, inputs.images.split(BATCH), device=device)
+    unedited = portray(judges, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
     halves = [
         Portrait({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
         for i in (0, 1)
@@ -125,7 +122,7 @@ def measure_arm(
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
     if not edited.isfinite().all():
         return {"diverged": True}, Evidence(edited, {})
-    portrait = portray(judges, edited.split(BATCH), device=device)
+    portrait = portray(judges, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
     measured = {view: describe(view, features, reference, judges.of(view)) for view, features in portrait.features.items()}
     measured |= {
         "kid": _kid(portrait.features["frechet"], reference),

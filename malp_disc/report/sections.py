@@ -101,7 +101,7 @@ def commands(record: Mapping[str, Any]) -> str:
 def reading(record: Mapping[str, Any]) -> list[str]:
     """What each number protects against."""
     label, halves = label_of(record), record["anchors"]["halves"]["value"]
-    kind = "" if label == "FID" else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
+    kind = "" if label.endswith("FID") else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
     floor = (
         "" if halves is None else f" Even two halves of the real pictures are {number(halves)} apart; differences near that mean little."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 from malp_disc.malp import MaLP
 from malp_disc.metrics.extrapolation import extrapolated_frechet
@@ -66,9 +67,9 @@ class Portrait:
 
 @torch.no_grad()
 def portray(
-    judges: Judges, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", progress: Callable[[int], object] | None = None
+    judges: Judges, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", label: str = "features", count: int | None = None
 ) -> Portrait:
-    """Look at pictures (B, 3, H, W) in [-1, 1], batch by batch, in every view.
+    """Look at pictures (B, 3, H, W) in [-1, 1], batch by batch, in every view. `label` and `count`, the number of pictures, are for the progress bar.
 
     Raises:
         ValueError: no pictures.
@@ -82,11 +83,11 @@ def portray(
                 extractor = judges.of(view).to(device).eval()
                 features.setdefault(view, []).append(extractor(smaller(images.to(device), SMALLER.get(view, 1))).cpu().numpy())
             digest.update(quantize(images).cpu().numpy().tobytes())
-            if progress is not None:
-                progress(len(images))
+            bar.update(len(images))
             yield images
 
-    power = power_spectrum(looked_at())
+    with tqdm(desc=label, total=count, unit="picture", leave=False) as bar:
+        power = power_spectrum(looked_at())
     return Portrait(
         {view: np.concatenate(parts).astype(np.float32, copy=False) for view, parts in features.items()}, power, digest.hexdigest()[:16]
     )
