@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.finetuning import FinetuneOptions, rate_factor
+from recipes.finetuning import FinetuneOptions, keep_best, rate_factor
 
 ENGINE = Path(__file__).parent / "engine.py"
 ARMS = ("control", "control_d", "frozen", "cotrain")
@@ -182,6 +182,18 @@ def test_too_many_end_the_run_and_the_last_good_checkpoint_stays(tmp_path):
     kept = load_file(tmp_path / "arms" / "control" / "checkpoint-4" / "G.safetensors")
     assert all(value.isfinite().all() for value in kept.values())
     assert not (tmp_path / "G-control.safetensors").exists()
+
+
+# --- the best on the way -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_by_distance_is_kept_and_no_other(tmp_path):
+    layer = torch.nn.Linear(1, 1)
+    for step, (distance, weight) in enumerate([(float("inf"), 0.0), (5.0, 1.0), (3.0, 2.0), (3.0, 3.0), (4.0, 4.0)]):
+        torch.nn.init.constant_(layer.weight, weight)
+        keep_best(tmp_path, step, distance, layer)
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": 2, "frechet": 3.0}
+    assert load_file(tmp_path / "best.safetensors")["weight"] == 2.0
 
 
 # --- rates and flags -----------------------------------------------------------------------------------------------------------------------
