@@ -52,7 +52,7 @@ def create_generator(name: str, checkpoint: str | Path | None = None, **config: 
     Args:
         name: one of `list_generators()`.
         checkpoint: a file in the authors' layout (torch, loaded with ``weights_only=True``) or safetensors with the same keys;
-            CartoonGAN's may be a ``.npz``.
+            CartoonGAN's may be a ``.npz``, those of STGAN, DualGAN and Colorizing-with-GANs are TensorFlow's.
         config: constructor arguments; with a checkpoint they are read from it where its shapes tell them, and those given must agree with it.
 
     Raises:
