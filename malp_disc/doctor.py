@@ -56,7 +56,7 @@ def doctor(options: Doctor) -> None:
     malp = MaLP.from_pretrained(options.malp) if options.malp is not None else None
     settings = {"attributes": options.attributes, "image_size": options.image_size, "batch_size": options.batch_size, "device": device}
     findings = examine(generator, losses=losses, malp=malp, **settings)
-    signs = {"ok": "ok  ", "note": "note", "problem": "XXXX"}
+    signs = {"ok": "ok  ", "note": "note", "problem": "STOP"}
     for finding in findings:
         print(f"{signs[finding.level]} {finding.name}: {finding.said}" + (f"\n       -> {finding.advice}" if finding.advice else ""))
     problems = sum(finding.level == "problem" for finding in findings)

@@ -29,7 +29,8 @@ from malp_disc import MaLP
 from malp_disc.checkpoint import save_tensors
 from malp_disc.data import DataOptions
 from malp_disc.report import write_report
-from recipes.finetuning import FinetuneOptions, Setup, finetune, make_optimizer, place_of, what_matters
+from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, what_matters
+from recipes.finetuning import Setup, finetune
 from recipes.judging import JudgeOptions, make_bench, make_judges
 from recipes.keeping import Training, check_space
 from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain

@@ -15,109 +15,30 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Protocol
 
 import torch
-import tyro
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP, MaLPDiscriminator
-from malp_disc.augmentation import NUMBERS, Augmentation, augment, check_augmentation
-from malp_disc.balance import GradientBalance, last_layer
+from malp_disc.augmentation import NUMBERS, augment
+from malp_disc.balance import GradientBalance
 from malp_disc.checkpoint import save_tensors, write_json
-from malp_disc.data.sampling import StepRandom
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.guards import FiniteSteps, Watch, gradient_norm
 from malp_disc.losses import LossWeights
+from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, rate_factor, what_matters
 from recipes.keeping import Stopping, Training
-from recipes.shared import Curves, TrainOptions, plain, progress
+from recipes.shared import Curves, progress
 from recipes.stepping import Batch, mean_over_processes, passes, steps
+from recipes.trial import Editor, freeze_unused
 
-Schedule = Literal["constant", "linear", "cosine"]
 # Lighter than those of pretraining, which made the arm cotrain worse: FD-faces +3.83 against the control where these have +0.44 (drawn faces, seed 0).
 COTRAIN_WEIGHTS = LossWeights(magnitude=0.5, encrypted_zero=10.0, classification=0.5, map_error=10.0, map_correlation=0.0)
 _MEASURE_BALANCE = 10  # steps between two measurements of the gradients' lengths, which cost a second backward pass each
-
-
-@dataclass(kw_only=True)
-class FinetuneOptions(TrainOptions):
-    """How a generator is fine-tuned against MaLP."""
-
-    max_train_steps: int = 250
-    """Steps of every arm; each is one update of G's own D, of G, and of MaLP where it learns along."""
-    learning_rate: float = 1e-4
-    """Of G."""
-    discriminator_learning_rate: float = 4e-4
-    """Of G's own discriminator. All optimizers start fresh."""
-    lr_scheduler: Schedule = "constant"
-    """How both fall to 0 over the steps."""
-    lr_warmup_steps: int = 0
-    """Steps in which all rates rise from 0."""
-    adam_beta1: float = 0.5
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float | None = None
-    """Longest gradient of a network's step; longer ones are shortened."""
-    ema_decay: float = 0.99
-    """Of the moving average of G, which is what is measured and saved."""
-    keep_weight: float = 0.0
-    """Weight of mean |G(x) - G_before(x)|, which holds G near the generator it was; for generators whose own losses aren't at hand."""
-
-    map_weight: float = 1.0
-    """MaLP's loss on G: the fakeness map shall be zero. Parts are relative to their value at step 0."""
-    classifier_weight: float = 0.0
-    """… : the classifier shall say real."""
-    template_weight: float = 0.0
-    """… : the template shall survive."""
-    frozen_weight: float = 0.2
-    """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
-    cotrain_weight: float = 1.0
-    """Of the whole in the arms cotrain and passive."""
-    gradient_share: float | None = None
-    """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
-    cotrain_learning_rate: float = 1e-3
-    """Of MaLP where it learns along. The paper: lower than in pretraining."""
-    cotrain_lr_scheduler: Schedule = "constant"
-    """How it falls to 0."""
-    cotrain_every: int = 1
-    """MaLP learns in every so many steps."""
-    template_dropout: float = 1.0
-    """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
-    r1_weight: float = 0.0
-    """Of the gradient penalty R1 on those; 0 for none."""
-    augmentation: tuple[Augmentation, ...] = ()
-    """What happens to all pictures before MaLP sees them: color, translation. Needs kornia."""
-
-    eval_steps: int = 125
-    """Measure the Fréchet distance on the way every so many steps, and keep the best; 0 for never."""
-    max_skipped_steps: int = 10
-    """How many steps whose gradient isn't finite are skipped before the run gives up."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what would be done, and do nothing."""
-
-    def check(self) -> None:
-        """Raise ValueError for what can't be, before any work."""
-        positive = ("cotrain_every",)
-        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon", *positive):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
-        for name in ("ema_decay", "adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"expected --{name.replace('_', '-')} in [0, 1), got {getattr(self, name)}")
-        for name in ("gradient_share", "max_grad_norm"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
-        check_augmentation(self.augmentation)
-        if "translation" in self.augmentation and self.template_dropout < 1:
-            raise ValueError(
-                "--augmentation translation moves the templates too, which MaLP knows by their place; use it with --template-dropout 1"
-            )
 
 
 class OwnLosses(Protocol):
@@ -147,17 +68,6 @@ class Setup:
     weight: float = 0.0
     template_dropout: float = 0.0
     second_turn: bool = False
-
-
-class Editor(nn.Module):
-    """A generator's `manipulate` as a forward pass, which is what a wrapper for several processes wraps."""
-
-    def __init__(self, generator: nn.Module) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        return self.generator.manipulate(images, target).float()
 
 
 def finetune(
@@ -392,11 +302,6 @@ def finetune(
     return average.module.eval()
 
 
-def place_of(arm: str, seed: int) -> str:
-    """Where an arm's files lie below the folder of their kind: ``<arm>``, or ``<seed>/<arm>`` where the seed isn't 0."""
-    return f"{seed}/{arm}" if seed else arm
-
-
 def begin(
     batches: list[Batch],
     disc: MaLPDiscriminator | None,
@@ -418,77 +323,6 @@ def begin(
     if balance is not None:
         g_turn(batches, 0.0, measuring=True, learn=False)
         balance.update()
-
-
-def freeze_unused(
-    editor: Editor,
-    own: nn.Module | None,
-    disc: MaLPDiscriminator | None,
-    dataset: Dataset,
-    config: FinetuneOptions,
-    accelerator: Accelerator,
-) -> nn.Parameter:
-    """Run everything once on two pictures, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
-
-    Returns the weight of G's last layer.
-
-    Raises:
-        ValueError: no gradient reaches the generator at all.
-    """
-    device = accelerator.device
-    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
-
-    def batch() -> Batch:
-        return Batch(
-            images, labels, labels.flip(0), reference[0] if reference else None, StepRandom(config.seed, 0, batch_size=2, device=device)
-        )
-
-    last = last_layer(editor, lambda: editor(images, labels.flip(0)))
-    fake = editor(images, labels.flip(0))
-    total = fake.square().mean()
-    if own is not None:
-        total = total + sum(own.generator_loss(fake, batch(), editor).values())
-    total.backward()
-    unused = without_gradient(editor)
-    if len(unused) == len(list(editor.parameters())):
-        raise ValueError(
-            "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
-        )
-    if own is not None and any(p.requires_grad for p in own.parameters()):
-        own.zero_grad()
-        sum(own(fake.detach(), batch()).values()).backward()
-        unused += without_gradient(own)
-    if unused:
-        names = ", ".join(name for name, _ in unused[:3])
-        accelerator.print(f"{len(unused)} parameters take no part and stay as they are: {names}{' …' if len(unused) > 3 else ''}")
-        for _, parameter in unused:
-            parameter.requires_grad_(False)
-    for network in (editor, own, disc):
-        if network is not None:
-            network.zero_grad()
-    return last
-
-
-def without_gradient(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
-
-
-def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> torch.optim.Optimizer:
-    """Adam for G, its own discriminator, or MaLP."""
-    if name == "MaLP":
-        return torch.optim.Adam(network.parameter_groups(lr=config.cotrain_learning_rate), eps=config.adam_epsilon)
-    rate = config.learning_rate if name == "G" else config.discriminator_learning_rate
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)
-
-
-def rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
-    """What the learning rate is multiplied with at `step`, counted from 0: a warm-up, then the schedule down to 0."""
-    if step < config.lr_warmup_steps:
-        return (step + 1) / (config.lr_warmup_steps + 1)
-    schedule = config.cotrain_lr_scheduler if name == "MaLP" else config.lr_scheduler
-    done = (step - config.lr_warmup_steps) / max(1, config.max_train_steps - config.lr_warmup_steps)
-    return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 
 def hold(network: nn.Module | None) -> list[nn.Parameter]:
@@ -527,15 +361,3 @@ def keep_best(folder: Path, step: int, distance: float, generator: nn.Module) ->
     if math.isfinite(distance) and (best is None or distance < best["frechet"]):
         save_tensors(folder / "best.safetensors", generator.state_dict())
         write_json(record, {"step": step, "frechet": distance})
-
-
-def what_matters(config: FinetuneOptions) -> dict[str, object]:
-    """The flags that make a run what it is: a checkpoint made with others isn't continued."""
-    return {name: value for name, value in json.loads(json.dumps(plain(config))).items() if name in _MATTERS}
-
-
-_MATTERS = (
-    "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
-    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight gradient_share cotrain_learning_rate cotrain_lr_scheduler "
-    "cotrain_every template_dropout r1_weight augmentation mixed_precision image_size data selected_attributes"
-).split()

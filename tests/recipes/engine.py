@@ -24,7 +24,8 @@ from malp_disc import MaLP, MaLPConfig
 from malp_disc.checkpoint import save_tensors, write_json
 from malp_disc.data.faces import ProceduralFaces
 from recipes import finetuning
-from recipes.finetuning import FinetuneOptions, Setup, finetune
+from recipes.finetune_options import FinetuneOptions
+from recipes.finetuning import Setup, finetune
 from recipes.shared import run_recipe, start
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.finetuning import FinetuneOptions, keep_best, rate_factor
+from recipes.finetune_options import FinetuneOptions, rate_factor
+from recipes.finetuning import keep_best
 
 ENGINE = Path(__file__).parent / "engine.py"
 ARMS = ("control", "control_d", "frozen", "cotrain")

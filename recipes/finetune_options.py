@@ -1,0 +1,131 @@
+"""The flags of a fine-tuning, and what follows from them alone: optimizers, learning rates, names of files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from torch import nn
+
+from malp_disc.augmentation import Augmentation, check_augmentation
+from recipes.shared import TrainOptions, plain
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(kw_only=True)
+class FinetuneOptions(TrainOptions):
+    """How a generator is fine-tuned against MaLP."""
+
+    max_train_steps: int = 250
+    """Steps of every arm; each is one update of G's own D, of G, and of MaLP where it learns along."""
+    learning_rate: float = 1e-4
+    """Of G."""
+    discriminator_learning_rate: float = 4e-4
+    """Of G's own discriminator. All optimizers start fresh."""
+    lr_scheduler: Schedule = "constant"
+    """How both fall to 0 over the steps."""
+    lr_warmup_steps: int = 0
+    """Steps in which all rates rise from 0."""
+    adam_beta1: float = 0.5
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float | None = None
+    """Longest gradient of a network's step; longer ones are shortened."""
+    ema_decay: float = 0.99
+    """Of the moving average of G, which is what is measured and saved."""
+    keep_weight: float = 0.0
+    """Weight of mean |G(x) - G_before(x)|, which holds G near the generator it was; for generators whose own losses aren't at hand."""
+
+    map_weight: float = 1.0
+    """MaLP's loss on G: the fakeness map shall be zero. Parts are relative to their value at step 0."""
+    classifier_weight: float = 0.0
+    """… : the classifier shall say real."""
+    template_weight: float = 0.0
+    """… : the template shall survive."""
+    frozen_weight: float = 0.2
+    """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
+    cotrain_weight: float = 1.0
+    """Of the whole in the arms cotrain and passive."""
+    gradient_share: float | None = None
+    """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
+    cotrain_learning_rate: float = 1e-3
+    """Of MaLP where it learns along. The paper: lower than in pretraining."""
+    cotrain_lr_scheduler: Schedule = "constant"
+    """How it falls to 0."""
+    cotrain_every: int = 1
+    """MaLP learns in every so many steps."""
+    template_dropout: float = 1.0
+    """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
+    r1_weight: float = 0.0
+    """Of the gradient penalty R1 on those; 0 for none."""
+    augmentation: tuple[Augmentation, ...] = ()
+    """What happens to all pictures before MaLP sees them: color, translation. Needs kornia."""
+
+    eval_steps: int = 125
+    """Measure the Fréchet distance on the way every so many steps, and keep the best; 0 for never."""
+    max_skipped_steps: int = 10
+    """How many steps whose gradient isn't finite are skipped before the run gives up."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Say what would be done, and do nothing."""
+
+    def check(self) -> None:
+        """Raise ValueError for what can't be, before any work."""
+        positive = ("cotrain_every",)
+        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon", *positive):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
+        for name in ("frozen_weight", "cotrain_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
+        for name in ("ema_decay", "adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"expected --{name.replace('_', '-')} in [0, 1), got {getattr(self, name)}")
+        for name in ("gradient_share", "max_grad_norm"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
+        check_augmentation(self.augmentation)
+        if "translation" in self.augmentation and self.template_dropout < 1:
+            raise ValueError(
+                "--augmentation translation moves the templates too, which MaLP knows by their place; use it with --template-dropout 1"
+            )
+
+
+def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> torch.optim.Optimizer:
+    """Adam for G, its own discriminator, or MaLP."""
+    if name == "MaLP":
+        return torch.optim.Adam(network.parameter_groups(lr=config.cotrain_learning_rate), eps=config.adam_epsilon)
+    rate = config.learning_rate if name == "G" else config.discriminator_learning_rate
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)
+
+
+def rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
+    """What the learning rate is multiplied with at `step`, counted from 0: a warm-up, then the schedule down to 0."""
+    if step < config.lr_warmup_steps:
+        return (step + 1) / (config.lr_warmup_steps + 1)
+    schedule = config.cotrain_lr_scheduler if name == "MaLP" else config.lr_scheduler
+    done = (step - config.lr_warmup_steps) / max(1, config.max_train_steps - config.lr_warmup_steps)
+    return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
+
+
+def place_of(arm: str, seed: int) -> str:
+    """Where an arm's files lie below the folder of their kind: ``<arm>``, or ``<seed>/<arm>`` where the seed isn't 0."""
+    return f"{seed}/{arm}" if seed else arm
+
+
+def what_matters(config: FinetuneOptions) -> dict[str, object]:
+    """The flags that make a run what it is: a checkpoint made with others isn't continued."""
+    return {name: value for name, value in json.loads(json.dumps(plain(config))).items() if name in _MATTERS}
+
+
+_MATTERS = (
+    "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
+    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight gradient_share cotrain_learning_rate cotrain_lr_scheduler "
+    "cotrain_every template_dropout r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
+    "generator generator_checkpoint discriminator_checkpoint losses reconstruction_weight reference_root paired malp passive_malp"
+).split()

@@ -1,0 +1,78 @@
+"""One run of everything on two pictures before the first step: what takes no part, and which layer of G is the last."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from malp_disc import MaLPDiscriminator
+from malp_disc.balance import last_layer
+from malp_disc.data.sampling import StepRandom
+from recipes.finetune_options import FinetuneOptions
+from recipes.stepping import Batch
+
+
+class Editor(nn.Module):
+    """A generator's `manipulate` as a forward pass, which is what a wrapper for several processes wraps."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        return self.generator.manipulate(images, target).float()
+
+
+def freeze_unused(
+    editor: Editor,
+    own: nn.Module | None,
+    disc: MaLPDiscriminator | None,
+    dataset: Dataset,
+    config: FinetuneOptions,
+    accelerator: Accelerator,
+) -> nn.Parameter:
+    """Run everything once on two pictures, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
+
+    Returns the weight of G's last layer.
+
+    Raises:
+        ValueError: no gradient reaches the generator at all.
+    """
+    device = accelerator.device
+    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+
+    def batch() -> Batch:
+        return Batch(
+            images, labels, labels.flip(0), reference[0] if reference else None, StepRandom(config.seed, 0, batch_size=2, device=device)
+        )
+
+    last = last_layer(editor, lambda: editor(images, labels.flip(0)))
+    fake = editor(images, labels.flip(0))
+    total = fake.square().mean()
+    if own is not None:
+        total = total + sum(own.generator_loss(fake, batch(), editor).values())
+    total.backward()
+    unused = without_gradient(editor)
+    if len(unused) == len(list(editor.parameters())):
+        raise ValueError(
+            "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
+        )
+    if own is not None and any(p.requires_grad for p in own.parameters()):
+        own.zero_grad()
+        sum(own(fake.detach(), batch()).values()).backward()
+        unused += without_gradient(own)
+    if unused:
+        names = ", ".join(name for name, _ in unused[:3])
+        accelerator.print(f"{len(unused)} parameters take no part and stay as they are: {names}{' …' if len(unused) > 3 else ''}")
+        for _, parameter in unused:
+            parameter.requires_grad_(False)
+    for network in (editor, own, disc):
+        if network is not None:
+            network.zero_grad()
+    return last
+
+
+def without_gradient(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
