@@ -6,6 +6,8 @@ random     against a MaLP that never learned anything, fixed: is it the detector
 frozen     against the pretrained MaLP, fixed: the paper's first strategy.
 cotrain    against MaLP, which learns along: the paper's second strategy.
 passive    the same with a detector that never knew a template: does the template earn its place?
+scratch    as cotrain, from random weights: does it need the pretraining?
+aided      no MaLP but a discriminator on the features of a frozen SqueezeNet, vision-aided style: what one would take instead.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
@@ -34,8 +36,9 @@ from recipes.finetuning import Setup, finetune
 from recipes.judging import JudgeOptions, make_bench, make_judges
 from recipes.keeping import Training, check_space
 from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
+from recipes.vision_aided import AidedLosses, FeatureDiscriminator
 
-Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive"]
+Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided"]
 
 
 @dataclass(kw_only=True)
@@ -44,7 +47,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
 
     output_dir: Path = Path("runs/finetune")
     arms: tuple[Arm, ...] = ("control", "cotrain")
-    """What to compare: control, control_d, random, frozen, cotrain, passive. Without control there is no verdict."""
+    """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided. Without control there is no verdict."""
     seeds: tuple[int, ...] = ()
     """Repeat every arm with each of these; only --seed if not given. Several in one report show how much chance there is in it."""
     malp: Path | None = None
@@ -52,6 +55,9 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
     MaLP is pretrained first."""
     passive_malp: Path | None = None
     """The same without a template (pretrain_malp.py --malp-strength 0), for the arm passive; pretrained first if not given."""
+    aided_network: Path | None = None
+    """Weights of torchvision's squeezenet1_0, on whose features the arm aided looks. The same network can't judge that arm: take another
+    --second-extractor."""
     malp_pretrain_steps: int = 1000
     """Steps of that pretraining."""
     fresh_malp_steps: int = 0
@@ -61,9 +67,9 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
     def check(self) -> None:
         super().check()
         if len(set(self.arms)) < len(self.arms) or not self.arms:
-            raise ValueError(
-                f"expected different arms out of control, control_d, random, frozen, cotrain and passive, got {list(self.arms)}"
-            )
+            raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
+        if "aided" in self.arms and self.aided_network is None:
+            raise ValueError("the arm aided needs --aided-network, a state dict of torchvision's squeezenet1_0")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
         if self.malp_pretrain_steps < 1:
@@ -118,7 +124,9 @@ def run_arms(
             watching = (
                 {} if bench is None else {"judge": partial(bench.glance, arm, seed=seed), "grid": partial(bench.grid, arm, seed=seed)}
             )
-            tuned = finetune(arm, setup_of(arm, malps, seeded), before, own, dataset, seeded, accelerator, **watching)
+            tuned = finetune(
+                arm, setup_of(arm, malps, seeded), before, losses_of(arm, own, seeded), dataset, seeded, accelerator, **watching
+            )
             seconds = round(time.perf_counter() - began, 1)
             fresh = None
             if config.fresh_malp_steps:
@@ -148,19 +156,30 @@ def check_settings(result: Path, config: ArmOptions) -> None:
 
 def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
     """What an arm does beyond the control."""
-    if arm == "control":
+    if arm in ("control", "aided"):
         return Setup()
     if arm == "control_d":
         return Setup(second_turn=True)
-    if arm == "random":
+    if arm in ("random", "scratch"):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            untrained = MaLP(malps["malp"].config)
-        return Setup(untrained.eval(), weight=config.frozen_weight)
+            untrained = MaLP(malps["malp"].config).eval()
+        if arm == "random":
+            return Setup(untrained, weight=config.frozen_weight)
+        return Setup(untrained, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout)
     if arm == "frozen":
         return Setup(malps["malp"], weight=config.frozen_weight)
     malp = malps["passive" if arm == "passive" else "malp"]
     return Setup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "passive" else config.template_dropout)
+
+
+def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module | None:
+    """The losses beside MaLP's: the generator's own, and in the arm aided those of a feature discriminator."""
+    if arm != "aided":
+        return own
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return AidedLosses(own, FeatureDiscriminator(config.aided_network), config.aided_weight, config.augmentation)
 
 
 def make_malps(config: ArmOptions, before: nn.Module, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator) -> dict[str, MaLP]:
@@ -224,13 +243,13 @@ def tell_plan(
         lines.append(f"passive    none given: {config.malp_pretrain_steps} steps of pretraining first")
     total = 0
     for arm in config.arms:
-        setup = setup_of(arm, shown, config)
+        setup, losses = setup_of(arm, shown, config), losses_of(arm, own, config)
         networks = (
             {"G": before, "G_average": before}
-            | ({"D": own} if own is not None else {})
+            | ({"D": losses} if losses is not None else {})
             | ({"malp": setup.malp} if setup.malp is not None else {})
         )
-        learning = {"G": before} | ({"D": own} if own is not None else {})
+        learning = {"G": before} | ({"D": losses} if losses is not None else {})
         optimizers = {
             name: make_optimizer(name, network, config)
             for name, network in learning.items()

@@ -51,6 +51,8 @@ class FinetuneOptions(TrainOptions):
     """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
     cotrain_weight: float = 1.0
     """Of the whole in the arms cotrain and passive."""
+    aided_weight: float = 1.0
+    """Of the feature discriminator's loss in the arm aided."""
     gradient_share: float | None = None
     """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
     cotrain_learning_rate: float = 1e-3
@@ -59,6 +61,10 @@ class FinetuneOptions(TrainOptions):
     """How it falls to 0."""
     cotrain_every: int = 1
     """MaLP learns in every so many steps."""
+    cotrain_losses: Literal["light", "pretraining"] = "light"
+    """By which weights of its own losses: those that were best on drawn faces, or those of its pretraining, with which it holds on to G on real ones."""
+    cotrain_head_start: int = 0
+    """Steps in which MaLP learns alone, before the first of G: a MaLP pretrained on encrypted pictures doesn't know yet what a clean one looks like."""
     template_dropout: float = 1.0
     """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
     r1_weight: float = 0.0
@@ -79,7 +85,7 @@ class FinetuneOptions(TrainOptions):
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon", *positive):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+        for name in ("frozen_weight", "cotrain_weight", "aided_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps", "cotrain_head_start"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):
@@ -125,7 +131,7 @@ def what_matters(config: FinetuneOptions) -> dict[str, object]:
 
 _MATTERS = (
     "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
-    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight gradient_share cotrain_learning_rate cotrain_lr_scheduler "
-    "cotrain_every template_dropout r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
+    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight aided_weight aided_network gradient_share cotrain_learning_rate cotrain_lr_scheduler "
+    "cotrain_every cotrain_losses cotrain_head_start template_dropout r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
     "generator generator_checkpoint discriminator_checkpoint losses reconstruction_weight reference_root paired malp passive_malp"
 ).split()

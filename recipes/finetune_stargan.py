@@ -11,7 +11,7 @@ Your own StarGAN (authors' checkpoints) on CelebA; MaLP is pretrained on it firs
         --attribute-classifier runs/classifier.safetensors --arms control frozen cotrain --seeds 0 1 2 --output-dir runs/celeba
     accelerate launch --multi_gpu --num_processes 4 recipes/finetune_stargan.py …
 
-`--arms` chooses among control, control_d, random, frozen, cotrain and passive (recipes/arms.py says what each is); `--dry-run` says what will be done and
+`--arms` chooses among eight arms (recipes/arms.py says what each is); `--dry-run` says what will be done and
 what it needs. StarGAN's own losses stay on in every arm: without them a generator collapses, or wins by not editing. The loop itself is recipes/finetuning.py;
 another generator is fine-tuned by recipes/finetune.py. The report with its verdict is ``<output-dir>/report.md``, the tuned generators are
 ``<output-dir>/G-<arm>.safetensors``. A run that was stopped or killed goes on with ``--resume-from-checkpoint latest`` as if it hadn't been.
@@ -24,6 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
 
 from generators import create_generator
 from generators.stargan import stargan_discriminator
@@ -46,15 +50,22 @@ class Config(ArmOptions):
 
 
 def main(config: Config) -> None:
-    # What is given, checked before any work
     config.check()
+    accelerator = start(config)
+    dataset, generator, own, malp = load(config, accelerator)
+    run_arms(config, generator, own, malp, dataset, accelerator, source=config.generator_checkpoint or FACES_GENERATOR)
+
+
+def load(config: Config, accelerator: Accelerator) -> tuple[Dataset, nn.Module, StarGANObjective, MaLP | None]:
+    """The training pictures, the generator, its own losses, and MaLP where there is a pretrained one.
+
+    Raises:
+        ValueError: what is given doesn't go together.
+    """
     own_networks = config.generator_checkpoint is not None
     if own_networks and config.discriminator_checkpoint is None:
         raise ValueError("--generator-checkpoint needs --discriminator-checkpoint: G's own D stays on while it is fine-tuned")
-    accelerator = start(config)
     dataset = build_dataset(config, "train")
-
-    # The generator, its own losses, and MaLP
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).to(accelerator.device).eval()
     check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
     discriminator = stargan_discriminator(
@@ -62,10 +73,7 @@ def main(config: Config) -> None:
     )
     own = StarGANObjective(discriminator, StarGANWeights(rec=config.reconstruction_weight or (10.0 if own_networks else 30.0)))
     given = config.malp or (None if own_networks else FACES_MALP)
-    malp = MaLP.from_pretrained(given) if given is not None else None
-
-    # The arms, measured side by side
-    run_arms(config, generator, own, malp, dataset, accelerator, source=config.generator_checkpoint or FACES_GENERATOR)
+    return dataset, generator, own, MaLP.from_pretrained(given) if given is not None else None
 
 
 if __name__ == "__main__":

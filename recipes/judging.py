@@ -51,9 +51,9 @@ class JudgeOptions:
     file."""
     second_weights: Path | None = None
     """File of the second extractor's weights."""
-    smaller_views: bool = True
-    """Also measure pictures made 2 and 4 times smaller, which shows whether a gain sits in texture or in structure. Takes three times as
-    long."""
+    smaller_views: tuple[Literal[2, 4], ...] = (2, 4)
+    """Also measure pictures made so many times smaller, which shows whether a gain sits in texture or in structure. Each takes as long as the full
+    size; the flag without numbers for none."""
     attribute_classifier: Path | None = None
     """Classifier that reads the edits, made by train_attribute_classifier.py; the shipped one on drawn faces. Without one on real pictures,
     edit accuracy isn't measured and no verdict is given."""
@@ -227,7 +227,8 @@ def make_bench(
     inputs = Inputs.take(held_out, options.eval_size, exclusive=exclusive)
     selection = Inputs.take(build_dataset(data, "train"), min(_SELECTION, options.eval_size), exclusive=exclusive)
     judges = dataclasses.replace(judges, malp=malp)
-    reference = measure_reference(reference or build_dataset(data, "reference"), options.reference_size, judges, device=device)
+    real = reference or build_dataset(data, "reference")
+    reference = measure_reference(real, options.reference_size, judges, device=device, cache=folder / "features" / "reference.npz")
     return Bench(folder, inputs, reference, judges, device, selection)
 
 

@@ -29,13 +29,14 @@ from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
 from malp_disc.checkpoint import write_json
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.discriminator import GeneratorGradient
+from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.key import KEY_FILE
 from malp_disc.losses import LossWeights
 from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
-from malp_disc.report.localizing import malp_gallery, measure_malp
+from malp_disc.report.localizing import malp_gallery, measure_malp, score_clean
 from recipes.keeping import Stopping, Training
 from recipes.shared import (
     FACES_GENERATOR,
@@ -72,6 +73,9 @@ class MaLPOptions:
     malp_generator_gradient: GeneratorGradient = "none"
     """What of the generator's pictures the templates learn from: none, the predicted map, or map and truth (Eq. 4 and 5 to the letter). The last two
     need the generator's gradients, about twice its time."""
+    malp_template_dropout: float = 0.0
+    """Share of the pictures that stay without a template, and count as real all the same. 0 is the paper's: such a MaLP takes a missing template for
+    manipulation and never looks at the picture itself. As a discriminator of clean pictures it needs some, half of them, say."""
     malp_degradation: float = 0.0
     """Share of the steps in which MaLP sees its pictures degraded (JPEG, blur, noise, low resolution), so that the templates learn to survive it. For
     pictures that will be published: without it a JPEG of quality 80 is the end of a faint template."""
@@ -104,6 +108,8 @@ def build_malp(config: Config) -> MaLP:
     """A fresh MaLP as the flags describe it."""
     if not 0 <= config.malp_degradation <= 1:
         raise ValueError(f"expected --malp-degradation in [0, 1], got {config.malp_degradation}")
+    if not 0 <= config.malp_template_dropout <= 1:
+        raise ValueError(f"expected --malp-template-dropout in [0, 1], got {config.malp_template_dropout}")
     if not 0 <= config.malp_template_delay < 1:
         raise ValueError(f"expected --malp-template-delay in [0, 1), got {config.malp_template_delay}")
     return MaLP(
@@ -147,7 +153,10 @@ def pretrain(
                 target = batch.target
                 if config.malp_attribute is not None:
                     target = one_attribute_targets(batch.labels, dataset.attribute_names, config.malp_attribute)
-                encrypted, index = disc.encrypt(batch.images, batch.noise.integers(malp.encryption.set_size))
+                index = batch.noise.integers(malp.encryption.set_size)
+                if config.malp_template_dropout:
+                    index = torch.where(batch.noise.uniform() < config.malp_template_dropout, NO_TEMPLATE, index)
+                encrypted, index = disc.encrypt(batch.images, index)
                 dice = batch.noise.uniform(4)[0].tolist()
                 with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
                     fake = generator.manipulate(encrypted, target)
@@ -182,12 +191,14 @@ def learning_rates(config: Config, rates: Sequence[float], step: int) -> tuple[f
 def report(generator: nn.Module, malp: MaLP, inputs: Inputs, folder: Path, accelerator: Accelerator) -> None:
     """Localization on pictures that weren't trained on: metrics.json and fakeness.png."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
+    metrics["clean"] = score_clean(generator.manipulate, inputs, malp, device=accelerator.device)
     write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})
     fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
     scores = metrics["localization"]
     print(
         f"MaLP on {len(inputs.images)} held-back pictures: CS {scores['cs']:.3f} (a constant map: {scores['cs_constant']:.3f}), "
-        f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}; maps in {folder / 'fakeness.png'}\n"
+        f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}, without templates {metrics['clean']['auc']:.4f}; "
+        f"maps in {folder / 'fakeness.png'}\n"
         f"detector in {folder / 'malp'}, its key in {folder / 'malp' / KEY_FILE} (fingerprint {malp.key_fingerprint}); who has the key can forge and remove templates"
     )
 

@@ -12,7 +12,8 @@ On CelebA, one GPU; the paper's network and schedule; then the same on four:
     accelerate launch --multi_gpu --num_processes 4 recipes/train_stargan.py …
 
 Steps are counted as the paper counts them: each is one update of D, and every `n_critic`-th also updates G. The results are
-``G.safetensors`` (the exponential moving average of G) and ``D.safetensors``, with the authors' keys.
+``G.safetensors`` (the exponential moving average of G) and ``D.safetensors``, with the authors' keys. With ``--generator-checkpoint`` and
+``--discriminator-checkpoint`` the training goes on from such files, with fresh optimizers and the schedule from its start.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.utils import make_grid, save_image
 
-from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num
+from generators import create_generator
+from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
 from generators.stargan_losses import StarGANCritic, StarGANWeights, generator_losses
 from malp_disc.checkpoint import atomic_path, save_tensors
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.metrics.editing import HAIR_COLOURS
+from recipes.judging import check_same_attributes
 from recipes.keeping import Stopping, Training
 from recipes.shared import Curves, TrainOptions, progress, run_recipe, start
 from recipes.stepping import passes, steps
@@ -45,6 +48,11 @@ class Config(TrainOptions, DataOptions):
     output_dir: Path = Path("runs/stargan")
     max_train_steps: int = 40_000
     train_batch_size: int = 16
+    generator_checkpoint: Path | None = None
+    """StarGAN generator to go on from, instead of random weights; its widths are read from the file, and --conv-dim and --residual-blocks don't
+    count. Give --warmup-steps 0 for one that can edit already."""
+    discriminator_checkpoint: Path | None = None
+    """Its own discriminator."""
     conv_dim: int = 16
     """Channels of G's first layer; 64 in the paper."""
     discriminator_conv_dim: int | None = None
@@ -70,6 +78,9 @@ class Config(TrainOptions, DataOptions):
 
 
 def main(config: Config) -> None:
+    if (config.generator_checkpoint is None) != (config.discriminator_checkpoint is None):
+        raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither: one has learned against the other")
+
     # Data
     accelerator = start(config)
     dataset = build_dataset(config, "train")
@@ -77,13 +88,18 @@ def main(config: Config) -> None:
     c_dim = len(dataset.attribute_names)
 
     # Networks
-    generator = StarGANGenerator(conv_dim=config.conv_dim, c_dim=c_dim, repeat_num=config.residual_blocks)
-    discriminator = StarGANDiscriminator(
-        image_size=config.image_size,
-        conv_dim=config.discriminator_conv_dim or config.conv_dim,
-        c_dim=c_dim,
-        repeat_num=deepest_repeat_num(config.image_size),
-    )
+    if config.generator_checkpoint is not None:
+        generator = create_generator("stargan", config.generator_checkpoint).train()
+        check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint))
+        discriminator = stargan_discriminator(config.discriminator_checkpoint, c_dim=c_dim, image_size=config.image_size)
+    else:
+        generator = StarGANGenerator(conv_dim=config.conv_dim, c_dim=c_dim, repeat_num=config.residual_blocks)
+        discriminator = StarGANDiscriminator(
+            image_size=config.image_size,
+            conv_dim=config.discriminator_conv_dim or config.conv_dim,
+            c_dim=c_dim,
+            repeat_num=deepest_repeat_num(config.image_size),
+        )
     weights = StarGANWeights(rec=config.reconstruction_weight)
     critic = StarGANCritic(discriminator, weights)
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)).to(accelerator.device)

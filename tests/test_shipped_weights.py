@@ -31,7 +31,7 @@ def quoted() -> dict:
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    data, options = DataOptions(), JudgeOptions(second_extractor="none", smaller_views=False)
+    data, options = DataOptions(), JudgeOptions(second_extractor="none", smaller_views=())
     held_out = build_dataset(data, "test")
     malp = MaLP.from_pretrained(FACES_MALP).eval().requires_grad_(False)
     judges = dataclasses.replace(make_judges(options, data, held_out.attribute_names, torch.device("cpu")), malp=malp)

@@ -47,13 +47,15 @@ class SqueezeNetExtractor(FeatureExtractor):
         self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights sha256 {digest[:8]}"
         self.resize = f"antialiased bilinear to {_SIZE}, in float"
 
-    def _features(self, levels: Tensor) -> Tensor:
-        images = F.interpolate(levels.float(), size=(_SIZE, _SIZE), mode="bilinear", align_corners=False, antialias=True)
+    def prepared(self, levels: Tensor, *, side: int = _SIZE) -> Tensor:
+        """What the network takes: (B, 3, H, W) in [0, 255] -> (B, 3, side, side); gradients pass."""
+        images = F.interpolate(levels.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         if self._caffe:
-            images = images.flip(1) - _per_channel(_CAFFE_MEAN, images)
-        else:
-            images = (images / 255 - _per_channel((0.485, 0.456, 0.406), images)) / _per_channel((0.229, 0.224, 0.225), images)
-        return self.net(images).mean(dim=(2, 3))
+            return images.flip(1) - _per_channel(_CAFFE_MEAN, images)
+        return (images / 255 - _per_channel((0.485, 0.456, 0.406), images)) / _per_channel((0.229, 0.224, 0.225), images)
+
+    def _features(self, levels: Tensor) -> Tensor:
+        return self.net(self.prepared(levels)).mean(dim=(2, 3))
 
 
 def _per_channel(values: tuple[float, float, float], images: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ ARMS = {
     "frozen": "fine-tuned against a MaLP that stays as it is",
     "cotrain": "fine-tuned against a MaLP that goes on learning",
     "passive": "fine-tuned against the same network, learning along, without any template",
+    "scratch": "fine-tuned against a MaLP that learns along from random weights",
+    "aided": "fine-tuned against a discriminator on the features of a frozen SqueezeNet, without MaLP",
 }
 """The generators a run compares, in the order of every table, and what each is."""
 
@@ -19,7 +21,7 @@ CANDIDATES = ("frozen", "cotrain")
 CONTROLS = ("control", "control_d", "random")
 """What a candidate has to beat, each where it was measured; without the first there is no verdict."""
 
-BASELINES = (*CONTROLS, "passive", "before")
+BASELINES = (*CONTROLS, "passive", "scratch", "aided", "before")
 """What every arm is compared with."""
 
 SMALLER = {"frechet_2x": 2, "frechet_4x": 4}

@@ -25,6 +25,8 @@ COLOURS = {
     "frozen": "#56B4E9",
     "cotrain": "#D55E00",
     "passive": "#CC79A7",
+    "scratch": "#7D55A6",
+    "aided": "#0072B2",
 }
 STYLES = {
     "control": (0, (4, 1.5)),
@@ -32,6 +34,8 @@ STYLES = {
     "control_d": (0, (4, 1.5, 1, 1.5)),
     "random": (0, (2, 1)),
     "passive": (0, (6, 1)),
+    "scratch": (0, (6, 1, 1, 1)),
+    "aided": (0, (3, 1, 3, 1)),
 }
 _OTHERS = ("#0072B2", "#B8A000", "#7D55A6", "#5B8C5A")
 INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#9A9A9A", "#FFFFFF"

@@ -48,6 +48,7 @@ MEASUREMENT = {
     "leakage_per_attribute": {},
     "identity_l1": float,
     "ssim_to_input": float,
+    "psnr_to_input": float,
     "identity": {"name": str, "value": float},
     "localization": LOCALIZATION,
     "detection": DETECTION,

@@ -121,6 +121,30 @@ def measure_malp(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, device: 
 
 
 @torch.no_grad()
+def score_clean(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, float]:
+    """What a MaLP says where no template is: can it tell x from G(x) by looking, as a discriminator has to?
+
+    One that was only ever shown templates takes a missing one for manipulation, and says the same of both.
+
+    Returns:
+        ``auc`` of the classifier alone, real against manipulated; ``pearson`` of the manipulated pictures' maps with M_GT; ``mean_real`` and
+        ``mean_manipulated``, the maps' brightness. Of the first 512 pictures, in 8 bits.
+    """
+    images = inputs.images[:LOCALIZED]
+    manipulated = edit(manipulate, images, inputs.targets[: len(images)], device=device)
+    outputs = [[malp(part.to(device)) for part in to_8bit(pictures).split(BATCH)] for pictures in (images, manipulated)]
+    logits = torch.cat([out.logit.cpu() for side in outputs for out in side])
+    maps = [torch.cat([out.map.cpu() for out in side]) for side in outputs]
+    scores = detection_scores(np.repeat([0, 1], len(images)), logits.numpy())  # not sigmoids: they would tie at 1
+    return {
+        "auc": scores.auc,
+        "pearson": correlation(maps[1], fakeness_map(images, manipulated)).mean().item(),
+        "mean_real": maps[0].mean().item(),
+        "mean_manipulated": maps[1].mean().item(),
+    }
+
+
+@torch.no_grad()
 def malp_gallery(
     manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:

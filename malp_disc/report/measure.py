@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, edit
 from malp_disc.report.localizing import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
-from malp_disc.report.views import Judges, Portrait, describe, portray
+from malp_disc.report.views import Judges, Portrait, describe, keep_portrait, kept_portrait, portray
 
 __all__ = ["Evidence", "Judges", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
 
@@ -46,11 +47,20 @@ class Evidence:
     looked: Looked | None = None
 
 
-def measure_reference(dataset: Dataset, count: int, judges: Judges, *, device: torch.device | str = "cpu") -> Reference:
-    """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these."""
+def measure_reference(
+    dataset: Dataset, count: int, judges: Judges, *, device: torch.device | str = "cpu", cache: Path | None = None
+) -> Reference:
+    """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these.
+
+    `cache`: an .npz file that keeps the features, and gives them back where pictures and extractors are the same to the last byte.
+    """
     count = min(count, len(dataset))
-    batches = (images for images, _ in DataLoader(Subset(dataset, range(count)), batch_size=BATCH))
-    portrait = portray(judges, batches, device=device, label="features of the reference", count=count)
+    loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
+    portrait = kept_portrait(judges, loader, cache)
+    if portrait is None:
+        portrait = portray(judges, (images for images, _ in loader), device=device, label="features of the reference", count=count)
+        if cache is not None:
+            keep_portrait(judges, portrait, cache)
     if isinstance(judges.second, RandomExtractor):
         portrait.features["second"] = judges.second.fit(portrait.features["second"])
     return dataclasses.replace(portrait, text=f"{dataset.description}, n = {count}")
@@ -174,7 +184,11 @@ def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
 
 def _edits(edited: Tensor, inputs: Inputs, judges: Judges, device: torch.device | str) -> dict[str, Any]:
     """Was done what was asked, and nothing else?"""
-    found: dict[str, Any] = {"identity_l1": identity_l1(inputs.images, edited), "ssim_to_input": _ssim(inputs.images, edited)}
+    found: dict[str, Any] = {
+        "identity_l1": identity_l1(inputs.images, edited),
+        "ssim_to_input": _ssim(inputs.images, edited),
+        "psnr_to_input": None if torch.equal(inputs.images, edited) else psnr(edited, inputs.images),
+    }
     if judges.classifier is not None:
         requested, names = inputs.targets != inputs.labels, inputs.attribute_names
         after = _read(judges, edited, device)

@@ -105,16 +105,15 @@ def edits_table(record: Record) -> Table:
         "leakage ↓",
         "mean abs(x - G(x))",
         "SSIM to the input",
+        "PSNR to the input, dB",
     ]
     header += [f"same person ↑ ({embedding.split(',')[0]} cosine)"] if embedding else []
-    keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("ssim_to_input",)] + [("identity", "value")] * bool(
-        embedding
-    )
+    keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("ssim_to_input",), ("psnr_to_input",)]
+    keys += [("identity", "value")] * bool(embedding)
     rows = [[arm, *(value(record, arm, *key) for key in keys)] for arm in record["arms"]]
     anchors = record["anchors"]
-    frame = [_ANCHORS["unedited"], plain(anchors["edit_accuracy"]), plain(anchors["kept_accuracy"]), "0", "0", "1"] + ["1"] * bool(
-        embedding
-    )
+    frame = [_ANCHORS["unedited"], plain(anchors["edit_accuracy"]), plain(anchors["kept_accuracy"]), "0", "0", "1", NONE]
+    frame += ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 
 

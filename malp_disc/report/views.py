@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from malp_disc.checkpoint import atomic_path
 from malp_disc.malp import MaLP
 from malp_disc.metrics.extrapolation import extrapolated_frechet
 from malp_disc.metrics.features import FeatureExtractor, quantize
@@ -33,7 +38,7 @@ class Judges:
         malp: looks for edits.
         second: another extractor, for a second opinion.
         embedding: of faces, (B, 3, H, W) -> (B, D), with a `name`: is it still the same person?
-        smaller: also look at pictures of a half and a quarter of the size.
+        smaller: also look at pictures made so many times smaller, 2 and 4 or one of them.
     """
 
     extractor: FeatureExtractor
@@ -41,7 +46,7 @@ class Judges:
     malp: MaLP | None
     second: FeatureExtractor | None = None
     embedding: nn.Module | None = None
-    smaller: bool = True
+    smaller: tuple[int, ...] = tuple(SMALLER.values())
 
     def of(self, view: str) -> FeatureExtractor:
         return self.second if view == "second" else self.extractor
@@ -49,7 +54,7 @@ class Judges:
     def views(self, height: int, width: int) -> list[str]:
         """The views of pictures of this size."""
         names = ["frechet"] + ["second"] * (self.second is not None)
-        return names + [view for view, factor in SMALLER.items() if self.smaller and min(height, width) // factor >= _SMALLEST]
+        return names + [view for view, factor in SMALLER.items() if factor in self.smaller and min(height, width) // factor >= _SMALLEST]
 
 
 @dataclass
@@ -91,6 +96,39 @@ def portray(
     return Portrait(
         {view: np.concatenate(parts).astype(np.float32, copy=False) for view, parts in features.items()}, power, digest.hexdigest()[:16]
     )
+
+
+def keep_portrait(judges: Judges, portrait: Portrait, path: Path) -> None:
+    """Write a portrait to an .npz file, with who looked."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a name without .npz would get one
+        np.savez(file, power=portrait.power, made_from=np.array(_made_from(judges, portrait.sha256)), **_in_file(portrait.features))
+
+
+def kept_portrait(judges: Judges, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> Portrait | None:
+    """What `keep_portrait` wrote, where it is of these very pictures and judges; None otherwise, also for a damaged file."""
+    if path is None or not path.exists():
+        return None
+    digest, shape = hashlib.sha256(), (0, 0)
+    for images, _ in batches:
+        digest.update(quantize(images).cpu().numpy().tobytes())
+        shape = images.shape[2:]
+    sha256 = digest.hexdigest()[:16]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["made_from"]) != _made_from(judges, sha256):
+                return None
+            return Portrait({view: file[f"features_{view}"] for view in judges.views(*shape)}, file["power"], sha256)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _made_from(judges: Judges, sha256: str) -> str:
+    second = None if judges.second is None else (judges.second.name, judges.second.resize)
+    return json.dumps([sha256, judges.extractor.name, judges.extractor.resize, second])
+
+
+def _in_file(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"features_{view}": values for view, values in features.items()}
 
 
 def smaller(images: Tensor, factor: int) -> Tensor:

@@ -18,7 +18,7 @@ from tests.recipes.test_bad_input import run
 
 # Features without downloaded weights, and few pictures.
 SMALL = ["--image-size", 32, "--train-batch-size", 4, "--max-train-steps", 3, "--log-steps", 1, "--test-size", 12, "--eval-size", 12, "--reference-size", 12,
-         "--extractor", "faces", "--second-extractor", "none", "--no-smaller-views", "--arms", "control", "cotrain", "--eval-steps", 0]  # fmt: skip
+         "--extractor", "faces", "--second-extractor", "none", "--smaller-views", "--arms", "control", "cotrain", "--eval-steps", 0]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

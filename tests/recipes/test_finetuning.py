@@ -46,7 +46,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 # --- one result, however the step is divided -----------------------------------------------------------------------------------------
 
 # Adam turns a gradient of rounding noise into a full step, unless its epsilon is larger than that noise.
-EXACT = ["--max-train-steps", 4, "--adam-epsilon", 1e-3, "--template-weight", 0.5, "--gradient-share", 0.5, "--r1-weight", 0.1, "--max-grad-norm", 1.0]
+EXACT = ["--max-train-steps", 4, "--adam-epsilon", 1e-3, "--template-weight", 0.5, "--gradient-share", 0.5, "--r1-weight", 0.1, "--max-grad-norm", 1.0,
+         "--cotrain-head-start", 2, "--cotrain-losses", "pretraining"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,17 @@ def test_the_best_by_distance_is_kept_and_no_other(tmp_path):
         keep_best(tmp_path, step, distance, layer)
     assert json.loads((tmp_path / "best.json").read_text()) == {"step": 2, "frechet": 3.0}
     assert load_file(tmp_path / "best.safetensors")["weight"] == 2.0
+
+
+def test_in_a_head_start_malp_learns_and_nobody_else(tmp_path):
+    hashes = []
+    for steps in (0, 3):
+        run(tmp_path / str(steps), "--toy-arms", "control", "cotrain", "--max-train-steps", 1, "--cotrain-head-start", steps)
+        hashes.append(json.loads((tmp_path / str(steps) / "hashes-0.json").read_text()))
+    without, with_it = hashes
+    assert with_it["control"] == without["control"], "an arm without MaLP has nothing to start"
+    assert with_it["cotrain"]["D"] == without["cotrain"]["D"], "D's first step doesn't know MaLP: the pictures are the same, and G was as it came"
+    assert with_it["cotrain"]["malp"] != without["cotrain"]["malp"] and with_it["cotrain"]["G"] != without["cotrain"]["G"]
 
 
 # --- rates and flags -----------------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from malp_disc import MaLP
-from recipes import pretrain_malp
+from recipes import pretrain_malp, train_stargan
 from tests.recipes.conftest import TINY
+from tests.recipes.test_bad_input import run as message_of
 
 EVALUATION = ["--test-size", 24, "--eval-size", 24, "--reference-size", 48]
 
@@ -32,6 +33,18 @@ def test_training_leaves_the_two_networks_a_curve_and_a_grid(stargan):
     columns = 2 + 5  # the picture, its copy, five edits
     assert Image.open(stargan / "samples.png").size == (columns * 33 + 1, 8 * 33 + 1)
     assert (stargan / "samples" / "000000.png").exists(), "the first grid is drawn before the first step"
+
+
+def test_training_goes_on_from_a_trained_pair(launch, monkeypatch, stargan, tmp_path):
+    common = [*TINY, "--max-train-steps", 1, "--warmup-steps", 0, "--learning-rate", 1e-6, "--n-critic", 1, "--conv-dim", 6, "--sample-steps", 1]
+    pair = ["--generator-checkpoint", stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors"]
+    launch("train_stargan.py", *common, *pair, "--output-dir", tmp_path)
+    before, after = (load_file(folder / "G.safetensors") for folder in (stargan, tmp_path))
+    assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}, "widths are the file's"
+    moved = [(after[name] - before[name]).abs().max().item() for name in before]
+    assert 0 < max(moved) < 1e-4, "one step of a small rate away from where it began"
+    message = message_of(monkeypatch, train_stargan, *common, *pair[:2], "--output-dir", tmp_path / "half")
+    assert "--generator-checkpoint and --discriminator-checkpoint, or neither" in message
 
 
 def test_pretraining_leaves_a_malp_with_its_scores(malp):

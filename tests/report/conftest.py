@@ -144,7 +144,7 @@ def full_measurement(arm: str) -> dict[str, Any]:
     pearson = {"cotrain": 0.41, "frozen": 0.30}.get(arm, 0.49)
     line = measurement(0.0)
     line |= {view: {**DISTANCE, "label": label} for view, label in LABELS.items()}
-    line |= {"spectrum": spectrum(0.7, 0.9), "leakage": 0.012, "leakage_per_attribute": {"Smiling": 0.0125, "Pale|Skin": None}, "ssim_to_input": 0.65,
+    line |= {"spectrum": spectrum(0.7, 0.9), "leakage": 0.012, "leakage_per_attribute": {"Smiling": 0.0125, "Pale|Skin": None}, "ssim_to_input": 0.65, "psnr_to_input": 24.5,
              "identity": {"name": "MobileFaceNet, weights sha256 0", "value": 0.81}, "weights": {"file": f"G-{arm}.safetensors", "sha256": "ab" * 32}}  # fmt: skip
     line["localization"] |= {"pearson": pearson, "pearson_mean_map": 0.21}
     if arm in ("control", "cotrain", "frozen"):

@@ -75,7 +75,7 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(bench):
         assert measured[view]["value"] == pytest.approx(anchors[view]["unedited"]["value"], rel=1e-6)
     assert measured["spectrum"] == anchors["spectrum"]
     assert (measured["identity_l1"], measured["leakage"]) == (0, 0)
-    assert measured["ssim_to_input"] == pytest.approx(1)
+    assert measured["ssim_to_input"] == pytest.approx(1) and measured["psnr_to_input"] is None
     assert measured["edit_accuracy"] == anchors["edit_accuracy"]
     assert {view: features.shape for view, features in evidence.features.items()} == {
         "frechet": (COUNT, 6), "second": (COUNT, 96), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
@@ -104,6 +104,13 @@ def test_the_distance_is_that_of_the_features_in_every_view(bench):
     assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, judges.extractor) == pytest.approx(
         measured["frechet"]["value"]
     )
+
+
+def test_psnr_is_that_of_the_mean_square(bench):
+    inputs, reference, judges = bench
+    darkest = dataclasses.replace(inputs, images=inputs.images.clamp(min=-0.5))
+    measured, _ = measure_arm(lambda x, _: x - 0.2, darkest, reference, dataclasses.replace(judges, malp=None, second=None, smaller=()))
+    assert measured["psnr_to_input"] == pytest.approx(20, abs=1e-3), "10 log10(2² / 0.2²)"
 
 
 def test_a_blur_is_seen_in_texture_and_hardly_in_structure(bench):
@@ -149,10 +156,52 @@ def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(bench, bad
 
 def test_each_judge_but_the_first_may_be_absent(bench):
     inputs, reference, judges = bench
-    alone = dataclasses.replace(judges, classifier=None, malp=None, second=None, smaller=False)
+    alone = dataclasses.replace(judges, classifier=None, malp=None, second=None, smaller=())
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
     assert list(evidence.features) == ["frechet"] and evidence.seen is None
     assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & set(measured)
+
+
+def test_one_smaller_size_is_enough(bench):
+    inputs, reference, judges = bench
+    _, evidence = measure_arm(lambda x, _: x, inputs, reference, dataclasses.replace(judges, second=None, smaller=(2,)))
+    assert list(evidence.features) == ["frechet", "frechet_2x"]
+
+
+class Counting(Mean):
+    """Counts the pictures it is shown."""
+
+    shown = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.shown += len(images)
+        return super().forward(images)
+
+
+def test_kept_features_of_the_reference_are_taken_again_only_for_these_pictures_and_judges(tmp_path):
+    cache, faces = tmp_path / "features" / "reference.npz", Faces(1000, 60)
+
+    def measured(dataset=faces, count=60, **changed):
+        judges = dataclasses.replace(Judges(Counting(), None, None, RandomExtractor(), smaller=(2,)), **changed)
+        return measure_reference(dataset, count, judges, cache=cache), judges.extractor.shown
+
+    first, shown = measured()
+    assert shown == 2 * 60, "full and half size"
+    again, shown = measured()
+    assert shown == 0 and again.sha256 == first.sha256 and again.text == first.text
+    assert np.array_equal(again.power, first.power)
+    assert again.features.keys() == first.features.keys()
+    assert all(np.array_equal(again.features[view], first.features[view]) for view in first.features), "the second extractor is fitted again"
+    for other in ({"dataset": Faces(1001, 60)}, {"count": 59}, {"smaller": (2, 4)}, {"second": None}):
+        assert measured(**other)[1] > 0, other
+        measured()  # back to what it was
+    named = Counting()
+    named.name = "others"
+    assert measured(extractor=named)[1] > 0, "another extractor"
+    measured()
+    cache.write_bytes(cache.read_bytes()[:-100])
+    assert measured()[1] == 2 * 60, "a damaged file is made again"
+    assert measured()[1] == 0
 
 
 def test_an_embedding_judges_the_person(bench):

@@ -1,0 +1,146 @@
+"""Which way of fine-tuning against MaLP is best? Many short runs, scored on training pictures, so that the held-back ones are only reported on.
+
+    python recipes/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba …
+    python recipes/search_finetuning.py --rows control cotrain classifier --seeds 0 1 …
+
+Each row (recipes/search_rows.py) and seed is one arm with its own flags, from the same networks on the same pictures. Its scores go to
+``runs/<row>-<seed>.json``; what is there already isn't run again, so a stopped search goes on where it stopped, and several commands with other --rows or
+--seeds may fill one folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same pictures for each.
+
+The pictures that are edited (--eval-size) are training pictures that aren't among those they are compared with (--reference-size). A row is chosen here and
+judged elsewhere: finetune_stargan.py with its flags, on the held-back pictures, with other seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from torch.utils.data import Dataset, Subset
+
+from malp_disc.checkpoint import fingerprint, save_tensors, write_json, write_text
+from malp_disc.report.figures import sample_grid
+from malp_disc.report.gallery import captions_of, rows_of
+from malp_disc.report.inputs import Inputs
+from malp_disc.report.measure import measure_arm, measure_reference
+from malp_disc.report.search import search_table
+from recipes.arms import losses_of, make_malps, setup_of
+from recipes.finetune_options import what_matters
+from recipes.finetune_stargan import Config as StarGANConfig
+from recipes.finetune_stargan import load
+from recipes.finetuning import finetune
+from recipes.judging import make_judges
+from recipes.search_rows import ROWS, Row
+from recipes.shared import run_recipe, start
+
+
+@dataclass(kw_only=True)
+class Config(StarGANConfig):
+    output_dir: Path = Path("runs/search")
+    rows: tuple[str, ...] = tuple(ROWS)
+    """Which recipes (recipes/search_rows.py names them)."""
+    eval_size: int = 500
+    """Training pictures that every generator edits."""
+    reference_size: int = 1500
+    """Training pictures they are compared with; others."""
+    smaller_views: tuple[Literal[2, 4], ...] = ()
+    eval_steps: int = 0
+    log_steps: int = 50
+    save_generators: bool = False
+    """Keep G of every row, ``G/<row>-<seed>.safetensors``."""
+
+
+def main(config: Config) -> None:
+    if unknown := sorted(set(config.rows) - set(ROWS)):
+        raise ValueError(f"unknown rows {unknown}; choose from {list(ROWS)}")
+    rows = {name: ROWS[name] for name in config.rows}
+    config.arms = tuple(dict.fromkeys(row.arm for row in rows.values()))
+    for row in rows.values():
+        dataclasses.replace(config, **row.flags).check()
+    accelerator = start(config)
+    if accelerator.num_processes > 1:
+        raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
+
+    # What all rows share
+    dataset, generator, own, malp = load(config, accelerator)
+    malps = make_malps(config, generator, malp, dataset, accelerator)
+    judges = dataclasses.replace(make_judges(config, config, dataset.attribute_names, accelerator.device), malp=malps["malp"])
+    last = config.reference_size + config.eval_size
+    if len(dataset) < last:
+        raise ValueError(f"expected at least {last} training pictures for --reference-size and --eval-size, got {len(dataset)}")
+    inputs = Inputs.take(Part(dataset, config.reference_size, last), config.eval_size)
+    kept = config.output_dir / "reference.npz"
+    reference = measure_reference(dataset, config.reference_size, judges, device=accelerator.device, cache=kept)
+
+    def score(name: str, row: Row | None, seed: int, settings: dict[str, Any]) -> None:
+        """Train, measure and write one row of one seed, or find that it is there. `row` is None for the generator as it came."""
+        path = config.output_dir / "runs" / f"{name}-{seed}.json"
+        if path.exists():
+            check_same(path, settings)
+            return
+        began = time.perf_counter()
+        tuned = generator
+        if row is not None:
+            flags = dataclasses.replace(config, **row.flags, seed=seed, output_dir=config.output_dir / "training" / f"{name}-{seed}")
+            losses = losses_of(row.arm, own, flags)
+            tuned = finetune(row.arm, setup_of(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
+        seconds = round(time.perf_counter() - began, 1)
+        measured, evidence = measure_arm(tuned.manipulate, inputs, reference, judges, device=accelerator.device, label=f"measure {name}")
+        shown = inputs.first(rows_of(inputs))
+        columns = {"real": shown.images, name: evidence.edited[: len(shown.images)]}
+        sample_grid(columns, config.output_dir / "samples" / f"{name}-{seed}.png", captions=captions_of(shown))
+        if config.save_generators:
+            save_tensors(config.output_dir / "G" / f"{name}-{seed}.safetensors", tuned.state_dict())
+        write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **measured})
+        if row is not None:
+            shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # the scores are safe now; curves stay
+
+    # The rows, one seed of everything first: a stopped search has whole columns
+    common = {"n": len(inputs.images), "reference": reference.sha256, "generator": fingerprint(generator.state_dict())}
+    score("before", None, 0, common)
+    for seed in config.all_seeds:
+        for name, row in rows.items():
+            matters = what_matters(dataclasses.replace(config, **row.flags, seed=seed))
+            score(name, row, seed, common | {"arm": row.arm, **matters})
+    print(report(config.output_dir))
+
+
+class Part(Subset):
+    """Pictures from `first` up to `last` of a data set, with its attributes' names."""
+
+    def __init__(self, dataset: Dataset, first: int, last: int) -> None:
+        super().__init__(dataset, range(first, last))
+        self.attribute_names = dataset.attribute_names
+
+
+def check_same(path: Path, settings: dict[str, Any]) -> None:
+    """Raise ValueError if a row that is there was made with other flags, data or networks."""
+    found, now = json.loads(path.read_text(encoding="utf-8"))["settings"], json.loads(json.dumps(settings))
+    differing = [
+        f"{key} was {found.get(key)!r} and is {now.get(key)!r} now" for key in sorted({*found, *now}) if found.get(key) != now.get(key)
+    ]
+    if differing:
+        raise ValueError(f"{path} is of a run with other settings: {'; '.join(differing)}; choose another --output-dir")
+
+
+def report(folder: Path) -> str:
+    """Table of all runs in the folder."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs").glob("*.json"))]
+    write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
+    table = search_table(
+        runs, {"before": ("The generator as it came", "before"), **{name: (row.group, row.text) for name, row in ROWS.items()}}
+    )
+    write_text(folder / "table.md", table)
+    return table
+
+
+if __name__ == "__main__":
+    run_recipe(main, Config, __doc__)

@@ -1,0 +1,61 @@
+"""The search as a user runs it, at toy size: every row gives its own scores, what is done isn't done again, other settings are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import squeezenet1_0
+
+from recipes import search_finetuning
+from recipes.search_rows import ROWS
+from tests.recipes.conftest import TINY
+from tests.recipes.test_bad_input import run as message_of
+
+
+@pytest.fixture(scope="module")
+def flags(stargan, malp, tmp_path_factory) -> list:
+    folder = tmp_path_factory.mktemp("search")
+    torch.manual_seed(0)
+    torch.save(squeezenet1_0(weights=None).state_dict(), folder / "squeezenet.pth")
+    return [*TINY, "--test-size", 16, "--eval-size", 16, "--reference-size", 40, "--max-train-steps", 2, "--malp", malp / "malp", "--generator-checkpoint",
+            stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors", "--aided-network", folder / "squeezenet.pth",
+            "--output-dir", folder / "run"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(launch, flags) -> dict:
+    launch("search_finetuning.py", *flags, "--save-generators")
+    return {path.stem: json.loads(path.read_text()) for path in (flags[-1] / "runs").glob("*.json")}
+
+
+def test_every_row_has_scores_of_its_own(found, flags):
+    assert set(found) == {"before-0", *(f"{name}-0" for name in ROWS)}
+    values = [run["frechet"]["value"] for run in found.values()]
+    assert len(set(values)) == len(values), "a row that scores as another did what the other did"
+    for name in ROWS:
+        assert Image.open(flags[-1] / "samples" / f"{name}-0.png").size[0] > 60
+        assert (flags[-1] / "G" / f"{name}-0.safetensors").exists()
+        assert not (flags[-1] / "training" / f"{name}-0" / "arms").exists(), "checkpoints go when the scores are safe"
+    assert (flags[-1] / "table.md").read_text().count("| cotrain") == sum(row.arm == "cotrain" for row in ROWS.values())
+
+
+def test_what_is_there_is_not_run_again_and_other_settings_are_refused(launch, monkeypatch, found, flags):
+    before = {path: path.stat().st_mtime_ns for path in (flags[-1] / "runs").iterdir()}
+    launch("search_finetuning.py", *flags, "--rows", "control", "frozen")
+    assert {path: path.stat().st_mtime_ns for path in (flags[-1] / "runs").iterdir()} == before
+    message = message_of(monkeypatch, search_finetuning, *flags, "--rows", "control", "--learning-rate", 1e-3)
+    assert (
+        "control-0.json is of a run with other settings: learning_rate was 0.0001 and is 0.001 now; choose another --output-dir" in message
+    )
+
+
+def test_pictures_that_choose_are_not_among_those_compared_with(monkeypatch, flags):
+    message = message_of(monkeypatch, search_finetuning, *flags, "--eval-size", 30)
+    assert "at least 70 training pictures" in message and "got 64" in message
+
+
+def test_an_unknown_row_is_named(monkeypatch, tmp_path):
+    assert "unknown rows ['controls']" in message_of(monkeypatch, search_finetuning, "--rows", "controls", "--output-dir", tmp_path)
