@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -53,6 +53,8 @@ class MaLPDiscriminator(nn.Module):
             picture without fault is nothing. 0 for none; a second, differentiated backward pass otherwise.
         template_dropout: share of pictures that `encrypt` leaves without a template (index -1), so that the detector looks at the
             picture and not at the template.
+        scales: how many times smaller MaLP looks at the pictures, each a whole number; its losses are the means over these. (1,) is the paper's; with
+            (1, 2, 4) the same shallow network sees structure too. For pictures without templates, which don't survive being made smaller.
         loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
         generator_gradient: for pretraining, what of G(T(I)) the templates learn from. "none": nothing, G may be any program. "map": from what
             MaLP predicts on it. "truth": from M_GT too, as Eq. 4 and 5 have it to the letter, where the templates are minimised over and M_GT
@@ -80,6 +82,7 @@ class MaLPDiscriminator(nn.Module):
         relative: bool = True,
         r1_weight: float = 0.0,
         template_dropout: float = 0.0,
+        scales: Sequence[int] = (1,),
         loss_weights: LossWeights | None = None,
         generator_gradient: GeneratorGradient = "none",
         send: Callable[[Tensor], Tensor] | None = None,
@@ -93,6 +96,10 @@ class MaLPDiscriminator(nn.Module):
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
         if r1_weight < 0:
             raise ValueError(f"expected an R1 weight >= 0, got {r1_weight}")
+        if not scales or any(scale < 1 for scale in scales):
+            raise ValueError(f"expected scales of 1 or more, got {tuple(scales)}")
+        if tuple(scales) != (1,) and not malp.passive and template_dropout < 1:
+            raise ValueError(f"scales {tuple(scales)} need template_dropout=1: a template doesn't survive being made smaller; got {template_dropout}")
         if malp.passive and template_weight:
             raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
         self.malp = malp
@@ -101,6 +108,7 @@ class MaLPDiscriminator(nn.Module):
         self.relative = relative
         self.r1_weight = r1_weight
         self.template_dropout = template_dropout
+        self.scales = tuple(scales)
         self.loss_weights = loss_weights or LossWeights()
         self.generator_gradient = generator_gradient
         self.send = send
@@ -162,9 +170,9 @@ class MaLPDiscriminator(nn.Module):
         return self._losses(values, values / self._scale_of(values) if self.relative else values)
 
     def _terms(self, fake: Tensor, index: Tensor) -> Tensor:
-        """(3,): map, classifier, template."""
-        out = self.malp(fake)
-        return torch.stack([*self._faults(out).mean(1), self._template_gone(out.template, index)])
+        """(3,): map, classifier, template; the mean over the scales."""
+        outputs = [self.malp(made_smaller(fake, scale)) for scale in self.scales]
+        return torch.stack([torch.stack([*self._faults(out).mean(1), self._template_gone(out.template, index)]) for out in outputs]).mean(0)
 
     @staticmethod
     def _faults(out: MaLPOutput) -> Tensor:
@@ -188,13 +196,24 @@ class MaLPDiscriminator(nn.Module):
         if self.generator_gradient != "none":
             if not (fake.requires_grad and encrypted.requires_grad):
                 raise ValueError(f"generator_gradient={self.generator_gradient!r} needs a fake made from `encrypt`'s images with gradients on")
-            truth = fakeness_map(images, fake if self.generator_gradient == "truth" else fake.detach())
-            return self._penalised(self.malp.losses(self._sent(encrypted), self._sent(fake), truth, index, self.loss_weights), encrypted)
+            truth = fake if self.generator_gradient == "truth" else fake.detach()
+            return self._penalised(self._losses_at_scales(images, encrypted, fake, truth, index), encrypted)
         fake = fake.detach()
         again, index = self.malp.encrypt(images, index)
         encrypted = encrypted.detach() + (again - again.detach())  # the values G saw, with the templates' gradient
-        losses = self.malp.losses(self._sent(encrypted), self._sent(fake), fakeness_map(images, fake), index, self.loss_weights)
-        return self._penalised(losses, encrypted)
+        return self._penalised(self._losses_at_scales(images, encrypted, fake, fake, index), encrypted)
+
+    def _losses_at_scales(self, images: Tensor, encrypted: Tensor, fake: Tensor, changed: Tensor, index: Tensor) -> MaLPLosses:
+        """Eq. 11, the mean over the scales; M_GT is that of `images` and `changed`."""
+        found = []
+        for scale in self.scales:
+            truth = fakeness_map(made_smaller(images, scale), made_smaller(changed, scale))
+            pictures = [made_smaller(self._sent(pictures), scale) for pictures in (encrypted, fake)]
+            found.append(self.malp.losses(*pictures, truth, index, self.loss_weights))
+        if len(found) == 1:
+            return found[0]
+        names = [field.name for field in dataclasses.fields(MaLPLosses)]
+        return MaLPLosses(**{name: torch.stack([getattr(losses, name) for losses in found]).mean() for name in names})
 
     def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
         """`discriminator_loss`, so that a discriminator wrapped for several processes is called as the wrapper wants to be."""
@@ -220,7 +239,8 @@ class MaLPDiscriminator(nn.Module):
         weights = torch.tensor([self.weights["map"], self.weights["classifier"]], device=real.device)
         if self.relative:
             weights = weights / torch.where(self.scale == 0, 1.0, self.scale)[:2]
-        objective = (weights[:, None] * self._faults(self.malp(real))).sum()
+        faults = torch.stack([self._faults(self.malp(made_smaller(real, scale))) for scale in self.scales]).mean(0)
+        objective = (weights[:, None] * faults).sum()
         (gradient,) = torch.autograd.grad(objective, real, create_graph=True)
         penalty = self.r1_weight / 2 * gradient.square().flatten(1).sum(1).mean()
         return dataclasses.replace(losses, total=losses.total + penalty, penalty=penalty)
@@ -269,3 +289,8 @@ class MaLPDiscriminator(nn.Module):
             self.malp.train(mode)
             for parameter in learning:
                 parameter.requires_grad_(True)
+
+
+def made_smaller(images: Tensor, factor: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H // factor, W // factor), means over squares; the pictures themselves for 1."""
+    return images if factor == 1 else F.avg_pool2d(images.float(), factor)

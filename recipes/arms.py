@@ -8,6 +8,7 @@ cotrain    against MaLP, which learns along: the paper's second strategy.
 passive    the same with a detector that never knew a template: does the template earn its place?
 scratch    as cotrain, from random weights: does it need the pretraining?
 aided      no MaLP but a discriminator on the features of a frozen SqueezeNet, vision-aided style: what one would take instead.
+joint      cotrain and aided at once: does MaLP add to it?
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import logging
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +33,8 @@ from malp_disc import MaLP
 from malp_disc.checkpoint import save_tensors
 from malp_disc.data import DataOptions
 from malp_disc.report import write_report
+from malp_disc.report.inputs import Inputs
+from malp_disc.report.localizing import score_clean
 from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, what_matters
 from recipes.finetuning import Setup, finetune
 from recipes.judging import JudgeOptions, make_bench, make_judges
@@ -38,7 +42,10 @@ from recipes.keeping import Training, check_space
 from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
 from recipes.vision_aided import AidedLosses, FeatureDiscriminator
 
-Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided"]
+logger = logging.getLogger("malp_disc")
+_LOOKED_AT = 64  # pictures
+_BLIND = 0.9  # area under the ROC curve
+Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided", "joint"]
 
 
 @dataclass(kw_only=True)
@@ -47,7 +54,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
 
     output_dir: Path = Path("runs/finetune")
     arms: tuple[Arm, ...] = ("control", "cotrain")
-    """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided. Without control there is no verdict."""
+    """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided, joint. Without control there is no verdict."""
     seeds: tuple[int, ...] = ()
     """Repeat every arm with each of these; only --seed if not given. Several in one report show how much chance there is in it."""
     malp: Path | None = None
@@ -56,10 +63,12 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
     passive_malp: Path | None = None
     """The same without a template (pretrain_malp.py --malp-strength 0), for the arm passive; pretrained first if not given."""
     aided_network: Path | None = None
-    """Weights of torchvision's squeezenet1_0, on whose features the arm aided looks. The same network can't judge that arm: take another
-    --second-extractor."""
+    """Weights of torchvision's squeezenet1_0, on whose features the arms aided and joint look. The same network can't judge these arms: take
+    another --second-extractor."""
     malp_pretrain_steps: int = 1000
     """Steps of that pretraining."""
+    malp_template_dropout: float = 0.5
+    """In that pretraining: share of the pictures that stay without a template. What shall judge clean pictures has to have seen some; 0 is the paper's."""
     fresh_malp_steps: int = 0
     """Also train a MaLP from scratch against every tuned generator, for so many steps: is it really harder to localize, or did it learn to fool one
     detector? 0 for no. Takes as long as a pretraining, per arm and seed."""
@@ -68,8 +77,8 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
         super().check()
         if len(set(self.arms)) < len(self.arms) or not self.arms:
             raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
-        if "aided" in self.arms and self.aided_network is None:
-            raise ValueError("the arm aided needs --aided-network, a state dict of torchvision's squeezenet1_0")
+        if {"aided", "joint"} & set(self.arms) and self.aided_network is None:
+            raise ValueError("the arms aided and joint need --aided-network, a state dict of torchvision's squeezenet1_0")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
         if self.malp_pretrain_steps < 1:
@@ -109,6 +118,8 @@ def run_arms(
     bench = None
     if accelerator.is_main_process:
         bench = make_bench(config, config, judges, malps["malp"], config.output_dir, accelerator.device, reference)
+    if bench is not None and "cotrain" in config.arms and config.template_dropout:
+        warn_if_blind(malps["malp"], before, bench.selection.first(_LOOKED_AT), accelerator.device)
     if bench is not None and not (config.resume_from_checkpoint and "before" in bench.measured()):
         bench.measure_anchors()
         bench.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0)
@@ -144,6 +155,17 @@ def run_arms(
     accelerator.end_training()
 
 
+def warn_if_blind(malp: MaLP, before: nn.Module, inputs: Inputs, device: torch.device) -> None:
+    """Say so if MaLP can't tell pictures from edits where no template is, but shall judge such pictures."""
+    found = score_clean(before.manipulate, inputs, malp, device=device)
+    if found["auc"] < _BLIND:
+        logger.warning(
+            f"without templates this MaLP says nearly the same of pictures and of their edits (AUC {found['auc']:.2f}, mean of its maps {found['mean_real']:.3f} "
+            f"and {found['mean_manipulated']:.3f}): the arm cotrain, which shows it clean pictures, starts from a judge that can't see. Pretrain one with "
+            "--malp-template-dropout 0.5, or give --template-dropout 0"
+        )
+
+
 def check_settings(result: Path, config: ArmOptions) -> None:
     """Raise ValueError if a finished arm was made with other flags than those of now: its numbers would stand beside others."""
     with safe_open(result, framework="pt") as file:
@@ -174,12 +196,12 @@ def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
 
 
 def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module | None:
-    """The losses beside MaLP's: the generator's own, and in the arm aided those of a feature discriminator."""
-    if arm != "aided":
+    """The losses beside MaLP's: the generator's own, and in the arms aided and joint those of a feature discriminator."""
+    if arm not in ("aided", "joint"):
         return own
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return AidedLosses(own, FeatureDiscriminator(config.aided_network), config.aided_weight, config.augmentation)
+        return AidedLosses(own, FeatureDiscriminator(config.aided_network), config.aided_weight, config.aided_target, config.augmentation)
 
 
 def make_malps(config: ArmOptions, before: nn.Module, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator) -> dict[str, MaLP]:

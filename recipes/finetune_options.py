@@ -13,6 +13,7 @@ from torch import nn
 
 from malp_disc.augmentation import Augmentation, check_augmentation
 from recipes.shared import TrainOptions, plain
+from recipes.vision_aided import Target
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -52,7 +53,9 @@ class FinetuneOptions(TrainOptions):
     cotrain_weight: float = 1.0
     """Of the whole in the arms cotrain and passive."""
     aided_weight: float = 1.0
-    """Of the feature discriminator's loss in the arm aided."""
+    """Of the feature discriminator's loss in the arms aided and joint."""
+    aided_target: Target = "realness"
+    """What it learns of G's pictures: realness, that they are G's; or map, how much each place was changed, as MaLP does."""
     gradient_share: float | None = None
     """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
     cotrain_learning_rate: float = 1e-3
@@ -67,6 +70,8 @@ class FinetuneOptions(TrainOptions):
     """Steps in which MaLP learns alone, before the first of G: a MaLP pretrained on encrypted pictures doesn't know yet what a clean one looks like."""
     template_dropout: float = 1.0
     """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
+    malp_scales: tuple[int, ...] = (1,)
+    """How many times smaller MaLP looks at the pictures while it learns along; 1 2 4 lets it see structure too."""
     r1_weight: float = 0.0
     """Of the gradient penalty R1 on those; 0 for none."""
     augmentation: tuple[Augmentation, ...] = ()
@@ -94,6 +99,12 @@ class FinetuneOptions(TrainOptions):
         for name in ("gradient_share", "max_grad_norm"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
+        if not self.malp_scales or min(self.malp_scales) < 1:
+            raise ValueError(f"expected --malp-scales of 1 or more, got {list(self.malp_scales)}")
+        if tuple(self.malp_scales) != (1,) and self.template_dropout < 1:
+            raise ValueError("--malp-scales shows MaLP smaller pictures, which no template survives; use it with --template-dropout 1")
+        if self.aided_target == "map" and "translation" in self.augmentation:
+            raise ValueError("--augmentation translation moves pictures away from their maps; leave it out with --aided-target map")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:
             raise ValueError(
@@ -131,7 +142,7 @@ def what_matters(config: FinetuneOptions) -> dict[str, object]:
 
 _MATTERS = (
     "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
-    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight aided_weight aided_network gradient_share cotrain_learning_rate cotrain_lr_scheduler "
-    "cotrain_every cotrain_losses cotrain_head_start template_dropout r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
+    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight aided_weight aided_target aided_network gradient_share cotrain_learning_rate cotrain_lr_scheduler "
+    "cotrain_every cotrain_losses cotrain_head_start template_dropout malp_scales r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
     "generator generator_checkpoint discriminator_checkpoint losses reconstruction_weight reference_root paired malp passive_malp"
 ).split()

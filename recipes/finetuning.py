@@ -111,6 +111,7 @@ def finetune(
             template_weight=config.template_weight,
             r1_weight=config.r1_weight if setup.trainable else 0.0,
             template_dropout=setup.template_dropout,
+            scales=config.malp_scales if setup.trainable else (1,),
             loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
         ).to(device)
         # E_T has no part in what G is told, shares nothing with E_C, costs a third, and its dropout is drawn per pass

@@ -537,3 +537,42 @@ def test_the_losses_are_float32_under_bf16_autocast():
     assert losses.total.dtype == losses.map.dtype == malp_losses.total.dtype == torch.float32
     (losses.total + malp_losses.total).backward()
     assert all(parameter.grad.isfinite().all() for parameter in generator.parameters())
+
+
+# --- scales ------------------------------------------------------------------------------------------------------------------------
+
+
+def at_scales(scales, **options):
+    return MaLPDiscriminator(tiny_malp(transformer=False), trainable=True, template_dropout=1.0, scales=scales, relative=False, **options)
+
+
+def test_losses_over_scales_are_means_of_what_each_scale_gives():
+    images, fake, index = pictures(3, seed=1), pictures(3, seed=2), torch.full((3,), NO_TEMPLATE)
+    alone = [at_scales((scale,), classifier_weight=0.5, r1_weight=0.1) for scale in (1, 2, 4)]
+    together = at_scales((1, 2, 4), classifier_weight=0.5, r1_weight=0.1)
+    told = [disc.generator_loss(fake, index).total for disc in alone]
+    torch.testing.assert_close(together.generator_loss(fake, index).total, torch.stack(told).mean())
+    learned = [disc.discriminator_loss(images, images, fake, index) for disc in alone]
+    both = together.discriminator_loss(images, images, fake, index)
+    for name in ("localization", "recovery", "classification", "template"):
+        torch.testing.assert_close(getattr(both, name), torch.stack([getattr(losses, name) for losses in learned]).mean(), msg=name)
+    assert both.penalty > 0 and told[0] != told[1] != told[2]
+
+
+def test_a_smaller_scale_looks_at_means_over_squares():
+    fake, index = pictures(2, seed=3).requires_grad_(True), torch.full((2,), NO_TEMPLATE)
+    disc = at_scales((2,))
+    found = disc.generator_loss(fake, index)
+    with torch.no_grad():
+        expected = disc.malp.eval()(nn.functional.avg_pool2d(fake, 2)).map.square().mean()
+    torch.testing.assert_close(found.map, expected)
+    (gradient,) = torch.autograd.grad(found.total, fake)
+    torch.testing.assert_close(gradient[..., ::2, ::2], gradient[..., 1::2, 1::2], msg="pixels of a square share what they are told")
+
+
+def test_scales_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="scales of 1 or more, got"):
+        at_scales((0, 1))
+    with pytest.raises(ValueError, match="need template_dropout=1: a template doesn't survive"):
+        MaLPDiscriminator(tiny_malp(), trainable=True, scales=(1, 2))
+    MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, scales=(1, 2))

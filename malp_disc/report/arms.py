@@ -12,6 +12,7 @@ ARMS = {
     "passive": "fine-tuned against the same network, learning along, without any template",
     "scratch": "fine-tuned against a MaLP that learns along from random weights",
     "aided": "fine-tuned against a discriminator on the features of a frozen SqueezeNet, without MaLP",
+    "joint": "fine-tuned against both: a MaLP that goes on learning, and the feature discriminator of the arm aided",
 }
 """The generators a run compares, in the order of every table, and what each is."""
 

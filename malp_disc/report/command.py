@@ -19,6 +19,8 @@ class Report:
 
     run: Annotated[Path, Positional, arg(metavar="RUN")]
     """Folder of a run, as the recipes leave it (measurements.jsonl and what lies beside it)."""
+    join: tuple[Path, ...] = ()
+    """Folders of runs with other seeds or arms, made apart on the same pictures, that are taken into RUN first."""
     resamples: int = 200
     """Of the paired bootstrap. Without the run's features, the intervals of the earlier report are kept."""
     bootstrap_seed: int = 0
@@ -29,7 +31,9 @@ def report(options: Report) -> None:
     """Write the report and print its verdict."""
     if options.resamples < 2:
         raise ValueError(f"expected --resamples of at least 2, got {options.resamples}")
+    from malp_disc.report.joining import join_runs
     from malp_disc.report.writing import write_report
 
+    join_runs(options.run, options.join)
     record = write_report(options.run, resamples=options.resamples, seed=options.bootstrap_seed)
     print(f"{record['verdict']}\nreport: {options.run / 'report.html'}")

@@ -51,7 +51,7 @@ def quality_table(record: Record) -> Table:
 def controls_table(record: Record) -> Table:
     """What was tuned, minus each further control that was measured."""
     others = [other for other in BASELINES[1:-1] if other in record["arms"]]
-    tuned = [arm for arm in (*CANDIDATES, "passive") if arm in record["arms"]]
+    tuned = [arm for arm in (*CANDIDATES, "passive", "joint") if arm in record["arms"]]
     header = [f"{label_of(record)}{sample_count(record)}", *(f"minus {other}" for other in ("control", *others))]
     rows = [[arm, *(delta_text(record["comparison"][arm].get(f"delta_vs_{other}")) for other in ("control", *others))] for arm in tuned]
     return Table(header, rows if others else [])

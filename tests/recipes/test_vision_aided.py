@@ -106,6 +106,6 @@ def test_the_augmentation_of_the_run_is_what_it_sees(weights, batch):
     torch.manual_seed(0)
     discriminator = FeatureDiscriminator(weights)
     plain, moved = (
-        AidedLosses(None, discriminator, 1.0, kinds).generator_loss(batch.images, batch, None) for kinds in ((), ("translation",))
+        AidedLosses(None, discriminator, 1.0, augmentation=kinds).generator_loss(batch.images, batch, None) for kinds in ((), ("translation",))
     )
     assert plain["aided"].item() != pytest.approx(moved["aided"].item(), rel=1e-5)

@@ -1,0 +1,81 @@
+"""Seeds measured apart become one run: the same report as if they had been one, and a refusal where they don't belong together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from malp_disc.report.command import Report, report
+from malp_disc.report.joining import join_runs
+from malp_disc.report.writing import write_report
+
+
+def part_of(whole: Path, folder: Path, seeds: tuple[int, ...]) -> Path:
+    """A run with some of the seeds of `whole`, and the generator before."""
+    shutil.copytree(whole, folder)
+    for name in ("measurements.jsonl", "gallery.jsonl"):
+        lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        kept = [line for line in lines if line["seed"] in seeds or line["arm"] == "before"]
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
+    for seed in {0, 1, 2} - set(seeds):
+        shutil.rmtree(folder / "curves" / str(seed))
+        for path in [*(folder / "features" / str(seed)).iterdir(), *(folder / "gallery" / str(seed)).iterdir()]:
+            if not path.name.startswith("before"):
+                path.unlink()
+    return folder
+
+
+@pytest.fixture
+def parts(make_full_run, tmp_path) -> tuple[Path, Path, Path]:
+    whole = make_full_run()
+    return whole, part_of(whole, tmp_path / "first", (0,)), part_of(whole, tmp_path / "others", (1, 2))
+
+
+def test_the_joined_report_is_that_of_one_run(parts, capsys):
+    whole, first, others = parts
+    expected = write_report(whole, resamples=20)
+    report(Report(run=first, join=(others,), resamples=20))
+    assert expected["verdict"] in capsys.readouterr().out
+    joined = json.loads((first / "report.json").read_text())
+    for key in ("arms", "verdict", "deltas", "anchors"):
+        if key in expected:
+            assert json.loads(json.dumps(expected[key])) == joined[key], key
+    assert (first / "samples.png").read_bytes() == (whole / "samples.png").read_bytes()
+    assert {path.name for path in (first / "curves" / "2").iterdir()} == {path.name for path in (whole / "curves" / "2").iterdir()}
+
+
+def test_a_join_that_was_stopped_can_be_made_again(parts):
+    whole, first, others = parts
+    join_runs(first, [others])
+    complete = {path.relative_to(first): path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    lines = (first / "measurements.jsonl").read_text().splitlines(keepends=True)
+    (first / "measurements.jsonl").write_text("".join(line for line in lines if json.loads(line)["seed"] == 0))
+    join_runs(first, [others])
+    assert {path.relative_to(first): path.read_bytes() for path in first.rglob("*") if path.is_file()} == complete
+
+
+def test_what_does_not_belong_together_is_refused_and_nothing_is_written(parts, tmp_path):
+    whole, first, others = parts
+    before = (first / "measurements.jsonl").read_bytes()
+    anchors = json.loads((others / "anchors.json").read_text())
+    with pytest.raises(ValueError, match="control, seed 1 is in two of the runs to join"):
+        join_runs(first, [others, part_of(whole, tmp_path / "again", (1,))])
+    with pytest.raises(ValueError, match="control, seed 0 is in .*first and in .*whole"):
+        join_runs(first, [whole.rename(tmp_path / "whole")])
+    (others / "anchors.json").write_text(json.dumps(anchors | {"inputs_sha256": "ffff"}))
+    with pytest.raises(ValueError, match="inputs_sha256 differs"):
+        join_runs(first, [others])
+    (others / "anchors.json").write_text(json.dumps(anchors))
+    lines = [json.loads(line) for line in (others / "measurements.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["arm"] == "before":
+            line["frechet"]["value"] += 1
+    (others / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ValueError, match="generators before differ"):
+        join_runs(first, [others])
+    with pytest.raises(FileNotFoundError, match="give its path"):
+        join_runs(first, [tmp_path / "nowhere"])
+    assert (first / "measurements.jsonl").read_bytes() == before
