@@ -8,6 +8,7 @@ cotrain    against MaLP, which learns along: the paper's second strategy.
 passive    the same with a detector that never knew a template: does the template earn its place?
 scratch    as cotrain, from random weights: does it need the pretraining?
 aided      no MaLP but a discriminator on the features of a frozen SqueezeNet, vision-aided style: what one would take instead.
+aided_map  the same network asked MaLP's question, how much each place was changed: is it MaLP's question or its eyes?
 joint      cotrain and aided at once: does MaLP add to it?
 """
 
@@ -43,9 +44,10 @@ from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
 from recipes.vision_aided import AidedLosses, FeatureDiscriminator
 
 logger = logging.getLogger("malp_disc")
+_AIDED = ("aided", "aided_map", "joint")
 _LOOKED_AT = 64  # pictures
 _BLIND = 0.9  # area under the ROC curve
-Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided", "joint"]
+Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided", "aided_map", "joint"]
 
 
 @dataclass(kw_only=True)
@@ -54,7 +56,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
 
     output_dir: Path = Path("runs/finetune")
     arms: tuple[Arm, ...] = ("control", "cotrain")
-    """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided, joint. Without control there is no verdict."""
+    """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided, aided_map, joint. Without control there is no verdict."""
     seeds: tuple[int, ...] = ()
     """Repeat every arm with each of these; only --seed if not given. Several in one report show how much chance there is in it."""
     malp: Path | None = None
@@ -63,8 +65,8 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
     passive_malp: Path | None = None
     """The same without a template (pretrain_malp.py --malp-strength 0), for the arm passive; pretrained first if not given."""
     aided_network: Path | None = None
-    """Weights of torchvision's squeezenet1_0, on whose features the arms aided and joint look. The same network can't judge these arms: take
-    another --second-extractor."""
+    """Weights of torchvision's squeezenet1_0, on whose features the arms aided, aided_map and joint look. The same network can't judge
+    these arms: take another --second-extractor."""
     malp_pretrain_steps: int = 1000
     """Steps of that pretraining."""
     malp_template_dropout: float = 0.5
@@ -77,8 +79,10 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
         super().check()
         if len(set(self.arms)) < len(self.arms) or not self.arms:
             raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
-        if {"aided", "joint"} & set(self.arms) and self.aided_network is None:
-            raise ValueError("the arms aided and joint need --aided-network, a state dict of torchvision's squeezenet1_0")
+        if set(_AIDED) & set(self.arms) and self.aided_network is None:
+            raise ValueError("the arms aided, aided_map and joint need --aided-network, a state dict of torchvision's squeezenet1_0")
+        if "aided_map" in self.arms and "translation" in self.augmentation:
+            raise ValueError("--augmentation translation moves pictures away from their maps; leave it out with the arm aided_map")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
         if self.malp_pretrain_steps < 1:
@@ -178,7 +182,7 @@ def check_settings(result: Path, config: ArmOptions) -> None:
 
 def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
     """What an arm does beyond the control."""
-    if arm in ("control", "aided"):
+    if arm in ("control", "aided", "aided_map"):
         return Setup()
     if arm == "control_d":
         return Setup(second_turn=True)
@@ -196,12 +200,13 @@ def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
 
 
 def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module | None:
-    """The losses beside MaLP's: the generator's own, and in the arms aided and joint those of a feature discriminator."""
-    if arm not in ("aided", "joint"):
+    """The losses beside MaLP's: the generator's own, and in some arms those of a feature discriminator."""
+    if arm not in _AIDED:
         return own
+    asked = (config.aided_map_weight, "map") if arm == "aided_map" else (config.aided_weight, "realness")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return AidedLosses(own, FeatureDiscriminator(config.aided_network), config.aided_weight, config.aided_target, config.augmentation)
+        return AidedLosses(own, FeatureDiscriminator(config.aided_network), *asked, config.augmentation)
 
 
 def make_malps(config: ArmOptions, before: nn.Module, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator) -> dict[str, MaLP]:

@@ -13,7 +13,6 @@ from torch import nn
 
 from malp_disc.augmentation import Augmentation, check_augmentation
 from recipes.shared import TrainOptions, plain
-from recipes.vision_aided import Target
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -54,8 +53,8 @@ class FinetuneOptions(TrainOptions):
     """Of the whole in the arms cotrain and passive."""
     aided_weight: float = 1.0
     """Of the feature discriminator's loss in the arms aided and joint."""
-    aided_target: Target = "realness"
-    """What it learns of G's pictures: realness, that they are G's; or map, how much each place was changed, as MaLP does."""
+    aided_map_weight: float = 200.0
+    """The same in the arm aided_map, whose gradients are smaller: a map is small nearly everywhere."""
     gradient_share: float | None = None
     """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
     cotrain_learning_rate: float = 1e-3
@@ -90,7 +89,7 @@ class FinetuneOptions(TrainOptions):
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon", *positive):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "aided_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps", "cotrain_head_start"):
+        for name in ("frozen_weight", "cotrain_weight", "aided_weight", "aided_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps", "cotrain_head_start"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):
@@ -103,8 +102,6 @@ class FinetuneOptions(TrainOptions):
             raise ValueError(f"expected --malp-scales of 1 or more, got {list(self.malp_scales)}")
         if tuple(self.malp_scales) != (1,) and self.template_dropout < 1:
             raise ValueError("--malp-scales shows MaLP smaller pictures, which no template survives; use it with --template-dropout 1")
-        if self.aided_target == "map" and "translation" in self.augmentation:
-            raise ValueError("--augmentation translation moves pictures away from their maps; leave it out with --aided-target map")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:
             raise ValueError(
@@ -142,7 +139,7 @@ def what_matters(config: FinetuneOptions) -> dict[str, object]:
 
 _MATTERS = (
     "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
-    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight aided_weight aided_target aided_network gradient_share cotrain_learning_rate cotrain_lr_scheduler "
+    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight aided_weight aided_map_weight aided_network gradient_share cotrain_learning_rate cotrain_lr_scheduler "
     "cotrain_every cotrain_losses cotrain_head_start template_dropout malp_scales r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
     "generator generator_checkpoint discriminator_checkpoint losses reconstruction_weight reference_root paired malp passive_malp"
 ).split()

@@ -12,6 +12,7 @@ ARMS = {
     "passive": "fine-tuned against the same network, learning along, without any template",
     "scratch": "fine-tuned against a MaLP that learns along from random weights",
     "aided": "fine-tuned against a discriminator on the features of a frozen SqueezeNet, without MaLP",
+    "aided_map": "fine-tuned against that discriminator where it is asked what MaLP is asked: how much each place was changed",
     "joint": "fine-tuned against both: a MaLP that goes on learning, and the feature discriminator of the arm aided",
 }
 """The generators a run compares, in the order of every table, and what each is."""
@@ -22,7 +23,7 @@ CANDIDATES = ("frozen", "cotrain")
 CONTROLS = ("control", "control_d", "random")
 """What a candidate has to beat, each where it was measured; without the first there is no verdict."""
 
-BASELINES = (*CONTROLS, "passive", "scratch", "aided", "before")
+BASELINES = (*CONTROLS, "passive", "scratch", "aided", "aided_map", "before")
 """What every arm is compared with."""
 
 SMALLER = {"frechet_2x": 2, "frechet_4x": 4}

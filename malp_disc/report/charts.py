@@ -27,6 +27,7 @@ COLOURS = {
     "passive": "#CC79A7",
     "scratch": "#7D55A6",
     "aided": "#0072B2",
+    "aided_map": "#882255",
     "joint": "#B8860B",
 }
 STYLES = {
@@ -37,6 +38,7 @@ STYLES = {
     "passive": (0, (6, 1)),
     "scratch": (0, (6, 1, 1, 1)),
     "aided": (0, (3, 1, 3, 1)),
+    "aided_map": (0, (5, 1, 1, 1, 1, 1)),
     "joint": (0, (1, 0.6)),
 }
 _OTHERS = ("#0072B2", "#B8A000", "#7D55A6", "#5B8C5A")

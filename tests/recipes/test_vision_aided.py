@@ -11,6 +11,7 @@ from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.data.sampling import StepRandom
+from malp_disc.fakeness import fakeness_map
 from recipes.stepping import Batch
 from recipes.vision_aided import AidedLosses, FeatureDiscriminator
 
@@ -22,6 +23,12 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("squeezenet") / "weights.pth"
     torch.save(squeezenet1_0(weights=None).state_dict(), path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Half the side is a quarter of the time."""
+    monkeypatch.setattr("recipes.vision_aided._SIDE", 64)
 
 
 @pytest.fixture
@@ -90,6 +97,26 @@ def test_own_losses_without_parameters_are_not_asked_to_learn(weights, batch):
 
     losses = AidedLosses(Content(), FeatureDiscriminator(weights), weight=1.0)
     assert set(losses(batch.images, batch)) == {"aided"}
+
+
+def test_asked_for_a_map_it_learns_where_a_picture_was_changed(weights, batch):
+    torch.manual_seed(0)
+    losses = AidedLosses(None, FeatureDiscriminator(weights), 1.0, "map").train()
+    fake = batch.images.clone()
+    fake[..., 16:] = torch.rand(fake[..., 16:].shape, generator=torch.manual_seed(2)) * 2 - 1  # the right half is noise
+    optimizer = torch.optim.Adam([p for p in losses.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses(fake, batch)["aided"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        finest = losses.discriminator(fake)[0].sigmoid()
+        columns = finest.shape[3]
+        left, right = finest[..., : columns // 2 - 1].mean().item(), finest[..., columns // 2 + 1 :].mean().item()
+        truth = fakeness_map(batch.images, fake)[..., 16:].mean().item()
+        assert left < right / 3 and right == pytest.approx(truth, rel=0.4), "as bright as the change was"
+        told = [losses.generator_loss(images, batch, None)["aided"].item() for images in (batch.images, fake)]
+        assert told[0] < told[1]
 
 
 def test_pictures_of_the_domain_are_what_is_real_where_there_are_some(weights, batch):
