@@ -33,6 +33,7 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP
 from malp_disc.checkpoint import save_tensors
 from malp_disc.data import DataOptions
+from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.report import write_report
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import score_clean
@@ -41,7 +42,7 @@ from recipes.finetuning import Setup, finetune
 from recipes.judging import JudgeOptions, make_bench, make_judges
 from recipes.keeping import Training, check_space
 from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
-from recipes.vision_aided import AidedLosses, FeatureDiscriminator
+from recipes.vision_aided import AidedLosses
 
 logger = logging.getLogger("malp_disc")
 _AIDED = ("aided", "aided_map", "joint")
@@ -81,8 +82,6 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
             raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
         if set(_AIDED) & set(self.arms) and self.aided_network is None:
             raise ValueError("the arms aided, aided_map and joint need --aided-network, a state dict of torchvision's squeezenet1_0")
-        if "aided_map" in self.arms and "translation" in self.augmentation:
-            raise ValueError("--augmentation translation moves pictures away from their maps; leave it out with the arm aided_map")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
         if self.malp_pretrain_steps < 1:
@@ -203,10 +202,10 @@ def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module 
     """The losses beside MaLP's: the generator's own, and in some arms those of a feature discriminator."""
     if arm not in _AIDED:
         return own
-    asked = (config.aided_map_weight, "map") if arm == "aided_map" else (config.aided_weight, "realness")
+    weight, target = (config.aided_map_weight, "map") if arm == "aided_map" else (config.aided_weight, "realness")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return AidedLosses(own, FeatureDiscriminator(config.aided_network), *asked, config.augmentation)
+        return AidedLosses(own, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
 
 
 def make_malps(config: ArmOptions, before: nn.Module, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator) -> dict[str, MaLP]:

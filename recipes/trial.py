@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLPDiscriminator
+from malp_disc.augmentation import NUMBERS
 from malp_disc.balance import last_layer
 from malp_disc.data.sampling import StepRandom
 from recipes.finetune_options import FinetuneOptions
@@ -44,9 +45,8 @@ def freeze_unused(
     images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
 
     def batch() -> Batch:
-        return Batch(
-            images, labels, labels.flip(0), reference[0] if reference else None, StepRandom(config.seed, 0, batch_size=2, device=device)
-        )
+        noise = StepRandom(config.seed, 0, batch_size=2, device=device)
+        return Batch(images, labels, labels.flip(0), reference[0] if reference else None, noise, numbers=noise.uniform(NUMBERS))
 
     last = last_layer(editor, lambda: editor(images, labels.flip(0)))
     fake = editor(images, labels.flip(0))
