@@ -101,7 +101,8 @@ def portray(
 def keep_portrait(judges: Judges, portrait: Portrait, path: Path) -> None:
     """Write a portrait to an .npz file, with who looked."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a name without .npz would get one
-        np.savez(file, power=portrait.power, made_from=np.array(_made_from(judges, portrait.sha256)), **_in_file(portrait.features))
+        features = {f"features_{view}": values for view, values in portrait.features.items()}
+        np.savez(file, power=portrait.power, made_from=np.array(_made_from(judges, portrait.sha256)), **features)
 
 
 def kept_portrait(judges: Judges, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> Portrait | None:
@@ -125,10 +126,6 @@ def kept_portrait(judges: Judges, batches: Iterable[tuple[Tensor, Tensor]], path
 def _made_from(judges: Judges, sha256: str) -> str:
     second = None if judges.second is None else (judges.second.name, judges.second.resize)
     return json.dumps([sha256, judges.extractor.name, judges.extractor.resize, second])
-
-
-def _in_file(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"features_{view}": values for view, values in features.items()}
 
 
 def smaller(images: Tensor, factor: int) -> Tensor:
