@@ -161,7 +161,7 @@ class Bench:
             for line in self._lines(name)
             if key != {"seed": line.get("seed", 0), **{part: line.get(part) for part in key if part != "seed"}}
         ]
-        lines.append(_finite({**key, **values}))
+        lines.append(finite({**key, **values}))
         write_text(self.folder / name, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
@@ -254,9 +254,10 @@ def _tell(arm: str, measured: Mapping[str, Any]) -> None:
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A nested value with None in place of every number that isn't finite: JSON has no word for them."""
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,7 +1,8 @@
 """Which way of fine-tuning against MaLP is best? Many short runs, scored on training pictures, so that the held-back ones are only reported on.
 
-    python recipes/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba …
-    python recipes/search_finetuning.py --rows control cotrain classifier --seeds 0 1 …
+    python recipes/search_finetuning.py --rows control cotrain hold-share --seeds 0 1                   # drawn faces and what ships
+    python recipes/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
+        --aided-network squeezenet1_0.pth                                                              # all rows
 
 Each row (recipes/search_rows.py) and seed is one arm with its own flags, from the same networks on the same pictures. Its scores go to
 ``runs/<row>-<seed>.json``; what is there already isn't run again, so a stopped search goes on where it stopped, and several commands with other --rows or
@@ -37,7 +38,7 @@ from recipes.finetune_options import what_matters
 from recipes.finetune_stargan import Config as StarGANConfig
 from recipes.finetune_stargan import load
 from recipes.finetuning import finetune
-from recipes.judging import make_judges
+from recipes.judging import finite, make_judges
 from recipes.search_rows import ROWS, Row
 from recipes.shared import run_recipe, start
 
@@ -66,6 +67,10 @@ def main(config: Config) -> None:
     for row in rows.values():
         dataclasses.replace(config, **row.flags).check()
     accelerator = start(config)
+    if config.dry_run:
+        lines = [f"{name}: {row.text}" for name, row in rows.items()]
+        accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))
+        return
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
 
@@ -95,11 +100,12 @@ def main(config: Config) -> None:
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, judges, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))
-        columns = {"real": shown.images, name: evidence.edited[: len(shown.images)]}
-        sample_grid(columns, config.output_dir / "samples" / f"{name}-{seed}.png", captions=captions_of(shown))
+        if not measured.get("diverged"):
+            columns = {"real": shown.images, name: evidence.edited[: len(shown.images)]}
+            sample_grid(columns, config.output_dir / "samples" / f"{name}-{seed}.png", captions=captions_of(shown))
         if config.save_generators:
             save_tensors(config.output_dir / "G" / f"{name}-{seed}.safetensors", tuned.state_dict())
-        write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **measured})
+        write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **finite(measured)})
         if row is not None:
             shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # the scores are safe now; curves stay
 

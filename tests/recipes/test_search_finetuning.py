@@ -59,5 +59,12 @@ def test_pictures_that_choose_are_not_among_those_compared_with(monkeypatch, fla
     assert "at least 70 training pictures" in message and "got 64" in message
 
 
+def test_a_dry_run_names_the_rows_and_writes_nothing(launch, tmp_path):
+    said = launch("search_finetuning.py", "--rows", "control", "hold-r1", "--seeds", 3, 4, "--dry-run", "--output-dir", tmp_path / "run").stdout
+    assert "2 rows, seeds 3 4, 250 steps each" in said
+    assert "hold-r1: cotrain: cotrain losses pretraining, gradient share 0.3, r1 weight 1.0" in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_row_is_named(monkeypatch, tmp_path):
     assert "unknown rows ['controls']" in message_of(monkeypatch, search_finetuning, "--rows", "controls", "--output-dir", tmp_path)
