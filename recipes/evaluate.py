@@ -40,6 +40,10 @@ class Config(JudgeOptions, DataOptions):
     frozen: Path | None = None
     cotrain: Path | None = None
     passive: Path | None = None
+    scratch: Path | None = None
+    aided: Path | None = None
+    aided_map: Path | None = None
+    joint: Path | None = None
     """Fine-tuned generators, as finetune_stargan.py writes them."""
     seed: int = 0
     """Which seed of the fine-tuning these generators are."""
