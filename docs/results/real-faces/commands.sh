@@ -42,6 +42,13 @@ report --arms control random frozen --output-dir "$RUNS/report"
 report --arms aided_map aided cotrain --output-dir "$RUNS/report-others"
 malp-disc report "$RUNS/report" --join "$RUNS/report-others" --resamples 100
 
+# Is it really harder to localize? A fresh MaLP against the tuned generators of seed 0
+for arm in control frozen cotrain; do
+    from="$RUNS/report"; [ -e "$from/G-$arm.safetensors" ] || from="$RUNS/report-others"
+    python recipes/pretrain_malp.py $DATA --generator-checkpoint "$from/G-$arm.safetensors" --mixed-precision bf16 --max-train-steps 400 --malp-template-dropout 0.5 \
+        --output-dir "$RUNS/fresh-$arm" --resume-from-checkpoint latest
+done
+
 # A second case: Fast-SRGAN
 python recipes/finetune.py --generator fast_srgan --generator-checkpoint "$FASTSRGAN" --losses generators.example_losses:super_resolution --data pictures --data-root "$FACES144" \
     --image-size 64 --malp-pretrain-steps 400 --max-train-steps 150 --lr-scheduler linear --cotrain-losses pretraining --arms control frozen cotrain aided --seeds 0 1 2 \
