@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every number of real-faces.md. Each command goes on where it stopped when it is given again; two CPU cores, about six hours in all.
+# The commands of real-faces.md. Each goes on where it stopped when it is given again.
 #
 #   CELEBA      folder with images/ and list_attr.csv: the first 8,000 aligned faces of CelebA's training split at half size (89x109)
 #   FACES144    folder with train/ and test/: face crops of 144x144, for super-resolution
