@@ -50,6 +50,7 @@ def test_the_joined_report_is_that_of_one_run(parts, capsys):
 def test_a_join_that_was_stopped_can_be_made_again(parts):
     whole, first, others = parts
     join_runs(first, [others])
+    assert len((first / "measurements.jsonl").read_text().splitlines()) == len((whole / "measurements.jsonl").read_text().splitlines())
     complete = {path.relative_to(first): path.read_bytes() for path in first.rglob("*") if path.is_file()}
     lines = (first / "measurements.jsonl").read_text().splitlines(keepends=True)
     (first / "measurements.jsonl").write_text("".join(line for line in lines if json.loads(line)["seed"] == 0))
