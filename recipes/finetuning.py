@@ -242,7 +242,7 @@ def finetune(
         optimizer.zero_grad()
 
     # Loop
-    curves = Curves(config.output_dir / "curves" / f"{place_of(arm, config.seed)}.jsonl", accelerator, start=first)
+    curves = Curves(config.output_dir / "curves" / f"{place_of(arm, config.seed)}.jsonl", accelerator, start=first, run=f"{arm}/seed{config.seed}")
     bar = progress(config, accelerator, start=first, label=f"fine-tune {arm}" + f", seed {config.seed}" * (config.seed != 0))
     pictures = config.pictures_per_step * accelerator.num_processes
     if first == 0 and grid is not None:

@@ -113,7 +113,7 @@ def _told(pictures: list[int]) -> str:
 
 
 class Stopping:
-    """Ctrl-C or a scheduler's SIGTERM, answered after the step in hand. A second Ctrl-C stops at once.
+    """Ctrl-C, a scheduler's SIGTERM, or a closed terminal's SIGHUP (unless nohup ignores it), answered after the step in hand. A second Ctrl-C stops at once.
 
     with Stopping() as stopping:
         for … in steps(…):
@@ -126,7 +126,10 @@ class Stopping:
         self._asked = False
         self._previous = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere signals can't be caught, and aren't
-            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            wanted = [signal.SIGINT, signal.SIGTERM]
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+                wanted.append(signal.SIGHUP)
+            self._previous = {number: signal.signal(number, self._note) for number in wanted}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

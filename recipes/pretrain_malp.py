@@ -142,7 +142,7 @@ def pretrain(
     disc_ddp, optimizer = accelerator.prepare(disc, optimizer)
 
     # Loop
-    curves = Curves(config.output_dir / "curves" / f"{name}.jsonl", accelerator, start=first)
+    curves = Curves(config.output_dir / "curves" / f"{name}.jsonl", accelerator, start=first, run=name)
     bar = progress(config, accelerator, start=first, label=f"pretrain {name}")
     with Stopping() as stopping:
         for step, batches in steps(dataset, config, accelerator, start=first):

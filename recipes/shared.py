@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+import torch
 import tyro
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
@@ -21,7 +22,10 @@ from tqdm.auto import tqdm
 from malp_disc.checkpoint import sweep, write_json, write_text
 from malp_disc.cli import plain_errors
 from malp_disc.guards import TrainingStopped
+from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.report.environment import collect_environment
+from recipes.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
+from recipes.launcher_watch import stop_with_launcher
 
 logger = logging.getLogger("malp_disc")
 Config = TypeVar("Config")
@@ -45,8 +49,11 @@ class TrainOptions:
     """Pictures per process and forward pass."""
     gradient_accumulation_steps: int = 1
     """Passes of --train-batch-size pictures per optimizer step. The result is that of one pass with all of them."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Autocast type of the generator and its own discriminator; MaLP always computes in float32."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """Autocast type of the generator and its own discriminator; MaLP always computes in float32. Not given: what Accelerate's configuration or launcher says,
+    else no."""
+    deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Deterministic kernels only: on a GPU the same bytes from the same seed, and after a resume, at some cost in speed. A CPU run has that anyway."""
     seed: int = 0
     """Decides the order of the data, the targets and the initial weights."""
     checkpointing_steps: int = 1000
@@ -79,6 +86,10 @@ def run_recipe(main: Callable[[Config], Any], config: type[Config], description:
             main(arguments)
         except TrainingStopped as stopped:
             sys.exit(f"error: {stopped}")
+        except RuntimeError as error:
+            if not is_nondeterminism_error(error):
+                raise
+            sys.exit(f"error: --deterministic: {str(error).split('. ')[0]}. Run without --deterministic, or without what needs that operation")
 
 
 def start(options: TrainOptions, **more: Any) -> Accelerator:
@@ -86,17 +97,18 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
     for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "sample_steps", "log_steps"):
         if getattr(options, name) < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(options, name)}")
+    check_launcher()
+    check_tracker(options.report_to)
+    options.mixed_precision = resolve_mixed_precision(options.mixed_precision)  # what runs is what is recorded and compared on resume
+    if options.deterministic:
+        use_deterministic_kernels()
+    stop_with_launcher()
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision, log_with=options.report_to, project_dir=str(options.output_dir), **more
     )
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # each would think that it is alone, and write over the others
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
-        )
-    if accelerator.gradient_accumulation_steps != 1:  # it would divide every loss once more
-        raise ValueError(
-            f"Accelerate's configuration sets gradient_accumulation_steps to {accelerator.gradient_accumulation_steps}; leave it at 1 there and give "
-            "--gradient-accumulation-steps, with which every network goes through all passes before the next one's turn"
         )
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise ValueError(
@@ -106,7 +118,7 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
     if accelerator.is_main_process and not dry:
         claim_folder(options.output_dir)
         sweep(options.output_dir)
-        describe_run(options.output_dir, options)
+        describe_run(options.output_dir, options, accelerator)
     accelerator.wait_for_everyone()
     set_seed(options.seed)
     if options.report_to and not dry:
@@ -115,11 +127,25 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
     return accelerator
 
 
-def describe_run(folder: Path, options: Any) -> None:
-    """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions), for whoever reads the results."""
+def describe_run(folder: Path, options: Any, accelerator: Accelerator) -> None:
+    """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions, device, precision), for whoever reads the results."""
     command = " ".join([f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     write_json(folder / "config.json", {"command": command, **plain(options)})
-    write_json(folder / "environment.json", collect_environment())
+    write_json(folder / "environment.json", collect_environment() | describe_arithmetic(accelerator))
+
+
+def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
+    """What the run computes on and how."""
+    cuda = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(accelerator.device) if cuda else accelerator.device.type,
+        "processes": accelerator.num_processes,
+        "mixed_precision": accelerator.mixed_precision,
+        "deterministic": not cuda or torch.are_deterministic_algorithms_enabled(),
+        "evaluation_precision": "float32 without TF32",
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+    }
 
 
 def claim_folder(folder: Path) -> None:
@@ -146,10 +172,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class Curves:
-    """``curves.jsonl``: one line per logged step. A resumed run first drops the lines after its checkpoint."""
+    """``curves.jsonl``: one line per logged step. A resumed run first drops the lines after its checkpoint.
 
-    def __init__(self, path: Path, accelerator: Accelerator, *, start: int) -> None:
-        self._path, self._accelerator = path, accelerator
+    Args:
+        run: names the curve in a tracker, where all curves of a run stand side by side ("control/seed0"); None where there is only one.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator, *, start: int, run: str | None = None) -> None:
+        self._path, self._accelerator, self._run = path, accelerator, run
+        self._declared = False
         if accelerator.is_main_process:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = read_lines(path) if start else []
@@ -157,11 +188,24 @@ class Curves:
 
     def log(self, step: int, values: dict[str, float | Tensor]) -> dict[str, float]:
         numbers = {key: float(value) for key, value in values.items()}
-        self._accelerator.log(numbers, step=step)
+        self._track(step, numbers)
         if self._accelerator.is_main_process:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **numbers}) + "\n")
         return numbers
+
+    def _track(self, step: int, numbers: dict[str, float]) -> None:
+        prefix = f"{self._run}/" if self._run else ""
+        tagged = {f"{prefix}{key}": value for key, value in numbers.items()}
+        for tracker in self._accelerator.trackers if self._accelerator.is_main_process else ():
+            if tracker.name == "wandb":  # takes steps that only grow, and every arm counts from 1: each gets an axis of its own
+                axis = f"{prefix}step"
+                if not self._declared:
+                    tracker.tracker.define_metric(f"{prefix}*", step_metric=axis)
+                    self._declared = True
+                tracker.log({**tagged, axis: step})
+            else:
+                tracker.log(tagged, step=step)
 
 
 def progress(options: TrainOptions, accelerator: Accelerator, *, start: int, label: str) -> tqdm:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from malp_disc.fakeness import check_images
+from malp_disc.precision import full_float32
 
 
 class FeatureExtractor(nn.Module):
@@ -33,9 +34,9 @@ class FeatureExtractor(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images as a saved PNG would hold them, see `quantize`; computed in float32 whatever the autocast around."""
+        """Features of images as a saved PNG would hold them, see `quantize`; in full float32 (no TF32) whatever the autocast and the settings around."""
         check_images(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), full_float32():
             return self._features(quantize(images)).float()
 
     def _features(self, levels: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+"""The settings that a run gets from Accelerate's configuration and launcher: each is honoured, or refused before any work.
+
+`accelerate launch` hands its flags and its configuration file to the script as environment variables, which `Accelerator` reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+
+_FALSE = {"", "0", "false", "no", "off", "none"}
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism configuration",
+}
+
+
+def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse what the launcher asks for and these recipes can't do.
+
+    Raises:
+        ValueError: sharded training, torch.compile by Accelerate, or gradient accumulation or clipping outside the recipe's own flags.
+    """
+    for variable, name in _SHARDING.items():
+        if _on(environment.get(variable)):
+            raise ValueError(
+                f"Accelerate's configuration asks for {name}; these recipes run on one process or with data parallelism (docs/scaling.md says why). "
+                "Launch with a configuration without it, as those in recipes/accelerate"
+            )
+    backend = environment.get("ACCELERATE_DYNAMO_BACKEND")
+    if _on(backend):
+        raise ValueError(
+            f"Accelerate's configuration sets dynamo_backend to {backend}; gradient penalties need a second derivative, which torch.compile doesn't give. "
+            "Launch with --dynamo_backend no"
+        )
+    steps = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    if steps not in (None, "", "1"):  # it would divide every loss once more
+        raise ValueError(
+            f"Accelerate's configuration sets gradient_accumulation_steps to {steps}; leave it at 1 there and give the recipe's own "
+            "--gradient-accumulation-steps, with which every network goes through all micro-batches of a step before the next network's update"
+        )
+    if _on(environment.get("ACCELERATE_GRADIENT_CLIPPING")):
+        raise ValueError("Accelerate's configuration sets gradient_clipping; give the recipe's own --max-grad-norm instead")
+
+
+def resolve_mixed_precision(flag: str | None, environment: Mapping[str, str] = os.environ, *, cuda: bool | None = None) -> str:
+    """The precision that a run has: the recipe's flag, else the launcher's setting, else "no".
+
+    Args:
+        flag: ``--mixed-precision``, or None if it wasn't given.
+        cuda: whether the run has a GPU; found out if None.
+
+    Returns:
+        "no", "bf16" or "fp16".
+
+    Raises:
+        ValueError: flag and launcher contradict each other, the precision isn't one of the three, or fp16 without a GPU.
+    """
+    asked = (environment.get("ACCELERATE_MIXED_PRECISION") or "no").lower()
+    if flag is not None and asked != "no" and flag != asked:
+        raise ValueError(f"--mixed-precision {flag}, but Accelerate's configuration or launcher says {asked}; drop one of them or make them agree")
+    resolved = flag or asked
+    if resolved not in ("no", "bf16", "fp16"):
+        raise ValueError(f"expected a mixed precision out of no, bf16, fp16, got {resolved} from Accelerate's configuration")
+    if cuda is None:
+        cuda = torch.cuda.is_available() and not _on(environment.get("ACCELERATE_USE_CPU"))
+    if resolved == "fp16" and not cuda:
+        raise ValueError("fp16 needs a GPU, and this run is on the CPU, where autocast would stay in float32; use bf16 or no mixed precision")
+    return resolved
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise ValueError unless the tracker of ``--report-to`` exists and its package is installed; Accelerate would leave it out silently."""
+    if name is None:
+        return
+    known = [kind for kind in LoggerType.list() if kind != "all"]
+    available = [kind.value for kind in get_available_trackers()]
+    if name not in known and name != "all":
+        raise ValueError(f"expected a tracker for --report-to out of {', '.join(known)}, got {name!r}")
+    if name not in available and (name != "all" or not available):
+        raise ValueError(f"--report-to {name} needs a package that isn't installed; pip install {name if name != 'all' else 'tensorboard'}, or leave the flag out")
+
+
+def _on(value: str | None) -> bool:
+    return value is not None and value.strip().lower() not in _FALSE
