@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from generators.patchgan import PatchDiscriminator
+from malp_disc.freezing import gradients_to_inputs_only
 
 
 class ContentLoss(nn.Module):
@@ -34,7 +35,8 @@ class PatchAdversary(nn.Module):
         self.weight, self.discriminator = weight, PatchDiscriminator(ndf=width, norm="instance")
 
     def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-        return {"adversarial": self.weight * (self.discriminator(fake).float() - 1).square().mean()}
+        with gradients_to_inputs_only(self.discriminator):
+            return {"adversarial": self.weight * (self.discriminator(fake).float() - 1).square().mean()}
 
     def forward(self, fake: Tensor, batch: Any) -> dict[str, Tensor]:
         real = batch.images if batch.reference is None else batch.reference

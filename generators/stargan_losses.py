@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from malp_disc.freezing import gradients_to_inputs_only
+
 
 @dataclass(frozen=True)
 class StarGANWeights:
@@ -72,9 +74,11 @@ class StarGANCritic(nn.Module):
 def generator_losses(
     discriminator: nn.Module, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor, weights: StarGANWeights | None = None
 ) -> StarGANLosses:
-    """G's step (Eq. 6): look real, carry `target`, and lead back to `real` when edited back. Give the unwrapped discriminator, frozen."""
+    """G's step (Eq. 6): look real, carry `target`, and lead back to `real` when edited back. Give the unwrapped discriminator; gradients reach
+    `fake` and `reconstructed` alone, none stays in D."""
     weights = weights or StarGANWeights()
-    realness, logits = discriminator(fake)
+    with gradients_to_inputs_only(discriminator):
+        realness, logits = discriminator(fake)
     adversarial = -realness.float().mean()
     classification = attribute_loss(logits, target)
     reconstruction = (real - reconstructed).float().abs().mean()

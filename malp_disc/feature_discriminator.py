@@ -7,14 +7,16 @@ as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.fakeness import fakeness_map
+from malp_disc.fakeness import check_image_pair, check_images, fakeness_map
+from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.metrics.squeezenet import SqueezeNetExtractor
 
 FeatureTarget = Literal["map", "realness"]
@@ -54,19 +56,54 @@ class FeatureDiscriminator(nn.Module):
         self.network.eval()
         return self
 
+    def requires_grad_(self, requires_grad: bool = True) -> FeatureDiscriminator:
+        """As torch's, of the heads: the backbone never learns. (One that a parent's ``requires_grad_(True)`` reaches gets no gradient all the same.)"""
+        self.heads.requires_grad_(requires_grad)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureDiscriminator:
+        """``.to(device)`` and the like; the weights stay in float32 whatever dtype is asked for, as all arithmetic does."""
+
+        def in_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if tensor.is_floating_point() and moved.dtype != tensor.dtype else moved
+
+        return super()._apply(in_float32, recurse)
+
+    def parameter_groups(self, *, lr: float) -> list[dict[str, Any]]:
+        """For the optimizer: the heads at `lr`."""
+        return [{"params": list(self.heads.parameters()), "lr": lr}]
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Logits per place and depth, positive for "changed": (B, 3, H, W) in [-1, 1] -> a list of (B, 1, h, w), the finest first."""
-        maps = self.network.prepared(255 * (images.float() + 1) / 2, side=self.side)
-        logits = []
+        """Logits per place and depth, positive for "changed": (B, 3, H, W) in [-1, 1] -> a list of (B, 1, h, w), the finest first.
+
+        Raises:
+            ValueError: images of another shape, range or type, or not finite.
+        """
+        check_images(images)
+        with torch.autocast(images.device.type, enabled=False):
+            with gradients_to_inputs_only(self.network):
+                features = self._features(images.float())
+            return [self.heads[depth](maps) for depth, maps in features.items()]
+
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps of the backbone by depth; gradients reach the images alone."""
+        maps, features = self.network.prepared(255 * (images + 1) / 2, side=self.side), {}
         for number, layer in enumerate(self.network.net):
             maps = layer(maps)
             if number in _DEPTHS:
-                logits.append(self.heads[str(number)](maps))
-        return logits
+                features[str(number)] = maps
+        return features
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """-log P(unchanged), the mean over places and depths: what G has to lower."""
-        return self._entropy(fake, torch.zeros_like(fake[:, :1]))
+        """-log P(unchanged), the mean over places and depths: what G has to lower. Gradients reach `fake` alone, and nothing is left in the heads.
+
+        Raises:
+            ValueError: images of another shape, range or type, or not finite.
+        """
+        check_images(fake, "fake")
+        with gradients_to_inputs_only(self.heads):
+            return self._entropy(fake, torch.zeros_like(fake[:, :1]))
 
     def discriminator_loss(self, images: Tensor, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """Cross-entropy of real pictures with "unchanged" and of `fake` with the target.
@@ -75,8 +112,14 @@ class FeatureDiscriminator(nn.Module):
             images: what G was given, (B, 3, H, W).
             fake: what it made of them, of the same shape; its gradient isn't needed.
             real: pictures of the domain that G leads to, where that isn't the images' own.
+
+        Raises:
+            ValueError: images of another shape, range or type, or not finite.
         """
         fake = fake.detach()
+        check_image_pair(images, fake)
+        if real is not None:
+            check_images(real, "real")
         changed = torch.ones_like(fake[:, :1]) if self.target == "realness" else fakeness_map(images, fake)
         return self._entropy(images if real is None else real, torch.zeros_like(changed)) + self._entropy(fake, changed)
 
@@ -84,7 +127,7 @@ class FeatureDiscriminator(nn.Module):
         """Cross-entropy of what is said of each place with `truth` (B, 1, H, W) in [0, 1]."""
         entropies = []
         for logits in self(images):
-            at = F.adaptive_avg_pool2d(truth, logits.shape[2:])
+            at = F.adaptive_avg_pool2d(truth.float(), logits.shape[2:])
             entropies.append(F.binary_cross_entropy_with_logits(logits.float(), at))
         return torch.stack(entropies).mean()
 

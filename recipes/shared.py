@@ -127,11 +127,11 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
     return accelerator
 
 
-def describe_run(folder: Path, options: Any, accelerator: Accelerator) -> None:
+def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = None) -> None:
     """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions, device, precision), for whoever reads the results."""
     command = " ".join([f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     write_json(folder / "config.json", {"command": command, **plain(options)})
-    write_json(folder / "environment.json", collect_environment() | describe_arithmetic(accelerator))
+    write_json(folder / "environment.json", collect_environment() | (describe_arithmetic(accelerator) if accelerator is not None else {}))
 
 
 def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc import FeatureDiscriminator, fakeness_map
@@ -78,6 +80,66 @@ def test_gradients_reach_every_picture_in_gs_step_and_none_in_its_own(weights, f
     fake.grad = None
     disc.discriminator_loss(faces, fake).backward()
     assert fake.grad is None and disc.heads["12"][0].weight.grad.abs().max() > 0
+
+
+def alternately(disc: FeatureDiscriminator, images: torch.Tensor, fake: torch.Tensor, *, generator_first: bool, steps: int) -> float:
+    """Train the heads beside a generator's loss, as a training loop does, and return the AUC of the finest map."""
+    optimizer = torch.optim.Adam(disc.parameter_groups(lr=1e-2))
+    for _ in range(steps):
+        fake = fake.detach().requires_grad_(True)
+        if generator_first:
+            (200 * disc.generator_loss(fake)).backward()
+        disc.discriminator_loss(images, fake).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if not generator_first:
+            (200 * disc.generator_loss(fake)).backward()
+    with torch.no_grad():
+        logits = disc(fake.detach())[0]
+    truth = torch.nn.functional.adaptive_avg_pool2d(fakeness_map(images, fake.detach()), logits.shape[2:]) > 0.05
+    return roc_auc_score(truth.flatten().numpy(), logits.flatten().numpy())
+
+
+def test_the_generators_loss_leaves_nothing_in_the_heads_whatever_the_order(weights, faces):
+    fake, found = half_noise(faces), []
+    for first in (True, False):
+        torch.manual_seed(0)
+        found.append(alternately(FeatureDiscriminator(weights, side=64), faces, fake, generator_first=first, steps=60))
+    assert found[0] == found[1] and found[0] > 0.7
+    disc = FeatureDiscriminator(weights, side=64)
+    disc.generator_loss(fake.requires_grad_(True)).backward()
+    assert all(p.grad is None for p in disc.parameters()) and all(p.requires_grad for p in disc.heads.parameters())
+
+
+def test_a_parent_that_sets_everything_learning_leaves_the_backbone_as_it_is(weights, faces):
+    disc = FeatureDiscriminator(weights, side=64)
+    disc.requires_grad_(True)
+    assert not any(p.requires_grad for p in disc.network.parameters())
+    parent = nn.ModuleList([disc]).requires_grad_(True).train()
+    disc.discriminator_loss(faces, half_noise(faces)).backward()
+    assert all(p.grad is None for p in disc.network.parameters()) and not disc.network.training and parent.training
+    assert all(p.grad is not None for p in disc.heads.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_it_computes_in_float32_whatever_it_is_turned_into(weights, faces, dtype):
+    disc = FeatureDiscriminator(weights, side=64)
+    expected = disc.generator_loss(faces)
+    assert torch.equal(nn.ModuleList([disc]).to(dtype)[0].generator_loss(faces), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(disc.generator_loss(faces), expected)
+    torch.testing.assert_close(disc.generator_loss(faces.to(dtype)), expected, rtol=0.05, atol=0)
+
+
+def test_images_of_another_scale_shape_or_type_are_refused_everywhere(weights, faces):
+    disc = FeatureDiscriminator(weights, side=64)
+    bad = [(faces + 1) * 127.5, faces[:, :1], faces[0], faces.mul(100).to(torch.uint8), torch.full_like(faces, torch.nan)]
+    for images in bad:
+        for call in (disc.generator_loss, disc, lambda x: disc.discriminator_loss(faces, x), lambda x: disc.discriminator_loss(x, faces), lambda x: disc.discriminator_loss(faces, faces, x)):
+            with pytest.raises(ValueError, match="expected"):
+                call(images)
+    with pytest.raises(ValueError, match="one shape"):
+        disc.discriminator_loss(faces, faces[..., :16])
 
 
 def test_other_real_pictures_and_the_two_questions_give_other_losses(weights, faces):

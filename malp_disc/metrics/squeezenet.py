@@ -6,45 +6,52 @@ SqueezeNet 1.0: Iandola et al., arXiv:1602.07360; the layers are torchvision's.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import squeezenet1_0
 
-from malp_disc.checkpoint import file_sha256, load_state, load_tensors
+from malp_disc.checkpoint import fingerprint, load_state, load_tensors
 from malp_disc.metrics.extractor import FeatureExtractor
 
 _SIZE = 227
-_TORCHVISION = "b66bff10"  # first digits of the sha256 of torchvision's published file, which bears them in its name
+SqueezeNetInput = Literal["auto", "caffe", "torchvision"]
 _CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red, of 0 … 255
+_CAFFE_BIAS = (0.4963, -0.1765, -0.4331, 0.2819, 0.9466, 0.1158, -0.2076, -0.3234)  # the first of conv1 in the authors' compressed Caffe weights
+_SAME = 2e-3  # wider than half precision rounds them
 
 
 class SqueezeNetExtractor(FeatureExtractor):
     """The last map before the classifier, averaged: 512 features. Not Inception, so never called FID.
 
     Args:
-        weights: a state dict of torchvision's ``squeezenet1_0``. torchvision's own ``squeezenet1_0-b66bff10.pth``, known by its hash, gets
-            torchvision's input (RGB, mean 0 and deviation 1 on ImageNet), any other file the authors' Caffe input (BGR, 0 … 255 minus
-            the mean).
+        weights: a state dict of torchvision's ``squeezenet1_0``, in any packaging and precision.
+        input: what the weights were trained on. "torchvision": RGB, mean 0 and deviation 1 on ImageNet. "caffe": BGR, 0 … 255 minus the mean. "auto": "caffe" for
+            the authors' compressed Caffe weights, which are known by their values, and "torchvision" for all others.
 
     Raises:
-        ValueError: no weights, or another network's.
+        ValueError: no weights, another network's, or an unknown input.
         FileNotFoundError: no such file.
     """
 
-    def __init__(self, weights: str | Path | None) -> None:
+    def __init__(self, weights: str | Path | None, *, input: SqueezeNetInput = "auto") -> None:
         super().__init__()
+        if input not in get_args(SqueezeNetInput):
+            raise ValueError(f"expected an input out of {', '.join(get_args(SqueezeNetInput))}, got {input!r}")
         if weights is None:
             raise ValueError("the extractor squeezenet comes without weights; give the path of a state dict of torchvision's squeezenet1_0")
         net = squeezenet1_0(weights=None)
         load_state(net, load_tensors(weights), source=str(weights))
         self.net = net.features.eval().requires_grad_(False)
-        digest = file_sha256(weights)
-        self._caffe = not digest.startswith(_TORCHVISION)
+        bias = self.net[0].bias.detach()[: len(_CAFFE_BIAS)]
+        known = torch.allclose(bias, torch.tensor(_CAFFE_BIAS), rtol=0, atol=_SAME)
+        self._caffe = input == "caffe" or (input == "auto" and known)
+        digest = fingerprint(net.state_dict())  # of the values: the same weights saved again are the same weights
         self.dims = 512
         self.label = "FD-SqueezeNet"
-        self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights sha256 {digest[:8]}"
+        self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights {digest[:8]}"
         self.resize = f"antialiased bilinear to {_SIZE}, in float"
 
     def prepared(self, levels: Tensor, *, side: int = _SIZE) -> Tensor:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from generators.example_losses import PatchAdversary, super_resolution, translation
+from generators.stargan import stargan_discriminator
+from generators.stargan_losses import StarGANObjective
 from tests.tiny import Snapshot, pictures
 
 
@@ -44,3 +46,14 @@ def test_the_batchs_own_pictures_stand_in_for_references():
     adversary = translation().eval()
     with torch.no_grad():
         assert adversary(pictures(2), batch())["real"] == adversary(pictures(2), batch(reference=pictures(2)))["real"]
+
+
+@pytest.mark.parametrize("kind", ["stargan", "patch"])
+def test_the_generators_loss_leaves_no_gradient_in_a_discriminator_that_learns(kind):
+    own = StarGANObjective(stargan_discriminator(c_dim=2, image_size=16, conv_dim=4, repeat_num=2)) if kind == "stargan" else translation()
+    images = torch.rand(2, 3, 16, 16) * 2 - 1 if kind == "stargan" else torch.rand(2, 3, 64, 64) * 2 - 1
+    fake, target = images.clone().requires_grad_(True), torch.ones(2, 2)
+    batch = SimpleNamespace(images=images, labels=target, target=target, reference=None)
+    sum(own.generator_loss(fake, batch, lambda images, target: images).values()).backward()
+    assert fake.grad.abs().max() > 0
+    assert all(p.grad is None and p.requires_grad for p in own.parameters())

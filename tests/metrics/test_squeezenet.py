@@ -7,11 +7,12 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import squeezenet1_0
 
-from malp_disc.checkpoint import save_tensors
+from malp_disc.checkpoint import load_tensors, save_tensors
 from malp_disc.data.faces import draw_faces
 from malp_disc.metrics import squeezenet
 from malp_disc.metrics.extractor import quantize
 from malp_disc.metrics.features import create_extractor
+from malp_disc.metrics.squeezenet import SqueezeNetExtractor
 
 WEIGHTS = "weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth"
 
@@ -40,7 +41,7 @@ def upscaled(images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_caffes_input_is_blue_green_red_less_the_mean(net, file, images):
-    extractor = create_extractor("squeezenet", weights=file)
+    extractor = SqueezeNetExtractor(file, input="caffe").eval()
     red, green, blue = upscaled(images).unbind(1)
     expected = net.features(torch.stack([blue - 104, green - 117, red - 123], dim=1)).mean(dim=(2, 3))
     torch.testing.assert_close(extractor(images), expected)
@@ -49,12 +50,38 @@ def test_caffes_input_is_blue_green_red_less_the_mean(net, file, images):
 
 
 @torch.no_grad()
-def test_torchvisions_own_file_is_known_by_its_hash_and_gets_its_own_input(net, file, images, monkeypatch):
-    monkeypatch.setattr(squeezenet, "file_sha256", lambda path: "b66bff10" + 56 * "0")
+def test_torchvisions_input_is_normalised_on_imagenet(net, file, images):
     extractor = create_extractor("squeezenet", weights=file)
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     torch.testing.assert_close(extractor(images), net.features((upscaled(images) / 255 - mean) / deviation).mean(dim=(2, 3)))
     assert "torchvision" in extractor.name
+
+
+@pytest.mark.parametrize("caffe", [False, True])
+def test_the_same_weights_get_the_same_input_in_every_packaging(net, images, caffe, tmp_path):
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    if caffe:
+        state["features.0.bias"][:8] = torch.tensor(squeezenet._CAFFE_BIAS)
+    torch.save(state, tmp_path / "a.pth")
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "b.pth")
+    save_tensors(tmp_path / "c.safetensors", state)
+    save_tensors(tmp_path / "half.safetensors", {key: value.half() for key, value in state.items()})
+    first, *others = [create_extractor("squeezenet", weights=tmp_path / name) for name in ("a.pth", "b.pth", "c.safetensors", "half.safetensors")]
+    assert ("Caffe" in first.name) == caffe
+    assert [other.name for other in others[:2]] == [first.name] * 2
+    for other, tolerance in zip(others, (0, 0, 0.02)):
+        torch.testing.assert_close(other(images), first(images), rtol=tolerance, atol=tolerance * first(images).abs().max().item())
+
+
+def test_the_published_caffe_weights_are_known_by_their_values(shared, tmp_path):
+    weights = load_tensors(shared(WEIGHTS))
+    save_tensors(tmp_path / "again.safetensors", {key: value.half() for key, value in weights.items()})
+    assert "Caffe" in SqueezeNetExtractor(shared(WEIGHTS)).name and "Caffe" in SqueezeNetExtractor(tmp_path / "again.safetensors").name
+
+
+def test_an_unknown_input_is_refused(file):
+    with pytest.raises(ValueError, match="caffe"):
+        SqueezeNetExtractor(file, input="bgr")
 
 
 def test_without_weights_and_with_anothers(tmp_path):
