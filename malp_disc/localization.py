@@ -6,7 +6,6 @@ trunk too). `GlobalTransformer` is E_T, the branch that helps in training and is
 
 from __future__ import annotations
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,9 +54,11 @@ class GlobalTransformer(nn.Module):
     """
 
     def __init__(self, image_size: int, *, patch_size: int = 8, dim: int = 64, depth: int = 6, heads: int = 4, dropout: float = 0.1) -> None:
+        from timm.models import VisionTransformer  # late: brings in torchvision, and takes as long as torch to import
+
         super().__init__()
         self.patch_size = patch_size
-        self.vit = timm.models.VisionTransformer(
+        self.vit = VisionTransformer(
             img_size=image_size,
             patch_size=patch_size,
             embed_dim=dim,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from malp_disc.detection import correlation, cosine, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.ssim import structural_similarity
 
 _LOW_PASS_RADIUS = 0.25  # of the Nyquist frequency: what L keeps
 _PROBABILITY_MARGIN = 1e-6
@@ -107,7 +107,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
         total = total + weights.map_correlation * ((1 - correlation(maps, truth)) * changed).mean()
     if weights.manipulated_ssim:
         # Pictures as channels: the same mean, and depthwise windows, which a CPU convolves ten times as fast as those of one channel.
-        similarity = structural_similarity_index_measure(maps.transpose(0, 1), truth.transpose(0, 1), data_range=1.0)
+        similarity = structural_similarity(maps.transpose(0, 1), truth.transpose(0, 1), data_range=1.0).mean()
         total = total + weights.manipulated_ssim * (1 - similarity)
     return total + weights.map_error * (maps - truth).square().mean()
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from malp_disc.fakeness import check_image_pair, fakeness_map, signed_fakeness_map_official
+from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
 _CHUNK = 64  # images at a time: SSIM holds some twenty maps per image
 _PERFECT_MSE = 1e-10  # caps PSNR at 100 dB, so that one perfect image doesn't make the mean infinite
-_SSIM_WINDOW = 11
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,6 @@ def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) ->
 
 def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str, Tensor]:
     """Every score of every image, (B,) each in float64; NaN where undefined."""
-    from torchmetrics.functional.image import structural_similarity_index_measure  # late: takes seconds to import
-
     truth = fakeness_map(real, manipulated)
     map_, gt = predicted.double().flatten(1), truth.double().flatten(1)  # (B, H*W)
     signed = signed_fakeness_map_official(real, manipulated).double().flatten(1)
@@ -73,7 +71,7 @@ def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str
     changed = gt.amax(dim=1) > 0
     contrast, contrast_official = _range(gt) > 0, changed & (_range(signed) > 0)
     mse = (map_ - gt).square().mean(dim=1).clamp(min=_PERFECT_MSE)
-    ssim = structural_similarity_index_measure(predicted.float(), truth, data_range=1.0, reduction="none")
+    ssim = structural_similarity(predicted.float(), truth, data_range=1.0)
     return {
         "changed": changed,
         "cs": _where(changed, _cosine(map_, gt)),
@@ -82,7 +80,7 @@ def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str
         "cs_official_constant": _where(contrast_official, _cosine_official(ones, signed)),
         "pearson": _where(contrast, _cosine(_centred(map_), _centred(gt))),
         "psnr": -10 * mse.log10(),
-        "ssim": ssim.double().reshape(-1),
+        "ssim": ssim.double(),
     }
 
 
@@ -125,8 +123,8 @@ def _check(predicted: Tensor, real: Tensor, manipulated: Tensor) -> None:
     expected = (len(real), 1, *real.shape[-2:])
     if tuple(predicted.shape) != expected or len(real) == 0:
         raise ValueError(f"expected at least one predicted map, of shape {expected} like the images, got {tuple(predicted.shape)}")
-    if min(predicted.shape[-2:]) < _SSIM_WINDOW:
-        raise ValueError(f"expected maps of at least {_SSIM_WINDOW}x{_SSIM_WINDOW} (SSIM's window), got {tuple(predicted.shape[-2:])}")
+    if min(predicted.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"expected maps of at least {SSIM_WINDOW}x{SSIM_WINDOW} (SSIM's window), got {tuple(predicted.shape[-2:])}")
     low, high = (bound.item() for bound in torch.aminmax(predicted.detach().float()))
     if not (low >= 0 and high <= 1):  # written so that NaN fails
         raise ValueError(f"expected predicted maps in [0, 1], got min {low:.4g} max {high:.4g}; clamp them, or divide by 255")

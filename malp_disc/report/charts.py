@@ -7,14 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from malp_disc.checkpoint import atomic_path
+from malp_disc.report.mpl import Axes, Figure, FigureCanvasAgg, FigureCanvasSVG, in_default_style, matplotlib
 
 # Told apart with any colour vision and in greys (after Okabe and Ito), and by their line style.
 COLOURS = {
@@ -79,6 +75,7 @@ def save_png(figure: Figure, path: str | Path) -> None:
         canvas.print_png(str(temporary))
 
 
+@in_default_style
 def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) -> str:
     """One pair of axes as SVG for a page: text stays text, and ink, grid and background are the page's own, so it is right in light and
     dark.

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from malp_disc.report.charts import DPI, FAINT, INK, save_png, tidy
+from malp_disc.report.mpl import Axes, Figure, Line2D, in_default_style
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#B8A000")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -58,6 +56,7 @@ class Panel:
     y_limits: tuple[float, float] | None = None
 
 
+@in_default_style
 def lines_figure(panels: Sequence[Sequence[Panel | None]], path: str | Path) -> None:
     """A PNG of rows of panels, under one legend.
 

@@ -10,14 +10,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from malp_disc.checkpoint import atomic_path
 from malp_disc.fakeness import check_images
+from malp_disc.report.mpl import Figure, FigureCanvasAgg, in_default_style, matplotlib
 from malp_disc.report.run_charts import comparison_figure
 from malp_disc.report.training_curves import curves_figure
 
@@ -86,6 +84,7 @@ def fakeness_grid(
     draw_grid(columns, path, zoom=zoom, captions=captions, vmax=vmax)
 
 
+@in_default_style
 def draw_grid(
     columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int, captions: Sequence[str] | None, vmax: float | None = None
 ) -> None:

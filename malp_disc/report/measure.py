@@ -27,6 +27,7 @@ from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, edit
 from malp_disc.report.localizing import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
 from malp_disc.report.views import Judges, Portrait, describe, keep_portrait, kept_portrait, portray
+from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
 __all__ = ["Evidence", "Judges", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
 
@@ -34,7 +35,6 @@ Reference = Portrait
 """The real pictures as the judges see them, with ``text`` saying in words what they are."""
 
 _CHUNK = 64  # pictures at a time: SSIM holds some twenty maps per picture
-_SSIM_WINDOW = 11
 
 
 @dataclass
@@ -210,10 +210,8 @@ def _read(judges: Judges, images: Tensor, device: torch.device | str) -> Tensor:
 
 def _ssim(images: Tensor, edited: Tensor) -> float | None:
     """Mean structural similarity of pictures and their edits, both in [-1, 1]; None for pictures smaller than its window."""
-    from torchmetrics.functional.image import structural_similarity_index_measure  # late: takes seconds to import
-
-    if min(images.shape[2:]) < _SSIM_WINDOW:
+    if min(images.shape[2:]) < SSIM_WINDOW:
         return None
     pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))
-    values = [structural_similarity_index_measure(b.float(), a.float(), data_range=2.0, reduction="none").reshape(-1) for a, b in pairs]
+    values = [structural_similarity(b.float(), a.float(), data_range=2.0) for a, b in pairs]
     return torch.cat(values).double().mean().item()

@@ -7,17 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from malp_disc.report.arms import ARMS, CANDIDATES, VIEWS
 from malp_disc.report.charts import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYLES, save_png, tidy, title
+from malp_disc.report.mpl import Axes, Figure, in_default_style
 from malp_disc.report.numbers import number, percent, signed
 
 _ANCHORS = {"unedited": "unedited inputs", "halves": "two halves of the reference"}
 Record = Mapping[str, Any]
 
 
+@in_default_style
 def comparison_figure(record: Record, path: str | Path) -> None:
     """A PNG of two panels: each arm's Frechet distance between the anchors, and its difference from the control with the interval.
 
@@ -34,6 +33,7 @@ def comparison_figure(record: Record, path: str | Path) -> None:
     save_png(figure, path)
 
 
+@in_default_style
 def spectrum_figure(record: Record, path: str | Path) -> bool:
     """A PNG of the power spectra; False, and nothing drawn, where none was measured."""
     if not has_spectrum(record):

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from malp_disc.report.charts import DPI, FAINT, INK, STYLES, colour_of, save_png, smoothed, tidy, title
+from malp_disc.report.mpl import Axes, Figure, in_default_style
 
 _NAMES = {"malp": "MaLP, pretraining"}
 _PANELS_PER_ROW = 4
@@ -19,6 +18,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 Series = Mapping[str, list[tuple[np.ndarray, np.ndarray]]]
 
 
+@in_default_style
 def curves_figure(curves: Curves, path: str | Path) -> None:
     """A PNG of small multiples, the step on every horizontal axis.
 

@@ -1,0 +1,100 @@
+"""Figures come out the same whatever backend, configuration, style or cache folder the user's environment names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+
+from malp_disc.report.curves import Line, Panel, lines_figure
+from malp_disc.report.figures import curves_figure, fakeness_grid
+
+DRAW = """
+import sys, torch
+from malp_disc.report.figures import fakeness_grid, curves_figure
+from malp_disc.report.curves import Line, Panel, lines_figure
+from malp_disc.report.charts import svg
+images, maps, folder = torch.zeros(1, 3, 16, 16), torch.full((1, 1, 16, 16), .2), sys.argv[1]
+fakeness_grid(images, images, images, maps, maps, maps, f"{folder}/grid.png")
+curves_figure({"control": [{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}]}, f"{folder}/curves.png")
+lines_figure([[Panel((0, 1), {"a": Line((1, 2))}, "x", "y", title="t")]], f"{folder}/lines.png")
+open(f"{folder}/chart.svg", "w", encoding="utf-8").write(svg(lambda axes: axes.plot([1, 2]), (3, 2), "a"))
+"""
+DARK = "axes.facecolor: black\nfont.family: cursive\nlines.linewidth: 9\nsavefig.dpi: 20\nfigure.dpi: 30\ntext.usetex: True\naxes.grid: True\nsvg.fonttype: path\n"
+
+
+def draw(folder: Path, cwd: Path | None = None, **environment: str) -> dict[str, bytes]:
+    """The figures that a fresh process draws, by name."""
+    folder.mkdir()
+    clean = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "MATPLOTLIBRC", "MPLCONFIGDIR")}
+    clean["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    result = subprocess.run(
+        [sys.executable, "-c", DRAW, str(folder)], env={**clean, **environment}, cwd=cwd or folder, capture_output=True, text=True, timeout=240
+    )
+    assert result.returncode == 0, result.stderr
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> dict[str, bytes]:
+    return draw(tmp_path_factory.mktemp("plain") / "out")
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "inline", "nonsense", "module://no.such.module", "tkagg", "pdf"])
+def test_no_backend_is_in_the_way(plain, tmp_path, backend):
+    assert draw(tmp_path / "out", MPLBACKEND=backend) == plain
+
+
+@pytest.mark.parametrize("content", [DARK.encode(), b"font.size: banana\nno colon\nbackend: nonsense\n", b"\xff\xfe\x00 broken"])
+@pytest.mark.parametrize("where", ["environment", "folder"])
+def test_no_configuration_file_changes_or_breaks_a_figure(plain, tmp_path, content, where):
+    (tmp_path / "matplotlibrc").write_bytes(content)
+    environment = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")} if where == "environment" else {}
+    assert draw(tmp_path / "out", cwd=tmp_path, **environment) == plain
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_reason_to_fail(plain, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert draw(tmp_path / "out", MPLCONFIGDIR=str(tmp_path / "file" / "below")) == plain
+
+
+def test_broken_style_files_of_the_user_are_not_read(plain, tmp_path):
+    (tmp_path / "config" / "stylelib").mkdir(parents=True)
+    (tmp_path / "config" / "stylelib" / "mine.mplstyle").write_bytes(b"\xff\xfe broken")
+    assert draw(tmp_path / "out", MPLCONFIGDIR=str(tmp_path / "config")) == plain
+
+
+def test_the_callers_settings_neither_show_nor_change(tmp_path):
+    images, maps = torch.zeros(1, 3, 16, 16), torch.full((1, 1, 16, 16), 0.2)
+
+    def figures(name: str) -> list[bytes]:
+        fakeness_grid(images, images, images, maps, maps, maps, tmp_path / name)
+        content = [(tmp_path / name).read_bytes()]
+        curves_figure({"control": [{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}]}, tmp_path / name)
+        content.append((tmp_path / name).read_bytes())
+        lines_figure([[Panel((0, 1), {"a": Line((1, 2))}, "x", "y", title="t")]], tmp_path / name)
+        return [*content, (tmp_path / name).read_bytes()]
+
+    plain = figures("plain.png")
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.family": "monospace", "lines.linewidth": 9, "figure.dpi": 30, "text.color": "white"}):
+        settings = dict(matplotlib.rcParams)
+        assert figures("dark.png") == plain
+        assert dict(matplotlib.rcParams) == settings
+
+
+def test_a_backend_that_exists_is_kept_for_whoever_shows_a_figure_later():
+    code = "import malp_disc.report.figures, matplotlib, os; print(matplotlib.rcParams['backend'], os.environ['MPLBACKEND'])"
+    for backend in ("pdf", "module://somebody.elses"):
+        result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True, timeout=120)
+        assert result.stdout.split() == [backend, backend], result.stderr
+
+
+def test_nothing_heavy_comes_with_a_public_name():
+    code = "import sys, malp_disc\nfor name in malp_disc.__all__: getattr(malp_disc, name)\nprint([n for n in ('matplotlib', 'torchmetrics', 'timm', 'sklearn', 'scipy', 'accelerate') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": "inline"}, capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "[]", result.stderr

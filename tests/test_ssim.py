@@ -1,0 +1,52 @@
+"""Structural similarity: known values, and the numbers of torchmetrics to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from malp_disc.ssim import structural_similarity
+
+
+def pair(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(shape, generator=generator, dtype=dtype) for _ in range(2))
+
+
+def test_an_image_is_like_itself_and_the_order_does_not_matter():
+    a, b = pair(2, 3, 20, 24)
+    assert torch.allclose(structural_similarity(a, a, data_range=1.0), torch.ones(2))
+    assert torch.allclose(structural_similarity(a, b, data_range=1.0), structural_similarity(b, a, data_range=1.0))
+
+
+def test_constant_images_have_the_closed_form():
+    """Variances and covariance are 0, so only the means are left: (2 μx μy + c1) / (μx² + μy² + c1)."""
+    a, b = (torch.full((1, 1, 16, 16), value, dtype=torch.float64) for value in (0.2, 0.6))
+    expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert structural_similarity(a, b, data_range=1.0).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "data_range"), [((3, 1, 32, 32), 1.0), ((1, 5, 16, 24), 1.0), ((2, 3, 64, 48), 2.0), ((1, 1, 6, 6), 1.0)])
+def test_values_and_gradients_are_those_of_torchmetrics(shape, data_range):
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    a, b = pair(*shape)
+    gradients = []
+    for similarity in (structural_similarity, lambda *x, **k: structural_similarity_index_measure(*x, **k, reduction="none")):
+        image = a.clone().requires_grad_()
+        values = similarity(image, b, data_range=data_range)
+        values.sum().backward()
+        gradients.append((values.detach(), image.grad))
+    (value, gradient), (their_value, their_gradient) = gradients
+    assert torch.equal(value, their_value.reshape(-1)) and torch.equal(gradient, their_gradient)
+
+
+def test_the_gradient_is_the_derivative():
+    a, b = pair(1, 2, 8, 9, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: structural_similarity(x, b, data_range=1.0), a.requires_grad_())
+
+
+@pytest.mark.parametrize(("a", "b", "words"), [((1, 1, 16, 16), (1, 1, 16, 8), "one shape"), ((1, 16, 16), (1, 16, 16), "one shape"), ((1, 1, 5, 16), (1, 1, 5, 16), "at least 6x6")])
+def test_shapes_that_do_not_fit_are_refused(a, b, words):
+    with pytest.raises(ValueError, match=words):
+        structural_similarity(torch.zeros(a), torch.zeros(b), data_range=1.0)
