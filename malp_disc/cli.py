@@ -6,7 +6,9 @@ Both live in a module of their own, which imports nothing heavy at its top, so t
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +30,7 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
 
 def main() -> None:
     """Run the command that ``sys.argv`` names."""
+    make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if sys.argv[1:] == ["--version"]:
         print(malp_disc.__version__)
@@ -41,12 +44,24 @@ def main() -> None:
         COMMANDS[type(arguments)](arguments)
 
 
+def make_output_printable() -> None:
+    """A character that the terminal's encoding lacks (cp1252 on Windows, ASCII under ``LC_ALL=C``) is printed as its escape sequence instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
     """What the user got wrong ends in one message and status 1, Ctrl-C in one line, `interrupted`, and status 130: no traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, PermissionError, ConnectionError) as error:
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read the output, as `| head` does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except ConnectionError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from malp_disc.checkpoint import load_state, load_tensors, save_tensors, write_json
 from malp_disc.config import MaLPConfig
@@ -38,10 +38,24 @@ class Saved(ModelHubMixin):
             FileNotFoundError: something that can only be a path, and nothing there; a folder without a MaLP; or no key.
             ValueError: a damaged or foreign file, or another detector's key.
         """
-        name = str(pretrained_model_name_or_path)
-        if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-            raise FileNotFoundError(f"no folder {name}; give a folder written by save_pretrained, or a Hub id of the form owner/name")
-        return super().from_pretrained(name, key=key, **options)
+        name = str(Path(pretrained_model_name_or_path).expanduser()) if str(pretrained_model_name_or_path).startswith("~") else str(pretrained_model_name_or_path).rstrip("/\\")
+        if Path(name).is_file():
+            raise FileNotFoundError(f"{name} is a file; give the folder that save_pretrained wrote, {Path(name).parent}")
+        path_only = name.count("/") != 1 or name.startswith((".", "/")) or Path(name).parent.is_dir()
+        if not Path(name).is_dir() and path_only:
+            raise FileNotFoundError(f"no folder {name} (current folder: {Path.cwd()}); give a folder written by save_pretrained, or a Hub id of the form owner/name")
+        if Path(name).is_dir():
+            if (Path(name) / _CONFIG_FILE).is_file():
+                _read_config(Path(name) / _CONFIG_FILE)  # before huggingface_hub does, whose error names no file
+            return super().from_pretrained(name, key=key, **options)
+        try:
+            return super().from_pretrained(name, key=key, **options)
+        except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, ConnectionError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise FileNotFoundError(
+                f"no folder {name} in {Path.cwd()}, and as a Hub repository {name} can't be loaded ({reason}); give a folder written by save_pretrained, or the id of a "
+                "repository that you can reach"
+            ) from error
 
     def save_pretrained(self, save_directory: str | Path, *, key: str | Path | None = None, **options: Any) -> str | None:
         """Write ``model.safetensors`` (the detector), ``config.json``, and the key as ``templates.safetensors``, or to the path `key` elsewhere.
@@ -80,13 +94,15 @@ class Saved(ModelHubMixin):
             if local.is_file():
                 return local
             if Path(model_id).is_dir():
-                raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them")
+                inside = sorted(path.parent for path in Path(model_id).glob(f"*/{_WEIGHTS_FILE}"))
+                hint = f"; did you mean {inside[0]}?" if inside else ""
+                raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {name} is missing{hint}")
             download = hf_hub_download(
                 model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
             )
             return Path(download)
 
-        content = json.loads(find(_CONFIG_FILE).read_text(encoding="utf-8"))
+        content = _read_config(find(_CONFIG_FILE))
         known = {field.name for field in dataclasses.fields(MaLPConfig)}
         surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
         if content.get("model_type") != "malp" or surplus:
@@ -100,3 +116,14 @@ class Saved(ModelHubMixin):
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
         return malp
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Raises ValueError for anything but a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); save the MaLP again, or get the file again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a MaLP's: expected a JSON object, got {type(content).__name__}")
+    return content

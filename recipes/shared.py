@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from malp_disc.checkpoint import sweep, write_json, write_text
-from malp_disc.cli import plain_errors
+from malp_disc.cli import make_output_printable, plain_errors
 from malp_disc.guards import TrainingStopped
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.report.environment import collect_environment
@@ -79,6 +79,7 @@ class TrainOptions:
 
 def run_recipe(main: Callable[[Config], Any], config: type[Config], description: str | None) -> None:
     """Parse the command line and run; what the user got wrong ends in one plain message, not in a traceback."""
+    make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = tyro.cli(config, description=description)
     with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to go on from the last checkpoint"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +194,20 @@ def test_the_librarys_names_are_imported_when_asked_for():
         assert getattr(malp_disc, name).__name__ == name and name in dir(malp_disc)
     with pytest.raises(AttributeError, match="no attribute 'MalP'"):
         malp_disc.MalP  # noqa: B018
+
+
+@pytest.mark.parametrize("script", ["recipes/finetune_stargan.py", "-m malp_disc.cli"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_help_is_printed_in_every_encoding(script, encoding):
+    command = [sys.executable, *script.split(), "--help"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    result = subprocess.run(command, capture_output=True, env=environment, cwd=Path(__file__).parents[1], timeout=120)
+    assert result.returncode == 0 and b"usage" in result.stdout.lower(), result.stderr[-500:]
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path):
+    code = "from malp_disc.cli import plain_errors\nwith plain_errors():\n  for _ in range(100000): print('x' * 80, flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1])
+    process.stdout.readline()
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read() and process.wait(60) == 141

@@ -320,3 +320,22 @@ def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
     assert before < 0.5 and after > 0.75
     assert untouched.map.mean() < changed.map.mean()
     assert untouched.score.max() < changed.score.min()
+
+
+@pytest.mark.parametrize("name, said", [("runs/malp", "no folder runs/malp in"), ("./malp", "no folder"), ("a/b/c", "no folder"), ("file.txt", "is a file"), ("run", "did you mean run.malp")])
+def test_a_folder_that_is_not_there_is_named_first(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "file.txt").write_text("")
+    MaLP(MaLPConfig(image_size=16, width=4, transformer=False)).save_pretrained(tmp_path / "run" / "malp")
+    for model in (MaLP, MaLPDiscriminator):
+        with pytest.raises(FileNotFoundError, match=said):
+            model.from_pretrained(name)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_damaged_config_is_named(tmp_path, content):
+    MaLP(MaLPConfig(image_size=16, width=4, transformer=False)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json"):
+        MaLP.from_pretrained(tmp_path)
