@@ -5,8 +5,7 @@ https://github.com/tranluan/DR-GAN, is TensorFlow. Written from the paper and th
 
 Note:
     The port's files (``epoch780_G.pt``) are whole pickled modules, which only its own code can open, and opening them runs code. They are
-    refused here. In a checkout of the port, and if you trust the file, ``torch.save(torch.load("epoch780_G.pt", weights_only=False)
-    .state_dict(), "dr_gan.pth")`` makes one that loads.
+    refused here. In a checkout of the port, where they are made, ``torch.save(G.state_dict(), "dr_gan.pth")`` writes one that loads.
 
     Where the paper fuses pictures of a person by a weighted mean, the port takes the weighted sum, and so do we: its weights were trained
     with it. The port's fusion is right for one person at a time only; ours for any number.

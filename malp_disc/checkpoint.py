@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from malp_disc.reading import read_weights
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
 
@@ -90,7 +92,7 @@ def load_tensors(path: str | Path, *, entries: tuple[str, ...] = ()) -> dict[str
         ValueError: the file is damaged, needs code to be read, or holds no tensors.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_weights(path)
     for entry in entries:
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
             content = content[entry]
@@ -117,7 +119,7 @@ def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[st
         ValueError: the file is damaged, needs code to be read, lacks a required entry, or an entry holds no tensors.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_weights(path)
     missing = [name for name in required if not isinstance(content, Mapping) or name not in content]
     if missing:
         raise ValueError(f"{path} is not {what}: expected the entries {list(required)}, found {_found(content)}")
@@ -145,7 +147,7 @@ def load_parts(
         FileNotFoundError: no such file.
         ValueError: the file is damaged, needs code to be read, or has not all of the `parts`.
     """
-    content = _read(Path(path))
+    content = read_weights(path)
     if isinstance(content, Mapping):
         content = next((content[entry] for entry in entries if isinstance(content.get(entry), Mapping)), content)
     if isinstance(content, Mapping) and all(isinstance(content.get(part), Mapping) for part in parts):
@@ -155,24 +157,6 @@ def load_parts(
     if not all(any(key.startswith(f"{part}.") for key in tensors) for part in parts):
         raise ValueError(f"{path} is not {what}: expected the entries {list(parts)}, found {_found(content)}")
     return tensors
-
-
-def _read(path: Path) -> Any:
-    """Whatever a file holds, as long as it needs no code."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .safetensors, .ckpt or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(str(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # a damaged file can make the readers raise nearly anything: IndexError, AssertionError, OSError …
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{path} can't be read as plain tensors ({reason}). Only safetensors and torch files that load with "
-            "weights_only=True are taken; re-save anything else as a state dict where you trust it"
-        ) from error
 
 
 def _tensors_of(content: Any) -> dict[str, Tensor]:
