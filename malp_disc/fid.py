@@ -126,25 +126,45 @@ def _notes(sets: list[FeatureSet], folders: list[ImageFolder | None], extractor:
     """What a sceptic would ask."""
     notes = []
     known = [side.n for side in sets if side.n is not None]
-    if known and min(known) <= extractor.dims:
-        few = f"{min(known)} pictures don't tell the covariance of {extractor.dims} features"
+    counts = [(side.n, side.n - (folder.copies if folder else 0)) for side, folder in zip(sets, folders) if side.n is not None]
+    n, distinct = min(counts, key=lambda count: count[1], default=(0, 0))
+    if counts and distinct <= extractor.dims:
+        few = f"{n} images{f' ({distinct} distinct by content)' * (distinct < n)} don't tell the covariance of {extractor.dims} features"
         notes.append(f"{few}: the value is biased upward, so compare it at equal n only")
     if len(set(known)) > 1:
-        notes.append(f"the sets differ in size ({known[0]} and {known[1]}); the fewer the pictures, the larger the distance")
+        notes.append(f"the sets differ in size ({known[0]} and {known[1]}); the fewer the images, the larger the distance")
     if extractor.dims != 2048:
         notes.append(f"{extractor.label} is not FID, which has 2048 features, and doesn't compare with one")
     scanned = [folder for folder in folders if folder is not None]
-    notes += [
-        f"{folder.copies} of {len(folder)} pictures in {folder.name} are copies of others in it" for folder in scanned if folder.copies
-    ]
+    for folder in scanned:
+        notes += _folder_notes(folder)
     if len(scanned) == 2:
         a, b = scanned
-        if a.size != b.size:
-            sizes = " and ".join(f"{width}x{height}" for width, height in (a.size, b.size))
-            notes.append(f"the sets differ in picture size ({sizes}), which is part of the distance")
-        shared = len(set(a.digests) & set(b.digests))
+        if set(a.sizes) != set(b.sizes):
+            notes.append(f"the sets differ in image size ({a.describe_sizes()} and {b.describe_sizes()}), which is part of the distance")
+        both = set(a.digests) & set(b.digests)
+        shared = sum(digest in both for digest in a.digests)
         if shared:
-            notes.append(f"{shared} of {len(a)} pictures in {a.name} are in {b.name} as well")
+            distinct = f" ({len(both)} distinct by content)" if len(both) < shared else ""
+            notes.append(f"{shared} of {len(a)} images in {a.name}{distinct} are in {b.name} as well")
+    return notes
+
+
+def _folder_notes(folder: ImageFolder) -> list[str]:
+    """What the files of one folder have to do with its number of images."""
+    notes = []
+    if folder.left_out:
+        notes.append(f"{folder.name}: {folder.left_out}")
+    if folder.copies:
+        distinct = f"so {len(folder) - folder.copies} are distinct by content"
+        notes.append(f"{folder.copies} of {len(folder)} images in {folder.name} are copies of others in it, {distinct}")
+    if len(set(folder.sizes)) > 1:
+        sizes = f"{len(set(folder.sizes))} sizes: {folder.describe_sizes()}"
+        notes.append(f"{folder.name} mixes images of {sizes}; each is resized by itself, as clean-fid does (pytorch-fid refuses such a batch)")
+    if folder.animations:
+        notes.append(f"of {folder.animations} animated or multi-page file{'s' * (folder.animations > 1)} in {folder.name} the first frame is taken")
+    if folder.unlisted:
+        notes.append(f"{folder.unlisted} of {len(folder)} images in {folder.name} have a suffix that pytorch-fid and clean-fid don't look for")
     return notes
 
 

@@ -6,10 +6,11 @@ Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 
 
 from .augment import dequantize, random_flip
 from .celeba import CelebA
+from .decoding import BrokenPictureError
 from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
 from .options import FACE_RANGES, DataOptions, build_dataset
-from .pictures import BrokenPictureError, Pictures, load_picture
+from .pictures import Pictures, load_picture
 from .references import WithReferences
 
 __all__ = [

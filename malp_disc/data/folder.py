@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 
 from .attributes import check_selected, read_attributes
-from .pictures import SUFFIXES, OnBroken, Pictures, check_sizes, list_pictures
+from .listing import IMAGE_SUFFIXES, SYSTEM_FOLDERS, ImageListing, check_folder, list_images
+from .pictures import OnBroken, Pictures, check_sizes
 from .splits import SPLIT_NAMES, Split, split_indices
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ class AttributeFolder(Pictures):
     ) -> None:
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"no folder at {root}; --data-root must name the folder that holds the pictures")
+        check_folder(root, "--data-root")
         table = read_attributes(attributes, selected_attributes)
         places = _locate(table.files, root)
         given = table.split or _split_of_folders(places)
@@ -118,16 +118,16 @@ class DomainFolder(Pictures):
     ) -> None:
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
-        places = list_pictures(root)
-        if not places:
-            raise ValueError(f"no pictures below {root}; expected a sub-folder per domain with {' '.join(SUFFIXES)} files")
+        places = _listed(root, "a sub-folder per domain with").names
         sorted_out = _sort_out(places)
         if len(sorted_out) < len(places):
             logger.warning("%s: %d pictures lie beside the domains' folders and are left out", root, len(places) - len(sorted_out))
         used = {place.partition("/")[0] for place in places}
-        unused = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in used and not p.name.startswith((".", "__")))
+        unused = sorted(
+            p.name for p in root.iterdir() if p.is_dir() and p.name not in (*used, *SYSTEM_FOLDERS) and not p.name.startswith((".", "__"))
+        )
         if unused:
-            logger.warning("%s: no %s files in %s, which is no domain then", root, "/".join(SUFFIXES), ", ".join(unused))
+            logger.warning("%s: no image files in %s, which is no domain then", root, ", ".join(unused))
         found = sorted({entry.domain for entry in sorted_out})
         if len(found) < 2:
             raise ValueError(
@@ -190,9 +190,7 @@ class PlainFolder(Pictures):
     ) -> None:
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
-        places = list_pictures(root)
-        if not places:
-            raise ValueError(f"no pictures below {root}; expected {' '.join(SUFFIXES)} files")
+        places = _listed(root).names
         chosen = split_indices(places, split, given=_split_of_folders(places), test_size=test_size, train_size=train_size)
         super().__init__(
             [os.path.join(root, places[index]) for index in chosen],
@@ -205,10 +203,22 @@ class PlainFolder(Pictures):
         )
 
 
+def _listed(root: Path, what: str = "") -> ImageListing:
+    check_folder(root, "--data-root")
+    listing = list_images(root)
+    if not listing.names:
+        raise ValueError(
+            f"no pictures below {root}; expected {what}{' ' * bool(what)}{' '.join(sorted(IMAGE_SUFFIXES))} files"
+            f"{'; ' * bool(listing.left_out)}{listing.left_out}"
+        )
+    listing.warn()
+    return listing
+
+
 def _locate(files: Sequence[str], root: Path) -> list[str]:
     """Each listed name's path relative to `root`."""
     by_name: dict[str, list[str]] = {}
-    for place in list_pictures(root):
+    for place in _listed(root).names:
         by_name.setdefault(place.rpartition("/")[2], []).append(place)
     found, absent = [], []
     for name in files:

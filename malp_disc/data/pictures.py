@@ -1,4 +1,4 @@
-"""Picture files: finding, decoding, and the data set made of them.
+"""The data set made of image files.
 
 Start-up stays cheap: nothing but a handful of headers is read before the first batch, unless ``on_broken="skip"`` asks
 for a full check.
@@ -6,32 +6,28 @@ for a full check.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from .decoding import BrokenPictureError, decode_image, read_header
+
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 OnBroken = Literal["raise", "skip"]
 
 _HEADERS = 8  # pictures whose header is read up front, evenly spread, to find wrong settings before any long work
 _NAMED = 20  # pictures named in a warning
-
-
-class BrokenPictureError(ValueError):
-    """A file that can't be decoded to 8-bit RGB: truncated, empty, no picture at all, or with more than 8 bits per channel."""
 
 
 class Pictures(Dataset):
@@ -100,7 +96,7 @@ class Pictures(Dataset):
     def _read_headers(self, *, skip_broken: bool) -> None:
         for index in np.unique(np.linspace(0, len(self) - 1, _HEADERS).astype(int)):
             try:
-                with _opened(self.paths[index]) as image:
+                with read_header(self.paths[index]) as image:
                     _check_crop(image, self.paths[index], self.crop_size)
             except BrokenPictureError:
                 if not skip_broken:
@@ -130,7 +126,7 @@ def load_picture(path: str | Path, *, image_size: int, crop_size: int | None = N
         BrokenPictureError: the file can't be decoded (a ValueError that names it).
         ValueError: the picture is smaller than the crop.
     """
-    image = _decode(path)
+    image = decode_image(path)
     _check_crop(image, path, crop_size)
     side = min(image.size) if crop_size is None else crop_size
     left, top = round((image.width - side) / 2), round((image.height - side) / 2)
@@ -140,35 +136,12 @@ def load_picture(path: str | Path, *, image_size: int, crop_size: int | None = N
     return torch.from_numpy(np.array(image, np.float32).transpose(2, 0, 1).copy()) / 127.5 - 1
 
 
-def list_pictures(root: Path) -> list[str]:
-    """Every picture below `root`, as sorted '/'-separated paths relative to it. Links are followed; names with a leading dot are not.
-
-    Raises:
-        FileNotFoundError: `root` is no folder.
-        OSError: a folder below it can't be read.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(f"no folder at {root}; --data-root must name one")
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for folder, below, files in os.walk(root, followlinks=True, onerror=_reraise):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith(".") and name != "__MACOSX")
-        prefix = "" if Path(folder) == root else Path(folder).relative_to(root).as_posix() + "/"
-        found += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    return sorted(found)
-
-
 def find_broken(paths: Sequence[str]) -> dict[str, str]:
     """Decode every file, in threads and behind a progress bar: path -> what is wrong with it, in the order of `paths`."""
 
     def complaint(path: str) -> str | None:
         try:
-            _decode(path)
+            decode_image(path)
         except BrokenPictureError as error:
             return str(error)
         return None
@@ -189,43 +162,9 @@ def check_sizes(image_size: int, crop_size: int | None) -> None:
         raise ValueError(f"expected a crop size of at least 1, got {crop_size}; leave --crop-size out for the largest centred square")
 
 
-def _decode(path: str | Path) -> Image.Image:
-    """The whole picture, upright, in RGB."""
-    with _opened(path) as image, _naming(path):
-        if image.mode.startswith(("I", "F")):  # Pillow would clip these to white without a word
-            raise ValueError(f"mode {image.mode}, more than 8 bits per channel")
-        upright = ImageOps.exif_transpose(image)
-        if not upright.has_transparency_data:
-            return upright.convert("RGB")
-        white = Image.new("RGBA", upright.size, "white")
-        return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
-
-
-def _opened(path: str | Path) -> Image.Image:
-    with _naming(path):
-        return Image.open(path)
-
-
-@contextlib.contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Whatever Pillow's decoders raise over a damaged file, which is nearly anything, becomes one error with the file's name."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # missing, forbidden, disk failure: not the picture's fault
-            raise
-        raise BrokenPictureError(
-            f"{path} can't be decoded ({error}); replace or delete it, or drop all such pictures with --on-broken skip"
-        ) from error
-
-
 def _check_crop(image: Image.Image, path: str | Path, crop_size: int | None) -> None:
     if crop_size is not None and crop_size > min(image.size):
         raise ValueError(
             f"the centre crop of {crop_size} is larger than {path}, which is {image.width}x{image.height}; "
             f"give --crop-size {min(image.size)} or less"
         )
-
-
-def _reraise(error: OSError) -> None:
-    raise error

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .pictures import Pictures, list_pictures, load_picture
+from .listing import list_images
+from .pictures import Pictures, load_picture
 
 
 class WithReferences(Dataset):
@@ -29,16 +30,18 @@ class WithReferences(Dataset):
         if not isinstance(dataset, Pictures):
             raise ValueError("references go with picture files; use --data pictures, folder or celeba")
         folder = Path(folder).expanduser()
-        found = sorted(list_pictures(folder))
-        if not found:
-            raise ValueError(f"no pictures below {folder}; expected the references there")
+        listing = list_images(folder)
+        if not listing.names:
+            raise ValueError(f"no pictures below {folder}; expected the references there{'; ' * bool(listing.left_out)}{listing.left_out}")
+        listing.warn()
+        found = list(listing.names)
         self.dataset = dataset
         self.attribute_names, self.image_size = dataset.attribute_names, dataset.image_size
         names = [Path(path).stem for path in dataset.paths]
         if paired:
             chosen = _partners(names, found, folder)
         else:
-            order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())
+            order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())
             chosen = [""] * len(names)
             for turn, index in enumerate(order):
                 chosen[index] = found[turn % len(found)]

@@ -17,8 +17,27 @@ from malp_disc.fakeness import check_images
 from malp_disc.precision import full_float32
 
 
+class MixedSizes(Sequence[Tensor]):
+    """A batch of images (3, H, W) whose sizes differ, so that they can't be stacked before they are resized."""
+
+    def __init__(self, images: Sequence[Tensor]) -> None:
+        self.images = tuple(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+    def to(self, device: torch.device) -> MixedSizes:
+        return MixedSizes([image.to(device) for image in self.images])
+
+
 class FeatureExtractor(nn.Module):
     """A frozen network that takes images (B, 3, H, W) in [-1, 1], any size, and gives features (B, dims) float32.
+
+    Images of several sizes (`MixedSizes`) are resized one by one. A subclass says how: by `_resized` and `_embedded`, which lets the network have
+    them in one batch, or, where the two aren't apart, by `_features`, which then gets each size's images in a batch of their own.
 
     Attributes:
         label: what a Fréchet distance on these features is called: "FID" for Inception's 2048 only.
@@ -33,20 +52,42 @@ class FeatureExtractor(nn.Module):
     dims: int
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor | MixedSizes) -> Tensor:
         """Features of images as a saved PNG would hold them, see `quantize`; in full float32 (no TF32) whatever the autocast and the settings around."""
-        check_images(images)
-        with torch.autocast(images.device.type, enabled=False), full_float32():
+        mixed = isinstance(images, MixedSizes)
+        for image in images if mixed else [images]:
+            check_images(image[None] if mixed else image)
+        with torch.autocast(images[0].device.type, enabled=False), full_float32():
+            if mixed:
+                return self._mixed_features([quantize(image)[None] for image in images]).float()
             return self._features(quantize(images)).float()
 
     def _features(self, levels: Tensor) -> Tensor:
         """Features (B, dims) of 8-bit images (B, 3, H, W) uint8."""
+        return self._embedded(self._resized(levels))
+
+    def _resized(self, levels: Tensor) -> Tensor:
+        """8-bit images (B, 3, H, W) uint8 at the network's size, float."""
         raise NotImplementedError
+
+    def _embedded(self, resized: Tensor) -> Tensor:
+        """Features (B, dims) of images at the network's size."""
+        raise NotImplementedError
+
+    def _mixed_features(self, images: Sequence[Tensor]) -> Tensor:
+        """Features (B, dims) of 8-bit images (1, 3, H, W), in their order."""
+        if type(self)._features is FeatureExtractor._features:
+            return self._embedded(torch.cat([self._resized(image) for image in images]))
+        rows: dict[int, Tensor] = {}
+        for size in {image.shape for image in images}:
+            alike = [index for index, image in enumerate(images) if image.shape == size]
+            rows |= zip(alike, self._features(torch.cat([images[index] for index in alike])))
+        return torch.stack([rows[index] for index in range(len(images))])
 
 
 def extract_features(
     extractor: FeatureExtractor,
-    batches: Iterable[Tensor | Sequence[Tensor]],
+    batches: Iterable[Tensor | MixedSizes | Sequence[Tensor]],
     *,
     device: torch.device | str | None = None,
     progress: Callable[[int], object] | None = None,
@@ -54,7 +95,7 @@ def extract_features(
     """Features (N, D) float32 of all images of `batches`, in their order.
 
     Args:
-        batches: image batches (B, 3, H, W) in [-1, 1], alone or first in a tuple, as a `DataLoader` gives them.
+        batches: image batches (B, 3, H, W) in [-1, 1], alone or first in a tuple, as a `DataLoader` gives them; `MixedSizes` where they differ.
         device: where to compute; None for where the extractor is.
         progress: called with the number of images after each batch (tqdm's `update` fits).
 
@@ -65,7 +106,7 @@ def extract_features(
     extractor = extractor.to(device).eval()
     features = []
     for batch in batches:
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        images = batch if isinstance(batch, (Tensor, MixedSizes)) else batch[0]
         features.append(extractor(images.to(device)).cpu().numpy())
         if progress is not None:
             progress(len(images))

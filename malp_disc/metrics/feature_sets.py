@@ -33,7 +33,7 @@ class FeatureSet:
     text: str
     """What it is, for a reader."""
     n: int | None
-    """Pictures; None where a file doesn't say."""
+    """Images, copies included; None where a file doesn't say."""
     features: np.ndarray | None
     given: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -72,7 +72,7 @@ def folder_features(
         features = gather_features(own, len(images))
         if keep and rank == 0:
             _keep(path, features, images, extractor)
-    return FeatureSet(f"{images.name} ({len(images)} pictures)", len(images), features)
+    return FeatureSet(f"{images.name} ({len(images)} images)", len(images), features)
 
 
 def cache_path(images: ImageFolder, extractor: FeatureExtractor) -> Path:
@@ -103,7 +103,7 @@ def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
                 f"{path} has features by another {what}: {metadata.get(what)!r}, and here it is {own!r}; numbers across them mean "
                 "nothing, so give the --mode, --dims and --fid-weights it was made with"
             )
-    return FeatureSet(f"{metadata.get('pictures', path.name)} ({len(features)} pictures), from {path.name}", len(features), features)
+    return FeatureSet(f"{metadata.get('pictures', path.name)} ({len(features)} images), from {path.name}", len(features), features)
 
 
 def _statistics(path: Path, extractor: FeatureExtractor) -> FeatureSet:

@@ -1,4 +1,4 @@
-"""A folder of picture files as the FID packages read it, known by its content."""
+"""A folder of image files as the FID packages read it, known by its content."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-# What both pytorch-fid and clean-fid look for; here in either case, as clean-fid nearly does.
-SUFFIXES = (".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from malp_disc.data.decoding import count_frames, decode_image, read_header
+from malp_disc.data.listing import PACKAGE_SUFFIXES, ImageListing, list_images, printable
+from malp_disc.metrics.extractor import MixedSizes
+
 _THREADS = 4  # Pillow lets go of the interpreter while it decodes
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Picture files of one size, in the order of their contents' sha256: copies under other names are the same set, row by row.
+    """Image files in the order of their contents' sha256: copies under other names are the same set, row by row.
 
-    Pictures are taken as pytorch-fid and clean-fid take them: what Pillow's ``convert("RGB")`` makes of the file, so neither turned by EXIF
-    nor put on white. Sub-folders count (as in clean-fid; pytorch-fid looks at the top only), names with a leading dot don't.
+    Images are taken as pytorch-fid and clean-fid take them: what Pillow's ``convert("RGB")`` makes of the file, so neither turned by EXIF
+    nor put on white. Which files count says `malp_disc.data.listing`: sub-folders do, as in clean-fid (pytorch-fid looks at the top only).
+    Sizes may differ; an extractor resizes each image by itself, as clean-fid does.
     """
 
     name: str
@@ -34,8 +36,12 @@ class ImageFolder:
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
     """sha256 of each file."""
-    size: tuple[int, int]
-    """Width and height of all of them."""
+    sizes: tuple[tuple[int, int], ...]
+    """Width and height of each."""
+    animations: int = 0
+    """Files of several frames, of which the first counts."""
+    left_out: str = ""
+    """What else the folder holds, see `ImageListing.left_out`."""
 
     @classmethod
     def scan(cls, folder: str | Path, *, fewest: int = 2, quiet: bool = False) -> ImageFolder:
@@ -43,32 +49,22 @@ class ImageFolder:
 
         Raises:
             FileNotFoundError: no such folder.
-            ValueError: fewer than `fewest` pictures, files that are no pictures, or pictures of more than one size.
+            ValueError: fewer than `fewest` images, or files that are no images.
         """
-        folder = Path(folder).expanduser()
-        if not folder.exists():
-            raise FileNotFoundError(f"no folder at {folder}; give one that holds pictures ({' '.join(SUFFIXES)})")
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; give one that holds pictures ({' '.join(SUFFIXES)})")
-        paths = sorted(
-            path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not _hidden(path, folder) and path.is_file()
-        )
-        if len(paths) < fewest:
-            found = f"{len(paths)} picture{'s' * (len(paths) != 1)}" if paths else "no pictures"
-            raise ValueError(f"{found} in {folder}, expected at least {fewest} ({' '.join(SUFFIXES)})")
-        with ThreadPoolExecutor(_THREADS) as pool:
-            read = list(
-                tqdm(pool.map(_glance, paths), total=len(paths), desc=f"reading {folder.name}", unit="file", leave=False, disable=quiet)
-            )
-        sizes = Counter(size for _, size in read)
-        if len(sizes) > 1:
-            raise ValueError(
-                f"{folder} mixes pictures of {len(sizes)} sizes: {_examples(sizes, paths, read)}; a distance compares pictures of one "
-                "size, so sort them into folders, or bring all to one size first (and the other folder's in the same way)"
-            )
-        ordered = sorted((digest, path) for path, (digest, _) in zip(paths, read))
+        listing = list_images(folder)
+        listing.check_enough(fewest)
+        return cls._read(listing, quiet)
 
-        return cls(str(folder), tuple(path for _, path in ordered), tuple(digest for digest, _ in ordered), next(iter(sizes)))
+    @classmethod
+    def _read(cls, listing: ImageListing, quiet: bool) -> ImageFolder:
+        paths = [listing.root / name for name in listing.names]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            what = f"reading {printable(listing.root.name)}"
+            read = list(tqdm(pool.map(_glance, paths), total=len(paths), desc=what, unit="file", leave=False, disable=quiet))
+        ordered = sorted((digest, path, size) for path, (digest, size, _) in zip(paths, read))
+        digests, paths, sizes = zip(*ordered)
+        frames = sum(frames > 1 for *_, frames in read)
+        return cls(printable(listing.root), paths, digests, sizes, frames, listing.left_out)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -83,8 +79,13 @@ class ImageFolder:
         """How many files repeat another one byte by byte."""
         return len(self) - len(set(self.digests))
 
-    def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Tensor]:
-        """Images (B, 3, H, W) in [-1, 1], every `world`-th from `rank` on, read as they are asked for.
+    @property
+    def unlisted(self) -> int:
+        """How many images have a suffix that pytorch-fid and clean-fid don't look for."""
+        return sum(path.suffix.lower() not in PACKAGE_SUFFIXES for path in self.paths)
+
+    def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Tensor | MixedSizes]:
+        """Images (B, 3, H, W) in [-1, 1], every `world`-th from `rank` on, read as they are asked for; `MixedSizes` where the sizes differ.
 
         Raises:
             ValueError: a file that can't be decoded, by name.
@@ -92,42 +93,29 @@ class ImageFolder:
         mine = self.paths[rank::world]
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(mine), batch_size):
-                levels = np.stack(list(pool.map(_levels, mine[start : start + batch_size])))  # (B, H, W, 3)
-                yield torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
+                images = [
+                    torch.from_numpy(levels).permute(2, 0, 1).float() / 127.5 - 1
+                    for levels in pool.map(_levels, mine[start : start + batch_size])
+                ]
+                yield torch.stack(images) if len({image.shape for image in images}) == 1 else MixedSizes(images)
+
+    def describe_sizes(self) -> str:
+        """The commonest sizes, with how many and the first file of each."""
+        counted = Counter(self.sizes)
+        if len(counted) == 1:
+            return "{}x{}".format(*self.sizes[0])
+        first = {size: path for path, size in sorted(zip(self.paths, self.sizes), reverse=True)}
+        named = [f"{count} of {size[0]}x{size[1]} ({printable(first[size].name)} …)" for size, count in counted.most_common(3)]
+        return ", ".join(named) + (f" and {len(counted) - 3} more" if len(counted) > 3 else "")
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-
-
-def _glance(path: Path) -> tuple[str, tuple[int, int]]:
-    """sha256 and size of a picture file, its pixels not yet decoded."""
+def _glance(path: Path) -> tuple[str, tuple[int, int], int]:
+    """sha256, size and number of frames of an image file, its pixels not yet decoded."""
     content = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            mode, size = image.mode, image.size
-    except Exception as error:  # a damaged file can make Pillow raise nearly anything
-        raise ValueError(f"{path} is no picture that can be read ({_reason(error, path)}); replace or delete it") from error
-    if mode.startswith(("I", "F")):  # Pillow would clip these to white without a word
-        raise ValueError(f"{path} has more than 8 bits per channel (mode {mode}); save it with 8 bits, or delete it")
-    return hashlib.sha256(content).hexdigest(), size
+    with read_header(path, io.BytesIO(content), as_stored=True) as image:
+        return hashlib.sha256(content).hexdigest(), image.size, count_frames(image)
 
 
 def _levels(path: Path) -> np.ndarray:
     """(H, W, 3) uint8."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:
-        raise ValueError(f"{path} can't be decoded ({_reason(error, path)}); replace or delete it") from error
-
-
-def _reason(error: Exception, path: Path) -> str:
-    return "empty file" if path.stat().st_size == 0 else str(error) if "BytesIO" not in str(error) else "unknown format"
-
-
-def _examples(sizes: Counter[tuple[int, int]], paths: list[Path], read: list[tuple[str, tuple[int, int]]]) -> str:
-    """The commonest sizes, with how many and the first file of each."""
-    first = {size: path for path, (_, size) in reversed(list(zip(paths, read)))}
-    named = [f"{count} of {size[0]}x{size[1]} ({first[size].name} …)" for size, count in sizes.most_common(3)]
-    return ", ".join(named) + (f" and {len(sizes) - 3} more" if len(sizes) > 3 else "")
+    return np.array(decode_image(path, as_stored=True))

@@ -106,9 +106,11 @@ class InceptionExtractor(FeatureExtractor):
         self.name = f"pytorch-fid InceptionV3 ({dims} features), weights sha256 {file_sha256(path)[:8]}"
         self.resize = "bilinear to 299 without antialiasing (pytorch-fid's)"
 
-    def _features(self, levels: Tensor) -> Tensor:
-        images = F.interpolate(levels.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
-        return self.net(2 * images - 1).mean(dim=(2, 3))
+    def _resized(self, levels: Tensor) -> Tensor:
+        return F.interpolate(levels.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
+
+    def _embedded(self, resized: Tensor) -> Tensor:
+        return self.net(2 * resized - 1).mean(dim=(2, 3))
 
 
 class CleanExtractor(FeatureExtractor):
@@ -139,13 +141,15 @@ class CleanExtractor(FeatureExtractor):
         self.name = f"{source} InceptionV3 ({self.dims} features), weights sha256 {file_sha256(path)[:8]}"
         self.resize = "antialiased bicubic to 299, in float (clean-fid's)"
 
-    def _features(self, levels: Tensor) -> Tensor:
+    def _resized(self, levels: Tensor) -> Tensor:
         pictures = levels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3) uint8, one at a time through Pillow
         resized = np.stack([self._resize_one(picture) for picture in pictures])
-        images = torch.from_numpy(resized).permute(0, 3, 1, 2).to(levels.device)  # (B, 3, 299, 299) in [0, 255]
+        return torch.from_numpy(resized).permute(0, 3, 1, 2).to(levels.device)  # (B, 3, 299, 299) in [0, 255]
+
+    def _embedded(self, resized: Tensor) -> Tensor:
         if self._torchscript:
-            return self.net(images)
-        return self.net((images - 128) / 128).mean(dim=(2, 3))  # clean-fid's scale; pytorch-fid has (v - 127.5) / 127.5
+            return self.net(resized)
+        return self.net((resized - 128) / 128).mean(dim=(2, 3))  # clean-fid's scale; pytorch-fid has (v - 127.5) / 127.5
 
 
 def _load_torchscript(path: Path, dims: int) -> nn.Module:

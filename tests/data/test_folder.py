@@ -250,11 +250,11 @@ def test_what_is_left_out_is_said(tmp_path, make_domains, make_picture, caplog):
     root = make_domains(tmp_path, {"a": 2, "b": 2})
     make_picture(root / "loose.png")
     (root / "c").mkdir()
-    (root / "c" / "x.tiff").write_bytes(b"")
+    (root / "c" / "x.txt").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         DomainFolder(root, test_size=0)
     assert "1 pictures lie beside" in caplog.text
-    assert "files in c," in caplog.text
+    assert "no image files in c," in caplog.text
 
 
 # Real pictures, where they are

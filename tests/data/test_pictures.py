@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tv
 
 from malp_disc.data import BrokenPictureError, Pictures, load_picture
-from malp_disc.data.pictures import find_broken, list_pictures
+from malp_disc.data.listing import list_images
+from malp_disc.data.pictures import find_broken
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -194,7 +195,7 @@ def test_listing_is_sorted_recursive_and_takes_pictures_only(tmp_path, make_pict
     for name in ["._top.bmp", ".cache/x.png", "__MACOSX/b/1.png"]:
         make_picture(tmp_path / name)
     (tmp_path / "notes.txt").write_text("x")
-    assert list_pictures(tmp_path) == sorted(names)
+    assert list(list_images(tmp_path).names) == sorted(names)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -203,9 +204,9 @@ def test_listing_follows_links_and_survives_a_circle(tmp_path, make_picture):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "A").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "root")
-    assert list_pictures(tmp_path / "root") == ["A/x.png"]
+    assert list(list_images(tmp_path / "root").names) == ["A/x.png"]
 
 
 def test_listing_a_missing_folder_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        list_pictures(tmp_path / "nowhere")
+        list_images(tmp_path / "nowhere")

@@ -12,6 +12,7 @@ from accelerate import debug_launcher
 from PIL import Image
 from torchvision.utils import save_image
 
+from malp_disc.fid import _notes
 from malp_disc.metrics.extractor import extract_features, gather_features, place_of_process, quantize
 from malp_disc.metrics.feature_sets import FeatureSet, cache_path, folder_features, read_features
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance
@@ -31,6 +32,42 @@ def test_a_kept_reference_is_computed_once(folder, colours, cache):
     assert (again.n, again.features.dtype) == (9, np.float32)
     np.testing.assert_array_equal(again.features, first.features)
     assert cache_path(folder, colours).parent == cache / "features"
+
+
+def test_images_of_several_sizes_have_the_rows_they_have_alone(make_folder, colours, tmp_path):
+    a = make_folder(make_folder(tmp_path / "a", 5) / "odd", 3, seed=7, size=(20, 24)).parent
+    folder = ImageFolder.scan(a)
+    alone = [np.asarray(Image.open(path)).reshape(-1, 3).mean(0) for path in folder.paths]
+    for batch_size in (1, 3, 8):
+        np.testing.assert_allclose(folder_features(folder, colours, batch_size=batch_size).features, alone, rtol=1e-5)
+
+
+def test_notes_count_images_and_tell_distinct_contents_apart(make_folder, colours, tmp_path):
+    """A holds one of B's images five times: five of its images are in B, not one."""
+    a, b = make_folder(tmp_path / "a", 4), make_folder(tmp_path / "b", 12, seed=1)
+    for index in range(5):
+        shutil.copy(b / "000.png", a / f"copy{index}.png")
+    (a / "notes.txt").write_text("x")
+    folders = [ImageFolder.scan(a), ImageFolder.scan(b)]
+    colours.dims = 8
+    notes = _notes([folder_features(folder, colours) for folder in folders], folders, colours)
+    assert f"4 of 9 images in {a} are copies of others in it, so 5 are distinct by content" in notes
+    assert f"5 of 9 images in {a} (1 distinct by content) are in {b} as well" in notes
+    assert any(note.startswith("9 images (5 distinct by content) don't tell the covariance of 8 features") for note in notes)
+    assert f"{a}: left out: 1 file of another kind (.txt)" in notes
+
+
+def test_animations_and_suffixes_that_the_packages_do_not_list_are_noted(colours, tmp_path):
+    frames = [Image.new("RGB", (24, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "x.png")
+    folder = ImageFolder.scan(tmp_path)
+    features = folder_features(folder, colours)
+    assert features.features.round().tolist() == [[255, 0, 0]] * 3  # of the animation the first frame, which is red
+    notes = _notes([features], [folder], colours)
+    assert f"of 1 animated or multi-page file in {tmp_path} the first frame is taken" in notes
+    assert f"2 of 3 images in {tmp_path} have a suffix that pytorch-fid and clean-fid don't look for" in notes
 
 
 def test_the_cache_knows_the_pictures_by_content(folder, colours, tmp_path):

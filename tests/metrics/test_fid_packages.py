@@ -78,6 +78,24 @@ def test_clean_mode_is_clean_fid_and_legacy_mode_its_legacy_pytorch(folders, sta
     assert abs(clean - legacy) > 0.01 * clean, "the two resizes must not come out alike here, or the test tells nothing"
 
 
+@pytest.mark.parametrize("mode", ["clean", "legacy_pytorch"])
+def test_folders_of_mixed_sizes_arrays_and_links_are_clean_fids_too(folders, make_folder, stand_in, packages_sqrtm, monkeypatch, mode):
+    """Each image is resized by itself, so neither its neighbours in the batch nor their order matter."""
+    a, b = folders
+    for index, size in enumerate(((30, 20), (20, 31), (64, 48))):
+        make_folder(a / f"size{index}", 4, seed=10 + index, size=size)
+    np.save(a / "080.npy", np.random.default_rng(4).integers(0, 256, (22, 26, 3), np.uint8))
+    make_folder(a.parent / "elsewhere", 3, seed=20)
+    (b / "linked").symlink_to(a.parent / "elsewhere")
+    scale = {"clean": lambda images: (images - 128) / 128, "legacy_pytorch": lambda images: 2 * images / 255 - 1}[mode]
+    with torch.no_grad():
+        expected = clean_fids(a, b, mode, lambda images: stand_in(scale(images)).flatten(1))
+    record = ours(monkeypatch, a, b, "--mode", mode, "--dims", 64, "--fid-weights", a.parent / "weights.pth", "--batch-size", 7)
+    assert (record["fid"]["n"], record["fid"]["n_reference"]) == (93, 93)
+    assert record["fid"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert any("5 sizes" in note and "each is resized by itself" in note for note in record["notes"])
+
+
 def test_kid_is_clean_fids_where_all_pictures_fit_into_a_subset(make_folder, tmp_path, stand_in, monkeypatch):
     """Sets of equal size up to 1000: each of clean-fid's subsets is the whole, in another order."""
     from cleanfid.fid import get_folder_features, kernel_distance

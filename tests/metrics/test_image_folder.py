@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.metrics.extractor import quantize
+from malp_disc.metrics.extractor import MixedSizes, quantize
 from malp_disc.metrics.image_folder import ImageFolder
 
 
@@ -20,7 +20,7 @@ def pixels(folder: ImageFolder, batch_size: int = 4, **share: int) -> torch.Tens
 def test_pictures_come_as_they_are_on_the_8_bit_grid(make_folder, tmp_path):
     folder = ImageFolder.scan(make_folder(tmp_path / "a", 6))
     images = pixels(folder)
-    assert (images.shape, folder.size, len(folder)) == ((6, 3, 20, 24), (24, 20), 6)
+    assert (images.shape, folder.sizes, len(folder)) == ((6, 3, 20, 24), ((24, 20),) * 6, 6)
     stored = np.stack([np.asarray(Image.open(path)) for path in folder.paths]).transpose(0, 3, 1, 2)
     assert torch.equal(quantize(images), torch.from_numpy(stored))
 
@@ -83,17 +83,21 @@ def test_what_is_no_folder_is_refused(tmp_path):
         ImageFolder.scan(tmp_path / "file")
 
 
-def test_mixed_sizes_are_refused_by_number_and_example(make_folder, tmp_path):
+def test_images_of_mixed_sizes_are_described_and_come_unstacked_in_the_order_of_the_set(make_folder, tmp_path):
     a = make_folder(make_folder(tmp_path / "a", 5) / "odd", 1, seed=7, size=(20, 24)).parent
-    with pytest.raises(ValueError, match=r"2 sizes: 5 of 24x20 \(000.png …\), 1 of 20x24 \(000.png …\)"):
-        ImageFolder.scan(a)
+    folder = ImageFolder.scan(a)
+    assert folder.describe_sizes() == "5 of 24x20 (000.png …), 1 of 20x24 (000.png …)"
+    (batch,) = folder.batches(6)
+    assert isinstance(batch, MixedSizes)
+    for image, path in zip(batch, folder.paths):
+        np.testing.assert_array_equal(quantize(image).permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no picture at all", "unknown format")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no picture at all", "no picture in a format that Pillow knows")])
 def test_a_file_that_is_no_picture_is_named(make_folder, tmp_path, content, reason):
     a = make_folder(tmp_path / "a", 3)
     (a / "bad.png").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"bad.png is no picture that can be read \({reason}\)"):
+    with pytest.raises(ValueError, match=rf"bad.png can't be decoded \({reason}\)"):
         ImageFolder.scan(a)
 
 
@@ -108,5 +112,5 @@ def test_a_picture_cut_short_is_named_when_it_is_met(make_folder, tmp_path):
 def test_16_bit_pictures_are_refused_since_pillow_would_turn_them_white(make_folder, tmp_path):
     a = make_folder(tmp_path / "a", 3)
     Image.fromarray(np.full((20, 24), 40_000, np.uint16)).save(a / "deep.png")
-    with pytest.raises(ValueError, match="deep.png has more than 8 bits"):
+    with pytest.raises(ValueError, match="deep.png can't be decoded .*more than 8 bits"):
         ImageFolder.scan(a)
