@@ -39,7 +39,8 @@ from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.checkpoint import fingerprint, write_text
 from malp_disc.data import DataOptions, build_dataset
-from malp_disc.data.pictures import list_pictures, load_picture
+from malp_disc.data.listing import list_images
+from malp_disc.data.pictures import load_picture
 from malp_disc.detection import correlation
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
@@ -171,9 +172,13 @@ def generators(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Con
 
 def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
     """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted picture."""
-    names = [name for name in list_pictures(folder / "real") if (folder / "manipulated" / name).is_file()][:count]
+    listed = {side: list_images(folder / side) for side in ("real", "manipulated")}
+    for listing in listed.values():
+        listing.warn()
+    names = sorted(set(listed["real"].names) & set(listed["manipulated"].names))[:count]
     if not names:
-        raise FileNotFoundError(f"no pairs in {folder}: expected real/NAME and manipulated/NAME")
+        found = " and ".join(f"{len(listing)} in {side}/" for side, listing in listed.items())
+        raise ValueError(f"no pairs in {folder}: expected real/NAME and manipulated/NAME, the same names in both; found {found}")
     real, pasted = (torch.stack([load_picture(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
     changed = ((real - pasted).abs().amax(1, keepdim=True) > 24 / 127.5).float()
     covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # JPEG noise is no paste, and small holes are closed
