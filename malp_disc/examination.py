@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from malp_disc.data.faces import ProceduralFaces
 from malp_disc.data.sampling import StepRandom
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.malp import MaLP
+from malp_disc.manipulate import ResultError, call_manipulate
+from malp_disc.own_losses import call_generator_loss
 
 _ROUNDS = 3  # of which the fastest counts
 
@@ -64,6 +67,8 @@ def examine(
     try:
         with torch.no_grad():
             fake = subject.edit(subject.images)
+    except ResultError as error:
+        return [Finding("shape", "problem", error.said, error.advice)]
     except Exception as error:  # somebody else's code may raise anything
         advice = "does it want another --image-size, or another number of --attributes?"
         return [
@@ -74,10 +79,8 @@ def examine(
                 advice,
             )
         ]
-    findings = [_shape(subject, fake)]
-    if findings[0].level == "problem":
-        return findings
-    findings += [
+    findings = [
+        Finding("shape", "ok", f"{tuple(fake.shape)} in and out"),
         _range(fake),
         _edit(subject, fake),
         _colours(subject, fake),
@@ -105,27 +108,7 @@ class _Subject:
         )
 
     def edit(self, images: Tensor) -> Tensor:
-        return self.generator.manipulate(images, None if self.target is None else self.target[: len(images)])
-
-
-def _shape(subject: _Subject, fake: Any) -> Finding:
-    if not isinstance(fake, Tensor):
-        return Finding(
-            "shape", "problem", f"manipulate returns a {type(fake).__name__}", "return the pictures alone, a tensor (B, 3, H, W)"
-        )
-    if fake.shape != subject.images.shape:
-        advice = "resize inside manipulate, so that M_GT = |I - G(I)| can be taken"
-        if fake.ndim == 4 and fake.shape[-1] == 3:
-            advice = "the channels are last: return y.permute(0, 3, 1, 2)"
-        return Finding("shape", "problem", f"{tuple(subject.images.shape)} in, {tuple(fake.shape)} out", advice)
-    if not fake.is_floating_point():
-        return Finding(
-            "shape",
-            "problem",
-            f"the pictures are {fake.dtype}",
-            "return floating point in [-1, 1], before any rounding: rounding has no gradient",
-        )
-    return Finding("shape", "ok", f"{tuple(fake.shape)} in and out, {str(fake.dtype).removeprefix('torch.')}")
+        return call_manipulate(self.generator.manipulate, images, None if self.target is None else self.target[: len(images)])
 
 
 def _range(fake: Tensor) -> Finding:
@@ -304,7 +287,7 @@ def _detector(subject: _Subject, disc: MaLPDiscriminator, losses: nn.Module | No
         noise = StepRandom(0, 0, batch_size=len(fake), device=subject.device)
         target = subject.target if subject.target is not None else labels
         batch = SimpleNamespace(images=subject.images, labels=labels, target=target, reference=subject.images, noise=noise, shown=encrypted)
-        own = sum(losses.generator_loss(fake, batch, lambda images, target: subject.generator.manipulate(images, target)).values())
+        own = sum(call_generator_loss(losses, fake, batch, partial(call_manipulate, subject.generator.manipulate)).values())
     (of_malp,) = torch.autograd.grad(disc.generator_loss(fake, index).total, layer, retain_graph=True)
     length = of_malp.norm().item()
     if not 0 < length < float("inf"):

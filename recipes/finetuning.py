@@ -31,6 +31,8 @@ from malp_disc.checkpoint import save_tensors, write_json
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.guards import FiniteSteps, Watch, gradient_norm
 from malp_disc.losses import LossWeights
+from malp_disc.manipulate import call_manipulate
+from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
 from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, rate_factor, what_matters
 from recipes.keeping import Stopping, Training
 from recipes.shared import Curves, progress
@@ -176,7 +178,7 @@ def finetune(
         collected = []
         for batch in passes(accelerator, batches, wrapped["D"]):
             with accelerator.autocast():
-                terms = wrapped["D"](batch.fake.detach(), batch)
+                terms = call_discriminator_loss(wrapped["D"], batch.fake, batch)
             accelerator.backward(sum(terms.values()) / len(batches))
             collected.append(terms)
         return means("D", collected)
@@ -185,10 +187,10 @@ def finetune(
         terms: dict[str, Tensor] = {}
         if own is not None:
             with accelerator.autocast():
-                terms |= own.generator_loss(fake, batch, edit)
+                terms |= call_generator_loss(own, fake, batch, edit)
         if config.keep_weight or own is None:
             with torch.no_grad(), accelerator.autocast():
-                kept = before.manipulate(batch.shown, batch.target).float()
+                kept = call_manipulate(before.manipulate, batch.shown, batch.target)
             terms["keep"] = config.keep_weight * (fake - kept).abs().mean()
         fooling = disc.generator_loss(augment(fake, batch.numbers, config.augmentation), batch.index) if disc is not None else None
         return terms, fooling

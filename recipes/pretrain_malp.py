@@ -32,6 +32,7 @@ from malp_disc.discriminator import GeneratorGradient
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.key import KEY_FILE
 from malp_disc.losses import LossWeights
+from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
@@ -159,9 +160,9 @@ def pretrain(
                 encrypted, index = disc.encrypt(batch.images, index)
                 dice = batch.noise.uniform(4)[0].tolist()
                 with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
-                    fake = generator.manipulate(encrypted, target)
+                    fake = call_manipulate(generator.manipulate, encrypted, target)
                 disc.send = random_degradation(dice[1:]) if dice[0] < config.malp_degradation else None
-                losses = disc_ddp(batch.images, encrypted, fake.float(), index)
+                losses = disc_ddp(batch.images, encrypted, fake, index)
                 accelerator.backward(losses.total / len(batches))
             optimizer.step()
             malp.encryption.limit_(config.malp_least_psnr)

@@ -11,6 +11,8 @@ from malp_disc import MaLPDiscriminator
 from malp_disc.augmentation import NUMBERS
 from malp_disc.balance import last_layer
 from malp_disc.data.sampling import StepRandom
+from malp_disc.manipulate import call_manipulate
+from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
 from recipes.finetune_options import FinetuneOptions
 from recipes.stepping import Batch
 
@@ -23,7 +25,7 @@ class Editor(nn.Module):
         self.generator = generator
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        return self.generator.manipulate(images, target).float()
+        return call_manipulate(self.generator.manipulate, images, target)
 
 
 def freeze_unused(
@@ -52,7 +54,7 @@ def freeze_unused(
     fake = editor(images, labels.flip(0))
     total = fake.square().mean()
     if own is not None:
-        total = total + sum(own.generator_loss(fake, batch(), editor).values())
+        total = total + sum(call_generator_loss(own, fake, batch(), editor).values())
     total.backward()
     unused = without_gradient(editor)
     if len(unused) == len(list(editor.parameters())):
@@ -61,7 +63,7 @@ def freeze_unused(
         )
     if own is not None and any(p.requires_grad for p in own.parameters()):
         own.zero_grad()
-        sum(own(fake.detach(), batch()).values()).backward()
+        sum(call_discriminator_loss(own, fake, batch()).values()).backward()
         unused += without_gradient(own)
     if unused:
         names = ", ".join(name for name, _ in unused[:3])

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from malp_disc.augmentation import Augmentation, augment
 from malp_disc.feature_discriminator import FeatureDiscriminator
+from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
 from recipes.stepping import Batch
 
 
@@ -29,11 +30,11 @@ class AidedLosses(nn.Module):
         self._own_learns = own is not None and any(p.requires_grad for p in own.parameters())
 
     def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-        terms = dict(self.own.generator_loss(fake, batch, edit)) if self.own is not None else {}
+        terms = call_generator_loss(self.own, fake, batch, edit) if self.own is not None else {}
         return terms | {"aided": self.weight * self.discriminator.generator_loss(self._augmented(fake, batch))}
 
     def forward(self, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
-        terms = dict(self.own(fake, batch)) if self._own_learns else {}
+        terms = call_discriminator_loss(self.own, fake, batch) if self._own_learns else {}
         images, fake = (self._augmented(pictures, batch) for pictures in (batch.images, fake))
         real = None if batch.reference is None else self._augmented(batch.reference, batch)
         return terms | {"aided": self.discriminator.discriminator_loss(images, fake, real)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from malp_disc.manipulate import Manipulate, call_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
 
 BATCH = 32
-Manipulate = Callable[[Tensor, Tensor], Tensor]
-"""(images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range: what every generator here offers."""
 
 
 @dataclass
@@ -66,4 +64,4 @@ def edit(
     """Every picture through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU. `label` shows a bar."""
     pairs = list(zip(images.split(BATCH), targets.split(BATCH)))
     bar = tqdm(pairs, desc=label, leave=False, disable=label is None)
-    return torch.cat([manipulate(part.to(device), target.to(device)).float().clamp(-1, 1).cpu() for part, target in bar])
+    return torch.cat([call_manipulate(manipulate, part.to(device), target.to(device)).clamp(-1, 1).cpu() for part, target in bar])

@@ -19,10 +19,11 @@ from torch import Tensor
 from malp_disc.detection import correlation, cosine, template_similarity
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLP
+from malp_disc.manipulate import Manipulate, call_manipulate
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores
-from malp_disc.report.inputs import BATCH, Inputs, Manipulate, edit
+from malp_disc.report.inputs import BATCH, Inputs, edit
 
 LOCALIZED = 512  # pictures whose maps are scored; a map's score settles long before FID does
 Change = Callable[[Tensor], Tensor]
@@ -151,7 +152,7 @@ def malp_gallery(
     """The columns of the paper's Figure 3 for the first pictures, as `malp_disc.report.figures.fakeness_grid` takes them."""
     real = inputs.images[:count].to(device)
     encrypted, _ = malp.encrypt(real, torch.zeros(count, dtype=torch.long, device=device))
-    manipulated = manipulate(encrypted, inputs.targets[:count].to(device)).float()
+    manipulated = call_manipulate(manipulate, encrypted, inputs.targets[:count].to(device))
     columns = {
         "real": real,
         "encrypted": encrypted,

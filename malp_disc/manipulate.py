@@ -1,0 +1,121 @@
+"""The one way in which a generator's `manipulate` is called: it gets copies, and what it returns is checked.
+
+A generator is somebody else's code. One that edits its input in place (``x.mul_(0.5).add_(0.5)``) would otherwise change the evaluation images for
+every later measurement, and one that returns its input, or a buffer of its own, would hand out a tensor that changes later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Manipulate = Callable[[Tensor, Tensor | None], Tensor]
+"""(images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range: what every generator here offers."""
+
+_SHAPE = "return the images alone, a floating-point tensor (B, 3, H, W) in [-1, 1]"
+
+
+class ResultError(ValueError):
+    """What `manipulate` returned can't be used.
+
+    Attributes:
+        said: what was returned.
+        advice: what to change.
+    """
+
+    def __init__(self, said: str, advice: str) -> None:
+        super().__init__(f"{said}; {advice}")
+        self.said, self.advice = said, advice
+
+
+def call_manipulate(manipulate: Manipulate, images: Tensor, target: Tensor | None) -> Tensor:
+    """G(I): `manipulate` on copies of `images` (B, 3, H, W) and `target`, as a new float32 tensor of the images' shape.
+
+    Gradients pass to `images` and to the generator's weights. Neither argument is changed, and the result shares memory with nothing. The
+    caller's gradient mode is the caller's again afterwards.
+
+    Raises:
+        ResultError: the result isn't one floating-point tensor of the images' shape on their device.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled()):  # a generator may call torch.set_grad_enabled itself
+        result = manipulate(images.clone(), None if target is None else target.clone())
+    check_result(result, images)
+    return result.to(torch.float32, copy=True)
+
+
+def check_result(result: Any, images: Tensor) -> None:
+    """Raise `ResultError` unless `result` is a floating-point tensor of the shape and on the device of `images`."""
+    if not isinstance(result, Tensor):
+        raise ResultError(f"manipulate returns {describe(result)}", _advice_for(result, images))
+    if result.shape != images.shape:
+        raise ResultError(f"manipulate got {tuple(images.shape)} in, {tuple(result.shape)} out", _shape_advice(result, images))
+    if not result.is_floating_point():
+        kind = str(result.dtype).removeprefix("torch.")
+        raise ResultError(f"manipulate returns {kind} values", "return floating point in [-1, 1], before any rounding: rounding has no gradient")
+    if result.device != images.device:
+        raise ResultError(
+            f"manipulate got images on {images.device} and returns them on {result.device}",
+            "keep to images.device, and register networks and constants as submodules and buffers, so that .to(device) moves them",
+        )
+
+
+def describe(value: Any) -> str:
+    """A value in a few words: its type, and what is inside a container."""
+    kind = type(value).__name__
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    if isinstance(value, (tuple, list)):
+        inside = ", ".join(describe(item) for item in value[:3]) + (" …" if len(value) > 3 else "")
+        return f"{article} {kind} ({inside})" if value else f"an empty {kind}"
+    if fields := _fields(value):
+        return f"{article} {kind} with {', '.join(list(fields)[:5])}"
+    return f"{article} {kind}"
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The named entries of a mapping, a dataclass or a model output."""
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {}
+
+
+def _advice_for(result: Any, images: Tensor) -> str:
+    """How to get from another kind of result to the images."""
+    if result is None:
+        return "is a `return` missing? " + _SHAPE
+    first = result[0] if isinstance(result, (tuple, list)) and result else result
+    if type(first).__module__.partition(".")[0] in ("PIL", "numpy"):
+        return "gradients end where a tensor becomes a NumPy array or a PIL image: " + _SHAPE
+    if isinstance(result, (tuple, list)):
+        places = [f"[{i}]" for i, item in enumerate(result) if isinstance(item, Tensor) and item.shape == images.shape]
+    else:
+        kind = "['{}']" if isinstance(result, Mapping) else ".{}"
+        places = [kind.format(name) for name, item in _fields(result).items() if isinstance(item, Tensor) and item.shape == images.shape]
+    return _SHAPE + (f": `return result{places[0]}`, it seems" if len(places) == 1 else "")
+
+
+def _shape_advice(result: Tensor, images: Tensor) -> str:
+    count, channels, *size = images.shape
+    if result.ndim == 4 and result.shape[-1] == channels and result.shape[1] != channels:
+        return "the channels are last: return y.permute(0, 3, 1, 2)"
+    if result.shape == images.shape[1:]:
+        return "the batch dimension is gone: take .squeeze() out of manipulate, a batch may have one image"
+    if result.ndim == 4 and result.shape[1] != channels and list(result.shape[2:]) == size:
+        more = {1: "repeat a grey image with y.expand(-1, 3, -1, -1)", 4: "leave out the alpha channel with y[:, :3]"}
+        return more.get(result.shape[1], "return the three channels red, green and blue alone")
+    if result.ndim == 4 and result.shape[1] == channels and len(result) != count:
+        return "return as many images as came in"
+    if result.ndim == 4 and result.shape[1] == channels:
+        return "resize inside manipulate, so that M_GT = |I - G(I)| can be taken"
+    return _SHAPE

@@ -1,0 +1,69 @@
+"""The one way in which a generator's own losses are called: they get copies, and what they return is checked.
+
+Like the generator they are somebody else's code: a loss that augments ``batch.images`` in place must not change what MaLP and the curves see.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from malp_disc.manipulate import describe
+
+Edit = Callable[[Tensor, Tensor], Tensor]
+AnyBatch = TypeVar("AnyBatch")
+_TAKEN = ("keep", "malp", "map", "edit_strength")
+"""Names that the curves use for other values of G's update."""
+
+
+def call_generator_loss(own: nn.Module, fake: Tensor, batch: Any, edit: Edit) -> dict[str, Tensor]:
+    """``own.generator_loss(fake, batch, edit)`` on copies, which keep gradients: weighted scalar terms for G, by name.
+
+    Raises:
+        ValueError: it doesn't return named scalar tensors.
+    """
+    terms = check_terms(own.generator_loss(fake.clone(), copy_batch(batch), edit), f"{type(own).__name__}.generator_loss")
+    if taken := [name for name in terms if name in _TAKEN]:
+        raise ValueError(f"{type(own).__name__}.generator_loss returns a term named {taken[0]!r}, which the recipe uses itself; choose another name")
+    return terms
+
+
+def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dict[str, Tensor]:
+    """``network(fake, batch)`` on copies, `fake` detached: weighted scalar terms for the losses' own parameters, by name.
+
+    Args:
+        network: the losses, perhaps wrapped for several processes.
+
+    Raises:
+        ValueError: it doesn't return named scalar tensors.
+    """
+    return check_terms(network(fake.detach().clone(), copy_batch(batch)), f"{type(getattr(network, 'module', network)).__name__}.forward")
+
+
+def copy_batch(batch: AnyBatch) -> AnyBatch:
+    """A batch with copies of its tensors; its random numbers are the same object, which advances as it is drawn from."""
+    copied = copy.copy(batch)
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            setattr(copied, name, value.clone())
+    return copied
+
+
+def check_terms(terms: Any, source: str) -> dict[str, Tensor]:
+    """The terms as a dict.
+
+    Raises:
+        ValueError: not a mapping from names to floating-point tensors of one value each, or an empty one.
+    """
+    expected = "expected a dict of weighted scalar tensors by name, as {'adversarial': loss}"
+    if not isinstance(terms, Mapping) or not terms:
+        raise ValueError(f"{source} returns {'an empty dict' if isinstance(terms, Mapping) else describe(terms)}; {expected}")
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(f"{source} returns {describe(value)} as {name!r}; {expected} (no .item(): gradients have to pass)")
+        if value.numel() != 1:
+            raise ValueError(f"{source} returns {describe(value)} as {name!r}; {expected}: take its .mean()")
+    return {str(name): value for name, value in terms.items()}
