@@ -5,13 +5,14 @@ Nothing heavy is imported before it is needed: the command line's help must come
 
 from __future__ import annotations
 
-import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
+
+from malp_disc.user_modules import call_by_name
 
 
 # tyro takes each flag's help from the string below the field.
@@ -20,8 +21,8 @@ class Doctor:
     """Look a generator over before it is fine-tuned: range, sizes, gradients, MaLP's part in them, half precision, time and memory per step."""
 
     generator: Annotated[str, Positional, arg(metavar="MODULE:FUNCTION")]
-    """Makes the generator: a module of the current folder or an installed one, and a function without arguments that returns an nn.Module with
-    manipulate(images, target)."""
+    """Makes the generator: a module of the working folder or an installed one, or path/to/file.py, and a function without arguments that returns an
+    nn.Module with manipulate(images, target)."""
     losses: str | None = None
     """The same for its own losses (recipes/finetune.py --losses), to compare MaLP's gradient with."""
     malp: Path | None = None
@@ -67,33 +68,3 @@ def doctor(options: Doctor) -> None:
     if problems:
         sys.exit(f"{problems} thing{'s' * (problems > 1)} to mend before it can be fine-tuned")
     print("it can be fine-tuned: accelerate launch recipes/finetune.py --generator " + options.generator)
-
-
-def call_by_name(name: str) -> Any:
-    """What ``module:function`` makes; the module is looked for in the current folder too.
-
-    Raises:
-        ValueError: not of this form, no such module or function, or it failed; the message has the reason.
-    """
-    module_name, colon, function_name = name.partition(":")
-    if not (module_name and colon and function_name):
-        raise ValueError(f"expected MODULE:FUNCTION, as in my_module:make_generator, got {name!r}")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name.removesuffix(".py"))
-    except ModuleNotFoundError as error:
-        if error.name != module_name.removesuffix(".py").partition(".")[0]:
-            raise ValueError(f"{module_name} can't be imported: {error}") from error
-        raise ValueError(
-            f"no module {module_name!r} in {Path.cwd()} or among the installed ones; give it as my_module:make_generator"
-        ) from error
-    except Exception as error:  # somebody else's code may raise anything
-        raise ValueError(f"{module_name} can't be imported: {type(error).__name__}: {error}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise ValueError(f"{module_name} has no function {function_name!r}")
-    try:
-        return function()
-    except Exception as error:
-        raise ValueError(f"{name}() failed: {type(error).__name__}: {error}") from error

@@ -4,8 +4,8 @@
     accelerate launch recipes/finetune.py --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
         --data pictures --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
 
-A generator is named by the zoo (generators/README.md) or as MODULE:FUNCTION, a module of the current folder and a function without arguments that returns an
-nn.Module with ``manipulate(images, target)``. `malp-disc doctor MODULE:FUNCTION` looks it over first. Its own losses come the same way, as an nn.Module with
+A generator is named by the zoo (generators/README.md) or as MODULE:FUNCTION, a module of the working folder (or path/to/file.py:FUNCTION, or an installed module)
+and a function without arguments that returns an nn.Module with ``manipulate(images, target)``. `malp-disc doctor MODULE:FUNCTION` looks it over first. Its own losses come the same way, as an nn.Module with
 ``generator_loss(fake, batch, edit)`` and, where something of its own learns along, ``forward(fake, batch)``; generators/README.md shows both in ten lines. Without them
 ``--keep-weight`` holds it near what it was. `--reference-root` names pictures of the domain it leads to: the losses see them as
 ``batch.reference``, and the report compares with them.
@@ -29,7 +29,7 @@ from torch import nn
 from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.data import PlainFolder, WithReferences, build_dataset
-from malp_disc.doctor import call_by_name
+from malp_disc.user_modules import call_by_name
 from recipes.arms import ArmOptions, run_arms
 from recipes.shared import run_recipe, start
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from malp_disc.doctor import Doctor, call_by_name, doctor
+from malp_disc.doctor import Doctor, doctor
 from malp_disc.examination import Finding, examine
 from tests.tiny import tiny_malp
 
@@ -151,17 +151,3 @@ def test_the_command_prints_writes_and_ends_with_a_status(tmp_path, monkeypatch,
     with pytest.raises(SystemExit, match="1 thing to mend"):
         doctor(Doctor(generator="mine_for_doctor:bad", image_size=32))
     assert "STOP range" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("good", "expected MODULE:FUNCTION"),
-        ("absent_module:good", "no module 'absent_module' in"),
-        ("json:absent", "json has no function 'absent'"),
-        ("json:loads", r"json:loads\(\) failed: TypeError"),
-    ],
-)
-def test_names_that_lead_nowhere_are_told(name, message):
-    with pytest.raises(ValueError, match=message):
-        call_by_name(name)

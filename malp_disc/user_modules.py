@@ -1,0 +1,221 @@
+"""What a user names as ``module:function`` or ``path/to/file.py:function``, found by one rule everywhere.
+
+1. ``path/to/file.py:function`` is that file.
+2. ``module:function`` is ``module.py`` (or the package ``module``) of the working folder where there is one, whatever it is called: a ``generators.py``, a
+   ``recipes.py`` or a ``torch.py`` of the user's own is the user's.
+3. Else it is a module of this project or an installed one, as in ``generators.example_losses:super_resolution``.
+
+A file whose name is taken by a module that is loaded already (this project's ``generators``, say) is loaded beside it under another name, so that neither
+hides the other. While the user's module is loaded and its function runs, its own folder comes first among the places where imports look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_PROJECT = Path(__file__).resolve().parents[1]
+_OWN_PACKAGES = ("generators", "recipes")
+"""Of the checkout, beside this one: what a user's module imports under these names is the project's, from every entry point."""
+
+
+def call_by_name(spec: str) -> Any:
+    """What the function named by `spec` makes when it is called without arguments; an `nn.Module` that is named itself is taken as it is.
+
+    Raises:
+        ValueError: no such form, file, module or function, an error in it, or nothing made; an error in the user's code is told with file and line.
+    """
+    place, colon, name = spec.rpartition(":")
+    if not (place and colon and name):
+        raise ValueError(f"expected MODULE:FUNCTION, as in my_module:make_generator or path/to/file.py:make_generator, got {spec!r}{_hint(spec)}")
+    module_name, folder, file = _locate(place)
+    _import_own_packages()
+    with _torch_settings(), _first_on_path(folder):
+        module = _load(module_name, folder, file)
+        return _make(_function_of(module, place, name), spec, folder)
+
+
+def _locate(place: str) -> tuple[str, Path, Path | None]:
+    """The module's name, the folder that it is looked for in, and its file there, if it has one."""
+    if not (place.endswith(".py") or "/" in place or "\\" in place):
+        folder = Path.cwd()
+        return place, folder, _file_of(place, folder)
+    file = Path(place).expanduser().resolve()
+    if not file.is_file():
+        raise ValueError(f"no file {file}; expected path/to/file.py:FUNCTION")
+    if file.name == "__init__.py":
+        return file.parent.name, file.parent.parent, file
+    return file.stem.replace(".", "_"), file.parent, file
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """The file of a module in a folder, if it's there: ``a/b/__init__.py`` or ``a/b.py`` for ``a.b``."""
+    base = folder.joinpath(*name.split("."))
+    found = [file for file in (base / "__init__.py", base.with_name(f"{base.name}.py")) if file.is_file()]
+    return found[0].resolve() if found else None
+
+
+def _load(name: str, folder: Path, file: Path | None) -> ModuleType:
+    """Import the module; what stops that is told in a ValueError with the place in the user's code."""
+    source = str(file) if file is not None else name
+    importlib.invalidate_caches()
+    try:
+        if file is None or (_is_free(name, folder) and _file_of(name, folder) == file):
+            return importlib.import_module(name)
+        return _load_beside(name, folder, file)
+    except SyntaxError as error:
+        raise ValueError(f"{source} can't be imported: {error.msg} ({error.filename}, line {error.lineno})") from error
+    except SystemExit as error:
+        raise ValueError(
+            f"{source} ends the program when it is imported{_place_of(error, folder)}, by sys.exit or by argparse, which reads this command's flags; "
+            'put what is to run as a script below `if __name__ == "__main__":`'
+        ) from error
+    except Exception as error:  # somebody else's code may raise anything
+        if isinstance(error, ModuleNotFoundError) and file is None and f"{name}.".startswith(f"{error.name}."):
+            near = _nearest(name, [path.stem for path in folder.glob("*.py")])
+            raise ValueError(f"no module {name!r} in {folder} or among the installed ones{near}; give it as my_module:make_generator") from error
+        raise ValueError(f"{source} can't be imported: {type(error).__name__}: {error}{_place_of(error, folder)}") from error
+
+
+def _is_free(name: str, folder: Path) -> bool:
+    """No other module than the folder's own is loaded under this name or that of its package."""
+    for part in (name.partition(".")[0], name):
+        loaded = sys.modules.get(part)
+        if loaded is None:
+            continue
+        file = _file_of(part, folder)
+        own = Path(loaded.__file__).resolve() == file if getattr(loaded, "__file__", None) else str(folder / part) in getattr(loaded, "__path__", ())
+        if not own:
+            return False
+    return True
+
+
+def _load_beside(name: str, folder: Path, file: Path) -> ModuleType:
+    """Load a module whose name is taken as ``_user_<name>``; a module of a package together with its package, so that relative imports work."""
+    top, _, rest = name.partition(".")
+    alias, package = f"_user_{top}", folder / top
+    start = file if not rest else package / "__init__.py"
+    if start.is_file():
+        spec = importlib.util.spec_from_file_location(alias, start, submodule_search_locations=[str(package)] if start.parent == package else None)
+        module = importlib.util.module_from_spec(spec)
+    else:
+        spec, module = None, ModuleType(alias)
+        module.__path__ = [str(package)]
+    loaded = sys.modules.get(alias)
+    if getattr(loaded, "__file__", None) == getattr(module, "__file__", None) and getattr(loaded, "__path__", None) == getattr(module, "__path__", None):
+        module = loaded
+    else:
+        for old in [key for key in sys.modules if key == alias or key.startswith(f"{alias}.")]:
+            del sys.modules[old]
+        sys.modules[alias] = module
+        try:
+            if spec is not None:
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[alias]
+            raise
+    return importlib.import_module(f"{alias}.{rest}") if rest else module
+
+
+def _function_of(module: ModuleType, place: str, name: str) -> Any:
+    function = getattr(module, name, None)
+    if callable(function):
+        return function
+    own = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == module.__name__]
+    what = f"{name!r} there is {type(function).__name__}, which can't be called" if function is not None else f"{place} has no function {name!r}"
+    listed = _nearest(name, own) or (f"; it has {', '.join(own[:5])}" if own else "")
+    raise ValueError(f"{what}{listed}")
+
+
+def _make(function: Any, spec: str, folder: Path) -> Any:
+    """What the function makes, or why it makes nothing."""
+    from torch import nn  # not above: the command line's help must come at once
+
+    if isinstance(function, nn.Module):
+        return function
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise ValueError(f"{spec}() failed: TypeError: {error}; it is called without arguments: name a function that fills them in") from error
+    except ValueError:  # a built-in without a signature
+        pass
+    try:
+        made = function()
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+        raise ValueError(f"{spec}() failed: {type(error).__name__}: {error}{_place_of(error, folder)}") from error
+    if made is None:
+        raise ValueError(f"{spec}() returns None; is a `return` missing?")
+    if isinstance(made, type):
+        raise ValueError(f"{spec}() returns the class {made.__name__}, not an object of it; return {made.__name__}()")
+    return made
+
+
+@contextlib.contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    """Imports look into `folder` first, and afterwards last: functions may import later, and must hide no installed package from anybody then."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+@contextlib.contextmanager
+def _torch_settings() -> Iterator[None]:
+    """What inference scripts set for the whole program (no gradients, another default type or device) is set back."""
+    import torch
+
+    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(None)
+
+
+def _import_own_packages() -> None:
+    """Load the checkout's packages, of which the command line has none yet, before a folder of the user's can be taken for them."""
+    if not (_PROJECT / "pyproject.toml").is_file():
+        return
+    sys.path.insert(0, str(_PROJECT))
+    try:
+        for name in _OWN_PACKAGES:
+            if (_PROJECT / name).is_dir():
+                importlib.import_module(name)
+    finally:
+        sys.path.remove(str(_PROJECT))
+
+
+def _place_of(error: BaseException, folder: Path) -> str:
+    """ (file, line) of the last of the user's lines in an error's traceback; nothing if there is none."""
+    def is_users(frame: traceback.FrameSummary) -> bool:
+        file = Path(frame.filename).resolve()
+        inside = file.is_relative_to(folder.resolve()) and not frame.filename.startswith("<") and "site-packages" not in file.parts
+        return inside and file != Path(__file__).resolve()
+
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame)]
+    return f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _hint(spec: str) -> str:
+    file = Path(spec) if spec.endswith(".py") else Path(f"{spec}.py")
+    return f"; {file} is there: name its function too, {spec}:FUNCTION" if file.is_file() else ""
