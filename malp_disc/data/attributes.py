@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
+import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .listing import IMAGE_SUFFIXES
+from .locating import plain_name
 from .splits import SPLIT_NAMES, Split
 
 _VALUES = {"1": 1.0, "+1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "-1": 0.0, "-1.0": 0.0, "false": 0.0}
@@ -22,7 +27,7 @@ class AttributeTable:
     """Names and labels as read from a file."""
 
     files: tuple[str, ...]
-    """File names, '/'-separated, in the order of the file."""
+    """File names as `plain_name` makes them, in the order of the file."""
     attribute_names: tuple[str, ...]
     """The selected columns, in the order asked for."""
     labels: Tensor
@@ -36,7 +41,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
 
     Two formats, told apart by the first line:
 
-    * CSV: a header ``file,Attr1,Attr2,...`` (the first column is the file name, whatever it is called) and rows. A column ``split`` holds
+    * CSV, with commas, semicolons or tabs: a header ``file,Attr1,Attr2,...`` (the first column is the file name, whatever it is called) and rows. A column ``split`` holds
       ``train``, ``valid`` or ``test`` and is no attribute.
     * ``list_attr_celeba.txt``: a line with the number of pictures, a line of attribute names, and rows ``000001.jpg -1 1 ...``.
 
@@ -57,14 +62,8 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
     header = next(rows, None)
     if header is None:
         raise ValueError(f"{path} is empty; expected a header file,Attr1,Attr2,... and one row a picture")
-    names = header[1]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise ValueError(f"{path} has more than one column {doubled[0]!r}; rename or delete one")
-    split_column = next((i for i, name in enumerate(names) if i and name.lower() == "split"), None)
+    names, split_column = _columns(path, header[1])
     available = [name for i, name in enumerate(names) if i and i != split_column]
-    if not available:
-        raise ValueError(f"{path} has no attribute columns: its header is {','.join(names)[:80]!r}, expected file,Attr1,Attr2,...")
     selected = tuple(selected) or tuple(available)
     check_selected(selected, available, source=str(path))
     columns = [names.index(name) for name in selected]
@@ -73,9 +72,13 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
     values: list[list[str]] = []
     splits: list[Split] = []
     for line, row in rows:
+        while len(row) > len(names) and not row[-1]:
+            row.pop()
         if len(row) != len(names):
             raise ValueError(f"{path} line {line}: {len(row)} columns, but the header has {len(names)}")
-        files.append(row[0].replace("\\", "/").removeprefix("./"))
+        if not row[0]:
+            raise ValueError(f"{path} line {line}: no file name in the first column")
+        files.append(plain_name(row[0]))
         values.append([row[column].strip().lower() for column in columns])
         if any(value not in _VALUES for value in values[-1]):
             wrong = next(i for i, value in enumerate(values[-1]) if value not in _VALUES)
@@ -89,8 +92,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
             splits.append(SPLIT_NAMES[row[split_column].strip().lower()])
     if not files:
         raise ValueError(f"{path} lists no pictures below its header")
-    if len(set(files)) < len(files):
-        raise ValueError(f"{path} lists {Counter(files).most_common(1)[0][0]} more than once; keep one row")
+    _check_once(path, files)
     for name, column in zip(selected, zip(*values)):
         kinds = {value.removesuffix(".0") for value in set(column)}
         if {"0", "-1"} <= kinds:
@@ -114,31 +116,77 @@ def check_selected(selected: Sequence[str], available: Sequence[str], *, source:
             raise ValueError(f"attribute {name!r} is selected more than once")
 
 
+def read_table_text(path: Path) -> str:
+    """A table's text, with or without a byte-order mark, as spreadsheets write it (UTF-8, or UTF-16 where Excel says "Unicode text").
+
+    Raises:
+        ValueError: another encoding.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} can't be read as a table ({error}); expected UTF-8 text: file,Attr1,Attr2,...") from error
+
+
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells), the header first, empty lines left out."""
-    with open(path, encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte-order mark
-        try:
-            first = file.readline()
-            if first.strip().isdigit():
-                yield from _celeba_rows(path, int(first), file)
-                return
-            file.seek(0)
-            reader = csv.reader(file, skipinitialspace=True)
-            for row in reader:
-                if any(cell.strip() for cell in row):
-                    yield reader.line_num, [cell.strip() for cell in row]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path} can't be read as a table ({error}); expected UTF-8 text: file,Attr1,Attr2,...") from error
+    lines = list(io.StringIO(read_table_text(path), newline=""))
+    start = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+    if start == len(lines):
+        return
+    if lines[start].strip().isdigit():
+        yield from _celeba_rows(path, int(lines[start]), lines[start + 1 :], start + 2)
+        return
+    delimiter = max(",;\t", key=lines[start].count)
+    reader = csv.reader(lines[start:], skipinitialspace=True, delimiter=delimiter)
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                yield start + reader.line_num, [cell.strip() for cell in row]
+    except csv.Error as error:
+        raise ValueError(f"{path} can't be read as a table ({error}); expected UTF-8 text: file,Attr1,Attr2,...") from error
 
 
-def _celeba_rows(path: Path, expected: int, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    counted = 0
-    for number, line in enumerate(lines, start=2):
+def _celeba_rows(path: Path, expected: int, lines: Sequence[str], first: int) -> Iterator[tuple[int, list[str]]]:
+    """Rows of CelebA's format below its count; `first` is the number of the first of `lines`."""
+    counted, header = 0, True
+    for number, line in enumerate(lines, start=first):
         cells = line.split()
-        if number == 2:
+        if not cells:
+            continue
+        if header:
             yield number, ["file", *cells]
-        elif cells:
-            counted += 1
-            yield number, cells
+            header = False
+            continue
+        counted += 1
+        yield number, cells
     if counted != expected:
         raise ValueError(f"{path} announces {expected} pictures on its first line and lists {counted}; complete it, or correct that number")
+
+
+def _columns(path: Path, header: Sequence[str]) -> tuple[list[str], int | None]:
+    """Names of the columns, the file's first, and which of them is ``split``.
+
+    Raises:
+        ValueError: no header, no attributes, or two columns of one name.
+    """
+    names = list(header)
+    while len(names) > 1 and not names[-1]:  # a spreadsheet's empty columns
+        names.pop()
+    if os.path.splitext(names[0])[1].lower() in IMAGE_SUFFIXES or any(name.lower() in _VALUES for name in names[1:]):
+        raise ValueError(f"{path} starts with a row, {','.join(names)[:80]!r}; expected a header file,Attr1,Attr2,... above it")
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ValueError(f"{path} has more than one column {doubled[0]!r}; rename or delete one")
+    split_column = next((i for i, name in enumerate(names) if i and name.lower() == "split"), None)
+    if all(i in (0, split_column) for i in range(len(names))):
+        raise ValueError(f"{path} has no attribute columns: its header is {','.join(names)[:80]!r}, expected file,Attr1,Attr2,...")
+    return names, split_column
+
+
+def _check_once(path: Path, files: Sequence[str]) -> None:
+    name, count = Counter(files).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{path} lists {name} more than once; keep one row")

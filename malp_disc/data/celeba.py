@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .attributes import read_attributes
+from .attributes import read_attributes, read_table_text
+from .listing import ImageListing, check_folder, list_images
+from .locating import ImageLocator, names_for_split
 from .pictures import OnBroken, Pictures, check_sizes
 from .splits import Split, split_indices
 
@@ -62,22 +64,18 @@ class CelebA(Pictures):
     ) -> None:
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
-        if not root.is_dir():
-            raise FileNotFoundError(f"no folder at {root}; --data-root must name the folder that holds CelebA")
+        check_folder(root, "--data-root")
         folder = _find(root, _PICTURES, "the pictures")
-        table = read_attributes(attributes or _find(root, _ATTRIBUTES, "the attributes"), selected_attributes)
-        present = set(os.listdir(folder))
-        absent = [name for name in table.files if name not in present]
-        if absent:
-            raise ValueError(
-                f"{len(absent)} of {len(table.files)} pictures listed are absent from {folder}, first {absent[:3]}; "
-                "finish the download, or take their rows out of the attribute file"
-            )
+        attributes = attributes or _find(root, _ATTRIBUTES, "the attributes")
+        table = read_attributes(attributes, selected_attributes)
+        listing = list_images(folder)
+        listing.warn()
+        places = ImageLocator(listing, attributes).find_all(table.files)
         partition = _find(root, _PARTITION)
-        given = _read_partition(partition, table.files) if partition else table.split
-        chosen = split_indices(table.files, split, given=given, test_size=test_size, train_size=train_size)
+        given = _read_partition(partition, places, listing) if partition else table.split
+        chosen = split_indices(names_for_split(table.files, places), split, given=given, test_size=test_size, train_size=train_size)
         super().__init__(
-            [os.path.join(folder, table.files[index]) for index in chosen],  # folder / name takes seconds for 200,000
+            [os.path.join(folder, places[index]) for index in chosen],  # folder / name takes seconds for 200,000
             table.labels[chosen],
             attribute_names=table.attribute_names,
             image_size=image_size,
@@ -101,20 +99,24 @@ def _find(root: Path, names: Sequence[str], what: str = "") -> Path | None:
     raise FileNotFoundError(f"CelebA: {what} not found under {root}: looked for {' or '.join(names)} in {places}{hint}")
 
 
-def _read_partition(path: Path, files: Sequence[str]) -> list[Split]:
-    """The official split of each of `files`: rows ``000001.jpg 0`` (or with a comma), 0 train, 1 valid, 2 test."""
+def _read_partition(path: Path, places: Sequence[str], listing: ImageListing) -> list[Split]:
+    """The official split of the images at `places`: rows ``000001.jpg 0`` (or with a comma), 0 train, 1 valid, 2 test."""
     parts: dict[str, Split] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    locator = ImageLocator(listing, path)
+    for number, line in enumerate(read_table_text(path).splitlines(), start=1):
         cells = line.replace(",", " ").split()
         if not cells or (number == 1 and cells[-1] == "partition"):
             continue
         if len(cells) != 2 or cells[1] not in _PARTS:
             raise ValueError(f"{path} line {number}: {line[:80]!r}; expected a file name and 0, 1 or 2 (train, valid, test)")
-        parts[cells[0]] = _PARTS[cells[1]]
-    missing = [name for name in files if name not in parts]
+        place = locator.find(cells[0]) or cells[0]
+        if parts.get(place, _PARTS[cells[1]]) != _PARTS[cells[1]]:
+            raise ValueError(f"{path} line {number}: {cells[0]} is in {_PARTS[cells[1]]}, and further up in {parts[place]}; keep one row")
+        parts[place] = _PARTS[cells[1]]
+    missing = [place for place in places if place not in parts]
     if missing:
         raise ValueError(
-            f"{path} lacks {len(missing)} of the {len(files)} pictures of the attribute file, first {missing[:3]}; "
+            f"{path} lacks {len(missing)} of the {len(places)} pictures of the attribute file, first {missing[:3]}; "
             "complete it, or remove it to hold pictures back by name"
         )
-    return [parts[name] for name in files]
+    return [parts[place] for place in places]

@@ -13,6 +13,7 @@ import torch
 
 from .attributes import check_selected, read_attributes
 from .listing import IMAGE_SUFFIXES, SYSTEM_FOLDERS, ImageListing, check_folder, list_images
+from .locating import ImageLocator, names_for_split
 from .pictures import OnBroken, Pictures, check_sizes
 from .splits import SPLIT_NAMES, Split, split_indices
 
@@ -33,8 +34,8 @@ class _Entry(NamedTuple):
 class AttributeFolder(Pictures):
     """Pictures anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
 
-    A listed name is found wherever below `root` it lies, as long as only one picture answers to it; pictures that aren't
-    listed are left out.
+    A listed name is found wherever below `root` it lies, as long as only one picture answers to it, and may be an absolute path as well (see
+    `malp_disc.data.locating`); pictures that aren't listed are left out.
 
     The split is, in this order: the table's ``split`` column; folders ``train`` and ``test`` (or ``val``) directly below `root`, if
     all listed pictures lie in such; else `test_size` pictures held back by the hash of their names (see `split_indices`).
@@ -70,9 +71,11 @@ class AttributeFolder(Pictures):
         root = Path(root).expanduser()
         check_folder(root, "--data-root")
         table = read_attributes(attributes, selected_attributes)
-        places = _locate(table.files, root)
+        listing = list_images(root)
+        listing.warn()
+        places = ImageLocator(listing, attributes).find_all(table.files)
         given = table.split or _split_of_folders(places)
-        chosen = split_indices(table.files, split, given=given, test_size=test_size, train_size=train_size)
+        chosen = split_indices(names_for_split(table.files, places), split, given=given, test_size=test_size, train_size=train_size)
         super().__init__(
             [os.path.join(root, places[index]) for index in chosen],
             table.labels[chosen],
@@ -213,30 +216,6 @@ def _listed(root: Path, what: str = "") -> ImageListing:
         )
     listing.warn()
     return listing
-
-
-def _locate(files: Sequence[str], root: Path) -> list[str]:
-    """Each listed name's path relative to `root`."""
-    by_name: dict[str, list[str]] = {}
-    for place in _listed(root).names:
-        by_name.setdefault(place.rpartition("/")[2], []).append(place)
-    found, absent = [], []
-    for name in files:
-        places = [place for place in by_name.get(name.rpartition("/")[2], []) if place == name or place.endswith("/" + name)]
-        if name in places:
-            places = [name]
-        if len(places) > 1:
-            raise ValueError(f"{name} is listed, and below {root} there are {' and '.join(places[:3])}; list it with its folder")
-        if places:
-            found.append(places[0])
-        else:
-            absent.append(name)
-    if absent:
-        raise ValueError(
-            f"{len(absent)} of {len(files)} pictures listed are absent from {root} and the folders below it, first {absent[:3]}; "
-            "add them, or take their rows out of the table"
-        )
-    return found
 
 
 def _split_of_folders(places: Sequence[str]) -> list[Split] | None:

@@ -55,13 +55,24 @@ def test_train_and_test_part_the_pictures_whatever_the_order_of_the_rows(tmp_pat
         "\ufefffile,A,B\n0.png,+1,0.0\n./1.png,-1,1.0",
         "2\nA B\n0.png  1 -1\n1.png -1  1\n",
         "\ufeff2\nA B \n0.png 1 0\n1.png 0 1",
+        "file;A;B\n0.png;1;0\n1.png;0;1\n",
+        "file\tA\tB\r\n0.png\t1\t0\r\n1.png\t0\t1\r\n",
+        "\n\nfile,A,B,,\n\n0.png,1,0,,\n1.png,0,1\n\n",
+        "\n2\n\nA B\n0.png 1 0\n\n1.png 0 1\n",
+        '"file","A","B"\n"0.png","1","0"\n"1.png","0","1"\n',
     ],
-    ids=["signed", "binary-spaced", "words-windows", "bom-floats", "celeba", "celeba-bom"],
+    ids=["signed", "binary-spaced", "words-windows", "bom-floats", "celeba", "celeba-bom", "semicolons", "tabs", "blanks", "celeba-blanks", "quoted"],
 )
 def test_both_formats_and_all_spellings_read_the_same(tmp_path, make_picture, text):
     for i in range(2):
         make_picture(tmp_path / f"{i}.png")
     (tmp_path / "table").write_bytes(text.encode())
+    _check_read(tmp_path)
+    (tmp_path / "table").write_bytes(text.removeprefix("\ufeff").encode("utf-16"))
+    _check_read(tmp_path)
+
+
+def _check_read(tmp_path):
     pictures = AttributeFolder(tmp_path, tmp_path / "table", test_size=0)
     assert pictures.attribute_names == ("A", "B")
     assert stems(pictures) == ["0", "1"]
@@ -104,7 +115,11 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
     [
         ("", "is empty"),
         ("file\n0.png\n", "no attribute columns"),
-        ("file;A\n0.png;1\n", "no attribute columns"),
+        ("file A\n0.png 1\n", "no attribute columns"),
+        ("0.png,1\n1.png,0\n", "starts with a row, '0.png,1'; expected a header file,Attr1"),
+        ("0,1,0\n1,0,1\n", "starts with a row, '0,1,0'"),
+        ("file,A\n,1\n", "line 2: no file name"),
+        ("file,A\n0.png,1\n./0.png,1\n", "lists 0.png more than once"),
         ("file,A\n", "lists no pictures"),
         ("file,A,A\n0.png,1,1\n", "more than one column 'A'"),
         ("file,A\n0.png,1,1\n", "line 2: 3 columns, but the header has 2"),

@@ -1,0 +1,184 @@
+"""Where the images lie that a table names: attribute tables, CelebA's lists and its partition file.
+
+A row may name its image by
+
+1. its path below the root, or the end of that path, as long as only one image ends so (``000.png`` for ``images/000.png``);
+2. a path that starts with the end of the root's own (``images/000.png`` where the root is ``…/images``);
+3. an absolute path, or one relative to the table's folder, that leads below the root, through links or not.
+
+``./``, ``..``, doubled and Windows' slashes are understood; case and Unicode's form (an accent from macOS) matter only where they tell two images apart.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from .listing import ImageListing, printable
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
+_NAMED = 3  # in an error
+
+
+class ImageLocator:
+    """Finds images by the names that a table gives them.
+
+    Args:
+        listing: the images.
+        table: the file that names them: relative names may be relative to its folder, and errors name it.
+    """
+
+    def __init__(self, listing: ImageListing, table: str | Path) -> None:
+        self.listing, self.table = listing, Path(table).expanduser()
+        self.root = os.path.abspath(listing.root)
+        self._places = set(listing.names)
+
+    def find(self, name: str) -> str | None:
+        """The place below the root of the image called `name`; None if there is none.
+
+        Raises:
+            ValueError: several images answer to the name, or it lies outside the root.
+        """
+        name = plain_name(name)
+        if name in self._places:  # most rows
+            return name
+        if is_absolute(name):
+            return self._one(name, self._inside(name, os.path.expanduser(name)))
+        if name.startswith("../"):
+            return self._one(name, self._inside(name, os.path.join(self.table.parent, name), os.path.join(self.root, name)))
+        places = self._candidates(name, self._by_name, str) or self._candidates(name, self._by_folded, _folded)
+        beside = os.path.join(self.table.parent, name)
+        if not places and os.path.exists(beside):  # through a link that lies there
+            places = self._inside(name, beside)
+        return self._one(name, places)
+
+    def find_all(self, names: Sequence[str]) -> list[str]:
+        """The place of each name.
+
+        Raises:
+            ValueError: absent images, ambiguous names, names outside the root, or two names of one image.
+        """
+        found = [self.find(name) for name in names]
+        absent = [name for name, place in zip(names, found) if place is None]
+        if absent:
+            raise ValueError(
+                f"{len(absent)} of {len(names)} pictures listed are absent from {printable(self.listing.root)} and the folders below it, which hold "
+                f"{len(self.listing)} images; first {[printable(name) for name in absent[:_NAMED]]}{self._renamed(absent[0])}. "
+                f"Add them, or take their rows out of {printable(self.table)}{'; ' * bool(self.listing.left_out)}{self.listing.left_out}"
+            )
+        owners: dict[str | None, str] = {}
+        for name, place in zip(names, found):
+            if place in owners:
+                raise ValueError(
+                    f"{printable(self.table)} lists {printable(place)} twice, as {printable(owners[place])} and {printable(name)}; keep one row"
+                )
+            owners[place] = name
+        return [place for place in found if place is not None]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _grouped(self.listing.names, _last)
+
+    @cached_property
+    def _by_folded(self) -> dict[str, list[str]]:
+        return _grouped(self.listing.names, lambda place: _folded(_last(place)))
+
+    @cached_property
+    def _by_real_path(self) -> dict[str, list[str]]:
+        return _grouped(self.listing.names, lambda place: os.path.realpath(os.path.join(self.root, place)))
+
+    def _candidates(self, name: str, grouped: dict[str, list[str]], fold: Callable[[str], str]) -> list[str]:
+        """Images whose place ends in `name`; or, with the root's own folders before it, is `name`."""
+        name = fold(name)
+        alike = grouped.get(_last(name), [])
+        exact = [place for place in alike if fold(place) == name]
+        roots = [fold(Path(root).as_posix()) for root in (self.root, os.path.realpath(self.root))]
+        return exact or [place for place in alike if any(f"{root}/{fold(place)}".endswith("/" + name) for root in roots)]
+
+    def _inside(self, name: str, *paths: str) -> list[str]:
+        """Places of the image at one of the absolute `paths`, by its name or by what links lead to.
+
+        Raises:
+            ValueError: none of them lies below the root.
+        """
+        outside = 0
+        for path in paths:
+            if _DRIVE.match(path) and os.name != "nt":
+                outside += 1
+                continue
+            inner, real = _relative(os.path.abspath(path), self.root), _relative(os.path.realpath(path), os.path.realpath(self.root))
+            for place in (inner, real):
+                if place in self._places:
+                    return [place]
+            places = self._by_real_path.get(os.path.realpath(path)) or self._exactly(inner)
+            if places:
+                return places
+            outside += inner.startswith("../") and real.startswith("../")
+        if outside < len(paths):
+            return []
+        raise ValueError(
+            f"{printable(self.table)} names {printable(name)}, which lies outside {printable(self.listing.root)}; give the --data-root that holds it, or "
+            "write names relative to that folder"
+        )
+
+    def _exactly(self, place: str) -> list[str]:
+        """The image at a place, whatever the case."""
+        return [other for other in self._by_folded.get(_folded(_last(place)), []) if _folded(other) == _folded(place)]
+
+    def _one(self, name: str, places: list[str]) -> str | None:
+        if len(places) > 1:
+            shown = " and ".join(printable(place) for place in places[:_NAMED])
+            raise ValueError(
+                f"{printable(name)} is listed, and below {printable(self.listing.root)} there are {shown}; list it with its folder, as it is spelled there"
+            )
+        return places[0] if places else None
+
+    def _renamed(self, name: str) -> str:
+        """A hint where the images were converted since."""
+        stem = posixpath.splitext(_last(plain_name(name)))[0]
+        other = next((place for place in self.listing.names if posixpath.splitext(_last(place))[0] == stem), None)
+        return f" (there is {printable(other)}: is the suffix right?)" if stem and other else ""
+
+
+def names_for_split(names: Sequence[str], places: Sequence[str]) -> list[str]:
+    """What decides on which side of the split each image falls: its name in the table, or its place where the name depends on the machine."""
+    return [name if f"/{place}".endswith(f"/{name}") else place for name, place in zip(names, places)]
+
+
+def plain_name(name: str) -> str:
+    """A name as a table writes it, '/'-separated and without detours: ``.\\\\a\\\\..\\\\b.png`` is ``b.png``."""
+    name = name.strip().replace("\\", "/")
+    return posixpath.normpath(name) if name else name
+
+
+def is_absolute(name: str) -> bool:
+    """Whether a '/'-separated name starts at the root of a file system, Windows' drives included."""
+    return name.startswith(("/", "~/")) or _DRIVE.match(name) is not None
+
+
+def _relative(path: str, root: str) -> str:
+    """`path` seen from `root`, '/'-separated; it starts with ``../`` where it lies outside."""
+    try:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+    except ValueError:  # on Windows another drive
+        return "../" + path
+
+
+def _grouped(places: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for place in places:
+        grouped.setdefault(key(place), []).append(place)
+    return grouped
+
+
+def _last(place: str) -> str:
+    return place.rpartition("/")[2]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
