@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 import malp_disc
+from malp_disc.commands.protect import Protect, protect
 from malp_disc.doctor import Doctor, doctor
 from malp_disc.fid import Fid, fid
 from malp_disc.report.command import Report, report
@@ -23,6 +24,7 @@ from malp_disc.report.command import Report, report
 # One line per command; its name is the dataclass's in lower case, its help the dataclass's docstring.
 COMMANDS: dict[type, Callable[[Any], None]] = {
     Doctor: doctor,
+    Protect: protect,
     Fid: fid,
     Report: report,
 }
@@ -35,12 +37,12 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(malp_disc.__version__)
         return
-    arguments = tyro.extras.subcommand_cli_from_dict(
-        {command.__name__.lower(): command for command in COMMANDS},
-        prog="malp-disc",
-        description="MaLP: see what a generator changed, and measure what fine-tuning did. Each command has a --help of its own.",
-    )
     with plain_errors():
+        arguments = tyro.extras.subcommand_cli_from_dict(
+            {command.__name__.lower(): command for command in COMMANDS},
+            prog="malp-disc",
+            description="MaLP: see what a generator changed, and measure what fine-tuning did. Each command has a --help of its own.",
+        )
         COMMANDS[type(arguments)](arguments)
 
 

@@ -119,6 +119,10 @@ class MaLP(nn.Module, Saved, library_name="malp-disc", license="mit", paper_url=
             second = self.transformer(images) if transformer else None
         return MaLPOutput(maps.clamp(0, 1), template, logit, similarity, score, second)  # the authors' map has no upper bound
 
+    def similarities(self, recovered: Tensor, templates: Tensor) -> Tensor:
+        """CS of every recovered template with every one of `templates`, as this architecture measures it: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
+        return self._similarity(recovered, templates)
+
     def losses(self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None) -> MaLPLosses:
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over both halves.
 

@@ -1,0 +1,139 @@
+"""A command's way through one image or a folder of them: what is done already, what stands in the way, what failed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from malp_disc.checkpoint import file_sha256, write_text
+from malp_disc.commands.manifest import Manifest
+from malp_disc.data.listing import list_images, printable
+
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next image would fail as well
+_SHOWN = 5  # failures named in the last line
+
+
+@dataclass
+class Sources:
+    """The images to work on: '/'-separated names below `root`."""
+
+    root: Path
+    names: tuple[str, ...]
+    single: bool
+
+    @classmethod
+    def find(cls, place: Path) -> Sources:
+        """Of a file, itself; of a folder, every image below it.
+
+        Raises:
+            FileNotFoundError: nothing there.
+            ValueError: a folder without images.
+        """
+        place = place.expanduser()
+        if not place.exists():
+            raise FileNotFoundError(f"nothing at {printable(place)} (current folder: {Path.cwd()}); give an image or a folder of images")
+        if place.is_file():
+            return cls(place.parent, (place.name,), single=True)
+        listing = list_images(place)
+        listing.check_enough(1)
+        listing.warn()
+        return cls(place, listing.names, single=False)
+
+    def check_apart(self, output: Path) -> None:
+        """Raises:
+        ValueError: results would lie among the images, where the next run takes them for images.
+        """
+        if not self.single and (output.resolve() == self.root.resolve() or self.root.resolve() in output.resolve().parents):
+            raise ValueError(f"OUT {printable(output)} lies in IN {printable(self.root)}, so the next run would take the results for images; give a folder elsewhere")
+
+
+@dataclass
+class Outcome:
+    """What became of a batch."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """Of every image that is done, now or before."""
+    skipped: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Name -> why."""
+
+    def finish(self) -> None:
+        """End the command with status 1 where images failed."""
+        if self.failed:
+            named = "; ".join(f"{printable(name)}: {why}" for name, why in list(self.failed.items())[:_SHOWN])
+            more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
+            total = len(self.failed) + len(self.records)
+            raise ValueError(f"{len(self.failed)} of {total} image{'s' * (total != 1)} failed: {named}{more}")
+
+
+def work_through(
+    sources: Sources,
+    work: Callable[[str], dict[str, Any]],
+    *,
+    targets: Callable[[str], Sequence[Path]],
+    manifest: Manifest,
+    settings: dict[str, Any],
+    overwrite: bool,
+    tell: Callable[[dict[str, Any]], str],
+    stream: TextIO,
+    label: str,
+) -> Outcome:
+    """Do `work` on every image that isn't done.
+
+    An image is done if the manifest has a line of the same file contents and `settings`, and all its `targets` exist. Targets that exist otherwise are
+    refused, unless `overwrite`, which also does finished images again. A bad image doesn't stop the others.
+
+    Args:
+        work: name -> its record, after its targets have been written.
+        targets: name -> the files that `work` writes.
+        tell: record -> the line to print to `stream`.
+    """
+    outcome = Outcome()
+    with tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
+        for name in bar:
+            try:
+                content = file_sha256(sources.root / name)
+                before = manifest.records.get(name)
+                existing = [path for path in targets(name) if path.exists()]
+                same = before is not None and before.get("source_sha256") == content and before.get("settings") == settings
+                if same and len(existing) == len(targets(name)) and not overwrite:
+                    outcome.records.append(before)
+                    outcome.skipped += 1
+                    continue
+                if existing and not overwrite:
+                    why = " and was made from another file or with other settings" if before is not None and not same else ""
+                    raise ValueError(f"{printable(existing[0])} exists{why}; --overwrite replaces it")
+                record = {"file": name, "source_sha256": content, "settings": settings, **work(name)}
+            except (ValueError, OSError) as error:
+                if sources.single or getattr(error, "errno", None) in _FATAL:
+                    raise
+                outcome.failed[name] = str(error)
+                bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
+                continue
+            manifest.append(record)
+            outcome.records.append(record)
+            bar.write(tell(record), file=stream)
+    return outcome
+
+
+def text_stream(json_file: Path | None) -> TextIO:
+    """Where lines for people go: standard output, unless JSON goes there."""
+    return sys.stderr if str(json_file) == "-" else sys.stdout
+
+
+def print_or_write(records: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+    """JSON lines to a file, whole or not at all; to standard output for the name ``-``; nowhere for None."""
+    if json_file is None:
+        return
+    lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    if str(json_file) == "-":
+        sys.stdout.write(lines)
+        return
+    write_text(json_file, lines)

@@ -1,0 +1,125 @@
+"""One image file in, one out: pixels, alpha channel, EXIF and colour profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from malp_disc.checkpoint import atomic_path
+from malp_disc.data.decoding import count_frames, read_header
+from malp_disc.data.listing import printable
+
+LOSSLESS = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+"""Suffixes whose files can hold an image unchanged, with its alpha channel and profile."""
+_PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+_ORIENTATION, _EXIF_FOLDER, _GPS_FOLDER = 274, 34665, 34853
+_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432)  # of a TIFF: description, camera, software, date, artist, copyright; the others say how it is stored
+_ENCODER = {
+    "png": {"compress_level": 6},
+    "webp": {"lossless": True, "exact": True},  # exact: colours under transparent pixels stay too
+    "tiff": {"compression": "tiff_deflate"},
+}
+
+
+@dataclass
+class ImageFile:
+    """An image with all that is to survive.
+
+    Attributes:
+        levels: (H, W, 3) uint8, upright: an EXIF orientation has been applied.
+        alpha: (H, W) uint8, or None.
+        grey: the file has one channel of colour; the three of `levels` are equal.
+        metadata: `exif` (without an orientation) and `icc_profile`, as Pillow's ``save`` takes them.
+    """
+
+    levels: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> ImageFile:
+        """Decode a file.
+
+        Raises:
+            ValueError: no image, a damaged one, or one that would lose something: more than 8 bits per channel, several frames, CMYK or Lab.
+            OSError: the file is gone or may not be read.
+        """
+        with read_header(path, as_stored=True) as image:
+            _check_loses_nothing(image, path)
+            try:
+                metadata = _metadata(image)  # before Pillow lets go of the file, which a TIFF's EXIF is read from
+                upright = ImageOps.exif_transpose(image)
+                grey = upright.mode in ("1", "L", "LA")
+                transparent = upright.has_transparency_data
+                pixels = np.asarray(upright.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")))
+            except Exception as error:  # Pillow's decoders raise nearly anything over a damaged file
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                raise ValueError(f"{printable(path)} can't be decoded ({error}); replace or delete it") from error
+        if grey:
+            colour = pixels[..., 0] if transparent else pixels
+            return cls(np.repeat(colour[..., None], 3, axis=2), pixels[..., 1] if transparent else None, True, metadata)
+        return cls(np.ascontiguousarray(pixels[..., :3]), pixels[..., 3] if transparent else None, False, metadata)
+
+    def save(self, path: Path, *, quality: int | None = None) -> None:
+        """Write it in the format of the suffix, whole or not at all.
+
+        Args:
+            quality: of a JPEG (``.jpg``, ``.jpeg``); every other format keeps the pixels as they are.
+
+        Raises:
+            ValueError: the format can't hold this image.
+        """
+        kind = LOSSLESS.get(path.suffix.lower(), "jpeg")
+        if kind == "jpeg" and self.alpha is not None:
+            raise ValueError("JPEG has no alpha channel; give --format png")
+        colour = self.levels[..., :1] if self.grey else self.levels
+        pixels = colour if self.alpha is None else np.concatenate([colour, self.alpha[..., None]], axis=2)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        options = {"quality": quality, "optimize": True} if kind == "jpeg" else _ENCODER[kind]
+        with atomic_path(path) as temporary:
+            try:
+                image.save(temporary, format=kind, **options, **self.metadata)
+            except (ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                raise ValueError(f"{kind} can't hold this image of {image.width}x{image.height} pixels ({error}); give --format png") from error
+
+
+def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
+    def refuse(what: str, instead: str) -> None:
+        raise ValueError(f"{printable(path)} {what}; {instead}")
+
+    if image.mode not in _PLAIN_MODES:
+        refuse(f"is stored as {image.mode}", "convert it to RGB first")
+    if count_frames(image) > 1:
+        refuse(f"has {count_frames(image)} frames or pages", "save each of them as a file of its own")
+    raw = [tile[3] for tile in getattr(image, "tile", ())]
+    deep = image.format in ("PNG", "TIFF") and any("16" in str(mode) for mode in raw)
+    if deep or (image.format == "PPM" and any(isinstance(mode, tuple) and max((v for v in mode if isinstance(v, int)), default=0) > 255 for mode in raw)):
+        refuse("has 16 bits per channel, and a template is added to 8", "save it with 8 bits")
+
+
+def _metadata(image: Image.Image) -> dict[str, Any]:
+    """What ``save`` takes of the colour profile and of EXIF, the orientation left out."""
+    kept: dict[str, Any] = {}
+    if profile := image.info.get("icc_profile"):
+        kept["icc_profile"] = profile
+    exif = image.getexif()
+    if image.format == "TIFF":
+        whole, exif = exif, Image.Exif()
+        exif.update({tag: whole[tag] for tag in _DESCRIPTIVE if tag in whole})
+        for folder in (_EXIF_FOLDER, _GPS_FOLDER):
+            if content := whole.get_ifd(folder):
+                exif.get_ifd(folder).update(content)
+                exif[folder] = content
+    elif _ORIENTATION in exif:
+        del exif[_ORIENTATION]
+    if len(exif):
+        kept["exif"] = exif.tobytes()
+    return kept

@@ -1,0 +1,192 @@
+"""``malp-disc protect IN OUT --malp DIR``: add MaLP's template to images before they are published.
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from malp_disc.commands.batch import Sources
+    from malp_disc.commands.image_file import ImageFile
+    from malp_disc.malp import MaLP
+
+MANIFEST = "protect.jsonl"
+_SUFFIX = {"png": ".png", "webp": ".webp", "tiff": ".tiff", "jpeg": ".jpg"}
+_LOSSY = (".jpg", ".jpeg")
+_LOOKED_AT = 4  # templates along a side, in the middle of an image, that the check after saving covers
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Protect:
+    """Encrypt images: add a template, so that MaLP can later tell whether and where they were manipulated."""
+
+    images: Annotated[Path, Positional, arg(metavar="IN")]
+    """An image, or a folder; sub-folders count."""
+    output: Annotated[Path, Positional, arg(metavar="OUT")]
+    """The protected image, or the folder for them, in which sub-folders and names stay. It also gets protect.jsonl, a line per image."""
+    malp: Annotated[str, arg(metavar="DIR")]
+    """Folder of save_pretrained with its key, or a Hub id."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The key, where it isn't templates.safetensors in DIR."""
+    format: Literal["keep", "png", "webp", "tiff", "jpeg"] = "keep"
+    """keep: PNG, WebP and TIFF stay what they are (always without loss), anything else becomes PNG. jpeg loses part of the template: what is left is measured."""
+    quality: int = 95
+    """Of JPEG, 1 to 100."""
+    template: int | None = None
+    """Number of the template, from 0; left out: drawn for each image by its name, the same in every run."""
+    check: bool = False
+    """Read every saved image again and say what MaLP finds in it (always done for JPEG)."""
+    overwrite: bool = False
+    """Replace outputs that exist, and do finished images again."""
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write a JSON line per image, the earlier ones of a repeated run included, to this file; - for standard output."""
+    device: str = "auto"
+    """auto: CUDA where there is one (for the check; adding a template needs none)."""
+
+
+def protect(options: Protect) -> None:
+    """Protect, print, and keep the manifest.
+
+    Raises:
+        ValueError, OSError: flags or files that don't do; at the end, images that failed.
+    """
+    if not 1 <= options.quality <= 100:
+        raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
+    from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
+    from malp_disc.commands.image_file import ImageFile
+    from malp_disc.commands.loading import load_malp
+    from malp_disc.commands.manifest import Manifest
+    from malp_disc.tiling import protect_levels
+
+    sources = Sources.find(options.images)
+    sources.check_apart(options.output)
+    places = _places(sources, options)
+    malp = load_malp(options.malp, key=options.key, device=options.device)
+    if malp.passive:
+        raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")
+    if options.template is not None and not 0 <= options.template < malp.encryption.set_size:
+        raise ValueError(f"expected --template of 0 to {malp.encryption.set_size - 1}, got {options.template}")
+
+    def work(name: str) -> dict[str, Any]:
+        image = ImageFile.read(sources.root / name)
+        index = _draw(name, malp.encryption.set_size) if options.template is None else options.template
+        original, image.levels = image.levels, protect_levels(malp, image.levels, index)
+        place = places[name]
+        image.save(place, quality=options.quality)
+        record = {"output": str(place if sources.single else place.relative_to(options.output).as_posix()), "template": index}
+        record |= {"width": original.shape[1], "height": original.shape[0], "psnr": _psnr(original, image.levels)}
+        if options.check or place.suffix.lower() in _LOSSY:
+            record |= _survival(malp, image, ImageFile.read(place))
+        return record
+
+    settings = {"key": malp.key_fingerprint, "strength": malp.encryption.strength, "format": options.format, "template": options.template}
+    settings |= {"quality": options.quality} if options.format == "jpeg" else {}
+    outcome = work_through(
+        sources,
+        work,
+        targets=lambda name: [places[name]],
+        manifest=Manifest(None if sources.single else options.output / MANIFEST),
+        settings=settings,
+        overwrite=options.overwrite,
+        tell=_tell,
+        stream=text_stream(options.json),
+        label="protect",
+    )
+    _summarize(outcome.records, outcome.skipped, malp.key_fingerprint, text_stream(options.json))
+    print_or_write(outcome.records, options.json)
+    outcome.finish()
+
+
+def _places(sources: Sources, options: Protect) -> dict[str, Path]:
+    """Where each image goes. Two that would meet (a.jpg and a.png as PNG) keep their old suffix in the name: a.jpg.png."""
+    from malp_disc.commands.image_file import LOSSLESS
+
+    if sources.single and not options.output.is_dir():
+        suffix = options.output.suffix.lower()
+        if suffix not in LOSSLESS and suffix not in _LOSSY:
+            raise ValueError(f"can't tell from {options.output} what to write; give a name that ends in .png, .webp, .tiff or .jpg, or a folder that exists")
+        return {sources.names[0]: options.output}
+
+    if not sources.single and options.output.is_file():
+        raise ValueError(f"OUT {options.output} is a file, and IN is a folder; give a folder")
+
+    def renamed(name: str, whole: bool) -> str:
+        stem, dot, suffix = name.rpartition(".")
+        if options.format == "keep" and f".{suffix.lower()}" in LOSSLESS:
+            return name
+        wanted = _SUFFIX["png" if options.format == "keep" else options.format]
+        kept = suffix.lower() == wanted[1:] or (wanted, suffix.lower()) in ((".jpg", "jpeg"), (".tiff", "tif"))
+        return name if kept else (name if whole else stem) + wanted
+
+    meetings = Counter(renamed(name, whole=False).lower() for name in sources.names)
+    return {name: options.output / renamed(name, whole=meetings[renamed(name, whole=False).lower()] > 1) for name in sources.names}
+
+
+def _draw(name: str, count: int) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8], "big") % count
+
+
+def _psnr(original: np.ndarray, protected: np.ndarray) -> float | None:
+    """In dB over the range of 255; None where nothing changed (all white or black can't take a template up or down)."""
+    import numpy as np
+
+    error = np.mean([np.square(a.astype(np.float32) - b.astype(np.float32)).mean() for a, b in zip(original, protected)])
+    return round(float(10 * np.log10(255**2 / error)), 3) if error else None
+
+
+def _survival(malp: MaLP, image: ImageFile, saved: ImageFile) -> dict[str, float]:
+    """What MaLP finds before and after saving, in the middle of the image."""
+    from malp_disc.tiling import inspect_levels
+
+    size = malp.config.image_size
+    height, width = image.levels.shape[:2]
+    top, left = (max(0, (length - _LOOKED_AT * size) // 2) // size * size for length in (height, width))  # on the template's grid
+    before, after = (
+        inspect_levels(malp, file.levels[top : top + _LOOKED_AT * size, left : left + _LOOKED_AT * size]) for file in (image, saved)
+    )
+    return {
+        "similarity": round(before.similarity, 4),
+        "similarity_saved": round(after.similarity, 4),
+        "score": round(before.score, 4),
+        "score_saved": round(after.score, 4),
+    }
+
+
+def _tell(record: dict[str, Any]) -> str:
+    from malp_disc.data.listing import printable
+
+    fidelity = "unchanged" if record["psnr"] is None else f"{record['psnr']:.1f} dB"
+    saved = f", similarity {record['similarity_saved']:.3f}, P(manipulated) {record['score_saved']:.3f} as saved" if "score_saved" in record else ""
+    return f"{printable(record['output'])}: {fidelity}, template {record['template']}{saved}"
+
+
+def _summarize(records: list[dict[str, Any]], skipped: int, key: str, stream: TextIO) -> None:
+    def mean(entry: str, among: list[dict[str, Any]]) -> float:
+        return sum(record[entry] for record in among) / len(among)
+
+    changed = [record for record in records if record["psnr"] is not None]
+    fidelity = f", PSNR {mean('psnr', changed):.1f} dB in the mean" if changed else ""
+    before = f" ({skipped} of them in an earlier run)" if skipped else ""
+    print(f"{len(records)} image{'s' * (len(records) != 1)} protected{before}{fidelity}, with the key {key}", file=stream)
+    unchanged = len(records) - len(changed)
+    if unchanged:
+        print(f"warning: {unchanged} image{'s' * (unchanged != 1)} took no template (the steps are too small, or the image is all black or white)", file=sys.stderr)
+    lossy = [record for record in records if Path(record["output"]).suffix.lower() in _LOSSY and "score_saved" in record]
+    if lossy:
+        print(
+            f"warning: JPEG takes part of the template: similarity {mean('similarity', lossy):.3f} before saving and {mean('similarity_saved', lossy):.3f} after, "
+            f"P(manipulated) of these untouched images {mean('score', lossy):.3f} and {mean('score_saved', lossy):.3f}; PNG, WebP and TIFF keep it whole",
+            file=sys.stderr,
+        )

@@ -1,0 +1,174 @@
+"""Images of any size: the template laid out in tiles, and MaLP looking through windows of its training size.
+
+MaLP learns at one size. Its template is fine grain, and a template that is stretched to a larger image has another grain, which neither E_E nor E_C
+knows (similarity 0.00 instead of 0.99 at 144×144 for a MaLP of 64×64; docs/commands.md has the numbers). So an image of any size is tiled:
+
+* `protect_levels` repeats the template at the scale of training, from the upper left corner on;
+* `inspect_levels` looks through windows of the training size, which overlap by a quarter, and blends their maps. E_C norms its features over
+  everything that it sees at once, so its view of a large image as a whole would let one region change the map of another.
+
+At the training size both are `MaLP.encrypt` and `MaLP.forward`. Memory doesn't grow beyond the image, its map and one row of windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from malp_disc.detection import manipulation_score
+from malp_disc.malp import MaLP
+
+SMALLEST = 16  # pixels; in less there is nothing to recognise
+_BATCH = 16  # windows per forward pass
+
+
+@dataclass(frozen=True)
+class Window:
+    """What MaLP said of one window.
+
+    Attributes:
+        box: left, top, right, bottom in pixels.
+        score: P(manipulated).
+        similarity: of the recovered template with the image's template.
+    """
+
+    box: tuple[int, int, int, int]
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What MaLP said of one image.
+
+    Attributes:
+        map: the fakeness map, (H, W) uint16, 65535 for 1.
+        score: P(manipulated), the mean over all windows.
+        similarity: of the recovered template with that one of the set that fits the whole image best, the mean over all windows.
+        template: the number of that template.
+        windows: in reading order.
+    """
+
+    map: np.ndarray
+    score: float
+    similarity: float
+    template: int
+    windows: tuple[Window, ...]
+
+    @property
+    def worst(self) -> Window:
+        """The window with the highest score."""
+        return max(self.windows, key=lambda window: window.score)
+
+
+def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
+    """T(I) with the template tiled, rounded to 8 bits: (H, W, 3) uint8 -> (H, W, 3) uint8.
+
+    Raises:
+        ValueError: no image, or no template of this number.
+    """
+    check_levels(levels)
+    if not 0 <= index < malp.encryption.set_size:
+        raise ValueError(f"expected a template number of 0 … {malp.encryption.set_size - 1}, got {index}")
+    size = malp.config.image_size
+    with torch.no_grad():
+        added = malp.encryption.strength * malp.encryption.at((size, size))[index, 0].cpu()
+    added = added[:, torch.arange(levels.shape[1]) % size]  # (size, W)
+    protected = np.empty_like(levels)
+    for top in range(0, len(levels), size):
+        strip = _to_images(levels[top : top + size])[0]
+        strip = (strip + added[: strip.shape[1]]).clamp(-1, 1)
+        protected[top : top + size] = ((strip + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    return protected
+
+
+@torch.no_grad()
+def inspect_levels(malp: MaLP, levels: np.ndarray, *, progress: Callable[[int], object] = lambda windows: None) -> Inspection:
+    """Map and scores of an image, window by window.
+
+    Args:
+        malp: in evaluation mode.
+        levels: (H, W, 3) uint8.
+        progress: called with the number of windows done since the last call.
+
+    Raises:
+        ValueError: no image, or one smaller than 16 pixels.
+    """
+    check_levels(levels)
+    size, device = malp.config.image_size, malp.encryption.templates.device
+    templates = malp.encryption.at((size, size))
+    (tops, fade_y), (lefts, fade_x) = (cut(length, size) for length in levels.shape[:2])
+    height, width = fade_y.shape[1], fade_x.shape[1]
+    found = np.empty(levels.shape[:2], np.uint16)
+    band = np.zeros((height, levels.shape[1]), np.float32)  # the rows that windows still to come may add to
+    boxes, logits, similarities = [], [], []
+    for row, top in enumerate(tops):
+        for start in range(0, len(lefts), _BATCH):
+            columns = range(start, min(start + _BATCH, len(lefts)))
+            out = malp(torch.cat([_to_images(levels[top : top + height, lefts[i] : lefts[i] + width]) for i in columns]).to(device))
+            logits.append(out.logit.cpu())
+            for i, window_map, recovered in zip(columns, out.map[:, 0].cpu().numpy(), out.template):
+                band[:, lefts[i] : lefts[i] + width] += window_map * fade_y[row][:, None] * fade_x[i]
+                laid = templates[:, :, _phase(top, height, size)][:, :, :, _phase(lefts[i], width, size)]
+                similarities.append(malp.similarities(recovered[None], laid)[0].cpu())
+                boxes.append((lefts[i], top, lefts[i] + width, top + height))
+            progress(len(columns))
+        done = (tops[row + 1] if row + 1 < len(tops) else len(levels)) - top
+        found[top : top + done] = np.rint(band[:done].clip(0, 1) * 65535)
+        band = np.concatenate([band[done:], np.zeros_like(band[:done])])
+    return _conclude(malp, found, boxes, torch.cat(logits), torch.stack(similarities))
+
+
+def count_windows(malp: MaLP, height: int, width: int) -> int:
+    """How many windows `inspect_levels` looks through."""
+    return len(cut(height, malp.config.image_size)[0]) * len(cut(width, malp.config.image_size)[0])
+
+
+def cut(length: int, size: int) -> tuple[list[int], np.ndarray]:
+    """Evenly spread windows along one axis, neighbours sharing at least a quarter of their length.
+
+    Returns:
+        Where they begin, and how much each counts at each of its pixels, (windows, min(size, length)): linear fades, whose sum over all
+        windows is 1 at every pixel.
+    """
+    if length <= size:
+        return [0], np.ones((1, length), np.float32)
+    shared = size // 4
+    count = -(-(length - shared) // (size - shared))
+    starts = np.linspace(0, length - size, count).round().astype(int)
+    ramp = np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1)).clip(max=shared).astype(np.float64)
+    total = np.zeros(length)
+    for start in starts:
+        total[start : start + size] += ramp
+    return starts.tolist(), np.stack([ramp / total[start : start + size] for start in starts]).astype(np.float32)
+
+
+def check_levels(levels: np.ndarray) -> None:
+    """Raise ValueError unless `levels` is an image (H, W, 3) uint8 of at least 16×16."""
+    if levels.ndim != 3 or levels.shape[2] != 3 or levels.dtype != np.uint8:
+        raise ValueError(f"expected an image of shape (H, W, 3) in uint8, got {levels.shape} in {levels.dtype}")
+    if min(levels.shape[:2]) < SMALLEST:
+        raise ValueError(f"expected an image of at least {SMALLEST}x{SMALLEST} pixels, got {levels.shape[1]}x{levels.shape[0]}")
+
+
+def _conclude(malp: MaLP, found: np.ndarray, boxes: list[tuple[int, int, int, int]], logits: Tensor, similarities: Tensor) -> Inspection:
+    """The image's answer from its windows': logits (K,), similarities (K, n)."""
+    template = int(similarities.mean(dim=0).argmax())
+    own = similarities[:, template]
+    scores = manipulation_score(logits, own, not malp.passive)
+    windows = tuple(Window(box, score, similarity) for box, score, similarity in zip(boxes, scores.tolist(), own.tolist()))
+    return Inspection(found, scores.mean().item(), own.mean().item(), template, windows)
+
+
+def _phase(start: int, length: int, size: int) -> Tensor:
+    """Which rows or columns of a repeated template lie over `length` pixels from `start` on."""
+    return torch.arange(start, start + length) % size
+
+
+def _to_images(levels: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1

@@ -1,0 +1,221 @@
+"""`malp-disc protect`: the template is what MaLP adds, everything else of a file stays, and a repeated run goes on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from malp_disc import MaLP
+from malp_disc.commands.image_file import ImageFile
+from tests.commands.conftest import levels
+
+ORIENTATION, ARTIST = 274, 315
+
+
+def protect(command, malp_folder, *arguments):
+    return command("protect", "--malp", malp_folder, "--device", "cpu", *arguments)
+
+
+def read(path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_an_image_of_the_training_size_is_encrypted_as_malp_does(command, malp_folder, tmp_path):
+    original = levels(32, 32)
+    Image.fromarray(original).save(tmp_path / "in.png")
+    assert protect(command, malp_folder, tmp_path / "in.png", tmp_path / "out.png", "--template", 2) is None
+    images = torch.from_numpy(original).permute(2, 0, 1)[None] / 127.5 - 1
+    encrypted, _ = MaLP.from_pretrained(malp_folder).encrypt(images, torch.tensor([2]))
+    expected = ((encrypted[0].detach() + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(read(tmp_path / "out.png"), expected)
+
+
+def test_a_larger_image_gets_the_template_in_tiles(command, malp_folder, tmp_path):
+    Image.fromarray(np.full((70, 90, 3), 128, np.uint8)).save(tmp_path / "in.png")
+    assert protect(command, malp_folder, tmp_path / "in.png", tmp_path / "out.png", "--template", 0) is None
+    out = read(tmp_path / "out.png")
+    np.testing.assert_array_equal(out[32:64, :32], out[:32, :32])
+    np.testing.assert_array_equal(out[64:, 64:], out[:6, :26])
+    assert out[:32, :32].std() > 1
+
+
+def test_a_folder_keeps_its_names_and_says_what_was_done(command, malp_folder, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert protect(command, malp_folder, photos, out, "--json", tmp_path / "all.jsonl") is None
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == ["a.png", "b.png", "protect.jsonl", "sub/c.png"]
+    lines = [json.loads(line) for line in (out / "protect.jsonl").read_text().splitlines()]
+    assert lines == [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [line["output"] for line in lines] == ["a.png", "b.png", "sub/c.png"]
+    key = MaLP.from_pretrained(malp_folder).key_fingerprint
+    for line in lines:
+        error = np.square(read(out / line["output"]).astype(float) - read(photos / line["file"])).mean()
+        assert line["psnr"] == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
+        assert line["settings"]["key"] == key and 0 <= line["template"] < 3
+    printed = capsys.readouterr().out
+    assert "sub/c.png: " in printed and f"3 images protected, PSNR {np.mean([line['psnr'] for line in lines]):.1f} dB in the mean, with the key {key}" in printed
+
+
+def test_a_repeated_run_does_only_what_is_missing(command, malp_folder, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    protect(command, malp_folder, photos, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    (out / "b.png").unlink()
+    with open(out / "protect.jsonl", "a") as file:
+        file.write('{"file": "cut o')  # the process was killed while it wrote
+    Image.fromarray(levels(seed=9)).save(photos / "d.png")
+    assert protect(command, malp_folder, photos, out) is None
+    assert "4 images protected (2 of them in an earlier run)" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.name != "b.png")
+    assert protect(command, malp_folder, photos, out) is None
+    assert "(4 of them in an earlier run)" in capsys.readouterr().out
+
+
+def test_nothing_is_overwritten_unasked(command, malp_folder, photos, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_text("mine")
+    message = protect(command, malp_folder, photos, out)
+    assert "1 of 3 images failed" in message and "a.png exists; --overwrite" in message
+    assert (out / "a.png").read_text() == "mine" and (out / "sub" / "c.png").exists()
+    Image.fromarray(levels(seed=5)).save(photos / "b.jpg")
+    assert "made from another file or with other settings" in protect(command, malp_folder, photos, out)
+    assert protect(command, malp_folder, photos, out, "--overwrite") is None
+    assert read(out / "a.png").shape == (40, 56, 3)
+
+
+def test_a_single_image_is_not_overwritten_either(command, malp_folder, photos, tmp_path):
+    assert protect(command, malp_folder, photos / "a.png", tmp_path / "x.png") is None
+    assert "x.png exists" in protect(command, malp_folder, photos / "a.png", tmp_path / "x.png")
+
+
+def test_a_crash_while_saving_leaves_no_half_file(command, malp_folder, photos, tmp_path, monkeypatch):
+    def broken(self, file, *arguments, **options):
+        with open(file, "wb") as half:
+            half.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", broken)
+    assert protect(command, malp_folder, photos, tmp_path / "out") == 130
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_images_whose_outputs_would_meet_keep_their_suffix(command, malp_folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "a.jpg", "a.bmp", "b.jpg"):
+        Image.fromarray(levels()).save(tmp_path / "in" / name)
+    assert protect(command, malp_folder, tmp_path / "in", tmp_path / "out") is None
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.bmp.png", "a.jpg.png", "a.png", "b.png"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_every_lossless_format_keeps_every_pixel(command, malp_folder, tmp_path, suffix, mode):
+    source = Image.fromarray(np.dstack([levels(), levels(seed=1)[..., 0]])).convert(mode)
+    source.save(tmp_path / "in.png")
+    assert protect(command, malp_folder, tmp_path / "in.png", tmp_path / f"out.{suffix}", "--template", 0) is None
+    before, after = ImageFile.read(tmp_path / "in.png"), ImageFile.read(tmp_path / f"out.{suffix}")
+    assert (before.alpha is None) == (after.alpha is None) and (before.alpha is None or (before.alpha == after.alpha).all())
+    change = after.levels.astype(int) - before.levels
+    inside = (before.levels > 70) & (before.levels < 185)
+    assert mode == "1" or np.abs(change[inside]).max() > 3
+    if mode in ("L", "LA", "1"):
+        assert after.grey or suffix == "webp"  # WebP knows no grey
+        assert (change == change[..., :1]).all()
+
+
+def test_orientation_is_applied_and_the_rest_of_exif_and_the_profile_stay(command, malp_folder, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[ARTIST] = 6, "Somebody"
+    for suffix in ("jpg", "tif", "png", "webp"):
+        Image.fromarray(levels()).save(tmp_path / f"in.{suffix}", exif=exif, icc_profile=b"a profile" * 20)
+        name = tmp_path / f"out.{'png' if suffix == 'jpg' else suffix}"
+        assert protect(command, malp_folder, tmp_path / f"in.{suffix}", name, "--overwrite") is None
+        with Image.open(name) as image:
+            assert image.size == (40, 56), "turned"
+            assert image.getexif().get(ORIENTATION, 1) == 1 and image.getexif()[ARTIST] == "Somebody"
+            assert image.info["icc_profile"] == b"a profile" * 20
+
+
+def test_jpeg_is_warned_about_with_what_was_measured(command, malp_folder, photos, tmp_path, capsys):
+    assert protect(command, malp_folder, photos, tmp_path / "out", "--format", "jpeg", "--quality", 60) is None
+    assert "JPEG takes part of the template: similarity" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "out" / "protect.jsonl").read_text().splitlines()]
+    assert {line["output"] for line in lines} == {"a.jpg", "b.jpg", "sub/c.jpg"}
+    assert all(line["similarity"] != line["similarity_saved"] for line in lines)
+
+
+def save_16_bit_rgb(path):
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 20, 20, 16, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes(20 * 6) for _ in range(20)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def bad_image(folder, kind: str):
+    path = folder / f"bad.{'png' if kind != 'CMYK' else 'jpg'}"
+    if kind == "16 bit grey":
+        Image.fromarray(np.zeros((20, 20), np.uint16)).save(path)
+    elif kind == "16 bit RGB":
+        save_16_bit_rgb(path)
+    elif kind == "CMYK":
+        Image.new("CMYK", (20, 20)).save(path)
+    elif kind == "frames":
+        path = folder / "bad.tiff"
+        Image.fromarray(levels()).save(path, save_all=True, append_images=[Image.fromarray(levels(seed=1))])
+    elif kind == "cut":
+        Image.fromarray(levels()).save(path)
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif kind == "small":
+        Image.new("RGB", (9, 20)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("16 bit grey", "8 bits"), ("16 bit RGB", "16 bits"), ("CMYK", "convert it to RGB"), ("frames", "2 frames"), ("cut", "can't be decoded"), ("small", "got 9x20")],
+)
+def test_what_would_lose_something_is_refused_and_the_others_go_on(command, malp_folder, photos, tmp_path, kind, words):
+    bad = bad_image(photos, kind)
+    message = protect(command, malp_folder, photos, tmp_path / "out")
+    assert message.startswith("error: 1 of 4 images failed: bad.") and words in message, message
+    assert (tmp_path / "out" / "sub" / "c.png").exists() and not (tmp_path / "out" / bad.name).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "out"], "nothing at nowhere"),
+        (["photos", "photos/out"], "lies in IN"),
+        (["photos", "photos"], "lies in IN"),
+        (["photos", "photos/a.png"], "lies in IN"),
+        (["photos/a.png", "out.gif"], "a name that ends in .png"),
+        (["photos", "out", "--template", "3"], "expected --template of 0 to 2"),
+        (["photos", "out", "--quality", "0"], "expected --quality"),
+        (["photos", "out", "--malp", "nowhere"], "no folder nowhere"),
+        (["photos", "out", "--device", "abacus"], "--device abacus"),
+        (["transparent.png", "out.jpg"], "JPEG has no alpha channel"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(command, malp_folder, photos, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGBA", (40, 40)).save("transparent.png")
+    message = command("protect", "--malp", malp_folder, *arguments)
+    assert message.startswith("error: ") and words in message, message
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_passive_detector_has_nothing_to_add(command, photos, tmp_path):
+    from tests.tiny import tiny_malp
+
+    tiny_malp(strength=0.0).save_pretrained(tmp_path / "passive")
+    assert "no template to add" in command("protect", photos, tmp_path / "out", "--malp", tmp_path / "passive")
