@@ -110,16 +110,13 @@ def _metadata(image: Image.Image) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     if profile := image.info.get("icc_profile"):
         kept["icc_profile"] = profile
-    exif = image.getexif()
+    whole, exif = image.getexif(), Image.Exif()  # a copy: Pillow turns the image by its own
     if image.format == "TIFF":
-        whole, exif = exif, Image.Exif()
         exif.update({tag: whole[tag] for tag in _DESCRIPTIVE if tag in whole})
-        for folder in (_EXIF_FOLDER, _GPS_FOLDER):
-            if content := whole.get_ifd(folder):
-                exif.get_ifd(folder).update(content)
-                exif[folder] = content
-    elif _ORIENTATION in exif:
-        del exif[_ORIENTATION]
+        exif.update({folder: dict(whole.get_ifd(folder)) for folder in (_EXIF_FOLDER, _GPS_FOLDER) if whole.get_ifd(folder)})
+    elif len(whole):
+        exif.load(whole.tobytes())
+        exif.pop(_ORIENTATION, None)
     if len(exif):
         kept["exif"] = exif.tobytes()
     return kept
