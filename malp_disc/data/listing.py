@@ -1,7 +1,7 @@
 """Which files below a folder are images: one rule for data sets, references and `malp-disc fid`.
 
 * Sub-folders count at any depth, and links to folders and files are followed. Each path is an image of its own, so a folder that two links
-  lead to counts twice; a link back to a folder that it lies in is cut.
+  lead to counts twice; a link to a folder that it lies in itself, above the root too, is cut.
 * The suffix decides, in either case (`IMAGE_SUFFIXES`). A ``.npy`` file counts if its header announces uint8 pixels, see `is_image_array`.
 * Names with a leading dot and what systems leave behind (`SYSTEM_FOLDERS`) don't count.
 * The order is that of the '/'-separated paths by code point, on every file system.
@@ -103,7 +103,7 @@ def list_images(root: str | Path) -> ImageListing:
     check_folder(root)
     names: list[str] = []
     skipped: dict[str, list[str]] = {}
-    _walk(str(root), "", (_identity(str(root)),), names.append, lambda reason, name: skipped.setdefault(reason, []).append(name))
+    _walk(str(root), "", (_identity(str(root)), *_around(root)), names.append, lambda reason, name: skipped.setdefault(reason, []).append(name))
     return ImageListing(root, tuple(sorted(names)), {reason: sorted(found) for reason, found in skipped.items()})
 
 
@@ -153,7 +153,8 @@ def printable(name: str | Path) -> str:
 
 
 def _walk(folder: str, prefix: str, above: tuple[object, ...], keep: Callable[[str], None], skip: Callable[[str, str], None]) -> None:
-    """Visit `folder`, which `prefix` leads to from the root; `above` identifies it and the folders that it lies in."""
+    """Visit `folder`, which `prefix` leads to from the root; `above` identifies it and the folders that it lies in,
+    the root's own included: a link to one of these, or one that leads back through another link, would go round for ever or bring in the whole disk."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
@@ -176,7 +177,8 @@ def _walk(folder: str, prefix: str, above: tuple[object, ...], keep: Callable[[s
             if identity in above:
                 skip(LOOP, name)
             else:
-                _walk(entry.path, name + "/", (*above, identity), keep, skip)
+                around = _around(entry.path) if entry.is_symlink() else ()
+                _walk(entry.path, name + "/", (*above, identity, *around), keep, skip)
         elif kind == "file" and (reason := _no_image(entry)) is None:
             keep(name)
         else:
@@ -214,6 +216,11 @@ def _no_image(entry: os.DirEntry[str]) -> str | None:
 def _identity(folder: str) -> object:
     status = os.stat(folder)
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)  # some network drives have no inodes
+
+
+def _around(folder: str | Path) -> list[object]:
+    """The folders that a folder, or what a link to it leads to, lies in."""
+    return [_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents]
 
 
 def _suffix(name: str) -> str:

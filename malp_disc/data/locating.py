@@ -36,7 +36,10 @@ class ImageLocator:
     def __init__(self, listing: ImageListing, table: str | Path) -> None:
         self.listing, self.table = listing, Path(table).expanduser()
         self.root = os.path.abspath(listing.root)
+        self._real_root = os.path.realpath(self.root)
+        self._roots = (Path(self.root).as_posix(), Path(self._real_root).as_posix())
         self._places = set(listing.names)
+        self._real_folders: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
         """The place below the root of the image called `name`; None if there is none.
@@ -47,6 +50,8 @@ class ImageLocator:
         name = plain_name(name)
         if name in self._places:  # most rows
             return name
+        if name.startswith(self.root + "/") and name[len(self.root) + 1 :] in self._places:
+            return name[len(self.root) + 1 :]
         if is_absolute(name):
             return self._one(name, self._inside(name, os.path.expanduser(name)))
         if name.startswith("../"):
@@ -97,8 +102,7 @@ class ImageLocator:
         name = fold(name)
         alike = grouped.get(_last(name), [])
         exact = [place for place in alike if fold(place) == name]
-        roots = [fold(Path(root).as_posix()) for root in (self.root, os.path.realpath(self.root))]
-        return exact or [place for place in alike if any(f"{root}/{fold(place)}".endswith("/" + name) for root in roots)]
+        return exact or [place for place in alike if any(f"{fold(root)}/{fold(place)}".endswith("/" + name) for root in self._roots)]
 
     def _inside(self, name: str, *paths: str) -> list[str]:
         """Places of the image at one of the absolute `paths`, by its name or by what links lead to.
@@ -111,10 +115,12 @@ class ImageLocator:
             if _DRIVE.match(path) and os.name != "nt":
                 outside += 1
                 continue
-            inner, real = _relative(os.path.abspath(path), self.root), _relative(os.path.realpath(path), os.path.realpath(self.root))
-            for place in (inner, real):
-                if place in self._places:
-                    return [place]
+            inner = _relative(os.path.abspath(path), self.root)
+            if inner in self._places:
+                return [inner]
+            real = _relative(self._resolved(path), self._real_root)
+            if real in self._places:
+                return [real]
             places = self._by_real_path.get(os.path.realpath(path)) or self._exactly(inner)
             if places:
                 return places
@@ -125,6 +131,13 @@ class ImageLocator:
             f"{printable(self.table)} names {printable(name)}, which lies outside {printable(self.listing.root)}; give the --data-root that holds it, or "
             "write names relative to that folder"
         )
+
+    def _resolved(self, path: str) -> str:
+        """`path` with the links resolved that lead to its folder: thousands of rows share one."""
+        folder, name = os.path.split(os.path.abspath(path) if "/../" not in path else os.path.realpath(path))
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._real_folders[folder], name)
 
     def _exactly(self, place: str) -> list[str]:
         """The image at a place, whatever the case."""

@@ -47,6 +47,19 @@ def test_circles_of_links_are_cut_wherever_they_close(tmp_path, make_picture):
 
 
 @links
+def test_a_link_to_what_is_above_the_root_does_not_bring_in_its_neighbours(tmp_path, make_picture):
+    for name in ("set/root/x.png", "set/other/y.png", "far/deep/z.png", "far/other/w.png"):
+        make_picture(tmp_path / name)
+    (tmp_path / "set" / "root" / "up").symlink_to("..")
+    (tmp_path / "set" / "root" / "top").symlink_to("/")
+    (tmp_path / "set" / "root" / "deep").symlink_to(tmp_path / "far" / "deep")
+    (tmp_path / "far" / "deep" / "up").symlink_to("..")
+    listing = list_images(tmp_path / "set" / "root")
+    assert listing.names == ("deep/z.png", "x.png")
+    assert listing.left_out == "left out: 3 links back to a folder above (deep/up, top, up)"
+
+
+@links
 def test_the_fid_side_and_the_training_side_count_the_same(tmp_path, make_picture):
     for index in range(3):
         make_picture(tmp_path / "elsewhere" / f"{index}.png")
