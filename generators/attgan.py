@@ -221,7 +221,7 @@ def attgan(checkpoint: str | Path | None = None, **config: Any) -> AttGANGenerat
     """
     if checkpoint is None:
         return AttGANGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("G", "state_dict"))
+    tensors = load_tensors(checkpoint, forms=(("enc_layers.0.layers.0.weight", "dec_layers.0.layers.0.weight"),), entries=("G", "state_dict"))
     network = AttGANGenerator(**agree(_read_generator(tensors, checkpoint), config, checkpoint))
     load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
     return network
@@ -232,7 +232,7 @@ def attgan_discriminators(checkpoint: str | Path | None = None, **config: Any) -
     config = {"fc_acti_fn": "relu", **config}
     if checkpoint is None:
         return AttGANDiscriminators(**config)
-    tensors = load_tensors(checkpoint, entries=("D", "state_dict"))
+    tensors = load_tensors(checkpoint, forms=(("conv.0.layers.0.weight", "fc_cls.1.layers.0.weight"),), entries=("D", "state_dict"), role="discriminator")
     trunk = numbered_kernels(tensors, r"conv\.(\d+)\.layers\.0\.weight")
     hidden, logits = tensors.get("fc_cls.0.layers.0.weight"), tensors.get("fc_cls.1.layers.0.weight")
     if not trunk or hidden is None or logits is None:

@@ -247,7 +247,7 @@ def bicyclegan(checkpoint: str | Path | None = None, **config: Any) -> BicycleGA
     """
     if checkpoint is None:
         return BicycleGANGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("model.down.0.weight", "model.submodule.down.1.weight"),), entries=("state_dict", "G"))
     found: dict[str, Any] = {}
     first, second = tensors.get("model.down.0.weight"), tensors.get("model.submodule.down.1.weight")
     if first is not None and second is not None and first.ndim == second.ndim == 4:
@@ -271,7 +271,7 @@ def bicyclegan_encoder(checkpoint: str | Path | None = None, **config: Any) -> B
     """The encoder of a BicycleGAN; with a checkpoint the widths are read from it. Raises as `bicyclegan` does."""
     if checkpoint is None:
         return BicycleGANEncoder(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "E"))
+    tensors = load_tensors(checkpoint, forms=(("conv.0.weight", "fc.0.weight"),), entries=("state_dict", "E"))
     found: dict[str, Any] = {}
     first, head = tensors.get("conv.0.weight"), tensors.get("fc.0.weight")
     if first is not None and head is not None and first.ndim == 4:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -119,7 +118,7 @@ def cartoongan(checkpoint: str | Path | None = None, **config: int) -> CartoonGA
     """
     if checkpoint is None:
         return CartoonGANGenerator(**config)
-    tensors = _load_arrays(checkpoint) if Path(checkpoint).suffix == ".npz" else load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("conv01_1.weight", "deconv03_1.weight"),), entries=("state_dict", "G"))
     found = {"repeat_num": sum(re.fullmatch(r"conv(0[4-9]|[1-9]\d)_1\.weight", key) is not None for key in tensors)}
     first = tensors.get("conv01_1.weight")
     if first is not None and first.ndim == 4:
@@ -127,17 +126,3 @@ def cartoongan(checkpoint: str | Path | None = None, **config: int) -> CartoonGA
     network = CartoonGANGenerator(**{**found, **config})
     load_state(network, tensors, source=str(checkpoint))
     return network
-
-
-def _load_arrays(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from numpy's ``.npz``, without running anything it holds. Raises as `load_tensors` does."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}; give the path of a .npz, .safetensors or .pth file")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except PermissionError:
-        raise
-    except Exception as error:  # not a zip, one array, objects, text: many kinds of error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} can't be read as plain arrays by name ({reason}); expected a .npz of numbers") from error

@@ -241,7 +241,7 @@ def colorizing_gan(checkpoint: str | Path | None = None, *, form: str | None = N
         raise ValueError(f"expected form out of {list(FORMS)}, got {form!r}")
     if checkpoint is None:
         return ColorizingPort(**config) if form == "port" else ColorizingGenerator(**{**LEVELS[form or "places365"], **config})
-    tensors = load_tensorflow(checkpoint) if is_tensorflow(checkpoint) else load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensorflow(checkpoint) if is_tensorflow(checkpoint) else load_tensors(checkpoint, forms=(("gen.conv0.weight", "gen.conv_last.weight"), ("down1.model.0.weight", "final.model.0.weight")), entries=("state_dict", "G"))
     if "down1.model.0.weight" in tensors:
         if form not in (None, "port"):
             raise ValueError(f"{checkpoint}: its keys are the port's, and form {form!r} was asked for")

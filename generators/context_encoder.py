@@ -105,7 +105,7 @@ def context_encoder(checkpoint: str | Path | None = None, **config: Any) -> Cont
     """
     if checkpoint is None:
         return ContextEncoderGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("main.0.weight", "main.29.weight"),), entries=("state_dict", "G"))
     found: dict[str, int] = {}
     first, middle, last = (tensors.get(f"main.{number}.weight") for number in (0, 14, 29))
     if first is not None and middle is not None and last is not None and first.ndim == middle.ndim == last.ndim == 4:

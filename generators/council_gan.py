@@ -147,7 +147,7 @@ def council_gan(checkpoint: str | Path | None = None, **config: int | str) -> Co
     """
     if checkpoint is None:
         return CouncilGAN(**config)
-    tensors = load_tensors(checkpoint, entries=("a2b", "b2a", "state_dict"))
+    tensors = load_tensors(checkpoint, forms=(("enc_content.model.0.conv.weight", "mlp.model.0.fc.weight"),), entries=("a2b", "b2a", "state_dict"))
     found = {**content_shape(tensors, "enc_content"), **style_shape(tensors, "mlp")}
     last = tensors.get(f"dec.model.{3 * found.get('n_downsample', 0) + 3}.conv.weight")
     if last is not None and last.ndim == 4:

@@ -120,6 +120,10 @@ class ResnetGenerator(nn.Module):
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 
+RESNET_FORM = ("model.1.weight", "model.4.weight")
+"""Keys by which a file of this network is known."""
+
+
 def cyclegan(checkpoint: str | Path | None = None, **config: Any) -> ResnetGenerator:
     """A CycleGAN generator; with a checkpoint the widths, norm, dropout and blocks are read from it, and any given must agree.
 
@@ -128,7 +132,7 @@ def cyclegan(checkpoint: str | Path | None = None, **config: Any) -> ResnetGener
     """
     if checkpoint is None:
         return ResnetGenerator(**config)
-    return load_resnet(load_tensors(checkpoint, entries=("state_dict", "G")), config, checkpoint)
+    return load_resnet(load_tensors(checkpoint, forms=(RESNET_FORM,), entries=("state_dict", "G")), config, checkpoint)
 
 
 def load_resnet(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str | Path) -> ResnetGenerator:

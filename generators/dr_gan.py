@@ -178,7 +178,7 @@ def dr_gan(checkpoint: str | Path | None = None, **config: Any) -> DRGANGenerato
     """
     if checkpoint is None:
         return DRGANGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("G_enc_convLayers.0.weight", "G_dec_fc.weight"),), entries=("state_dict", "G"))
     found = _read_generator(tensors, config.get("n_noise", 50), checkpoint)
     network = DRGANGenerator(**agree(found, config, checkpoint))
     load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))

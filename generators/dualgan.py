@@ -37,6 +37,7 @@ from malp_disc.checkpoint import load_state, load_tensors
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)
 """Channels of the paper's eight levels, in units of the first layer's."""
+_FILE_FORMS = (("A_g_e1_conv.weight",), ("B_g_e1_conv.weight",), ("down1.model.0.weight", "final.0.weight"), ("conv1.conv.weight", "deconv8.deconv.weight"))
 
 
 class DualGANGenerator(nn.Module):
@@ -254,7 +255,7 @@ def dualgan(checkpoint: str | Path | None = None, *, form: str | None = None, **
         raise ValueError(f"expected form out of {list(FORMS)}, got {form!r}")
     if checkpoint is None:
         return FORMS[form or "official"](**config)
-    tensors = load_tensorflow(checkpoint) if is_tensorflow(checkpoint) else load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensorflow(checkpoint) if is_tensorflow(checkpoint) else load_tensors(checkpoint, forms=_FILE_FORMS, entries=("state_dict", "G"))
     found_form = _form(tensors)
     if found_form is None:
         raise ValueError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from generators.loading import agree
-from generators.rrdbnet import OLD, RRDBNet, renamed, widths
+from generators.rrdbnet import FORMS, OLD, RRDBNet, renamed, widths
 from generators.super_resolution import SuperResolution
 from malp_disc.checkpoint import load_state, load_tensors
 
@@ -45,7 +45,7 @@ def esrgan(checkpoint: str | Path | None = None, **config: int) -> ESRGANGenerat
     """
     if checkpoint is None:
         return ESRGANGenerator(**config)
-    tensors = renamed(load_tensors(checkpoint, entries=("params_ema", "params", "state_dict")), OLD)
+    tensors = renamed(load_tensors(checkpoint, forms=FORMS, entries=("params_ema", "params", "state_dict")), OLD)
     found = widths(tensors, OLD)
     found = {ours: found[theirs] for ours, theirs in (("nf", "features"), ("nb", "blocks"), ("gc", "growth")) if found.get(theirs)}
     network = ESRGANGenerator(**agree(found, config, checkpoint))

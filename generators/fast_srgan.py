@@ -104,7 +104,7 @@ def fast_srgan(checkpoint: str | Path | None = None, **config: int) -> FastSRGAN
     """
     if checkpoint is None:
         return FastSRGANGenerator(**config)
-    tensors = {key.removeprefix("_orig_mod."): value for key, value in load_tensors(checkpoint, entries=("state_dict", "G")).items()}
+    tensors = load_tensors(checkpoint, forms=(("neck.0.weight", "head.0.weight"),), entries=("state_dict", "G"))
     found = {"n_layers": sum(re.fullmatch(r"stem\.\d+\.conv1\.weight", key) is not None for key in tensors)}
     first = tensors.get("neck.0.weight")
     if first is not None and first.ndim == 4:

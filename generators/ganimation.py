@@ -115,7 +115,7 @@ def ganimation(checkpoint: str | Path | None = None, **config: int | bool) -> GA
     """
     if checkpoint is None:
         return GANimationGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("main.0.weight", "attetion_reg.0.weight"),), entries=("state_dict", "G"))
     first = tensors.get("main.0.weight")
     if first is None or first.ndim != 4 or "attetion_reg.0.weight" not in tensors:
         raise ValueError(

@@ -34,6 +34,8 @@ from generators.loading import agree
 from generators.pictures import check_pictures
 from malp_disc.checkpoint import load_parts, load_state, load_tensors
 
+_DOMAIN = ("c_encoder.main.0.conv.weight", "decoder.main.4.conv.weight")  # keys by which one domain's file is known
+
 
 class Main(nn.Module):
     """Layers in a row under the name `main`."""
@@ -221,13 +223,13 @@ def _both(checkpoint: Path, partner: str | Path | None) -> dict[str, Tensor]:
     try:
         return load_parts(checkpoint, ("G_A", "G_B"), what="a checkpoint of GDWCT")
     except ValueError:  # one domain's file, or no file of GDWCT at all
-        tensors = load_tensors(checkpoint, entries=("state_dict", "G_A", "G_B"))
+        tensors = load_tensors(checkpoint, forms=(_DOMAIN,), entries=("state_dict", "G_A", "G_B"))
     own, other = ("G_B", "G_A") if "G_B" in checkpoint.name else ("G_A", "G_B")
     beside = checkpoint.with_name(checkpoint.name.replace(own, other))
     if partner is None and beside != checkpoint and beside.is_file():
         partner = beside
     if partner is not None:
-        others = load_tensors(partner, entries=("state_dict", other))
+        others = load_tensors(partner, forms=(_DOMAIN,), entries=("state_dict", other))
     else:
         others = tensors
         if "decoder.main.4.conv.weight" in tensors:

@@ -236,7 +236,7 @@ def load_unet(cls: type[Network], checkpoint: str | Path, config: Mapping[str, A
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
     """
-    tensors = load_tensors(checkpoint, entries=("state_dict",))
+    tensors = load_tensors(checkpoint, forms=(("input_blocks.0.0.weight", "out.2.weight"),), entries=("state_dict",))
     asked = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     found = _arguments(tensors, asked.get("image_size", 256))
     if not found:

@@ -86,7 +86,7 @@ def patch_discriminator(checkpoint: str | Path | None = None, **config: Any) -> 
     """
     if checkpoint is None:
         return PatchDiscriminator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "D"))
+    tensors = load_tensors(checkpoint, forms=(("model.0.weight", "model.2.weight"),), entries=("state_dict", "D"), role="discriminator")
     found: dict[str, Any] = {}
     first = tensors.get("model.0.weight")
     if first is not None and first.ndim == 4:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from generators.cyclegan import ResnetGenerator, load_resnet
+from generators.cyclegan import RESNET_FORM, ResnetGenerator, load_resnet
 from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
 from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
@@ -124,7 +124,7 @@ def pix2pix(checkpoint: str | Path | None = None, *, network: str | None = None,
         raise ValueError(f"expected network 'unet' or 'resnet', got {network!r}")
     if checkpoint is None:
         return ResnetGenerator(**{"norm": "batch", "use_dropout": True, **config}) if network == "resnet" else UnetGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("model.model.0.weight", "model.model.3.weight"), RESNET_FORM), entries=("state_dict", "G"))
     kinds = ["resnet"] * any(".conv_block." in key for key in tensors) + ["unet"] * ("model.model.0.weight" in tensors)
     if kinds and network is not None:
         agree({"network": kinds[0]}, {"network": network}, checkpoint)

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from generators.loading import agree, numbered_kernels
 from generators.pictures import in_float32
-from generators.rrdbnet import NEW, RRDBNet, renamed, widths
+from generators.rrdbnet import FORMS, NEW, RRDBNet, renamed, widths
 from generators.super_resolution import SuperResolution
 from malp_disc.checkpoint import load_state, load_tensors
+
+_FORMS = (*FORMS, ("body.0.weight", "body.2.weight"))  # the last is the compact network's
 
 
 class RealESRGANGenerator(SuperResolution, RRDBNet):
@@ -108,7 +110,7 @@ def real_esrgan(
             raise ValueError("a weak network is mixed with another: give a checkpoint too")
         architecture = config.pop("architecture", "rrdb")
         return NETWORKS[architecture](**config)
-    tensors = renamed(load_tensors(checkpoint, entries=("params_ema", "params", "state_dict")), NEW)
+    tensors = renamed(load_tensors(checkpoint, forms=_FORMS, entries=("params_ema", "params", "state_dict")), NEW)
     arguments = agree(_widths(tensors), config, checkpoint)
     network = NETWORKS[arguments.pop("architecture", "rrdb")](**arguments)
     load_state(network, tensors, source=str(checkpoint))
@@ -116,7 +118,7 @@ def real_esrgan(
         if not 0 <= denoise_strength <= 1:
             raise ValueError(f"denoise_strength is a share from 0 to 1, got {denoise_strength}")
         strong = {key: value.clone() for key, value in network.state_dict().items()}
-        load_state(network, renamed(load_tensors(weak, entries=("params_ema", "params", "state_dict")), NEW), source=str(weak))
+        load_state(network, renamed(load_tensors(weak, forms=_FORMS, entries=("params_ema", "params", "state_dict")), NEW), source=str(weak))
         network.load_state_dict(
             {key: denoise_strength * strong[key] + (1 - denoise_strength) * value for key, value in network.state_dict().items()}
         )

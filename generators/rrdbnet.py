@@ -34,6 +34,8 @@ class Naming:
 
 
 NEW = Naming("body", "rdb", "conv_body", "conv_up", "conv_hr")
+FORMS = (("conv_first.weight", "conv_last.weight"), ("model.0.weight", "model.10.weight"))
+"""Keys by which a file of this network is known: of both namings, and of the oldest."""
 OLD = Naming("RRDB_trunk", "RDB", "trunk_conv", "upconv", "HRconv")
 
 

@@ -209,7 +209,7 @@ def sean(checkpoint: str | Path | None = None, **config: int) -> SEANGenerator:
     """
     if checkpoint is None:
         return SEANGenerator(**config)
-    tensors = with_right_vectors(load_tensors(checkpoint, entries=("state_dict", "G")))
+    tensors = with_right_vectors(load_tensors(checkpoint, forms=(("fc.weight", "conv_img.weight", "head_0.ace_0.fc_mu0.weight"),), entries=("state_dict", "G")))
     found = read_trunk(tensors, checkpoint, "head_0.ace_0.fc_mu0.weight", SEANGenerator)
     found = {"label_nc": found["channels"], "ngf": found["ngf"], "style_length": tensors["head_0.ace_0.fc_mu0.weight"].shape[0]}
     encoder = sum(re.fullmatch(r"Zencoder\.model\.\d+\.weight", key) is not None for key in tensors)

@@ -294,7 +294,7 @@ def spade(checkpoint: str | Path | None = None, *, data_set: str | None = None, 
         raise ValueError(f"unknown data_set {data_set!r}; choose from {list(DATA_SETS)}")
     if checkpoint is None:
         return SPADEGenerator(**{**DATA_SETS.get(data_set, {}), **config})
-    tensors = with_right_vectors(load_tensors(checkpoint, entries=("state_dict", "G")))
+    tensors = with_right_vectors(load_tensors(checkpoint, forms=(("fc.weight", "conv_img.weight", "head_0.norm_0.mlp_shared.0.weight"),), entries=("state_dict", "G")))
     found = read_trunk(tensors, checkpoint, "head_0.norm_0.mlp_shared.0.weight", SPADEGenerator)
     spectral = "spectral" if "head_0.conv_0.weight_orig" in tensors else ""
     norm = "syncbatch" if "head_0.norm_0.param_free_norm.running_mean" in tensors else "instance"

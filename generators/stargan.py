@@ -149,7 +149,7 @@ def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarG
     """
     if checkpoint is None:
         return StarGANGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "G"))
+    tensors = load_tensors(checkpoint, forms=(("main.0.weight", "main.1.weight"),), entries=("state_dict", "G"))
     first = _first_layer(tensors, "main.0.weight", checkpoint, "StarGAN generator", StarGANGenerator)
     if "conv2.weight" in tensors:
         raise ValueError(f"{checkpoint} is not a checkpoint of StarGANGenerator: it has conv2.weight (is it the discriminator's file?)")
@@ -164,7 +164,7 @@ def stargan_discriminator(checkpoint: str | Path | None = None, **config: int) -
     """The discriminator of a StarGAN; with a checkpoint the widths and the image size are read from it. Raises as `stargan` does."""
     if checkpoint is None:
         return StarGANDiscriminator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "D"))
+    tensors = load_tensors(checkpoint, forms=(("main.0.weight", "conv2.weight"),), entries=("state_dict", "D"), role="discriminator")
     first = _first_layer(tensors, "main.0.weight", checkpoint, "StarGAN discriminator", StarGANDiscriminator)
     if "conv2.weight" not in tensors:
         raise ValueError(f"{checkpoint} is not a checkpoint of StarGANDiscriminator: it has no conv2.weight (is it the generator's file?)")

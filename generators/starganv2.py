@@ -297,7 +297,7 @@ def starganv2_discriminator(checkpoint: str | Path | None = None, **config: int)
     """The discriminator, from the entry ``discriminator`` of a training checkpoint (``…_nets.ckpt``); raises as `starganv2` does."""
     if checkpoint is None:
         return StarGANv2Discriminator(**config)
-    tensors = load_tensors(checkpoint, entries=("discriminator",))
+    tensors = load_tensors(checkpoint, forms=(("main.0.weight", "main.1.conv1.weight"),), entries=("discriminator",), role="discriminator")
     found = _trunk_shape(tensors, "main")
     if found and (head := tensors.get(f"main.{int(math.log2(found['img_size'])) + 2}.weight")) is not None:
         found["num_domains"] = head.shape[0]

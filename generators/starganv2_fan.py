@@ -177,7 +177,7 @@ def face_alignment(checkpoint: str | Path, *, num_landmarks: int = LANDMARKS) ->
         FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network.
     """
     network = FAN(num_landmarks=num_landmarks)
-    tensors = load_tensors(checkpoint, entries=("fan", "state_dict"))
+    tensors = load_tensors(checkpoint, forms=(("conv1.conv.weight", "l0.weight"),), entries=("fan", "state_dict"))
     known = {key: value for key, value in tensors.items() if key in network.state_dict()}
     load_state(network, known or tensors, source=str(checkpoint), optional=("num_batches_tracked",))
     return network

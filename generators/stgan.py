@@ -221,7 +221,7 @@ def stgan_discriminator(checkpoint: str | Path | None = None, **config: int) -> 
     """The discriminator of an STGAN of the port; with a checkpoint the widths and the image size are read from it. Raises as `stgan` does."""
     if checkpoint is None:
         return STGANDiscriminator(**config)
-    tensors = load_tensors(checkpoint, entries=("state_dict", "D"))
+    tensors = load_tensors(checkpoint, forms=(("conv.0.0.weight", "fc_att.2.weight"),), entries=("state_dict", "D"), role="discriminator")
     trunk = numbered_kernels(tensors, r"conv\.(\d+)\.0\.weight")
     hidden, logits = tensors.get("fc_att.0.weight"), tensors.get("fc_att.2.weight")
     if not trunk or hidden is None or logits is None:

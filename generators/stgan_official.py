@@ -26,6 +26,7 @@ from generators.tensorflow_names import load_tensorflow
 from malp_disc.checkpoint import load_state, load_tensors
 
 MOST_CHANNELS = 1024
+_FORMS = (("encoder.0.0.weight", "decoder.0.0.weight"), ("Genc.Conv.weight", "Gdec.Conv2d_transpose.weight"))  # the port, the authors
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -186,7 +187,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError, ValueError: no such file, an unsafe or damaged file, or one without STGAN's variables.
     """
     if not is_tensorflow(path):
-        return load_tensors(path, entries=("state_dict", "G"))
+        return load_tensors(path, forms=_FORMS, entries=("state_dict", "G"))
     everything = load_tensorflow(path)
     tensors = {key: value for key, value in everything.items() if key.startswith(("Genc.", "Gstu.", "Gdec."))}
     if not tensors:

@@ -306,7 +306,7 @@ def stylegan(checkpoint: str | Path | None = None, *, port: str | None = None, *
         raise ValueError(f"unknown port {port!r}; choose 'interfacegan' or 'rosinality'")
     if checkpoint is None:
         return StyleBasedGAN(**config) if port == "rosinality" else StyleGANGenerator(**config)
-    tensors = load_tensors(checkpoint, entries=("g_running", "generator", "state_dict"))
+    tensors = load_tensors(checkpoint, forms=(("generator.progression.0.conv1.input",), ("synthesis.layer0.first_layer",)), entries=("g_running", "generator", "state_dict"))
     starts = {"rosinality": "generator.progression.", "interfacegan": "synthesis."}
     found = next((name for name, start in starts.items() if any(key.startswith(start) for key in tensors)), port)
     agree({"port": found}, {"port": port or found}, checkpoint)

@@ -8,6 +8,7 @@ code, and nothing is run.
 
 from __future__ import annotations
 
+import glob
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from malp_disc.file_kinds import file_kind
+from malp_disc.reading import read_arrays
 
 MAGIC = 0xDB4775248B80FB57
 # TensorFlow's numbers for kinds that a network's variables have: float32, float64, int32, uint8, int64, bool, float16
@@ -41,7 +45,7 @@ def read_variables(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        return _read_arrays(path)
+        return {name: torch.from_numpy(array) for name, array in read_arrays(path, what="a network's variables by name").items()}
     index = _index_of(path)
     if not index.is_file():
         raise FileNotFoundError(f"no TensorFlow checkpoint at {path}: expected {index.name} beside its .data files")
@@ -52,7 +56,9 @@ def read_variables(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged file can make the reader stumble anywhere
-        raise ValueError(f"{index} can't be read as a TensorFlow checkpoint ({error or type(error).__name__})") from error
+        foreign = [(file.name, kind) for file in (index, *_shards_of(index)) if (kind := file_kind(file)).name not in ("tensorflow", "unknown")]
+        told = f"; {foreign[0][0]} is {foreign[0][1].text}: {foreign[0][1].advice}" if foreign else ""
+        raise ValueError(f"{index} can't be read as a TensorFlow checkpoint ({error or type(error).__name__}){told}") from error
 
 
 def _index_of(path: Path) -> Path:
@@ -63,14 +69,8 @@ def _index_of(path: Path) -> Path:
     return path.with_name(f"{name}.index")
 
 
-def _read_arrays(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except Exception as error:
-        raise ValueError(f"{path} can't be read as plain arrays by name ({error or type(error).__name__})") from error
+def _shards_of(index: Path) -> list[Path]:
+    return sorted(index.parent.glob(f"{glob.escape(index.name.removesuffix('.index'))}.data-0*"))
 
 
 def _variable(index: Path, shards: int, entry: dict[int, list]) -> Tensor:

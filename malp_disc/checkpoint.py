@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from malp_disc.reading import read_weights
+from malp_disc.state_dicts import Form, Role, describe_content, find_parts, find_weights, nameless_averages, strip_to, without_module
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
 
@@ -77,15 +78,19 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
         save_file(plain, str(temporary), metadata=dict(metadata or {}))
 
 
-def load_tensors(path: str | Path, *, entries: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Read a state dict from safetensors or a torch file, without running anything it holds.
+def load_tensors(path: str | Path, *, forms: Sequence[Form] = (), entries: tuple[str, ...] = (), role: Role = "generator") -> dict[str, Tensor]:
+    """Read a state dict from a file, without running anything it holds.
 
     Args:
-        path: a ``.safetensors`` file, or anything ``torch.load(weights_only=True)`` takes.
-        entries: names under which published files nest the state dict; the first one present is taken.
+        path: safetensors, a torch file of any age that loads with ``weights_only=True``, or a ``.npz``.
+        forms: keys by which the network is known. They are looked for wherever the file nests them, behind whatever prefix
+            (`malp_disc.state_dicts`, which also says what is taken where several copies are there).
+        entries: names under which published files nest the state dict, the best first.
+        role: what the network is: of a generator the averaged copy is taken, of a discriminator the other.
 
     Returns:
-        Tensors by name, on the CPU, a leading ``module.`` (left by DataParallel) removed.
+        Tensors by name, on the CPU, without the prefix. Where none of the `forms` is found, the first of the `entries` that is there, or
+        what lies at the top, a leading ``module.`` (left by DataParallel) removed: the network's loader says then what it misses.
 
     Raises:
         FileNotFoundError: no such file.
@@ -93,14 +98,20 @@ def load_tensors(path: str | Path, *, entries: tuple[str, ...] = ()) -> dict[str
     """
     path = Path(path)
     content = read_weights(path)
-    for entry in entries:
-        if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
-            content = content[entry]
-            break
-    tensors = _tensors_of(content)
-    if not tensors:
-        raise ValueError(f"{path} holds no state dict: expected tensors by name, found {_found(content)}")
-    return tensors
+    found = find_weights(content, forms, entries=entries, role=role, source=str(path)) if forms else None
+    if found is not None:
+        return _plain(found, path)
+    taken = _entry_of(content, entries)
+    tensors = _tensors_of(taken)
+    if tensors:
+        return _plain(tensors, path)
+    if nameless_averages(content):
+        raise ValueError(
+            f"{path} holds averaged weights without names (shadow_params); in the environment where it was made, copy them into the network "
+            '(ema.copy_to(network.parameters())) and re-save it: torch.save(network.state_dict(), "weights.pth")'
+        )
+    expected = f"tensors by name, {', '.join(forms[0])} among them" if forms else "tensors by name"
+    raise ValueError(f"{path} holds no state dict{' of this network' if forms else ''}: expected {expected}, found {_found(content) if not forms else describe_content(content)}")
 
 
 def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[str, ...] = (), *, what: str) -> dict[str, dict[str, Tensor]]:
@@ -127,7 +138,7 @@ def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[st
     for name, tensors in entries.items():
         if not tensors:
             raise ValueError(f"{path} is not {what}: its {name} is no state dict, expected tensors by name, found {_found(content[name])}")
-    return entries
+    return {name: _plain(tensors, path) for name, tensors in entries.items()}
 
 
 def load_parts(
@@ -135,7 +146,7 @@ def load_parts(
 ) -> dict[str, Tensor]:
     """Read the state dicts that a file holds side by side as one: the keys of its entry "a" get the prefix "a.".
 
-    A file in which they are one already, as of a network that holds the parts under these names, is taken too.
+    A file in which they are one already, as of a network that holds the parts under these names, is taken too; either may be nested or prefixed.
 
     Args:
         path: as for `load_tensors`.
@@ -148,21 +159,37 @@ def load_parts(
         ValueError: the file is damaged, needs code to be read, or has not all of the `parts`.
     """
     content = read_weights(path)
-    if isinstance(content, Mapping):
-        content = next((content[entry] for entry in entries if isinstance(content.get(entry), Mapping)), content)
-    if isinstance(content, Mapping) and all(isinstance(content.get(part), Mapping) for part in parts):
-        nested = {part: _tensors_of(content[part]) for part in (*parts, *optional) if isinstance(content.get(part), Mapping)}
-        return {f"{part}.{key}": value for part, tensors in nested.items() for key, value in tensors.items()}
-    tensors = _tensors_of(content)
-    if not all(any(key.startswith(f"{part}.") for key in tensors) for part in parts):
-        raise ValueError(f"{path} is not {what}: expected the entries {list(parts)}, found {_found(content)}")
-    return tensors
+    found = find_parts(content, parts, optional, entries=entries, source=str(path))
+    if found is None:
+        content = _entry_of(content, entries)
+        empty = [part for part in parts if isinstance(content, Mapping) and part in content and not _tensors_of(content[part])]
+        told = f", {empty} without tensors" if empty else ""
+        raise ValueError(f"{path} is not {what}: expected the entries {list(parts)}, found {_found(content)}{told}")
+    return _plain(found, path)
+
+
+def _entry_of(content: Any, entries: tuple[str, ...]) -> Any:
+    """The first of the entries that is a mapping; without one the content itself."""
+    if not isinstance(content, Mapping):
+        return content
+    return next((content[entry] for entry in entries if isinstance(content.get(entry), Mapping)), content)
 
 
 def _tensors_of(content: Any) -> dict[str, Tensor]:
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    if not isinstance(content, Mapping):
+        return {}
+    return without_module({key: value.detach() for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)})
+
+
+def _plain(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The tensors, or a ValueError for kinds that no network here has."""
+    for key, value in tensors.items():
+        kind = type(value).__name__
+        if value.is_meta:
+            raise ValueError(f"{path} holds {key} without its values (on the device meta); save the network with weights in it")
+        if kind not in ("Tensor", "Parameter") or value.is_quantized or value.layout != torch.strided:
+            what = "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.") if kind in ("Tensor", "Parameter") else f"of the class {kind}"
+            raise ValueError(f"{path} holds {key} as a tensor that is {what}; save the network in float32, whole and dense")
     return tensors
 
 
@@ -171,15 +198,15 @@ def _found(content: Any) -> list[str] | str:
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, optional: tuple[str, ...] = ()) -> None:
-    """`load_state_dict` that names the first differences.
+    """`load_state_dict` that names the first differences. Half precision is converted, a prefix before all keys of the module is removed.
 
     Args:
-        optional: key endings that the file may lack or have in excess (batch counters of old torch versions).
+        optional: key endings that the file may lack or have in excess. Batch counters (``num_batches_tracked``) always may.
 
     Raises:
-        ValueError: keys or shapes differ; nothing has been loaded then.
+        ValueError: keys, shapes or kinds of number differ; nothing has been loaded then.
     """
-    own = module.state_dict()
+    tensors, own, optional = strip_to(module, tensors), module.state_dict(), (*optional, "num_batches_tracked")
     missing = [key for key in own if key not in tensors and not key.endswith(optional)]
     surplus = [key for key in tensors if key not in own and not key.endswith(optional)]
     shapes = [
@@ -187,14 +214,18 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str,
         for key in own
         if key in tensors and tensors[key].shape != own[key].shape
     ]
-    if missing or surplus or shapes:
+    kinds = [
+        f"{key} has numbers of type {tensors[key].dtype} in the file and {own[key].dtype} here; save the network in float32"
+        for key in own
+        if key in tensors and own[key].is_floating_point() and not tensors[key].is_floating_point()
+    ]
+    if missing or surplus or shapes or kinds:
         parts = []
         if missing:
             parts.append(f"{len(missing)} missing, first {missing[:3]}")
         if surplus:
             parts.append(f"{len(surplus)} unknown, first {surplus[:3]}")
-        if shapes:
-            parts.append("; ".join(shapes[:3]))
+        parts += ["; ".join(differing[:3]) for differing in (shapes, kinds) if differing]
         raise ValueError(f"{source} is not a checkpoint of this {type(module).__name__}: " + "; ".join(parts))
     module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
 

@@ -41,7 +41,7 @@ _HEAD = 4096
 
 @dataclass(frozen=True)
 class FileKind:
-    """`name` is one of "torch", "legacy torch", "pickle", "safetensors", "npz", "json" for what has a reader, and "other" for the rest.
+    """`name` is one of "torch", "legacy torch", "pickle", "safetensors", "npz", "json", "tensorflow" for what has a reader, "unknown", or "other" for kinds that are known and never weights.
 
     `text` completes "it is …"; `advice` says what to do where this isn't the file that was wanted.
     """
@@ -75,10 +75,10 @@ def file_kind(path: str | Path) -> FileKind:
             return FileKind("legacy torch", "a torch file of before version 1.6", _STATE_DICT)
         return FileKind("pickle", "a Python pickle", _STATE_DICT)
     if tail == _TENSORFLOW_TABLE or ".data-0" in path.name:
-        return FileKind("other", "a part of a TensorFlow checkpoint", "this network is read from torch or safetensors files; give its state dict")
+        return FileKind("tensorflow", "a part of a TensorFlow checkpoint", "this network is read from torch or safetensors files; give its state dict")
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**40:
         return _safetensors_kind(path, size)
-    return _text_kind(path, head) or _protobuf_kind(path, head) or FileKind("other", f"no kind of file that is known here (it begins with {head[:8]!r})", f"{_AGAIN}, or give another")
+    return _text_kind(path, head) or _protobuf_kind(path, head) or FileKind("unknown", f"no kind of file that is known here (it begins with {head[:8]!r})", f"{_AGAIN}, or give another")
 
 
 def folder_kind(path: str | Path) -> FileKind:

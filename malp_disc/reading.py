@@ -30,7 +30,9 @@ def read_weights(path: str | Path) -> Any:
     path = Path(path)
     check_file(path, "checkpoint", "the path of a .safetensors, .ckpt or .pth file")
     kind = file_kind(path)
-    readers: dict[str, Callable[[Path], Any]] = {"safetensors": _read_safetensors, "npz": _read_npz, "torch": load_torch, "legacy torch": load_torch, "pickle": load_torch}
+    if kind.name == "npz" or (path.suffix == ".npz" and kind.name not in ("safetensors", "torch", "legacy torch", "pickle")):
+        return {name: torch.from_numpy(array) for name, array in read_arrays(path, what="a network's weights").items()}
+    readers: dict[str, Callable[[Path], Any]] = {"safetensors": _read_safetensors, "torch": load_torch, "legacy torch": load_torch, "pickle": load_torch}
     if kind.name not in readers:
         raise ValueError(f"{path} can't be read as plain tensors: it is {kind.text}. Expected a safetensors or torch file of weights; {kind.advice}")
     try:
@@ -59,10 +61,10 @@ def read_arrays(path: str | Path, *, what: str) -> dict[str, np.ndarray]:
     check_file(path, "file", "the path of a .npz file")
     kind = file_kind(path)
     if kind.name != "npz":
-        raise ValueError(f"{path} can't be read as plain arrays by name: it is {kind.text}. Expected a .npz with {what}; {kind.advice}")
+        raise ValueError(f"{path} can't be read as plain arrays by name: it is {kind.text}. Expected a .npz with {what}; {'give such a file' if kind.advice.startswith('give') else kind.advice}")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
     except PermissionError:
         raise
     except Exception as error:  # damaged, or objects: many kinds of error
@@ -70,6 +72,9 @@ def read_arrays(path: str | Path, *, what: str) -> dict[str, np.ndarray]:
         reason = "it has objects in it, which would have to be unpickled" if objects else f"it is damaged: {_reason(error)}"
         advice = "save it with plain numbers only" if objects else "download or write it again"
         raise ValueError(f"{path} can't be read as plain arrays by name ({reason}). Expected a .npz with {what}; {advice}") from error
+    if text := [name for name, array in found.items() if array.dtype.kind not in "biufc"]:
+        raise ValueError(f"{path} can't be read as plain arrays by name: {text[0]} holds no numbers ({found[text[0]].dtype}). Expected a .npz with {what}")
+    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in found.items()}
 
 
 def read_json(path: str | Path, *, what: str, kind: type = dict) -> Any:
@@ -111,10 +116,6 @@ def check_file(path: Path, noun: str, wanted: str) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     return load_file(str(path))
-
-
-def _read_npz(path: Path) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array) for name, array in read_arrays(path, what="a network's weights").items()}
 
 
 def _refusal(names: list[str]) -> str:

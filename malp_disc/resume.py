@@ -6,10 +6,10 @@ Randomness isn't stored: it is a function of the seed and the step (`malp_disc.d
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from malp_disc.checkpoint import atomic_path, load_state, load_tensors, save_tensors, sync_folder, write_json
+from malp_disc.reading import read_json, read_weights
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -85,18 +86,51 @@ def load_training(
     folder = Path(folder)
     if not (folder / "state.json").is_file():
         raise FileNotFoundError(f"no training checkpoint in {folder}: expected a checkpoint-<step> folder with state.json")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    with _damage_named(folder):
+        state = read_json(folder / "state.json", what="the state.json of a training checkpoint")
     differing = [f"{key} was {state.get(key)!r} and is {value!r} now" for key, value in expected.items() if state.get(key) != value]
     if differing:
         raise ValueError(f"{folder} belongs to a run with other settings: " + "; ".join(differing))
-    for name, network in networks.items():
-        load_state(network, load_tensors(folder / f"{name}.safetensors"), source=str(folder / f"{name}.safetensors"))
-    states = torch.load(folder / "optimizers.pt", map_location="cpu", weights_only=True)
+    with _damage_named(folder):
+        weights = {name: load_tensors(folder / f"{name}.safetensors") for name in networks}
+        states = _optimizer_states(folder / "optimizers.pt")
     if missing := sorted(set(optimizers) - set(states)):
         raise ValueError(f"{folder} has no optimizer state for {missing}; it holds {sorted(states)}")
+    for name, network in networks.items():
+        load_state(network, weights[name], source=str(folder / f"{name}.safetensors"))
     for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(states[name])
+        try:
+            optimizer.load_state_dict(states[name])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder / 'optimizers.pt'} has another optimizer's state for {name} ({error}). {_instead(folder)}") from error
     return state
+
+
+@contextlib.contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Errors of reading say which checkpoint is concerned, and what to go on from."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+        raise kind(f"{folder} is damaged or incomplete: {error}. {_instead(folder)}") from error
+
+
+def _optimizer_states(path: Path) -> dict[str, Any]:
+    states = read_weights(path)
+    if not isinstance(states, dict) or not all(isinstance(state, dict) and "param_groups" in state for state in states.values()):
+        raise ValueError(f"{path} holds no optimizer states by name")
+    return states
+
+
+def _instead(folder: Path) -> str:
+    """What to go on from when a checkpoint can't be used."""
+    others = [path for path in list_training(folder.parent) if path.name != folder.name]
+    number = int(match[1]) if (match := _NAME.fullmatch(folder.name)) else None
+    older = [path for path in others if number is None or int(_NAME.fullmatch(path.name)[1]) < number]
+    if older:
+        return f"Go on from the one before, --resume-from-checkpoint {older[-1]}, or move {folder.name} away and say latest"
+    return "There is no older one: start again without --resume-from-checkpoint, in another --output-dir"
 
 
 def list_training(folder: str | Path) -> list[Path]:

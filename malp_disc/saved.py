@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidat
 from malp_disc.checkpoint import load_state, load_tensors, save_tensors, write_json
 from malp_disc.config import MaLPConfig
 from malp_disc.key import KEY_FILE, key_fingerprint, load_key, save_key
+from malp_disc.reading import read_json
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
@@ -120,10 +120,4 @@ class Saved(ModelHubMixin):
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Raises ValueError for anything but a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); save the MaLP again, or get the file again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a MaLP's: expected a JSON object, got {type(content).__name__}")
-    return content
+    return read_json(path, what="a MaLP's config.json, as save_pretrained writes it")

@@ -175,3 +175,45 @@ def test_a_missing_optimizer_is_named(tmp_path):
     folder, (_, optimizer) = save(tmp_path, 1), trained(0)
     with pytest.raises(ValueError, match=r"no optimizer state for \['malp'\]; it holds \['G'\]"):
         load(folder, optimizers={"G": optimizer, "malp": optimizer})
+
+
+# --- damaged checkpoints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("state.json", b"", "it is an empty file"),
+        ("state.json", b'{"step": 2', "it is damaged"),
+        ("G.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "it is a git-lfs pointer"),
+        ("G.safetensors", "half", "a safetensors file cut short"),
+        ("G.safetensors", None, "no checkpoint at .*G.safetensors"),
+        ("optimizers.pt", "half", "cut short or damaged"),
+        ("optimizers.pt", b"", "it is an empty file"),
+        ("optimizers.pt", None, "no checkpoint at .*optimizers.pt"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_the_older_one_to_go_on_from(tmp_path, name, content, message):
+    network = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    folders = [save_training(tmp_path, step, networks={"G": network}, optimizers={"G": optimizer}, state={}) for step in (2, 4)]
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    file = folders[1] / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-90] if content == "half" else content)
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"checkpoint-4 is damaged or incomplete: .*{message}.*--resume-from-checkpoint \S+checkpoint-2"):
+        load_training(folders[1], networks={"G": network}, optimizers={"G": optimizer}, expected={})
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    load_training(folders[0], networks={"G": network}, optimizers={"G": optimizer}, expected={})
+
+
+def test_without_an_older_checkpoint_the_advice_is_to_start_again(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    folder = save_training(tmp_path, 2, networks={"G": network}, optimizers={}, state={})
+    (folder / "G.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="There is no older one: start again"):
+        load_training(folder, networks={"G": network}, optimizers={}, expected={})

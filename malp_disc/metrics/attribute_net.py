@@ -114,8 +114,11 @@ class AttributeNet(nn.Module):
         metadata = _metadata(path)
         if metadata.get("kind") != _KIND:
             raise ValueError(f"{path} is no AttributeNet; make one with recipes/train_attribute_classifier.py --output PATH")
-        whitened = json.loads(metadata.get("whitened", "false"))
-        net = cls(json.loads(metadata["attribute_names"]), width=int(metadata["width"]), whitened=whitened)
+        try:
+            whitened = json.loads(metadata.get("whitened", "false"))
+            net = cls(json.loads(metadata["attribute_names"]), width=int(metadata["width"]), whitened=whitened)
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} is an AttributeNet whose description is damaged ({error!r}); download or train it again") from error
         load_state(net, tensors, source=str(path))
         return net.eval().requires_grad_(False)
 

@@ -55,7 +55,7 @@ class MobileFaceNet(nn.Module):
             ValueError: another network's.
         """
         net = cls()
-        tensors = load_tensors(path, entries=("net_state_dict", "state_dict"))
+        tensors = load_tensors(path, forms=(("conv1.conv.weight", "linear1.conv.weight"),), entries=("net_state_dict", "state_dict"))
         load_state(net, tensors, source=str(path), optional=("num_batches_tracked",))
         net.name = f"MobileFaceNet, weights sha256 {file_sha256(path)[:8]}"
         return net.eval().requires_grad_(False)

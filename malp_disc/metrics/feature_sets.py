@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,12 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from malp_disc.checkpoint import save_tensors
+from malp_disc.file_kinds import file_kind
 from malp_disc.metrics.download import cache_folder
 from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, gather_objects, place_of_process
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance, frechet_distance_from_statistics
 from malp_disc.metrics.image_folder import ImageFolder
+from malp_disc.reading import read_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -91,32 +92,37 @@ def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"nothing at {path}; give a folder of pictures, a features file (.safetensors) or statistics (.npz)")
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" or (path.is_file() and file_kind(path).name == "npz"):
         return _statistics(path, extractor)
     try:
         features, metadata = _read(path)
     except (SafetensorError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is neither a folder of pictures nor a features file of this program ({error})") from error
+        kind = file_kind(path)
+        reason = f"it is {kind.text}; {kind.advice}" if kind.name != "safetensors" else str(error).strip("'")
+        raise ValueError(f"{path} is neither a folder of pictures nor a features file of this program ({reason})") from error
     for what, own in (("extractor", extractor.name), ("resize", extractor.resize)):
         if metadata.get(what) != own:
             raise ValueError(
                 f"{path} has features by another {what}: {metadata.get(what)!r}, and here it is {own!r}; numbers across them mean "
                 "nothing, so give the --mode, --dims and --fid-weights it was made with"
             )
+    if features.ndim != 2 or features.shape[1] != extractor.dims or not np.isfinite(features).all():
+        raise ValueError(f"{path} has features of shape {features.shape}, expected (n, {extractor.dims}) of finite numbers; delete it and compute them again")
     return FeatureSet(f"{metadata.get('pictures', path.name)} ({len(features)} images), from {path.name}", len(features), features)
 
 
 def _statistics(path: Path, extractor: FeatureExtractor) -> FeatureSet:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, covariance = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} holds no statistics as pytorch-fid saves them, mu (D,) and sigma (D, D) ({error})") from error
+    arrays = read_arrays(path, what="statistics as pytorch-fid saves them, mu (D,) and sigma (D, D)")
+    if missing := [name for name in ("mu", "sigma") if name not in arrays]:
+        raise ValueError(f"{path} holds no statistics as pytorch-fid saves them, mu (D,) and sigma (D, D): it has {list(arrays)[:5]}, {missing} is missing")
+    mean, covariance = (arrays[name].astype(np.float64) for name in ("mu", "sigma"))
     if mean.shape != (extractor.dims,) or covariance.shape != (extractor.dims, extractor.dims):
         raise ValueError(
             f"{path} has statistics of shapes {mean.shape} and {covariance.shape}, expected ({extractor.dims},) and "
             f"({extractor.dims}, {extractor.dims}); give the --dims it was made with"
         )
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise ValueError(f"{path} has statistics that are not finite; compute them again")
     return FeatureSet(f"statistics from {path.name}, which doesn't say by which weights, resize or n", None, None, (mean, covariance))
 
 

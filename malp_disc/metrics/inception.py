@@ -73,7 +73,7 @@ def load_inception(dims: int, path: str | Path) -> FIDInception:
         ValueError: the file ends before the layer that `dims` needs, or is another network's.
     """
     net = build_inception(dims)
-    tensors = load_tensors(path)
+    tensors = load_tensors(path, forms=(("Conv2d_1a_3x3.conv.weight",),))
     missing = [name for name, layer in net.named_children() if layer.state_dict() and not _holds(tensors, name)]
     if missing and _holds(tensors, "Conv2d_1a_3x3"):
         enough = [str(fewer) for fewer, last in _LAST.items() if fewer < dims and _holds(tensors, last)]

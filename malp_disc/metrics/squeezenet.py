@@ -43,7 +43,7 @@ class SqueezeNetExtractor(FeatureExtractor):
         if weights is None:
             raise ValueError("the extractor squeezenet comes without weights; give the path of a state dict of torchvision's squeezenet1_0")
         net = squeezenet1_0(weights=None)
-        load_state(net, load_tensors(weights), source=str(weights))
+        load_state(net, load_tensors(weights, forms=(("features.0.weight", "classifier.1.weight"),)), source=str(weights))
         self.net = net.features.eval().requires_grad_(False)
         bias = self.net[0].bias.detach()[: len(_CAFFE_BIAS)]
         known = torch.allclose(bias, torch.tensor(_CAFFE_BIAS), rtol=0, atol=_SAME)

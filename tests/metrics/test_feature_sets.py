@@ -157,7 +157,10 @@ def test_statistics_of_pytorch_fid_stand_for_their_folder(folder, colours, tmp_p
     [
         ("s.npz", {"mu": np.zeros(2048), "sigma": np.eye(2048)}, r"statistics of shapes \(2048,\).* give the --dims"),
         ("s.npz", {"mean": np.zeros(3)}, "holds no statistics as pytorch-fid saves them"),
-        ("s.npz", b"no zip", "holds no statistics"),
+        ("s.npz", b"no zip", "it is a text file .*Expected a .npz with statistics as pytorch-fid saves them"),
+        ("s.npz", b"", "it is an empty file"),
+        ("s.npz", {"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "statistics that are not finite"),
+        ("f.safetensors", b"version https://git-lfs.github.com/spec/v1", "it is a git-lfs pointer.*run `git lfs pull`"),
         ("f.safetensors", b"no tensors", "neither a folder of pictures nor a features file"),
     ],
 )
@@ -172,7 +175,7 @@ def test_other_files_are_refused(tmp_path, colours, name, content, message):
 
 def test_a_file_with_objects_in_it_is_not_unpickled(tmp_path, colours):
     np.savez(tmp_path / "s.npz", mu=np.array([{}], dtype=object), sigma=np.eye(1))
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="objects in it, which would have to be unpickled"):
         read_features(tmp_path / "s.npz", colours)
 
 

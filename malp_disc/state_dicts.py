@@ -1,0 +1,186 @@
+"""Finding a network's weights in what a file holds: nested under names, with prefixes before their keys, beside others.
+
+Training scripts save ``{"state_dict": …}``, ``{"G": …, "D": …}``, ``{"params": …, "params_ema": …}`` and the like; DataParallel puts ``module.``
+before every key, torch.compile ``_orig_mod.``, a wrapper its attribute's name (``generator.``, ``netG.``, ``ema_model.``). All of these are one
+thing here, a path: ``{"state_dict": {"module.w": …}}`` holds the weights at ``state_dict.module.``. A network is looked for by a few keys that its file has.
+
+Where several paths hold the network's keys, one is taken by these rules, in this order, and a log line names it and the others:
+
+1. a path that names the wanted role (generator or discriminator) before one that names the other;
+2. for a generator, an averaged copy (``ema``, ``average``, ``g_running``, ``shadow``, ``swa`` in the path) before the rest; for a discriminator, after it;
+3. the entries that the network's published files use, in their order;
+4. the first in the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+Role = Literal["generator", "discriminator"]
+Form = tuple[str, ...]
+"""Keys by which one form of a network's file is known: all of them are there."""
+
+_INSIDE = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # wrappers of submodules as well
+_COUNTERS = {"n_averaged", "decay", "num_updates", "step", "steps", "global_step", "epoch", "iteration", "iterations", "initted", "best_loss"}
+_AVERAGED = {"ema", "average", "averaged", "avg", "running", "shadow", "swa", "smoothed"}
+_ROLES = {
+    "generator": {"g", "gen", "generator", "netg", "generators"},
+    "discriminator": {"d", "dis", "disc", "discriminator", "netd", "critic", "discriminators"},
+}
+_WRAPPERS = {"module", "model", "net", "network", "state", "dict", "params", "online", "models", "nets"} | _AVERAGED | _ROLES["generator"] | _ROLES["discriminator"]
+_DEEPEST = 8
+
+
+def find_weights(content: Any, forms: Sequence[Form], *, entries: Sequence[str] = (), role: Role = "generator", source: str) -> dict[str, Tensor] | None:
+    """The tensors of a network in what a file holds, by the keys that the network knows; None if no path holds one of the `forms`.
+
+    Args:
+        content: what was read: mappings within mappings, and anything beside.
+        forms: keys of the network, for each form of it that files have.
+        entries: names under which its published files nest it, the best first.
+        role: what the network is, for the choice among several (see this module's first lines).
+        source: the file's name, for the log.
+    """
+    flat = flatten(content)
+    paths = dict.fromkeys(path for form in forms for path in _paths_with(flat, form))
+    outer = _outermost(list(paths))
+    if not outer:
+        return None
+    chosen = min(outer, key=lambda path: _rank(path, entries, role))  # the first of equals
+    _tell_choice(chosen, outer, source)
+    return _below(flat, chosen, [path for path in outer if path != chosen])
+
+
+def find_parts(content: Any, parts: Sequence[str], optional: Sequence[str] = (), *, entries: Sequence[str] = (), source: str) -> dict[str, Tensor] | None:
+    """The same for a network of several `parts`, each nested under its name or with its name as prefix: keys "part.key"; None if one is missing.
+
+    A ``module.`` that stands before every key of a part is removed. Anything beside the parts is left out.
+    """
+    flat = flatten(content)
+    inner = dict.fromkeys(key[: dot.start()] for key in flat for dot in re.finditer(r"\.", key))  # every name that has something below it
+    first = re.compile(rf"(.*\.)?{re.escape(parts[0])}")
+    paths = [match[1] or "" for name in inner if (match := first.fullmatch(name))]
+    outer = _outermost([path for path in paths if all(path + part in inner for part in parts)])
+    if not outer:
+        return None
+    chosen = min(outer, key=lambda path: _rank(path, entries, "generator"))
+    _tell_choice(chosen, outer, source)
+    found: dict[str, Tensor] = {}
+    for part in (*parts, *optional):
+        tensors = without_module(_below(flat, f"{chosen}{part}.", []))
+        found |= {f"{part}.{key}": value for key, value in tensors.items()}
+    return found
+
+
+def flatten(content: Any) -> dict[str, Tensor]:
+    """Every tensor in nested mappings, by its path: names joined by dots, the names of compile and FSDP wrappers left out."""
+    return {_INSIDE.sub("", path): value for path, value in _walk(content, "", 0)}
+
+
+def without_module(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A leading ``module.`` removed where every key has it."""
+    if tensors and all(key.startswith("module.") for key in tensors):
+        return {key.removeprefix("module."): value for key, value in tensors.items()}
+    return dict(tensors)
+
+
+def strip_to(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` without the prefix that makes their keys the module's, where there is one; else as they are.
+
+    Batch counters don't count, other entries beside the prefix are left out.
+    """
+    own = [key for key in module.state_dict() if not key.endswith("num_batches_tracked")]
+    flat = flatten(tensors)
+    if not own or all(key in tensors for key in own):
+        return dict(tensors)
+    paths = _outermost(list(_paths_with(flat, tuple(own))))
+    if not paths:
+        return dict(tensors)
+    return _below(flat, min(paths, key=lambda path: _rank(path, (), "generator")), [])
+
+
+def describe_content(content: Any) -> str:
+    """What a file holds, for an error: names, and for nested state dicts the number of tensors and the first key."""
+    if not isinstance(content, Mapping):
+        return type(content).__name__
+    described = []
+    for name, value in list(content.items())[:8]:
+        inside = flatten(value) if isinstance(value, Mapping) else {}
+        described.append(f"{name} ({len(inside)} tensors: {next(iter(inside))}, …)" if inside else str(name))
+    return ", ".join(described) + (" …" if len(content) > 8 else "") or "nothing"
+
+
+def nameless_averages(content: Any, depth: int = 0) -> bool:
+    """Whether there are averaged weights in a list, without names, as torch_ema keeps them."""
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
+        return False
+    listed = content.get("shadow_params")
+    return (isinstance(listed, (list, tuple)) and len(listed) > 0) or any(nameless_averages(value, depth + 1) for value in content.values())
+
+
+def _walk(content: Any, path: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(content, Mapping) or depth > _DEEPEST:  # a mapping that contains itself has no end
+        return
+    for name, value in content.items():
+        if not isinstance(name, str):
+            continue
+        if isinstance(value, Tensor):
+            yield path + name, value.detach()
+        else:
+            yield from _walk(value, f"{path}{name}.", depth + 1)
+
+
+def _paths_with(flat: Mapping[str, Tensor], form: Form) -> Iterator[str]:
+    """Paths below which all keys of the form are."""
+    first = form[0]
+    for key in flat:
+        if key == first or key.endswith("." + first):
+            path = key[: len(key) - len(first)]
+            if all(path + other in flat for other in form):
+                yield path
+
+
+def _outermost(paths: list[str]) -> list[str]:
+    """Without those that are a part of another's network: a residual block may have the same keys as the whole. One below a wrapper's name is no part."""
+    return [path for path in paths if not any(path != other and path.startswith(other) and not _is_wrapping(path[len(other) :]) for other in paths)]
+
+
+def _is_wrapping(names: str) -> bool:
+    return all(words(name) and words(name) <= _WRAPPERS for name in names.strip(".").split("."))
+
+
+def words(name: str) -> set[str]:
+    """The words of a name in lower case: "netG_A2B" gives net, netg, g, a2b."""
+    parts = [part for part in re.split(r"[^A-Za-z0-9]+", name) if part]
+    split = [word for part in parts for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|\d+", part)]
+    return {word.lower() for word in (*parts, *split)}
+
+
+def _rank(path: str, entries: Sequence[str], role: Role) -> tuple[bool, bool, int]:
+    names = [name for name in path.split(".") if name]
+    named = {word for name in names for word in words(name)}
+    other = "discriminator" if role == "generator" else "generator"
+    foreign = bool(named & _ROLES[other]) and not named & _ROLES[role]
+    averaged = bool(named & _AVERAGED)
+    place = min((entries.index(name) for name in names if name in entries), default=len(entries))
+    return foreign, averaged != (role == "generator"), place
+
+
+def _tell_choice(chosen: str, paths: Sequence[str], source: str) -> None:
+    if len(paths) > 1:
+        others = ", ".join(path.rstrip(".") or "the top level" for path in paths if path != chosen)
+        logger.warning("%s holds this network several times: taking %s, not %s", source, chosen.rstrip(".") or "the top level", others)
+
+
+def _below(flat: Mapping[str, Tensor], path: str, others: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors below a path by their own keys, without what lies below one of the `others` and without counters of wrappers."""
+    others = [other for other in others if other.startswith(path)]
+    below = {key[len(path) :]: value for key, value in flat.items() if key.startswith(path) and not key.startswith(tuple(others) or ("\0",))}
+    return {key: value for key, value in below.items() if not (key in _COUNTERS and value.numel() == 1)}
