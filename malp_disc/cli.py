@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 import malp_disc
+from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.doctor import Doctor, doctor
 from malp_disc.fid import Fid, fid
@@ -25,6 +26,7 @@ from malp_disc.report.command import Report, report
 COMMANDS: dict[type, Callable[[Any], None]] = {
     Doctor: doctor,
     Protect: protect,
+    Localize: localize,
     Fid: fid,
     Report: report,
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,8 +88,8 @@ def work_through(
 ) -> Outcome:
     """Do `work` on every image that isn't done.
 
-    An image is done if the manifest has a line of the same file contents and `settings`, and all its `targets` exist. Targets that exist otherwise are
-    refused, unless `overwrite`, which also does finished images again. A bad image doesn't stop the others.
+    An image is done if the manifest has a line of the same file contents and `settings`, and all its `targets` exist. Targets that nothing tells to be
+    ours are refused, unless `overwrite`, which also does finished images again. A bad image doesn't stop the others, and leaves no targets.
 
     Args:
         work: name -> its record, after its targets have been written.
@@ -99,28 +100,43 @@ def work_through(
     with tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
         for name in bar:
             try:
-                content = file_sha256(sources.root / name)
+                task = {"file": name, "source_sha256": file_sha256(sources.root / name), "settings": settings}
                 before = manifest.records.get(name)
+                ours = before is not None and all(before.get(entry) == value for entry, value in task.items())
                 existing = [path for path in targets(name) if path.exists()]
-                same = before is not None and before.get("source_sha256") == content and before.get("settings") == settings
-                if same and len(existing) == len(targets(name)) and not overwrite:
+                if ours and len(existing) == len(targets(name)) and not overwrite:
                     outcome.records.append(before)
                     outcome.skipped += 1
                     continue
-                if existing and not overwrite:
-                    why = " and was made from another file or with other settings" if before is not None and not same else ""
+                if existing and not (overwrite or ours or manifest.interrupted == task):
+                    why = " and was made from another file or with other settings" if before is not None else ""
                     raise ValueError(f"{printable(existing[0])} exists{why}; --overwrite replaces it")
-                record = {"file": name, "source_sha256": content, "settings": settings, **work(name)}
+                manifest.begin(task)
+                with _removed_on_failure([path for path in targets(name) if path not in existing]):
+                    record = {**task, **work(name)}
+                manifest.append(record)
             except (ValueError, OSError) as error:
                 if sources.single or getattr(error, "errno", None) in _FATAL:
                     raise
                 outcome.failed[name] = str(error)
                 bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
                 continue
-            manifest.append(record)
+            finally:
+                manifest.end()
             outcome.records.append(record)
             bar.write(tell(record), file=stream)
     return outcome
+
+
+@contextlib.contextmanager
+def _removed_on_failure(paths: Sequence[Path]) -> Iterator[None]:
+    """An image is done as a whole or not at all."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def text_stream(json_file: Path | None) -> TextIO:

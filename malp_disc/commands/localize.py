@@ -1,0 +1,117 @@
+"""``malp-disc localize IN OUT --malp DIR``: which pixels of an image did a generator change?
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MANIFEST = "localize.jsonl"
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Localize:
+    """Map what a generator changed in images: a 16-bit map, a heat map over the image, and scores."""
+
+    images: Annotated[Path, Positional, arg(metavar="IN")]
+    """An image, or a folder; sub-folders count."""
+    output: Annotated[Path, Positional, arg(metavar="OUT")]
+    """Folder for NAME.map.png (grey, 65535 for a pixel turned from black to white), NAME.overlay.png, and localize.jsonl, a line per image."""
+    malp: Annotated[str, arg(metavar="DIR")]
+    """Folder of save_pretrained with its key, or a Hub id."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The key, where it isn't templates.safetensors in DIR."""
+    changed_above: float = 0.03
+    """A pixel counts as changed where the map is above this; 1 is the way from black to white, so 0.03 are 8 of 255 levels."""
+    overlay_full: float = 0.15
+    """Map value with the brightest colour of the overlay; the same for all images, so that they compare."""
+    overwrite: bool = False
+    """Replace outputs that exist, and do finished images again."""
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write a JSON line per image, the earlier ones of a repeated run included, to this file; - for standard output."""
+    device: str = "auto"
+    """auto: CUDA where there is one."""
+
+
+def localize(options: Localize) -> None:
+    """Map, print, and keep the manifest.
+
+    Raises:
+        ValueError, OSError: flags or files that don't do; at the end, images that failed.
+    """
+    if not 0 <= options.changed_above < 1:
+        raise ValueError(f"expected --changed-above in [0, 1), got {options.changed_above}")
+    if not 0 < options.overlay_full <= 1:
+        raise ValueError(f"expected --overlay-full in (0, 1], got {options.overlay_full}")
+    from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
+    from malp_disc.commands.image_file import ImageFile
+    from malp_disc.commands.inspecting import describe, inspect_with_progress
+    from malp_disc.commands.loading import detector_fingerprint, load_malp
+    from malp_disc.commands.manifest import Manifest
+    from malp_disc.commands.overlay import overlay
+
+    sources = Sources.find(options.images)
+    sources.check_apart(options.output)
+    if options.output.is_file():
+        raise ValueError(f"OUT {options.output} is a file; give a folder for the maps")
+    malp = load_malp(options.malp, key=options.key, device=options.device)
+
+    def targets(name: str) -> list[Path]:
+        return [options.output / f"{name}.map.png", options.output / f"{name}.overlay.png"]
+
+    def work(name: str) -> dict[str, Any]:
+        image = ImageFile.read(sources.root / name)
+        found = inspect_with_progress(malp, image.levels, name)
+        map_file, overlay_file = targets(name)
+        _save_map(found.map, map_file)
+        ImageFile(overlay(image.levels, found.map, full=options.overlay_full)).save(overlay_file)
+        return {
+            "map": map_file.relative_to(options.output).as_posix(),
+            "overlay": overlay_file.relative_to(options.output).as_posix(),
+            **describe(malp, found),
+            "changed_share": round(float((found.map > options.changed_above * 65535).mean()), 5),
+            "map_mean": round(float(found.map.mean() / 65535), 5),
+        }
+
+    outcome = work_through(
+        sources,
+        work,
+        targets=targets,
+        manifest=Manifest(options.output / MANIFEST),
+        settings={"detector": detector_fingerprint(malp), "changed_above": options.changed_above, "overlay_full": options.overlay_full},
+        overwrite=options.overwrite,
+        tell=_tell,
+        stream=text_stream(options.json),
+        label="localize",
+    )
+    before = f" ({outcome.skipped} of them in an earlier run)" if outcome.skipped else ""
+    count = len(outcome.records)
+    print(f"{count} image{'s' * (count != 1)} localized{before}; maps and overlays in {options.output}", file=text_stream(options.json))
+    print_or_write(outcome.records, options.json)
+    outcome.finish()
+
+
+def _save_map(fakeness: np.ndarray, path: Path) -> None:
+    """(H, W) uint16 as a 16-bit grey PNG."""
+    from PIL import Image
+
+    from malp_disc.checkpoint import atomic_path
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(fakeness).save(temporary)
+
+
+def _tell(record: dict[str, Any]) -> str:
+    from malp_disc.data.listing import printable
+
+    similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
+    return f"{printable(record['file'])}: P(manipulated) {record['score']:.3f}{similarity}, {record['changed_share']:.1%} of the pixels changed"
