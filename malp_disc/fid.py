@@ -33,7 +33,7 @@ class Fid:
     """Fréchet distance (FID) of the pictures in folder A from the reference B."""
 
     a: Annotated[Path, Positional, arg(metavar="A")]
-    """Folder of the pictures to judge; sub-folders count."""
+    """Folder of the images to judge; sub-folders and linked folders count."""
     b: Annotated[Path, Positional, arg(metavar="B")]
     """The reference: a folder, whose features are kept in the cache (MALP_DISC_CACHE) and known again by its pictures; a features file from
     that cache (.safetensors); or statistics saved by pytorch-fid or clean-fid (.npz)."""
@@ -62,6 +62,7 @@ def fid(options: Fid) -> None:
     Raises:
         ValueError, OSError: folders, weights or flags that don't do, each before any long work.
     """
+    options.a, options.b = options.a.expanduser(), options.b.expanduser()
     for path in (options.a, options.b):
         if not path.exists():
             raise FileNotFoundError(

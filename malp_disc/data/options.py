@@ -36,7 +36,8 @@ class DataOptions:
     """Folder that holds the pictures (celeba, folder, pictures)."""
 
     attributes: Path | None = None
-    """Table of attributes: a CSV file,Attr1,Attr2,... with 1/-1, 1/0 or true/false, or a list_attr_celeba.txt. celeba finds its own."""
+    """Table of attributes: a CSV file,Attr1,Attr2,... with 1/-1, 1/0 or true/false, or a list_attr_celeba.txt. It names images by paths below
+    --data-root, by absolute paths, or by their names alone where these are unique. celeba finds its own."""
 
     selected_attributes: tuple[str, ...] = ()
     """Attributes (or domains) to edit, in the order of the label. Default: faces: three hair colours, Smiling, Eyeglasses; celeba: three hair
