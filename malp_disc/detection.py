@@ -6,10 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from malp_disc.freezing import Float32Module
+from malp_disc.precision import full_precision
+
 _EPSILON = 1e-6  # under the root of a norm: the gradient of a cosine at a zero vector stays finite (measured near 4e7 without)
 
 
-class MapClassifier(nn.Module):
+class MapClassifier(Float32Module):
     """C: decides from a fakeness map alone. Any picture size: pooled over space by mean and maximum, so that a small bright spot counts.
 
     Shape:
@@ -26,8 +29,9 @@ class MapClassifier(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(2 * width, width), nn.LeakyReLU(0.2, inplace=True), nn.Linear(width, 1))
 
+    @full_precision
     def forward(self, maps: Tensor) -> Tensor:
-        features = self.layers(maps)
+        features = self.layers(maps.float())
         return self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], dim=1))[:, 0]
 
 
@@ -44,6 +48,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     return cosine(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
 
 
+@full_precision
 def template_similarity(recovered: Tensor, templates: Tensor) -> Tensor:
     """CS of every recovered template with every template of the set: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
     recovered, templates = recovered.float().flatten(1), templates.float().flatten(1)
@@ -61,10 +66,15 @@ def manipulation_score(logit: Tensor, similarity: Tensor, template_expected: Ten
         template_expected: (B,) or one for all; where False (a passive detector, a picture left without a template) a missing template
             proves nothing, and the classifier answers alone.
 
+    Raises:
+        ValueError: other shapes.
+
     Note:
         Eq. 10 is written for y = 1 on encrypted images, hence C and CS are added there. Here the positive class is "manipulated", and both
         are turned round.
     """
+    if logit.ndim != 1 or logit.shape != similarity.shape:
+        raise ValueError(f"expected logit and similarity of one shape (B,), got {tuple(logit.shape)} and {tuple(similarity.shape)}")
     by_map = torch.sigmoid(logit.float())
     both = (by_map + 1 - similarity.float().clamp(0, 1)) / 2
     return torch.where(torch.as_tensor(template_expected, device=logit.device), both, by_map)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from malp_disc.detection import template_similarity
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.fakeness import fakeness_map
+from malp_disc.fakeness import check_batches, check_images, fakeness_map
+from malp_disc.freezing import Float32Module, Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP, MaLPOutput
+from malp_disc.precision import full_precision
 
 GeneratorGradient = Literal["none", "map", "truth"]
 
@@ -32,17 +34,19 @@ class GeneratorLosses:
     template: Tensor
 
 
-class MaLPDiscriminator(nn.Module):
+class MaLPDiscriminator(Freezable, Float32Module):
     """A plug-in discriminator. Three lines in a training loop:
 
         encrypted, index = disc.encrypt(images)
         loss = loss + disc.generator_loss(fake, index).total                       # G's step; fake = G(encrypted, …)
         disc.discriminator_loss(images, encrypted, fake, index).total.backward()   # co-training only
 
+    in any order, also with MaLP's optimizer step between G's loss and its ``backward``. It computes in float32 as `MaLP` does, whatever it is turned into.
+
     Args:
         malp: a pretrained `MaLP`.
-        trainable: False: frozen, the paper's first strategy. It stays in evaluation mode whatever its parent does, and collects no
-            gradient. True: co-trained, the second.
+        trainable: False: frozen, the paper's first strategy. It stays in evaluation mode and collects no gradient, whatever a parent's ``train()``
+            or ``requires_grad_(True)`` ask for (`malp_disc.freezing.unfreeze` undoes it). True: co-trained, the second.
         map_weight: of ‖M̂(fake)‖²: "generate a fakeness map as a zero image" (section 4.4).
         classifier_weight: of -log P(not manipulated) by the classifier C.
         template_weight: of 1 - CS(S_i, S_R): the template shall survive.
@@ -103,7 +107,6 @@ class MaLPDiscriminator(nn.Module):
         if malp.passive and template_weight:
             raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
         self.malp = malp
-        self.trainable = trainable
         self.weights = {"map": map_weight, "classifier": classifier_weight, "template": template_weight}
         self.relative = relative
         self.r1_weight = r1_weight
@@ -112,40 +115,57 @@ class MaLPDiscriminator(nn.Module):
         self.loss_weights = loss_weights or LossWeights()
         self.generator_gradient = generator_gradient
         self.send = send
-        self.register_buffer("scale", torch.zeros(3))  # first values of the terms; 0 until then
-        malp.requires_grad_(trainable)
-        self.train(trainable)
+        self.register_buffer("scale", torch.zeros(3, dtype=torch.float32))  # first values of the terms; 0 until then
+        if trainable:
+            unfreeze(malp).requires_grad_(True)
+            self.train()
+        else:
+            freeze(self)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether MaLP learns along."""
+        return not self.frozen
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path, trainable: bool = False, *, key: str | Path | None = None, **options: Any) -> MaLPDiscriminator:
         """A discriminator around `MaLP.from_pretrained`, which takes `key`; the other options are the constructor's."""
         return cls(MaLP.from_pretrained(folder_or_hub_id, key=key), trainable, **options)
 
-    def train(self, mode: bool = True) -> MaLPDiscriminator:
-        return super().train(mode and self.trainable)
-
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """T(I) and the index, as `MaLP.encrypt`, with the template dropout applied where the index is drawn here.
 
         No gradient leads back to the templates, or G's step would move them; `discriminator_loss` finds its own way to them. Only a
         `generator_gradient` asks for one.
+
+        Raises:
+            ValueError: as `MaLP.encrypt`.
         """
+        check_batches({"images": images}, device=self.malp.device)
         if index is None:
             index = self.malp.encryption.draw(len(images), generator)
             if self.template_dropout:
                 where = generator.device if generator is not None else "cpu"
                 dropped = torch.rand(len(images), generator=generator, device=where) < self.template_dropout
                 index = torch.where(dropped.to(index.device), NO_TEMPLATE, index)
-        with contextlib.nullcontext() if self.generator_gradient != "none" else self._held_still():
+        with contextlib.nullcontext() if self.generator_gradient != "none" else gradients_to_inputs_only(self.malp):
             return self.malp.encrypt(images, index)
 
     def generator_loss(self, fake: Tensor, index: Tensor) -> GeneratorLosses:
-        """What G has to lower. Gradients reach `fake` alone, also when MaLP is co-trained.
+        """What G has to lower. Gradients reach `fake` alone, in its dtype, also when MaLP is co-trained and learns before ``backward`` is called.
 
         Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it.
+
+        Raises:
+            ValueError: no images; wrong shape, range, dtype or device; an index outside the set; or a `generator_gradient`, with which the templates
+                would be pulled at through `fake`.
         """
-        with self._held_still():
-            values = self._terms(fake, index)
+        values = self._terms(fake, index)
+        if self.generator_gradient != "none" and values.requires_grad:
+            raise ValueError(
+                f"generator_gradient={self.generator_gradient!r} is for pretraining against a generator that doesn't learn: its loss would move the templates too; "
+                "make the discriminator that a generator is fine-tuned against with generator_gradient='none'"
+            )
         scaled = values / self._scale_of(values.detach()) if self.relative else values
         return self._losses(values, scaled)
 
@@ -159,8 +179,7 @@ class MaLPDiscriminator(nn.Module):
         Raises:
             ValueError: no batch.
         """
-        with self._held_still():
-            terms = [self._terms(fake, index) for fake, index in batches]
+        terms = [self._terms(fake, index) for fake, index in batches]
         if not terms:
             raise ValueError("expected at least one batch (fake, index) to calibrate on")
         values = torch.stack(terms).mean(0)
@@ -169,10 +188,26 @@ class MaLPDiscriminator(nn.Module):
         self.scale.copy_(self._first_scale(values))
         return self._losses(values, values / self._scale_of(values) if self.relative else values)
 
+    @full_precision
     def _terms(self, fake: Tensor, index: Tensor) -> Tensor:
-        """(3,): map, classifier, template; the mean over the scales."""
-        outputs = [self.malp(made_smaller(fake, scale)) for scale in self.scales]
-        return torch.stack([torch.stack([*self._faults(out).mean(1), self._template_gone(out.template, index)]) for out in outputs]).mean(0)
+        """(3,): map, classifier, template; the mean over the scales. The graph leads to `fake` alone."""
+        self._check({"fake": fake})
+        check_images(fake, "fake")
+        index = self.malp.encryption.check_index(index, len(fake))
+        terms = []
+        with gradients_to_inputs_only(self.malp, evaluation=True):
+            for scale in self.scales:
+                seen = made_smaller(fake, scale)
+                out = called_on_copies(self.malp, seen) if self.trainable else self.malp(seen)
+                terms.append(torch.stack([*self._faults(out).mean(1), self._template_gone(out.template, index)]))
+        return torch.stack(terms).mean(0)
+
+    def _check(self, batches: dict[str, Tensor]) -> None:
+        """Raise ValueError unless all are images of one shape on MaLP's device, at least one, and not too small for the scales."""
+        check_batches(batches, device=self.malp.device, nonempty=True)
+        height, width = next(iter(batches.values())).shape[2:]
+        if min(height, width) < max(self.scales):
+            raise ValueError(f"scales {self.scales} need images of at least {max(self.scales)}x{max(self.scales)}, got {height}x{width}")
 
     @staticmethod
     def _faults(out: MaLPOutput) -> Tensor:
@@ -183,23 +218,28 @@ class MaLPDiscriminator(nn.Module):
         weights = torch.tensor(list(self.weights.values()), device=values.device)
         return GeneratorLosses(total=(weights * scaled).sum(), **dict(zip(self.weights, values.detach())))
 
+    @full_precision
     def discriminator_loss(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor) -> MaLPLosses:
-        """What MaLP has to lower to keep finding G's changes: Eq. 7-11 on one concatenated forward; `fake` is detached.
+        """What MaLP has to lower to keep finding G's changes: Eq. 7-11 on one concatenated forward; `images` and `fake` are detached.
 
         Shapes: images, encrypted, fake (B, 3, H, W) in [-1, 1], index (B,). Every trainable parameter takes part.
 
         Raises:
-            ValueError: the discriminator is frozen, or its `generator_gradient` has no way through the generator.
+            ValueError: the discriminator is frozen; its `generator_gradient` has no way through the generator; no images; wrong shapes, ranges, dtypes or
+                devices; or an index outside the set.
         """
         if not self.trainable:
             raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
+        self._check({"images": images, "encrypted": encrypted, "fake": fake})
+        index = self.malp.encryption.check_index(index, len(images))
+        images, encrypted, fake = images.detach().float(), encrypted.float(), fake.float()
         if self.generator_gradient != "none":
             if not (fake.requires_grad and encrypted.requires_grad):
                 raise ValueError(f"generator_gradient={self.generator_gradient!r} needs a fake made from `encrypt`'s images with gradients on")
             truth = fake if self.generator_gradient == "truth" else fake.detach()
             return self._penalised(self._losses_at_scales(images, encrypted, fake, truth, index), encrypted)
         fake = fake.detach()
-        again, index = self.malp.encrypt(images, index)
+        again, _ = self.malp.encrypt(images, index)
         encrypted = encrypted.detach() + (again - again.detach())  # the values G saw, with the templates' gradient
         return self._penalised(self._losses_at_scales(images, encrypted, fake, fake, index), encrypted)
 
@@ -250,7 +290,6 @@ class MaLPDiscriminator(nn.Module):
         return images if self.send is None else images + (self.send(images.detach()) - images).detach()
 
     def _template_gone(self, recovered: Tensor, index: Tensor) -> Tensor:
-        index = self.malp.encryption.check_index(index, len(recovered))
         kept = (index != NO_TEMPLATE).float()
         similarity = template_similarity(recovered, self.malp.encryption.at(recovered.shape[2:]))
         own = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
@@ -276,19 +315,6 @@ class MaLPDiscriminator(nn.Module):
             torch.distributed.all_reduce(values)
             values /= torch.distributed.get_world_size()
         return values
-
-    @contextlib.contextmanager
-    def _held_still(self) -> Iterator[None]:
-        """Parameters without gradients and evaluation mode for G's step; restored afterwards. The graph through `fake` stays."""
-        mode = self.malp.training
-        learning = [parameter for parameter in self.malp.parameters() if parameter.requires_grad]  # not all, where the user fixed some
-        self.malp.eval().requires_grad_(False)
-        try:
-            yield
-        finally:
-            self.malp.train(mode)
-            for parameter in learning:
-                parameter.requires_grad_(True)
 
 
 def made_smaller(images: Tensor, factor: int) -> Tensor:

@@ -6,16 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.fakeness import check_images
+from malp_disc.fakeness import check_batches, check_images
+from malp_disc.freezing import Float32Module
+from malp_disc.precision import full_precision
 
 PAPER_TEMPLATE_SIZE = 128
 _INITIAL_DEVIATION = 0.2  # of the templates' values; with m = 0.3 an encrypted image starts near 30 dB PSNR
 
+_WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 NO_TEMPLATE = -1  # in an index: this picture was left as it is
 
 
-class Encryption(nn.Module):
-    """The template set S = {S_1 … S_n} and T(I) = I + m·S_i, Eq. 6.
+class Encryption(Float32Module):
+    """The template set S = {S_1 … S_n} and T(I) = I + m·S_i, Eq. 6, always in float32.
 
     Args:
         set_size: n.
@@ -53,14 +57,18 @@ class Encryption(nn.Module):
             return templates
         return F.interpolate(templates, size=size, mode="bilinear", align_corners=False, antialias=True)
 
+    @full_precision
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
         """T(I), clamped to the range of pictures.
 
-        Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1].
+        Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1], float32 whatever the images
+        are: a faint template would be lost in the rounding of 16 bits.
 
         Raises:
-            ValueError: wrong shapes or range, or an index outside the set.
+            ValueError: wrong shapes, range, dtype or device, or an index outside the set.
         """
+        self.check_weights()
+        check_batches({"images": images}, device=self.templates.device)
         check_images(images)
         index = self.check_index(index, len(images))
         chosen = self.at(images.shape[2:])[index.clamp(min=0)] * (index != NO_TEMPLATE).view(-1, 1, 1, 1)
@@ -79,9 +87,21 @@ class Encryption(nn.Module):
 
     def check_index(self, index: Tensor, count: int) -> Tensor:
         """The index, long and on the templates' device, or a ValueError that says what is wrong with it."""
-        if index.shape != (count,) or index.is_floating_point() or index.dtype == torch.bool:
-            raise ValueError(f"expected an index of {count} whole numbers, one per picture, got {index.dtype} {tuple(index.shape)}")
-        index = index.to(self.templates.device, torch.long)
-        if count and not (index.min() >= NO_TEMPLATE and index.max() < self.set_size):
-            raise ValueError(f"expected template numbers 0 … {self.set_size - 1} (or {NO_TEMPLATE} for none), got {index.min().item()} … {index.max().item()}")
-        return index
+        return check_index(index, count, self.set_size, self.templates.device)
+
+
+def check_index(index: Tensor, count: int, set_size: int, device: torch.device, *, first: int = NO_TEMPLATE) -> Tensor:
+    """`index` as (count,) long on `device`, or a ValueError that says what is wrong with it: numbers from `first` to set_size - 1 are allowed."""
+    if not isinstance(index, Tensor):
+        raise ValueError(f"expected an index as a tensor of {count} whole numbers, one per picture, got {type(index).__name__}; use torch.tensor(...)")
+    if index.shape != (count,) or index.dtype not in _WHOLE_NUMBERS:
+        raise ValueError(f"expected an index of {count} whole numbers, one per picture, got {index.dtype} {tuple(index.shape)}")
+    if index.is_meta and device.type != "meta":
+        raise ValueError(f"expected an index with values, on {device} or another device, got one on the meta device")
+    index = index.to(device, torch.long)
+    if count and not index.is_meta:
+        low, high = torch.stack(torch.aminmax(index)).tolist()
+        if low < first or high >= set_size:
+            none = f" (or {NO_TEMPLATE} for none)" if first == NO_TEMPLATE else ""
+            raise ValueError(f"expected template numbers 0 … {set_size - 1}{none}, got {low} … {high}")
+    return index

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -49,29 +51,49 @@ def signed_fakeness_map_official(images: Tensor, fake: Tensor) -> Tensor:
     return _grey(fake.float() - images.float())
 
 
-def check_image_pair(images: Tensor, fake: Tensor) -> None:
-    """Raise ValueError unless both are images in [-1, 1] of one shape (B, 3, H, W)."""
-    check_images(images, "images")
-    check_images(fake, "fake")
-    if images.shape != fake.shape:
-        raise ValueError(
-            f"expected images and fake of one shape, got {tuple(images.shape)} and {tuple(fake.shape)}; resize the originals to the "
-            "generator's output"
-        )
+def check_image_pair(images: Tensor, fake: Tensor, names: tuple[str, str] = ("images", "fake")) -> None:
+    """Raise ValueError unless both are images in [-1, 1] of one shape (B, 3, H, W) on one device."""
+    check_images(images, names[0])
+    check_images(fake, names[1])
+    check_batches(dict(zip(names, (images, fake))))
 
 
 def check_images(images: Tensor, name: str = "images") -> None:
-    """Raise ValueError unless `images` is a floating-point batch (B, 3, H, W) on the scale [-1, 1]."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"expected {name} of shape (B, 3, H, W), got {tuple(images.shape)}")
-    if not images.is_floating_point():
-        raise ValueError(f"expected {name} in floating point in [-1, 1], got {images.dtype}; convert with x.float() / 127.5 - 1")
-    if images.numel() == 0:
+    """Raise ValueError unless `images` is a floating-point batch (B, 3, H, W) on the scale [-1, 1]. A batch of none passes."""
+    check_batches({name: images})
+    if images.numel() == 0 or images.is_meta:
         return
-    low, high = (bound.item() for bound in torch.aminmax(images.detach()))
+    low, high = torch.stack(torch.aminmax(images.detach().float())).tolist()
     if not (low >= -_TOLERATED and high <= _TOLERATED):  # written so that NaN fails
         scale = "; divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else ""
         raise ValueError(f"expected {name} in [-1, 1], got min {low:.4g} max {high:.4g}{scale}")
+
+
+def check_batches(batches: Mapping[str, Tensor], *, device: torch.device | None = None, nonempty: bool = False) -> None:
+    """Raise ValueError unless each is a floating-point batch (B, 3, H, W), all of one shape and on one device. Their values aren't looked at.
+
+    Args:
+        batches: by the name that the message gives them.
+        device: where the network is; None where there is none.
+        nonempty: refuse a batch of none, which has no mean.
+    """
+    for name, images in batches.items():
+        if not isinstance(images, Tensor):
+            raise ValueError(f"expected {name} as a torch.Tensor (B, 3, H, W) in [-1, 1], got {type(images).__name__}")
+        if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+            raise ValueError(f"expected {name} of shape (B, 3, H, W), got {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise ValueError(f"expected {name} in floating point in [-1, 1], got {images.dtype}; convert with x.float() / 127.5 - 1")
+        if device is not None and images.device != device:
+            raise ValueError(f"expected {name} on {device}, where the network is, got {images.device}; move one of them with .to(device)")
+        if nonempty and images.numel() == 0:
+            raise ValueError(f"expected at least one image in {name}, got shape {tuple(images.shape)}")
+    names, shapes = " and ".join(batches), [tuple(images.shape) for images in batches.values()]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"expected {names} of one shape, got {' and '.join(map(str, shapes))}; resize the originals to the generator's output")
+    devices = [str(images.device) for images in batches.values()]
+    if len(set(devices)) > 1:
+        raise ValueError(f"expected {names} on one device, got {' and '.join(devices)}; move them with .to(device)")
 
 
 def _grey(rgb: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.fakeness import check_image_pair, check_images, fakeness_map
-from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.fakeness import check_batches, check_images, fakeness_map
+from malp_disc.freezing import Float32Module, called_on_copies, freeze
 from malp_disc.metrics.squeezenet import SqueezeNetExtractor
+from malp_disc.precision import full_precision
 
 FeatureTarget = Literal["map", "realness"]
 _DEPTHS = {5: 256, 10: 512, 12: 512}
@@ -25,11 +25,14 @@ _DEPTHS = {5: 256, 10: 512, 12: 512}
 _WIDTH = 64
 
 
-class FeatureDiscriminator(nn.Module):
+class FeatureDiscriminator(Float32Module):
     """A discriminator beside a generator's own losses. In a training loop, with pictures in [-1, 1]:
 
         loss = loss + weight * disc.generator_loss(fake)          # G's step; gradients reach fake
         disc.discriminator_loss(images, fake).backward()          # its own step; only the heads learn
+
+    in any order, also with the heads' optimizer step between G's loss and its ``backward``. It always computes in float32; ``.half()`` and the like leave its weights as
+    they are, and images of any floating-point dtype are converted. The backbone is frozen, whatever a parent's ``requires_grad_(True)`` asks for.
 
     Args:
         weights: a state dict of torchvision's ``squeezenet1_0``.
@@ -48,43 +51,29 @@ class FeatureDiscriminator(nn.Module):
         if target not in get_args(FeatureTarget):
             raise ValueError(f"expected a target out of {get_args(FeatureTarget)}, got {target!r}")
         self.target, self.side = target, side
-        self.network = SqueezeNetExtractor(weights)
+        self.network = freeze(SqueezeNetExtractor(weights))
         self.heads = nn.ModuleDict({str(depth): _head(channels) for depth, channels in _DEPTHS.items()})
-
-    def train(self, mode: bool = True) -> FeatureDiscriminator:
-        super().train(mode)
-        self.network.eval()
-        return self
-
-    def requires_grad_(self, requires_grad: bool = True) -> FeatureDiscriminator:
-        """As torch's, of the heads: the backbone never learns. (One that a parent's ``requires_grad_(True)`` reaches gets no gradient all the same.)"""
-        self.heads.requires_grad_(requires_grad)
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureDiscriminator:
-        """``.to(device)`` and the like; the weights stay in float32 whatever dtype is asked for, as all arithmetic does."""
-
-        def in_float32(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if tensor.is_floating_point() and moved.dtype != tensor.dtype else moved
-
-        return super()._apply(in_float32, recurse)
+        self.float()  # also under another torch.set_default_dtype
 
     def parameter_groups(self, *, lr: float) -> list[dict[str, Any]]:
         """For the optimizer: the heads at `lr`."""
         return [{"params": list(self.heads.parameters()), "lr": lr}]
 
+    @full_precision
     def forward(self, images: Tensor) -> list[Tensor]:
         """Logits per place and depth, positive for "changed": (B, 3, H, W) in [-1, 1] -> a list of (B, 1, h, w), the finest first.
 
         Raises:
             ValueError: images of another shape, range or type, or not finite.
         """
-        check_images(images)
-        with torch.autocast(images.device.type, enabled=False):
-            with gradients_to_inputs_only(self.network):
-                features = self._features(images.float())
-            return [self.heads[depth](maps) for depth, maps in features.items()]
+        self._check({"images": images})
+        return [self.heads[depth](maps) for depth, maps in self._features(images.float()).items()]
+
+    def _check(self, batches: dict[str, Tensor]) -> None:
+        self.check_weights()
+        check_batches(batches, device=next(self.heads.parameters()).device, nonempty=True)
+        for name, images in batches.items():
+            check_images(images, name)
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
         """Maps of the backbone by depth; gradients reach the images alone."""
@@ -95,41 +84,44 @@ class FeatureDiscriminator(nn.Module):
                 features[str(number)] = maps
         return features
 
+    @full_precision
     def generator_loss(self, fake: Tensor) -> Tensor:
         """-log P(unchanged), the mean over places and depths: what G has to lower. Gradients reach `fake` alone, and nothing is left in the heads.
 
         Raises:
-            ValueError: images of another shape, range or type, or not finite.
+            ValueError: no images, images of another shape, range, type or device, or not finite.
         """
-        check_images(fake, "fake")
-        with gradients_to_inputs_only(self.heads):
-            return self._entropy(fake, torch.zeros_like(fake[:, :1]))
+        self._check({"fake": fake})
+        logits = [called_on_copies(self.heads[depth], maps) for depth, maps in self._features(fake.float()).items()]
+        return _entropy(logits, torch.zeros_like(fake[:, :1]))
 
+    @full_precision
     def discriminator_loss(self, images: Tensor, fake: Tensor, real: Tensor | None = None) -> Tensor:
         """Cross-entropy of real pictures with "unchanged" and of `fake` with the target.
 
         Args:
             images: what G was given, (B, 3, H, W).
             fake: what it made of them, of the same shape; its gradient isn't needed.
-            real: pictures of the domain that G leads to, where that isn't the images' own.
+            real: pictures of the domain that G leads to, where that isn't the images' own; of any number and size.
+
+        None of them gets a gradient.
 
         Raises:
-            ValueError: images of another shape, range or type, or not finite.
+            ValueError: no images, images of another shape, range, type or device, or not finite.
         """
-        fake = fake.detach()
-        check_image_pair(images, fake)
-        if real is not None:
-            check_images(real, "real")
+        self._check({"images": images, "fake": fake})
+        images, fake = images.detach(), fake.detach()
+        untouched = images if real is None else real.detach()
         changed = torch.ones_like(fake[:, :1]) if self.target == "realness" else fakeness_map(images, fake)
-        return self._entropy(images if real is None else real, torch.zeros_like(changed)) + self._entropy(fake, changed)
+        if real is not None:
+            self._check({"real": real})
+        return _entropy(self(untouched), torch.zeros_like(untouched[:, :1])) + _entropy(self(fake), changed)
 
-    def _entropy(self, images: Tensor, truth: Tensor) -> Tensor:
-        """Cross-entropy of what is said of each place with `truth` (B, 1, H, W) in [0, 1]."""
-        entropies = []
-        for logits in self(images):
-            at = F.adaptive_avg_pool2d(truth.float(), logits.shape[2:])
-            entropies.append(F.binary_cross_entropy_with_logits(logits.float(), at))
-        return torch.stack(entropies).mean()
+
+def _entropy(logits: list[Tensor], truth: Tensor) -> Tensor:
+    """Cross-entropy of what is said of each place with `truth` (B, 1, H, W) in [0, 1], the mean over places and depths."""
+    entropies = [F.binary_cross_entropy_with_logits(said, F.adaptive_avg_pool2d(truth.float(), said.shape[2:])) for said in logits]
+    return torch.stack(entropies).mean()
 
 
 def _head(channels: int) -> nn.Sequential:

@@ -1,8 +1,9 @@
-"""Which weights learn: frozen for good (`freeze`), frozen while another network's loss is taken (`gradients_to_inputs_only`), and always in float32."""
+"""Which weights learn: frozen for good (`freeze`), or left out of a loss that another network takes (`gradients_to_inputs_only`, `called_on_copies`). And weights that stay in float32."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -32,19 +33,28 @@ class FrozenParameter(nn.Parameter):
 
 
 class Freezable(nn.Module):
-    """A module that `freeze` also keeps in evaluation mode, whatever is asked of a module around it."""
+    """A module that `freeze` also keeps in evaluation mode, whatever is asked of a module around it. Moves, copies and pickles of it are frozen too."""
 
     frozen: bool = False
 
     def train(self: Module, mode: bool = True) -> Module:
         return super().train(mode and not self.frozen)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if self.frozen:
+            _hold(self)  # a move to another kind of device, or to the meta device, makes new parameters
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.frozen:
+            _hold(self)  # pickle makes plain parameters
+
 
 def freeze(module: Module) -> Module:
     """Evaluation mode and no gradients, for good: ``requires_grad_(True)`` on it or on a parent changes nothing. `unfreeze` undoes it."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
-        parameter.__class__ = FrozenParameter  # in place, so that optimizers and tied weights keep their reference
+    _hold(module)
     for part in module.modules():
         if isinstance(part, Freezable):
             part.frozen = True
@@ -61,6 +71,12 @@ def unfreeze(module: Module) -> Module:
         if isinstance(part, Freezable):
             part.frozen = False
     return module
+
+
+def _hold(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+        parameter.__class__ = FrozenParameter  # in place, so that optimizers and tied weights keep their reference
 
 
 @contextlib.contextmanager
@@ -89,6 +105,15 @@ def gradients_to_inputs_only(*modules: nn.Module | None, evaluation: bool = Fals
             parameter.requires_grad_(True)
         for part, mode in modes:
             part.training = mode
+
+
+def called_on_copies(module: nn.Module, *inputs: Any) -> Any:
+    """``module(*inputs)`` on copies of its weights and buffers that no gradient reaches: gradients pass to the inputs alone.
+
+    The module may change before ``backward``: an optimizer's step, or the running statistics of a batch norm, would spoil a graph on the weights themselves.
+    """
+    copies = {name: value.detach().clone() for name, value in itertools.chain(module.named_parameters(), module.named_buffers())}
+    return torch.func.functional_call(module, copies, inputs)
 
 
 class Float32Module(nn.Module):

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from malp_disc.freezing import Float32Module
+from malp_disc.precision import full_precision
+
 _START_BIAS = -2.0  # maps start near sigmoid(-2) = 0.12: most pixels are unchanged
 
 
@@ -17,7 +20,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(max(1, outputs // 8), outputs), nn.ReLU(inplace=True))
 
 
-class ShallowCNN(nn.Module):
+class ShallowCNN(Float32Module):
     """E_C and E_E: ten layers to the fakeness map at full resolution; three more blocks lead to the recovered template.
 
     Shape:
@@ -37,12 +40,13 @@ class ShallowCNN(nn.Module):
         self.recovery = nn.Sequential(*[_block(width, width) for _ in range(3)], nn.Conv2d(width, 1, 3, padding=1))
         nn.init.constant_(self.map_head.bias, _START_BIAS)
 
+    @full_precision
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.trunk(images.contiguous(memory_format=torch.channels_last))  # the same numbers, in three quarters of the time on a CPU
+        features = self.trunk(images.float().contiguous(memory_format=torch.channels_last))  # the same numbers, in three quarters of the time on a CPU
         return torch.sigmoid(self.map_head(features)), self.recovery(features)
 
 
-class GlobalTransformer(nn.Module):
+class GlobalTransformer(Float32Module):
     """E_T: a ViT whose patch tokens are put back in their places as 8×8 pieces of the map.
 
     Shape:
@@ -75,10 +79,11 @@ class GlobalTransformer(nn.Module):
         self.to_pixels = nn.Linear(dim, patch_size**2)
         nn.init.constant_(self.to_pixels.bias, _START_BIAS)
 
+    @full_precision
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"the transformer branch needs sides divisible by its patch of {self.patch_size}, got {height}x{width}")
-        pieces = self.to_pixels(self.vit.forward_features(images))  # (B, patches, patch²)
+        pieces = self.to_pixels(self.vit.forward_features(images.float()))  # (B, patches, patch²)
         grid = pieces.transpose(1, 2).unflatten(2, (height // self.patch_size, width // self.patch_size))
         return torch.sigmoid(F.pixel_shuffle(grid, self.patch_size))  # (B, patch², rows, columns) -> (B, 1, H, W)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from malp_disc.detection import correlation, cosine, manipulation_score, template_similarity
-from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.encryption import NO_TEMPLATE, check_index
 from malp_disc.ssim import structural_similarity
 
 _LOW_PASS_RADIUS = 0.25  # of the Nyquist frequency: what L keeps
@@ -87,6 +87,7 @@ def localization_loss_encrypted(maps: Tensor, truth: Tensor, weights: LossWeight
         changes. Taken as printed, that spot is what was learned (measured; it showed in the gallery, not in the scores). So the
         map's norm counts as at least that of M_GT here: then the term goes to 0 with the map, and no spot gains anything.
     """
+    _check_one_shape(maps, truth)
     flat, target = maps.float().flatten(1), truth.float().flatten(1)
     norms = [(rows.square().sum(1) + 1e-6).sqrt() for rows in (flat, target)]
     similarity = (flat * target).sum(1) / (torch.maximum(*norms) * norms[1])
@@ -100,6 +101,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
         A picture that the generator left untouched (M_GT zero everywhere) has no cosine and no correlation; these terms count 0 then, SSIM and
         squared error remain.
     """
+    _check_one_shape(maps, truth)
     maps, truth = maps.float(), truth.float()
     changed = (truth.flatten(1).amax(1) > 0).float()
     total = weights.manipulated_cosine * ((1 - cosine(maps, truth)) * changed).mean()
@@ -121,6 +123,10 @@ def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tenso
         Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. Pictures
         that were left without a template (index -1) have nothing to recover: they count as manipulated ones do.
     """
+    if on_encrypted.shape != on_manipulated.shape or on_encrypted.shape[1:] != templates.shape[1:]:
+        shapes = ", ".join(str(tuple(values.shape)) for values in (on_encrypted, on_manipulated, templates))
+        raise ValueError(f"expected recovered templates (B, 1, H, W) twice and templates (n, 1, H, W), got {shapes}; use Encryption.at for their size")
+    index = check_index(index, len(on_encrypted), len(templates), on_encrypted.device)
     kept = index != NO_TEMPLATE
     similarity = template_similarity(on_encrypted, templates)
     own = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
@@ -138,6 +144,25 @@ def classification_loss(logit: Tensor, similarity: Tensor, manipulated: Tensor, 
         The printed equation has a minus before (1 - y), under which the second class would be pushed the wrong way; this is the standard
         cross-entropy. It is written out because torch refuses the one on probabilities under CUDA autocast.
     """
+    if manipulated.shape != logit.shape:
+        raise ValueError(f"expected a label for each logit (B,), got {tuple(manipulated.shape)} for {tuple(logit.shape)}")
     probability = manipulation_score(logit, similarity, template_expected).clamp(_PROBABILITY_MARGIN, 1 - _PROBABILITY_MARGIN)
     manipulated = manipulated.float()
     return -weights.classification * (manipulated * probability.log() + (1 - manipulated) * (1 - probability).log()).mean()
+
+
+def check_maps(maps: Tensor, *, like: Tensor) -> None:
+    """Raise ValueError unless `maps` are fakeness maps (B, 1, H, W) in [0, 1] that go with the images `like`."""
+    expected = (len(like), 1, *like.shape[2:])
+    if not isinstance(maps, Tensor) or tuple(maps.shape) != expected or not maps.is_floating_point() or maps.device != like.device:
+        found = f"{maps.dtype} {tuple(maps.shape)} on {maps.device}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"expected a map {expected} in floating point on {like.device}, one per image, got {found}; make it with fakeness_map(images, fake)")
+    if maps.numel() and not maps.is_meta:
+        low, high = torch.stack(torch.aminmax(maps.detach().float())).tolist()
+        if not (low >= 0 and high <= 1):  # written so that NaN fails
+            raise ValueError(f"expected a map in [0, 1], got min {low:.4g} max {high:.4g}; make it with fakeness_map(images, fake)")
+
+
+def _check_one_shape(maps: Tensor, truth: Tensor) -> None:
+    if maps.ndim != 4 or maps.shape != truth.shape or maps.numel() == 0:
+        raise ValueError(f"expected predicted maps and M_GT of one shape (B, 1, H, W), at least one each, got {tuple(maps.shape)} and {tuple(truth.shape)}")

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from malp_disc.config import MaLPConfig
 from malp_disc.detection import MapClassifier, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
-from malp_disc.fakeness import check_images
+from malp_disc.fakeness import check_batches, check_images
+from malp_disc.freezing import Float32Module
 from malp_disc.localization import GlobalTransformer, ShallowCNN
 from malp_disc.losses import (
     LossWeights,
     MaLPLosses,
+    check_maps,
     classification_loss,
     localization_loss_encrypted,
     localization_loss_manipulated,
@@ -25,6 +27,7 @@ from malp_disc.losses import (
 )
 from malp_disc.official import OFFICIAL_STRENGTH, OfficialClassifier, OfficialEncoder, official_similarity, read_official
 from malp_disc.official_vit import OfficialViT
+from malp_disc.precision import full_precision
 from malp_disc.saved import Saved
 
 
@@ -49,8 +52,11 @@ class MaLPOutput:
     transformer_map: Tensor | None = None
 
 
-class MaLP(nn.Module, Saved, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
-    """Encryption, localization and detection. All arithmetic is float32, whatever autocast surrounds it.
+class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
+    """Encryption, localization and detection, always in float32.
+
+    ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, on it or on a module that holds it, leave its weights in float32. Images of any floating-point
+    dtype are converted on entry, autocast is off inside, and all results are float32; gradients arrive in the images' own dtype.
 
     Example:
         >>> malp = MaLP(MaLPConfig(image_size=64, width=16, transformer=False))
@@ -78,12 +84,19 @@ class MaLP(nn.Module, Saved, library_name="malp-disc", license="mit", paper_url=
             self.transformer = GlobalTransformer(self.config.image_size) if self.config.transformer else None
             self.classifier = MapClassifier()
             self._similarity = template_similarity
+        self.float()  # also under another torch.set_default_dtype
 
     @property
     def passive(self) -> bool:
         """True where no template is added: localization without protection, the paper's baseline."""
         return self.config.strength == 0
 
+    @property
+    def device(self) -> torch.device:
+        """Where images have to be."""
+        return self.encryption.templates.device
+
+    @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """T(I), Eq. 6: pictures with a template added, and which.
 
@@ -93,36 +106,46 @@ class MaLP(nn.Module, Saved, library_name="malp-disc", license="mit", paper_url=
             generator: where the draw comes from.
 
         Returns:
-            Encrypted images, clamped to [-1, 1], and the index (B,).
+            Encrypted images, clamped to [-1, 1], float32, and the index (B,).
+
+        Raises:
+            ValueError: wrong shape, range, dtype or device, or an index outside the set.
         """
+        check_batches({"images": images}, device=self.device)
         if index is None:
             index = self.encryption.draw(len(images), generator)
         index = self.encryption.check_index(index, len(images))
-        with torch.autocast(images.device.type, enabled=False):
-            return self.encryption(images, index), index
+        return self.encryption(images, index), index
 
+    @full_precision
     def forward(self, images: Tensor, *, transformer: bool = False) -> MaLPOutput:
         """See `MaLPOutput`. `transformer` also runs the second branch, which serves in training only.
 
         Raises:
-            ValueError: wrong shape or range, or no second branch to run.
+            ValueError: wrong shape, range, dtype or device, or no second branch to run.
         """
+        check_batches({"images": images}, device=self.device)
         check_images(images)
+        return self._seen(images, transformer=transformer)
+
+    def _seen(self, images: Tensor, *, transformer: bool) -> MaLPOutput:
+        """`forward`, of images that have been checked."""
+        self.check_weights()
         if transformer and self.transformer is None:
             raise ValueError("this MaLP was made with transformer=False and has no second branch")
-        with torch.autocast(images.device.type, enabled=False):
-            images = images.float()
-            maps, template = self.cnn(images)
-            logit = self.classifier(maps)
-            similarity = self._similarity(template, self.encryption.at(images.shape[2:])).amax(dim=1)
-            score = manipulation_score(logit, similarity, not self.passive)
-            second = self.transformer(images) if transformer else None
+        images = images.float()
+        maps, template = self.cnn(images)
+        logit = self.classifier(maps)
+        similarity = self._similarity(template, self.encryption.at(images.shape[2:])).amax(dim=1)
+        score = manipulation_score(logit, similarity, not self.passive)
+        second = self.transformer(images) if transformer else None
         return MaLPOutput(maps.clamp(0, 1), template, logit, similarity, score, second)  # the authors' map has no upper bound
 
     def similarities(self, recovered: Tensor, templates: Tensor) -> Tensor:
         """CS of every recovered template with every one of `templates`, as this architecture measures it: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
         return self._similarity(recovered, templates)
 
+    @full_precision
     def losses(self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None) -> MaLPLosses:
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over both halves.
 
@@ -132,27 +155,34 @@ class MaLP(nn.Module, Saved, library_name="malp-disc", license="mit", paper_url=
             truth: M_GT of Eq. 5, (B, 1, H, W) in [0, 1].
             index: (B,), as `encrypt` returned it.
             weights: λ1 … λ10.
+
+        Raises:
+            ValueError: no images; wrong shapes, ranges, dtypes or devices; or an index outside the set.
         """
         weights = weights or LossWeights()
+        check_batches({"encrypted": encrypted, "manipulated": manipulated}, device=self.device, nonempty=True)
+        check_images(encrypted, "encrypted")
+        check_images(manipulated, "manipulated")
+        check_maps(truth, like=encrypted)
         count = len(encrypted)
-        with torch.autocast(encrypted.device.type, enabled=False):
-            out = self(torch.cat([encrypted.float(), manipulated.float()]), transformer=self.transformer is not None)
-            localization = torch.zeros((), device=encrypted.device)
-            for maps in (out.map, out.transformer_map):
-                if maps is not None:
-                    localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
-                    localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
-            manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
-            kept = (index != NO_TEMPLATE).to(out.logit.device)  # without a template neither a picture nor its manipulated partner can show one
-            expected = torch.cat([kept, kept]) & (not self.passive)
-            classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
-            if self.passive:
-                unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # every parameter takes part: DDP insists
-                template, recovery = unused, torch.zeros_like(unused)
-            else:
-                template = template_loss(self.encryption.templates, weights)
-                templates = self.encryption.at(encrypted.shape[2:])
-                recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
+        index = self.encryption.check_index(index, count)
+        out = self._seen(torch.cat([encrypted.float(), manipulated.float()]), transformer=self.transformer is not None)
+        localization = torch.zeros((), device=encrypted.device)
+        for maps in (out.map, out.transformer_map):
+            if maps is not None:
+                localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
+                localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
+        manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
+        kept = index != NO_TEMPLATE  # without a template neither a picture nor its manipulated partner can show one
+        expected = torch.cat([kept, kept]) & (not self.passive)
+        classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
+        if self.passive:
+            unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # every parameter takes part: DDP insists
+            template, recovery = unused, torch.zeros_like(unused)
+        else:
+            template = template_loss(self.encryption.templates, weights)
+            templates = self.encryption.at(encrypted.shape[2:])
+            recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
         total = template + recovery + classification + localization
         return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total))
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from malp_disc.checkpoint import load_entries, load_state
 from malp_disc.detection import template_similarity
+from malp_disc.freezing import Float32Module
 from malp_disc.official_vit import OfficialViT, vit_generation
+from malp_disc.precision import full_precision
 
 OFFICIAL_SIZE = 128  # of pictures, maps and templates
 OFFICIAL_WIDTH = 64
@@ -35,7 +37,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class OfficialEncoder(nn.Module):
+class OfficialEncoder(Float32Module):
     """E_C and E_E of the authors' code: five layers for both, then four each to the fakeness map and to the recovered template.
 
     Shape:
@@ -52,12 +54,13 @@ class OfficialEncoder(nn.Module):
         self.layers_5 = block(width, 1)
         self.layers_6 = block(width, 1)
 
+    @full_precision
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.layers_1(self.layers_0(images))
+        features = self.layers_1(self.layers_0(images.float()))
         return self.layers_5(self.layers_2(features)), self.layers_6(self.layers_3(features))
 
 
-class OfficialClassifier(nn.Module):
+class OfficialClassifier(Float32Module):
     """C of the authors' code: convolutions at full resolution down to one map, then two pooled convolutions and three linear layers.
 
     Args:
@@ -89,12 +92,14 @@ class OfficialClassifier(nn.Module):
             nn.Sigmoid(),
         )
 
+    @full_precision
     def forward(self, maps: Tensor) -> Tensor:
         if maps.ndim == 4 and maps.shape[2:] != (OFFICIAL_SIZE, OFFICIAL_SIZE):
             maps = F.interpolate(maps, (OFFICIAL_SIZE, OFFICIAL_SIZE), mode="bilinear", align_corners=False, antialias=True)
         y = self.sigmoids(maps)
         return y[:, 1] - y[:, 0]
 
+    @full_precision
     def sigmoids(self, maps: Tensor) -> Tensor:
         """Their own output y: (B, channels, 128, 128) -> (B, 2) in (0, 1), column 0 for "real" and column 1 for "fake".
 
@@ -103,7 +108,7 @@ class OfficialClassifier(nn.Module):
         """
         if maps.ndim != 4 or maps.shape[1:] != (self.channels, OFFICIAL_SIZE, OFFICIAL_SIZE):
             raise ValueError(f"the authors' classifier takes (B, {self.channels}, {OFFICIAL_SIZE}, {OFFICIAL_SIZE}) only, got {tuple(maps.shape)}")
-        return self.layers4(self.layers3(self.layers2(self.layers(maps))).flatten(1))
+        return self.layers4(self.layers3(self.layers2(self.layers(maps.float()))).flatten(1))
 
 
 def official_similarity(recovered: Tensor, templates: Tensor) -> Tensor:

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from malp_disc.freezing import Float32Module
+from malp_disc.precision import full_precision
+
 VIT_GENERATIONS = ("prenorm", "dualpatchnorm", "foldednorm", "current")
 
 _HEAD_WIDTH = 64  # of one attention head
 
 
-class OfficialViT(nn.Module):
+class OfficialViT(Float32Module):
     """E_T of the authors' code: the ViT of vit-pytorch, whose patch tokens are written row by row into a map.
 
     Args:
@@ -66,6 +69,7 @@ class OfficialViT(nn.Module):
         unused = sum(parameter.sum() for parameter in self.mlp_head.parameters())  # takes part with gradient 0: DDP insists
         return self.tokens(images)[:, 1:].reshape(len(images), 1, *images.shape[2:]) + 0.0 * unused
 
+    @full_precision
     def tokens(self, images: Tensor) -> Tensor:
         """What leaves the blocks: (B, 1 + patches, dim), the class token first."""
         height, width = images.shape[2:]
@@ -75,7 +79,7 @@ class OfficialViT(nn.Module):
             raise ValueError(
                 f"the authors' transformer needs sides divisible by {self.patch_size} and at most {most} patches, as {side}x{side} has, got {height}x{width}"
             )
-        x = torch.cat([self.cls_token.expand(len(images), 1, -1), self.to_patch_embedding(images)], dim=1)
+        x = torch.cat([self.cls_token.expand(len(images), 1, -1), self.to_patch_embedding(images.float())], dim=1)
         return self.transformer(self.dropout(x + self.pos_embedding[..., : count + 1, :]))
 
     def classes(self, tokens: Tensor) -> Tensor:

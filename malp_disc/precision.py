@@ -1,13 +1,41 @@
-"""The arithmetic of a GPU: full float32 for measurements, deterministic kernels for runs that must be repeatable to the bit."""
+"""Arithmetic: float32 whatever the images' dtype, no autocast and no TF32 where numbers are compared, deterministic kernels for runs that must be repeatable to the bit."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def full_precision(function: Function) -> Function:
+    """A decorator: float16 and bfloat16 tensors are converted to float32, and autocast is off inside. Gradients arrive in the dtype of the tensor that was given.
+
+    Float64 is left to the function: a loss that is to be checked by finite differences needs it.
+    """
+
+    @functools.wraps(function)
+    def in_full_precision(*arguments: Any, **options: Any) -> Any:
+        arguments = tuple(_not_half(value) for value in arguments)
+        options = {name: _not_half(value) for name, value in options.items()}
+        kinds = {value.device.type for value in (*arguments, *options.values()) if isinstance(value, Tensor)}
+        with contextlib.ExitStack() as stack:
+            for kind in kinds:
+                if torch.amp.is_autocast_available(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*arguments, **options)
+
+    return in_full_precision
+
+
+def _not_half(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64 else value
 
 
 @contextlib.contextmanager

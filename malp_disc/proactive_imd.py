@@ -15,15 +15,18 @@ from torch import Tensor, nn
 
 from malp_disc.checkpoint import load_entries, load_state
 from malp_disc.detection import template_similarity
-from malp_disc.fakeness import check_images
+from malp_disc.encryption import check_index
+from malp_disc.fakeness import check_batches, check_images
+from malp_disc.freezing import Float32Module
 from malp_disc.official import OFFICIAL_SIZE, OFFICIAL_WIDTH, OfficialClassifier, block, convolution, official_templates
+from malp_disc.precision import full_precision
 
 IMD_STRENGTH = 0.3  # the authors' for StarGAN and GauGAN; 0.08 for CycleGAN
 
 _MEAN, _DEVIATION = 0.6490, 0.1269  # of their images in [0, 1], the same for every channel
 
 
-class RecoveryEncoder(nn.Module):
+class RecoveryEncoder(Float32Module):
     """Their encoder2: ten layers from a picture to the template in it, (B, 3, H, W) -> (B, 1, H, W), >= 0 and unbounded."""
 
     def __init__(self) -> None:
@@ -31,8 +34,9 @@ class RecoveryEncoder(nn.Module):
         self.layers = nn.Sequential(convolution(3, OFFICIAL_WIDTH), *[block(OFFICIAL_WIDTH, OFFICIAL_WIDTH) for _ in range(8)])
         self.layer_2 = block(OFFICIAL_WIDTH, 1)
 
+    @full_precision
     def forward(self, images: Tensor) -> Tensor:
-        return self.layer_2(self.layers(images))
+        return self.layer_2(self.layers(images.float()))
 
 
 class PictureClassifier(OfficialClassifier):
@@ -42,8 +46,8 @@ class PictureClassifier(OfficialClassifier):
         super().__init__(channels=3, depth=10)
 
 
-class ProactiveIMD(nn.Module):
-    """Template set and recovery encoder. All arithmetic is float32, whatever autocast surrounds it.
+class ProactiveIMD(Float32Module):
+    """Template set and recovery encoder, always in float32, as `malp_disc.MaLP`: casts leave the weights as they are, images of any floating-point dtype are converted.
 
     Args:
         set_size: templates in the set.
@@ -70,6 +74,7 @@ class ProactiveIMD(nn.Module):
         self.strength = strength
         self.templates = nn.Parameter(torch.rand(set_size, 1, OFFICIAL_SIZE, OFFICIAL_SIZE))
         self.encoder = RecoveryEncoder()
+        self.float()  # also under another torch.set_default_dtype
 
     @classmethod
     def from_official(cls, path: str | Path, *, strength: float = IMD_STRENGTH) -> ProactiveIMD:
@@ -94,6 +99,7 @@ class ProactiveIMD(nn.Module):
         check_images(images)
         return ((images.float() + 1) / 2 - _MEAN) / _DEVIATION
 
+    @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Pictures with a template added, and which; the template is resampled (nearest, as theirs) where the size differs.
 
@@ -103,26 +109,34 @@ class ProactiveIMD(nn.Module):
             generator: where the draw comes from.
 
         Returns:
-            Encrypted images, clamped to [-1, 1] (theirs aren't), and the index (B,).
+            Encrypted images, clamped to [-1, 1] (theirs aren't), float32, and the index (B,).
+
+        Raises:
+            ValueError: wrong shape, range, dtype or device, or an index outside the set.
         """
+        self.check_weights()
+        check_batches({"images": images}, device=self.templates.device)
         check_images(images)
         if index is None:
             where = generator.device if generator is not None else "cpu"
             index = torch.randint(len(self.templates), (len(images),), generator=generator, device=where)
-        index = index.to(self.templates.device)
-        if index.shape != (len(images),) or (len(images) and not 0 <= index.min() <= index.max() < len(self.templates)):
-            raise ValueError(f"expected {len(images)} template numbers 0 … {len(self.templates) - 1}, one per picture, got {index.tolist()}")
-        with torch.autocast(images.device.type, enabled=False):
-            templates = F.interpolate(self.templates.float(), images.shape[2:], mode="nearest")
-            step = 2 * _DEVIATION * self.strength  # added on the normalised scale, seen on that of [-1, 1]
-            return (images.float() + step * templates[index]).clamp(-1, 1), index
+        index = check_index(index, len(images), len(self.templates), self.templates.device, first=0)
+        templates = F.interpolate(self.templates.float(), images.shape[2:], mode="nearest")
+        step = 2 * _DEVIATION * self.strength  # added on the normalised scale, seen on that of [-1, 1]
+        return (images.float() + step * templates[index]).clamp(-1, 1), index
 
+    @full_precision
     def recover(self, images: Tensor) -> Tensor:
-        """The template in what a generator returned, or in a `normalized` picture: (B, 3, H, W) -> (B, 1, 128, 128)."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"expected images of shape (B, 3, H, W), got {tuple(images.shape)}")
-        with torch.autocast(images.device.type, enabled=False):
-            return self.encoder(F.interpolate(images.float(), (OFFICIAL_SIZE, OFFICIAL_SIZE), mode="nearest"))
+        """The template in what a generator returned, or in a `normalized` picture: (B, 3, H, W) -> (B, 1, 128, 128).
+
+        Raises:
+            ValueError: wrong shape, dtype or device, or values that are not finite. (Their range isn't looked at: it differs between the two.)
+        """
+        self.check_weights()
+        check_batches({"images": images}, device=self.templates.device)
+        if not images.is_meta and not images.isfinite().all():
+            raise ValueError("expected finite images, got NaN or infinity in them")
+        return self.encoder(F.interpolate(images.float(), (OFFICIAL_SIZE, OFFICIAL_SIZE), mode="nearest"))
 
     def score(self, images: Tensor) -> Tensor:
         """Largest CS(m·A_i, recovered) over the set, (B, 3, H, W) as for `recover` -> (B,); high for an encrypted picture nobody has changed."""

@@ -6,27 +6,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.precision import full_precision
+
 SSIM_WINDOW = 11  # side of the Gaussian window; images have to be larger than half of it, for the reflection at their edges
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
 
 
+@full_precision
 def structural_similarity(images: Tensor, reference: Tensor, *, data_range: float) -> Tensor:
     """SSIM of each image with its reference, 1 for equal ones; the mean over channels and pixels. Same numbers as torchmetrics.
 
     SSIM = (2 μx μy + c1)(2 σxy + c2) / ((μx² + μy² + c1)(σx² + σy² + c2)), with c1 = (0.01 L)² and c2 = (0.03 L)²; means, variances and
     covariance are taken under a Gaussian window of 11×11 pixels, σ = 1.5, images reflected at their edges.
 
-    Shapes: images and reference (B, C, H, W) in floating point -> (B,).
+    Shapes: images and reference (B, C, H, W) in floating point -> (B,); float64 stays float64, half precision becomes float32.
 
     Args:
         data_range: L, largest minus smallest possible value: 2 for images in [-1, 1], 1 for maps in [0, 1].
 
     Raises:
-        ValueError: shapes that differ or aren't (B, C, H, W), or images too small for the window.
+        ValueError: shapes that differ or aren't (B, C, H, W), whole numbers, or images too small for the window.
     """
     if images.ndim != 4 or images.shape != reference.shape:
         raise ValueError(f"expected two batches of one shape (B, C, H, W), got {tuple(images.shape)} and {tuple(reference.shape)}")
+    if not (images.is_floating_point() and reference.is_floating_point()):
+        raise ValueError(f"expected two batches in floating point, got {images.dtype} and {reference.dtype}; convert with .float()")
     pad = SSIM_WINDOW // 2
     if min(images.shape[2:]) <= pad:
         raise ValueError(f"SSIM needs images of at least {pad + 1}x{pad + 1} pixels, got {images.shape[2]}x{images.shape[3]}")

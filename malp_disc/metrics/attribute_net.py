@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from malp_disc.checkpoint import load_state, load_tensors, save_tensors
+from malp_disc.fakeness import check_images
+from malp_disc.freezing import Float32Module
 
 _KIND = "malp-disc AttributeNet"
 INPUT_SIZE = 64
 
 
-class AttributeNet(nn.Module):
+class AttributeNet(Float32Module):
     """Seven 3×3 convolutions at 64, 32, 16 and 8 pixels, the mean over the last map, one linear layer.
 
     Args:
@@ -55,7 +57,13 @@ class AttributeNet(nn.Module):
         return self.whitening(self.pooled(images))
 
     def pooled(self, images: Tensor) -> Tensor:
-        """The features before whitening."""
+        """The features before whitening.
+
+        Raises:
+            ValueError: images of another shape, range or type, or not finite.
+        """
+        check_images(images)
+        images = images.float()
         if images.shape[-2:] != (INPUT_SIZE, INPUT_SIZE):
             images = F.interpolate(images, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False, antialias=True)
         return self.body(images).mean(dim=(2, 3))

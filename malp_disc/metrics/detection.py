@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from malp_disc.metrics.arrays import as_float64
+
 
 @dataclass(frozen=True)
 class DetectionScores:
@@ -36,7 +38,7 @@ def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float =
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # late: takes a second to import
 
-    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    labels, scores = as_float64(labels), as_float64(scores)
     if labels.ndim != 1 or scores.shape != labels.shape:
         raise ValueError(f"expected labels (N,) and scores (N,), got {labels.shape} and {scores.shape}")
     if not np.isin(labels, (0, 1)).all():

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from malp_disc.fakeness import check_images
+from malp_disc.freezing import Float32Module, Freezable
 from malp_disc.precision import full_float32
 
 
@@ -33,8 +34,8 @@ class MixedSizes(Sequence[Tensor]):
         return MixedSizes([image.to(device) for image in self.images])
 
 
-class FeatureExtractor(nn.Module):
-    """A frozen network that takes images (B, 3, H, W) in [-1, 1], any size, and gives features (B, dims) float32.
+class FeatureExtractor(Freezable, Float32Module):
+    """A fixed network that takes images (B, 3, H, W) in [-1, 1], any size, and gives features (B, dims) float32. ``.half()`` and the like leave it in float32.
 
     Images of several sizes (`MixedSizes`) are resized one by one. A subclass says how: by `_resized` and `_embedded`, which lets the network have
     them in one batch, or, where the two aren't apart, by `_features`, which then gets each size's images in a batch of their own.

@@ -16,14 +16,16 @@ from torch.nn import functional as F
 
 from malp_disc.checkpoint import file_sha256, load_state, load_tensors
 from malp_disc.fakeness import check_images
+from malp_disc.freezing import Float32Module
 from malp_disc.metrics.features import quantize
+from malp_disc.precision import full_precision
 
 # Table 1: expansion, channels, repeats, stride of the first.
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 HEIGHT, WIDTH = 112, 96
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(Float32Module):
     """Embeddings (B, 128) of faces (B, 3, H, W) in [-1, 1], centre-cropped to 7:6 and resized to 112×96.
 
     Note:
@@ -60,6 +62,7 @@ class MobileFaceNet(nn.Module):
         net.name = f"MobileFaceNet, weights sha256 {file_sha256(path)[:8]}"
         return net.eval().requires_grad_(False)
 
+    @full_precision
     def forward(self, images: Tensor) -> Tensor:
         check_images(images)
         levels = quantize(images).float()

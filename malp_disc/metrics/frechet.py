@@ -13,6 +13,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
+from malp_disc.metrics.arrays import as_float64
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -62,8 +64,8 @@ def frechet_distance_from_statistics(mu1: ArrayLike, sigma1: ArrayLike, mu2: Arr
     Raises:
         ValueError: shapes that don't fit together, values that are not finite, or a covariance that is not symmetric.
     """
-    mu1, mu2 = (np.atleast_1d(np.asarray(mu, np.float64)) for mu in (mu1, mu2))
-    sigma1, sigma2 = (np.atleast_2d(np.asarray(sigma, np.float64)) for sigma in (sigma1, sigma2))
+    mu1, mu2 = (np.atleast_1d(as_float64(mu)) for mu in (mu1, mu2))
+    sigma1, sigma2 = (np.atleast_2d(as_float64(sigma)) for sigma in (sigma1, sigma2))
     d = mu1.size
     if not mu1.shape == mu2.shape == (d,) or not sigma1.shape == sigma2.shape == (d, d):
         shapes = f"{mu1.shape}, {sigma1.shape}, {mu2.shape} and {sigma2.shape}"
@@ -180,7 +182,7 @@ def _assemble(mu1: np.ndarray, trace1: float, mu2: np.ndarray, trace2: float, tr
 
 def check_features(x: ArrayLike, name: str) -> np.ndarray:
     """As float64 (N, D); ValueError unless N >= 2 and all is finite."""
-    x = np.asarray(x, dtype=np.float64)
+    x = as_float64(x)
     if x.ndim != 2 or len(x) < 2 or x.shape[1] < 1:
         raise ValueError(f"expected {name} to be features (N, D) with N >= 2, got shape {x.shape}")
     if not np.isfinite(x).all():
