@@ -42,7 +42,8 @@ def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float =
     if labels.ndim != 1 or scores.shape != labels.shape:
         raise ValueError(f"expected labels (N,) and scores (N,), got {labels.shape} and {scores.shape}")
     if not np.isin(labels, (0, 1)).all():
-        raise ValueError(f"expected labels 0 (untouched) and 1 (manipulated), got {np.unique(labels)[:5].tolist()}")
+        found = ", ".join(f"{label:g}" for label in np.unique(labels)[:5])
+        raise ValueError(f"expected labels 0 (untouched) and 1 (manipulated), got [{found}]")
     manipulated = int(labels.sum())
     if not 0 < manipulated < len(labels):
         raise ValueError(f"expected images of both classes, got {manipulated} manipulated and {len(labels) - manipulated} untouched")
