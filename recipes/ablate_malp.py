@@ -27,30 +27,32 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from generators import create_generator
-from malp_disc.checkpoint import fingerprint, write_json, write_text
+from malp_disc.checkpoint import fingerprint, sweep, write_json, write_text
 from malp_disc.data import build_dataset
 from malp_disc.losses import LossWeights
 from malp_disc.report.ablation import ablation_table, set_size_figure, strength_figure
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import malp_gallery, measure_malp
+from malp_disc.run_lock import lock_folder
 from recipes.ablation_rows import ROWS, Row
+from recipes.experiment import evaluation, work
 from recipes.judging import check_same_attributes
 from recipes.pretrain_malp import Config as PretrainConfig
-from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
-from recipes.shared import FACES_GENERATOR, run_recipe, start
+from recipes.pretrain_malp import MaLPOptions, build_malp, check_options, pretrain
+from recipes.shared import FACES_GENERATOR, check_seeds, claim_folder, run_recipe, start
 
 
 @dataclass(kw_only=True)
 class Config(PretrainConfig):
     output_dir: Path = Path("runs/ablation")
-    rows: tuple[str, ...] = tuple(ROWS)
+    rows: tuple[str, ...] = work(tuple(ROWS))
     """Which variants (recipes/ablation_rows.py names them)."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = work((0, 1, 2))
     """One run each; of the initial weights, the order of the pictures and the noise."""
     max_train_steps: int = 400
     """Of every run."""
-    eval_size: int = 512
+    eval_size: int = evaluation(512)
     """Held-back pictures that are scored."""
     log_steps: int = 50
 
@@ -58,13 +60,17 @@ class Config(PretrainConfig):
 def main(config: Config) -> None:
     if unknown := sorted(set(config.rows) - set(ROWS)):
         raise ValueError(f"unknown rows {unknown}; choose from {list(ROWS)}")
-    accelerator = start(config)
+    check_seeds(*config.seeds)
+    dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
+    if min(config.eval_size, len(held_out)) < 2:
+        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} that there are")
+    check_options(config, dataset)
+    accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
-    dataset = build_dataset(config, "train")
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(accelerator.device)
     check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
-    inputs = Inputs.take(build_dataset(config, "test"), config.eval_size)
+    inputs = Inputs.take(held_out, config.eval_size)
     for seed in config.seeds:  # one seed of everything first: a stopped ablation has whole columns
         for name in config.rows:
             run_row(name, ROWS[name], seed, generator, dataset, inputs, config, accelerator)
@@ -86,6 +92,9 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
         return
     folder = config.output_dir / "training" / f"{name}-{seed}"
     own = dataclasses.replace(config, **row.training, seed=seed, output_dir=folder)
+    claim_folder(folder)
+    lock_folder(folder)  # another command may fill the same --output-dir with other rows
+    sweep(folder)
     set_seed(seed)
     malp = build_malp(dataclasses.replace(own, **{f"malp_{key}": value for key, value in row.malp.items()}))
     if row.surgery is not None:

@@ -37,11 +37,14 @@ from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.report import write_report
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import score_clean
-from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, what_matters
+from recipes.experiment import evaluation, of_arms, training_settings, work
+from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of
 from recipes.finetuning import Setup, finetune
-from recipes.judging import JudgeOptions, make_bench, make_judges
+from recipes.judging import JudgeOptions, evaluation_sets, make_bench, make_judges
 from recipes.keeping import Training, check_space
 from recipes.pretrain_malp import MaLPOptions, build_malp, pretrain
+from recipes.shared import check_seeds
+from recipes.trial import try_out
 from recipes.vision_aided import AidedLosses
 
 logger = logging.getLogger("malp_disc")
@@ -56,23 +59,23 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
     """Which arms, how often, and against which MaLP."""
 
     output_dir: Path = Path("runs/finetune")
-    arms: tuple[Arm, ...] = ("control", "cotrain")
+    arms: tuple[Arm, ...] = work(("control", "cotrain"))
     """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided, aided_map, joint. Without control there is no verdict."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = work(())
     """Repeat every arm with each of these; only --seed if not given. Several in one report show how much chance there is in it."""
     malp: Path | None = None
     """Folder of a MaLP pretrained on this generator (pretrain_malp.py). Not given: the shipped one for the shipped generator, else
     MaLP is pretrained first."""
-    passive_malp: Path | None = None
+    passive_malp: Path | None = of_arms("passive", default=None)
     """The same without a template (pretrain_malp.py --malp-strength 0), for the arm passive; pretrained first if not given."""
-    aided_network: Path | None = None
+    aided_network: Path | None = of_arms(*_AIDED, default=None)
     """Weights of torchvision's squeezenet1_0, on whose features the arms aided, aided_map and joint look. The same network can't judge
     these arms: take another --second-extractor."""
     malp_pretrain_steps: int = 1000
     """Steps of that pretraining."""
     malp_template_dropout: float = 0.5
     """In that pretraining: share of the pictures that stay without a template. What shall judge clean pictures has to have seen some; 0 is the paper's."""
-    fresh_malp_steps: int = 0
+    fresh_malp_steps: int = evaluation(0)
     """Also train a MaLP from scratch against every tuned generator, for so many steps: is it really harder to localize, or did it learn to fool one
     detector? 0 for no. Takes as long as a pretraining, per arm and seed."""
 
@@ -84,6 +87,9 @@ class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
             raise ValueError("the arms aided, aided_map and joint need --aided-network, a state dict of torchvision's squeezenet1_0")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
+        check_seeds(*self.seeds)
+        if self.fresh_malp_steps < 0:
+            raise ValueError(f"expected --fresh-malp-steps of 0 or more, got {self.fresh_malp_steps}")
         if self.malp_pretrain_steps < 1:
             raise ValueError(f"expected --malp-pretrain-steps of at least 1, got {self.malp_pretrain_steps}")
 
@@ -112,15 +118,20 @@ def run_arms(
         source: the file of its weights, whose hash the report tells.
         reference: pictures that the generator's are compared with; the data set's own if None.
     """
-    needed = tell_plan(config, before, own, malp, dataset, accelerator)
+    # All that can be known before work
+    given = given_malps(config, malp)
+    needed = tell_plan(config, before, own, given["malp"], dataset, accelerator)
     check_space(config.output_dir, needed)
+    try_out(before, own, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
+    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)
+    sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
     if config.dry_run:
         return
-    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)  # before any long work
-    malps = make_malps(config, before, malp, dataset, accelerator)
+
+    malps = make_malps(config, before, given, dataset, accelerator)
     bench = None
     if accelerator.is_main_process:
-        bench = make_bench(config, config, judges, malps["malp"], config.output_dir, accelerator.device, reference)
+        bench = make_bench(config, config, judges, malps["malp"], config.output_dir, accelerator.device, sets)
     if bench is not None and "cotrain" in config.arms and config.template_dropout:
         warn_if_blind(malps["malp"], before, bench.selection.first(_LOOKED_AT), accelerator.device)
     if bench is not None and not (config.resume_from_checkpoint and "before" in bench.measured()):
@@ -132,7 +143,7 @@ def run_arms(
             done = bench is not None and config.resume_from_checkpoint is not None and arm in bench.measured(seed=seed) and result.exists()
             seeded = dataclasses.replace(config, seed=seed)
             if agreed(accelerator, done):
-                check_settings(result, seeded)
+                check_settings(result, arm, seeded)
                 continue
             began = time.perf_counter()
             watching = (
@@ -146,7 +157,7 @@ def run_arms(
             if config.fresh_malp_steps:
                 fresh = pretrained(f"fresh/{place_of(arm, seed)}", seeded, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
             if bench is not None:
-                about = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": what_matters(seeded)})
+                about = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(seeded, arm)})
                 save_tensors(result, tuned.state_dict(), {"malp_disc": about})  # one entry: several are written in any order
                 bench.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, steps=config.max_train_steps, seconds=seconds)
             accelerator.wait_for_everyone()
@@ -169,11 +180,11 @@ def warn_if_blind(malp: MaLP, before: nn.Module, inputs: Inputs, device: torch.d
         )
 
 
-def check_settings(result: Path, config: ArmOptions) -> None:
+def check_settings(result: Path, arm: Arm, config: ArmOptions) -> None:
     """Raise ValueError if a finished arm was made with other flags than those of now: its numbers would stand beside others."""
     with safe_open(result, framework="pt") as file:
         about = json.loads((file.metadata() or {}).get("malp_disc", "{}"))
-    was, now = about.get("settings", {}), what_matters(config)
+    was, now = about.get("settings", {}), training_settings(config, arm)
     differing = [f"{name} was {was.get(name)!r} and is {value!r} now" for name, value in now.items() if was.get(name) != value]
     if differing:
         raise ValueError(f"{result} belongs to a run with other settings: {'; '.join(differing)}; choose another --output-dir")
@@ -208,24 +219,35 @@ def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module 
         return AidedLosses(own, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
 
 
-def make_malps(config: ArmOptions, before: nn.Module, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator) -> dict[str, MaLP]:
-    """The detectors that the arms look with: given, or pretrained on the generator, or taken from an earlier try of this run."""
-    wanted = {"malp": (malp, config)}
+def given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:
+    """The detectors that the arms need, by name; None for those that have to be pretrained first.
+
+    Raises:
+        ValueError, FileNotFoundError: one that isn't there, can't be loaded or isn't what it should be, or flags of a pretraining that can't be.
+    """
+    given = {"malp": malp}
     if "passive" in config.arms:
-        given = MaLP.from_pretrained(config.passive_malp) if config.passive_malp is not None else None
-        if given is not None and not given.passive:
+        given["passive"] = MaLP.from_pretrained(config.passive_malp) if config.passive_malp is not None else None
+        if given["passive"] is not None and not given["passive"].passive:
             raise ValueError(
-                f"{config.passive_malp} adds a template (strength {given.config.strength}); pretrain one with --malp-strength 0"
+                f"{config.passive_malp} adds a template (strength {given['passive'].config.strength}); pretrain one with --malp-strength 0"
             )
-        wanted["passive"] = (given, dataclasses.replace(config, malp_strength=0.0))
+    if None in given.values() or config.fresh_malp_steps:
+        build_malp(config)
+    return given
+
+
+def make_malps(
+    config: ArmOptions, before: nn.Module, given: dict[str, MaLP | None], dataset: Dataset, accelerator: Accelerator
+) -> dict[str, MaLP]:
+    """The detectors of `given_malps`, those that are missing pretrained on the generator, or taken from an earlier try of this run."""
     made = {}
-    for name, (given, settings) in wanted.items():
-        if given is None:
-            given = pretrained(
-                "malp" if name == "malp" else f"malp-{name}", settings, before, dataset, accelerator, steps=config.malp_pretrain_steps
-            )
-        made[name] = given
-        made[name].to(accelerator.device).eval().requires_grad_(False)
+    for name, malp in given.items():
+        if malp is None:
+            settings = dataclasses.replace(config, malp_strength=0.0) if name == "passive" else config
+            folder = "malp" if name == "malp" else f"malp-{name}"
+            malp = pretrained(folder, settings, before, dataset, accelerator, steps=config.malp_pretrain_steps)
+        made[name] = malp.to(accelerator.device).eval().requires_grad_(False)
     return made
 
 
@@ -236,7 +258,7 @@ def pretrained(name: str, config: ArmOptions, generator: nn.Module, dataset: Dat
     if agreed(accelerator, config.resume_from_checkpoint is not None and (folder / "config.json").exists()):
         return MaLP.from_pretrained(folder)
     settings = dataclasses.replace(
-        config, max_train_steps=config.malp_pretrain_steps, resume_from_checkpoint="latest" if config.resume_from_checkpoint else None
+        config, max_train_steps=steps, resume_from_checkpoint="latest" if config.resume_from_checkpoint else None
     )
     malp = pretrain(build_malp(config), generator, dataset, settings, accelerator, name=name)
     if accelerator.is_main_process:

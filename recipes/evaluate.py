@@ -21,43 +21,47 @@ import torch
 
 from generators import create_generator
 from malp_disc import MaLP
-from malp_disc.data import DataOptions, build_dataset
+from malp_disc.checkpoint import file_sha256
+from malp_disc.data import DataOptions
 from malp_disc.report import write_report
 from malp_disc.report.arms import ARMS
-from recipes.judging import JudgeOptions, check_same_attributes, make_bench, make_judges
-from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, describe_run, run_recipe
+from malp_disc.report.folder import read_lines
+from recipes.experiment import evaluation, not_compared, work
+from recipes.judging import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
+from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
 
 
 @dataclass(kw_only=True)
 class Config(JudgeOptions, DataOptions):
-    output_dir: Path = Path("runs/evaluate")
+    output_dir: Path = not_compared(Path("runs/evaluate"))
     """Folder of the report."""
-    before: Path | None = None
+    before: Path | None = evaluation(None)
     """The generator everything is compared with; the shipped one if not given."""
-    control: Path | None = None
-    control_d: Path | None = None
-    random: Path | None = None
-    frozen: Path | None = None
-    cotrain: Path | None = None
-    passive: Path | None = None
-    scratch: Path | None = None
-    aided: Path | None = None
-    aided_map: Path | None = None
-    joint: Path | None = None
+    control: Path | None = work(None)
+    control_d: Path | None = work(None)
+    random: Path | None = work(None)
+    frozen: Path | None = work(None)
+    cotrain: Path | None = work(None)
+    passive: Path | None = work(None)
+    scratch: Path | None = work(None)
+    aided: Path | None = work(None)
+    aided_map: Path | None = work(None)
+    joint: Path | None = work(None)
     """Fine-tuned generators, as finetune_stargan.py writes them."""
-    seed: int = 0
+    seed: int = work(0)
     """Which seed of the fine-tuning these generators are."""
-    malp: Path | None = None
+    malp: Path | None = evaluation(None)
     """MaLP that localizes the changes; the shipped one on drawn faces. Without one on real pictures, localization isn't measured."""
-    fresh: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = work(())
     """MaLPs that were trained from scratch against a tuned generator, as ARM=FOLDER: are its changes really harder to find?"""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def main(config: Config) -> None:
     device = torch.device(config.device)
-    claim_folder(config.output_dir)
-    held_out = build_dataset(config, "test")
+    check_seeds(config.seed)
+    sets = evaluation_sets(config, config)
+    held_out = sets.held_out
     paths = {arm: getattr(config, arm) for arm in ARMS} | {"before": config.before or FACES_GENERATOR}
     paths = {arm: path for arm, path in paths.items() if path is not None}
     generators = {}
@@ -69,8 +73,9 @@ def main(config: Config) -> None:
     fresh = {arm: load_malp(folder, device) for arm, folder in fresh_folders(config, paths).items()}
     judges = make_judges(config, config, held_out.attribute_names, device)
 
-    describe_run(config.output_dir, config)
-    bench = make_bench(config, config, judges, malp, config.output_dir, device)
+    open_folder(config, accumulates=True)
+    check_measured(config.output_dir, config.seed, paths)
+    bench = make_bench(config, config, judges, malp, config.output_dir, device, sets)
     bench.measure_anchors()
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in bench.measured(seed=config.seed):
@@ -82,6 +87,19 @@ def main(config: Config) -> None:
 
 def load_malp(folder: Path, device: torch.device) -> MaLP:
     return MaLP.from_pretrained(folder).to(device).eval().requires_grad_(False)
+
+
+def check_measured(folder: Path, seed: int, paths: dict[str, Path]) -> None:
+    """Raise ValueError if an arm of this seed was measured from another file: the folder's other arms belong with that one."""
+    lines = [line for _, line in read_lines(folder / "measurements.jsonl")] if (folder / "measurements.jsonl").exists() else []
+    for arm, path in paths.items():
+        was = {line["weights"]["sha256"] for line in lines if line["arm"] == arm and line.get("seed", 0) == seed and line.get("weights")}
+        others = [line["arm"] for line in lines if line.get("seed", 0) == seed and line["arm"] not in paths]
+        if others and was and file_sha256(path) not in was:
+            raise ValueError(
+                f"{folder} has {arm} of seed {seed} from another file than {path}, and beside it {', '.join(others)}, which this command doesn't measure again; "
+                "choose another --output-dir"
+            )
 
 
 def fresh_folders(config: Config, paths: dict[str, Path]) -> dict[str, Path]:

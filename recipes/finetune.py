@@ -57,11 +57,11 @@ def main(config: Config) -> None:
         raise ValueError("--paired needs --reference-root, the folder of the partners")
     if ":" in config.generator and config.generator_checkpoint is not None:
         raise ValueError("--generator-checkpoint is for generators of the zoo; your own function loads its weights itself")
-    accelerator = start(config)
     dataset, reference = build_dataset(config, "train"), None
     if config.reference_root is not None:
         dataset = WithReferences(dataset, config.reference_root, paired=config.paired)
         reference = PlainFolder(config.reference_root, image_size=config.image_size, crop_size=config.crop_size, test_size=0)
+    accelerator = start(config, dataset)
 
     # The generator, its own losses, and MaLP
     made = call_by_name(config.generator) if ":" in config.generator else create_generator(config.generator, config.generator_checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,9 +11,12 @@ import tyro
 from torch import nn
 
 from malp_disc.augmentation import Augmentation, check_augmentation
-from recipes.shared import TrainOptions, plain
+from recipes.experiment import not_compared, of_arms
+from recipes.shared import TrainOptions
 
 Schedule = Literal["constant", "linear", "cosine"]
+COTRAINED = ("cotrain", "passive", "scratch", "joint")
+"""The arms in which MaLP learns along."""
 
 
 @dataclass(kw_only=True)
@@ -47,40 +49,40 @@ class FinetuneOptions(TrainOptions):
     """… : the classifier shall say real."""
     template_weight: float = 0.0
     """… : the template shall survive."""
-    frozen_weight: float = 0.2
+    frozen_weight: float = of_arms("random", "frozen", default=0.2)
     """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
-    cotrain_weight: float = 1.0
+    cotrain_weight: float = of_arms(*COTRAINED, default=1.0)
     """Of the whole in the arms cotrain and passive."""
-    aided_weight: float = 1.0
+    aided_weight: float = of_arms("aided", "joint", default=1.0)
     """Of the feature discriminator's loss in the arms aided and joint."""
-    aided_map_weight: float = 200.0
+    aided_map_weight: float = of_arms("aided_map", default=200.0)
     """The same in the arm aided_map, whose gradients are smaller: a map is small nearly everywhere."""
     gradient_share: float | None = None
     """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
-    cotrain_learning_rate: float = 1e-3
+    cotrain_learning_rate: float = of_arms(*COTRAINED, default=1e-3)
     """Of MaLP where it learns along. The paper: lower than in pretraining."""
-    cotrain_lr_scheduler: Schedule = "constant"
+    cotrain_lr_scheduler: Schedule = of_arms(*COTRAINED, default="constant")
     """How it falls to 0."""
-    cotrain_every: int = 1
+    cotrain_every: int = of_arms(*COTRAINED, default=1)
     """MaLP learns in every so many steps."""
-    cotrain_losses: Literal["light", "pretraining"] = "light"
+    cotrain_losses: Literal["light", "pretraining"] = of_arms(*COTRAINED, default="light")
     """By which weights of its own losses: those that were best on drawn faces, or those of its pretraining, with which it holds on to G on real ones."""
-    cotrain_head_start: int = 0
+    cotrain_head_start: int = of_arms(*COTRAINED, default=0)
     """Steps in which MaLP learns alone, before the first of G: a MaLP pretrained on encrypted pictures doesn't know yet what a clean one looks like."""
-    template_dropout: float = 1.0
+    template_dropout: float = of_arms(*COTRAINED, default=1.0)
     """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
-    malp_scales: tuple[int, ...] = (1,)
+    malp_scales: tuple[int, ...] = of_arms(*COTRAINED, default=(1,))
     """How many times smaller MaLP looks at the pictures while it learns along; 1 2 4 lets it see structure too."""
-    r1_weight: float = 0.0
+    r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Of the gradient penalty R1 on those; 0 for none."""
     augmentation: tuple[Augmentation, ...] = ()
     """What happens to all pictures before MaLP sees them: color, translation. Needs kornia."""
 
-    eval_steps: int = 125
+    eval_steps: int = not_compared(125)
     """Measure the Fréchet distance on the way every so many steps, and keep the best; 0 for never."""
-    max_skipped_steps: int = 10
+    max_skipped_steps: int = not_compared(10)
     """How many steps whose gradient isn't finite are skipped before the run gives up."""
-    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)
     """Say what would be done, and do nothing."""
 
     def check(self) -> None:
@@ -131,15 +133,3 @@ def place_of(arm: str, seed: int) -> str:
     """Where an arm's files lie below the folder of their kind: ``<arm>``, or ``<seed>/<arm>`` where the seed isn't 0."""
     return f"{seed}/{arm}" if seed else arm
 
-
-def what_matters(config: FinetuneOptions) -> dict[str, object]:
-    """The flags that make a run what it is: a checkpoint made with others isn't continued."""
-    return {name: value for name, value in json.loads(json.dumps(plain(config))).items() if name in _MATTERS}
-
-
-_MATTERS = (
-    "seed max_train_steps learning_rate discriminator_learning_rate lr_scheduler lr_warmup_steps adam_beta1 adam_beta2 adam_epsilon max_grad_norm ema_decay "
-    "keep_weight map_weight classifier_weight template_weight frozen_weight cotrain_weight aided_weight aided_map_weight aided_network gradient_share cotrain_learning_rate cotrain_lr_scheduler "
-    "cotrain_every cotrain_losses cotrain_head_start template_dropout malp_scales r1_weight augmentation mixed_precision image_size data selected_attributes crop_size train_size test_size "
-    "generator generator_checkpoint discriminator_checkpoint losses reconstruction_weight reference_root paired malp passive_malp"
-).split()

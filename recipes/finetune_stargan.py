@@ -51,21 +51,30 @@ class Config(ArmOptions):
 
 def main(config: Config) -> None:
     config.check()
-    accelerator = start(config)
-    dataset, generator, own, malp = load(config, accelerator)
+    dataset = load_dataset(config)
+    accelerator = start(config, dataset)
+    generator, own, malp = load_networks(config, dataset, accelerator)
     run_arms(config, generator, own, malp, dataset, accelerator, source=config.generator_checkpoint or FACES_GENERATOR)
 
 
-def load(config: Config, accelerator: Accelerator) -> tuple[Dataset, nn.Module, StarGANObjective, MaLP | None]:
-    """The training pictures, the generator, its own losses, and MaLP where there is a pretrained one.
+def load_dataset(config: Config) -> Dataset:
+    """The training images.
+
+    Raises:
+        ValueError: options that don't go together.
+    """
+    if config.generator_checkpoint is not None and config.discriminator_checkpoint is None:
+        raise ValueError("--generator-checkpoint needs --discriminator-checkpoint: G's own D stays on while it is fine-tuned")
+    return build_dataset(config, "train")
+
+
+def load_networks(config: Config, dataset: Dataset, accelerator: Accelerator) -> tuple[nn.Module, StarGANObjective, MaLP | None]:
+    """The generator, its own losses, and MaLP where there is a pretrained one.
 
     Raises:
         ValueError: what is given doesn't go together.
     """
     own_networks = config.generator_checkpoint is not None
-    if own_networks and config.discriminator_checkpoint is None:
-        raise ValueError("--generator-checkpoint needs --discriminator-checkpoint: G's own D stays on while it is fine-tuned")
-    dataset = build_dataset(config, "train")
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).to(accelerator.device).eval()
     check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
     discriminator = stargan_discriminator(
@@ -73,7 +82,7 @@ def load(config: Config, accelerator: Accelerator) -> tuple[Dataset, nn.Module, 
     )
     own = StarGANObjective(discriminator, StarGANWeights(rec=config.reconstruction_weight or (10.0 if own_networks else 30.0)))
     given = config.malp or (None if own_networks else FACES_MALP)
-    return dataset, generator, own, MaLP.from_pretrained(given) if given is not None else None
+    return generator, own, MaLP.from_pretrained(given) if given is not None else None
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from malp_disc.guards import FiniteSteps, Watch, gradient_norm
 from malp_disc.losses import LossWeights
 from malp_disc.manipulate import call_manipulate
 from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
-from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, rate_factor, what_matters
+from recipes.experiment import training_settings
+from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, rate_factor
 from recipes.keeping import Stopping, Training
 from recipes.shared import Curves, progress
 from recipes.stepping import Batch, mean_over_processes, passes, steps
@@ -137,7 +138,7 @@ def finetune(
         config.output_dir / "arms" / place_of(arm, config.seed),
         networks=networks,
         optimizers=optimizers,
-        settings={"arm": arm, **what_matters(config)},
+        settings={"arm": arm, **training_settings(config, arm)},
     )
     state = training.resume(config, accelerator)
     first = state["step"]

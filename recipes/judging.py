@@ -28,6 +28,7 @@ from malp_disc.report.folder import features_path, read_lines
 from malp_disc.report.gallery import captions_of, draw_arm, rows_of, write_strips
 from malp_disc.report.inputs import Inputs, Manipulate, edit
 from malp_disc.report.measure import Judges, Reference, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
+from recipes.experiment import evaluation
 
 logger = logging.getLogger("malp_disc")
 Inception = Literal[
@@ -42,26 +43,26 @@ _SELECTION = 500  # training pictures on which the best step is chosen, so that 
 class JudgeOptions:
     """By what the pictures are judged."""
 
-    extractor: Literal["auto", "faces", "squeezenet"] | Inception = "auto"
+    extractor: Literal["auto", "faces", "squeezenet"] | Inception = evaluation("auto")
     """Features of the Fréchet distance. auto: the shipped small net on drawn faces (FD-faces), inception-2048 (FID) on real pictures."""
-    fid_weights: Path | None = None
+    fid_weights: Path | None = evaluation(None)
     """File of the extractor's weights (for Inception pytorch-fid's state dict, .pth or .safetensors), for machines without internet."""
-    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet"] | Inception = "auto"
+    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet"] | Inception = evaluation("auto")
     """A second opinion. auto: squeezenet if --second-weights is given, else random, convolutions that were never trained and need no
     file."""
-    second_weights: Path | None = None
+    second_weights: Path | None = evaluation(None)
     """File of the second extractor's weights."""
-    smaller_views: tuple[Literal[2, 4], ...] = (2, 4)
+    smaller_views: tuple[Literal[2, 4], ...] = evaluation((2, 4))
     """Also measure pictures made so many times smaller, which shows whether a gain sits in texture or in structure. Each takes as long as the full
     size; the flag without numbers for none."""
-    attribute_classifier: Path | None = None
+    attribute_classifier: Path | None = evaluation(None)
     """Classifier that reads the edits, made by train_attribute_classifier.py; the shipped one on drawn faces. Without one on real pictures,
     edit accuracy isn't measured and no verdict is given."""
-    face_embedding: Path | None = None
+    face_embedding: Path | None = evaluation(None)
     """MobileFaceNet checkpoint: does an edit keep the person? Without one, SSIM to the input has to do."""
-    eval_size: int = 1000
+    eval_size: int = evaluation(1000)
     """Held-back pictures that every generator edits."""
-    reference_size: int = 2000
+    reference_size: int = evaluation(2000)
     """Real pictures they are compared with."""
 
 
@@ -212,6 +213,30 @@ class SelectedAttributes(torch.nn.Module):
         return self.classifier(images)[:, self.columns]
 
 
+@dataclass(frozen=True)
+class EvaluationSets:
+    """The images of an evaluation: held back from training, real ones to compare with, and the training images among which the best step is chosen."""
+
+    held_out: Dataset
+    real: Dataset
+    train: Dataset
+
+
+def evaluation_sets(options: JudgeOptions, data: DataOptions, reference: Dataset | None = None) -> EvaluationSets:
+    """Find the images and check that there are enough. `reference`: other real images than the data's own.
+
+    Raises:
+        ValueError: too few to measure anything. Fewer than asked for are taken as they are, with a warning.
+    """
+    sets = EvaluationSets(build_dataset(data, "test"), reference or build_dataset(data, "reference"), build_dataset(data, "train"))
+    for flag, asked, dataset, least in (("eval-size", options.eval_size, sets.held_out, 2), ("reference-size", options.reference_size, sets.real, 4)):
+        if min(asked, len(dataset)) < least:
+            raise ValueError(f"expected --{flag} of at least {least} images, got {asked} of {len(dataset)} that there are ({dataset.description})")
+        if asked > len(dataset):
+            logger.warning(f"--{flag} {asked}: there are only {len(dataset)} images, all are taken ({dataset.description})")
+    return sets
+
+
 def make_bench(
     options: JudgeOptions,
     data: DataOptions,
@@ -219,16 +244,15 @@ def make_bench(
     malp: MaLP | None,
     folder: Path,
     device: torch.device,
-    reference: Dataset | None = None,
+    sets: EvaluationSets | None = None,
 ) -> Bench:
-    """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU. `reference`: other pictures than the data's own."""
-    held_out = build_dataset(data, "test")
-    exclusive = tuple(held_out.attribute_names) if isinstance(held_out, DomainFolder) else None
-    inputs = Inputs.take(held_out, options.eval_size, exclusive=exclusive)
-    selection = Inputs.take(build_dataset(data, "train"), min(_SELECTION, options.eval_size), exclusive=exclusive)
+    """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU. `sets`: from `evaluation_sets`, if it was called before."""
+    sets = sets or evaluation_sets(options, data)
+    exclusive = tuple(sets.held_out.attribute_names) if isinstance(sets.held_out, DomainFolder) else None
+    inputs = Inputs.take(sets.held_out, options.eval_size, exclusive=exclusive)
+    selection = Inputs.take(sets.train, min(_SELECTION, options.eval_size), exclusive=exclusive)
     judges = dataclasses.replace(judges, malp=malp)
-    real = reference or build_dataset(data, "reference")
-    reference = measure_reference(real, options.reference_size, judges, device=device, cache=folder / "features" / "reference.npz")
+    reference = measure_reference(sets.real, options.reference_size, judges, device=device, cache=folder / "features" / "reference.npz")
     return Bench(folder, inputs, reference, judges, device, selection)
 
 

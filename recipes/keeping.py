@@ -43,13 +43,13 @@ class Training:
     def resume(self, options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
         """Load what --resume-from-checkpoint names, before anything is wrapped; ``{"step": 0}`` if there is nothing yet.
 
-        A path to another checkpoint of this run, of another arm or seed, is meant for that one: here the latest counts then.
+        A checkpoint that isn't in this folder is of another arm or seed of the run, and meant for that one: here the latest counts then.
         """
         wanted = options.resume_from_checkpoint
         if wanted not in (None, "latest"):
-            place = Path(wanted).resolve()
-            if place.parent != self.folder.resolve() and options.output_dir.resolve() in place.parents:
-                wanted = "latest"
+            named = self.folder / wanted  # a path stays as it is
+            own = named.resolve().parent == self.folder.resolve() and (named / "state.json").is_file()
+            wanted = str(named) if own else "latest"
         found = find_training(self.folder, wanted)
         if found is None:
             return {"step": 0}
@@ -90,6 +90,12 @@ class Training:
             for p in group["params"]
         )
         return networks + moments
+
+
+    def space(self, options: TrainOptions) -> int:
+        """Bytes that the checkpoints of this training need at most: a new one is complete before the oldest goes."""
+        written = -(-options.max_train_steps // options.checkpointing_steps)
+        return self.bytes() * (min(written, options.checkpoints_total_limit or written) + 1)
 
 
 def check_space(folder: Path, needed: int) -> None:

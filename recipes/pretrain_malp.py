@@ -10,6 +10,7 @@ not trained on, and ``fakeness.png`` shows them.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,8 @@ from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import malp_gallery, measure_malp, score_clean
-from recipes.keeping import Stopping, Training
+from recipes.experiment import training_settings
+from recipes.keeping import Stopping, Training, check_space
 from recipes.shared import (
     FACES_GENERATOR,
     Curves,
@@ -93,16 +95,31 @@ class Config(TrainOptions, MaLPOptions, DataOptions):
 
 
 def main(config: Config) -> None:
-    accelerator = start(config)
-    dataset = build_dataset(config, "train")
+    dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
+    if len(held_out) < 2:
+        raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
+    check_options(config, dataset)
+    accelerator = start(config, dataset)
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR, c_dim=len(dataset.attribute_names))
-    inputs = Inputs.take(build_dataset(config, "test"), 512)
+    inputs = Inputs.take(held_out, 512)
     generator.eval().requires_grad_(False).to(accelerator.device)
     malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(config.output_dir / "malp")
         report(generator, malp, inputs, config.output_dir, accelerator)
     accelerator.end_training()
+
+
+def check_options(config: Config, dataset: Dataset) -> None:
+    """Raise ValueError for what can't be, before any work."""
+    if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
+        raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
+    if not config.malp_learning_rate > 0:
+        raise ValueError(f"expected --malp-learning-rate above 0, got {config.malp_learning_rate}")
+    if config.malp_template_learning_rate is not None and config.malp_template_learning_rate < 0:
+        raise ValueError(f"expected --malp-template-learning-rate of 0 or more, got {config.malp_template_learning_rate}")
+    with torch.random.fork_rng():
+        build_malp(config)
 
 
 def build_malp(config: Config) -> MaLP:
@@ -137,9 +154,10 @@ def pretrain(
     rates = [group["lr"] for group in optimizer.param_groups]
 
     # Resume, then prepare
-    settings = {"seed": config.seed, "max_train_steps": config.max_train_steps}
+    settings = {"seed": config.seed, "max_train_steps": config.max_train_steps, **malp_settings(config)}
     training = Training(config.output_dir / f"{name}-training", networks={"malp": malp}, optimizers={"malp": optimizer}, settings=settings)
     first = training.resume(config, accelerator)["step"]
+    check_space(config.output_dir, training.space(config))
     disc_ddp, optimizer = accelerator.prepare(disc, optimizer)
 
     # Loop
@@ -180,6 +198,12 @@ def pretrain(
     bar.close()
     accelerator.free_memory()
     return malp.eval()
+
+
+def malp_settings(config: Config) -> dict[str, object]:
+    """What a pretraining's checkpoint depends on, wherever the pretraining is a part of another recipe."""
+    names = {field.name for options in (MaLPOptions, DataOptions) for field in dataclasses.fields(options)} | {"generator_checkpoint", "mixed_precision"}
+    return {name: value for name, value in training_settings(config).items() if name in names}
 
 
 def learning_rates(config: Config, rates: Sequence[float], step: int) -> tuple[float, float]:

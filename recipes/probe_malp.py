@@ -48,7 +48,9 @@ from malp_disc.metrics.leak import randomly_shifted, template_leak
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, load_all
 from malp_disc.report.localizing import Seen, measure_malp, score_malp, through_generator
 from malp_disc.report.probes import leak_figure, probe_tables, robustness_figure
-from recipes.shared import FACES_GENERATOR, FACES_MALP, claim_folder, describe_run, run_recipe
+from recipes.experiment import content_of, not_compared, work
+from recipes.judging import check_same_attributes
+from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
 
 Part = Literal["robustness", "files", "generators", "attributes", "resolution", "scale", "leak"]
 SCALES = (0.0, 1.0, 2.0, 4.0)  # σ of the blur, in pixels
@@ -58,22 +60,22 @@ LEAKING = 1000  # pictures that the attacker collects
 
 @dataclass(kw_only=True)
 class Config(DataOptions):
-    output_dir: Path = Path("runs/probe")
-    malps: tuple[str, ...] = (f"MaLP={FACES_MALP}",)
+    output_dir: Path = not_compared(Path("runs/probe"))
+    malps: tuple[str, ...] = work((f"MaLP={FACES_MALP}",))
     """NAME=FOLDER of saved MaLPs; folders of one name are seeds of one method."""
     generator_checkpoint: Path | None = None
     """StarGAN that they were trained on; the shipped one if not given."""
-    other_generators: tuple[str, ...] = ()
+    other_generators: tuple[str, ...] = work(())
     """NAME=CHECKPOINT, for the part generators: names of generators/README.md."""
-    overlays: Path | None = None
+    overlays: Path | None = work(None)
     """Folder with real/ and manipulated/: photographs and the same with something pasted on, for the part generators."""
-    parts: tuple[Part, ...] = ("robustness", "files", "attributes", "scale", "leak")
+    parts: tuple[Part, ...] = work(("robustness", "files", "attributes", "scale", "leak"))
     """What to probe."""
     eval_size: int = 256
     """Held-back pictures of every score."""
     seed: int = 0
     """Of the noise and of the attacker's draws."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -86,35 +88,45 @@ class Probe:
 
 
 def main(config: Config) -> None:
-    claim_folder(config.output_dir)
-    describe_run(config.output_dir, config)
+    check_seeds(config.seed)
+    held_out = build_dataset(config, "test")
+    if min(config.eval_size, len(held_out)) < 2:
+        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} that there are")
     probes = load_probes(config.malps, config.device)
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(config.device)
-    inputs = Inputs.take(build_dataset(config, "test"), config.eval_size)
+    check_same_attributes(held_out, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
+    others = other_generators(config) if "generators" in config.parts else {}
+    if "generators" in config.parts and config.overlays is not None:
+        overlay_pairs(config.overlays)
+    open_folder(config, accumulates=True)
+    inputs = Inputs.take(held_out, config.eval_size)
     path = config.output_dir / "probe.jsonl"
-    common = f"generator {fingerprint(generator.state_dict())}, {build_dataset(config, 'test').description}, n = {config.eval_size}, seed {config.seed}"
+    common = f"generator {fingerprint(generator.state_dict())}, {held_out.description}, n = {config.eval_size}, seed {config.seed}"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    work: dict[str, Callable[[Probe], Iterator[dict[str, Any]]]] = {
+    probing: dict[str, Callable[[Probe], Iterator[dict[str, Any]]]] = {
         "robustness": lambda probe: robustness(probe, generator.manipulate, inputs, config),
         "files": lambda probe: files(probe, generator.manipulate, inputs, config),
-        "generators": lambda probe: generators(probe, generator.manipulate, inputs, config),
+        "generators": lambda probe: generators(probe, {"stargan (trained on)": generator.manipulate, **others}, inputs, config),
         "attributes": lambda probe: attributes(probe, generator.manipulate, inputs, config),
         "resolution": lambda probe: resolution(probe, generator.manipulate, config),
         "scale": lambda probe: scale(probe, generator.manipulate, inputs, config),
         "leak": lambda probe: leak(probe, config),
     }
+    todo = []
     for part in config.parts:
-        for probe in tqdm(probes, desc=part):
+        more = f", others {' '.join(config.other_generators)}, overlays {config.overlays and content_of(config.overlays)}" if part == "generators" else ""
+        for probe in probes:
             identity = {"part": part, "name": probe.name, "seed": probe.seed}
-            settings = f"detector {fingerprint(probe.malp.state_dict())}, {common}"
+            settings = f"detector {fingerprint(probe.malp.state_dict())}, {common}{more}"
             done = {line["settings"] for line in lines if identity.items() <= line.items()}
             if done - {settings}:
                 raise ValueError(f"{path} has {part} of {probe.name} under other settings: {done.pop()}, now {settings}; choose another --output-dir")
-            if done:
-                continue
-            found = list(work[part](probe))
-            lines += [{**identity, "settings": settings, **line} for line in found]
-            write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+            if not done:
+                todo.append((probe, {**identity, "settings": settings}))
+    for probe, about in tqdm(todo, desc="probe"):
+        found = list(probing[about["part"]](probe))
+        lines += [{**about, **line} for line in found]
+        write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
     write_text(config.output_dir / "probe.md", tables := probe_tables(lines))
     robustness_figure(lines, config.output_dir / "robustness.png")
     leak_figure(lines, config.output_dir / "leak.png")
@@ -157,12 +169,17 @@ def attributes(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Con
         yield {"case": attribute, "n": len(own.images), **measure_malp(manipulate, own, probe.malp, device=config.device)}
 
 
-def generators(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
-    """The generator of the training, then others on the same pictures, then pasted masks."""
-    cases: dict[str, Manipulate] = {"stargan (trained on)": manipulate}
+def other_generators(config: Config) -> dict[str, Manipulate]:
+    """NAME=CHECKPOINT … as functions by name."""
+    found = {}
     for entry in config.other_generators:
         name, _, checkpoint = entry.partition("=")
-        cases[name] = create_generator(name, checkpoint or None).eval().requires_grad_(False).to(config.device).manipulate
+        found[name] = create_generator(name, checkpoint or None).eval().requires_grad_(False).to(config.device).manipulate
+    return found
+
+
+def generators(probe: Probe, cases: dict[str, Manipulate], inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+    """The generator of the training, then others on the same pictures, then pasted masks."""
     for name, other in cases.items():
         yield {"case": name, "n": len(inputs.images), **measure_malp(other, inputs, probe.malp, device=config.device)}
     if config.overlays is not None:
@@ -170,15 +187,25 @@ def generators(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Con
         yield {"case": "pasted masks", "n": len(pasted.images), **score_malp(pasted, probe.malp, device=config.device)}
 
 
-def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
-    """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted picture."""
+def overlay_pairs(folder: Path) -> list[str]:
+    """The names of the pairs in a folder of overlays.
+
+    Raises:
+        ValueError: there are none.
+    """
     listed = {side: list_images(folder / side) for side in ("real", "manipulated")}
     for listing in listed.values():
         listing.warn()
-    names = sorted(set(listed["real"].names) & set(listed["manipulated"].names))[:count]
+    names = sorted(set(listed["real"].names) & set(listed["manipulated"].names))
     if not names:
         found = " and ".join(f"{len(listing)} in {side}/" for side, listing in listed.items())
         raise ValueError(f"no pairs in {folder}: expected real/NAME and manipulated/NAME, the same names in both; found {found}")
+    return names
+
+
+def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
+    """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted picture."""
+    names = overlay_pairs(folder)[:count]
     real, pasted = (torch.stack([load_picture(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
     changed = ((real - pasted).abs().amax(1, keepdim=True) > 24 / 127.5).float()
     covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # JPEG noise is no paste, and small holes are closed

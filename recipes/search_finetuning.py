@@ -27,26 +27,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.utils.data import Dataset, Subset
 
-from malp_disc.checkpoint import fingerprint, save_tensors, write_json, write_text
+from malp_disc.checkpoint import fingerprint, save_tensors, sweep, write_json, write_text
 from malp_disc.report.figures import sample_grid
 from malp_disc.report.gallery import captions_of, rows_of
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.measure import measure_arm, measure_reference
 from malp_disc.report.search import search_table
-from recipes.arms import losses_of, make_malps, setup_of
-from recipes.finetune_options import what_matters
+from malp_disc.run_lock import lock_folder
+from recipes.arms import given_malps, losses_of, make_malps, setup_of
+from recipes.experiment import not_compared, training_settings, work
 from recipes.finetune_stargan import Config as StarGANConfig
-from recipes.finetune_stargan import load
+from recipes.finetune_stargan import load_dataset, load_networks
 from recipes.finetuning import finetune
 from recipes.judging import finite, make_judges
 from recipes.search_rows import ROWS, Row
-from recipes.shared import run_recipe, start
+from recipes.shared import claim_folder, run_recipe, start
 
 
 @dataclass(kw_only=True)
 class Config(StarGANConfig):
     output_dir: Path = Path("runs/search")
-    rows: tuple[str, ...] = tuple(ROWS)
+    rows: tuple[str, ...] = work(tuple(ROWS))
     """Which recipes (recipes/search_rows.py names them)."""
     eval_size: int = 500
     """Training pictures that every generator edits."""
@@ -55,7 +56,7 @@ class Config(StarGANConfig):
     smaller_views: tuple[Literal[2, 4], ...] = ()
     eval_steps: int = 0
     log_steps: int = 50
-    save_generators: bool = False
+    save_generators: bool = not_compared(False)
     """Keep G of every row, ``G/<row>-<seed>.safetensors``."""
 
 
@@ -66,21 +67,29 @@ def main(config: Config) -> None:
     config.arms = tuple(dict.fromkeys(row.arm for row in rows.values()))
     for row in rows.values():
         dataclasses.replace(config, **row.flags).check()
-    accelerator = start(config)
+    dataset = load_dataset(config)
+    last = config.reference_size + config.eval_size
+    if len(dataset) < last:
+        raise ValueError(f"expected at least {last} training pictures for --reference-size and --eval-size, got {len(dataset)}")
+    accelerator = start(config, dataset, shared_folder=True)
+    if accelerator.num_processes > 1:
+        raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
+    generator, own, malp = load_networks(config, dataset, accelerator)
+    given = given_malps(config, malp)
+    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)
+    for arm in config.arms:
+        losses_of(arm, None, config)
     if config.dry_run:
         lines = [f"{name}: {row.text}" for name, row in rows.items()]
         accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))
         return
-    if accelerator.num_processes > 1:
-        raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
 
     # What all rows share
-    dataset, generator, own, malp = load(config, accelerator)
-    malps = make_malps(config, generator, malp, dataset, accelerator)
-    judges = dataclasses.replace(make_judges(config, config, dataset.attribute_names, accelerator.device), malp=malps["malp"])
-    last = config.reference_size + config.eval_size
-    if len(dataset) < last:
-        raise ValueError(f"expected at least {last} training pictures for --reference-size and --eval-size, got {len(dataset)}")
+    if None in given.values():
+        claim_folder(config.output_dir / "malp")
+        lock_folder(config.output_dir / "malp")
+    malps = make_malps(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, given, dataset, accelerator)
+    judges = dataclasses.replace(judges, malp=malps["malp"])
     inputs = Inputs.take(Part(dataset, config.reference_size, last), config.eval_size)
     kept = config.output_dir / "reference.npz"
     reference = measure_reference(dataset, config.reference_size, judges, device=accelerator.device, cache=kept)
@@ -95,6 +104,9 @@ def main(config: Config) -> None:
         tuned = generator
         if row is not None:
             flags = dataclasses.replace(config, **row.flags, seed=seed, output_dir=config.output_dir / "training" / f"{name}-{seed}")
+            claim_folder(flags.output_dir)
+            lock_folder(flags.output_dir)  # another command may fill the same folder with other rows
+            sweep(flags.output_dir)
             losses = losses_of(row.arm, own, flags)
             tuned = finetune(row.arm, setup_of(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
         seconds = round(time.perf_counter() - began, 1)
@@ -114,8 +126,8 @@ def main(config: Config) -> None:
     score("before", None, 0, common)
     for seed in config.all_seeds:
         for name, row in rows.items():
-            matters = what_matters(dataclasses.replace(config, **row.flags, seed=seed))
-            score(name, row, seed, common | {"arm": row.arm, **matters})
+            settings = training_settings(dataclasses.replace(config, **row.flags, seed=seed), row.arm)
+            score(name, row, seed, common | {"arm": row.arm, **settings})
     print(report(config.output_dir))
 
 

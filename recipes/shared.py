@@ -17,15 +17,20 @@ import tyro
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from malp_disc.checkpoint import sweep, write_json, write_text
 from malp_disc.cli import make_output_printable, plain_errors
+from malp_disc.data.sampling import StepBatches
 from malp_disc.guards import TrainingStopped
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.report.environment import collect_environment
+from malp_disc.run_lock import lock_folder, release_locks
 from recipes.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
+from recipes.experiment import experiment_of, not_compared
 from recipes.launcher_watch import stop_with_launcher
+from recipes.run_folder import check_folder, find_resume, set_aside, write_experiment
 
 logger = logging.getLogger("malp_disc")
 Config = TypeVar("Config")
@@ -41,34 +46,34 @@ FACES_MALP = FACES_WEIGHTS / "malp"
 class TrainOptions:
     """Flags common to the training recipes, named as diffusers names them."""
 
-    output_dir: Path
+    output_dir: Path = not_compared()
     """Folder of the run; made if absent. Holds the resolved config, curves, sample grids, checkpoints and results."""
     max_train_steps: int
     """Optimizer steps of the generator's opponent; see the recipe for how often the generator steps."""
-    train_batch_size: int = 8
+    train_batch_size: int = not_compared(8)  # but what an optimizer step takes altogether is
     """Pictures per process and forward pass."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = not_compared(1)
     """Passes of --train-batch-size pictures per optimizer step. The result is that of one pass with all of them."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Autocast type of the generator and its own discriminator; MaLP always computes in float32. Not given: what Accelerate's configuration or launcher says,
     else no."""
-    deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)
     """Deterministic kernels only: on a GPU the same bytes from the same seed, and after a resume, at some cost in speed. A CPU run has that anyway."""
     seed: int = 0
     """Decides the order of the data, the targets and the initial weights."""
-    checkpointing_steps: int = 1000
+    checkpointing_steps: int = not_compared(1000)
     """Write checkpoint-<step> every so many steps."""
-    checkpoints_total_limit: int | None = 2
+    checkpoints_total_limit: int | None = not_compared(2)
     """Keep only the newest so many."""
-    resume_from_checkpoint: str | None = None
-    """`latest`, or the path of a checkpoint-<step> folder; the run continues as if it had not been stopped."""
-    sample_steps: int = 500
+    resume_from_checkpoint: str | None = not_compared(None)
+    """`latest`, a name within the run's folder (checkpoint-500), or the path of one there; the run continues as if it had not been stopped."""
+    sample_steps: int = not_compared(500)
     """Draw the sample grid every so many steps (and before the first)."""
-    log_steps: int = 10
+    log_steps: int = not_compared(10)
     """Write a line of curves.jsonl every so many steps."""
-    dataloader_num_workers: int = 0
+    dataloader_num_workers: int = not_compared(0)
     """Processes that load pictures."""
-    report_to: str | None = None
+    report_to: str | None = not_compared(None)
     """A tracker of Accelerate: tensorboard, wandb …"""
 
     @property
@@ -91,13 +96,24 @@ def run_recipe(main: Callable[[Config], Any], config: type[Config], description:
             if not is_nondeterminism_error(error):
                 raise
             sys.exit(f"error: --deterministic: {str(error).split('. ')[0]}. Run without --deterministic, or without what needs that operation")
+        finally:
+            release_locks()
 
 
-def start(options: TrainOptions, **more: Any) -> Accelerator:
-    """Make the accelerator and the run's folder, check that it can be written, seed the initialisation, save the resolved config."""
+def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folder: bool = False, **more: Any) -> Accelerator:
+    """Make the accelerator and the run's folder, check all that can be checked before work, seed the initialisation, save the resolved config.
+
+    Args:
+        dataset: the training images, of which a step has to find enough.
+        shared_folder: several commands may fill the folder with parts of one experiment, even at once.
+
+    Raises:
+        ValueError: something that can't be, or a folder that isn't this run's; nothing has been written then.
+    """
     for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "sample_steps", "log_steps"):
         if getattr(options, name) < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(options, name)}")
+    check_seeds(options.seed)
     check_launcher()
     check_tracker(options.report_to)
     options.mixed_precision = resolve_mixed_precision(options.mixed_precision)  # what runs is what is recorded and compared on resume
@@ -115,17 +131,60 @@ def start(options: TrainOptions, **more: Any) -> Accelerator:
         raise ValueError(
             f"these recipes run on one process or with data parallelism, got {accelerator.distributed_type.value}; docs/scaling.md says why"
         )
+    if dataset is not None:
+        check_images_per_step(options, len(dataset), accelerator.num_processes)
+    options.resume_from_checkpoint = find_resume(options.output_dir, options.resume_from_checkpoint)
     dry = getattr(options, "dry_run", False)  # then nothing is written
-    if accelerator.is_main_process and not dry:
-        claim_folder(options.output_dir)
-        sweep(options.output_dir)
-        describe_run(options.output_dir, options, accelerator)
+    if accelerator.is_main_process:
+        open_folder(options, accelerator, shared=shared_folder, dry=dry)
     accelerator.wait_for_everyone()
     set_seed(options.seed)
     if options.report_to and not dry:
         flat = {key: value for key, value in plain(options).items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("tracker", config=flat)
     return accelerator
+
+
+def open_folder(
+    options: Any, accelerator: Accelerator | None = None, *, accumulates: bool = False, shared: bool = False, dry: bool = False
+) -> None:
+    """Take ``--output-dir`` for this run, after a check that it holds nothing of another experiment.
+
+    Args:
+        accumulates: the run adds to what is there, instead of starting anew.
+        shared: so does it, and other commands may do so at once: the folder isn't locked.
+        dry: only check.
+
+    Raises:
+        ValueError: the folder can't be written, another run works in it, or it holds another experiment's results.
+    """
+    folder = options.output_dir
+    if not dry:
+        claim_folder(folder)
+        if not shared:
+            lock_folder(folder)
+    experiment = experiment_of(options, processes=accelerator.num_processes if accelerator is not None else 1)
+    resumes = getattr(options, "resume_from_checkpoint", None) is not None
+    anew = check_folder(folder, experiment, type(options), resumes=resumes, accumulates=accumulates or shared)
+    if dry:
+        return
+    if anew:
+        set_aside(folder, [value for value in vars(options).values() if isinstance(value, Path)])
+    if not shared:
+        sweep(folder)
+    write_experiment(folder, experiment)
+    describe_run(folder, options, accelerator)
+
+
+def check_images_per_step(options: TrainOptions, available: int, processes: int) -> None:
+    """Raise ValueError if one optimizer step of all processes needs more images than there are."""
+    StepBatches(available, options.train_batch_size, seed=0, stop=1, world_size=processes, accumulation=options.gradient_accumulation_steps)
+
+
+def check_seeds(*seeds: int) -> None:
+    """Raise ValueError for a seed that a random generator or the report doesn't take."""
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise ValueError(f"expected seeds from 0 to {2**32 - 1}, got {' '.join(map(str, wrong))}")
 
 
 def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = None) -> None:
@@ -149,7 +208,7 @@ def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
     }
 
 
-def claim_folder(folder: Path) -> None:
+def claim_folder(folder: Path, flag: str = "--output-dir") -> None:
     """Make `folder` and prove that it can be written to, before any long work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +216,7 @@ def claim_folder(folder: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"can't write to {folder} ({error.strerror}); choose another --output-dir") from error
+        raise ValueError(f"can't write to {folder} ({error.strerror}); choose another {flag}") from error
 
 
 def plain(options: Any) -> dict[str, Any]:

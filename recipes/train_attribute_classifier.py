@@ -36,7 +36,8 @@ from malp_disc.data import FACE_RANGES, DataOptions, ProceduralFaces, build_data
 from malp_disc.data.faces import ATTRIBUTES
 from malp_disc.data.sampling import StepBatches
 from malp_disc.metrics.attribute_net import AttributeNet
-from recipes.shared import run_recipe
+from malp_disc.run_lock import lock_folder
+from recipes.shared import check_seeds, claim_folder, run_recipe
 
 MAX_BLUR = 1.5  # standard deviation, pixels
 MAX_NOISE = 0.15  # standard deviation, images in [-1, 1]
@@ -70,6 +71,10 @@ class Config(DataOptions):
 def main(config: Config) -> None:
     if config.output.suffix != ".safetensors":
         raise ValueError(f"expected --output to end in .safetensors, got {config.output}")
+    for name in ("steps", "train_batch_size"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(config, name)}")
+    check_seeds(config.seed)
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -80,6 +85,10 @@ def main(config: Config) -> None:
             f"features of width {config.width} are whitened on at least {16 * config.width} pictures, got {len(train)}; more --steps or pictures"
         )
     sampler = StepBatches(len(train), config.train_batch_size, seed=config.seed, stop=config.steps)
+    if not len(held_out):
+        raise ValueError("no held-back images to measure the accuracy on; see --test-size")
+    claim_folder(config.output.parent, flag="--output")
+    lock_folder(config.output.parent, name=f"{config.output.name}.lock")
     loader = DataLoader(train, batch_sampler=sampler, num_workers=config.dataloader_num_workers)
 
     # Networks

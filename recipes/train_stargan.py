@@ -37,8 +37,9 @@ from generators.stargan_losses import StarGANCritic, StarGANWeights, generator_l
 from malp_disc.checkpoint import atomic_path, save_tensors
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.metrics.editing import HAIR_COLOURS
+from recipes.experiment import not_compared, training_settings
 from recipes.judging import check_same_attributes
-from recipes.keeping import Stopping, Training
+from recipes.keeping import Stopping, Training, check_space
 from recipes.shared import Curves, TrainOptions, progress, run_recipe, start
 from recipes.stepping import passes, steps
 
@@ -73,7 +74,7 @@ class Config(TrainOptions, DataOptions):
     face and with a critic that knows one, not with mud and noise."""
     ema_decay: float = 0.999
     """Of the moving average of G that is saved in the end."""
-    save_precision: Literal["float32", "float16"] = "float32"
+    save_precision: Literal["float32", "float16"] = not_compared("float32")
     """Of the final G and D files; float16 halves them. They are computed with in float32 either way."""
 
 
@@ -82,9 +83,9 @@ def main(config: Config) -> None:
         raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither: one has learned against the other")
 
     # Data
-    accelerator = start(config)
     dataset = build_dataset(config, "train")
     held_out = build_dataset(config, "test")
+    accelerator = start(config, dataset)
     c_dim = len(dataset.attribute_names)
 
     # Networks
@@ -108,13 +109,14 @@ def main(config: Config) -> None:
 
     # Resume, then prepare
     networks = {"G_raw": generator, "D": discriminator, "G_average": average}
-    settings = {"seed": config.seed, "attributes": list(dataset.attribute_names), "max_train_steps": config.max_train_steps}
+    settings = {"attribute_names": list(dataset.attribute_names), **training_settings(config)}
     training = Training(config.output_dir, networks=networks, optimizers={"G": g_optimizer, "D": d_optimizer}, settings=settings)
     first = training.resume(config, accelerator)["step"]
+    check_space(config.output_dir, training.space(config))
     generator_ddp, critic_ddp, g_optimizer, d_optimizer = accelerator.prepare(generator, critic, g_optimizer, d_optimizer)
 
     # Loop
-    fixed = [held_out[i] for i in range(8)]
+    fixed = [held_out[i] for i in range(min(8, len(held_out)))]
     images_fixed = torch.stack([image for image, _ in fixed]).to(accelerator.device)
     labels_fixed = torch.stack([label for _, label in fixed]).to(accelerator.device)
     curves = Curves(config.output_dir / "curves.jsonl", accelerator, start=first)

@@ -1,13 +1,16 @@
-"""One run of everything on two pictures before the first step: what takes no part, and which layer of G is the last."""
+"""One run of everything on two pictures before the first step: what doesn't fit, what takes no part, and which layer of G is the last."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from malp_disc import MaLPDiscriminator
+from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.augmentation import NUMBERS
 from malp_disc.balance import last_layer
 from malp_disc.data.sampling import StepRandom
@@ -15,6 +18,10 @@ from malp_disc.manipulate import call_manipulate
 from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
 from recipes.finetune_options import FinetuneOptions
 from recipes.stepping import Batch
+
+_NO_GRADIENT = (
+    "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
+)
 
 
 class Editor(nn.Module):
@@ -26,6 +33,44 @@ class Editor(nn.Module):
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
         return call_manipulate(self.generator.manipulate, images, target)
+
+
+def try_out(
+    generator: nn.Module, own: nn.Module | None, malps: Sequence[MaLP], dataset: Dataset, config: FinetuneOptions, device: torch.device
+) -> None:
+    """Edit two images, and show them to the generator's own losses and to every MaLP: what can't take images of this size is known before any work.
+
+    Nothing learns, and no random number of the run is used up.
+
+    Raises:
+        ValueError: a network fails on them, or returns what it shouldn't.
+    """
+    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+    target = labels.flip(0)
+    size = f"{images.shape[-1]}x{images.shape[-2]}"
+    name = "the generator"
+    with torch.random.fork_rng():
+        try:
+            editor = Editor(copy.deepcopy(generator))
+            fake = editor(images, target)
+            if not fake.requires_grad:
+                raise ValueError(_NO_GRADIENT)
+            name = "MaLP"
+            for malp in malps:
+                with torch.no_grad():
+                    malp.to(device)(images)
+            if own is not None:
+                name, losses = "the generator's own losses", copy.deepcopy(own).to(device).train()
+                noise = StepRandom(config.seed, 0, batch_size=2, device=device)
+                batch = Batch(images, labels, target, reference[0] if reference else None, noise, numbers=noise.uniform(NUMBERS))
+                call_generator_loss(losses, fake, batch, editor)
+                if any(parameter.requires_grad for parameter in losses.parameters()):
+                    call_discriminator_loss(losses, fake, batch)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError) as error:  # of sizes that don't fit together
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(f"{name} can't work with images of {size} ({reason}); choose another --image-size, or other networks") from error
 
 
 def freeze_unused(
@@ -58,9 +103,7 @@ def freeze_unused(
     total.backward()
     unused = without_gradient(editor)
     if len(unused) == len(list(editor.parameters())):
-        raise ValueError(
-            "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
-        )
+        raise ValueError(_NO_GRADIENT)
     if own is not None and any(p.requires_grad for p in own.parameters()):
         own.zero_grad()
         sum(call_discriminator_loss(own, fake, batch()).values()).backward()

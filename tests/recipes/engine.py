@@ -24,6 +24,7 @@ from malp_disc import MaLP, MaLPConfig
 from malp_disc.checkpoint import save_tensors, write_json
 from malp_disc.data.faces import ProceduralFaces
 from recipes import finetuning
+from recipes.experiment import not_compared, work
 from recipes.finetune_options import FinetuneOptions
 from recipes.finetuning import Setup, finetune
 from recipes.shared import run_recipe, start
@@ -67,12 +68,12 @@ class ToyLosses(nn.Module):
 @dataclass(kw_only=True)
 class Config(FinetuneOptions):
     output_dir: Path
-    toy_arms: tuple[str, ...] = ("control", "control_d", "frozen", "cotrain")
+    toy_arms: tuple[str, ...] = work(("control", "control_d", "frozen", "cotrain"))
     losses: bool = True
     broken: tuple[int, ...] = ()
-    kill_at: int = 0
+    kill_at: int = not_compared(0)
     """Send SIGKILL to this process when checkpoint number so many is half written; 0 for never."""
-    interrupt_at: int = 0
+    interrupt_at: int = not_compared(0)
     """Send SIGINT to this process at this step's grid; 0 for never."""
     image_size: int = 16
 

@@ -53,7 +53,7 @@ def test_a_finished_arm_with_other_settings_is_refused(launch, stargan, malp, wh
     arguments = ["--arms", "cotrain", "--resume-from-checkpoint", "latest", "--cotrain-weight", 0.5, "--reconstruction-weight", 3]
     refused = finetune(launch, stargan, malp, tmp_path / "run", *arguments, check=False)
     assert refused.returncode == 1 and "choose another --output-dir" in refused.stderr
-    assert "cotrain_weight was 1.0 and is 0.5 now" in refused.stderr and "reconstruction_weight was None and is 3.0 now" in refused.stderr
+    assert "--cotrain-weight was 1.0, is 0.5" in refused.stderr and "--reconstruction-weight was not given, is 3.0" in refused.stderr
 
 
 def test_the_recipe_on_two_processes_does_what_it_does_on_one(launch, stargan, malp, whole, tmp_path):

@@ -1,0 +1,81 @@
+"""One run at a time in a folder: a lock that its process holds, and that the system releases when the process ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger("malp_disc")
+LOCK_FILE = "run.lock"
+_WAIT = 10.0  # seconds: a run that was just killed may still be on its way out, with the processes that load its images
+_held: dict[Path, FileLock] = {}
+
+
+def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float = _WAIT) -> None:
+    """Take the lock ``folder/<name>`` for this process, which may take it several times, until `release_locks` or its end.
+
+    Raises:
+        ValueError: another process holds it; names that process where it is known.
+    """
+    path = Path(folder).resolve() / name
+    if path in _held:
+        return
+    lock = FileLock(str(path), thread_local=False)
+    try:
+        _acquire(lock, path, wait)
+    except Timeout:
+        raise ValueError(
+            f"{_holder(path) or 'another process'} is working in {folder}; wait for it to end, stop it, or choose another folder (--output-dir)"
+        ) from None
+    except (NotImplementedError, OSError) as error:  # some network file systems know no locks
+        logger.warning(f"can't lock {path} ({error}): make sure that no other run works in this folder")
+        return
+    _held[path] = lock
+    with contextlib.suppress(OSError):
+        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n", encoding="utf-8")
+
+
+def is_locked(folder: str | Path) -> bool:
+    """Whether another process works in `folder`. Leaves no trace there."""
+    path = Path(folder).resolve() / LOCK_FILE
+    if path in _held or not path.is_file():
+        return False
+    lock = FileLock(str(path), timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False
+    lock.release()
+    return False
+
+
+def release_locks() -> None:
+    """Give back every lock that this process holds."""
+    for path in list(_held):
+        _held.pop(path).release()
+
+
+def _acquire(lock: FileLock, path: Path, wait: float) -> None:
+    """At once, or else after saying who is waited for."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info(f"{_holder(path) or 'another process'} holds {path}: waiting up to {wait:.0f} s for it to end")
+        lock.acquire(timeout=wait)
+
+
+def _holder(path: Path) -> str | None:
+    """The process that wrote its number into the lock's file."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {told['pid']} on {told['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
