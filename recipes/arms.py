@@ -37,7 +37,7 @@ from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.report import write_report
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import score_clean
-from recipes.experiment import evaluation, of_arms, training_settings, work
+from recipes.experiment import evaluation, of_arms, shared_hash, training_settings, work
 from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of
 from recipes.finetuning import Setup, finetune
 from recipes.judging import JudgeOptions, evaluation_sets, make_bench, make_judges
@@ -129,6 +129,7 @@ def run_arms(
         return
 
     malps = make_malps(config, before, given, dataset, accelerator)
+    experiment = shared_hash(config, processes=accelerator.num_processes)
     bench = None
     if accelerator.is_main_process:
         bench = make_bench(config, config, judges, malps["malp"], config.output_dir, accelerator.device, sets)
@@ -136,7 +137,7 @@ def run_arms(
         warn_if_blind(malps["malp"], before, bench.selection.first(_LOOKED_AT), accelerator.device)
     if bench is not None and not (config.resume_from_checkpoint and "before" in bench.measured()):
         bench.measure_anchors()
-        bench.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0)
+        bench.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0, experiment=experiment)
     for seed in config.all_seeds:
         for arm in config.arms:
             result = config.output_dir / f"G-{arm}{f'-seed{seed}' * (seed != 0)}.safetensors"
@@ -159,7 +160,8 @@ def run_arms(
             if bench is not None:
                 about = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(seeded, arm)})
                 save_tensors(result, tuned.state_dict(), {"malp_disc": about})  # one entry: several are written in any order
-                bench.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, steps=config.max_train_steps, seconds=seconds)
+                told = {"steps": config.max_train_steps, "seconds": seconds, "experiment": experiment}
+                bench.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, **told)
             accelerator.wait_for_everyone()
     if bench is not None:
         record = write_report(config.output_dir)

@@ -26,7 +26,7 @@ from malp_disc.data import DataOptions
 from malp_disc.report import write_report
 from malp_disc.report.arms import ARMS
 from malp_disc.report.folder import read_lines
-from recipes.experiment import evaluation, not_compared, work
+from recipes.experiment import evaluation, not_compared, shared_hash, work
 from recipes.judging import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
 from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
 
@@ -80,7 +80,7 @@ def main(config: Config) -> None:
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in bench.measured(seed=config.seed):
             continue
-        bench.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm))
+        bench.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), experiment=shared_hash(config))
     record = write_report(config.output_dir)
     print(f"{record['verdict']}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
 

@@ -58,6 +58,13 @@ def training_settings(options: Any, arm: str | None = None) -> dict[str, Any]:
     return {name: value for name, value in _values(options, ("training",)).items() if name in names}
 
 
+def shared_hash(options: Any, *, processes: int = 1) -> str:
+    """A hash of what all arms and seeds of an experiment share; goes into every measurement, so that a report compares only what may be compared."""
+    experiment = experiment_of(options, processes=processes)
+    own = {name for name in experiment["options"] if name == "seed" or arms_of(type(options), name)}
+    return _joint([json.dumps({name: value for name, value in experiment["options"].items() if name not in own}), str(experiment.get("images_per_step"))])
+
+
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], *, options: type | None = None, arms: Collection[str] | None = None) -> list[str]:
     """What differs between two experiments, as clauses: "--learning-rate was 0.0001, is 0.0002".
 

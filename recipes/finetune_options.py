@@ -17,6 +17,8 @@ from recipes.shared import TrainOptions
 Schedule = Literal["constant", "linear", "cosine"]
 COTRAINED = ("cotrain", "passive", "scratch", "joint")
 """The arms in which MaLP learns along."""
+AGAINST_MALP = ("random", "frozen", *COTRAINED)
+"""The arms that are trained against a MaLP at all."""
 
 
 @dataclass(kw_only=True)
@@ -43,11 +45,11 @@ class FinetuneOptions(TrainOptions):
     keep_weight: float = 0.0
     """Weight of mean |G(x) - G_before(x)|, which holds G near the generator it was; for generators whose own losses aren't at hand."""
 
-    map_weight: float = 1.0
+    map_weight: float = of_arms(*AGAINST_MALP, default=1.0)
     """MaLP's loss on G: the fakeness map shall be zero. Parts are relative to their value at step 0."""
-    classifier_weight: float = 0.0
+    classifier_weight: float = of_arms(*AGAINST_MALP, default=0.0)
     """… : the classifier shall say real."""
-    template_weight: float = 0.0
+    template_weight: float = of_arms(*AGAINST_MALP, default=0.0)
     """… : the template shall survive."""
     frozen_weight: float = of_arms("random", "frozen", default=0.2)
     """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
@@ -57,7 +59,7 @@ class FinetuneOptions(TrainOptions):
     """Of the feature discriminator's loss in the arms aided and joint."""
     aided_map_weight: float = of_arms("aided_map", default=200.0)
     """The same in the arm aided_map, whose gradients are smaller: a map is small nearly everywhere."""
-    gradient_share: float | None = None
+    gradient_share: float | None = of_arms(*AGAINST_MALP, default=None)
     """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
     cotrain_learning_rate: float = of_arms(*COTRAINED, default=1e-3)
     """Of MaLP where it learns along. The paper: lower than in pretraining."""
@@ -75,7 +77,7 @@ class FinetuneOptions(TrainOptions):
     """How many times smaller MaLP looks at the pictures while it learns along; 1 2 4 lets it see structure too."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Of the gradient penalty R1 on those; 0 for none."""
-    augmentation: tuple[Augmentation, ...] = ()
+    augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "aided", "aided_map", default=())
     """What happens to all pictures before MaLP sees them: color, translation. Needs kornia."""
 
     eval_steps: int = not_compared(125)

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.augmentation import NUMBERS, augment
 from malp_disc.balance import GradientBalance
-from malp_disc.checkpoint import save_tensors, write_json
+from malp_disc.checkpoint import fingerprint, save_tensors, write_json
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.guards import FiniteSteps, Watch, gradient_norm
 from malp_disc.losses import LossWeights
@@ -138,7 +138,7 @@ def finetune(
         config.output_dir / "arms" / place_of(arm, config.seed),
         networks=networks,
         optimizers=optimizers,
-        settings={"arm": arm, **training_settings(config, arm)},
+        settings={"arm": arm, "generator_weights": fingerprint(before.state_dict()), **training_settings(config, arm)},
     )
     state = training.resume(config, accelerator)
     first = state["step"]

@@ -33,7 +33,11 @@ def report(options: Report) -> None:
         raise ValueError(f"expected --resamples of at least 2, got {options.resamples}")
     from malp_disc.report.joining import join_runs
     from malp_disc.report.writing import write_report
+    from malp_disc.run_lock import is_locked
 
+    running = is_locked(options.run)
+    if running and options.join:
+        raise ValueError(f"a run is working in {options.run}; let it end before other runs are joined to it")
     join_runs(options.run, options.join)
     record = write_report(options.run, resamples=options.resamples, seed=options.bootstrap_seed)
-    print(f"{record['verdict']}\nreport: {options.run / 'report.html'}")
+    print(f"{record['verdict']}\nreport: {options.run / 'report.html'}" + " (of what has been measured so far: the run is going on)" * running)

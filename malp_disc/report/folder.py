@@ -95,14 +95,20 @@ def read_measurements(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
     return {seed: {arm: found[seed][arm] for arm in ARMS if arm in found[seed]} for seed in sorted(found)}
 
 
-def read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def read_lines(path: Path, *, growing: bool = False) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a JSON-lines file, each with "<file>, line <n>" for messages. Blank lines are skipped.
+
+    Args:
+        growing: a run may be writing the file: what follows its last line's end doesn't count yet.
 
     Raises:
         ValueError: a line that isn't a JSON object.
     """
     lines = []
-    for count, line in enumerate(path.read_bytes().splitlines(), start=1):
+    content = path.read_bytes()
+    if growing:
+        content = content[: content.rfind(b"\n") + 1]
+    for count, line in enumerate(content.splitlines(), start=1):
         if line.strip():
             where = f"{path}, line {count}"
             lines.append((where, _parse_object(line, where, "delete the line, or measure that part again")))
@@ -156,7 +162,7 @@ def read_curves(folder: Path, *, distance: str = "Frechet distance") -> dict[str
         (int(place.name), path) for place in sorted(numbered, key=lambda place: int(place.name)) for path in sorted(place.glob("*.jsonl"))
     ]
     for seed, path in paths:
-        curves.setdefault(path.stem, []).extend({**line, "seed": seed} for _, line in read_lines(path))
+        curves.setdefault(path.stem, []).extend({**line, "seed": seed} for _, line in read_lines(path, growing=True))
     if (folder / "quality.jsonl").is_file():
         for where, line in read_lines(folder / "quality.jsonl"):
             if not {"arm", "step", "frechet"} <= line.keys():

@@ -11,6 +11,7 @@ from typing import Any
 
 from malp_disc.checkpoint import atomic_path, write_text
 from malp_disc.report.folder import read_json, read_lines, read_measurements
+from malp_disc.report.same_experiment import check_one_experiment
 
 _SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: pictures, reference, and the MaLP that looked
 
@@ -45,6 +46,8 @@ def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
     for key in _SAME:
         if anchors.get(key) != others.get(key):
             raise ValueError(f"{other} and {folder} can't be joined: {key} differs ({others.get(key)} and {anchors.get(key)}); their numbers don't compare")
+    both = {seed: {**ours.get(seed, {}), **theirs.get(seed, {})} for seed in {*ours, *theirs}}
+    check_one_experiment(both, f"{folder} and {other} can't be joined")
     for seed, arms in theirs.items():
         for arm, line in arms.items():
             if arm == "before":

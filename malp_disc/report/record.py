@@ -12,6 +12,7 @@ from malp_disc.report.compare import arm_of, compare_arms
 from malp_disc.report.environment import collect_environment
 from malp_disc.report.findings import cautions, localization_finding
 from malp_disc.report.folder import ANCHORS, complete, read_json, read_measurements
+from malp_disc.report.same_experiment import check_one_experiment
 from malp_disc.report.seeds import CONFIDENCE, delta_over_seeds, half_widths, mean_over_seeds
 from malp_disc.report.verdict import RULE, judge_run
 
@@ -39,7 +40,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
 
     Raises:
         FileNotFoundError: no such folder, or no measurements in it.
-        ValueError: a damaged file; the message names it and the line.
+        ValueError: a damaged file, whose line the message names, or results of several experiments.
     """
     return build_record_and_lines(folder, resamples=resamples, seed=seed)[0]
 
@@ -48,6 +49,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     """`build_record`, and the lines of ``bootstrap.jsonl`` that it stands on."""
     folder = Path(folder)
     runs = read_measurements(folder)
+    check_one_experiment(runs, str(folder))
     anchors = complete(read_json(folder / "anchors.json"), ANCHORS, str(folder / "anchors.json"))
     config, environment = read_json(folder / "config.json"), read_json(folder / "environment.json")
     lines = compare_arms(folder, runs, resamples=resamples, seed=seed)

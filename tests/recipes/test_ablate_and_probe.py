@@ -52,7 +52,7 @@ def test_what_is_there_is_not_run_again_and_other_settings_are_refused(launch, m
     launch("ablate_malp.py", *SMALL, "--rows", "default", "passive", "--seeds", 0, "--output-dir", ablation, *generator)
     assert {path: path.stat().st_mtime_ns for path in (ablation / "runs").iterdir()} == before
     message = message_of(monkeypatch, ablate_malp, *SMALL[:-1], 3, "--rows", "default", "--seeds", 0, "--output-dir", ablation, *generator)
-    assert "default-0.json is of a run with other settings" in message and "choose another --output-dir" in message
+    assert "other settings: --max-train-steps was 2, is 3" in message and "choose another --output-dir" in message
 
 
 def test_an_unknown_row_is_named(monkeypatch, tmp_path):
