@@ -17,7 +17,7 @@ _WAIT = 10.0  # seconds: a run that was just killed may still be on its way out,
 _held: dict[Path, FileLock] = {}
 
 
-def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float = _WAIT) -> None:
+def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None = None) -> None:
     """Take the lock ``folder/<name>`` for this process, which may take it several times, until `release_locks` or its end.
 
     Raises:
@@ -28,7 +28,7 @@ def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float = _WAI
         return
     lock = FileLock(str(path), thread_local=False)
     try:
-        _acquire(lock, path, wait)
+        _acquire(lock, path, _WAIT if wait is None else wait)
     except Timeout:
         raise ValueError(
             f"{_holder(path) or 'another process'} is working in {folder}; wait for it to end, stop it, or choose another folder (--output-dir)"

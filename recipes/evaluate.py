@@ -29,6 +29,7 @@ from malp_disc.report.folder import read_lines
 from recipes.experiment import evaluation, not_compared, shared_hash, work
 from recipes.judging import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
 from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
+from recipes.trial import must_take
 
 
 @dataclass(kw_only=True)
@@ -70,6 +71,10 @@ def main(config: Config) -> None:
         check_same_attributes(held_out, generators[arm].c_dim, str(path))
     given = config.malp or (FACES_MALP if config.data == "faces" else None)
     malp = load_malp(given, device) if given is not None else None
+    if malp is not None:
+        images = held_out[0][0].unsqueeze(0).to(device)
+        with must_take(images, f"the MaLP {given}"), torch.no_grad():
+            malp(images)
     fresh = {arm: load_malp(folder, device) for arm, folder in fresh_folders(config, paths).items()}
     judges = make_judges(config, config, held_out.attribute_names, device)
 

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from generators import create_generator
@@ -43,6 +44,7 @@ from malp_disc.data.listing import list_images
 from malp_disc.data.pictures import load_picture
 from malp_disc.detection import correlation
 from malp_disc.fakeness import fakeness_map
+from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
 from malp_disc.metrics.leak import randomly_shifted, template_leak
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, load_all
@@ -51,6 +53,7 @@ from malp_disc.report.probes import leak_figure, probe_tables, robustness_figure
 from recipes.experiment import content_of, not_compared, work
 from recipes.judging import check_same_attributes
 from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
+from recipes.trial import must_take
 
 Part = Literal["robustness", "files", "generators", "attributes", "resolution", "scale", "leak"]
 SCALES = (0.0, 1.0, 2.0, 4.0)  # σ of the blur, in pixels
@@ -96,6 +99,7 @@ def main(config: Config) -> None:
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(config.device)
     check_same_attributes(held_out, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
     others = other_generators(config) if "generators" in config.parts else {}
+    try_networks(probes, others, held_out, config.device)
     if "generators" in config.parts and config.overlays is not None:
         overlay_pairs(config.overlays)
     open_folder(config, accumulates=True)
@@ -131,6 +135,18 @@ def main(config: Config) -> None:
     robustness_figure(lines, config.output_dir / "robustness.png")
     leak_figure(lines, config.output_dir / "leak.png")
     print(tables)
+
+
+@torch.no_grad()
+def try_networks(probes: list[Probe], others: dict[str, Manipulate], dataset: Dataset, device: str) -> None:
+    """Raise ValueError if a MaLP or one of the other generators doesn't take images of this size, before anything is scored."""
+    images, labels = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+    for probe in probes:
+        with must_take(images, f"{probe.name}, seed {probe.seed},"):
+            probe.malp(images)
+    for name, manipulate in others.items():
+        with must_take(images, name):
+            call_manipulate(manipulate, images, labels)
 
 
 def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -46,31 +47,37 @@ def try_out(
         ValueError: a network fails on them, or returns what it shouldn't.
     """
     images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
-    target = labels.flip(0)
-    size = f"{images.shape[-1]}x{images.shape[-2]}"
-    name = "the generator"
+    target, editor = labels.flip(0), Editor(copy.deepcopy(generator))
     with torch.random.fork_rng():
-        try:
-            editor = Editor(copy.deepcopy(generator))
+        with must_take(images, "the generator"):
             fake = editor(images, target)
-            if not fake.requires_grad:
-                raise ValueError(_NO_GRADIENT)
-            name = "MaLP"
+        if not fake.requires_grad:
+            raise ValueError(_NO_GRADIENT)
+        with must_take(images, "MaLP"), torch.no_grad():
             for malp in malps:
-                with torch.no_grad():
-                    malp.to(device)(images)
-            if own is not None:
-                name, losses = "the generator's own losses", copy.deepcopy(own).to(device).train()
-                noise = StepRandom(config.seed, 0, batch_size=2, device=device)
-                batch = Batch(images, labels, target, reference[0] if reference else None, noise, numbers=noise.uniform(NUMBERS))
-                call_generator_loss(losses, fake, batch, editor)
-                if any(parameter.requires_grad for parameter in losses.parameters()):
-                    call_discriminator_loss(losses, fake, batch)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, IndexError) as error:  # of sizes that don't fit together
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(f"{name} can't work with images of {size} ({reason}); choose another --image-size, or other networks") from error
+                malp.to(device)(images)
+        if own is None:
+            return
+        losses, noise = copy.deepcopy(own).to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
+        batch = Batch(images, labels, target, reference[0] if reference else None, noise, numbers=noise.uniform(NUMBERS))
+        with must_take(images, "the generator's own losses"):
+            call_generator_loss(losses, fake, batch, editor)
+            if any(parameter.requires_grad for parameter in losses.parameters()):
+                call_discriminator_loss(losses, fake, batch)
+
+
+@contextlib.contextmanager
+def must_take(images: Tensor, name: str) -> Iterator[None]:
+    """Turn torch's complaint about sizes that don't fit together into a ValueError that says which network can't take images (B, 3, H, W)."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{name} can't work with images of {images.shape[-1]}x{images.shape[-2]} ({reason}); choose another --image-size, or other networks"
+        ) from error
 
 
 def freeze_unused(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 from malp_disc.data import DataOptions
@@ -229,6 +230,21 @@ def test_a_second_run_is_refused_by_the_firsts_name_and_a_killed_one_holds_nothi
     lock_folder(tmp_path)
     lock_folder(tmp_path)  # its own
     assert not is_locked(tmp_path) and json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+
+
+def test_a_recipe_leaves_a_folder_alone_in_which_another_run_works(monkeypatch, tmp_path):
+    """Another process, as far as a lock knows: a second file object."""
+    other = FileLock(str(tmp_path / LOCK_FILE), thread_local=False)
+    other.acquire()
+    (tmp_path / LOCK_FILE).write_text('{"pid": 7, "host": "node3"}')
+    monkeypatch.setattr("malp_disc.run_lock._WAIT", 0.1)
+    try:
+        for recipe, flags in ((train_stargan, []), (pretrain_malp, []), (finetune_stargan, ["--resume-from-checkpoint", "latest"]), (evaluate, SMALL[2:])):
+            message = message_of(monkeypatch, recipe, "--output-dir", tmp_path, *flags)
+            assert f"process 7 on node3 is working in {tmp_path}" in message
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+    finally:
+        other.release()
 
 
 # --- what can be known before work ---------------------------------------------------------------------------------------------------------------
