@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from malp_disc.reading import read_weights
-from malp_disc.state_dicts import Form, Role, describe_content, find_parts, find_weights, nameless_averages, strip_to, without_module
+from malp_disc.file_kinds import file_kind
+from malp_disc.reading import check_file, read_weights
+from malp_disc.state_dicts import Form, Role, describe_content, find_parts, find_weights, nameless_weights, strip_to, without_module
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
 
@@ -105,13 +107,35 @@ def load_tensors(path: str | Path, *, forms: Sequence[Form] = (), entries: tuple
     tensors = _tensors_of(taken)
     if tensors:
         return _plain(tensors, path)
-    if nameless_averages(content):
+    if nameless_weights(content):
         raise ValueError(
-            f"{path} holds averaged weights without names (shadow_params); in the environment where it was made, copy them into the network "
-            '(ema.copy_to(network.parameters())) and re-save it: torch.save(network.state_dict(), "weights.pth")'
+            f"{path} holds weights in a list, without names (as shadow_params of an average); in the environment where it was made, copy them into the "
+            'network (ema.copy_to(network.parameters())) and re-save it: torch.save(network.state_dict(), "weights.pth")'
         )
+    if forms and isinstance(taken, Mapping) and forms[0][0] in taken:
+        raise ValueError(f"{path} holds the network's keys, but no tensors under them (numpy's arrays?); convert them with torch.from_numpy and save again")
     expected = f"tensors by name, {', '.join(forms[0])} among them" if forms else "tensors by name"
     raise ValueError(f"{path} holds no state dict{' of this network' if forms else ''}: expected {expected}, found {_found(content) if not forms else describe_content(content)}")
+
+
+def load_metadata(path: str | Path) -> dict[str, str]:
+    """The notes in the header of a safetensors file; none where there are none, or where the file is of another kind.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is neither safetensors nor a torch file, or is damaged.
+    """
+    path = Path(path)
+    check_file(path, "file", "the path of a .safetensors file")
+    kind = file_kind(path)
+    if kind.name in ("torch", "legacy torch", "npz"):
+        return {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        reason = f"it is {kind.text}; {kind.advice}" if kind.name != "safetensors" else f"it is damaged: {error}"
+        raise ValueError(f"{path} can't be read as safetensors: {reason}") from error
 
 
 def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[str, ...] = (), *, what: str) -> dict[str, dict[str, Tensor]]:

@@ -142,6 +142,9 @@ def _safetensors_kind(path: Path, size: int) -> FileKind:
 
 def _text_kind(path: Path, head: bytes) -> FileKind | None:
     """HTML, XML, JSON and other text."""
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # Windows' UTF-16
+        text = head[: len(head) // 2 * 2].decode("utf-16", "replace")
+        head = text.encode() if text and text.isascii() else head
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:

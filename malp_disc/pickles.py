@@ -21,8 +21,8 @@ import torch
 _HARMLESS = re.compile(
     r"""numpy\.(_?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|dtype|ndarray|(bool_?|u?int\d*|float\d+)|dtypes\.\w+)
     |argparse\.Namespace | types\.SimpleNamespace | (datetime|decimal|fractions|uuid)\.\w+ | pathlib\.(_local\.)?\w*Path
-    |(collections|builtins)\.(deque|frozenset|range|xrange|slice|bytes|bytearray|list|tuple|dict|int|float|str|bool|object)
-    |collections\.abc\.\w+ | typing\.\w+ | torch\.(torch_version\.TorchVersion|Generator)
+    |(collections|builtins)\.(deque|frozenset|range|xrange|slice|bytes|bytearray|list|tuple|dict|int|float|str|bool|object|Ellipsis|NotImplemented)
+    |collections\.abc\.\w+ | typing\.\w+ | torch\.optim\.(\w+\.)*\w+ | torch\.(torch_version\.TorchVersion|Generator)
     |omegaconf\.(\w+\.)*\w+ | antlr4\.\w+(\.\w+)*
     |(pytorch_lightning|lightning(\.pytorch|\.fabric)?|lightning_fabric)\.(callbacks|utilities)\.(\w+\.)*\w+""",
     re.VERBOSE,
@@ -70,11 +70,16 @@ class ForeignObjects(ValueError):
         self.names = names
 
 
+class OtherProtocol(ValueError):
+    """The file was saved with pickle protocol 4 or later, which torch's reader for ``weights_only=True`` doesn't take."""
+
+
 def load_torch(path: str | Path) -> Any:
     """What a torch file holds, harmless objects beside the tensors replaced by empty ones.
 
     Raises:
         ForeignObjects: it holds others.
+        OtherProtocol: it was saved with another protocol than torch.save's own.
         Exception: whatever torch raises for a damaged file.
     """
     with warnings.catch_warnings():
@@ -84,6 +89,8 @@ def load_torch(path: str | Path) -> Any:
         except Exception:
             try:
                 names = named_globals(path)
+            except OtherProtocol:
+                raise
             except Exception:  # so damaged that not even the names can be listed: torch's own error says more
                 names = []
             unknown = [name for name in names if not _is_known(name)]
@@ -120,14 +127,11 @@ def named_globals(path: str | Path) -> list[str]:
 
 
 def _collect(pickled: BinaryIO, names: dict[str, None]) -> None:
-    texts: list[str] = []
     for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("GLOBAL", "INST"):
             names[_as_python_3(*str(argument).split(" ", 1))] = None
-        elif operation.name == "STACK_GLOBAL":  # protocol 4: of the two texts before; torch's reader refuses it
-            names[".".join(texts[-2:])] = None
-        elif isinstance(argument, str):
-            texts.append(argument)
+        elif operation.name == "STACK_GLOBAL":
+            raise OtherProtocol
 
 
 def _as_python_3(module: str, name: str) -> str:

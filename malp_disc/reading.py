@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from malp_disc.file_kinds import file_kind, folder_kind
-from malp_disc.pickles import ForeignObjects, load_torch
+from malp_disc.pickles import ForeignObjects, OtherProtocol, load_torch
 
 _RESAVE = 'torch.save(network.state_dict(), "weights.pth")'
 
@@ -42,9 +42,19 @@ def read_weights(path: str | Path) -> Any:
     except ForeignObjects as error:
         raise ValueError(f"{path} can't be read as plain tensors: {_refusal(error.names)}") from error
     except Exception as error:  # a damaged file can make the readers raise nearly anything: IndexError, AssertionError, OSError …
-        what = kind.text if kind.name != "pickle" else "a Python pickle without a plain state dict in it"
-        advice = "download or copy it again" if kind.name != "pickle" else f"re-save just the weights in the environment where it was made, {_RESAVE}"
-        raise ValueError(f"{path} can't be read as plain tensors: it is {what}, and damaged or of an unknown form ({_reason(error)}); {advice}") from error
+        if kind.name == "pickle":
+            raise ValueError(
+                f"{path} can't be read as plain tensors: it is a Python pickle and no file of torch.save, so nothing of it can be read without running "
+                f"what it holds. In the environment where it was made, re-save just the weights: {_RESAVE}"
+            ) from error
+        if isinstance(error, OtherProtocol):
+            raise ValueError(
+                f"{path} can't be read as plain tensors: it was saved with pickle protocol 4 or later. In the environment where it was made, re-save it "
+                f"without pickle_protocol: {_RESAVE}"
+            ) from error
+        raise ValueError(
+            f"{path} can't be read as plain tensors: it is {kind.text}, and damaged or of an unknown form ({_reason(error)}); download or copy it again"
+        ) from error
 
 
 def read_arrays(path: str | Path, *, what: str) -> dict[str, np.ndarray]:

@@ -81,7 +81,7 @@ def find_parts(content: Any, parts: Sequence[str], optional: Sequence[str] = (),
 
 def flatten(content: Any) -> dict[str, Tensor]:
     """Every tensor in nested mappings, by its path: names joined by dots, the names of compile and FSDP wrappers left out."""
-    return {_INSIDE.sub("", path): value for path, value in _walk(content, "", 0)}
+    return {_INSIDE.sub("", path): value for path, value in _walk(content, "", ())}
 
 
 def without_module(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,16 +117,19 @@ def describe_content(content: Any) -> str:
     return ", ".join(described) + (" …" if len(content) > 8 else "") or "nothing"
 
 
-def nameless_averages(content: Any, depth: int = 0) -> bool:
-    """Whether there are averaged weights in a list, without names, as torch_ema keeps them."""
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
-        return False
-    listed = content.get("shadow_params")
-    return (isinstance(listed, (list, tuple)) and len(listed) > 0) or any(nameless_averages(value, depth + 1) for value in content.values())
+def nameless_weights(content: Any, depth: int = 0) -> bool:
+    """Whether there are tensors in a list, without names, as torch_ema keeps its ``shadow_params``."""
+    if isinstance(content, (list, tuple)):
+        return len(content) > 1 and all(isinstance(value, Tensor) for value in content)
+    return isinstance(content, Mapping) and depth <= _DEEPEST and any(nameless_weights(value, depth + 1) for value in content.values())
 
 
-def _walk(content: Any, path: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    if not isinstance(content, Mapping) or depth > _DEEPEST:  # a mapping that contains itself has no end
+def _walk(content: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, (list, tuple)):  # of state dicts; a tensor in a list has no name
+        content = {str(i): value for i, value in enumerate(content) if isinstance(value, Mapping)}
+    elif id(content) in above:  # it contains itself
+        return
+    if not isinstance(content, Mapping) or len(above) > _DEEPEST:
         return
     for name, value in content.items():
         if not isinstance(name, str):
@@ -134,7 +137,7 @@ def _walk(content: Any, path: str, depth: int) -> Iterator[tuple[str, Tensor]]:
         if isinstance(value, Tensor):
             yield path + name, value.detach()
         else:
-            yield from _walk(value, f"{path}{name}.", depth + 1)
+            yield from _walk(value, f"{path}{name}.", (*above, id(content)))
 
 
 def _paths_with(flat: Mapping[str, Tensor], form: Form) -> Iterator[str]:

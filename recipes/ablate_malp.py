@@ -30,6 +30,7 @@ from generators import create_generator
 from malp_disc.checkpoint import fingerprint, sweep, write_json, write_text
 from malp_disc.data import build_dataset
 from malp_disc.losses import LossWeights
+from malp_disc.reading import read_json
 from malp_disc.report.ablation import ablation_table, set_size_figure, strength_figure
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
@@ -86,7 +87,7 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
         "flags": " ".join(f"{flag.name}={getattr(config, flag.name)}" for flag in dataclasses.fields(MaLPOptions) if getattr(config, flag.name) != flag.default),
     }  # fmt: skip
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        found = read_json(path, what="the scores of a finished run").get("settings", {})
         if found != settings:
             raise ValueError(f"{path} is of a run with other settings: {found}, now {settings}; choose another --output-dir")
         return
@@ -113,7 +114,7 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
 
 def report(folder: Path) -> str:
     """Table and figures of all runs in the folder."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs").glob("*.json"))]
+    runs = [read_json(path, what="the scores of a finished run") for path in sorted((folder / "runs").glob("*.json"))]
     write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
     table = ablation_table(runs, {name: (row.group, row.text) for name, row in ROWS.items()})
     write_text(folder / "table.md", table)

@@ -26,12 +26,11 @@ from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
 from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.checkpoint import save_tensors
+from malp_disc.checkpoint import load_metadata, save_tensors
 from malp_disc.data import DataOptions
 from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.report import write_report
@@ -184,8 +183,7 @@ def warn_if_blind(malp: MaLP, before: nn.Module, inputs: Inputs, device: torch.d
 
 def check_settings(result: Path, arm: Arm, config: ArmOptions) -> None:
     """Raise ValueError if a finished arm was made with other flags than those of now: its numbers would stand beside others."""
-    with safe_open(result, framework="pt") as file:
-        about = json.loads((file.metadata() or {}).get("malp_disc", "{}"))
+    about = json.loads(load_metadata(result).get("malp_disc", "{}"))
     was, now = about.get("settings", {}), training_settings(config, arm)
     differing = [f"{name} was {was.get(name)!r} and is {value!r} now" for name, value in now.items() if was.get(name) != value]
     if differing:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from malp_disc.guards import FiniteSteps, Watch, gradient_norm
 from malp_disc.losses import LossWeights
 from malp_disc.manipulate import call_manipulate
 from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
+from malp_disc.reading import read_json
 from recipes.experiment import training_settings
 from recipes.finetune_options import FinetuneOptions, make_optimizer, place_of, rate_factor
 from recipes.keeping import Stopping, Training
@@ -381,7 +381,7 @@ def map_peak(malp: MaLP, batches: list[Batch]) -> Tensor:
 def keep_best(folder: Path, step: int, distance: float, generator: nn.Module) -> None:
     """``best.safetensors`` and ``best.json``: the moving average with the lowest Fréchet distance so far, on the pictures that choose."""
     record = folder / "best.json"
-    best = json.loads(record.read_text()) if record.exists() else None
+    best = read_json(record, what="the note of the best step so far") if record.exists() else None
     if math.isfinite(distance) and (best is None or distance < best["frechet"]):
         save_tensors(folder / "best.safetensors", generator.state_dict())
         write_json(record, {"step": step, "frechet": distance})

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from torch.utils.data import Dataset, Subset
 
 from malp_disc.checkpoint import fingerprint, save_tensors, sweep, write_json, write_text
+from malp_disc.reading import read_json
 from malp_disc.report.figures import sample_grid
 from malp_disc.report.gallery import captions_of, rows_of
 from malp_disc.report.inputs import Inputs
@@ -141,7 +142,7 @@ class Part(Subset):
 
 def check_same(path: Path, settings: dict[str, Any]) -> None:
     """Raise ValueError if a row that is there was made with other flags, data or networks."""
-    found, now = json.loads(path.read_text(encoding="utf-8"))["settings"], json.loads(json.dumps(settings))
+    found, now = read_json(path, what="the scores of a finished run").get("settings", {}), json.loads(json.dumps(settings))
     differing = [
         f"{key} was {found.get(key)!r} and is {now.get(key)!r} now" for key in sorted({*found, *now}) if found.get(key) != now.get(key)
     ]
@@ -151,7 +152,7 @@ def check_same(path: Path, settings: dict[str, Any]) -> None:
 
 def report(folder: Path) -> str:
     """Table of all runs in the folder."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "runs").glob("*.json"))]
+    runs = [read_json(path, what="the scores of a finished run") for path in sorted((folder / "runs").glob("*.json"))]
     write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
     table = search_table(
         runs, {"before": ("The generator as it came", "before"), **{name: (row.group, row.text) for name, row in ROWS.items()}}

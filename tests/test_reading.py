@@ -65,6 +65,7 @@ FOREIGN = {
     "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML text.*AccessDenied.*download the file itself"),
     "json": (b'{"error": "Repository not found"}', "a JSON text.*Repository not found.*download the file again"),
     "text": (b"Entry not found", r"a text file \('Entry not found'\).*give the file with the weights"),
+    "utf-16": ("<html>404</html>".encode("utf-16"), "an HTML page"),
     "bom": ("\ufeff<html>".encode(), "an HTML page"),
     "gzip": (gzip.compress(b"x"), "a gzip archive; unpack it|a gzip archive.*unpack it"),
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(range(90)), "a 7z archive.*unpack it"),
@@ -189,6 +190,24 @@ def test_other_objects_are_refused_by_name_with_the_way_to_plain_weights(tmp_pat
         with pytest.raises(ValueError, match=message + r".*re-save just the weights: torch.save\(network.state_dict\(\)") as caught:
             load_tensors(tmp_path / "a.ckpt")
         assert "weights_only=False" not in str(caught.value) and "safe_globals" not in str(caught.value)
+
+
+def test_other_protocols_and_plain_pickles_are_told_apart_from_damage(tmp_path):
+    import pickle
+
+    torch.save({"state_dict": WEIGHTS}, tmp_path / "four.pth", pickle_protocol=4)
+    with pytest.raises(ValueError, match="it was saved with pickle protocol 4 or later.*re-save it without pickle_protocol"):
+        load_tensors(tmp_path / "four.pth")
+    for protocol in (2, 4):
+        (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"w": np.zeros(3)}, protocol=protocol))
+        with pytest.raises(ValueError, match="it is a Python pickle and no file of torch.save.*re-save just the weights"):
+            load_tensors(tmp_path / "plain.pkl")
+
+
+def test_optimizers_and_schedulers_beside_the_weights_are_passed_over(tmp_path):
+    optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters())
+    torch.save({"state_dict": WEIGHTS, "optimizer": optimizer, "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1)}, tmp_path / "a.pth")
+    assert torch.equal(load_tensors(tmp_path / "a.pth", entries=("state_dict",))["w"], WEIGHTS["w"])
 
 
 def test_reading_leaves_torchs_list_of_trusted_classes_as_it_was(tmp_path):

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.checkpoint import load_state, load_tensors, save_tensors
+from malp_disc.checkpoint import load_metadata, load_state, load_tensors, save_tensors
 from malp_disc.fakeness import check_images
 from malp_disc.freezing import Float32Module
 
@@ -119,7 +118,7 @@ class AttributeNet(Float32Module):
             ValueError: not such a file.
         """
         tensors = load_tensors(path)
-        metadata = _metadata(path)
+        metadata = load_metadata(path)
         if metadata.get("kind") != _KIND:
             raise ValueError(f"{path} is no AttributeNet; make one with recipes/train_attribute_classifier.py --output PATH")
         try:
@@ -145,11 +144,3 @@ def shipped_weights(name: str) -> Path:
 
 def _block(inputs: int, outputs: int, *, stride: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def _metadata(path: str | Path) -> dict[str, str]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return file.metadata() or {}
-    except SafetensorError:  # a torch file, which has no header
-        return {}

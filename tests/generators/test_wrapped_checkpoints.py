@@ -170,7 +170,7 @@ def test_our_own_checkpoints_are_taken(tmp_path):
 def test_averages_without_names_are_refused_with_the_way_out(tmp_path):
     state = stargan_state()
     torch.save({"decay": 0.999, "num_updates": 3, "shadow_params": list(state.values()), "collected_params": None}, tmp_path / "ema.pth")
-    with pytest.raises(ValueError, match=r"ema.pth holds averaged weights without names \(shadow_params\).*ema.copy_to"):
+    with pytest.raises(ValueError, match=r"ema.pth holds weights in a list, without names \(as shadow_params.*ema.copy_to"):
         create_generator("stargan", tmp_path / "ema.pth")
     torch.save({"model": state, "ema": {"shadow_params": list(state.values())}}, tmp_path / "beside.pth")
     check(create_generator("stargan", tmp_path / "beside.pth"), state, "beside")
