@@ -96,6 +96,8 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
     claim_folder(folder)
     lock_folder(folder)  # another command may fill the same --output-dir with other rows
     sweep(folder)
+    if config.resume_from_checkpoint is None:
+        shutil.rmtree(folder / "malp-training", ignore_errors=True)  # of a command that was stopped
     set_seed(seed)
     malp = build_malp(dataclasses.replace(own, **{f"malp_{key}": value for key, value in row.malp.items()}))
     if row.surgery is not None:

@@ -99,9 +99,9 @@ def find_resume(folder: Path, wanted: str | None) -> str | None:
     there = [path for place in sorted({state.parent.parent for state in folder.rglob("checkpoint-*/state.json")}) for path in list_training(place)]
     there = [path for path in there if PREVIOUS not in path.relative_to(folder).parts]
     names = [path.relative_to(folder).as_posix() for path in there]
-    if Path(wanted).name == wanted and wanted in {path.name for path in there}:
-        return wanted
     asked = Path(wanted).expanduser()
+    if (asked.parent == Path() or asked.parent.resolve() == folder.resolve()) and asked.name in {path.name for path in there}:
+        return asked.name
     for place in (asked, folder / asked):
         if place.resolve() in {path.resolve() for path in there}:
             return str(place.resolve())

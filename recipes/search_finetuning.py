@@ -108,6 +108,8 @@ def main(config: Config) -> None:
             claim_folder(flags.output_dir)
             lock_folder(flags.output_dir)  # another command may fill the same folder with other rows
             sweep(flags.output_dir)
+            if config.resume_from_checkpoint is None:
+                shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of a command that was stopped
             losses = losses_of(row.arm, own, flags)
             tuned = finetune(row.arm, setup_of(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
         seconds = round(time.perf_counter() - began, 1)

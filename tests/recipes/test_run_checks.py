@@ -177,8 +177,9 @@ def test_results_of_unknown_origin_are_refused_and_a_folder_without_results_is_f
 def test_a_checkpoint_is_named_as_diffusers_names_it_or_by_its_path(folder, monkeypatch):
     place = folder / "arms" / "control" / "checkpoint-250"
     assert find_resume(folder, None) is None and find_resume(folder / "absent", "latest") == "latest"
-    assert find_resume(folder, "checkpoint-250") == "checkpoint-250"
     monkeypatch.chdir(folder.parent)
+    for spelled in ("checkpoint-250", "checkpoint-250/", f"{folder.name}/checkpoint-250", str(folder / "checkpoint-250")):
+        assert find_resume(folder, spelled) == "checkpoint-250"
     for spelled in (str(place), f"{folder.name}/arms/control/checkpoint-250", "arms/control/checkpoint-250"):
         assert find_resume(folder, spelled) == str(place.resolve())
 
