@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from malp_disc.file_kinds import file_kind
 from malp_disc.metrics.frechet import check_features
 from malp_disc.report.arms import ARMS
 
@@ -139,7 +140,10 @@ def read_features(folder: Path, name: str, *, seed: int | None = None, view: str
     try:
         features = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} can't be read as an array ({error}); measure {name} again") from error
+        kind = file_kind(path)
+        reason = str(error) if "allow_pickle" not in str(error) else "it has objects in place of numbers"
+        reason = reason if kind.text.startswith("a single numpy array") else f"it is {kind.text}"  # numpy takes any other file for a pickle
+        raise ValueError(f"{path} can't be read as an array ({reason}); measure {name} again") from error
     return check_features(features, str(path))
 
 

@@ -116,6 +116,10 @@ def test_features_that_are_pickled_cut_off_or_not_finite_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match="control.npy can't be read as an array"):
         read_features(tmp_path, "control")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match="control.npy can't be read as an array \\(it is a git-lfs pointer") as caught:
+        read_features(tmp_path, "control")
+    assert "allow_pickle" not in str(caught.value)
     np.save(path, np.full((9, 4), np.nan))
     with pytest.raises(ValueError, match="control.npy holds 9 rows that are not finite"):
         read_features(tmp_path, "control")
