@@ -16,6 +16,7 @@ from typing import Any
 import tyro
 
 import malp_disc
+from malp_disc.commands.detect import Detect, detect
 from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.doctor import Doctor, doctor
@@ -27,6 +28,7 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
     Doctor: doctor,
     Protect: protect,
     Localize: localize,
+    Detect: detect,
     Fid: fid,
     Report: report,
 }

@@ -1,31 +1,43 @@
-"""Saving and loading: a MaLP is a folder with ``model.safetensors``, ``config.json`` and its key, here or on the Hub."""
+"""Saving and loading: a MaLP is a folder with ``model.safetensors``, ``config.json``, its key and, once calibrated, ``detection.json``, here or on the Hub."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from malp_disc.checkpoint import load_state, load_tensors, save_tensors, write_json
+from malp_disc.calibration import CALIBRATION_FILE, Calibration
+from malp_disc.checkpoint import fingerprint, load_state, load_tensors, save_tensors, write_json
 from malp_disc.config import MaLPConfig
 from malp_disc.key import KEY_FILE, key_fingerprint, load_key, save_key
 from malp_disc.reading import read_json
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
+logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound="Saved")
 
 
 class Saved(ModelHubMixin):
     """The half of `MaLP` that knows files. It needs `config`, `encryption` and a module's state dict."""
 
+    detection: Calibration | None = None
+    """The threshold of `malp-disc detect`, set for these very weights; saved with them, and dropped once they have changed."""
+
     @property
     def key_fingerprint(self) -> str:
         """Names the template set in public without giving it away: 16 hex digits (`malp_disc.key`)."""
         return key_fingerprint(self.encryption.templates)
+
+    @property
+    def detector_fingerprint(self) -> str:
+        """Names weights and key together: 16 hex digits."""
+        return fingerprint(self.state_dict())
 
     @classmethod
     def from_pretrained(cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | None = None, **options: Any) -> Model:
@@ -75,6 +87,10 @@ class Saved(ModelHubMixin):
         detector = {name: value for name, value in self.state_dict().items() if name != _KEY_ENTRY}
         save_tensors(Path(save_directory) / _WEIGHTS_FILE, detector)
         write_json(Path(save_directory) / _CONFIG_FILE, {"model_type": "malp", "key_fingerprint": self.key_fingerprint, **dataclasses.asdict(self.config)})
+        if self.detection is not None and self.detection.detector == self.detector_fingerprint:
+            self.detection.write(Path(save_directory) / CALIBRATION_FILE)
+        else:
+            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
 
     @classmethod
     def _from_pretrained(
@@ -115,6 +131,11 @@ class Saved(ModelHubMixin):
             raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path as key=…") from error
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
+        with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
+            malp.detection = Calibration.read(find(CALIBRATION_FILE))
+        if malp.detection is not None and malp.detection.detector != malp.detector_fingerprint:
+            logger.warning("%s/%s was made for other weights or another key and is left alone; calibrate again with malp-disc detect --calibrate", model_id, CALIBRATION_FILE)
+            malp.detection = None
         return malp
 
 

@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 
 from generators import create_generator
 from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
+from malp_disc.calibration import CALIBRATION_FILE, Calibration
 from malp_disc.checkpoint import write_json
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.discriminator import GeneratorGradient
@@ -34,11 +35,11 @@ from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.key import KEY_FILE
 from malp_disc.losses import LossWeights
 from malp_disc.manipulate import call_manipulate
-from malp_disc.metrics.degradations import random_degradation
+from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
-from malp_disc.report.localizing import malp_gallery, measure_malp, score_clean
+from malp_disc.report.localizing import look, malp_gallery, measure_malp, score_clean, through_generator
 from recipes.experiment import training_settings
 from recipes.keeping import Stopping, Training, check_space
 from recipes.shared import (
@@ -92,6 +93,8 @@ class Config(TrainOptions, MaLPOptions, DataOptions):
     generator_checkpoint: Path | None = None
     """StarGAN generator whose changes are to be found; the shipped one if not given, which takes the embedded faces."""
     max_train_steps: int = 1000
+    detection_false_alarm_rate: float = 0.01
+    """The threshold that malp-disc detect takes from this MaLP is set so that at most this share of real images exceeds it."""
 
 
 def main(config: Config) -> None:
@@ -106,12 +109,15 @@ def main(config: Config) -> None:
     malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(config.output_dir / "malp")
+        calibrate(generator, malp, inputs, config, accelerator)
         report(generator, malp, inputs, config.output_dir, accelerator)
     accelerator.end_training()
 
 
 def check_options(config: Config, dataset: Dataset) -> None:
     """Raise ValueError for what can't be, before any work."""
+    if not 0 < config.detection_false_alarm_rate < 1:
+        raise ValueError(f"expected --detection-false-alarm-rate between 0 and 1, got {config.detection_false_alarm_rate}")
     if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
     if not config.malp_learning_rate > 0:
@@ -211,6 +217,23 @@ def learning_rates(config: Config, rates: Sequence[float], step: int) -> tuple[f
     factor = min(1.0, 2 * (config.max_train_steps - step) / config.max_train_steps)
     waiting = step < config.malp_template_delay * config.max_train_steps
     return rates[0] * factor, 0.0 if waiting else rates[1] * factor
+
+
+def calibrate(generator: nn.Module, malp: MaLP, inputs: Inputs, config: Config, accelerator: Accelerator) -> None:
+    """The threshold of `malp-disc detect`, from images that weren't trained on: ``<output-dir>/malp/detection.json``."""
+    seen = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
+    real = {"encrypted": seen.published} | ({"unprotected": seen.images} if config.malp_template_dropout else {})
+    scores = [look(malp, to_8bit(images), seen.index, device=accelerator.device).score for images in (*real.values(), seen.manipulated)]
+    kinds = f"held-back images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
+    try:
+        malp.detection = Calibration.fit(
+            scores[:-1], config.detection_false_alarm_rate, manipulated=scores[-1], images=kinds, detector=malp.detector_fingerprint
+        )
+    except ValueError as error:
+        print(f"no threshold for malp-disc detect: {error}")
+        return
+    malp.detection.write(config.output_dir / "malp" / CALIBRATION_FILE)
+    print(f"detection: {malp.detection}")
 
 
 def report(generator: nn.Module, malp: MaLP, inputs: Inputs, folder: Path, accelerator: Accelerator) -> None:

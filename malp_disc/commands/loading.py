@@ -26,10 +26,3 @@ def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "aut
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"can't compute on --device {device} ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
     return MaLP.from_pretrained(folder, key=key).to(device).eval()
-
-
-def detector_fingerprint(malp: MaLP) -> str:
-    """Names weights and key together: 16 hex digits."""
-    from malp_disc.checkpoint import fingerprint
-
-    return fingerprint(malp.state_dict())

@@ -55,7 +55,7 @@ def localize(options: Localize) -> None:
     from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import describe, inspect_with_progress
-    from malp_disc.commands.loading import detector_fingerprint, load_malp
+    from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
     from malp_disc.commands.overlay import overlay
 
@@ -87,7 +87,7 @@ def localize(options: Localize) -> None:
         work,
         targets=targets,
         manifest=Manifest(options.output / MANIFEST),
-        settings={"detector": detector_fingerprint(malp), "changed_above": options.changed_above, "overlay_full": options.overlay_full},
+        settings={"detector": malp.detector_fingerprint, "changed_above": options.changed_above, "overlay_full": options.overlay_full},
         overwrite=options.overwrite,
         tell=_tell,
         stream=text_stream(options.json),

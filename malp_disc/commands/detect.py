@@ -1,0 +1,185 @@
+"""``malp-disc detect IN --malp DIR``: was this image manipulated?
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from malp_disc.calibration import Calibration
+    from malp_disc.malp import MaLP
+    from malp_disc.tiling import Inspection
+
+FOUND_STATUS = 3
+"""With --fail-on-found, where an image was manipulated; 1 is an error's, 2 a wrong flag's."""
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Detect:
+    """Say of each image whether it was manipulated, at a threshold that was set for a false-alarm rate.
+
+    Exit status: 0 whatever is found; 1 where an image can't be read; with --fail-on-found 3 where one was manipulated.
+    """
+
+    images: Annotated[Path | None, Positional, arg(metavar="IN")] = None
+    """An image, or a folder; sub-folders count."""
+    malp: Annotated[str, arg(metavar="DIR")]
+    """Folder of save_pretrained with its key, or a Hub id."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The key, where it isn't templates.safetensors in DIR."""
+    threshold: float | None = None
+    """A score above it means manipulated; left out, that of the MaLP (detection.json), which its pretraining or --calibrate set."""
+    by: Literal["image", "window"] = "image"
+    """Which score: the mean over the whole image, or the highest of its windows, which sees small edits but gives more false alarms the larger the image."""
+    calibrate: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """First set the threshold by the images in this folder, which nobody has manipulated, and keep it in DIR/detection.json. They get the template first."""
+    calibrate_as_is: bool = False
+    """Don't add the template to the images of --calibrate: they are as they will arrive (protected, perhaps sent as JPEG since)."""
+    false_alarm_rate: float = 0.01
+    """For --calibrate. It takes at least 1 / rate - 1 images: 99 for 0.01."""
+    fail_on_found: bool = False
+    """End with status 3 if an image was manipulated."""
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write a JSON line per image to this file; - for standard output."""
+    device: str = "auto"
+    """auto: CUDA where there is one."""
+
+
+def detect(options: Detect) -> None:
+    """Score, compare, print.
+
+    Raises:
+        ValueError, OSError: flags or files that don't do, no threshold; at the end, images that failed.
+        SystemExit: with `FOUND_STATUS`, where that was asked for.
+    """
+    _check(options)
+    from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
+    from malp_disc.commands.image_file import ImageFile
+    from malp_disc.commands.inspecting import describe, inspect_with_progress
+    from malp_disc.commands.loading import load_malp
+    from malp_disc.commands.manifest import Manifest
+
+    sources = None if options.images is None else Sources.find(options.images)
+    malp = load_malp(options.malp, key=options.key, device=options.device)
+    stream = text_stream(options.json)
+    if options.calibrate is not None:
+        malp.detection = _calibrate(malp, options)
+        malp.detection.write(_calibration_file(options.malp))
+        print(f"{_calibration_file(options.malp)}: {malp.detection}", file=stream)
+    if sources is None:
+        return
+    threshold, calibration = _threshold(malp, options)
+
+    def work(name: str) -> dict[str, Any]:
+        found = inspect_with_progress(malp, ImageFile.read(sources.root / name).levels, name)
+        rate = None if calibration is None else calibration.false_alarm_rate
+        return {
+            "manipulated": _statistic(found, options.by) > threshold,
+            **describe(malp, found),
+            "windows_above": sum(window.score > threshold for window in found.windows),
+            "by": options.by,
+            "threshold": threshold,
+            "false_alarm_rate": rate,
+        }
+
+    outcome = work_through(
+        sources,
+        work,
+        targets=lambda name: [],
+        manifest=Manifest(None),
+        settings={"detector": malp.detector_fingerprint},
+        overwrite=False,
+        tell=_tell,
+        stream=stream,
+        label="detect",
+    )
+    count, found = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
+    basis = "given by --threshold" if calibration is None else f"{calibration.false_alarm_rate:.2g} false alarms on {calibration.n} {calibration.images or 'images'}"
+    print(f"{found} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=stream)
+    print_or_write(outcome.records, options.json)
+    outcome.finish()
+    if found and options.fail_on_found:
+        sys.exit(FOUND_STATUS)
+
+
+def _check(options: Detect) -> None:
+    """Raises ValueError for flags that don't go together."""
+    if options.images is None and options.calibrate is None:
+        raise ValueError("nothing to do: give an image or a folder, or --calibrate FOLDER")
+    if options.calibrate is None:
+        return
+    if not 0 < options.false_alarm_rate < 1:
+        raise ValueError(f"expected --false-alarm-rate between 0 and 1, got {options.false_alarm_rate}")
+    if options.threshold is not None:
+        raise ValueError("--calibrate sets the threshold that --threshold gives; leave one of them out")
+    if not Path(options.malp).expanduser().is_dir():
+        raise ValueError(f"--calibrate keeps the threshold in the MaLP's folder, and {options.malp} is none; save the MaLP to a folder first")
+
+
+def _calibration_file(folder: str) -> Path:
+    from malp_disc.calibration import CALIBRATION_FILE
+
+    return Path(folder).expanduser() / CALIBRATION_FILE
+
+
+def _threshold(malp: MaLP, options: Detect) -> tuple[float, Calibration | None]:
+    """The one that was given, or the MaLP's own with what it rests on."""
+    if options.threshold is not None:
+        return options.threshold, None
+    if malp.detection is None:
+        raise ValueError(
+            f"{options.malp} has no threshold (detection.json): give --threshold, a score in [0, 1] above which an image counts as manipulated, or set one with "
+            "malp-disc detect --calibrate FOLDER_OF_REAL_IMAGES"
+        )
+    if malp.detection.statistic != options.by:
+        raise ValueError(
+            f"the threshold of {options.malp} was set with --by {malp.detection.statistic}, and doesn't hold for --by {options.by}; give --threshold, or calibrate "
+            f"with --by {options.by}"
+        )
+    return malp.detection.threshold, malp.detection
+
+
+def _statistic(found: Inspection, by: str) -> float:
+    return found.score if by == "image" else found.worst.score
+
+
+def _calibrate(malp: MaLP, options: Detect) -> Calibration:
+    """The threshold from the images of `--calibrate`, with the templates in turn."""
+    from tqdm import tqdm
+
+    from malp_disc.calibration import Calibration, conservative_threshold
+    from malp_disc.commands.batch import Sources
+    from malp_disc.commands.image_file import ImageFile
+    from malp_disc.tiling import inspect_levels, protect_levels
+
+    sources = Sources.find(options.calibrate)
+    conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
+    add = not (options.calibrate_as_is or malp.passive)
+    scores = []
+    for number, name in enumerate(tqdm(sources.names, desc="calibrate", unit="image")):
+        levels = ImageFile.read(sources.root / name).levels
+        scores.append(_statistic(inspect_levels(malp, protect_levels(malp, levels, number % malp.encryption.set_size) if add else levels), options.by))
+    return Calibration.fit(
+        [scores],
+        options.false_alarm_rate,
+        statistic=options.by,
+        images=f"images of {sources.root.resolve().name}, {'protected' if add else 'as they are'}",
+        detector=malp.detector_fingerprint,
+    )
+
+
+def _tell(record: dict[str, Any]) -> str:
+    from malp_disc.data.listing import printable
+
+    verdict = "manipulated" if record["manipulated"] else "no manipulation found"
+    some = f", {record['windows_above']} of {record['windows']} windows above the threshold" if record["windows"] > 1 else ""
+    similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
+    return f"{printable(record['file'])}: {verdict}, P(manipulated) {record['score']:.3f}{similarity}{some}"
