@@ -40,7 +40,7 @@ from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import look, malp_gallery, measure_malp, score_clean, through_generator
-from recipes.experiment import training_settings
+from recipes.experiment import not_compared, training_settings
 from recipes.keeping import Stopping, Training, check_space
 from recipes.shared import (
     FACES_GENERATOR,
@@ -93,7 +93,7 @@ class Config(TrainOptions, MaLPOptions, DataOptions):
     generator_checkpoint: Path | None = None
     """StarGAN generator whose changes are to be found; the shipped one if not given, which takes the embedded faces."""
     max_train_steps: int = 1000
-    detection_false_alarm_rate: float = 0.01
+    detection_false_alarm_rate: float = not_compared(0.01)
     """The threshold that malp-disc detect takes from this MaLP is set so that at most this share of real images exceeds it."""
 
 
@@ -102,6 +102,8 @@ def main(config: Config) -> None:
     if len(held_out) < 2:
         raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
     check_options(config, dataset)
+    if not 0 < config.detection_false_alarm_rate < 1:
+        raise ValueError(f"expected --detection-false-alarm-rate between 0 and 1, got {config.detection_false_alarm_rate}")
     accelerator = start(config, dataset)
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR, c_dim=len(dataset.attribute_names))
     inputs = Inputs.take(held_out, 512)
@@ -116,8 +118,6 @@ def main(config: Config) -> None:
 
 def check_options(config: Config, dataset: Dataset) -> None:
     """Raise ValueError for what can't be, before any work."""
-    if not 0 < config.detection_false_alarm_rate < 1:
-        raise ValueError(f"expected --detection-false-alarm-rate between 0 and 1, got {config.detection_false_alarm_rate}")
     if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
     if not config.malp_learning_rate > 0:
