@@ -17,6 +17,7 @@ import tyro
 
 import malp_disc
 from malp_disc.commands.detect import Detect, detect
+from malp_disc.commands.export import Export, export
 from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.doctor import Doctor, doctor
@@ -29,6 +30,7 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
     Protect: protect,
     Localize: localize,
     Detect: detect,
+    Export: export,
     Fid: fid,
     Report: report,
 }

@@ -1,0 +1,52 @@
+"""``malp-disc export DIR model.onnx``: the localizer for other runtimes.
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Export:
+    """Write the localizer E_C and the classifier C as ONNX, for images of any size, and check the file against PyTorch. The key isn't in it."""
+
+    malp: Annotated[str, Positional, arg(metavar="DIR")]
+    """Folder of save_pretrained with its key, or a Hub id."""
+    output: Annotated[Path, Positional, arg(metavar="FILE")]
+    """The model, a name that ends in .onnx."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The key, where it isn't templates.safetensors in DIR (it is needed to load the MaLP, not written)."""
+    overwrite: bool = False
+    """Replace a file that exists."""
+
+
+def export(options: Export) -> None:
+    """Export, check, and only then put the file in its place.
+
+    Raises:
+        ValueError, OSError: a file that exists, packages that are missing, or a model that doesn't give PyTorch's values.
+    """
+    if options.output.suffix.lower() != ".onnx":
+        raise ValueError(f"expected a name that ends in .onnx, got {options.output}")
+    if options.output.is_dir():
+        raise ValueError(f"{options.output} is a folder; give a file's name")
+    if options.output.exists() and not options.overwrite:
+        raise ValueError(f"{options.output} exists; --overwrite replaces it")
+    from malp_disc.commands.onnx_file import TOLERANCE, check_packages, export_onnx
+
+    check_packages()
+    from malp_disc.commands.loading import load_malp
+
+    malp = load_malp(options.malp, key=options.key, device="cpu")
+    worst = export_onnx(malp, options.output)
+    print(
+        f"{options.output}: image (B, H, W, 3) uint8 -> map (B, H, W) and score (B,), float32 in [0, 1]; largest difference from PyTorch "
+        f"{worst:.1e} (allowed {TOLERANCE:.0e}); trained at {malp.config.image_size}x{malp.config.image_size}"
+    )

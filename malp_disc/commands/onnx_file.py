@@ -1,0 +1,111 @@
+"""MaLP's localizer as an ONNX file: the wrapper that owns pre- and post-processing, the export, and the check."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from malp_disc.checkpoint import atomic_path
+from malp_disc.malp import MaLP
+
+TOLERANCE = 1e-4
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_SHAPES = ((1, 64, 64), (3, 48, 80), (2, 131, 97))  # checked, (B, H, W); none is the one that the graph is traced with
+_TRACED = (2, 72, 56)
+
+
+class Localizer(nn.Module):
+    """E_C and C from 8-bit images to a map and P(manipulated).
+
+    Shape:
+        image (B, H, W, 3) uint8, as ``numpy.asarray(PIL.Image)`` stacked -> map (B, H, W) in [0, 1], score (B,) in [0, 1].
+
+    Note:
+        The score is the classifier's alone. The other witness, the similarity with the template, needs the key, which doesn't belong in a file to be
+        handed out; `MaLPOutput.score` averages both.
+    """
+
+    def __init__(self, malp: MaLP) -> None:
+        super().__init__()
+        self.cnn, self.classifier = malp.cnn, malp.classifier
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        images = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+        maps, _ = self.cnn(images)
+        return maps[:, 0].clamp(0, 1), torch.sigmoid(self.classifier(maps))
+
+
+def check_packages() -> None:
+    """Raises:
+    ValueError: one of the packages of the extra "onnx" isn't installed.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"export needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}: pip install 'malp-disc[onnx]', or -e '.[onnx]' in the repository")
+
+
+def export_onnx(malp: MaLP, path: Path) -> float:
+    """Write the file, if it gives PyTorch's values; returns the largest difference found.
+
+    Raises:
+        ValueError: no `check_packages`, or values that differ by more than 1e-4; nothing is left then.
+    """
+    check_packages()
+    localizer = Localizer(malp).cpu().eval()
+    sample = torch.zeros(_TRACED[0], *_TRACED[1:], 3, dtype=torch.uint8)
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("height", min=16), 2: torch.export.Dim("width", min=16)}
+    with atomic_path(path) as temporary:
+        with _quiet():
+            torch.onnx.export(
+                localizer,
+                (sample,),
+                str(temporary),
+                input_names=["image"],
+                output_names=["map", "score"],
+                dynamic_shapes={"image": axes},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        worst = largest_difference(localizer, temporary)
+        if not worst <= TOLERANCE:
+            raise ValueError(f"the exported model differs from PyTorch by {worst:.2g}, more than {TOLERANCE:g}; nothing was written")
+    return worst
+
+
+@torch.no_grad()
+def largest_difference(localizer: Localizer, path: Path) -> float:
+    """Of map and score between PyTorch and onnxruntime, over images of several sizes and batches."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for shape in _SHAPES:
+        images = rng.integers(0, 256, (*shape, 3), np.uint8)
+        for ours, theirs in zip(localizer(torch.from_numpy(images)), session.run(["map", "score"], {"image": images})):
+            if tuple(ours.shape) != theirs.shape:
+                raise ValueError(f"the exported model gives {theirs.shape} for images of {shape}, expected {tuple(ours.shape)}")
+            worst = max(worst, float(np.abs(ours.numpy() - theirs).max()))
+    return worst
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The exporter prints its progress and warns of its own packages."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
