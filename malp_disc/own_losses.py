@@ -9,9 +9,12 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from malp_disc.copying import copy_module
 from malp_disc.manipulate import describe
+from malp_disc.user_modules import users_line
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 AnyBatch = TypeVar("AnyBatch")
@@ -41,6 +44,41 @@ def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dic
         ValueError: it doesn't return named scalar tensors.
     """
     return check_terms(network(fake.detach().clone(), copy_batch(batch)), f"{type(getattr(network, 'module', network)).__name__}.forward")
+
+
+def check_losses(own: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
+    """Run both losses once on `batch`, before any long work; returns a copy of the losses, in training mode, that hasn't learned.
+
+    Args:
+        edit: (images, target) -> G's images, with gradients.
+        source: what the messages call the losses.
+
+    Raises:
+        ValueError: not such a module, it can't be copied, it fails, or its terms depend on nothing that learns.
+    """
+    if not isinstance(own, nn.Module) or not callable(getattr(own, "generator_loss", None)):
+        raise ValueError(f"{source} gives a {type(own).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
+    copied = copy_module(own, source).to(batch.images.device).train()
+    with torch.random.fork_rng([batch.images.device] if batch.images.device.type == "cuda" else []), torch.enable_grad():
+        fake = batch.images.clone().requires_grad_(True)
+        total = _tried(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
+        if not total.requires_grad:
+            raise ValueError(f"{source}: the terms of generator_loss have no gradient; compute them from `fake`, without detach, no_grad or .item()")
+        if any(p.requires_grad for p in copied.parameters()):
+            total = _tried(lambda: call_discriminator_loss(copied, fake, batch), f"{source}: forward")
+            if not total.requires_grad:
+                raise ValueError(f"{source}: the terms of forward have no gradient, but the module has parameters that learn; freeze them with requires_grad_(False)")
+    return copy_module(own, source).train()
+
+
+def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
+    """The sum of the terms, or a ValueError with the place of the failure."""
+    try:
+        return sum(run().values())
+    except NotImplementedError as error:
+        raise ValueError(f"{what} is missing, but the module has parameters that learn: define forward(fake, batch), or freeze them") from error
+    except Exception as error:  # somebody else's code may raise anything
+        raise ValueError(f"{what} failed: {type(error).__name__}: {error}{users_line(error)}") from error
 
 
 def copy_batch(batch: AnyBatch) -> AnyBatch:

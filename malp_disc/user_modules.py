@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def call_by_name(spec: str) -> Any:
     _import_own_packages()
     with _torch_settings(), _first_on_path(folder):
         module = _load(module_name, folder, file)
-        return _make(_function_of(module, place, name), spec, folder)
+        return _make(_function_of(module, place, name), spec)
 
 
 def _locate(place: str) -> tuple[str, Path, Path | None]:
@@ -76,14 +77,14 @@ def _load(name: str, folder: Path, file: Path | None) -> ModuleType:
         raise ValueError(f"{source} can't be imported: {error.msg} ({error.filename}, line {error.lineno})") from error
     except SystemExit as error:
         raise ValueError(
-            f"{source} ends the program when it is imported{_place_of(error, folder)}, by sys.exit or by argparse, which reads this command's flags; "
+            f"{source} ends the program when it is imported{users_line(error)}, by sys.exit or by argparse, which reads this command's flags; "
             'put what is to run as a script below `if __name__ == "__main__":`'
         ) from error
     except Exception as error:  # somebody else's code may raise anything
         if isinstance(error, ModuleNotFoundError) and file is None and f"{name}.".startswith(f"{error.name}."):
             near = _nearest(name, [path.stem for path in folder.glob("*.py")])
             raise ValueError(f"no module {name!r} in {folder} or among the installed ones{near}; give it as my_module:make_generator") from error
-        raise ValueError(f"{source} can't be imported: {type(error).__name__}: {error}{_place_of(error, folder)}") from error
+        raise ValueError(f"{source} can't be imported: {type(error).__name__}: {error}{users_line(error)}") from error
 
 
 def _is_free(name: str, folder: Path) -> bool:
@@ -136,7 +137,7 @@ def _function_of(module: ModuleType, place: str, name: str) -> Any:
     raise ValueError(f"{what}{listed}")
 
 
-def _make(function: Any, spec: str, folder: Path) -> Any:
+def _make(function: Any, spec: str) -> Any:
     """What the function makes, or why it makes nothing."""
     from torch import nn  # not above: the command line's help must come at once
 
@@ -151,7 +152,7 @@ def _make(function: Any, spec: str, folder: Path) -> Any:
     try:
         made = function()
     except (Exception, SystemExit) as error:  # somebody else's code may raise anything
-        raise ValueError(f"{spec}() failed: {type(error).__name__}: {error}{_place_of(error, folder)}") from error
+        raise ValueError(f"{spec}() failed: {type(error).__name__}: {error}{users_line(error)}") from error
     if made is None:
         raise ValueError(f"{spec}() returns None; is a `return` missing?")
     if isinstance(made, type):
@@ -200,15 +201,16 @@ def _import_own_packages() -> None:
         sys.path.remove(str(_PROJECT))
 
 
-def _place_of(error: BaseException, folder: Path) -> str:
-    """ (file, line) of the last of the user's lines in an error's traceback; nothing if there is none."""
-    def is_users(frame: traceback.FrameSummary) -> bool:
-        file = Path(frame.filename).resolve()
-        inside = file.is_relative_to(folder.resolve()) and not frame.filename.startswith("<") and "site-packages" not in file.parts
-        return inside and file != Path(__file__).resolve()
+def users_line(error: BaseException) -> str:
+    """ (file, line) of the last line in an error's traceback that is the user's; nothing if there is none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
-    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame)]
-    return f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""
+
+def _is_users(filename: str) -> bool:
+    file = Path(filename).resolve()
+    not_theirs = [_PROJECT / "malp_disc", _PROJECT / "recipes", Path(sysconfig.get_path("stdlib"))]
+    return not filename.startswith("<") and "site-packages" not in file.parts and not any(file.is_relative_to(place) for place in not_theirs)
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:

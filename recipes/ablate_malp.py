@@ -37,6 +37,7 @@ from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import malp_gallery, measure_malp
 from malp_disc.run_lock import lock_folder
 from recipes.ablation_rows import ROWS, Row
+from recipes.contract import check_contract
 from recipes.experiment import evaluation, work
 from recipes.judging import check_same_attributes
 from recipes.pretrain_malp import Config as PretrainConfig
@@ -71,6 +72,7 @@ def main(config: Config) -> None:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(accelerator.device)
     check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
+    check_contract(generator, dataset, accelerator.device, source=str(config.generator_checkpoint or "the shipped generator"), tell=accelerator.print)
     inputs = Inputs.take(held_out, config.eval_size)
     for seed in config.seeds:  # one seed of everything first: a stopped ablation has whole columns
         for name in config.rows:

@@ -14,7 +14,6 @@ joint      cotrain and aided at once: does MaLP add to it?
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import logging
@@ -31,6 +30,7 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.checkpoint import load_metadata, save_tensors
+from malp_disc.copying import copy_module
 from malp_disc.data import DataOptions
 from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.report import write_report
@@ -253,7 +253,7 @@ def make_malps(
 
 def pretrained(name: str, config: ArmOptions, generator: nn.Module, dataset: Dataset, accelerator: Accelerator, *, steps: int) -> MaLP:
     """Pretrain a MaLP into ``<output-dir>/<name>``, unless an earlier try did."""
-    generator = copy.deepcopy(generator).eval().requires_grad_(False)
+    generator = copy_module(generator).eval().requires_grad_(False)
     folder = config.output_dir / name
     if agreed(accelerator, config.resume_from_checkpoint is not None and (folder / "config.json").exists()):
         return MaLP.from_pretrained(folder)

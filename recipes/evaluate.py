@@ -26,6 +26,7 @@ from malp_disc.data import DataOptions
 from malp_disc.report import write_report
 from malp_disc.report.arms import ARMS
 from malp_disc.report.folder import read_lines
+from recipes.contract import check_contract
 from recipes.experiment import evaluation, not_compared, shared_hash, work
 from recipes.judging import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
 from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
@@ -69,6 +70,7 @@ def main(config: Config) -> None:
     for arm, path in paths.items():
         generators[arm] = create_generator("stargan", path).to(device).eval().requires_grad_(False)
         check_same_attributes(held_out, generators[arm].c_dim, str(path))
+        check_contract(generators[arm], held_out, device, source=str(path), tolerated=("edit", "range"))  # a tuned one may have diverged, and is reported so
     given = config.malp or (FACES_MALP if config.data == "faces" else None)
     malp = load_malp(given, device) if given is not None else None
     if malp is not None:

@@ -24,13 +24,13 @@ from typing import Annotated
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tyro
-from torch import nn
 
 from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.data import PlainFolder, WithReferences, build_dataset
 from malp_disc.user_modules import call_by_name
 from recipes.arms import ArmOptions, run_arms
+from recipes.contract import check_contract, check_own_losses
 from recipes.shared import run_recipe, start
 
 
@@ -65,12 +65,11 @@ def main(config: Config) -> None:
 
     # The generator, its own losses, and MaLP
     made = call_by_name(config.generator) if ":" in config.generator else create_generator(config.generator, config.generator_checkpoint)
-    if not isinstance(made, nn.Module) or not callable(getattr(made, "manipulate", None)):
-        raise ValueError(f"{config.generator} gives a {type(made).__name__} without manipulate(images, target); see generators/README.md")
+    check_contract(made, dataset, accelerator.device, source=config.generator, training=True, tell=accelerator.print)
     generator = made.to(accelerator.device).eval()
     own = call_by_name(config.losses) if config.losses is not None else None
-    if own is not None and not (isinstance(own, nn.Module) and callable(getattr(own, "generator_loss", None))):
-        raise ValueError(f"{config.losses} gives a {type(own).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
+    if own is not None:
+        check_own_losses(own, generator, dataset, accelerator.device, source=config.losses)
     malp = MaLP.from_pretrained(config.malp) if config.malp is not None else None
 
     # The arms, measured side by side

@@ -35,6 +35,7 @@ from generators.stargan_losses import StarGANObjective, StarGANWeights
 from malp_disc import MaLP
 from malp_disc.data import build_dataset
 from recipes.arms import ArmOptions, run_arms
+from recipes.contract import check_contract
 from recipes.judging import check_same_attributes
 from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP, run_recipe, start
 
@@ -77,6 +78,7 @@ def load_networks(config: Config, dataset: Dataset, accelerator: Accelerator) ->
     own_networks = config.generator_checkpoint is not None
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).to(accelerator.device).eval()
     check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
+    check_contract(generator, dataset, accelerator.device, source=str(config.generator_checkpoint or "the shipped generator"), training=True, tell=accelerator.print)
     discriminator = stargan_discriminator(
         config.discriminator_checkpoint or FACES_DISCRIMINATOR, c_dim=len(dataset.attribute_names), image_size=config.image_size
     )

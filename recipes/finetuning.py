@@ -20,13 +20,13 @@ from typing import Protocol
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.augmentation import NUMBERS, augment
 from malp_disc.balance import GradientBalance
 from malp_disc.checkpoint import fingerprint, save_tensors, write_json
+from malp_disc.copying import copy_module, moving_average_of
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.guards import FiniteSteps, Watch, gradient_norm
 from malp_disc.losses import LossWeights
@@ -101,9 +101,9 @@ def finetune(
     """
     # Networks
     device = accelerator.device
-    generator = copy.deepcopy(before).to(device).eval()  # with what learns in it as its maker left it
-    before = copy.deepcopy(generator).requires_grad_(False)
-    own = copy.deepcopy(own).to(device).train() if own is not None else None
+    generator = copy_module(before).to(device).eval()  # with what learns in it as its maker left it
+    before = copy_module(generator).requires_grad_(False)
+    own = copy_module(own, "the module of its own losses").to(device).train() if own is not None else None
     disc = None
     if setup.malp is not None:
         disc = MaLPDiscriminator(
@@ -121,7 +121,7 @@ def finetune(
         disc.malp.transformer = None
     editor = Editor(generator)
     last = freeze_unused(editor, own, disc, dataset, config, accelerator)
-    average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)).requires_grad_(False)
+    average = moving_average_of(generator, config.ema_decay)
     learning = {"G": editor}
     if own is not None and any(p.requires_grad for p in own.parameters()):
         learning["D"] = own

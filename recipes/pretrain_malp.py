@@ -40,6 +40,7 @@ from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.report.figures import fakeness_grid
 from malp_disc.report.inputs import Inputs
 from malp_disc.report.localizing import look, malp_gallery, measure_malp, score_clean, through_generator
+from recipes.contract import check_contract
 from recipes.experiment import not_compared, training_settings
 from recipes.keeping import Stopping, Training, check_space
 from recipes.shared import (
@@ -106,8 +107,9 @@ def main(config: Config) -> None:
         raise ValueError(f"expected --detection-false-alarm-rate between 0 and 1, got {config.detection_false_alarm_rate}")
     accelerator = start(config, dataset)
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR, c_dim=len(dataset.attribute_names))
-    inputs = Inputs.take(held_out, 512)
     generator.eval().requires_grad_(False).to(accelerator.device)
+    check_contract(generator, dataset, accelerator.device, source=str(config.generator_checkpoint or "the shipped generator"), tell=accelerator.print)
+    inputs = Inputs.take(held_out, 512)
     malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(config.output_dir / "malp")

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -50,6 +50,7 @@ from malp_disc.metrics.leak import randomly_shifted, template_leak
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, load_all
 from malp_disc.report.localizing import Seen, measure_malp, score_malp, through_generator
 from malp_disc.report.probes import leak_figure, probe_tables, robustness_figure
+from recipes.contract import check_contract
 from recipes.experiment import content_of, not_compared, work
 from recipes.judging import check_same_attributes
 from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
@@ -97,9 +98,10 @@ def main(config: Config) -> None:
         raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} that there are")
     probes = load_probes(config.malps, config.device)
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(config.device)
-    check_same_attributes(held_out, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
+    source = str(config.generator_checkpoint or "the shipped generator")
+    check_same_attributes(held_out, generator.c_dim, source)
     others = other_generators(config) if "generators" in config.parts else {}
-    try_networks(probes, others, held_out, config.device)
+    try_networks(probes, {source: generator, **others}, held_out, config.device)
     if "generators" in config.parts and config.overlays is not None:
         overlay_pairs(config.overlays)
     open_folder(config, accumulates=True)
@@ -110,7 +112,7 @@ def main(config: Config) -> None:
     probing: dict[str, Callable[[Probe], Iterator[dict[str, Any]]]] = {
         "robustness": lambda probe: robustness(probe, generator.manipulate, inputs, config),
         "files": lambda probe: files(probe, generator.manipulate, inputs, config),
-        "generators": lambda probe: generators(probe, {"stargan (trained on)": generator.manipulate, **others}, inputs, config),
+        "generators": lambda probe: generators(probe, {"stargan (trained on)": generator, **others}, inputs, config),
         "attributes": lambda probe: attributes(probe, generator.manipulate, inputs, config),
         "resolution": lambda probe: resolution(probe, generator.manipulate, config),
         "scale": lambda probe: scale(probe, generator.manipulate, inputs, config),
@@ -138,15 +140,14 @@ def main(config: Config) -> None:
 
 
 @torch.no_grad()
-def try_networks(probes: list[Probe], others: dict[str, Manipulate], dataset: Dataset, device: str) -> None:
-    """Raise ValueError if a MaLP or one of the other generators doesn't take images of this size, before anything is scored."""
-    images, labels = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+def try_networks(probes: list[Probe], networks: dict[str, nn.Module], dataset: Dataset, device: str) -> None:
+    """Raise ValueError if a MaLP or one of the generators can't be used on images of this size, before anything is scored."""
+    images = torch.stack([dataset[i][0] for i in range(2)]).to(device)
     for probe in probes:
         with must_take(images, f"{probe.name}, seed {probe.seed},"):
             probe.malp(images)
-    for name, manipulate in others.items():
-        with must_take(images, name):
-            call_manipulate(manipulate, images, labels)
+    for name, network in networks.items():
+        check_contract(network, dataset, device, source=name)
 
 
 def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:
@@ -185,19 +186,19 @@ def attributes(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Con
         yield {"case": attribute, "n": len(own.images), **measure_malp(manipulate, own, probe.malp, device=config.device)}
 
 
-def other_generators(config: Config) -> dict[str, Manipulate]:
-    """NAME=CHECKPOINT … as functions by name."""
+def other_generators(config: Config) -> dict[str, nn.Module]:
+    """NAME=CHECKPOINT … as generators by name."""
     found = {}
     for entry in config.other_generators:
         name, _, checkpoint = entry.partition("=")
-        found[name] = create_generator(name, checkpoint or None).eval().requires_grad_(False).to(config.device).manipulate
+        found[name] = create_generator(name, checkpoint or None).eval().requires_grad_(False).to(config.device)
     return found
 
 
-def generators(probe: Probe, cases: dict[str, Manipulate], inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+def generators(probe: Probe, cases: dict[str, nn.Module], inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
     """The generator of the training, then others on the same pictures, then pasted masks."""
     for name, other in cases.items():
-        yield {"case": name, "n": len(inputs.images), **measure_malp(other, inputs, probe.malp, device=config.device)}
+        yield {"case": name, "n": len(inputs.images), **measure_malp(other.manipulate, inputs, probe.malp, device=config.device)}
     if config.overlays is not None:
         pasted = overlays(probe, config.overlays, config.image_size, config.eval_size)
         yield {"case": "pasted masks", "n": len(pasted.images), **score_malp(pasted, probe.malp, device=config.device)}

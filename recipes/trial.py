@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.augmentation import NUMBERS
 from malp_disc.balance import last_layer
+from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
 from malp_disc.manipulate import call_manipulate
 from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
@@ -47,7 +47,7 @@ def try_out(
         ValueError: a network fails on them, or returns what it shouldn't.
     """
     images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
-    target, editor = labels.flip(0), Editor(copy.deepcopy(generator))
+    target, editor = labels.flip(0), Editor(copy_module(generator))
     with torch.random.fork_rng():
         with must_take(images, "the generator"):
             fake = editor(images, target)
@@ -58,8 +58,8 @@ def try_out(
                 malp.to(device)(images)
         if own is None:
             return
-        losses, noise = copy.deepcopy(own).to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
-        batch = Batch(images, labels, target, reference[0] if reference else None, noise, numbers=noise.uniform(NUMBERS))
+        losses, noise = copy_module(own, "the module of its own losses").to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
+        batch = Batch(images, labels, target, reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
         with must_take(images, "the generator's own losses"):
             call_generator_loss(losses, fake, batch, editor)
             if any(parameter.requires_grad for parameter in losses.parameters()):
@@ -100,7 +100,7 @@ def freeze_unused(
 
     def batch() -> Batch:
         noise = StepRandom(config.seed, 0, batch_size=2, device=device)
-        return Batch(images, labels, labels.flip(0), reference[0] if reference else None, noise, numbers=noise.uniform(NUMBERS))
+        return Batch(images, labels, labels.flip(0), reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
 
     last = last_layer(editor, lambda: editor(images, labels.flip(0)))
     fake = editor(images, labels.flip(0))

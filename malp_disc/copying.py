@@ -1,0 +1,102 @@
+"""A copy of somebody else's module whose weights are its own, also where `copy.deepcopy` alone gives up."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from malp_disc.manipulate import describe
+
+Module = TypeVar("Module", bound=nn.Module)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+_REGISTRIES = ("_parameters", "_modules")
+
+
+def copy_module(module: Module, name: str = "the generator") -> Module:
+    """A deep copy. Tensors that an earlier forward pass left in attributes (``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` leave the
+    computed weight) are detached, locks are made anew.
+
+    Args:
+        name: what the message calls it.
+
+    Raises:
+        ValueError: an attribute can't be copied (an open file, a running generator function, a process group …); the message names it.
+    """
+    try:
+        return copy.deepcopy(module, _substitutes(module))
+    except Exception as error:  # an object may raise anything when it is copied
+        where = next(_uncopyable(module), None)
+        if where is None:
+            raise ValueError(f"{name} can't be copied: {type(error).__name__}: {error}") from error
+        path, value = where
+        raise ValueError(
+            f"{name} can't be copied, as fine-tuning has to: its attribute {path} is {describe(value)} ({type(error).__name__}: {error}). Make it where it is "
+            "used, or keep it outside the module"
+        ) from error
+
+
+def _substitutes(module: nn.Module) -> dict[int, Any]:
+    """What `copy.deepcopy` takes in place of objects that it can't copy, by their id."""
+    found: dict[int, Any] = {}
+    for _, value in _attributes(module):
+        if isinstance(value, Tensor) and not value.is_leaf:
+            found[id(value)] = value.detach().clone()
+        elif isinstance(value, _LOCKS):
+            found[id(value)] = threading.Lock() if isinstance(value, _LOCKS[0]) else threading.RLock()
+    return found
+
+
+def _uncopyable(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Path and value of what can't be copied, the innermost first."""
+    substitutes = _substitutes(module)
+    paths = list(_attributes(module))
+    for path, value in sorted(paths, key=lambda entry: -entry[0].count(".") - entry[0].count("[")):
+        try:
+            copy.deepcopy(value, dict(substitutes))
+        except Exception:
+            yield path, value
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Everything that hangs on a module and its submodules besides parameters, by path: attributes, and what is inside containers and plain objects."""
+    seen = {id(part) for part in module.modules()} | {id(parameter) for parameter in module.parameters()}
+
+    def inside(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if id(value) in seen or isinstance(value, (str, bytes, int, float, bool, type(None), type)):
+            return
+        seen.add(id(value))
+        yield path, value
+        if isinstance(value, Tensor):
+            return
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from inside(f"{path}[{key!r}]", item)
+        elif isinstance(value, (list, tuple, set)):
+            for number, item in enumerate(value):
+                yield from inside(f"{path}[{number}]", item)
+        elif isinstance(value, nn.Module):  # one that isn't registered, as in a plain list
+            seen.update(id(parameter) for parameter in value.parameters())
+            yield from _own(path, value)
+        elif hasattr(value, "__dict__") and not callable(value):
+            for key, item in vars(value).items():
+                yield from inside(f"{path}.{key}", item)
+
+    def _own(path: str, part: nn.Module) -> Iterator[tuple[str, Any]]:
+        for key, value in vars(part).items():
+            if key not in _REGISTRIES:
+                yield from inside(f"{path}.{key}" if path else key, value)
+
+    for path, part in module.named_modules():
+        yield from _own(path, part)
+
+
+def moving_average_of(module: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
+    """An exponential moving average of a module's weights, which starts as a copy of it."""
+    average = torch.optim.swa_utils.AveragedModel(nn.Identity(), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay))
+    average.module = copy_module(module)  # AveragedModel's own deepcopy can't copy what copy_module can
+    return average.requires_grad_(False)
