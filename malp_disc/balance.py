@@ -7,14 +7,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from malp_disc.autograd_graph import graph_of
+
 _SMOOTHING = 0.5  # of the weight before, in each new one
 
 
 def last_layer(network: nn.Module, run: Callable[[], object]) -> nn.Parameter:
-    """The weight of the last layer that `run` computes with, by the order of execution and not of registration.
+    """The weight of the last layer that `run` computes with, by the order of execution and not of registration. A layer whose result `run` throws away
+    doesn't count; where weights are used without calling a layer (``F.conv2d(x, self.weight)``), it is the last one registered.
+
+    Args:
+        run: returns the images, with gradients.
 
     Raises:
-        ValueError: nothing with a trainable weight of two dimensions or more took part.
+        ValueError: no trainable weight took part.
     """
     seen: list[nn.Parameter] = []
 
@@ -23,10 +29,14 @@ def last_layer(network: nn.Module, run: Callable[[], object]) -> nn.Parameter:
 
     handles = [module.register_forward_hook(note) for module in network.modules()]
     try:
-        run()
+        output = run()
     finally:
         for handle in handles:
             handle.remove()
+    if isinstance(output, Tensor) and output.requires_grad:
+        leaves = graph_of(output).leaves
+        used = [p for p in network.parameters() if id(p) in leaves]
+        seen = [p for p in seen if id(p) in leaves] or [p for p in used if p.ndim > 1] or used or seen
     if not seen:
         raise ValueError(f"no layer of {type(network).__name__} with a trainable weight took part; is the generator frozen?")
     return seen[-1]

@@ -43,7 +43,7 @@ def require_usable(
         said = f"{source}: {finding.said}" + (f"; {finding.advice}" if finding.advice else "")
         if finding.level == "problem" and finding.name not in tolerated:
             raise ValueError(said)
-        if finding.level != "ok" and finding.name not in ("gradients", "input gradient", "colours"):
+        if finding.level != "ok" and finding.name not in ("input gradient", "colours"):
             tell(f"note: {said}")
 
 
@@ -109,7 +109,7 @@ def _run(subject: Subject) -> tuple[list[Finding], bool]:
         if not fake.isfinite().all():
             return findings, True
         findings += [_edit(subject, fake), _colours(subject, fake), _repeatable(subject, fake), _neighbours(subject, fake)]
-    return [*findings, *_buffers(subject, buffers)], True
+    return [*findings, *_state(subject, buffers)], True
 
 
 def _range(subject: Subject, fake: Tensor) -> Finding:
@@ -168,7 +168,10 @@ def _neighbours(subject: Subject, fake: Tensor) -> Finding:
     return Finding("neighbours", "ok", "an image's result doesn't depend on its batch")
 
 
-def _buffers(subject: Subject, before: dict[str, Tensor]) -> list[Finding]:
+def _state(subject: Subject, before: dict[str, Tensor]) -> list[Finding]:
+    """What the forward passes changed in the module itself."""
+    if any(part.training for part in subject.generator.modules()):
+        return [_problem("mode", "manipulate puts the module into training mode", "leave train() and eval() to the caller: dropout and batch norm would change the measurement")]
     changed = [name for name, value in subject.generator.named_buffers() if name in before and not torch.equal(value, before[name])]
     if not changed:
         return []

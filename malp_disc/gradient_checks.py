@@ -33,6 +33,8 @@ def check_gradients(subject: Subject) -> list[Finding]:
     """One forward and backward pass, for a random projection of the images, in evaluation mode."""
     images = subject.images.clone().requires_grad_(True)
     parameters = [(name, p) for name, p in subject.generator.named_parameters() if p.requires_grad]
+    if not parameters:
+        return [_problem("manipulate sets requires_grad to False on all of its parameters", "take requires_grad_(False) out of it, so that they can learn")]
     originals = [(name, p) for name, p in subject.original.named_parameters() if p.grad is None]
     subject.generator.zero_grad()
     try:

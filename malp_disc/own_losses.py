@@ -28,7 +28,9 @@ def call_generator_loss(own: nn.Module, fake: Tensor, batch: Any, edit: Edit) ->
     Raises:
         ValueError: it doesn't return named scalar tensors.
     """
-    terms = check_terms(own.generator_loss(fake.clone(), copy_batch(batch), edit), f"{type(own).__name__}.generator_loss")
+    with torch.set_grad_enabled(torch.is_grad_enabled()):  # losses may call torch.set_grad_enabled themselves
+        terms = own.generator_loss(fake.clone(), copy_batch(batch), edit)
+    terms = check_terms(terms, f"{type(own).__name__}.generator_loss")
     if taken := [name for name in terms if name in _TAKEN]:
         raise ValueError(f"{type(own).__name__}.generator_loss returns a term named {taken[0]!r}, which the recipe uses itself; choose another name")
     return terms
@@ -43,7 +45,9 @@ def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dic
     Raises:
         ValueError: it doesn't return named scalar tensors.
     """
-    return check_terms(network(fake.detach().clone(), copy_batch(batch)), f"{type(getattr(network, 'module', network)).__name__}.forward")
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        terms = network(fake.detach().clone(), copy_batch(batch))
+    return check_terms(terms, f"{type(getattr(network, 'module', network)).__name__}.forward")
 
 
 def check_losses(own: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:

@@ -65,3 +65,20 @@ def test_without_any_measurable_gradient_there_is_no_weight():
     assert balance.update() is None
     with pytest.raises(ValueError, match="share of the gradient above 0, got 0"):
         GradientBalance(weight, 0.0)
+
+
+class Functional(nn.Module):
+    """Uses its weights without calling a layer, and calls one whose result it throws away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.last, self.unused = nn.Parameter(torch.ones(3, 3, 1, 1)), nn.Parameter(torch.ones(3, 3, 1, 1)), nn.Conv2d(3, 3, 1)
+
+    def manipulate(self, images):
+        self.unused(images)
+        return nn.functional.conv2d(nn.functional.conv2d(images, self.weight), self.last)
+
+
+def test_weights_used_without_a_layer_are_found_and_a_layer_without_effect_is_not():
+    network = Functional()
+    assert last_layer(network, lambda: network.manipulate(torch.ones(1, 3, 4, 4))) is network.last
