@@ -27,7 +27,7 @@ def last_layer(network: nn.Module, run: Callable[[], object]) -> nn.Parameter:
     def note(module: nn.Module, *_: object) -> None:
         seen.extend(p for p in module.parameters(recurse=False) if p.ndim > 1 and p.requires_grad)
 
-    handles = [module.register_forward_hook(note) for module in network.modules()]
+    handles = [module.register_forward_hook(note) for module in network.modules() if not isinstance(module, torch.jit.ScriptModule)]
     try:
         output = run()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -42,13 +43,24 @@ def copy_module(module: Module, name: str = "the generator") -> Module:
 
 def _substitutes(module: nn.Module) -> dict[int, Any]:
     """What `copy.deepcopy` takes in place of objects that it can't copy, by their id."""
-    found: dict[int, Any] = {}
+    found = {id(part): _copy_scripted(part) for part in module.modules() if isinstance(part, torch.jit.ScriptModule)}
     for _, value in _attributes(module):
         if isinstance(value, Tensor) and not value.is_leaf:
             found[id(value)] = value.detach().clone()
         elif isinstance(value, _LOCKS):
             found[id(value)] = threading.Lock() if isinstance(value, _LOCKS[0]) else threading.RLock()
     return found
+
+
+def _copy_scripted(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """A TorchScript module with weights of its own, by way of a file: the methods of its deepcopy compute with the original's."""
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    file.seek(0)
+    copied = torch.jit.load(file)
+    for ours, theirs in zip(copied.parameters(), module.parameters()):
+        ours.requires_grad_(theirs.requires_grad)
+    return copied
 
 
 def _uncopyable(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -63,7 +63,8 @@ def _judge(subject: Subject, graph: Graph, grads: list[tuple[str, Tensor | None]
         return [_problem(said, "give use_reentrant=False")]
     if elsewhere:
         said = f"a copy of it still computes with the weights of the original ({elsewhere[0]})"
-        return [_problem(said, "manipulate, a hook or an attribute is a function that holds on to the module (a lambda, a closure): make it a method")]
+        advice = "manipulate, a hook or an attribute is a function that holds on to the module (a lambda, a closure): make it a method"
+        return [_problem(said, advice)]
     broken = [name for name, grad in grads if grad is not None and not grad.isfinite().all()]
     if broken:
         said = f"not finite in {broken[0]} and {len(broken) - 1} more"

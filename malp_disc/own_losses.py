@@ -22,17 +22,21 @@ _TAKEN = ("keep", "malp", "map", "edit_strength")
 """Names that the curves use for other values of G's update."""
 
 
+class TermsError(ValueError):
+    """What the losses returned can't be used."""
+
+
 def call_generator_loss(own: nn.Module, fake: Tensor, batch: Any, edit: Edit) -> dict[str, Tensor]:
     """``own.generator_loss(fake, batch, edit)`` on copies, which keep gradients: weighted scalar terms for G, by name.
 
     Raises:
-        ValueError: it doesn't return named scalar tensors.
+        TermsError: it doesn't return named scalar tensors.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled()):  # losses may call torch.set_grad_enabled themselves
         terms = own.generator_loss(fake.clone(), copy_batch(batch), edit)
     terms = check_terms(terms, f"{type(own).__name__}.generator_loss")
     if taken := [name for name in terms if name in _TAKEN]:
-        raise ValueError(f"{type(own).__name__}.generator_loss returns a term named {taken[0]!r}, which the recipe uses itself; choose another name")
+        raise TermsError(f"{type(own).__name__}.generator_loss returns a term named {taken[0]!r}, which the recipe uses itself; choose another name")
     return terms
 
 
@@ -43,7 +47,7 @@ def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dic
         network: the losses, perhaps wrapped for several processes.
 
     Raises:
-        ValueError: it doesn't return named scalar tensors.
+        TermsError: it doesn't return named scalar tensors.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled()):
         terms = network(fake.detach().clone(), copy_batch(batch))
@@ -61,7 +65,7 @@ def check_losses(own: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
         ValueError: not such a module, it can't be copied, it fails, or its terms depend on nothing that learns.
     """
     if not isinstance(own, nn.Module) or not callable(getattr(own, "generator_loss", None)):
-        raise ValueError(f"{source} gives a {type(own).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
+        raise ValueError(f"{source}: got a {type(own).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
     copied = copy_module(own, source).to(batch.images.device).train()
     with torch.random.fork_rng([batch.images.device] if batch.images.device.type == "cuda" else []), torch.enable_grad():
         fake = batch.images.clone().requires_grad_(True)
@@ -79,6 +83,8 @@ def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
     """The sum of the terms, or a ValueError with the place of the failure."""
     try:
         return sum(run().values())
+    except TermsError:
+        raise
     except NotImplementedError as error:
         raise ValueError(f"{what} is missing, but the module has parameters that learn: define forward(fake, batch), or freeze them") from error
     except Exception as error:  # somebody else's code may raise anything
@@ -98,14 +104,14 @@ def check_terms(terms: Any, source: str) -> dict[str, Tensor]:
     """The terms as a dict.
 
     Raises:
-        ValueError: not a mapping from names to floating-point tensors of one value each, or an empty one.
+        TermsError: not a mapping from names to floating-point tensors of one value each, or an empty one.
     """
     expected = "expected a dict of weighted scalar tensors by name, as {'adversarial': loss}"
     if not isinstance(terms, Mapping) or not terms:
-        raise ValueError(f"{source} returns {'an empty dict' if isinstance(terms, Mapping) else describe(terms)}; {expected}")
+        raise TermsError(f"{source} returns {'an empty dict' if isinstance(terms, Mapping) else describe(terms)}; {expected}")
     for name, value in terms.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ValueError(f"{source} returns {describe(value)} as {name!r}; {expected} (no .item(): gradients have to pass)")
+            raise TermsError(f"{source} returns {describe(value)} as {name!r}; {expected} (no .item(): gradients have to pass)")
         if value.numel() != 1:
-            raise ValueError(f"{source} returns {describe(value)} as {name!r}; {expected}: take its .mean()")
+            raise TermsError(f"{source} returns {describe(value)} as {name!r}; {expected}: take its .mean()")
     return {str(name): value for name, value in terms.items()}

@@ -82,3 +82,8 @@ class Functional(nn.Module):
 def test_weights_used_without_a_layer_are_found_and_a_layer_without_effect_is_not():
     network = Functional()
     assert last_layer(network, lambda: network.manipulate(torch.ones(1, 3, 4, 4))) is network.last
+
+
+def test_a_torchscript_network_which_takes_no_hooks_has_a_last_layer_too():
+    network = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1))))
+    assert last_layer(network, lambda: network(torch.ones(1, 3, 4, 4))) is list(network.parameters())[2]

@@ -46,6 +46,7 @@ def with_attribute(value) -> nn.Module:
         lambda: with_attribute(threading.Lock()),
         lambda: with_attribute({"in": [SimpleNamespace(lock=threading.RLock())]}),
         lambda: with_attribute(torch.Generator()),
+        lambda: nn.Sequential(torch.jit.script(nn.Conv2d(3, 3, 1)), nn.ReLU()),
         lambda: torch.nn.Sequential(torch.compile(nn.Conv2d(3, 3, 1), backend="eager")),
     ],
 )

@@ -208,7 +208,7 @@ class Learning(Losses):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: nn.Linear(1, 1), "mine gives a Linear; expected an nn.Module with generator_loss"),
+        (lambda: nn.Linear(1, 1), "mine: got a Linear; expected an nn.Module with generator_loss"),
         (lambda: Losses(lambda fake: fake.detach().mean()), "terms of generator_loss have no gradient"),
         (lambda: Losses(lambda fake: fake @ torch.zeros(3, 3)), r"generator_loss failed: RuntimeError.*test_generator_checks.py, line"),
         (lambda: Losses(learns=True), "forward is missing"),
