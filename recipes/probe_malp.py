@@ -44,7 +44,6 @@ from malp_disc.data.listing import list_images
 from malp_disc.data.pictures import load_picture
 from malp_disc.detection import correlation
 from malp_disc.fakeness import fakeness_map
-from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
 from malp_disc.metrics.leak import randomly_shifted, template_leak
 from malp_disc.report.inputs import BATCH, Inputs, Manipulate, load_all
