@@ -4,8 +4,9 @@ MaLP learns at one size. Its template is fine grain, and a template that is stre
 knows (similarity 0.00 instead of 0.99 at 144×144 for a MaLP of 64×64; docs/commands.md has the numbers). So an image of any size is tiled:
 
 * `protect_levels` repeats the template at the scale of training, from the upper left corner on;
-* `inspect_levels` looks through windows of the training size, which overlap by a quarter, and blends their maps. E_C norms its features over
-  everything that it sees at once, so its view of a large image as a whole would let one region change the map of another.
+* `inspect_levels` looks through windows of the training size. E_C norms its features over everything that it sees at once, so in its view of a large
+  image as a whole one region would change the map of another. Scores are those of windows that lie on the template's tiles, as in training (elsewhere an
+  untouched image gets about twice the score). The map is blended from other windows, which overlap by a quarter.
 
 At the training size both are `MaLP.encrypt` and `MaLP.forward`. Memory doesn't grow beyond the image, its map and one row of windows.
 """
@@ -46,14 +47,14 @@ class Inspection:
     """What MaLP said of one image.
 
     Attributes:
-        map: the fakeness map, (H, W) uint16, 65535 for 1.
-        score: P(manipulated), the mean over all windows.
-        similarity: of the recovered template with that one of the set that fits the whole image best, the mean over all windows.
+        map: the fakeness map, (H, W) uint16, 65535 for 1; None if it wasn't asked for.
+        score: P(manipulated), the mean over the image: a window counts as much as it adds to those before it.
+        similarity: of the recovered template with that one of the set that fits the whole image best, the mean likewise.
         template: the number of that template.
         windows: in reading order.
     """
 
-    map: np.ndarray
+    map: np.ndarray | None
     score: float
     similarity: float
     template: int
@@ -87,45 +88,92 @@ def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def inspect_levels(malp: MaLP, levels: np.ndarray, *, progress: Callable[[int], object] = lambda windows: None) -> Inspection:
+def inspect_levels(
+    malp: MaLP, levels: np.ndarray, *, with_map: bool = True, progress: Callable[[int], object] = lambda windows: None
+) -> Inspection:
     """Map and scores of an image, window by window.
 
     Args:
         malp: in evaluation mode.
         levels: (H, W, 3) uint8.
+        with_map: without it, only the scores are made, in about a third of the time.
         progress: called with the number of windows done since the last call.
 
     Raises:
         ValueError: no image, or one smaller than 16 pixels.
     """
     check_levels(levels)
-    size, device = malp.config.image_size, malp.encryption.templates.device
+    windows, template = _scores(malp, levels, progress)
+    weights = [weight for _, weight in windows]
+    means = [float(np.average([getattr(window, name) for window, _ in windows], weights=weights)) for name in ("score", "similarity")]
+    found = _map(malp, levels, progress) if with_map else None
+    return Inspection(found, *means, template, tuple(window for window, _ in windows))
+
+
+def count_windows(malp: MaLP, height: int, width: int, *, with_map: bool = True) -> int:
+    """How many windows `inspect_levels` looks through."""
+    size = malp.config.image_size
+    tiles = len(tile(height, size)[0]) * len(tile(width, size)[0])
+    return tiles + with_map * len(cut(height, size)[0]) * len(cut(width, size)[0])
+
+
+def _scores(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -> tuple[list[tuple[Window, float]], int]:
+    """Every tile's window with its weight, and the number of the template that fits all of them best."""
+    size = malp.config.image_size
     templates = malp.encryption.at((size, size))
+    (tops, fresh_y), (lefts, fresh_x) = (tile(length, size) for length in levels.shape[:2])
+    height, width = (min(size, length) for length in levels.shape[:2])
+    logits, similarities = [], []
+    for top in tops:
+        for columns in _batches(len(lefts)):
+            out = malp(_look(malp, levels, top, height, [lefts[i] for i in columns], width))
+            logits.append(out.logit.cpu())
+            for i, recovered in zip(columns, out.template):
+                laid = templates[:, :, _phase(top, height, size)][:, :, :, _phase(lefts[i], width, size)]
+                similarities.append(malp.similarities(recovered[None], laid)[0].cpu())
+            progress(len(columns))
+    table = torch.stack(similarities)  # (windows, n)
+    weights = np.outer(fresh_y, fresh_x).ravel()
+    template = int((table * torch.from_numpy(weights)[:, None]).mean(dim=0).argmax())
+    own = table[:, template]
+    scores = manipulation_score(torch.cat(logits), own, not malp.passive).tolist()
+    boxes = [(left, top, left + width, top + height) for top in tops for left in lefts]
+    return [(Window(*said), weight) for *said, weight in zip(boxes, scores, own.tolist(), weights.tolist())], template
+
+
+def _map(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -> np.ndarray:
+    """The blended map, (H, W) uint16."""
+    size = malp.config.image_size
     (tops, fade_y), (lefts, fade_x) = (cut(length, size) for length in levels.shape[:2])
     height, width = fade_y.shape[1], fade_x.shape[1]
     found = np.empty(levels.shape[:2], np.uint16)
     band = np.zeros((height, levels.shape[1]), np.float32)  # the rows that windows still to come may add to
-    boxes, logits, similarities = [], [], []
     for row, top in enumerate(tops):
-        for start in range(0, len(lefts), _BATCH):
-            columns = range(start, min(start + _BATCH, len(lefts)))
-            out = malp(torch.cat([_to_images(levels[top : top + height, lefts[i] : lefts[i] + width]) for i in columns]).to(device))
-            logits.append(out.logit.cpu())
-            for i, window_map, recovered in zip(columns, out.map[:, 0].cpu().numpy(), out.template):
+        for columns in _batches(len(lefts)):
+            maps = malp(_look(malp, levels, top, height, [lefts[i] for i in columns], width)).map[:, 0].cpu().numpy()
+            for i, window_map in zip(columns, maps):
                 band[:, lefts[i] : lefts[i] + width] += window_map * fade_y[row][:, None] * fade_x[i]
-                laid = templates[:, :, _phase(top, height, size)][:, :, :, _phase(lefts[i], width, size)]
-                similarities.append(malp.similarities(recovered[None], laid)[0].cpu())
-                boxes.append((lefts[i], top, lefts[i] + width, top + height))
             progress(len(columns))
         done = (tops[row + 1] if row + 1 < len(tops) else len(levels)) - top
         found[top : top + done] = np.rint(band[:done].clip(0, 1) * 65535)
         band = np.concatenate([band[done:], np.zeros_like(band[:done])])
-    return _conclude(malp, found, boxes, torch.cat(logits), torch.stack(similarities))
+    return found
 
 
-def count_windows(malp: MaLP, height: int, width: int) -> int:
-    """How many windows `inspect_levels` looks through."""
-    return len(cut(height, malp.config.image_size)[0]) * len(cut(width, malp.config.image_size)[0])
+def tile(length: int, size: int) -> tuple[list[int], np.ndarray]:
+    """Windows along one axis that lie on the template's tiles, the last one flush with the end.
+
+    Returns:
+        Where they begin, and the share of each one that no other has covered before it, (windows,).
+    """
+    if length <= size:
+        return [0], np.ones(1)
+    starts = list(range(0, length - size + 1, size))
+    fresh = [1.0] * len(starts)
+    if rest := length % size:
+        starts.append(length - size)
+        fresh.append(rest / size)
+    return starts, np.array(fresh)
 
 
 def cut(length: int, size: int) -> tuple[list[int], np.ndarray]:
@@ -155,13 +203,14 @@ def check_levels(levels: np.ndarray) -> None:
         raise ValueError(f"expected an image of at least {SMALLEST}x{SMALLEST} pixels, got {levels.shape[1]}x{levels.shape[0]}")
 
 
-def _conclude(malp: MaLP, found: np.ndarray, boxes: list[tuple[int, int, int, int]], logits: Tensor, similarities: Tensor) -> Inspection:
-    """The image's answer from its windows': logits (K,), similarities (K, n)."""
-    template = int(similarities.mean(dim=0).argmax())
-    own = similarities[:, template]
-    scores = manipulation_score(logits, own, not malp.passive)
-    windows = tuple(Window(box, score, similarity) for box, score, similarity in zip(boxes, scores.tolist(), own.tolist()))
-    return Inspection(found, scores.mean().item(), own.mean().item(), template, windows)
+def _batches(count: int) -> list[range]:
+    return [range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+
+
+def _look(malp: MaLP, levels: np.ndarray, top: int, height: int, lefts: list[int], width: int) -> Tensor:
+    """Windows of one row as images on MaLP's device."""
+    windows = [_to_images(levels[top : top + height, left : left + width]) for left in lefts]
+    return torch.cat(windows).to(malp.encryption.templates.device)
 
 
 def _phase(start: int, length: int, size: int) -> Tensor:

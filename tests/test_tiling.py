@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from malp_disc.tiling import SMALLEST, count_windows, cut, inspect_levels, protect_levels
+from malp_disc.tiling import SMALLEST, count_windows, cut, inspect_levels, protect_levels, tile
 from tests.commands.conftest import levels
 from tests.tiny import SIZE, tiny_malp
 
@@ -20,6 +20,12 @@ def test_windows_count_every_pixel_once_and_share_a_quarter(length):
     np.testing.assert_allclose(total, 1, atol=1e-6)
     assert starts[0] == 0 and starts[-1] + fades.shape[1] == length
     assert all(0 < after - before <= 24 for before, after in zip(starts, starts[1:]))
+
+
+@pytest.mark.parametrize(("length", "starts", "fresh"), [(20, [0], [1]), (32, [0], [1]), (64, [0, 32], [1, 1]), (72, [0, 32, 40], [1, 1, 0.25])])
+def test_scored_windows_lie_on_the_templates_tiles(length, starts, fresh):
+    found = tile(length, 32)
+    assert found[0] == starts and found[1].tolist() == fresh
 
 
 @pytest.mark.parametrize("side", [20, SIZE])
@@ -50,7 +56,7 @@ def test_windows_join_without_seams(shape):
     counted = []
     found = inspect_levels(malp, image, progress=counted.append)
     np.testing.assert_allclose(found.map / 65535, image[..., 0] / 255, atol=2e-5)
-    assert sum(counted) == len(found.windows) == count_windows(malp, *shape)
+    assert sum(counted) == count_windows(malp, *shape) and len(found.windows) == count_windows(malp, *shape, with_map=False)
 
 
 def test_the_template_is_looked_for_where_it_was_added():

@@ -79,11 +79,12 @@ def detect(options: Detect) -> None:
     threshold, calibration = _threshold(malp, options)
 
     def work(name: str) -> dict[str, Any]:
-        found = inspect_with_progress(malp, ImageFile.read(sources.root / name).levels, name)
+        levels = ImageFile.read(sources.root / name).levels
+        found = inspect_with_progress(malp, levels, name, with_map=False)
         rate = None if calibration is None else calibration.false_alarm_rate
         return {
             "manipulated": _statistic(found, options.by) > threshold,
-            **describe(malp, found),
+            **describe(malp, levels, found),
             "windows_above": sum(window.score > threshold for window in found.windows),
             "by": options.by,
             "threshold": threshold,
@@ -166,7 +167,9 @@ def _calibrate(malp: MaLP, options: Detect) -> Calibration:
     scores = []
     for number, name in enumerate(tqdm(sources.names, desc="calibrate", unit="image")):
         levels = ImageFile.read(sources.root / name).levels
-        scores.append(_statistic(inspect_levels(malp, protect_levels(malp, levels, number % malp.encryption.set_size) if add else levels), options.by))
+        if add:
+            levels = protect_levels(malp, levels, number % malp.encryption.set_size)
+        scores.append(_statistic(inspect_levels(malp, levels, with_map=False), options.by))
     return Calibration.fit(
         [scores],
         options.false_alarm_rate,

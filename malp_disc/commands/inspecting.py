@@ -13,16 +13,16 @@ from malp_disc.tiling import Inspection, Window, count_windows, inspect_levels
 _MANY_WINDOWS = 200  # from here on an image gets a progress bar of its own
 
 
-def inspect_with_progress(malp: MaLP, levels: np.ndarray, name: str) -> Inspection:
+def inspect_with_progress(malp: MaLP, levels: np.ndarray, name: str, *, with_map: bool = True) -> Inspection:
     """`inspect_levels`, with a bar over the windows of a large image."""
-    count = count_windows(malp, *levels.shape[:2])
+    count = count_windows(malp, *levels.shape[:2], with_map=with_map)
     with tqdm(total=count, desc=name, unit="window", leave=False, disable=count < _MANY_WINDOWS) as bar:
-        return inspect_levels(malp, levels, progress=bar.update)
+        return inspect_levels(malp, levels, with_map=with_map, progress=bar.update)
 
 
-def describe(malp: MaLP, found: Inspection) -> dict[str, Any]:
+def describe(malp: MaLP, levels: np.ndarray, found: Inspection) -> dict[str, Any]:
     """Size, scores, and the worst window; similarity and template are None for a passive detector."""
-    height, width = found.map.shape
+    height, width = levels.shape[:2]
     return {
         "width": width,
         "height": height,

@@ -77,7 +77,7 @@ def localize(options: Localize) -> None:
         return {
             "map": map_file.relative_to(options.output).as_posix(),
             "overlay": overlay_file.relative_to(options.output).as_posix(),
-            **describe(malp, found),
+            **describe(malp, image.levels, found),
             "changed_share": round(float((found.map > options.changed_above * 65535).mean()), 5),
             "map_mean": round(float(found.map.mean() / 65535), 5),
         }

@@ -154,7 +154,7 @@ def _survival(malp: MaLP, image: ImageFile, saved: ImageFile) -> dict[str, float
     height, width = image.levels.shape[:2]
     top, left = (max(0, (length - _LOOKED_AT * size) // 2) // size * size for length in (height, width))  # on the template's grid
     before, after = (
-        inspect_levels(malp, file.levels[top : top + _LOOKED_AT * size, left : left + _LOOKED_AT * size]) for file in (image, saved)
+        inspect_levels(malp, file.levels[top : top + _LOOKED_AT * size, left : left + _LOOKED_AT * size], with_map=False) for file in (image, saved)
     )
     return {
         "similarity": round(before.similarity, 4),
