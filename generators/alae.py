@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from generators.loading import agree
 from generators.pictures import check_pictures
 from generators.style_layers import Blur, fixed_noise, pixel_norm, spread, stylise
-from malp_disc.checkpoint import load_parts, load_state
+from malp_disc.serialization.state_dicts import load_parts, load_state
 
 PARTS = ("discriminator_s", "generator_s", "mapping_tl_s", "mapping_fl_s", "dlatent_avg")
 HEAD_LAYERS = 3

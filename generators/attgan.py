@@ -23,7 +23,7 @@ from generators.attributes import ATTGAN_CONFLICTS, CELEBA_13, check_condition, 
 from generators.loading import agree, numbered_kernels
 from generators.norms import InstanceNorm
 from generators.pictures import check_pictures, in_float32
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 MOST_CHANNELS = 1024
 NORMS = {

@@ -28,7 +28,7 @@ from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
 from generators.patchgan import patch_layers
 from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
-from malp_disc.checkpoint import load_tensors
+from malp_disc.serialization.state_dicts import load_tensors
 
 NONLINEARITIES = {"relu": nn.ReLU, "lrelu": lambda: nn.LeakyReLU(0.2), "elu": nn.ELU}
 

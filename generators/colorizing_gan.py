@@ -37,7 +37,7 @@ from generators.pictures import check_channels, check_pictures, in_float32, lumi
 from generators.same_padding import SameConv2d, SameConvTranspose2d
 from generators.tensorflow_files import is_tensorflow
 from generators.tensorflow_names import load_tensorflow
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 RANGES = (50.0, 110.0, 110.0)
 """The network's [-1, 1] in units of L (less 50), a and b."""

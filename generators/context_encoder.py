@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from generators.loading import agree
 from generators.pictures import check_channels, check_pictures, in_float32
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 OVERLAP = 4
 FILLING = tuple(2 * level / 255 - 1 for level in (117, 104, 123))

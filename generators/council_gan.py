@@ -35,7 +35,7 @@ from generators.content_style import (
 )
 from generators.loading import agree
 from generators.pictures import check_pictures, from_rgb, to_rgb
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class MaskedDecoder(nn.Module):

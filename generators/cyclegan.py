@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
 from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
-from malp_disc.checkpoint import load_tensors
+from malp_disc.serialization.state_dicts import load_tensors
 
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": None}
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from generators.attributes import check_condition, check_target
 from generators.loading import agree
 from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 SIZE, SMALLEST = 96, 6
 # Channels by size, in units of conv_dim, from 96 px down to 6; the decoder goes back up. None: the picture's.

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from generators.content_style import check_direction, style_codes
 from generators.loading import agree
 from generators.pictures import check_pictures, from_rgb, in_float32, to_rgb
-from malp_disc.checkpoint import load_parts, load_state
+from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
 def padded_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:

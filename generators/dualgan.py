@@ -33,7 +33,7 @@ from generators.pictures import check_channels, check_pictures, from_rgb, in_flo
 from generators.same_padding import SameConv2d, SameConvTranspose2d
 from generators.tensorflow_files import is_tensorflow
 from generators.tensorflow_names import load_tensorflow
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 DOWN = (1, 2, 4, 8, 8, 8, 8, 8)
 """Channels of the paper's eight levels, in units of the first layer's."""

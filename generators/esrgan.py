@@ -14,7 +14,7 @@ from pathlib import Path
 from generators.loading import agree
 from generators.rrdbnet import FORMS, OLD, RRDBNet, renamed, widths
 from generators.super_resolution import SuperResolution
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ESRGANGenerator(SuperResolution, RRDBNet):

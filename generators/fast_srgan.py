@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from generators.pictures import check_pictures
 from generators.super_resolution import shrink
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ResidualBlock(nn.Module):

@@ -23,7 +23,7 @@ from generators.loading import agree
 from generators.norms import InstanceNorm
 from generators.pictures import check_pictures, in_float32
 from generators.stargan import StarGANDiscriminator, stargan_discriminator
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 # The columns of the condition: action units of the Facial Action Coding System, as OpenFace measures them.
 ACTION_UNITS = tuple(f"AU{number:02}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45))

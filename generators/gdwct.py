@@ -32,7 +32,7 @@ from generators.content_style import (
 )
 from generators.loading import agree
 from generators.pictures import check_pictures
-from malp_disc.checkpoint import load_parts, load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_parts, load_state, load_tensors
 
 _DOMAIN = ("c_encoder.main.0.conv.weight", "decoder.main.4.conv.weight")  # keys by which one domain's file is known
 

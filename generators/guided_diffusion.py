@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from generators.loading import agree
 from generators.pictures import in_float32
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 FFHQ256: dict[str, Any] = {"num_channels": 128, "num_res_blocks": 1, "attention_resolutions": (16,)}
 """ILVR's networks: FFHQ, CelebA-HQ, AFHQ dogs and others."""

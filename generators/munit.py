@@ -25,7 +25,7 @@ from generators.content_style import (
 )
 from generators.loading import agree
 from generators.pictures import check_pictures, from_rgb, to_rgb
-from malp_disc.checkpoint import load_parts, load_state
+from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
 class MUNITGenerator(nn.Module):

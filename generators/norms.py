@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.checkpoint import load_state
+from malp_disc.serialization.state_dicts import load_state
 
 STATISTICS = ("picture", "batch", "running")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from generators.loading import agree
 from generators.norms import load_normed, make_norm, norm_in_file
 from generators.pictures import check_channels
-from malp_disc.checkpoint import load_tensors
+from malp_disc.serialization.state_dicts import load_tensors
 
 
 def patch_layers(input_nc: int, ndf: int, n_layers: int, norm: str, *, bias: bool, statistics: str = "running") -> nn.Sequential:

@@ -23,7 +23,7 @@ from generators.cyclegan import RESNET_FORM, ResnetGenerator, load_resnet
 from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
 from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
-from malp_disc.checkpoint import load_tensors
+from malp_disc.serialization.state_dicts import load_tensors
 
 
 class UnetBlock(nn.Module):

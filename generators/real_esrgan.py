@@ -23,7 +23,7 @@ from generators.loading import agree, numbered_kernels
 from generators.pictures import in_float32
 from generators.rrdbnet import FORMS, NEW, RRDBNet, renamed, widths
 from generators.super_resolution import SuperResolution
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 _FORMS = (*FORMS, ("body.0.weight", "body.2.weight"))  # the last is the compact network's
 

@@ -24,7 +24,7 @@ from generators.loading import agree
 from generators.pictures import check_pictures
 from generators.spade import SPADE, block_convolutions, check_label_map, doubled, last_layer, one_hot, read_trunk, with_right_vectors
 from generators.style_layers import fixed_noise
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 LABELS = tuple(
     "background skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat ear_r neck_l neck cloth".split()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from generators.loading import agree
 from generators.pictures import check_pictures
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 UNKNOWN = 255
 """How label pictures mark pixels without a label."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from generators.loading import agree
 from generators.pictures import check_pictures, in_float32
 from generators.starganv2_fan import FAN
-from malp_disc.checkpoint import load_parts, load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_parts, load_state, load_tensors
 
 _AREA = 2**14  # channels of the first layer times the picture's side
 

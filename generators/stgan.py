@@ -28,7 +28,7 @@ from generators.attributes import check_condition, difference, tell
 from generators.loading import agree, numbered_kernels
 from generators.norms import InstanceNorm
 from generators.pictures import check_pictures, in_float32
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class SelectiveTransferUnit(nn.Module):

@@ -23,7 +23,7 @@ from generators.loading import agree
 from generators.pictures import check_pictures, in_float32
 from generators.tensorflow_files import is_tensorflow
 from generators.tensorflow_names import load_tensorflow
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 MOST_CHANNELS = 1024
 _FORMS = (("encoder.0.0.weight", "decoder.0.0.weight"), ("Genc.Conv.weight", "Gdec.Conv2d_transpose.weight"))  # the port, the authors

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from generators.loading import agree
 from generators.style_layers import Blur, check_latents, equalised, fixed_noise, pixel_norm, spread, stylise
-from malp_disc.checkpoint import load_state
+from malp_disc.serialization.state_dicts import load_state
 
 STEPS = 9
 """A file has the layers of 4 to 1024 pixels, whatever it was trained to."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from generators.loading import agree
 from generators.style_based_gan import StyleBasedGAN, style_based_gan
 from generators.style_layers import Blur, check_latents, equalised, pixel_norm, spread, stylise
-from malp_disc.checkpoint import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ScaledBias(nn.Module):

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.file_kinds import file_kind
-from malp_disc.reading import read_arrays
+from malp_disc.serialization.file_kinds import file_kind
+from malp_disc.serialization.reading import read_arrays
 
 MAGIC = 0xDB4775248B80FB57
 # TensorFlow's numbers for kinds that a network's variables have: float32, float64, int32, uint8, int64, bool, float16

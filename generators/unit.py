@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from generators.content_style import ACTIVATIONS, ContentEncoder, Decoder, check_direction, chosen, content_shape
 from generators.loading import agree
 from generators.pictures import check_pictures, from_rgb, to_rgb
-from malp_disc.checkpoint import load_parts, load_state
+from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
 class UNITGenerator(nn.Module):

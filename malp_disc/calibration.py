@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from malp_disc.checkpoint import write_json
+from malp_disc.serialization.files import write_json
 
 CALIBRATION_FILE = "detection.json"
 Statistic = Literal["image", "window"]
@@ -82,7 +82,7 @@ class Calibration:
         """Raises:
         ValueError: damaged, or of another version.
         """
-        from malp_disc.reading import read_json
+        from malp_disc.serialization.reading import read_json
 
         content = read_json(Path(path), what="a calibration of malp-disc detect")
         fields = {field.name for field in dataclasses.fields(cls)}

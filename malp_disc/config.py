@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from malp_disc.official import OFFICIAL_SIZE, OFFICIAL_WIDTH
+from malp_disc.official.networks import OFFICIAL_SIZE, OFFICIAL_WIDTH
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from malp_disc.detection import MapClassifier, manipulation_score, template_simi
 from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
 from malp_disc.fakeness import check_batches, check_images
 from malp_disc.freezing import Float32Module
+from malp_disc.hub import Saved
 from malp_disc.localization import GlobalTransformer, ShallowCNN
 from malp_disc.losses import (
     LossWeights,
@@ -25,10 +26,9 @@ from malp_disc.losses import (
     recovery_loss,
     template_loss,
 )
-from malp_disc.official import OFFICIAL_STRENGTH, OfficialClassifier, OfficialEncoder, official_similarity, read_official
-from malp_disc.official_vit import OfficialViT
+from malp_disc.official.networks import OFFICIAL_STRENGTH, OfficialClassifier, OfficialEncoder, official_similarity, read_official
+from malp_disc.official.vit import OfficialViT
 from malp_disc.precision import full_precision
-from malp_disc.saved import Saved
 
 
 @dataclass

@@ -21,16 +21,17 @@ import torch
 
 from generators import create_generator
 from malp_disc import MaLP
-from malp_disc.checkpoint import file_sha256
 from malp_disc.data import DataOptions
+from malp_disc.evaluation.evaluator import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
 from malp_disc.report import write_report
-from malp_disc.report.arms import ARMS
-from malp_disc.report.folder import read_lines
-from recipes.contract import check_contract
-from recipes.experiment import evaluation, not_compared, shared_hash, work
-from recipes.judging import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
-from recipes.shared import FACES_GENERATOR, FACES_MALP, check_seeds, open_folder, run_recipe
-from recipes.trial import must_take
+from malp_disc.run_folder.arms import ARMS
+from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
+from malp_disc.run_folder.schema import read_lines
+from malp_disc.serialization.files import file_sha256
+from malp_disc.training.generator_contract import check_contract
+from malp_disc.training.launch import check_seeds, open_folder, run_recipe
+from malp_disc.training.preflight import must_take
+from recipes.defaults import FACES_GENERATOR, FACES_MALP
 
 
 @dataclass(kw_only=True)

@@ -28,10 +28,10 @@ import tyro
 from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.data import PlainFolder, WithReferences, build_dataset
-from malp_disc.user_modules import call_by_name
-from recipes.arms import ArmOptions, run_arms
-from recipes.contract import check_contract, check_own_losses
-from recipes.shared import run_recipe, start
+from malp_disc.experiment.arms import ArmOptions, run_arms
+from malp_disc.import_object import call_by_name
+from malp_disc.training.generator_contract import check_contract, check_own_losses
+from malp_disc.training.launch import run_recipe, start
 
 
 @dataclass(kw_only=True)

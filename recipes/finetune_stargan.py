@@ -11,8 +11,8 @@ Your own StarGAN (authors' checkpoints) on CelebA; MaLP is pretrained on it firs
         --attribute-classifier runs/classifier.safetensors --arms control frozen cotrain --seeds 0 1 2 --output-dir runs/celeba
     accelerate launch --multi_gpu --num_processes 4 recipes/finetune_stargan.py …
 
-`--arms` chooses among eight arms (recipes/arms.py says what each is); `--dry-run` says what will be done and
-what it needs. StarGAN's own losses stay on in every arm: without them a generator collapses, or wins by not editing. The loop itself is recipes/finetuning.py;
+`--arms` chooses among eight arms (malp_disc/experiment/arms.py says what each is); `--dry-run` says what will be done and
+what it needs. StarGAN's own losses stay on in every arm: without them a generator collapses, or wins by not editing. The loop itself is malp_disc/training/finetune.py;
 another generator is fine-tuned by recipes/finetune.py. The report with its verdict is ``<output-dir>/report.md``, the tuned generators are
 ``<output-dir>/G-<arm>.safetensors``. A run that was stopped or killed goes on with ``--resume-from-checkpoint latest`` as if it hadn't been.
 """
@@ -34,10 +34,11 @@ from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANObjective, StarGANWeights
 from malp_disc import MaLP
 from malp_disc.data import build_dataset
-from recipes.arms import ArmOptions, run_arms
-from recipes.contract import check_contract
-from recipes.judging import check_same_attributes
-from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP, run_recipe, start
+from malp_disc.evaluation.evaluator import check_same_attributes
+from malp_disc.experiment.arms import ArmOptions, run_arms
+from malp_disc.training.generator_contract import check_contract
+from malp_disc.training.launch import run_recipe, start
+from recipes.defaults import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 
 
 @dataclass(kw_only=True)

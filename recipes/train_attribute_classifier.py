@@ -36,8 +36,8 @@ from malp_disc.data import FACE_RANGES, DataOptions, ProceduralFaces, build_data
 from malp_disc.data.faces import ATTRIBUTES
 from malp_disc.data.sampling import StepBatches
 from malp_disc.metrics.attribute_net import AttributeNet
-from malp_disc.run_lock import lock_folder
-from recipes.shared import check_seeds, claim_folder, run_recipe
+from malp_disc.run_folder.lock import lock_folder
+from malp_disc.training.launch import check_seeds, claim_folder, run_recipe
 
 MAX_BLUR = 1.5  # standard deviation, pixels
 MAX_NOISE = 0.15  # standard deviation, images in [-1, 1]

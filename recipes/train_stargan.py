@@ -34,14 +34,18 @@ from torchvision.utils import make_grid, save_image
 from generators import create_generator
 from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
 from generators.stargan_losses import StarGANCritic, StarGANWeights, generator_losses
-from malp_disc.checkpoint import atomic_path, save_tensors
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.metrics.editing import HAIR_COLOURS
-from recipes.experiment import not_compared, training_settings
-from recipes.judging import check_same_attributes
-from recipes.keeping import Stopping, Training, check_space
-from recipes.shared import Curves, TrainOptions, progress, run_recipe, start
-from recipes.stepping import passes, steps
+from malp_disc.run_folder.experiment import not_compared, training_settings
+from malp_disc.serialization.files import atomic_path
+from malp_disc.serialization.state_dicts import save_tensors
+from malp_disc.training.batches import passes, steps
+from malp_disc.training.checkpoints import Training, check_space
+from malp_disc.training.curves import Curves, progress
+from malp_disc.training.interrupt import Stopping
+from malp_disc.training.launch import run_recipe, start
+from malp_disc.training.train_options import TrainOptions
 
 
 @dataclass(kw_only=True)

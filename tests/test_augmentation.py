@@ -7,7 +7,7 @@ import builtins
 import pytest
 import torch
 
-from malp_disc.augmentation import NUMBERS, augment, check_augmentation
+from malp_disc.training.diff_augment import NUMBERS, augment, check_augmentation
 from tests.tiny import pictures
 
 STILL = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.5]])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from malp_disc.balance import GradientBalance, last_layer
+from malp_disc.training.gradient_balance import GradientBalance, last_layer
 
 
 def test_the_last_layer_is_the_last_one_executed_not_registered():

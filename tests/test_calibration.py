@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration, conservative_threshold
-from malp_disc.report.inputs import Inputs
+from malp_disc.evaluation.eval_set import Inputs
 from recipes import pretrain_malp
 from tests.tiny import pictures, tiny_malp
 

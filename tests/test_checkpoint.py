@@ -13,19 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from malp_disc.checkpoint import (
-    atomic_path,
-    file_sha256,
-    fingerprint,
-    load_entries,
-    load_parts,
-    load_state,
-    load_tensors,
-    save_tensors,
-    sweep,
-    write_json,
-    write_text,
-)
+from malp_disc.serialization.files import atomic_path, file_sha256, sweep, write_json, write_text
+from malp_disc.serialization.state_dicts import fingerprint, load_entries, load_parts, load_state, load_tensors, save_tensors
 
 
 class Bomb:

@@ -15,9 +15,9 @@ from PIL import Image
 
 import malp_disc
 from malp_disc import cli
-from malp_disc.checkpoint import save_tensors
 from malp_disc.metrics import inception
 from malp_disc.metrics.inception import build_inception
+from malp_disc.serialization.state_dicts import save_tensors
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:

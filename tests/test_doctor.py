@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from malp_disc.doctor import Doctor, doctor
-from malp_disc.examination import Finding, examine
+from malp_disc.commands.doctor import Doctor, doctor
+from malp_disc.training.generator_checks.full_check import Finding, examine
 from tests.tiny import tiny_malp
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.generator_checks import check_generator, require_usable
-from malp_disc.own_losses import check_losses
+from malp_disc.generator_objective import check_losses
+from malp_disc.training.generator_checks.interface import check_generator, require_usable
 from tests.test_manipulate import batch_of
 from tests.tiny import pictures
 

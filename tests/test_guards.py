@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from malp_disc.guards import FiniteSteps, TrainingStopped, Watch, gradient_norm
+from malp_disc.training.guards import FiniteSteps, TrainingStopped, Watch, gradient_norm
 
 
 def test_finite_steps_pass_and_others_are_named_counted_and_at_last_too_many():

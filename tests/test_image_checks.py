@@ -10,7 +10,7 @@ from malp_disc.detection import manipulation_score
 from malp_disc.fakeness import signed_fakeness_map_official
 from malp_disc.losses import classification_loss, localization_loss_encrypted, localization_loss_manipulated, recovery_loss
 from malp_disc.metrics.attribute_net import AttributeNet
-from malp_disc.proactive_imd import ProactiveIMD
+from malp_disc.official.proactive_imd import ProactiveIMD
 from malp_disc.ssim import structural_similarity
 from tests.tiny import pictures, tiny_malp, with_rectangles
 

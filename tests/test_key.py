@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from malp_disc import MaLP, MaLPDiscriminator
-from malp_disc.key import KEY_FILE, key_fingerprint, load_key, save_key
+from malp_disc.serialization.key import KEY_FILE, key_fingerprint, load_key, save_key
 from tests.tiny import tiny_malp
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.evaluation.eval_set import Inputs, edit
+from malp_disc.evaluation.localize import malp_gallery, score_clean, through_generator
+from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import ResultError, call_manipulate
-from malp_disc.own_losses import call_discriminator_loss, call_generator_loss
-from malp_disc.report.inputs import Inputs, edit
-from malp_disc.report.localizing import malp_gallery, score_clean, through_generator
-from recipes.trial import Editor
+from malp_disc.training.preflight import Editor
 from tests.tiny import pictures, tiny_malp
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from malp_disc import LossWeights, MaLP, MaLPConfig, MaLPDiscriminator, MaLPOutput, fakeness_map
-from malp_disc.official import OfficialClassifier, OfficialEncoder, official_similarity, read_official
-from malp_disc.official_vit import VIT_GENERATIONS, OfficialViT
+from malp_disc.official.networks import OfficialClassifier, OfficialEncoder, official_similarity, read_official
+from malp_disc.official.vit import VIT_GENERATIONS, OfficialViT
 from tests.golden.__main__ import main
 from tests.golden.authors_arithmetic import template_metric
 from tests.golden.case import tapped

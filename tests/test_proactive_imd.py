@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from malp_disc import MaLP
-from malp_disc.proactive_imd import PictureClassifier, ProactiveIMD, RecoveryEncoder
+from malp_disc.official.proactive_imd import PictureClassifier, ProactiveIMD, RecoveryEncoder
 from tests.golden.__main__ import main
 from tests.golden.authors_arithmetic import imd_metric
 from tests.golden.seeded import fill, image

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from malp_disc.checkpoint import load_tensors
-from malp_disc.reading import read_arrays, read_json
+from malp_disc.serialization.reading import read_arrays, read_json
+from malp_disc.serialization.state_dicts import load_tensors
 
 WEIGHTS = {"w": torch.arange(6.0).view(2, 3)}
 

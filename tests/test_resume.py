@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from malp_disc.resume import find_training, list_training, load_training, save_training
+from malp_disc.training.checkpoints import find_training, list_training, load_training, save_training
 
 
 def trained(steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -100,7 +100,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
 def test_a_full_disk_takes_nothing_with_it(tmp_path, monkeypatch):
     """The disk is full when the second network is written: the older checkpoint stays, nothing half-written does."""
     save(tmp_path, 1)
-    monkeypatch.setattr("malp_disc.checkpoint.save_file", lambda *a, **k: (_ for _ in ()).throw(SafetensorError("Error while serializing: No space left on device")))
+    monkeypatch.setattr("malp_disc.serialization.state_dicts.save_file", lambda *a, **k: (_ for _ in ()).throw(SafetensorError("Error while serializing: No space left on device")))
     with pytest.raises(OSError, match=r"can't write .*checkpoint-2: .*No space left on device; checkpoints that were there are still there"):
         save(tmp_path, 2, total_limit=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
@@ -110,7 +110,7 @@ def test_a_full_disk_takes_nothing_with_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("moment", ["rename", "rmtree"])
 def test_killed_while_the_oldest_is_dropped_no_half_checkpoint_is_left(tmp_path, monkeypatch, moment):
     save(tmp_path, 1)
-    target = {"rename": "pathlib.Path.rename", "rmtree": "malp_disc.resume.shutil.rmtree"}[moment]
+    target = {"rename": "pathlib.Path.rename", "rmtree": "malp_disc.training.checkpoints.shutil.rmtree"}[moment]
     real = Path.rename
 
     def dies(path, *rest):

@@ -13,12 +13,12 @@ from generators import create_generator
 from generators.stargan import stargan_discriminator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.evaluator import JudgeOptions, make_judges
+from malp_disc.evaluation.localize import measure_malp
+from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.metrics.features import create_extractor
-from malp_disc.report.inputs import Inputs
-from malp_disc.report.localizing import measure_malp
-from malp_disc.report.measure import measure_arm, measure_reference
-from recipes.judging import JudgeOptions, make_judges
-from recipes.shared import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
+from recipes.defaults import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 
 ROOT = Path(__file__).resolve().parents[1]
 

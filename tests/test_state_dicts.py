@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from malp_disc.checkpoint import load_metadata, load_state, load_tensors, save_tensors
-from malp_disc.state_dicts import find_parts, find_weights, flatten, strip_to
+from malp_disc.serialization.nesting import find_parts, find_weights, flatten, strip_to
+from malp_disc.serialization.state_dicts import load_metadata, load_state, load_tensors, save_tensors
 
 FORM = ("a.weight", "b.weight")
 STATE = {"a.weight": torch.ones(1), "b.weight": torch.zeros(1)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import generators
-from malp_disc.user_modules import call_by_name
+from malp_disc.import_object import call_by_name
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from malp_disc.checkpoint import file_sha256, write_text
 from malp_disc.commands.manifest import Manifest
 from malp_disc.data.listing import list_images, printable
+from malp_disc.serialization.files import file_sha256, write_text
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next image would fail as well
 _SHOWN = 5  # failures named in the last line

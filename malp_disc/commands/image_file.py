@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from malp_disc.checkpoint import atomic_path
 from malp_disc.data.decoding import count_frames, read_header
 from malp_disc.data.listing import printable
+from malp_disc.serialization.files import atomic_path
 
 LOSSLESS = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 """Suffixes whose files can hold an image unchanged, with its alpha channel and profile."""

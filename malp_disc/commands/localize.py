@@ -104,7 +104,7 @@ def _save_map(fakeness: np.ndarray, path: Path) -> None:
     """(H, W) uint16 as a 16-bit grey PNG."""
     from PIL import Image
 
-    from malp_disc.checkpoint import atomic_path
+    from malp_disc.serialization.files import atomic_path
 
     with atomic_path(path) as temporary:
         Image.fromarray(fakeness).save(temporary)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from malp_disc.checkpoint import write_text
+from malp_disc.serialization.files import write_text
 
 
 class Manifest:

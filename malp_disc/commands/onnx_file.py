@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from malp_disc.checkpoint import atomic_path
 from malp_disc.malp import MaLP
+from malp_disc.serialization.files import atomic_path
 
 TOLERANCE = 1e-4
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")

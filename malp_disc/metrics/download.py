@@ -10,7 +10,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from malp_disc.checkpoint import atomic_path, file_sha256
+from malp_disc.serialization.files import atomic_path, file_sha256
 
 logger = logging.getLogger(__name__)
 

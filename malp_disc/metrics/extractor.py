@@ -7,12 +7,12 @@ of images, so each extractor says what it is (`name`), how it resizes (`resize`)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
+from malp_disc.distributed import gather_objects, place_of_process
 from malp_disc.fakeness import check_images
 from malp_disc.freezing import Float32Module, Freezable
 from malp_disc.precision import full_float32
@@ -136,22 +136,6 @@ def gather_features(features: np.ndarray, count: int) -> np.ndarray:
     for process, part in enumerate(gather_objects(features)):
         whole[process::world] = part
     return whole
-
-
-def place_of_process() -> tuple[int, int]:
-    """This process's number and how many there are: 0 and 1 where torch.distributed isn't started."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def gather_objects(own: Any) -> list[Any]:
-    """One object of each process, in their order; every process must call it."""
-    _, world = place_of_process()
-    gathered = [own] * world
-    if world > 1:
-        distributed.all_gather_object(gathered, own)
-    return gathered
 
 
 def quantize(images: Tensor) -> Tensor:

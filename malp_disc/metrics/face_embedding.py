@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.checkpoint import file_sha256, load_state, load_tensors
 from malp_disc.fakeness import check_images
 from malp_disc.freezing import Float32Module
 from malp_disc.metrics.features import quantize
 from malp_disc.precision import full_precision
+from malp_disc.serialization.files import file_sha256
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 # Table 1: expansion, channels, repeats, stride of the first.
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))

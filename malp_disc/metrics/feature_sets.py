@@ -14,13 +14,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from malp_disc.checkpoint import save_tensors
-from malp_disc.file_kinds import file_kind
+from malp_disc.distributed import gather_objects, place_of_process
 from malp_disc.metrics.download import cache_folder
-from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, gather_objects, place_of_process
+from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance, frechet_distance_from_statistics
 from malp_disc.metrics.image_folder import ImageFolder
-from malp_disc.reading import read_arrays
+from malp_disc.serialization.file_kinds import file_kind
+from malp_disc.serialization.reading import read_arrays
+from malp_disc.serialization.state_dicts import save_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from malp_disc.checkpoint import file_sha256
 from malp_disc.metrics.attribute_net import INPUT_SIZE, AttributeNet, shipped_weights
 from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, quantize
 from malp_disc.metrics.inception import DIMS, CleanExtractor, InceptionExtractor
 from malp_disc.metrics.squeezenet import SqueezeNetExtractor
+from malp_disc.serialization.files import file_sha256
 
 __all__ = ["EXTRACTORS", "FacesExtractor", "FeatureExtractor", "create_extractor", "extract_features", "gather_features", "quantize"]
 

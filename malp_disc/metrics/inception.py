@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
-from malp_disc.checkpoint import file_sha256, load_state, load_tensors
 from malp_disc.metrics.download import CLEAN_FID_INCEPTION, PYTORCH_FID_INCEPTION, check_content, fetch
 from malp_disc.metrics.extractor import FeatureExtractor
+from malp_disc.serialization.files import file_sha256
+from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 DIMS = (64, 192, 768, 2048)
 

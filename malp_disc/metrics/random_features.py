@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.checkpoint import fingerprint
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.metrics.frechet import feature_statistics
+from malp_disc.serialization.state_dicts import fingerprint
 
 _WIDTHS = (32, 32, 32)
 _SEED = 0

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import squeezenet1_0
 
-from malp_disc.checkpoint import fingerprint, load_state, load_tensors
 from malp_disc.metrics.extractor import FeatureExtractor
+from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors
 
 _SIZE = 227
 SqueezeNetInput = Literal["auto", "caffe", "torchvision"]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from malp_disc.metrics.paired import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
-from malp_disc.report.arms import BASELINES, SCORES
-from malp_disc.report.folder import complete, read_features, read_lines
 from malp_disc.report.seeds import CONFIDENCE
+from malp_disc.run_folder.arms import BASELINES, SCORES
+from malp_disc.run_folder.schema import complete, read_features, read_lines
 
 logger = logging.getLogger("malp_disc")
 _FEWEST = 4  # pictures that have halves to speak of

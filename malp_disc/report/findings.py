@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from malp_disc.report.arms import VIEWS
 from malp_disc.report.numbers import number
 from malp_disc.report.verdict import TOLERATED_NYQUIST
+from malp_disc.run_folder.arms import VIEWS
 
 PEARSON = 0.02
 """A fall of Pearson's correlation that counts."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from malp_disc.report.arms import ARMS
-from malp_disc.report.figures import PINK_VMAX, draw_grid, pink
-from malp_disc.report.gallery import Strip
+from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, pink
+from malp_disc.run_folder.arms import ARMS
+from malp_disc.run_folder.strips import Strip
 
 _SHOWN = 128  # pixels that a picture should have on the page, at least
 

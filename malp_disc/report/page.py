@@ -9,14 +9,14 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from malp_disc.plotting.style import COLOURS, colour_of, svg
 from malp_disc.report.cells import NONE, Table, label_of
-from malp_disc.report.charts import COLOURS, colour_of, svg
-from malp_disc.report.gallery import Strip
 from malp_disc.report.numbers import MISSING, number
 from malp_disc.report.pictures import comparison_block, extremes_block, strip_styles
 from malp_disc.report.run_charts import draw_deltas, draw_distances, draw_spectrum, draw_where, has_spectrum, has_where, panel_height
 from malp_disc.report.sections import Section, commands, making, sections
 from malp_disc.report.training_curves import by_key, draw_panel
+from malp_disc.run_folder.strips import Strip
 
 _WIDTH = 4.5  # inches of a chart: its letters have about the size of the page's on a phone
 _SMALL = (2.9, 2.0)

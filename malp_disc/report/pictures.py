@@ -11,9 +11,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from malp_disc.report.arms import ARMS
-from malp_disc.report.figures import PINK_VMAX, pink
-from malp_disc.report.gallery import Strip
+from malp_disc.plotting.image_grids import PINK_VMAX, pink
+from malp_disc.run_folder.arms import ARMS
+from malp_disc.run_folder.strips import Strip
 
 Table = Mapping[tuple[str, str | None], Strip]
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from malp_disc.report.arms import ARMS, BASELINES, SCORES
 from malp_disc.report.compare import arm_of, compare_arms
-from malp_disc.report.environment import collect_environment
 from malp_disc.report.findings import cautions, localization_finding
-from malp_disc.report.folder import ANCHORS, complete, read_json, read_measurements
-from malp_disc.report.same_experiment import check_one_experiment
 from malp_disc.report.seeds import CONFIDENCE, delta_over_seeds, half_widths, mean_over_seeds
 from malp_disc.report.verdict import RULE, judge_run
+from malp_disc.run_folder.arms import ARMS, BASELINES, SCORES
+from malp_disc.run_folder.environment import collect_environment
+from malp_disc.run_folder.same_experiment import check_one_experiment
+from malp_disc.run_folder.schema import ANCHORS, complete, read_json, read_measurements
 
 
 def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
         JSON-ready, None where something was not measured:
 
         * ``verdict`` one sentence, ``verdict_rule``, and ``verdicts.<arm>.{outcome, reason, where}``;
-        * ``arms.<arm>``: means over seeds of ``malp_disc.report.folder.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
+        * ``arms.<arm>``: means over seeds of ``malp_disc.run_folder.schema.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
           (Student's t);
         * ``anchors``: the unedited inputs, and two halves of the reference, for every distance;
         * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, pictures, seeds, count}`` or None: the

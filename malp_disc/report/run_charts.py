@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from malp_disc.report.arms import ARMS, CANDIDATES, VIEWS
-from malp_disc.report.charts import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYLES, save_png, tidy, title
-from malp_disc.report.mpl import Axes, Figure, in_default_style
+from malp_disc.plotting.mpl import Axes, Figure, in_default_style
+from malp_disc.plotting.style import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYLES, save_png, tidy, title
 from malp_disc.report.numbers import number, percent, signed
+from malp_disc.run_folder.arms import ARMS, CANDIDATES, VIEWS
 
 _ANCHORS = {"unedited": "unedited inputs", "halves": "two halves of the reference"}
 Record = Mapping[str, Any]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from malp_disc.report.arms import ARMS, BASELINES, CANDIDATES, VIEWS
 from malp_disc.report.cells import NONE, Record, Table, delta_text, label_of, plain, sample_count, value
 from malp_disc.report.numbers import number, percent
+from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, VIEWS
 
 _ANCHORS = {"unedited": "the unedited inputs", "halves": "two halves of the reference"}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from malp_disc.report.charts import DPI, FAINT, INK, STYLES, colour_of, save_png, smoothed, tidy, title
-from malp_disc.report.mpl import Axes, Figure, in_default_style
+from malp_disc.plotting.mpl import Axes, Figure, in_default_style
+from malp_disc.plotting.style import DPI, FAINT, INK, STYLES, colour_of, save_png, smoothed, tidy, title
 
 _NAMES = {"malp": "MaLP, pretraining"}
 _PANELS_PER_ROW = 4

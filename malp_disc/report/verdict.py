@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from malp_disc.report.arms import CANDIDATES, CONTROLS
 from malp_disc.report.numbers import interval, number, percent, signed
+from malp_disc.run_folder.arms import CANDIDATES, CONTROLS
 
 STANDARD_ERRORS = 2.0
 TOLERATED_FALL = 0.05
@@ -56,7 +56,7 @@ def judge_arm(
     """Apply `RULE` to one arm.
 
     Args:
-        arms: measurements by arm, each with the keys of `malp_disc.report.folder.MEASUREMENT`; ``"control"`` among them.
+        arms: measurements by arm, each with the keys of `malp_disc.run_folder.schema.MEASUREMENT`; ``"control"`` among them.
         comparison: by arm ``{"delta_vs_control": {"value", "low", "high"} or None, "delta_vs_before": …}``.
         views: the same for the other views of the pictures, by the view's name.
     """

@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from malp_disc.checkpoint import write_json, write_text
 from malp_disc.report.cells import label_of
-from malp_disc.report.folder import read_curves
-from malp_disc.report.gallery import read_strips
 from malp_disc.report.grids import fakeness_figure, samples_figure
 from malp_disc.report.markdown import FIGURES, render_markdown
 from malp_disc.report.page import render_page
 from malp_disc.report.record import build_record_and_lines
 from malp_disc.report.run_charts import comparison_figure, spectrum_figure
 from malp_disc.report.training_curves import curves_figure
+from malp_disc.run_folder.schema import read_curves
+from malp_disc.run_folder.strips import read_strips
+from malp_disc.serialization.files import write_json, write_text
 
 
 def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:

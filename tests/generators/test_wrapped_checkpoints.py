@@ -19,7 +19,7 @@ from generators.patchgan import patch_discriminator
 from generators.stargan import stargan_discriminator
 from generators.starganv2 import starganv2_discriminator
 from generators.stgan import stgan_discriminator
-from malp_disc.checkpoint import save_tensors
+from malp_disc.serialization.state_dicts import save_tensors
 from tests.generators.contract import GeneratorContract
 
 State = dict[str, Tensor]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from malp_disc.official import OfficialClassifier, OfficialEncoder
-from malp_disc.official_vit import OfficialViT
+from malp_disc.official.networks import OfficialClassifier, OfficialEncoder
+from malp_disc.official.vit import OfficialViT
 from tests.golden import authors_arithmetic as theirs
 from tests.golden.builders import modules
 from tests.golden.builders.malp import generation_of

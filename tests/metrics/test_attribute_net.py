@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from malp_disc.checkpoint import fingerprint, save_tensors
 from malp_disc.data import ProceduralFaces
 from malp_disc.data.faces import ATTRIBUTES, DEFAULT_SELECTION
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
+from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 
 SHIPPED = ("faces_features", "faces_classifier")
 

@@ -12,8 +12,9 @@ from accelerate import debug_launcher
 from PIL import Image
 from torchvision.utils import save_image
 
-from malp_disc.fid import _notes
-from malp_disc.metrics.extractor import extract_features, gather_features, place_of_process, quantize
+from malp_disc.commands.fid import _notes
+from malp_disc.distributed import place_of_process
+from malp_disc.metrics.extractor import extract_features, gather_features, quantize
 from malp_disc.metrics.feature_sets import FeatureSet, cache_path, folder_features, read_features
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance
 from malp_disc.metrics.image_folder import ImageFolder

@@ -131,9 +131,9 @@ def test_without_scipys_root_at_all(folders, stand_in, monkeypatch):
 
 def test_features_of_2048_are_pytorch_fids_own(monkeypatch, tmp_path):
     """The whole network at random weights, in both packages' input scales, on a picture of Inception's size: no resize can differ."""
-    from malp_disc.checkpoint import save_tensors
     from malp_disc.metrics.features import create_extractor
     from malp_disc.metrics.inception import build_inception
+    from malp_disc.serialization.state_dicts import save_tensors
 
     torch.manual_seed(0)
     state = build_inception(2048).state_dict()

@@ -21,13 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from malp_disc import MaLP, MaLPConfig
-from malp_disc.checkpoint import save_tensors, write_json
 from malp_disc.data.faces import ProceduralFaces
-from recipes import finetuning
-from recipes.experiment import not_compared, work
-from recipes.finetune_options import FinetuneOptions
-from recipes.finetuning import Setup, finetune
-from recipes.shared import run_recipe, start
+from malp_disc.run_folder.experiment import not_compared, work
+from malp_disc.serialization.files import write_json
+from malp_disc.serialization.state_dicts import save_tensors
+from malp_disc.training import finetune as finetuning
+from malp_disc.training.finetune import Setup, finetune
+from malp_disc.training.launch import run_recipe, start
+from malp_disc.training.options import FinetuneOptions
 
 
 class ToyGenerator(nn.Module):
@@ -125,7 +126,7 @@ def digest(network: nn.Module) -> str:
 
 def kill_while_saving(number: int) -> None:
     """SIGKILL in the middle of writing checkpoint `number`: its networks are written, its optimizers aren't."""
-    import malp_disc.resume as resume
+    import malp_disc.training.checkpoints as resume
 
     written, save = [], resume.torch.save
 

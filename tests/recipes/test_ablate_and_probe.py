@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from malp_disc import MaLP
-from recipes import ablate_malp, probe_malp
-from recipes.ablation_rows import ROWS
+from recipes.research import ablate_malp, probe_malp
+from recipes.research.ablation_rows import ROWS
 from tests.recipes.conftest import TINY
 from tests.recipes.test_bad_input import run as message_of
 

@@ -14,8 +14,8 @@ import torch
 
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.precision import full_float32, is_nondeterminism_error
-from recipes.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
-from recipes.shared import Curves
+from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
+from malp_disc.training.curves import Curves
 from tests.recipes.conftest import ROOT, TINY
 
 
@@ -60,7 +60,7 @@ def test_what_accelerate_sets_by_default_is_taken():
 
 @pytest.mark.parametrize("name, said", [("wandb", "isn't installed"), ("tensorbord", "out of")])
 def test_a_tracker_that_is_not_there_is_an_error(monkeypatch, name, said):
-    monkeypatch.setattr("recipes.accelerate_settings.get_available_trackers", lambda: [])
+    monkeypatch.setattr("malp_disc.training.accelerate_settings.get_available_trackers", lambda: [])
     with pytest.raises(ValueError, match=said):
         check_tracker(name)
 

@@ -11,9 +11,9 @@ from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
-from malp_disc.report.inputs import Inputs
-from recipes.arms import ArmOptions, losses_of, setup_of, warn_if_blind
-from recipes.vision_aided import AidedLosses
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of, warn_if_blind
+from malp_disc.training.generator_losses import AidedLosses
 from tests.report.test_clean import Seer, half_darker
 from tests.tiny import tiny_malp
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from malp_disc.training.launch import run_recipe
 from recipes import evaluate, finetune_stargan, pretrain_malp, train_stargan
-from recipes.shared import run_recipe
 from tests.recipes.conftest import TINY
 
 

@@ -12,10 +12,11 @@ from torch import nn
 
 from malp_disc import MaLP, MaLPConfig
 from malp_disc.data.faces import ProceduralFaces
-from recipes import ablate_malp, finetune, finetune_stargan, pretrain_malp
-from recipes.contract import check_contract
-from recipes.finetuning import Setup
-from recipes.finetuning import finetune as finetune_arm
+from malp_disc.training.finetune import Setup
+from malp_disc.training.finetune import finetune as finetune_arm
+from malp_disc.training.generator_contract import check_contract
+from recipes import finetune, finetune_stargan, pretrain_malp
+from recipes.research import ablate_malp
 from tests.recipes.engine import Config, ToyGenerator, ToyLosses
 from tests.recipes.test_bad_input import run
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipes.finetune_options import FinetuneOptions, rate_factor
-from recipes.finetuning import keep_best
+from malp_disc.training.finetune import keep_best
+from malp_disc.training.options import FinetuneOptions, rate_factor
 
 ENGINE = Path(__file__).parent / "engine.py"
 ARMS = ("control", "control_d", "frozen", "cotrain")

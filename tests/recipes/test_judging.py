@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from malp_disc.data import DataOptions
+from malp_disc.evaluation.evaluator import JudgeOptions, make_bench, make_judges
 from malp_disc.report import write_report
-from malp_disc.report.folder import read_features, read_measurements
+from malp_disc.run_folder.schema import read_features, read_measurements
 from recipes import evaluate
-from recipes.judging import JudgeOptions, make_bench, make_judges
 from tests.tiny import tiny_malp, with_rectangles
 
 SMALL = {"image_size": 32, "train_size": 64, "test_size": 24}

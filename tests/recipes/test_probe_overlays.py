@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recipes.probe_malp import overlays
+from recipes.research.probe_malp import overlays
 
 
 def test_pairs_are_images_of_one_name_in_both_folders_and_links_count(tmp_path):

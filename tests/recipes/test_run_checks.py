@@ -20,16 +20,19 @@ from torch import nn
 
 from malp_disc.data import DataOptions
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.resume import save_training
-from malp_disc.run_lock import LOCK_FILE, is_locked, lock_folder, release_locks
-from recipes import ablate_malp, evaluate, finetune, finetune_stargan, pretrain_malp, probe_malp, search_finetuning, train_stargan
-from recipes.arms import ArmOptions
-from recipes.experiment import arms_of, content_of, differences, experiment_of, not_compared, role_of, training_settings
-from recipes.finetune_options import FinetuneOptions
-from recipes.judging import JudgeOptions, evaluation_sets
-from recipes.run_folder import PREVIOUS, check_folder, find_resume, set_aside, write_experiment
-from recipes.shared import FACES_GENERATOR, FACES_MALP, TrainOptions, check_images_per_step
-from recipes.trial import try_out
+from malp_disc.evaluation.evaluator import JudgeOptions, evaluation_sets
+from malp_disc.experiment.arms import ArmOptions
+from malp_disc.run_folder.experiment import arms_of, content_of, differences, experiment_of, not_compared, role_of, training_settings
+from malp_disc.run_folder.lock import LOCK_FILE, is_locked, lock_folder, release_locks
+from malp_disc.training.checkpoints import save_training
+from malp_disc.training.launch import check_images_per_step
+from malp_disc.training.options import FinetuneOptions
+from malp_disc.training.output_folder import PREVIOUS, check_folder, find_resume, set_aside, write_experiment
+from malp_disc.training.preflight import try_out
+from malp_disc.training.train_options import TrainOptions
+from recipes import evaluate, finetune, finetune_stargan, pretrain_malp, train_stargan
+from recipes.defaults import FACES_GENERATOR, FACES_MALP
+from recipes.research import ablate_malp, probe_malp, search_finetuning
 from tests.recipes.test_bad_input import run as message_of
 from tests.tiny import tiny_malp
 
@@ -199,7 +202,7 @@ def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(folder, 
 
 
 def test_training_goes_on_from_the_name_where_there_is_one_and_else_from_the_latest(folder):
-    from recipes.keeping import Training
+    from malp_disc.training.checkpoints import Training
 
     accelerator = type("One", (), {"scaler": None, "num_processes": 1})()
 
@@ -216,7 +219,7 @@ def test_training_goes_on_from_the_name_where_there_is_one_and_else_from_the_lat
 
 # --- one run at a time -----------------------------------------------------------------------------------------------------------------------
 
-_HOLD = "import sys, time\nfrom malp_disc.run_lock import lock_folder\nlock_folder(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(60)\n"
+_HOLD = "import sys, time\nfrom malp_disc.run_folder.lock import lock_folder\nlock_folder(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(60)\n"
 
 
 def test_a_second_run_is_refused_by_the_firsts_name_and_a_killed_one_holds_nothing(tmp_path):
@@ -238,7 +241,7 @@ def test_a_recipe_leaves_a_folder_alone_in_which_another_run_works(monkeypatch, 
     other = FileLock(str(tmp_path / LOCK_FILE), thread_local=False)
     other.acquire()
     (tmp_path / LOCK_FILE).write_text('{"pid": 7, "host": "node3"}')
-    monkeypatch.setattr("malp_disc.run_lock._WAIT", 0.1)
+    monkeypatch.setattr("malp_disc.run_folder.lock._WAIT", 0.1)
     try:
         for recipe, flags in ((train_stargan, []), (pretrain_malp, []), (finetune_stargan, ["--resume-from-checkpoint", "latest"]), (evaluate, SMALL[2:])):
             message = message_of(monkeypatch, recipe, "--output-dir", tmp_path, *flags)

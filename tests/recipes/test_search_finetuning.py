@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision.models import squeezenet1_0
 
-from recipes import search_finetuning
-from recipes.search_rows import ROWS
+from recipes.research import search_finetuning
+from recipes.research.search_rows import ROWS
 
 TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "hold", "hold-both", "hold-r1", "hold-scales", "aided", "aided-map-50", "joint")
 from tests.recipes.conftest import TINY

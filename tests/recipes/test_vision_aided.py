@@ -8,11 +8,11 @@ from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc import FeatureDiscriminator
-from malp_disc.augmentation import augment
 from malp_disc.data.faces import draw_faces
 from malp_disc.data.sampling import StepRandom
-from recipes.stepping import Batch
-from recipes.vision_aided import AidedLosses
+from malp_disc.training.batches import Batch
+from malp_disc.training.diff_augment import augment
+from malp_disc.training.generator_losses import AidedLosses
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import torch
 
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.report import write_report
-from malp_disc.report.folder import features_path
-from malp_disc.report.gallery import write_strips
+from malp_disc.run_folder.schema import features_path
+from malp_disc.run_folder.strips import write_strips
 
 FRECHET = {
     "label": "FD-faces",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from malp_disc.report.ablation import ablation_table, mean_and_half_width, set_size_figure, strength_figure
+from recipes.research.ablation_report import ablation_table, mean_and_half_width, set_size_figure, strength_figure
 
 ROWS = {
     "default": ("Parts", "MaLP, defaults"),

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from malp_disc.data.faces import draw_faces
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.localize import score_clean
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLPOutput
-from malp_disc.report.inputs import Inputs
-from malp_disc.report.localizing import score_clean
 
 
 class Seer(nn.Module):

@@ -8,7 +8,7 @@ import sys
 import pytest
 import tyro
 
-from malp_disc.report.command import Report, report
+from malp_disc.commands.report import Report, report
 
 
 def test_a_runs_report_is_made_again_and_its_verdict_is_printed(make_full_run, capsys):
@@ -28,5 +28,5 @@ def test_no_run_and_no_resamples_are_named(tmp_path):
 
 
 def test_the_commands_help_waits_for_nothing_heavy():
-    code = "import sys; import malp_disc.report.command; print([name for name in ('torch', 'matplotlib', 'scipy', 'PIL') if name in sys.modules])"
+    code = "import sys; import malp_disc.commands.report; print([name for name in ('torch', 'matplotlib', 'scipy', 'PIL') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -11,7 +11,7 @@ import pytest
 from malp_disc.report import build_record, write_report
 from malp_disc.report import compare as module
 from malp_disc.report.compare import compare_arms
-from malp_disc.report.folder import read_measurements
+from malp_disc.run_folder.schema import read_measurements
 
 
 def lines_of(folder, **options):

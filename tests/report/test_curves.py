@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from malp_disc.report.curves import Line, Panel, lines_figure
+from malp_disc.plotting.line_panels import Line, Panel, lines_figure
 
 ORANGE, BLUE, GREY = (213, 94, 0), (0, 114, 178), (138, 138, 138)
 

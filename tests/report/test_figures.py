@@ -10,7 +10,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from malp_disc.data.faces import draw_faces
-from malp_disc.report.figures import PINK_VMAX, comparison_figure, curves_figure, fakeness_grid, sample_grid
+from malp_disc.plotting.image_grids import PINK_VMAX, comparison_figure, curves_figure, fakeness_grid, sample_grid
 
 PINK_ZERO, WHITE = (30, 0, 0), (255, 255, 255)  # the ends of matplotlib's "pink"
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.report.gallery import draw_arm, read_strips, rows_of, write_strips
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.gallery import draw_arm, rows_of
+from malp_disc.evaluation.localize import Looked, Seen
+from malp_disc.evaluation.measure import Evidence
 from malp_disc.report.grids import fakeness_figure, samples_figure
-from malp_disc.report.inputs import Inputs
-from malp_disc.report.localizing import Looked, Seen
-from malp_disc.report.measure import Evidence
+from malp_disc.run_folder.strips import read_strips, write_strips
 from tests.tiny import pictures, tiny_malp, with_rectangles
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from malp_disc.report.command import Report, report
-from malp_disc.report.joining import join_runs
+from malp_disc.commands.report import Report, report
 from malp_disc.report.writing import write_report
+from malp_disc.run_folder.join import join_runs
 
 
 def part_of(whole: Path, folder: Path, seeds: tuple[int, ...]) -> Path:

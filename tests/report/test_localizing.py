@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.localize import measure_malp, psnr, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
-from malp_disc.report.inputs import Inputs
-from malp_disc.report.localizing import measure_malp, psnr, score_malp, through_generator
 from tests.tiny import pictures, tiny_malp, with_rectangles
 
 NAMES = ("Black_Hair", "Blond_Hair", "Smiling")

@@ -11,14 +11,14 @@ import matplotlib
 import pytest
 import torch
 
-from malp_disc.report.curves import Line, Panel, lines_figure
-from malp_disc.report.figures import curves_figure, fakeness_grid
+from malp_disc.plotting.image_grids import curves_figure, fakeness_grid
+from malp_disc.plotting.line_panels import Line, Panel, lines_figure
 
 DRAW = """
 import sys, torch
-from malp_disc.report.figures import fakeness_grid, curves_figure
-from malp_disc.report.curves import Line, Panel, lines_figure
-from malp_disc.report.charts import svg
+from malp_disc.plotting.image_grids import fakeness_grid, curves_figure
+from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.plotting.style import svg
 images, maps, folder = torch.zeros(1, 3, 16, 16), torch.full((1, 1, 16, 16), .2), sys.argv[1]
 fakeness_grid(images, images, images, maps, maps, maps, f"{folder}/grid.png")
 curves_figure({"control": [{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}]}, f"{folder}/curves.png")
@@ -88,7 +88,7 @@ def test_the_callers_settings_neither_show_nor_change(tmp_path):
 
 
 def test_a_backend_that_exists_is_kept_for_whoever_shows_a_figure_later():
-    code = "import malp_disc.report.figures, matplotlib, os; print(matplotlib.rcParams['backend'], os.environ['MPLBACKEND'])"
+    code = "import malp_disc.plotting.image_grids, matplotlib, os; print(matplotlib.rcParams['backend'], os.environ['MPLBACKEND'])"
     for backend in ("pdf", "module://somebody.elses"):
         result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True, timeout=120)
         assert result.stdout.split() == [backend, backend], result.stderr

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from malp_disc.data.faces import DEFAULT_SELECTION, draw_faces
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.feature_views import smaller
+from malp_disc.evaluation.measure import Judges, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.report.folder import ANCHORS, MEASUREMENT, complete
-from malp_disc.report.inputs import Inputs
-from malp_disc.report.measure import Judges, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
-from malp_disc.report.views import smaller
+from malp_disc.run_folder.schema import ANCHORS, MEASUREMENT, complete
 from tests.tiny import tiny_malp, with_rectangles
 
 COUNT = 40

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from malp_disc.report import build_record, render_markdown, render_page, write_report
-from malp_disc.report.folder import read_curves
-from malp_disc.report.gallery import read_strips
 from malp_disc.report.sections import making, sections
+from malp_disc.run_folder.schema import read_curves
+from malp_disc.run_folder.strips import read_strips
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from malp_disc.metrics.degradations import DEGRADATIONS
-from malp_disc.report.probes import leak_figure, probe_tables, robustness_figure
+from recipes.research.probe_report import leak_figure, probe_tables, robustness_figure
 
 
 def scores(pearson: float) -> dict:

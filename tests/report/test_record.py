@@ -9,7 +9,7 @@ import pytest
 
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.report import build_record
-from malp_disc.report.environment import collect_environment, git_commit
+from malp_disc.run_folder.environment import collect_environment, git_commit
 
 PATHS = """
 verdict verdict_rule anchors.unedited.value anchors.halves.n anchors.encrypted_psnr config.seed

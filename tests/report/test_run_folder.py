@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from malp_disc.report.folder import read_curves, read_features, read_lines, read_measurements
+from malp_disc.run_folder.schema import read_curves, read_features, read_lines, read_measurements
 
 
 def append(folder, line: str) -> None:

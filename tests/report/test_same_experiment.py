@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from malp_disc.report.command import Report, report
-from malp_disc.report.joining import join_runs
-from malp_disc.report.same_experiment import check_one_experiment
+from malp_disc.commands.report import Report, report
 from malp_disc.report.writing import write_report
-from malp_disc.run_lock import LOCK_FILE
+from malp_disc.run_folder.join import join_runs
+from malp_disc.run_folder.lock import LOCK_FILE
+from malp_disc.run_folder.same_experiment import check_one_experiment
 
 
 def alter(folder, **changes) -> None:
@@ -52,7 +52,7 @@ def test_a_run_that_is_going_on_is_reported_and_not_joined_to(make_full_run, mon
     folder = make_full_run(seeds=(0,))
     with open(folder / "curves" / "0" / "control.jsonl", "a") as file:
         file.write('{"step": 260, "G/adv')  # caught in the middle of a line
-    monkeypatch.setattr("malp_disc.run_lock.is_locked", lambda run: True)
+    monkeypatch.setattr("malp_disc.run_folder.lock.is_locked", lambda run: True)
     report(Report(run=folder, resamples=4))
     assert "the run is going on" in capsys.readouterr().out and not (folder / LOCK_FILE).exists()
     with pytest.raises(ValueError, match="a run is working in"):

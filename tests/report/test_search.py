@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from malp_disc.report.search import search_table
+from recipes.research.search_report import search_table
 
 ROWS = {
     "before": ("As it came", "before"),

@@ -6,9 +6,9 @@ import re
 
 from torch import Tensor
 
-from malp_disc.official import OfficialClassifier, OfficialEncoder
-from malp_disc.official_vit import OfficialViT
-from malp_disc.proactive_imd import RecoveryEncoder
+from malp_disc.official.networks import OfficialClassifier, OfficialEncoder
+from malp_disc.official.proactive_imd import RecoveryEncoder
+from malp_disc.official.vit import OfficialViT
 from tests.golden.case import Built, Case, tapped
 
 

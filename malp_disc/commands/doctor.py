@@ -1,0 +1,70 @@
+"""``malp-disc doctor my_module:make_G``: will this generator train against MaLP, and what stands in its way?
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from malp_disc.import_object import call_by_name
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Doctor:
+    """Look a generator over before it is fine-tuned: range, sizes, gradients, MaLP's part in them, half precision, time and memory per step."""
+
+    generator: Annotated[str, Positional, arg(metavar="MODULE:FUNCTION")]
+    """Makes the generator: a module of the working folder or an installed one, or path/to/file.py, and a function without arguments that returns an
+    nn.Module with manipulate(images, target)."""
+    losses: str | None = None
+    """The same for its own losses (recipes/finetune.py --losses), to compare MaLP's gradient with."""
+    malp: Path | None = None
+    """Folder of a MaLP pretrained on it. Without one a fresh MaLP stands in, which tells about gradients and speed but nothing about maps."""
+    attributes: int = 5
+    """Columns of the target it is given; 0 for a generator without a choice, whose target is None."""
+    image_size: int = 64
+    """Side of the test pictures."""
+    batch_size: int = 4
+    """Test pictures."""
+    device: str | None = None
+    """cpu, cuda …; a GPU where there is one, if not given."""
+    json: Path | None = None
+    """Also write the findings as JSON here."""
+
+
+def doctor(options: Doctor) -> None:
+    """Print the findings; status 1 if one of them is in the way of fine-tuning."""
+    if options.image_size < 16 or options.image_size % 4:
+        raise ValueError(f"expected --image-size of 16 or more, divisible by 4, got {options.image_size}")
+    if options.batch_size < 2:
+        raise ValueError(f"expected --batch-size of at least 2, got {options.batch_size}")
+    import torch
+
+    from malp_disc.malp import MaLP
+    from malp_disc.serialization.files import write_json
+    from malp_disc.training.generator_checks.full_check import examine
+
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    generator = call_by_name(options.generator)
+    losses = call_by_name(options.losses) if options.losses is not None else None
+    malp = MaLP.from_pretrained(options.malp) if options.malp is not None else None
+    settings = {"attributes": options.attributes, "image_size": options.image_size, "batch_size": options.batch_size, "device": device}
+    findings = examine(generator, losses=losses, malp=malp, **settings)
+    signs = {"ok": "ok  ", "note": "note", "problem": "STOP"}
+    for finding in findings:
+        print(f"{signs[finding.level]} {finding.name}: {finding.said}" + (f"\n       -> {finding.advice}" if finding.advice else ""))
+    problems = sum(finding.level == "problem" for finding in findings)
+    if options.json is not None:
+        write_json(
+            options.json, {"generator": options.generator, "problems": problems, "findings": [vars(finding) for finding in findings]}
+        )
+    if problems:
+        sys.exit(f"{problems} thing{'s' * (problems > 1)} to mend before it can be fine-tuned")
+    print("it can be fine-tuned: accelerate launch recipes/finetune.py --generator " + options.generator)

@@ -1,0 +1,215 @@
+"""``malp-disc fid A B``: how far the pictures in A are from those in B, in numbers that other people's compare with.
+
+    malp-disc fid samples/ real/ --kid --json fid.json
+    torchrun --nproc-per-node 4 -m malp_disc.cli fid samples/ real/        # four GPUs share the work
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import PartialState
+
+    from malp_disc.metrics.extractor import FeatureExtractor
+    from malp_disc.metrics.feature_sets import FeatureSet
+    from malp_disc.metrics.image_folder import ImageFolder
+
+FEWEST = 8
+"""Pictures a folder must hold: of fewer, a covariance is luck in any number of dimensions."""
+_FAMILY = {"clean": "clean", "legacy_pytorch": "inception"}
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Fid:
+    """Fréchet distance (FID) of the pictures in folder A from the reference B."""
+
+    a: Annotated[Path, Positional, arg(metavar="A")]
+    """Folder of the images to judge; sub-folders and linked folders count."""
+    b: Annotated[Path, Positional, arg(metavar="B")]
+    """The reference: a folder, whose features are kept in the cache (MALP_DISC_CACHE) and known again by its pictures; a features file from
+    that cache (.safetensors); or statistics saved by pytorch-fid or clean-fid (.npz)."""
+    mode: Literal["clean", "legacy_pytorch"] = "clean"
+    """Resize: clean, clean-fid's antialiased one, or legacy_pytorch, pytorch-fid's. Numbers of the two don't compare."""
+    dims: Literal[64, 192, 768, 2048] = 2048
+    """Inception's features: 2048 is FID proper; fewer need fewer pictures and are named FID-768 and so on."""
+    fid_weights: Annotated[Path | None, arg(metavar="FILE")] = None
+    """File of Inception's weights: pytorch-fid's state dict (.pth), or a .safetensors of the same keys, complete as far as the dims need.
+    Left out: from the cache, or downloaded into it and checked."""
+    kid: bool = False
+    """Also the kernel distance (KID): unbiased, for small sets."""
+    precision_recall: bool = False
+    """Also precision, recall, density and coverage, by five nearest neighbours."""
+    json: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Write everything to this file."""
+    batch_size: int = 32
+    """Pictures per forward pass."""
+    device: str = "auto"
+    """auto: CUDA where there is one."""
+
+
+def fid(options: Fid) -> None:
+    """Compare, print, and write the JSON.
+
+    Raises:
+        ValueError, OSError: folders, weights or flags that don't do, each before any long work.
+    """
+    options.a, options.b = options.a.expanduser(), options.b.expanduser()
+    for path in (options.a, options.b):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"nothing at {path}; give a folder of pictures (B may be a features file or statistics as well, see --help)"
+            )
+    if options.batch_size < 1:
+        raise ValueError(f"expected --batch-size of at least 1, got {options.batch_size}")
+    _claim(options.json)
+    import torch  # from here on it takes seconds
+    from accelerate import PartialState
+
+    # Without cpu=True Accelerate takes each process of a torchrun on a machine without GPUs for a single one.
+    state = PartialState(cpu=options.device == "cpu" or (options.device == "auto" and not torch.accelerator.is_available()))
+    device = _device(options.device, state)
+    try:
+        record = compare(options, device, quiet=not state.is_main_process)
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{device} has too little memory for --batch-size {options.batch_size}; give a smaller one, or --device cpu"
+        ) from error
+    if state.is_main_process:
+        _tell(record)
+        if options.json is not None:
+            from malp_disc.serialization.files import write_json
+
+            write_json(options.json, record)
+            print(f"written: {options.json}")
+    if state.num_processes > 1:
+        state.destroy_process_group()
+
+
+def compare(options: Fid, device: torch.device, *, quiet: bool = False) -> dict[str, Any]:
+    """The record that `--json` writes: ``fid``, ``kid`` and ``precision_recall`` (null if not asked for), ``notes``, ``versions``."""
+    from malp_disc.metrics.comparison import describe_frechet, describe_kernel, describe_neighbours
+    from malp_disc.metrics.feature_sets import folder_features, read_features
+    from malp_disc.metrics.features import create_extractor
+    from malp_disc.metrics.image_folder import ImageFolder
+    from malp_disc.run_folder.environment import collect_environment
+
+    folders = [None if _is_kept(path) else ImageFolder.scan(path, fewest=FEWEST, quiet=quiet) for path in (options.a, options.b)]
+    extractor = create_extractor(f"{_FAMILY[options.mode]}-{options.dims}", weights=options.fid_weights, device=device)
+    sets = [read_features(path, extractor) if folder is None else None for path, folder in zip((options.a, options.b), folders)]
+    for path, kept in zip((options.a, options.b), sets):
+        if kept is not None and kept.features is None and (options.kid or options.precision_recall):
+            raise ValueError(
+                f"{path} holds only mean and covariance, and --kid and --precision-recall need more; give the folder of pictures"
+            )
+    for side, folder in enumerate(folders):
+        if folder is not None:
+            sets[side] = folder_features(folder, extractor, batch_size=options.batch_size, keep=side == 1, quiet=quiet)
+    images, reference = sets
+    return {
+        "fid": {"mode": options.mode, **describe_frechet(images, reference, extractor)},
+        "kid": describe_kernel(images, reference, extractor) if options.kid else None,
+        "precision_recall": describe_neighbours(images, reference) if options.precision_recall else None,
+        "notes": _notes(sets, folders, extractor),
+        "versions": collect_environment(),
+    }
+
+
+def _notes(sets: list[FeatureSet], folders: list[ImageFolder | None], extractor: FeatureExtractor) -> list[str]:
+    """What a sceptic would ask."""
+    notes = []
+    known = [side.n for side in sets if side.n is not None]
+    counts = [(side.n, side.n - (folder.copies if folder else 0)) for side, folder in zip(sets, folders) if side.n is not None]
+    n, distinct = min(counts, key=lambda count: count[1], default=(0, 0))
+    if counts and distinct <= extractor.dims:
+        few = f"{n} images{f' ({distinct} distinct by content)' * (distinct < n)} don't tell the covariance of {extractor.dims} features"
+        notes.append(f"{few}: the value is biased upward, so compare it at equal n only")
+    if len(set(known)) > 1:
+        notes.append(f"the sets differ in size ({known[0]} and {known[1]}); the fewer the images, the larger the distance")
+    if extractor.dims != 2048:
+        notes.append(f"{extractor.label} is not FID, which has 2048 features, and doesn't compare with one")
+    scanned = [folder for folder in folders if folder is not None]
+    for folder in scanned:
+        notes += _folder_notes(folder)
+    if len(scanned) == 2:
+        a, b = scanned
+        if set(a.sizes) != set(b.sizes):
+            notes.append(f"the sets differ in image size ({a.describe_sizes()} and {b.describe_sizes()}), which is part of the distance")
+        both = set(a.digests) & set(b.digests)
+        shared = sum(digest in both for digest in a.digests)
+        if shared:
+            distinct = f" ({len(both)} distinct by content)" if len(both) < shared else ""
+            notes.append(f"{shared} of {len(a)} images in {a.name}{distinct} are in {b.name} as well")
+    return notes
+
+
+def _folder_notes(folder: ImageFolder) -> list[str]:
+    """What the files of one folder have to do with its number of images."""
+    notes = []
+    if folder.left_out:
+        notes.append(f"{folder.name}: {folder.left_out}")
+    if folder.copies:
+        distinct = f"so {len(folder) - folder.copies} are distinct by content"
+        notes.append(f"{folder.copies} of {len(folder)} images in {folder.name} are copies of others in it, {distinct}")
+    if len(set(folder.sizes)) > 1:
+        sizes = f"{len(set(folder.sizes))} sizes: {folder.describe_sizes()}"
+        notes.append(f"{folder.name} mixes images of {sizes}; each is resized by itself, as clean-fid does (pytorch-fid refuses such a batch)")
+    if folder.animations:
+        notes.append(f"of {folder.animations} animated or multi-page file{'s' * (folder.animations > 1)} in {folder.name} the first frame is taken")
+    if folder.unlisted:
+        notes.append(f"{folder.unlisted} of {len(folder)} images in {folder.name} have a suffix that pytorch-fid and clean-fid don't look for")
+    return notes
+
+
+def _tell(record: dict[str, Any]) -> None:
+    about, kid, scores = record["fid"], record["kid"], record["precision_recall"]
+    print(f"{about['label']} {about['value']:.6g}   {about['images']} from {about['reference']}")
+    if kid is not None:
+        spread = "" if kid["std"] is None else f" ± {kid['std']:.2g} over {kid['subsets']} subsets of {kid['subset_size']}"
+        print(f"{kid['label']} {kid['value']:.4g}{spread}")
+    if scores is not None:
+        print("   ".join(f"{name} {scores[name]:.4f}" for name in ("precision", "recall", "density", "coverage")))
+    print(f"{about['extractor']}; {about['resize']}")
+    for note in record["notes"]:
+        print(f"note: {note}")
+
+
+def _is_kept(path: Path) -> bool:
+    """A file of features or statistics, not a folder that happens to be called so."""
+    return path.suffix in (".safetensors", ".npz") and not path.is_dir()
+
+
+def _device(name: str, state: PartialState) -> torch.device:
+    import torch
+
+    if name == "auto":
+        return state.device
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"can't compute on --device {name} ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
+    return device
+
+
+def _claim(path: Path | None) -> None:
+    """Prove that the JSON can be written, before any long work."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"--json {path} is a folder; give a file's name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.parent / f".{path.name}.writable"
+        probe.write_text("")
+        probe.unlink(missing_ok=True)  # several processes may do this at once
+    except OSError as error:
+        raise ValueError(f"can't write --json {path} ({error.strerror})") from error

@@ -1,0 +1,43 @@
+"""``malp-disc report RUN``: every table and figure of a run again, from its JSON lines alone.
+
+Nothing heavy is imported before it is needed: the command line's help must come at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+# tyro takes each flag's help from the string below the field.
+@dataclass(kw_only=True)
+class Report:
+    """Make the report of a run again: report.html, report.md, report.json and the figures."""
+
+    run: Annotated[Path, Positional, arg(metavar="RUN")]
+    """Folder of a run, as the recipes leave it (measurements.jsonl and what lies beside it)."""
+    join: tuple[Path, ...] = ()
+    """Folders of runs with other seeds or arms, made apart on the same pictures, that are taken into RUN first."""
+    resamples: int = 200
+    """Of the paired bootstrap. Without the run's features, the intervals of the earlier report are kept."""
+    bootstrap_seed: int = 0
+    """Of its draws."""
+
+
+def report(options: Report) -> None:
+    """Write the report and print its verdict."""
+    if options.resamples < 2:
+        raise ValueError(f"expected --resamples of at least 2, got {options.resamples}")
+    from malp_disc.report.writing import write_report
+    from malp_disc.run_folder.join import join_runs
+    from malp_disc.run_folder.lock import is_locked
+
+    running = is_locked(options.run)
+    if running and options.join:
+        raise ValueError(f"a run is working in {options.run}; let it end before other runs are joined to it")
+    join_runs(options.run, options.join)
+    record = write_report(options.run, resamples=options.resamples, seed=options.bootstrap_seed)
+    print(f"{record['verdict']}\nreport: {options.run / 'report.html'}" + " (of what has been measured so far: the run is going on)" * running)

@@ -1,0 +1,153 @@
+"""The eyes that pictures are looked at with: features of every view in one pass, and the power spectrum beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from malp_disc.malp import MaLP
+from malp_disc.metrics.extrapolation import extrapolated_frechet
+from malp_disc.metrics.features import FeatureExtractor, quantize
+from malp_disc.metrics.frechet import frechet_distance
+from malp_disc.metrics.spectrum import power_spectrum
+from malp_disc.run_folder.arms import SMALLER
+from malp_disc.serialization.files import atomic_path
+
+_SMALLEST = 8  # pixels of the shorter side that a smaller picture must keep
+
+
+@dataclass
+class Judges:
+    """Who judges; each but the first may be absent.
+
+    Attributes:
+        extractor: the features of the Fréchet distance.
+        classifier: an independent reader of attributes, (B, 3, H, W) -> logits (B, A).
+        malp: looks for edits.
+        second: another extractor, for a second opinion.
+        embedding: of faces, (B, 3, H, W) -> (B, D), with a `name`: is it still the same person?
+        smaller: also look at pictures made so many times smaller, 2 and 4 or one of them.
+    """
+
+    extractor: FeatureExtractor
+    classifier: nn.Module | None
+    malp: MaLP | None
+    second: FeatureExtractor | None = None
+    embedding: nn.Module | None = None
+    smaller: tuple[int, ...] = tuple(SMALLER.values())
+
+    def of(self, view: str) -> FeatureExtractor:
+        return self.second if view == "second" else self.extractor
+
+    def views(self, height: int, width: int) -> list[str]:
+        """The views of pictures of this size."""
+        names = ["frechet"] + ["second"] * (self.second is not None)
+        return names + [view for view, factor in SMALLER.items() if factor in self.smaller and min(height, width) // factor >= _SMALLEST]
+
+
+@dataclass
+class Portrait:
+    """A set of pictures as the judges see it: features (N, D) by view, the power spectrum (H, W), and a hash of the pictures' bytes."""
+
+    features: dict[str, np.ndarray]
+    power: np.ndarray
+    sha256: str
+    text: str = field(default="")
+
+    def __len__(self) -> int:
+        return len(self.features["frechet"])
+
+
+@torch.no_grad()
+def portray(
+    judges: Judges, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", label: str = "features", count: int | None = None
+) -> Portrait:
+    """Look at pictures (B, 3, H, W) in [-1, 1], batch by batch, in every view. `label` and `count`, the number of pictures, are for the progress bar.
+
+    Raises:
+        ValueError: no pictures.
+    """
+    features: dict[str, list[np.ndarray]] = {}
+    digest = hashlib.sha256()
+
+    def looked_at() -> Iterable[Tensor]:
+        for images in batches:
+            for view in judges.views(*images.shape[2:]):
+                extractor = judges.of(view).to(device).eval()
+                features.setdefault(view, []).append(extractor(smaller(images.to(device), SMALLER.get(view, 1))).cpu().numpy())
+            digest.update(quantize(images).cpu().numpy().tobytes())
+            bar.update(len(images))
+            yield images
+
+    with tqdm(desc=label, total=count, unit="picture", leave=False) as bar:
+        power = power_spectrum(looked_at())
+    return Portrait(
+        {view: np.concatenate(parts).astype(np.float32, copy=False) for view, parts in features.items()}, power, digest.hexdigest()[:16]
+    )
+
+
+def keep_portrait(judges: Judges, portrait: Portrait, path: Path) -> None:
+    """Write a portrait to an .npz file, with who looked."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a name without .npz would get one
+        features = {f"features_{view}": values for view, values in portrait.features.items()}
+        np.savez(file, power=portrait.power, made_from=np.array(_made_from(judges, portrait.sha256)), **features)
+
+
+def kept_portrait(judges: Judges, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> Portrait | None:
+    """What `keep_portrait` wrote, where it is of these very pictures and judges; None otherwise, also for a damaged file."""
+    if path is None or not path.exists():
+        return None
+    digest, shape = hashlib.sha256(), (0, 0)
+    for images, _ in batches:
+        digest.update(quantize(images).cpu().numpy().tobytes())
+        shape = images.shape[2:]
+    sha256 = digest.hexdigest()[:16]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["made_from"]) != _made_from(judges, sha256):
+                return None
+            return Portrait({view: file[f"features_{view}"] for view in judges.views(*shape)}, file["power"], sha256)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _made_from(judges: Judges, sha256: str) -> str:
+    second = None if judges.second is None else (judges.second.name, judges.second.resize)
+    return json.dumps([sha256, judges.extractor.name, judges.extractor.resize, second])
+
+
+def smaller(images: Tensor, factor: int) -> Tensor:
+    """Images (B, C, H, W) made smaller by a whole factor, antialiased: what is left is structure."""
+    if factor == 1:
+        return images
+    size = (images.shape[2] // factor, images.shape[3] // factor)
+    return F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def describe(view: str, features: np.ndarray, reference: Portrait, extractor: FeatureExtractor) -> dict[str, Any]:
+    """A Fréchet distance with all that a reader needs to compare it with another one."""
+    factor, real = SMALLER.get(view), reference.features[view]
+    made_smaller = "" if factor is None else f"made {factor} times smaller, antialiased; then "
+    return {
+        "label": extractor.label if factor is None else f"{extractor.label} at 1/{factor} size",
+        "value": frechet_distance(real, features),
+        "n": len(features),
+        "dims": features.shape[1],
+        "extractor": extractor.name,
+        "resize": made_smaller + extractor.resize,
+        "reference": reference.text,
+        "reference_n": len(real),
+        "infinity": extrapolated_frechet(real, features) if view == "frechet" else None,
+    }

@@ -1,0 +1,217 @@
+"""Measure one generator: how its pictures look, whether they were edited as asked, and whether MaLP finds the edits.
+
+Every arm of a comparison sees the same pictures with the same targets, so the rows of its features are paired with every other arm's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from malp_disc.evaluation.eval_set import BATCH, Inputs, Manipulate, edit
+from malp_disc.evaluation.feature_views import Judges, Portrait, describe, keep_portrait, kept_portrait, portray
+from malp_disc.evaluation.localize import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
+from malp_disc.malp import MaLP
+from malp_disc.metrics.editing import edit_accuracy, identity_l1
+from malp_disc.metrics.face_embedding import identity_similarity
+from malp_disc.metrics.features import FeatureExtractor, extract_features
+from malp_disc.metrics.frechet import frechet_distance
+from malp_disc.metrics.kid import kernel_distance
+from malp_disc.metrics.leakage import leakage
+from malp_disc.metrics.random_features import RandomExtractor
+from malp_disc.metrics.spectrum import spectrum_ratio
+from malp_disc.ssim import SSIM_WINDOW, structural_similarity
+
+__all__ = ["Evidence", "Judges", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
+
+Reference = Portrait
+"""The real pictures as the judges see them, with ``text`` saying in words what they are."""
+
+_CHUNK = 64  # pictures at a time: SSIM holds some twenty maps per picture
+
+
+@dataclass
+class Evidence:
+    """What an arm's numbers rest on: its pictures (N, 3, H, W) and features by view; what MaLP saw, None without one or if G diverged."""
+
+    edited: Tensor
+    features: dict[str, np.ndarray]
+    seen: Seen | None = None
+    looked: Looked | None = None
+
+
+def measure_reference(
+    dataset: Dataset, count: int, judges: Judges, *, device: torch.device | str = "cpu", cache: Path | None = None
+) -> Reference:
+    """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these.
+
+    `cache`: an .npz file that keeps the features, and gives them back where pictures and extractors are the same to the last byte.
+    """
+    count = min(count, len(dataset))
+    loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
+    portrait = kept_portrait(judges, loader, cache)
+    if portrait is None:
+        portrait = portray(judges, (images for images, _ in loader), device=device, label="features of the reference", count=count)
+        if cache is not None:
+            keep_portrait(judges, portrait, cache)
+    if isinstance(judges.second, RandomExtractor):
+        portrait.features["second"] = judges.second.fit(portrait.features["second"])
+    return dataclasses.replace(portrait, text=f"{dataset.description}, n = {count}")
+
+
+def measure_anchors(inputs: Inputs, reference: Reference, judges: Judges, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited pictures, and
+    the PSNR of encryption."""
+    unedited = portray(judges, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
+    halves = [
+        Portrait({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
+        for i in (0, 1)
+    ]
+    other = dataclasses.replace(halves[1], text="the other half of the reference")
+    frames = {
+        view: {
+            "unedited": describe(view, unedited.features[view], reference, judges.of(view)),
+            "halves": describe(view, halves[0].features[view], other, judges.of(view)),
+        }
+        for view in reference.features
+    }
+    anchors: dict[str, Any] = {
+        **frames.pop("frechet"),
+        **frames,
+        "kid": {
+            "unedited": _kid(unedited.features["frechet"], reference),
+            "halves": _kid(halves[0].features["frechet"], other),
+        },
+        "spectrum": dataclasses.asdict(spectrum_ratio(unedited.power, reference.power)),
+        "inputs_sha256": unedited.sha256,
+        "reference_sha256": reference.sha256,
+    }
+    if judges.classifier is not None:
+        scores = edit_accuracy(_read(judges, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
+        anchors |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
+    if judges.malp is not None and not judges.malp.passive:
+        encrypted = torch.cat(
+            [judges.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
+        )
+        anchors |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": judges.malp.key_fingerprint}
+    return anchors
+
+
+@torch.no_grad()
+def measure_arm(
+    manipulate: Manipulate,
+    inputs: Inputs,
+    reference: Reference,
+    judges: Judges,
+    *,
+    fresh: MaLP | None = None,
+    device: torch.device | str = "cpu",
+    label: str = "measure",
+) -> tuple[dict[str, Any], Evidence]:
+    """Everything about one generator that the report needs.
+
+    Args:
+        manipulate: (images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range.
+        fresh: a MaLP that was trained from scratch against this very generator, see `measure_fresh`.
+
+    Returns:
+        A JSON-ready dict, ``malp_disc.run_folder.schema.MEASUREMENT`` without what the recipe knows (steps, seconds, weights), and the
+        evidence. A generator whose pictures are not finite has ``diverged`` and nothing else.
+
+    Note:
+        Quality, edit accuracy and identity are measured on clean inputs, which is what a deployed generator gets; localization and
+        detection on encrypted ones, which is what MaLP is for.
+    """
+    edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
+    if not edited.isfinite().all():
+        return {"diverged": True}, Evidence(edited, {})
+    portrait = portray(judges, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
+    measured = {view: describe(view, features, reference, judges.of(view)) for view, features in portrait.features.items()}
+    measured |= {
+        "kid": _kid(portrait.features["frechet"], reference),
+        "spectrum": dataclasses.asdict(spectrum_ratio(portrait.power, reference.power)),
+    }
+    measured |= _edits(edited, inputs, judges, device)
+    evidence = Evidence(edited, portrait.features)
+    if judges.malp is not None:
+        seen = evidence.seen = through_generator(manipulate, inputs, judges.malp, device=device)
+        untouched, changed = (
+            look(judges.malp, to_8bit(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated)
+        )
+        measured |= score_looks(seen, judges.malp, untouched, changed)
+        evidence.looked = changed
+    if fresh is not None:
+        measured |= measure_fresh(manipulate, inputs, fresh, device=device)
+    return measured, evidence
+
+
+def measure_fresh(manipulate: Manipulate, inputs: Inputs, fresh: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """``localization_fresh`` and ``detection_fresh``: by a MaLP trained from scratch against this generator.
+
+    A generator that only learned to fool the MaLP it was tuned against is found by a new one as before.
+    """
+    scores = measure_malp(manipulate, inputs, fresh, device=device)
+    return {"localization_fresh": scores["localization"], "detection_fresh": scores["detection"]}
+
+
+def measure_frechet(
+    manipulate: Manipulate,
+    inputs: Inputs,
+    reference: Reference,
+    extractor: FeatureExtractor,
+    *,
+    device: torch.device | str = "cpu",
+    label: str = "measure",
+) -> float | None:
+    """The Fréchet distance and nothing else, for a glance while training; None if the pictures are not finite."""
+    edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
+    if not edited.isfinite().all():
+        return None
+    return frechet_distance(reference.features["frechet"], extract_features(extractor, edited.split(BATCH), device=device))
+
+
+def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
+    value, spread = kernel_distance(reference.features["frechet"], features)
+    return {"value": value, "std": spread}
+
+
+def _edits(edited: Tensor, inputs: Inputs, judges: Judges, device: torch.device | str) -> dict[str, Any]:
+    """Was done what was asked, and nothing else?"""
+    found: dict[str, Any] = {
+        "identity_l1": identity_l1(inputs.images, edited),
+        "ssim_to_input": _ssim(inputs.images, edited),
+        "psnr_to_input": None if torch.equal(inputs.images, edited) else psnr(edited, inputs.images),
+    }
+    if judges.classifier is not None:
+        requested, names = inputs.targets != inputs.labels, inputs.attribute_names
+        after = _read(judges, edited, device)
+        scores = edit_accuracy(after, inputs.targets, requested, attribute_names=names)
+        leaked = leakage(_read(judges, inputs.images, device), after, requested, attribute_names=names)
+        found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
+        found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
+    if judges.embedding is not None:
+        value = identity_similarity(judges.embedding, inputs.images, edited, device=device)
+        found["identity"] = {"name": judges.embedding.name, "value": value}
+    return found
+
+
+@torch.no_grad()
+def _read(judges: Judges, images: Tensor, device: torch.device | str) -> Tensor:
+    """The classifier's logits (N, A)."""
+    return torch.cat([judges.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
+
+
+def _ssim(images: Tensor, edited: Tensor) -> float | None:
+    """Mean structural similarity of pictures and their edits, both in [-1, 1]; None for pictures smaller than its window."""
+    if min(images.shape[2:]) < SSIM_WINDOW:
+        return None
+    pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))
+    values = [structural_similarity(b.float(), a.float(), data_range=2.0) for a, b in pairs]
+    return torch.cat(values).double().mean().item()

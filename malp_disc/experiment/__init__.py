@@ -1,0 +1,1 @@
+"""Several arms and seeds of one fine-tuning, side by side."""

@@ -1,0 +1,128 @@
+"""The one way in which a generator's own losses are called: they get copies, and what they return is checked.
+
+Like the generator they are somebody else's code: a loss that augments ``batch.images`` in place must not change what MaLP and the curves see.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from malp_disc.copying import copy_module
+from malp_disc.import_object import users_line
+from malp_disc.manipulate import describe
+from malp_disc.training.batches import Batch
+
+Edit = Callable[[Tensor, Tensor], Tensor]
+AnyBatch = TypeVar("AnyBatch")
+_TAKEN = ("keep", "malp", "map", "edit_strength")
+"""Names that the curves use for other values of G's update."""
+
+
+class TermsError(ValueError):
+    """What the losses returned can't be used."""
+
+
+def call_generator_loss(own: nn.Module, fake: Tensor, batch: Any, edit: Edit) -> dict[str, Tensor]:
+    """``own.generator_loss(fake, batch, edit)`` on copies, which keep gradients: weighted scalar terms for G, by name.
+
+    Raises:
+        TermsError: it doesn't return named scalar tensors.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled()):  # losses may call torch.set_grad_enabled themselves
+        terms = own.generator_loss(fake.clone(), copy_batch(batch), edit)
+    terms = check_terms(terms, f"{type(own).__name__}.generator_loss")
+    if taken := [name for name in terms if name in _TAKEN]:
+        raise TermsError(f"{type(own).__name__}.generator_loss returns a term named {taken[0]!r}, which the recipe uses itself; choose another name")
+    return terms
+
+
+def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dict[str, Tensor]:
+    """``network(fake, batch)`` on copies, `fake` detached: weighted scalar terms for the losses' own parameters, by name.
+
+    Args:
+        network: the losses, perhaps wrapped for several processes.
+
+    Raises:
+        TermsError: it doesn't return named scalar tensors.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        terms = network(fake.detach().clone(), copy_batch(batch))
+    return check_terms(terms, f"{type(getattr(network, 'module', network)).__name__}.forward")
+
+
+def check_losses(own: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
+    """Run both losses once on `batch`, before any long work; returns a copy of the losses, in training mode, that hasn't learned.
+
+    Args:
+        edit: (images, target) -> G's images, with gradients.
+        source: what the messages call the losses.
+
+    Raises:
+        ValueError: not such a module, it can't be copied, it fails, or its terms depend on nothing that learns.
+    """
+    if not isinstance(own, nn.Module) or not callable(getattr(own, "generator_loss", None)):
+        raise ValueError(f"{source}: got a {type(own).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
+    copied = copy_module(own, source).to(batch.images.device).train()
+    with torch.random.fork_rng([batch.images.device] if batch.images.device.type == "cuda" else []), torch.enable_grad():
+        fake = batch.images.clone().requires_grad_(True)
+        total = _tried(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
+        if not total.requires_grad:
+            raise ValueError(f"{source}: the terms of generator_loss have no gradient; compute them from `fake`, without detach, no_grad or .item()")
+        if any(p.requires_grad for p in copied.parameters()):
+            total = _tried(lambda: call_discriminator_loss(copied, fake, batch), f"{source}: forward")
+            if not total.requires_grad:
+                raise ValueError(f"{source}: the terms of forward have no gradient, but the module has parameters that learn; freeze them with requires_grad_(False)")
+    return copy_module(own, source).train()
+
+
+def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
+    """The sum of the terms, or a ValueError with the place of the failure."""
+    try:
+        return sum(run().values())
+    except TermsError:
+        raise
+    except NotImplementedError as error:
+        raise ValueError(f"{what} is missing, but the module has parameters that learn: define forward(fake, batch), or freeze them") from error
+    except Exception as error:  # somebody else's code may raise anything
+        raise ValueError(f"{what} failed: {type(error).__name__}: {error}{users_line(error)}") from error
+
+
+def copy_batch(batch: AnyBatch) -> AnyBatch:
+    """A batch with copies of its tensors; its random numbers are the same object, which advances as it is drawn from."""
+    copied = copy.copy(batch)
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            setattr(copied, name, value.clone())
+    return copied
+
+
+def check_terms(terms: Any, source: str) -> dict[str, Tensor]:
+    """The terms as a dict.
+
+    Raises:
+        TermsError: not a mapping from names to floating-point tensors of one value each, or an empty one.
+    """
+    expected = "expected a dict of weighted scalar tensors by name, as {'adversarial': loss}"
+    if not isinstance(terms, Mapping) or not terms:
+        raise TermsError(f"{source} returns {'an empty dict' if isinstance(terms, Mapping) else describe(terms)}; {expected}")
+    for name, value in terms.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TermsError(f"{source} returns {describe(value)} as {name!r}; {expected} (no .item(): gradients have to pass)")
+        if value.numel() != 1:
+            raise TermsError(f"{source} returns {describe(value)} as {name!r}; {expected}: take its .mean()")
+    return {str(name): value for name, value in terms.items()}
+
+
+class OwnLosses(Protocol):
+    """A generator's own losses: an `nn.Module` with these two methods. Its parameters (a discriminator, say) learn along."""
+
+    def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        """Weighted terms for G; ``edit(images, target)`` runs G once more, with gradients."""
+
+    def __call__(self, fake: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Weighted terms for the module's own parameters (its ``forward``); `fake` is detached. Never called where it has none."""

@@ -1,0 +1,145 @@
+"""Saving and loading: a MaLP is a folder with ``model.safetensors``, ``config.json``, its key and, once calibrated, ``detection.json``, here or on the Hub."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from malp_disc.calibration import CALIBRATION_FILE, Calibration
+from malp_disc.config import MaLPConfig
+from malp_disc.serialization.files import write_json
+from malp_disc.serialization.key import KEY_FILE, key_fingerprint, load_key, save_key
+from malp_disc.serialization.reading import read_json
+from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, save_tensors
+
+_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
+_KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
+logger = logging.getLogger(__name__)
+Model = TypeVar("Model", bound="Saved")
+
+
+class Saved(ModelHubMixin):
+    """The half of `MaLP` that knows files. It needs `config`, `encryption` and a module's state dict."""
+
+    detection: Calibration | None = None
+    """The threshold of `malp-disc detect`, set for these very weights; saved with them, and dropped once they have changed."""
+
+    @property
+    def key_fingerprint(self) -> str:
+        """Names the template set in public without giving it away: 16 hex digits (`malp_disc.serialization.key`)."""
+        return key_fingerprint(self.encryption.templates)
+
+    @property
+    def detector_fingerprint(self) -> str:
+        """Names weights and key together: 16 hex digits."""
+        return fingerprint(self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | None = None, **options: Any) -> Model:
+        """A saved MaLP: a folder of `save_pretrained`, or the id of a Hub repository.
+
+        Args:
+            key: the key file, where it isn't ``templates.safetensors`` beside the weights. It must be the key that the detector was saved with.
+
+        Raises:
+            FileNotFoundError: something that can only be a path, and nothing there; a folder without a MaLP; or no key.
+            ValueError: a damaged or foreign file, or another detector's key.
+        """
+        name = str(Path(pretrained_model_name_or_path).expanduser()) if str(pretrained_model_name_or_path).startswith("~") else str(pretrained_model_name_or_path).rstrip("/\\")
+        if Path(name).is_file():
+            raise FileNotFoundError(f"{name} is a file; give the folder that save_pretrained wrote, {Path(name).parent}")
+        path_only = name.count("/") != 1 or name.startswith((".", "/")) or Path(name).parent.is_dir()
+        if not Path(name).is_dir() and path_only:
+            raise FileNotFoundError(f"no folder {name} (current folder: {Path.cwd()}); give a folder written by save_pretrained, or a Hub id of the form owner/name")
+        if Path(name).is_dir():
+            if (Path(name) / _CONFIG_FILE).is_file():
+                _read_config(Path(name) / _CONFIG_FILE)  # before huggingface_hub does, whose error names no file
+            return super().from_pretrained(name, key=key, **options)
+        try:
+            return super().from_pretrained(name, key=key, **options)
+        except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, ConnectionError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise FileNotFoundError(
+                f"no folder {name} in {Path.cwd()}, and as a Hub repository {name} can't be loaded ({reason}); give a folder written by save_pretrained, or the id of a "
+                "repository that you can reach"
+            ) from error
+
+    def save_pretrained(self, save_directory: str | Path, *, key: str | Path | None = None, **options: Any) -> str | None:
+        """Write ``model.safetensors`` (the detector), ``config.json``, and the key as ``templates.safetensors``, or to the path `key` elsewhere.
+
+        With ``push_to_hub=True`` the key stays here; see `push_to_hub`.
+        """
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        save_key(key if key is not None else Path(save_directory) / KEY_FILE, self.encryption.templates)
+        return super().save_pretrained(save_directory, **options)
+
+    def push_to_hub(self, repo_id: str, *, include_key: bool = False, ignore_patterns: list[str] | str | None = None, **options: Any) -> str:
+        """Upload to the Hub as huggingface_hub's mixin does, but without the key unless `include_key`."""
+        ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else list(ignore_patterns or ())
+        return super().push_to_hub(repo_id, ignore_patterns=ignored if include_key else [*ignored, KEY_FILE], **options)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        detector = {name: value for name, value in self.state_dict().items() if name != _KEY_ENTRY}
+        save_tensors(Path(save_directory) / _WEIGHTS_FILE, detector)
+        write_json(Path(save_directory) / _CONFIG_FILE, {"model_type": "malp", "key_fingerprint": self.key_fingerprint, **dataclasses.asdict(self.config)})
+        if self.detection is not None and self.detection.detector == self.detector_fingerprint:
+            self.detection.write(Path(save_directory) / CALIBRATION_FILE)
+        else:
+            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
+
+    @classmethod
+    def _from_pretrained(
+        cls: type[Model],
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: Any,
+        force_download: bool,
+        local_files_only: bool,
+        token: Any,
+        key: Path | None = None,
+        **_: Any,
+    ) -> Model:
+        def find(name: str) -> Path:
+            local = Path(model_id) / name
+            if local.is_file():
+                return local
+            if Path(model_id).is_dir():
+                inside = sorted(path.parent for path in Path(model_id).glob(f"*/{_WEIGHTS_FILE}"))
+                hint = f"; did you mean {inside[0]}?" if inside else ""
+                raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {name} is missing{hint}")
+            download = hf_hub_download(
+                model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
+            )
+            return Path(download)
+
+        content = _read_config(find(_CONFIG_FILE))
+        known = {field.name for field in dataclasses.fields(MaLPConfig)}
+        surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
+        if content.get("model_type") != "malp" or surplus:
+            raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
+        malp = cls(MaLPConfig(**{key: value for key, value in content.items() if key in known}))
+        weights = load_tensors(find(_WEIGHTS_FILE))
+        try:
+            key = find(KEY_FILE) if key is None else key
+        except (FileNotFoundError, EntryNotFoundError) as error:
+            raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path as key=…") from error
+        templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
+        load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
+        with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
+            malp.detection = Calibration.read(find(CALIBRATION_FILE))
+        if malp.detection is not None and malp.detection.detector != malp.detector_fingerprint:
+            logger.warning("%s/%s was made for other weights or another key and is left alone; calibrate again with malp-disc detect --calibrate", model_id, CALIBRATION_FILE)
+            malp.detection = None
+        return malp
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Raises ValueError for anything but a JSON object."""
+    return read_json(path, what="a MaLP's config.json, as save_pretrained writes it")

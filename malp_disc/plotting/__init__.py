@@ -1,0 +1,1 @@
+"""Charts and image grids, independent of the user's matplotlib settings."""

@@ -1,0 +1,185 @@
+"""Small multiples of measured curves: robustness against degradations (paper, Figure 5), template strength (Figure 6), the leak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from malp_disc.plotting.mpl import Axes, Figure, Line2D, in_default_style
+from malp_disc.plotting.style import DPI, FAINT, INK, save_png, tidy
+
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#B8A000")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_GREY = "#8A8A8A"
+_BASELINE_STYLES = ((0, (1, 1.2)), (0, (5, 2)), (0, (4, 1.5, 1, 1.5)))
+_PANEL = (2.5, 2.0)  # inches
+_CHARACTER, _HANDLE = 0.058, 0.68  # inches of a legend's entry, about: a letter, and what stands before and after its name
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve of a panel.
+
+    Attributes:
+        values: one per x; NaN or None where nothing was measured, which leaves a gap.
+        margins: half-widths of the interval about each value, drawn as a band; None for none.
+        baseline: something to compare with, not a method: grey and dashed.
+    """
+
+    values: Sequence[float | None]
+    margins: Sequence[float | None] | None = None
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes.
+
+    Attributes:
+        x: numbers, or words (then evenly spaced in this order), the same for all lines.
+        lines: by name. A name has one colour in all panels of a figure.
+        x_label, y_label: with units. Written below a column's last panel, and left of a row's first, where the others have the same.
+        title: above.
+        log_x: a logarithmic axis, for positive numbers.
+        y_limits: the lowest and the highest value shown; None fits all panels of a row with the same y_label together.
+    """
+
+    x: Sequence[float] | Sequence[str]
+    lines: Mapping[str, Line]
+    x_label: str
+    y_label: str
+    title: str = ""
+    log_x: bool = False
+    y_limits: tuple[float, float] | None = None
+
+
+@in_default_style
+def lines_figure(panels: Sequence[Sequence[Panel | None]], path: str | Path) -> None:
+    """A PNG of rows of panels, under one legend.
+
+    Args:
+        panels: rows from the top; None leaves a place empty.
+
+    Raises:
+        ValueError: nothing to draw, rows of different length, or a line that doesn't fit its panel.
+    """
+    rows = [list(row) for row in panels]
+    drawn = [panel for row in rows for panel in row if panel is not None]
+    if not any(panel.lines for panel in drawn):
+        raise ValueError("expected at least one panel with a line, got none; leave the figure out")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"expected rows of one length, got {[len(row) for row in rows]}; fill up with None")
+    for panel in drawn:
+        _check(panel)
+    looks = _looks(drawn)
+    width = max(_PANEL[0] * len(rows[0]), 2 * _PANEL[0]) + 0.5
+    figure = Figure(figsize=(width, _PANEL[1] * len(rows) + 0.7), dpi=DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for row, row_of_axes in zip(rows, axes):
+        for panel, place in zip(row, row_of_axes):
+            if panel is None:
+                place.set_visible(False)
+            else:
+                _draw(place, panel, looks)
+        _share_heights(row, row_of_axes)
+    _label(rows, axes)
+    _legend(figure, looks, width)
+    save_png(figure, path)
+
+
+def _check(panel: Panel) -> None:
+    words = [isinstance(x, str) for x in panel.x]
+    if len(panel.x) == 0 or any(words) != all(words):
+        raise ValueError(f"expected x to be numbers or words, at least one, got {list(panel.x)[:5]}")
+    if panel.log_x and (any(words) or min(panel.x) <= 0):
+        raise ValueError(f"a logarithmic axis takes numbers above 0, got {list(panel.x)[:5]}; log_x=False, or give them as words")
+    for name, line in panel.lines.items():
+        for what, numbers in (("values", line.values), ("margins", line.margins)):
+            if numbers is not None and len(numbers) != len(panel.x):
+                raise ValueError(f"expected {len(panel.x)} {what} of {name!r}, one per x, got {len(numbers)}")
+
+
+def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, object]]:
+    """How each name is drawn, methods before baselines, each in order of first appearance."""
+    baseline: dict[str, bool] = {}
+    for panel in panels:
+        for name, line in panel.lines.items():
+            baseline.setdefault(name, line.baseline)
+    looks: dict[str, dict[str, object]] = {}
+    for i, name in enumerate(name for name in baseline if not baseline[name]):
+        looks[name] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 3.6, "linewidth": 1.6}
+    for i, name in enumerate(name for name in baseline if baseline[name]):
+        looks[name] = {"color": _GREY, "linestyle": _BASELINE_STYLES[i % len(_BASELINE_STYLES)], "linewidth": 1.5}
+    return looks
+
+
+def _draw(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, object]]) -> None:
+    words = isinstance(panel.x[0], str)
+    x = np.arange(len(panel.x)) if words else np.asarray(panel.x, dtype=float)
+    for name, line in panel.lines.items():
+        values, look = _numbers(line.values), looks[name]
+        if line.margins is not None:
+            margins = _numbers(line.margins)
+            axes.fill_between(x, values - margins, values + margins, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
+        axes.plot(x, values, zorder=2 if line.baseline else 3, **look)
+    if panel.log_x:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    if words:
+        axes.set_xticks(x, panel.x)
+    axes.margins(x=0.05, y=0.08)
+    tidy(axes)
+    axes.grid(axis="y", color=FAINT, linewidth=0.7)
+    axes.set_title(panel.title, loc="left", fontsize=8.5, color=INK, parse_math=False)
+
+
+def _share_heights(row: Sequence[Panel | None], axes: Sequence[Axes]) -> None:
+    """One vertical scale for the panels of a row that measure the same, so that they can be compared by eye."""
+    fitted: dict[str, list[Axes]] = {}
+    for panel, place in zip(row, axes):
+        if panel is not None and panel.y_limits is None:
+            fitted.setdefault(panel.y_label, []).append(place)
+        elif panel is not None:
+            place.set_ylim(*panel.y_limits)
+    for places in fitted.values():
+        limits = [place.get_ylim() for place in places]
+        for place in places:
+            place.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+def _label(rows: Sequence[Sequence[Panel | None]], axes: np.ndarray) -> None:
+    """Say what the axes are, once where neighbours have the same."""
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            if panel is None:
+                continue
+            below = rows[i + 1][j] if i + 1 < len(rows) else None
+            before = row[j - 1] if j else None
+            if below is None or below.x_label != panel.x_label:
+                axes[i, j].set_xlabel(panel.x_label, fontsize=8.5, color=INK, parse_math=False)
+            if before is None or before.y_label != panel.y_label:
+                axes[i, j].set_ylabel(panel.y_label, fontsize=8.5, color=INK, parse_math=False)
+
+
+def _legend(figure: Figure, looks: Mapping[str, Mapping[str, object]], width: float) -> None:
+    """Above, from left to right; in columns over several lines if one is too short."""
+    widths = [len(name) * _CHARACTER + _HANDLE for name in looks]
+    columns = len(widths) if sum(widths) <= width else max(1, int(width / max(widths)))
+    figure.legend(
+        [Line2D([], [], **look) for look in looks.values()],
+        list(looks),
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+    )
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=float)

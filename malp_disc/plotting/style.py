@@ -1,0 +1,104 @@
+"""The look that all charts share: colours, axes, and the way into a file or into a page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from malp_disc.plotting.mpl import Axes, Figure, FigureCanvasAgg, FigureCanvasSVG, in_default_style, matplotlib
+from malp_disc.serialization.files import atomic_path
+
+# Told apart with any colour vision and in greys (after Okabe and Ito), and by their line style.
+COLOURS = {
+    "before": "#A3A3A3",
+    "control": "#474747",
+    "control_d": "#8C7246",
+    "random": "#009E73",
+    "frozen": "#56B4E9",
+    "cotrain": "#D55E00",
+    "passive": "#CC79A7",
+    "scratch": "#7D55A6",
+    "aided": "#0072B2",
+    "aided_map": "#882255",
+    "joint": "#B8860B",
+}
+STYLES = {
+    "control": (0, (4, 1.5)),
+    "before": (0, (1, 1)),
+    "control_d": (0, (4, 1.5, 1, 1.5)),
+    "random": (0, (2, 1)),
+    "passive": (0, (6, 1)),
+    "scratch": (0, (6, 1, 1, 1)),
+    "aided": (0, (3, 1, 3, 1)),
+    "aided_map": (0, (5, 1, 1, 1, 1, 1)),
+    "joint": (0, (1, 0.6)),
+}
+_OTHERS = ("#0072B2", "#B8A000", "#7D55A6", "#5B8C5A")
+INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#9A9A9A", "#FFFFFF"
+DPI = 128
+# On a page these follow its light or dark theme.
+_THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card", COLOURS["control"]: "--control"}
+
+
+def colour_of(arm: str, names: Sequence[str]) -> str:
+    """An arm's own colour; other curves of `names` take further ones in turn."""
+    others = [name for name in names if name not in COLOURS]
+    return COLOURS[arm] if arm in COLOURS else _OTHERS[others.index(arm) % len(_OTHERS)]
+
+
+def tidy(axes: Axes) -> None:
+    """The look of every chart: two spines, small grey ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(AXIS)
+    axes.tick_params(colors=INK, labelsize=8, length=3, color=AXIS)
+    axes.set_axisbelow(True)
+
+
+def title(axes: Axes, text: str, size: float = 9) -> None:
+    """Above, from the left; a dollar in it is a dollar."""
+    axes.set_title(text, loc="left", fontsize=size, color=INK, parse_math=False)
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Running mean over `window` values, shorter at the ends."""
+    return np.convolve(values, np.ones(window), "same") / np.convolve(np.ones(len(values)), np.ones(window), "same")
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Written under a temporary name, then renamed."""
+    canvas = FigureCanvasAgg(figure)
+    with atomic_path(path) as temporary:
+        canvas.print_png(str(temporary))
+
+
+@in_default_style
+def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) -> str:
+    """One pair of axes as SVG for a page: text stays text, and ink, grid and background are the page's own, so it is right in light and
+    dark.
+
+    Args:
+        draw: draws into the axes.
+        size: in inches.
+        name: of letters, put before every id, because a page has many charts.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    draw(axes)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text, count=2).replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', lambda match: match.group(1) + name + "-", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
+    for colour, variable in _THEMED.items():
+        text = re.sub(colour, f"var({variable})", text, flags=re.IGNORECASE)
+    return text.strip()

@@ -1,0 +1,1 @@
+"""What a run leaves in its folder: the one contract between training, evaluation and report."""

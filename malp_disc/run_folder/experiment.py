@@ -1,0 +1,156 @@
+"""What makes two runs the same experiment: every option, but for those that are declared here, beside the option, to be something else.
+
+A run writes its experiment into ``experiment.json`` (malp_disc/training/output_folder.py compares it), and what an arm's training depends on into its checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from malp_disc.data.listing import list_images
+from malp_disc.serialization.files import file_sha256
+
+_ROLE, _ARMS = "role", "arms"
+_DIGITS = 16  # of a sha256
+
+
+def not_compared(default: Any = dataclasses.MISSING) -> Any:
+    """An option that doesn't change the results: where they go, how often something is written, how much at a time. A subclass may override its default."""
+    return dataclasses.field(default=default, metadata={_ROLE: "not compared"})
+
+
+def work(default: Any = dataclasses.MISSING) -> Any:
+    """An option that lists what is to be done, each entry for itself: a later run in the same folder may list others."""
+    return dataclasses.field(default=default, metadata={_ROLE: "work"})
+
+
+def evaluation(default: Any = dataclasses.MISSING) -> Any:
+    """An option that decides how generators are measured, not how they are trained: the same for all of an experiment, but of no account to a checkpoint."""
+    return dataclasses.field(default=default, metadata={_ROLE: "evaluation"})
+
+
+def of_arms(*arms: str, default: Any) -> Any:
+    """An option that only these arms of a fine-tuning depend on."""
+    return dataclasses.field(default=default, metadata={_ARMS: arms})
+
+
+def experiment_of(options: Any, *, processes: int = 1) -> dict[str, Any]:
+    """The experiment that a recipe's options describe, JSON-ready: ``recipe``, ``images_per_step`` where it trains, and ``options``.
+
+    Files and folders count by their content, so that a moved file or another spelling of its path is no difference.
+    """
+    experiment: dict[str, Any] = {"recipe": _recipe_of(type(options))}
+    if hasattr(options, "pictures_per_step"):
+        experiment["images_per_step"] = options.pictures_per_step * processes
+    return experiment | {"options": _values(options, ("training", "evaluation"))}
+
+
+def training_settings(options: Any, arm: str | None = None) -> dict[str, Any]:
+    """The options that a checkpoint depends on, JSON-ready; of an `arm`, without those of other arms. One made with others isn't continued."""
+    names = {field.name for field in dataclasses.fields(options) if arm is None or not (arms := arms_of(type(options), field.name)) or arm in arms}
+    return {name: value for name, value in _values(options, ("training",)).items() if name in names}
+
+
+def shared_hash(options: Any, *, processes: int = 1) -> str:
+    """A hash of what all arms and seeds of an experiment share; goes into every measurement, so that a report compares only what may be compared."""
+    experiment = experiment_of(options, processes=processes)
+    own = {name for name in experiment["options"] if name == "seed" or arms_of(type(options), name)}
+    return _joint([json.dumps({name: value for name, value in experiment["options"].items() if name not in own}), str(experiment.get("images_per_step"))])
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any], *, options: type | None = None, arms: Collection[str] | None = None) -> list[str]:
+    """What differs between two experiments, as clauses: "--learning-rate was 0.0001, is 0.0002".
+
+    An option that one side doesn't know (it came with another version) isn't compared.
+
+    Args:
+        options: the recipe's options.
+        arms: of a fine-tuning, those that have results: an option of other arms only isn't compared. None compares all.
+    """
+    if was.get("recipe") != now["recipe"]:
+        return [f"the recipe was {was.get('recipe')}, is {now['recipe']}"]
+    found = []
+    if was.get("images_per_step") != now.get("images_per_step"):
+        found.append(
+            f"--train-batch-size x --gradient-accumulation-steps x processes was {was.get('images_per_step')} images per step, is {now.get('images_per_step')}"
+        )
+    before, after = was.get("options", {}), now["options"]
+    for name in after.keys() & before.keys():
+        own = arms_of(options, name) if options is not None else ()
+        if before[name] != after[name] and (arms is None or not own or set(own) & set(arms)):
+            found.append(f"--{name.replace('_', '-')} was {_shown(before[name])}, is {_shown(after[name])}")
+    return sorted(found)
+
+
+def role_of(options: type, name: str) -> str:
+    """Of one option: "training" unless a class of its MRO declares it otherwise, so that a subclass that gives another default needn't repeat it."""
+    return _declared(options, name, _ROLE) or "training"
+
+
+def arms_of(options: type, name: str) -> tuple[str, ...]:
+    """The arms that alone depend on an option; empty: all."""
+    return _declared(options, name, _ARMS) or ()
+
+
+def content_of(path: Path) -> str:
+    """What stands for a file or folder: the hash of a file, or of a saved network's files, or how many files a folder of images has and the hash of their names.
+
+    A path with nothing there stands for itself (the id of a Hub repository, say), unless it is the name that several files of one checkpoint begin with.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        return f"sha256 {_sha256(path)}"
+    if path.is_dir():
+        saved = sorted([*path.glob("*.safetensors"), *path.glob("config.json")])
+        if (path / "config.json").is_file():
+            return f"sha256 {_joint([f'{file.name} {_sha256(file)}' for file in saved])}"
+        names = list_images(path).names
+        return f"{len(names)} images, names' sha256 {_joint(names)}"
+    parts = sorted(file for file in path.parent.glob(f"{path.name}.*") if file.is_file()) if path.parent.is_dir() and path.name else []
+    return f"sha256 {_joint([_sha256(file) for file in parts])}" if parts else str(path)
+
+
+def _values(options: Any, roles: Sequence[str]) -> dict[str, Any]:
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if role_of(type(options), field.name) in roles}
+    return json.loads(json.dumps({name: content_of(value) if isinstance(value, Path) else value for name, value in values.items()}, default=str))
+
+
+def _declared(options: type, name: str, key: str) -> Any:
+    for base in options.__mro__:
+        field = base.__dict__.get("__dataclass_fields__", {}).get(name)
+        if field is not None and key in field.metadata:
+            return field.metadata[key]
+    return None
+
+
+def _recipe_of(options: type) -> str:
+    """The recipe's file without its ending; the same whether it was launched (``__main__``) or imported."""
+    return Path(getattr(sys.modules[options.__module__], "__file__", options.__module__)).stem
+
+
+def _joint(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:_DIGITS]
+
+
+def _sha256(path: Path) -> str:
+    status = path.stat()
+    return _cached_sha256(str(path.resolve()), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_sha256(path: str, changed: int, size: int) -> str:
+    """Checkpoints are asked for it in every arm; `changed` and `size` tell a file that was written anew."""
+    return file_sha256(path)[:_DIGITS]
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "not given"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

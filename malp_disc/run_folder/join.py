@@ -1,0 +1,86 @@
+"""Runs of the same experiment made apart, one seed per GPU say, become one."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from malp_disc.run_folder.same_experiment import check_one_experiment
+from malp_disc.run_folder.schema import read_json, read_lines, read_measurements
+from malp_disc.serialization.files import atomic_path, write_text
+
+_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: pictures, reference, and the MaLP that looked
+
+
+def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
+    """Take the arms and seeds of `others` into the run in `folder`: measurements, features, curves and pictures. `others` stay as they are.
+
+    "before" is the same in all and kept once. The generators' weights aren't copied. Stopped halfway, it can simply be called again.
+
+    Raises:
+        FileNotFoundError: one of them isn't a run's folder.
+        ValueError: they measured on other pictures, with another MaLP, or the same arm and seed twice; nothing has been written then.
+    """
+    folder = Path(folder)
+    lines = {path: _taken(folder, path) for path in map(Path, others)}
+    taken = [(line["arm"], line.get("seed", 0)) for own in lines.values() for line in own]
+    if twice := {place for place in taken if taken.count(place) > 1}:
+        arm, seed = sorted(twice)[0]
+        raise ValueError(f"{arm}, seed {seed} is in two of the runs to join; leave one out")
+    for path, own in lines.items():
+        for line in own:
+            _copy_arm(path, folder, line["arm"], line.get("seed", 0))
+        places = {(line["arm"], line.get("seed", 0)) for line in own}
+        for name in ("gallery.jsonl", "quality.jsonl", "measurements.jsonl"):  # the last one last: with it the run is in
+            _append(path, folder, name, places)
+
+
+def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
+    """The lines of `other` that `folder` lacks, after a check that they belong together."""
+    ours, theirs = read_measurements(folder), read_measurements(other)
+    anchors, others = (read_json(path / "anchors.json") or {} for path in (folder, other))
+    for key in _SAME:
+        if anchors.get(key) != others.get(key):
+            raise ValueError(f"{other} and {folder} can't be joined: {key} differs ({others.get(key)} and {anchors.get(key)}); their numbers don't compare")
+    both = {seed: {**ours.get(seed, {}), **theirs.get(seed, {})} for seed in {*ours, *theirs}}
+    check_one_experiment(both, f"{folder} and {other} can't be joined")
+    for seed, arms in theirs.items():
+        for arm, line in arms.items():
+            if arm == "before":
+                (known,) = [measured["before"] for measured in ours.values() if "before" in measured][:1] or [line]
+                if not math.isclose(line["frechet"]["value"], known["frechet"]["value"], rel_tol=1e-4):
+                    raise ValueError(
+                        f"{other} and {folder} can't be joined: their generators before differ ({line['frechet']['label']} "
+                        f"{line['frechet']['value']:.4f} and {known['frechet']['value']:.4f})"
+                    )
+            elif arm in ours.get(seed, {}):
+                raise ValueError(f"{arm}, seed {seed} is in {folder} and in {other}; leave one out")
+    has_before = any("before" in arms for arms in ours.values())
+    return [line for _, line in read_lines(other / "measurements.jsonl") if not (has_before and line["arm"] == "before")]
+
+
+def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
+    """Features, pictures and curve of one arm and seed, and what all arms of the seed share."""
+    files = [*(source / "features" / str(seed)).glob(f"{arm}.*"), *(source / "curves" / str(seed)).glob(f"{arm}.jsonl")]
+    files += (source / "curves").glob(f"{arm}.jsonl") if seed == 0 else []
+    pictures = (source / "gallery" / str(seed)).glob("*.png")
+    files += [path for path in pictures if path.stem.startswith(f"{arm}-") or path.stem in ("real", "encrypted", "map_encrypted")]
+    for path in files:
+        with atomic_path(target / path.relative_to(source)) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def _append(source: Path, target: Path, name: str, places: set[tuple[str, int]]) -> None:
+    """The lines of these arms and seeds, and of pictures that all arms of a seed share, unless they are there."""
+    present, offered = ([line for _, line in read_lines(path)] if path.is_file() else [] for path in (target / name, source / name))
+    seeds, files = {seed for _, seed in places}, {line["file"] for line in present if "file" in line}
+    for line in offered:
+        arm, seed = line.get("arm"), line.get("seed", 0)
+        if ((arm, seed) in places or (arm is None and seed in seeds)) and line not in present and line.get("file", "") not in files:
+            present.append(line)
+    if offered:
+        write_text(target / name, "".join(json.dumps(line) + "\n" for line in present))

@@ -1,0 +1,91 @@
+"""Strips of images that a run keeps for its report: the same faces through every generator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from malp_disc.run_folder.schema import complete, read_lines
+from malp_disc.serialization.files import atomic_path, write_text
+
+ROWS = 10
+"""Pictures of a strip, at most; fewer of large ones, so that the page stays small enough to pass on."""
+
+
+_LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures (N, H, W, 3) or maps (N, H, W), uint8, with a caption or None for each."""
+
+    kind: str
+    arm: str | None
+    seed: int
+    pictures: np.ndarray
+    captions: list[str | None]
+
+
+def write_strips(folder: Path, arm: str, strips: Mapping[str, tuple[Tensor, Sequence[str | None]]], *, seed: int = 0) -> None:
+    """Write an arm's strips and their lines, in place of those of an earlier try."""
+    path = folder / "gallery.jsonl"
+    lines = [line for _, line in read_lines(path)] if path.is_file() else []
+    for kind, (images, captions) in strips.items():
+        owner = None if kind in ("real", "encrypted", "map_encrypted") else arm
+        file = f"gallery/{seed}/{kind if owner is None else f'{arm}-{kind}'}.png"
+        lines = [line for line in lines if line["file"] != file]
+        lines.append({"seed": seed, "arm": owner, "kind": kind, "file": file, "count": len(images), "captions": list(captions)})
+        with atomic_path(folder / file) as temporary:
+            Image.fromarray(_stacked(images)).save(temporary, format="PNG", optimize=True)
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
+    """The strips of one seed, of the first one drawn if not given; a file that isn't there any more is left out.
+
+    Raises:
+        ValueError: a damaged line or picture; the message names it.
+    """
+    path = folder / "gallery.jsonl"
+    lines = [(where, complete(line, _LINE, where)) for where, line in read_lines(path)] if path.is_file() else []
+    seeds = [line["seed"] for _, line in lines]
+    if not seeds:
+        return []
+    wanted = min(seeds) if seed is None else seed
+    own = [(where, line) for where, line in lines if line["seed"] == wanted or line["arm"] == "before"]
+    for where, line in own:
+        if Path(str(line["file"])).parts[:1] != ("gallery",) or ".." in Path(str(line["file"])).parts:
+            raise ValueError(f"{where}: expected a file in gallery/, got {line['file']!r}; delete the line")
+    return [_read_strip(folder, line, where) for where, line in own if (folder / line["file"]).is_file()]
+
+
+def _read_strip(folder: Path, line: Mapping[str, Any], where: str) -> Strip:
+    try:
+        with Image.open(folder / line["file"]) as picture:
+            levels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
+    except OSError as error:
+        raise ValueError(
+            f"{where}: {line['file']} can't be read as a picture ({error}); measure {line['arm']} again, or delete the line"
+        ) from error
+    count = line["count"]
+    if not count or len(levels) % count:
+        raise ValueError(
+            f"{where}: {line['file']} is {len(levels)} pixels high, which {count} pictures of one height don't fill; delete the line"
+        )
+    pictures = levels.reshape(int(count), len(levels) // int(count), *levels.shape[1:])
+    return Strip(line["kind"], line["arm"], int(line["seed"]), pictures, list(line.get("captions") or [None] * len(pictures)))
+
+
+def _stacked(images: Tensor) -> np.ndarray:
+    """(N, C, H, W) -> (N * H, W, 3) of pictures in [-1, 1], (N * H, W) of maps in [0, 1], uint8."""
+    maps = images.shape[1] == 1
+    levels = images.detach().float().cpu() * 255 if maps else (images.detach().float().cpu() + 1) * 127.5
+    array = levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(-1, images.shape[3], images.shape[1]).numpy()
+    return array[..., 0] if maps else array

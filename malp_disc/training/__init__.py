@@ -1,0 +1,1 @@
+"""Pretraining MaLP and fine-tuning a generator against it."""

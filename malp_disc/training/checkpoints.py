@@ -1,0 +1,252 @@
+"""Training checkpoints: ``checkpoint-<step>`` folders that are complete or absent, read back without unpickling anything.
+
+A folder holds ``<name>.safetensors`` for every network, ``optimizers.pt`` (plain tensors and numbers) and ``state.json``.
+Randomness isn't stored: it is a function of the seed and the step (`malp_disc.data.sampling`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from torch import nn
+
+from malp_disc.serialization.files import atomic_path, sync_folder, write_json
+from malp_disc.serialization.reading import read_json, read_weights
+from malp_disc.serialization.state_dicts import load_state, load_tensors, save_tensors
+from malp_disc.training.interrupt import logger
+from malp_disc.training.train_options import TrainOptions
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def save_training(
+    folder: str | Path,
+    step: int,
+    *,
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    state: Mapping[str, Any],
+    total_limit: int | None = None,
+) -> Path:
+    """Write ``folder/checkpoint-<step>`` and then drop the oldest beyond `total_limit`. Call from one process.
+
+    A process that is killed at any moment leaves either the whole checkpoint or none of that name, and never takes an older one with it.
+
+    Raises:
+        OSError: the disk is full or can't be written; what was there is still there.
+    """
+    folder = Path(folder)
+    final, temporary = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}.partial"
+    for left in folder.glob(".checkpoint-*"):
+        shutil.rmtree(left)  # left behind by a killed run
+    try:
+        temporary.mkdir(parents=True)
+        for name, network in networks.items():
+            save_tensors(temporary / f"{name}.safetensors", network.state_dict())
+        with atomic_path(temporary / "optimizers.pt") as path, open(path, "wb") as file:  # given a path, torch would write its name into the file
+            torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
+        write_json(temporary / "state.json", {"step": step, **state})
+    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"can't write {final}: {error}; checkpoints that were there are still there") from error
+    if final.exists():
+        _drop(final)
+    temporary.rename(final)
+    sync_folder(folder)
+    if total_limit is not None:
+        for old in list_training(folder)[: -max(1, total_limit)]:
+            _drop(old)
+    return final
+
+
+def _drop(checkpoint: Path) -> None:
+    """Remove a checkpoint; killed halfway, what is left no longer looks like one."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.dropped")
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def load_training(
+    folder: str | Path, *, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], expected: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Load a folder of `save_training` into the given objects and return its state, ``step`` among it.
+
+    Args:
+        expected: entries of `state` that must be the same now as then, or the continued run would be another run.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, other networks, or a run with other settings.
+    """
+    folder = Path(folder)
+    if not (folder / "state.json").is_file():
+        raise FileNotFoundError(f"no training checkpoint in {folder}: expected a checkpoint-<step> folder with state.json")
+    with _damage_named(folder):
+        state = read_json(folder / "state.json", what="the state.json of a training checkpoint")
+    differing = [f"{key} was {state.get(key)!r} and is {value!r} now" for key, value in expected.items() if state.get(key) != value]
+    if differing:
+        raise ValueError(f"{folder} belongs to a run with other settings: " + "; ".join(differing))
+    with _damage_named(folder):
+        weights = {name: load_tensors(folder / f"{name}.safetensors") for name in networks}
+        states = _optimizer_states(folder / "optimizers.pt")
+    if missing := sorted(set(optimizers) - set(states)):
+        raise ValueError(f"{folder} has no optimizer state for {missing}; it holds {sorted(states)}")
+    for name, network in networks.items():
+        load_state(network, weights[name], source=str(folder / f"{name}.safetensors"))
+    for name, optimizer in optimizers.items():
+        try:
+            optimizer.load_state_dict(states[name])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder / 'optimizers.pt'} has another optimizer's state for {name} ({error}). {_instead(folder)}") from error
+    return state
+
+
+@contextlib.contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Errors of reading say which checkpoint is concerned, and what to go on from."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+        raise kind(f"{folder} is damaged or incomplete: {error}. {_instead(folder)}") from error
+
+
+def _optimizer_states(path: Path) -> dict[str, Any]:
+    states = read_weights(path)
+    if not isinstance(states, dict) or not all(isinstance(state, dict) and "param_groups" in state for state in states.values()):
+        raise ValueError(f"{path} holds no optimizer states by name")
+    return states
+
+
+def _instead(folder: Path) -> str:
+    """What to go on from when a checkpoint can't be used."""
+    others = [path for path in list_training(folder.parent) if path.name != folder.name]
+    number = int(match[1]) if (match := _NAME.fullmatch(folder.name)) else None
+    older = [path for path in others if number is None or int(_NAME.fullmatch(path.name)[1]) < number]
+    if older:
+        return f"Go on from the one before, --resume-from-checkpoint {older[-1]}, or move {folder.name} away and say latest"
+    return "There is no older one: start again without --resume-from-checkpoint, in another --output-dir"
+
+
+def list_training(folder: str | Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [
+        (int(match[1]), path)
+        for path in Path(folder).glob("checkpoint-*")
+        if (match := _NAME.fullmatch(path.name)) and (path / "state.json").is_file()
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def find_training(folder: str | Path, resume: str | None) -> Path | None:
+    """What ``--resume-from-checkpoint`` names: None, ``latest`` (None if there is none yet) or a path."""
+    if resume is None:
+        return None
+    if resume == "latest":
+        found = list_training(folder)
+        return found[-1] if found else None
+    return Path(resume)
+
+
+class Training:
+    """What makes up a training: networks, optimizers, settings, counters. Kept in ``folder/checkpoint-<step>``.
+
+    Args:
+        networks, optimizers: unwrapped, by the names of their files.
+        settings: of the run; a checkpoint of a run with others is refused.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        networks: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.folder, self.networks, self.optimizers, self.settings = folder, networks, optimizers, settings
+
+    def resume(self, options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
+        """Load what --resume-from-checkpoint names, before anything is wrapped; ``{"step": 0}`` if there is nothing yet.
+
+        A checkpoint that isn't in this folder is of another arm or seed of the run, and meant for that one: here the latest counts then.
+        """
+        wanted = options.resume_from_checkpoint
+        if wanted not in (None, "latest"):
+            named = self.folder / wanted  # a path stays as it is
+            own = named.resolve().parent == self.folder.resolve() and (named / "state.json").is_file()
+            wanted = str(named) if own else "latest"
+        found = find_training(self.folder, wanted)
+        if found is None:
+            return {"step": 0}
+        state = load_training(found, networks=self.networks, optimizers=self.optimizers, expected=self.settings)
+        if accelerator.scaler is not None and "scaler" in state:
+            accelerator.scaler.load_state_dict(state["scaler"])
+        was, now = state.get("pictures"), _pictures(options, accelerator)
+        if was is not None and was != now:
+            logger.warning(
+                f"{found} was made with {_told(was)}, this run has {_told(now)}: it goes on, but not bit for bit as the stopped run would have, "
+                "and not with the same pictures per step unless the products agree"
+            )
+        return state
+
+    def save(self, step: int, options: TrainOptions, accelerator: Accelerator, **more: Any) -> None:
+        """Write ``checkpoint-<step>``; the main process writes, the others wait."""
+        if accelerator.is_main_process:
+            state = {**self.settings, "pictures": _pictures(options, accelerator), **more}
+            if accelerator.scaler is not None:
+                state["scaler"] = accelerator.scaler.state_dict()
+            limit = options.checkpoints_total_limit
+            save_training(self.folder, step, networks=self.networks, optimizers=self.optimizers, state=state, total_limit=limit)
+        accelerator.wait_for_everyone()
+
+    def due(self, step: int, options: TrainOptions) -> bool:
+        """Whether --checkpointing-steps wants a checkpoint now; the last step always has one."""
+        return step % options.checkpointing_steps == 0 or step == options.max_train_steps
+
+    def bytes(self) -> int:
+        """Size of one checkpoint: the networks, and Adam's two moments of what learns."""
+        networks = sum(
+            value.numel() * value.element_size() for network in self.networks.values() for value in network.state_dict().values()
+        )
+        moments = sum(
+            2 * p.numel() * p.element_size()
+            for optimizer in self.optimizers.values()
+            for group in optimizer.param_groups
+            for p in group["params"]
+        )
+        return networks + moments
+
+    def space(self, options: TrainOptions) -> int:
+        """Bytes that the checkpoints of this training need at most: a new one is complete before the oldest goes."""
+        written = -(-options.max_train_steps // options.checkpointing_steps)
+        return self.bytes() * (min(written, options.checkpoints_total_limit or written) + 1)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise ValueError unless `needed` bytes and a reserve of 200 MiB are free where `folder` lies or will lie."""
+    place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed + 200 * 2**20:
+        raise ValueError(
+            f"{free / 2**20:.0f} MiB are free in {place}, and this run needs about {needed / 2**20 + 200:.0f} MiB; free some, choose another "
+            "--output-dir, or keep fewer checkpoints (--checkpoints-total-limit)"
+        )
+
+
+def _pictures(options: TrainOptions, accelerator: Accelerator) -> list[int]:
+    return [options.train_batch_size, options.gradient_accumulation_steps, accelerator.num_processes]
+
+
+def _told(pictures: list[int]) -> str:
+    batch, accumulation, processes = pictures
+    return f"{batch} pictures x {accumulation} passes x {processes} processes"

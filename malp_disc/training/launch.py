@@ -1,0 +1,169 @@
+"""What every recipe needs and none should repeat: common flags, the start of a run, curves, and errors without a traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import tyro
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, set_seed
+from torch.utils.data import Dataset
+
+from malp_disc.data.sampling import StepBatches
+from malp_disc.errors import make_output_printable, plain_errors
+from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
+from malp_disc.run_folder.environment import collect_environment
+from malp_disc.run_folder.experiment import experiment_of
+from malp_disc.run_folder.lock import lock_folder, release_locks
+from malp_disc.serialization.files import sweep, write_json
+from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
+from malp_disc.training.guards import TrainingStopped
+from malp_disc.training.launcher_watch import stop_with_launcher
+from malp_disc.training.output_folder import check_folder, find_resume, set_aside, write_experiment
+from malp_disc.training.train_options import TrainOptions, plain
+
+logger = logging.getLogger("malp_disc")
+Config = TypeVar("Config")
+
+
+def run_recipe(main: Callable[[Config], Any], config: type[Config], description: str | None) -> None:
+    """Parse the command line and run; what the user got wrong ends in one plain message, not in a traceback."""
+    make_output_printable()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = tyro.cli(config, description=description)
+    with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to go on from the last checkpoint"):
+        try:
+            main(arguments)
+        except TrainingStopped as stopped:
+            sys.exit(f"error: {stopped}")
+        except RuntimeError as error:
+            if not is_nondeterminism_error(error):
+                raise
+            sys.exit(f"error: --deterministic: {str(error).split('. ')[0]}. Run without --deterministic, or without what needs that operation")
+        finally:
+            release_locks()
+
+
+def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folder: bool = False, **more: Any) -> Accelerator:
+    """Make the accelerator and the run's folder, check all that can be checked before work, seed the initialisation, save the resolved config.
+
+    Args:
+        dataset: the training images, of which a step has to find enough.
+        shared_folder: several commands may fill the folder with parts of one experiment, even at once.
+
+    Raises:
+        ValueError: something that can't be, or a folder that isn't this run's; nothing has been written then.
+    """
+    for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "sample_steps", "log_steps"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(options, name)}")
+    check_seeds(options.seed)
+    check_launcher()
+    check_tracker(options.report_to)
+    options.mixed_precision = resolve_mixed_precision(options.mixed_precision)  # what runs is what is recorded and compared on resume
+    if options.deterministic:
+        use_deterministic_kernels()
+    stop_with_launcher()
+    accelerator = Accelerator(
+        mixed_precision=options.mixed_precision, log_with=options.report_to, project_dir=str(options.output_dir), **more
+    )
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # each would think that it is alone, and write over the others
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
+        )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise ValueError(
+            f"these recipes run on one process or with data parallelism, got {accelerator.distributed_type.value}; docs/scaling.md says why"
+        )
+    if dataset is not None:
+        check_images_per_step(options, len(dataset), accelerator.num_processes)
+    options.resume_from_checkpoint = find_resume(options.output_dir, options.resume_from_checkpoint)
+    dry = getattr(options, "dry_run", False)  # then nothing is written
+    if accelerator.is_main_process:
+        open_folder(options, accelerator, shared=shared_folder, dry=dry)
+    accelerator.wait_for_everyone()
+    set_seed(options.seed)
+    if options.report_to and not dry:
+        flat = {key: value for key, value in plain(options).items() if isinstance(value, (int, float, str, bool))}
+        accelerator.init_trackers("tracker", config=flat)
+    return accelerator
+
+
+def open_folder(
+    options: Any, accelerator: Accelerator | None = None, *, accumulates: bool = False, shared: bool = False, dry: bool = False
+) -> None:
+    """Take ``--output-dir`` for this run, after a check that it holds nothing of another experiment.
+
+    Args:
+        accumulates: the run adds to what is there, instead of starting anew.
+        shared: so does it, and other commands may do so at once: the folder isn't locked.
+        dry: only check.
+
+    Raises:
+        ValueError: the folder can't be written, another run works in it, or it holds another experiment's results.
+    """
+    folder = options.output_dir
+    if not dry:
+        claim_folder(folder)
+        if not shared:
+            lock_folder(folder)
+    experiment = experiment_of(options, processes=accelerator.num_processes if accelerator is not None else 1)
+    resumes = getattr(options, "resume_from_checkpoint", None) is not None
+    anew = check_folder(folder, experiment, type(options), resumes=resumes, accumulates=accumulates or shared)
+    if dry:
+        return
+    if anew:
+        set_aside(folder, [value for value in vars(options).values() if isinstance(value, Path)])
+    if not shared:
+        sweep(folder)
+    write_experiment(folder, experiment)
+    describe_run(folder, options, accelerator)
+
+
+def check_images_per_step(options: TrainOptions, available: int, processes: int) -> None:
+    """Raise ValueError if one optimizer step of all processes needs more images than there are."""
+    StepBatches(available, options.train_batch_size, seed=0, stop=1, world_size=processes, accumulation=options.gradient_accumulation_steps)
+
+
+def check_seeds(*seeds: int) -> None:
+    """Raise ValueError for a seed that a random generator or the report doesn't take."""
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise ValueError(f"expected seeds from 0 to {2**32 - 1}, got {' '.join(map(str, wrong))}")
+
+
+def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = None) -> None:
+    """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions, device, precision), for whoever reads the results."""
+    command = " ".join([f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    write_json(folder / "config.json", {"command": command, **plain(options)})
+    write_json(folder / "environment.json", collect_environment() | (describe_arithmetic(accelerator) if accelerator is not None else {}))
+
+
+def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
+    """What the run computes on and how."""
+    cuda = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(accelerator.device) if cuda else accelerator.device.type,
+        "processes": accelerator.num_processes,
+        "mixed_precision": accelerator.mixed_precision,
+        "deterministic": not cuda or torch.are_deterministic_algorithms_enabled(),
+        "evaluation_precision": "float32 without TF32",
+        "cuda": torch.version.cuda if cuda else None,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+    }
+
+
+def claim_folder(folder: Path, flag: str = "--output-dir") -> None:
+    """Make `folder` and prove that it can be written to, before any long work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"can't write to {folder} ({error.strerror}); choose another {flag}") from error

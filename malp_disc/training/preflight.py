@@ -1,0 +1,130 @@
+"""One run of everything on two pictures before the first step: what doesn't fit, what takes no part, and which layer of G is the last."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from malp_disc import MaLP, MaLPDiscriminator
+from malp_disc.copying import copy_module
+from malp_disc.data.sampling import StepRandom
+from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
+from malp_disc.manipulate import call_manipulate
+from malp_disc.training.batches import Batch
+from malp_disc.training.diff_augment import NUMBERS
+from malp_disc.training.gradient_balance import last_layer
+from malp_disc.training.options import FinetuneOptions
+
+_NO_GRADIENT = (
+    "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
+)
+
+
+class Editor(nn.Module):
+    """A generator's `manipulate` as a forward pass, which is what a wrapper for several processes wraps."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Tensor, target: Tensor) -> Tensor:
+        return call_manipulate(self.generator.manipulate, images, target)
+
+
+def try_out(
+    generator: nn.Module, own: nn.Module | None, malps: Sequence[MaLP], dataset: Dataset, config: FinetuneOptions, device: torch.device
+) -> None:
+    """Edit two images, and show them to the generator's own losses and to every MaLP: what can't take images of this size is known before any work.
+
+    Nothing learns, and no random number of the run is used up.
+
+    Raises:
+        ValueError: a network fails on them, or returns what it shouldn't.
+    """
+    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+    target, editor = labels.flip(0), Editor(copy_module(generator))
+    with torch.random.fork_rng():
+        with must_take(images, "the generator"):
+            fake = editor(images, target)
+        if not fake.requires_grad:
+            raise ValueError(_NO_GRADIENT)
+        with must_take(images, "MaLP"), torch.no_grad():
+            for malp in malps:
+                malp.to(device)(images)
+        if own is None:
+            return
+        losses, noise = copy_module(own, "the module of its own losses").to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
+        batch = Batch(images, labels, target, reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
+        with must_take(images, "the generator's own losses"):
+            call_generator_loss(losses, fake, batch, editor)
+            if any(parameter.requires_grad for parameter in losses.parameters()):
+                call_discriminator_loss(losses, fake, batch)
+
+
+@contextlib.contextmanager
+def must_take(images: Tensor, name: str) -> Iterator[None]:
+    """Turn torch's complaint about sizes that don't fit together into a ValueError that says which network can't take images (B, 3, H, W)."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{name} can't work with images of {images.shape[-1]}x{images.shape[-2]} ({reason}); choose another --image-size, or other networks"
+        ) from error
+
+
+def freeze_unused(
+    editor: Editor,
+    own: nn.Module | None,
+    disc: MaLPDiscriminator | None,
+    dataset: Dataset,
+    config: FinetuneOptions,
+    accelerator: Accelerator,
+) -> nn.Parameter:
+    """Run everything once on two pictures, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
+
+    Returns the weight of G's last layer.
+
+    Raises:
+        ValueError: no gradient reaches the generator at all.
+    """
+    device = accelerator.device
+    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+
+    def batch() -> Batch:
+        noise = StepRandom(config.seed, 0, batch_size=2, device=device)
+        return Batch(images, labels, labels.flip(0), reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
+
+    last = last_layer(editor, lambda: editor(images, labels.flip(0)))
+    fake = editor(images, labels.flip(0))
+    total = fake.square().mean()
+    if own is not None:
+        total = total + sum(call_generator_loss(own, fake, batch(), editor).values())
+    total.backward()
+    unused = without_gradient(editor)
+    if len(unused) == len(list(editor.parameters())):
+        raise ValueError(_NO_GRADIENT)
+    if own is not None and any(p.requires_grad for p in own.parameters()):
+        own.zero_grad()
+        sum(call_discriminator_loss(own, fake, batch()).values()).backward()
+        unused += without_gradient(own)
+    if unused:
+        names = ", ".join(name for name, _ in unused[:3])
+        accelerator.print(f"{len(unused)} parameters take no part and stay as they are: {names}{' …' if len(unused) > 3 else ''}")
+        for _, parameter in unused:
+            parameter.requires_grad_(False)
+    for network in (editor, own, disc):
+        if network is not None:
+            network.zero_grad()
+    return last
+
+
+def without_gradient(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in network.named_parameters() if p.requires_grad and p.grad is None]

@@ -1,0 +1,1 @@
+"""Studies that back the documentation: ablations, probes, the search for a way of fine-tuning."""

@@ -1,0 +1,168 @@
+"""Which way of fine-tuning against MaLP is best? Many short runs, scored on training pictures, so that the held-back ones are only reported on.
+
+    python recipes/research/search_finetuning.py --rows control cotrain hold-share --seeds 0 1                   # drawn faces and what ships
+    python recipes/research/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
+        --aided-network squeezenet1_0.pth                                                              # all rows
+
+Each row (recipes/research/search_rows.py) and seed is one arm with its own flags, from the same networks on the same pictures. Its scores go to
+``runs/<row>-<seed>.json``; what is there already isn't run again, so a stopped search goes on where it stopped, and several commands with other --rows or
+--seeds may fill one folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same pictures for each.
+
+The pictures that are edited (--eval-size) are training pictures that aren't among those they are compared with (--reference-size). A row is chosen here and
+judged elsewhere: finetune_stargan.py with its flags, on the held-back pictures, with other seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from torch.utils.data import Dataset, Subset
+
+from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.evaluator import finite, make_judges
+from malp_disc.evaluation.gallery import captions_of, rows_of
+from malp_disc.evaluation.measure import measure_arm, measure_reference
+from malp_disc.experiment.arms import given_malps, losses_of, make_malps, setup_of
+from malp_disc.plotting.image_grids import sample_grid
+from malp_disc.run_folder.experiment import not_compared, training_settings, work
+from malp_disc.run_folder.lock import lock_folder
+from malp_disc.serialization.files import sweep, write_json, write_text
+from malp_disc.serialization.reading import read_json
+from malp_disc.serialization.state_dicts import fingerprint, save_tensors
+from malp_disc.training.finetune import finetune
+from malp_disc.training.launch import claim_folder, run_recipe, start
+from recipes.finetune_stargan import Config as StarGANConfig
+from recipes.finetune_stargan import load_dataset, load_networks
+from recipes.research.search_report import search_table
+from recipes.research.search_rows import ROWS, Row
+
+
+@dataclass(kw_only=True)
+class Config(StarGANConfig):
+    output_dir: Path = Path("runs/search")
+    rows: tuple[str, ...] = work(tuple(ROWS))
+    """Which recipes (recipes/research/search_rows.py names them)."""
+    eval_size: int = 500
+    """Training pictures that every generator edits."""
+    reference_size: int = 1500
+    """Training pictures they are compared with; others."""
+    smaller_views: tuple[Literal[2, 4], ...] = ()
+    eval_steps: int = 0
+    log_steps: int = 50
+    save_generators: bool = not_compared(False)
+    """Keep G of every row, ``G/<row>-<seed>.safetensors``."""
+
+
+def main(config: Config) -> None:
+    if unknown := sorted(set(config.rows) - set(ROWS)):
+        raise ValueError(f"unknown rows {unknown}; choose from {list(ROWS)}")
+    rows = {name: ROWS[name] for name in config.rows}
+    config.arms = tuple(dict.fromkeys(row.arm for row in rows.values()))
+    for row in rows.values():
+        dataclasses.replace(config, **row.flags).check()
+    dataset = load_dataset(config)
+    last = config.reference_size + config.eval_size
+    if len(dataset) < last:
+        raise ValueError(f"expected at least {last} training pictures for --reference-size and --eval-size, got {len(dataset)}")
+    accelerator = start(config, dataset, shared_folder=True)
+    if accelerator.num_processes > 1:
+        raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
+    generator, own, malp = load_networks(config, dataset, accelerator)
+    given = given_malps(config, malp)
+    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)
+    for arm in config.arms:
+        losses_of(arm, None, config)
+    if config.dry_run:
+        lines = [f"{name}: {row.text}" for name, row in rows.items()]
+        accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))
+        return
+
+    # What all rows share
+    if None in given.values():
+        claim_folder(config.output_dir / "malp")
+        lock_folder(config.output_dir / "malp")
+    malps = make_malps(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, given, dataset, accelerator)
+    judges = dataclasses.replace(judges, malp=malps["malp"])
+    inputs = Inputs.take(Part(dataset, config.reference_size, last), config.eval_size)
+    kept = config.output_dir / "reference.npz"
+    reference = measure_reference(dataset, config.reference_size, judges, device=accelerator.device, cache=kept)
+
+    def score(name: str, row: Row | None, seed: int, settings: dict[str, Any]) -> None:
+        """Train, measure and write one row of one seed, or find that it is there. `row` is None for the generator as it came."""
+        path = config.output_dir / "runs" / f"{name}-{seed}.json"
+        if path.exists():
+            check_same(path, settings)
+            return
+        began = time.perf_counter()
+        tuned = generator
+        if row is not None:
+            flags = dataclasses.replace(config, **row.flags, seed=seed, output_dir=config.output_dir / "training" / f"{name}-{seed}")
+            claim_folder(flags.output_dir)
+            lock_folder(flags.output_dir)  # another command may fill the same folder with other rows
+            sweep(flags.output_dir)
+            if config.resume_from_checkpoint is None:
+                shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of a command that was stopped
+            losses = losses_of(row.arm, own, flags)
+            tuned = finetune(row.arm, setup_of(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
+        seconds = round(time.perf_counter() - began, 1)
+        measured, evidence = measure_arm(tuned.manipulate, inputs, reference, judges, device=accelerator.device, label=f"measure {name}")
+        shown = inputs.first(rows_of(inputs))
+        if not measured.get("diverged"):
+            columns = {"real": shown.images, name: evidence.edited[: len(shown.images)]}
+            sample_grid(columns, config.output_dir / "samples" / f"{name}-{seed}.png", captions=captions_of(shown))
+        if config.save_generators:
+            save_tensors(config.output_dir / "G" / f"{name}-{seed}.safetensors", tuned.state_dict())
+        write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **finite(measured)})
+        if row is not None:
+            shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # the scores are safe now; curves stay
+
+    # The rows, one seed of everything first: a stopped search has whole columns
+    common = {"n": len(inputs.images), "reference": reference.sha256, "generator": fingerprint(generator.state_dict())}
+    score("before", None, 0, common)
+    for seed in config.all_seeds:
+        for name, row in rows.items():
+            settings = training_settings(dataclasses.replace(config, **row.flags, seed=seed), row.arm)
+            score(name, row, seed, common | {"arm": row.arm, **settings})
+    print(report(config.output_dir))
+
+
+class Part(Subset):
+    """Pictures from `first` up to `last` of a data set, with its attributes' names."""
+
+    def __init__(self, dataset: Dataset, first: int, last: int) -> None:
+        super().__init__(dataset, range(first, last))
+        self.attribute_names = dataset.attribute_names
+
+
+def check_same(path: Path, settings: dict[str, Any]) -> None:
+    """Raise ValueError if a row that is there was made with other flags, data or networks."""
+    found, now = read_json(path, what="the scores of a finished run").get("settings", {}), json.loads(json.dumps(settings))
+    differing = [
+        f"{key} was {found.get(key)!r} and is {now.get(key)!r} now" for key in sorted({*found, *now}) if found.get(key) != now.get(key)
+    ]
+    if differing:
+        raise ValueError(f"{path} is of a run with other settings: {'; '.join(differing)}; choose another --output-dir")
+
+
+def report(folder: Path) -> str:
+    """Table of all runs in the folder."""
+    runs = [read_json(path, what="the scores of a finished run") for path in sorted((folder / "runs").glob("*.json"))]
+    write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
+    table = search_table(
+        runs, {"before": ("The generator as it came", "before"), **{name: (row.group, row.text) for name, row in ROWS.items()}}
+    )
+    write_text(folder / "table.md", table)
+    return table
+
+
+if __name__ == "__main__":
+    run_recipe(main, Config, __doc__)

@@ -1,0 +1,64 @@
+"""The rows of the search: what each recipe of fine-tuning changes against the recipe's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from malp_disc.experiment.arms import Arm
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe: an arm, and the flags in which it differs."""
+
+    group: str
+    arm: Arm
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The row in words of the flags."""
+        told = ", ".join(
+            f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for name, value in self.flags.items()
+        )
+        return f"{self.arm}{': ' if told else ''}{told}"
+
+
+_CLASSIFIER = {"map_weight": 0.0, "classifier_weight": 1.0}
+_BOTH = {"map_weight": 1.0, "classifier_weight": 1.0}
+_HOLD = {"cotrain_losses": "pretraining"}  # MaLP keeps hold of G
+
+ROWS: dict[str, Row] = {
+    "control": Row("Without MaLP", "control"),
+    "control-slow": Row("Without MaLP", "control", {"learning_rate": 3e-5, "discriminator_learning_rate": 1.2e-4}),
+    "control-linear": Row("Without MaLP", "control", {"lr_scheduler": "linear"}),
+    "control-average": Row("Without MaLP", "control", {"ema_decay": 0.999}),
+    "frozen": Row("Frozen MaLP", "frozen"),
+    "frozen-1": Row("Frozen MaLP", "frozen", {"frozen_weight": 1.0}),
+    "frozen-share": Row("Frozen MaLP", "frozen", {"gradient_share": 0.3}),
+    "frozen-classifier": Row("Frozen MaLP", "frozen", {**_CLASSIFIER, "gradient_share": 0.3}),
+    "cotrain": Row("Co-trained MaLP", "cotrain"),
+    "classifier": Row("Co-trained MaLP", "cotrain", _CLASSIFIER),
+    "classifier-share": Row("Co-trained MaLP", "cotrain", {**_CLASSIFIER, "gradient_share": 0.3}),
+    "hold": Row("Co-trained MaLP that keeps hold", "cotrain", _HOLD),
+    "hold-share": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3}),
+    "hold-share-1": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 1.0}),
+    "hold-classifier": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 0.3}),
+    "hold-classifier-1": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 1.0}),
+    "hold-both": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, **_BOTH, "gradient_share": 0.3}),
+    "hold-r1": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "r1_weight": 1.0}),
+    "hold-slow": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
+    "hold-faint": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.1}),
+    "hold-scales": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (1, 2, 4)}),
+    "hold-small": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
+    "aided": Row("What one would take instead", "aided"),
+    "aided-map-10": Row("MaLP's question, other eyes", "aided_map", {"aided_map_weight": 10.0}),
+    "aided-map-50": Row("MaLP's question, other eyes", "aided_map", {"aided_map_weight": 50.0}),
+    "aided-map-200": Row("MaLP's question, other eyes", "aided_map", {"aided_map_weight": 200.0}),
+    "aided-3": Row("What one would take instead", "aided", {"aided_weight": 3.0}),
+    "joint": Row("MaLP beside it", "joint", {**_HOLD, "gradient_share": 0.3}),
+    "joint-small": Row("MaLP beside it", "joint", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
+}
