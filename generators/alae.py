@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import check_input
 from generators.loading import agree
-from generators.pictures import check_pictures
 from generators.style_layers import Blur, fixed_noise, pixel_norm, spread, stylise
 from malp_disc.serialization.state_dicts import load_parts, load_state
 
@@ -294,7 +294,7 @@ class ALAE(nn.Module):
         Raises:
             ValueError: other shapes.
         """
-        check_pictures(images, "ALAE")
+        check_input(images, "ALAE")
         if images.shape[2:] != (self.resolution, self.resolution):
             raise ValueError(
                 f"this ALAE takes {self.resolution}x{self.resolution}, got {images.shape[2]}x{images.shape[3]}; resize, or use another checkpoint"

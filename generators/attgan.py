@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from generators.attributes import ATTGAN_CONFLICTS, CELEBA_13, check_condition, check_target, flip_attribute, tell
+from generators.images import check_input, in_float32
 from generators.loading import agree, numbered_kernels
 from generators.norms import InstanceNorm
-from generators.pictures import check_pictures, in_float32
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 MOST_CHANNELS = 1024
@@ -116,7 +116,7 @@ class AttGANGenerator(nn.Module):
         self.dec_layers.append(_convolution(nn.ConvTranspose2d, channels, 3, "none", "tanh"))
 
     def forward(self, images: Tensor, vector: Tensor) -> Tensor:
-        check_pictures(images, "AttGAN", divisor=2 ** len(self.enc_layers))
+        check_input(images, "AttGAN", divisor=2 ** len(self.enc_layers))
         check_condition(vector, (len(images), self.n_attrs), "attribute")
         encoded = [images]
         for layer in self.enc_layers:
@@ -140,7 +140,7 @@ class AttGANGenerator(nn.Module):
         Raises:
             ValueError: another shape, or a number outside [-0.5, 1.5].
         """
-        check_pictures(images, "AttGAN", divisor=2 ** len(self.enc_layers))
+        check_input(images, "AttGAN", divisor=2 ** len(self.enc_layers))
         check_target(target, (len(images), self.n_attrs), -0.5, 1.5, "the wanted labels as 0 and 1 (CelebA's -1 means 0)")
         return self(images, self.vector(target.to(images.dtype)))
 

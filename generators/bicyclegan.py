@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generators.images import check_channels, check_input, from_rgb, in_float32, to_rgb
 from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
 from generators.patchgan import patch_layers
-from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
 from malp_disc.serialization.state_dicts import load_tensors
 
 NONLINEARITIES = {"relu": nn.ReLU, "lrelu": lambda: nn.LeakyReLU(0.2), "elu": nn.ELU}
@@ -128,7 +128,7 @@ class BicycleGANGenerator(nn.Module):
         Args:
             target: styles (B, nz), drawn from a standard normal distribution or read off pictures by the encoder; None for `default_style`.
         """
-        check_pictures(images, f"BicycleGAN halves the picture {self.num_downs} times", divisor=2**self.num_downs)
+        check_input(images, f"BicycleGAN halves the picture {self.num_downs} times", divisor=2**self.num_downs)
         target = self.default_style(len(images)) if target is None else target
         return to_rgb(self(from_rgb(images, self.input_nc), target.to(images.device)))
 

@@ -31,9 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.colours import lab_to_rgb, rgb_to_lab
+from generators.images import check_channels, check_input, in_float32, luminance
 from generators.loading import agree
 from generators.norms import BatchNorm, Dropout
-from generators.pictures import check_channels, check_pictures, in_float32, luminance
 from generators.same_padding import SameConv2d, SameConvTranspose2d
 from generators.tensorflow_files import is_tensorflow
 from generators.tensorflow_names import load_tensorflow
@@ -141,7 +141,7 @@ class ColorizingGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. Throws the colours away, and paints new ones; `target` is ignored."""
-        check_pictures(images, "Colorizing-with-GANs", divisor=self.divisor)
+        check_input(images, "Colorizing-with-GANs", divisor=self.divisor)
         lab = self(luminance(images + 1) * 127.5)
         if self.keep_lightness:
             lab = torch.cat([to_normalised_lab(images)[:, :1], lab[:, 1:]], dim=1)
@@ -216,7 +216,7 @@ class ColorizingPort(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. The picture's lightness stays, its colours are new; `target` is ignored."""
-        check_pictures(images, "the port of Colorizing-with-GANs")
+        check_input(images, "the port of Colorizing-with-GANs")
         lightness = rgb_to_lab((images + 1) / 2)[:, :1]
         colours = self.unit * self(lightness / 50 - 1)
         if colours.shape[2:] != images.shape[2:]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generators.pictures import in_float32
+from generators.images import in_float32
 
 Make = Callable[..., nn.Module]
 PADDINGS: dict[str, Make] = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": nn.ZeroPad2d}
@@ -52,7 +52,7 @@ class AdaIN(nn.Module):
         return F.instance_norm(x, eps=1e-5) * weight + bias
 
 
-class PictureLayerNorm(nn.Module):
+class ImageLayerNorm(nn.Module):
     """MUNIT's layer norm over all of a picture's channels and pixels: unbiased deviation, eps added to it and not to the variance."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
         for _ in range(n_upsample):
             layers += [
                 nn.Upsample(scale_factor=2),
-                ConvBlock(dim, dim // 2, 5, norm=PictureLayerNorm, activation=activation, pad_type=pad_type),
+                ConvBlock(dim, dim // 2, 5, norm=ImageLayerNorm, activation=activation, pad_type=pad_type),
             ]
             dim //= 2
         self.model = StyledSequential(*layers, LastBlock(dim, output_dim, 7, pad_type=pad_type))

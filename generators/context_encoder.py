@@ -16,8 +16,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from generators.images import check_channels, check_input, in_float32
 from generators.loading import agree
-from generators.pictures import check_channels, check_pictures, in_float32
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 OVERLAP = 4
@@ -89,7 +89,7 @@ class ContextEncoderGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: hides the centre of each picture and paints it anew; the other pixels stay as they are."""
-        check_pictures(images, "the context encoder halves the picture five times", divisor=32, least=128)
+        check_input(images, "the context encoder halves the picture five times", divisor=32, least=128)
         centre = self(hide(images))
         top, left = images.shape[2] // 4, images.shape[3] // 4
         painted = images.to(centre.dtype, copy=True)

@@ -33,8 +33,8 @@ from generators.content_style import (
     style_codes,
     style_shape,
 )
+from generators.images import check_input, from_rgb, to_rgb
 from generators.loading import agree
-from generators.pictures import check_pictures, from_rgb, to_rgb
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
@@ -115,7 +115,7 @@ class CouncilGAN(nn.Module):
         return cover(images.to(painted.dtype), colours, masks), masks
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        check_pictures(images, "Council-GAN", divisor=self.divisor, least=2 * self.divisor)
+        check_input(images, "Council-GAN", divisor=self.divisor, least=2 * self.divisor)
         style = style_codes(target, images, self.style_dim, lambda references: self.enc_style(from_rgb(references, self.input_dim)))
         images = from_rgb(images, self.input_dim)
         return to_rgb(self.decode(self.enc_content(images), style, images)[0])

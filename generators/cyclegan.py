@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from generators.images import check_channels, check_input, from_rgb, in_float32, to_rgb
 from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
-from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
 from malp_disc.serialization.state_dicts import load_tensors
 
 PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "zero": None}
@@ -116,7 +116,7 @@ class ResnetGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
-        check_pictures(images, "CycleGAN halves the picture twice", divisor=4, least=8)
+        check_input(images, "CycleGAN halves the picture twice", divisor=4, least=8)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.attributes import check_condition, check_target
+from generators.images import check_channels, check_input, from_rgb, in_float32, to_rgb
 from generators.loading import agree
-from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 SIZE, SMALLEST = 96, 6
@@ -142,7 +142,7 @@ class DRGANGenerator(nn.Module):
         Raises:
             ValueError: another shape, or a number outside these ranges.
         """
-        check_pictures(images, "DR-GAN", least=16)
+        check_input(images, "DR-GAN", least=16)
         pose, noise = self._asked(target, images)
         size = images.shape[2:]
         x = from_rgb(images, self.channel_num)

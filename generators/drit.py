@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.content_style import check_direction, style_codes
+from generators.images import check_input, from_rgb, in_float32, to_rgb
 from generators.loading import agree
-from generators.pictures import check_pictures, from_rgb, in_float32, to_rgb
 from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
@@ -251,7 +251,7 @@ class DRIT(nn.Module):
         self.gen = (GeneratorConcat if concat else GeneratorFeatureWise)(input_dim_a, input_dim_b, nz, dim)
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        check_pictures(images, "DRIT", divisor=4, least=8)
+        check_input(images, "DRIT", divisor=4, least=8)
         code = style_codes(
             target, images, self.nz, lambda references: self.enc_a.read(from_rgb(references, self.channels[self.goal]), self.goal)
         )

@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import check_channels, check_input, from_rgb, in_float32, to_rgb
 from generators.loading import agree
 from generators.norms import BatchNorm, Dropout, InstanceNorm
-from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
 from generators.same_padding import SameConv2d, SameConvTranspose2d
 from generators.tensorflow_files import is_tensorflow
 from generators.tensorflow_names import load_tensorflow
@@ -90,7 +90,7 @@ class DualGANGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
-        check_pictures(images, "DualGAN halves the picture 8 times", divisor=256)
+        check_input(images, "DualGAN halves the picture 8 times", divisor=256)
         output = self(from_rgb(images, self.input_channels) if self.input_channels != 3 else images.flip(1))
         return to_rgb(output.flip(1))
 
@@ -158,7 +158,7 @@ class PyTorchGANGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out; `target` is ignored."""
-        check_pictures(images, "this form of DualGAN halves the picture 7 times", divisor=128)
+        check_input(images, "this form of DualGAN halves the picture 7 times", divisor=128)
         return to_rgb(self(from_rgb(images, self.channels)))
 
 
@@ -233,7 +233,7 @@ class TogheppiGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. One channel is the luminance, and the result grey; `target` is ignored."""
-        check_pictures(images, "this form of DualGAN halves the picture 8 times", divisor=256)
+        check_input(images, "this form of DualGAN halves the picture 8 times", divisor=256)
         return to_rgb(self(from_rgb(images, self.input_dim)))
 
 

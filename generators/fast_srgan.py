@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generators.pictures import check_pictures
+from generators.images import check_input
 from generators.super_resolution import shrink
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
@@ -87,7 +87,7 @@ class FastSRGANGenerator(nn.Module):
         Raises:
             ValueError: for other shapes.
         """
-        check_pictures(images, "Fast-SRGAN", least=2)
+        check_input(images, "Fast-SRGAN", least=2)
         features = self.neck(images)
         features = features + self.bottleneck(self.stem(features))
         features = self.upsampling(features)

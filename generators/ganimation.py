@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from generators.attributes import check_condition, check_target, tell
+from generators.images import check_input, in_float32
 from generators.loading import agree
 from generators.norms import InstanceNorm
-from generators.pictures import check_pictures, in_float32
 from generators.stargan import StarGANDiscriminator, stargan_discriminator
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
@@ -77,7 +77,7 @@ class GANimationGenerator(nn.Module):
         self.attetion_reg = nn.Sequential(nn.Conv2d(conv_dim, 1, 7, 1, 3, bias=False), nn.Sigmoid())
 
     def forward(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        check_pictures(images, "GANimation", divisor=4)
+        check_input(images, "GANimation", divisor=4)
         check_condition(target, (len(images), self.c_dim), "action unit")
         features = self.main(tell(images, target))
         return in_float32(self.img_reg, features), in_float32(self.attetion_reg, features)
@@ -92,7 +92,7 @@ class GANimationGenerator(nn.Module):
         Raises:
             ValueError: another shape, or a number outside [0, 1].
         """
-        check_pictures(images, "GANimation", divisor=4)
+        check_input(images, "GANimation", divisor=4)
         check_target(target, (len(images), self.c_dim), 0, 1, "the wanted intensity of each action unit (OpenFace's divided by 5)")
         return blend(images, *self(images, target), saturate=self.saturate_mask)
 

@@ -30,8 +30,8 @@ from generators.content_style import (
     linear_blocks,
     style_codes,
 )
+from generators.images import check_input
 from generators.loading import agree
-from generators.pictures import check_pictures
 from malp_disc.serialization.state_dicts import load_parts, load_state, load_tensors
 
 _DOMAIN = ("c_encoder.main.0.conv.weight", "decoder.main.4.conv.weight")  # keys by which one domain's file is known
@@ -75,7 +75,7 @@ class Coloring(nn.Module):
         self.mlp_CT = Main(*linear_blocks(self.size, *[mlp_dim] * 4, self.size**2, activation=slope))
         self.mlp_mu = Main(*linear_blocks(channels, bias_dim, bias_dim, channels, activation=slope))
 
-    def forward(self, content: Tensor, style: Tensor, per_picture: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, content: Tensor, style: Tensor, per_image: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """α · (X (c - mean c) + μ) + (1 - α) · c with X = U D Uᵀ block by block, α cut to [0, 1].
 
         Shape:
@@ -83,7 +83,7 @@ class Coloring(nn.Module):
             content (G, n, n), and the unit columns U of each group's colouring matrix (G · B, n, n), group by group.
         """
         batch, channels, height, width = content.shape
-        centred = content - content.mean(dim=(2, 3) if per_picture else (0, 2, 3), keepdim=True)
+        centred = content - content.mean(dim=(2, 3) if per_image else (0, 2, 3), keepdim=True)
         matrices = self.mlp_CT(style.reshape(batch * self.groups, self.size)).view(batch, self.groups, self.size, self.size)
         bases = matrices / matrices.norm(dim=-2, keepdim=True)
         coloring = matrices @ bases.transpose(-1, -2)  # S = U D, so S Uᵀ = U D Uᵀ: (B, G, n, n)
@@ -114,11 +114,11 @@ class Decoder(nn.Module):
             LastBlock(quarter, 3, 7),
         )
 
-    def forward(self, content: Tensor, style: Tensor, per_picture: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        x, covariances, bases = self.gdwct_modules[0](content, style, per_picture)
+    def forward(self, content: Tensor, style: Tensor, per_image: bool = False) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        x, covariances, bases = self.gdwct_modules[0](content, style, per_image)
         lists = ([covariances], [bases])
         for block, coloring in zip(self.resblocks, self.gdwct_modules[1:]):
-            x, covariances, bases = coloring(block(x), style, per_picture)
+            x, covariances, bases = coloring(block(x), style, per_image)
             lists[0].append(covariances), lists[1].append(bases)
         return self.main(x), *lists
 
@@ -161,9 +161,9 @@ class GDWCTGenerator(nn.Module):
         """(B, 3, H, W) in [-1, 1] -> content (B, 4 conv_dim, H / 4, W / 4), style (B, 4 conv_dim, 1, 1)."""
         return self.c_encoder(images), self.s_encoder(images)
 
-    def decode(self, content: Tensor, style: Tensor, per_picture: bool = False) -> Tensor:
+    def decode(self, content: Tensor, style: Tensor, per_image: bool = False) -> Tensor:
         """The way back, to this domain; the content is centred over the batch, or over each picture alone."""
-        return self.decoder(content, style, per_picture)[0]
+        return self.decoder(content, style, per_image)[0]
 
 
 class GDWCT(nn.Module):
@@ -185,10 +185,10 @@ class GDWCT(nn.Module):
         self.G_A, self.G_B = (GDWCTGenerator(conv_dim=conv_dim, **generator) for _ in range(2))
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        check_pictures(images, "GDWCT", divisor=4, least=LEAST_REFERENCE if target is None else 8)
+        check_input(images, "GDWCT", divisor=4, least=LEAST_REFERENCE if target is None else 8)
         source, goal = getattr(self, self.source), getattr(self, self.goal)
         style = style_codes(images if target is None else target, images, self.style_dim, goal.s_encoder)
-        return goal.decode(source.c_encoder(images), style[:, :, None, None], per_picture=True)
+        return goal.decode(source.c_encoder(images), style[:, :, None, None], per_image=True)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out.

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import in_float32
 from generators.loading import agree
-from generators.pictures import in_float32
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 FFHQ256: dict[str, Any] = {"num_channels": 128, "num_res_blocks": 1, "attention_resolutions": (16,)}

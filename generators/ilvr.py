@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from generators.diffusion_steps import Diffusion, Noise, step_with_gradient
 from generators.guided_diffusion import FFHQ256, GuidedUNet, load_unet
-from generators.pictures import check_pictures
+from generators.images import check_input
 
 
 class ILVRGenerator(GuidedUNet):
@@ -76,8 +76,8 @@ class ILVRGenerator(GuidedUNet):
         Raises:
             ValueError: for other shapes, and other numbers of seeds.
         """
-        check_pictures(images, "ILVR's network", divisor=self.divisor)
-        check_pictures(images, f"ILVR at N = {self.N}", divisor=self.N)
+        check_input(images, "ILVR's network", divisor=self.divisor)
+        check_input(images, f"ILVR at N = {self.N}", divisor=self.N)
         diffusion, noise = Diffusion(self.steps), Noise(self.seed if seed is None else seed, images)
         range_t = self.steps // 5 if self.range_t is None else self.range_t
         x = noise()

@@ -23,8 +23,8 @@ from generators.content_style import (
     style_codes,
     style_shape,
 )
+from generators.images import check_input, from_rgb, to_rgb
 from generators.loading import agree
-from generators.pictures import check_pictures, from_rgb, to_rgb
 from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
@@ -91,7 +91,7 @@ class MUNIT(nn.Module):
         self.a, self.b = MUNITGenerator(**shape), MUNITGenerator(**shape)
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        check_pictures(images, "MUNIT", divisor=self.divisor, least=2 * self.divisor)
+        check_input(images, "MUNIT", divisor=self.divisor, least=2 * self.divisor)
         source, goal = getattr(self, self.source), getattr(self, self.goal)
         style = style_codes(target, images, self.style_dim, lambda references: goal.enc_style(from_rgb(references, self.input_dim)))
         return to_rgb(goal.decode(source.enc_content(from_rgb(images, self.input_dim)), style))

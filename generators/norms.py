@@ -19,7 +19,7 @@ from malp_disc.serialization.state_dicts import load_state
 STATISTICS = ("picture", "batch", "running")
 
 
-def picture_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def image_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Zero mean and unit (biased) variance per picture and channel, then weight and bias; 1×1, which torch refuses, becomes the bias."""
     if x.shape[2:].numel() == 1:
         return _alone(x, weight, bias)
@@ -51,7 +51,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         super().__init__(channels, eps=eps, affine=affine, track_running_stats=tracked)
 
     def forward(self, x: Tensor) -> Tensor:
-        return picture_norm(x, self.weight, self.bias, self.eps)
+        return image_norm(x, self.weight, self.bias, self.eps)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -74,7 +74,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.statistics == "picture":
-            return picture_norm(x, self.weight, self.bias, self.eps)
+            return image_norm(x, self.weight, self.bias, self.eps)
         if self.statistics == "batch":
             return batch_norm(x, self.weight, self.bias, self.eps)
         return super().forward(x)

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from generators.images import check_channels
 from generators.loading import agree
 from generators.norms import load_normed, make_norm, norm_in_file
-from generators.pictures import check_channels
 from malp_disc.serialization.state_dicts import load_tensors
 
 

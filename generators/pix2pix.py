@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from generators.cyclegan import RESNET_FORM, ResnetGenerator, load_resnet
+from generators.images import check_channels, check_input, from_rgb, in_float32, to_rgb
 from generators.loading import agree
 from generators.norms import Dropout, load_normed, make_norm, norm_in_file
-from generators.pictures import check_channels, check_pictures, from_rgb, in_float32, to_rgb
 from malp_disc.serialization.state_dicts import load_tensors
 
 
@@ -107,7 +107,7 @@ class UnetGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
-        check_pictures(images, f"this U-Net halves the picture {self.num_downs} times", divisor=2**self.num_downs)
+        check_input(images, f"this U-Net halves the picture {self.num_downs} times", divisor=2**self.num_downs)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 

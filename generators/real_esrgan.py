@@ -19,8 +19,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import in_float32
 from generators.loading import agree, numbered_kernels
-from generators.pictures import in_float32
 from generators.rrdbnet import FORMS, NEW, RRDBNet, renamed, widths
 from generators.super_resolution import SuperResolution
 from malp_disc.serialization.state_dicts import load_state, load_tensors

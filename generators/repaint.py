@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from generators.diffusion_steps import Diffusion, Noise, step_with_gradient
 from generators.guided_diffusion import CELEBA256, GuidedUNet, load_unet
-from generators.pictures import check_pictures
+from generators.images import check_input
 
 
 class RePaintGenerator(GuidedUNet):
@@ -83,7 +83,7 @@ class RePaintGenerator(GuidedUNet):
         Raises:
             ValueError: for other shapes, masks beyond [0, 1], and other numbers of seeds.
         """
-        check_pictures(images, "RePaint", divisor=self.divisor)
+        check_input(images, "RePaint", divisor=self.divisor)
         mask = centre_square(images) if target is None else _checked(target, images)
         diffusion, noise = Diffusion(self.steps), Noise(self.seed if seed is None else seed, images)
         start = math.inf if self.start_resampling is None else self.start_resampling

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from generators.pictures import in_float32
+from generators.images import in_float32
 
 UNSHUFFLED = {4: 1, 2: 2, 1: 4}
 """scale: by how much the picture is unshuffled first. What follows enlarges 4-fold in any case."""

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import check_input
 from generators.loading import agree
-from generators.pictures import check_pictures
 from generators.spade import SPADE, block_convolutions, check_label_map, doubled, last_layer, one_hot, read_trunk, with_right_vectors
 from generators.style_layers import fixed_noise
 from malp_disc.serialization.state_dicts import load_state, load_tensors
@@ -189,7 +189,7 @@ class SEANGenerator(nn.Module):
         Raises:
             ValueError: other shapes or labels, or no target.
         """
-        check_pictures(images, "SEAN", divisor=FACTOR)
+        check_input(images, "SEAN", divisor=FACTOR)
         check_label_map(images, target, "SEAN needs to know where in the picture what is", 2)
         wanted, own = (target, target) if target.ndim == 3 else (target[:, 0], target[:, -1])
         places = itertools.count()

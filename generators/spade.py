@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import check_input
 from generators.loading import agree
-from generators.pictures import check_pictures
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 UNKNOWN = 255
@@ -223,7 +223,7 @@ class SPADEGenerator(nn.Module):
         Raises:
             ValueError: other shapes or labels, or no target.
         """
-        check_pictures(images, "SPADE", divisor=self.factor)
+        check_input(images, "SPADE", divisor=self.factor)
         check_label_map(images, target, "SPADE paints a label map and can't read one from a picture", 2 if self.has_edges else 1)
         return self(self.semantics(target).to(images.dtype), tuple(images.shape[2:]))
 

@@ -24,7 +24,7 @@ from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
-class PictureNorm(nn.InstanceNorm2d):
+class ImageNorm(nn.InstanceNorm2d):
     """Affine instance norm on the statistics of its input, in training and in evaluation; the running buffers are only carried along."""
 
     use_running_statistics = False
@@ -45,10 +45,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            PictureNorm(channels),
+            ImageNorm(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            PictureNorm(channels),
+            ImageNorm(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,19 +72,19 @@ class StarGANGenerator(nn.Module):
         super().__init__()
         self.c_dim = c_dim
         self.config = {"conv_dim": conv_dim, "c_dim": c_dim, "repeat_num": repeat_num}
-        layers: list[nn.Module] = [nn.Conv2d(3 + c_dim, conv_dim, 7, 1, 3, bias=False), PictureNorm(conv_dim), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [nn.Conv2d(3 + c_dim, conv_dim, 7, 1, 3, bias=False), ImageNorm(conv_dim), nn.ReLU(inplace=True)]
         channels = conv_dim
         for _ in range(2):
-            layers += [nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False), PictureNorm(2 * channels), nn.ReLU(inplace=True)]
+            layers += [nn.Conv2d(channels, 2 * channels, 4, 2, 1, bias=False), ImageNorm(2 * channels), nn.ReLU(inplace=True)]
             channels *= 2
         layers += [ResidualBlock(channels) for _ in range(repeat_num)]
         for _ in range(2):
-            layers += [nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False), PictureNorm(channels // 2), nn.ReLU(inplace=True)]
+            layers += [nn.ConvTranspose2d(channels, channels // 2, 4, 2, 1, bias=False), ImageNorm(channels // 2), nn.ReLU(inplace=True)]
             channels //= 2
         layers += [nn.Conv2d(channels, 3, 7, 1, 3, bias=False), nn.Tanh()]
         self.main = nn.Sequential(*layers)
         for module in self.modules():
-            if isinstance(module, PictureNorm):
+            if isinstance(module, ImageNorm):
                 module.use_running_statistics = use_running_statistics
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:

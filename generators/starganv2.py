@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.images import check_input, in_float32
 from generators.loading import agree
-from generators.pictures import check_pictures, in_float32
 from generators.starganv2_fan import FAN
 from malp_disc.serialization.state_dicts import load_parts, load_state, load_tensors
 
@@ -246,7 +246,7 @@ class StarGANv2(nn.Module):
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """As `manipulate`, but uncut."""
         divisor = self.generator.divisor
-        check_pictures(images, "StarGAN v2", divisor=divisor, least=2 * divisor)
+        check_input(images, "StarGAN v2", divisor=divisor, least=2 * divisor)
         masks = None if self.fan is None else self.fan.masks(images)
         return self.generator(images, self.style(images, target), masks)
 

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from generators import stgan_official
 from generators.attributes import check_condition, difference, tell
+from generators.images import check_input, in_float32
 from generators.loading import agree, numbered_kernels
 from generators.norms import InstanceNorm
-from generators.pictures import check_pictures, in_float32
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
@@ -110,7 +110,7 @@ class STGANGenerator(nn.Module):
         self.decoder.append(nn.Sequential(*_last_layers(channels, conv_dim // 4, one_more_conv)))
 
     def forward(self, images: Tensor, difference: Tensor) -> Tensor:
-        check_pictures(images, "STGAN", divisor=2**self.n_layers)
+        check_input(images, "STGAN", divisor=2**self.n_layers)
         check_condition(difference, (len(images), self.n_attrs), "attribute")
         encoded = [images]
         for layer in self.encoder:
@@ -141,7 +141,7 @@ class STGANGenerator(nn.Module):
         Raises:
             ValueError: another shape, or a number outside these ranges.
         """
-        check_pictures(images, "STGAN", divisor=2**self.n_layers)
+        check_input(images, "STGAN", divisor=2**self.n_layers)
         return self(images, difference(target, images, self.n_attrs))
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from generators.attributes import check_condition, difference, tell
+from generators.images import check_input, in_float32
 from generators.loading import agree
-from generators.pictures import check_pictures, in_float32
 from generators.tensorflow_files import is_tensorflow
 from generators.tensorflow_names import load_tensorflow
 from malp_disc.serialization.state_dicts import load_state, load_tensors
@@ -141,7 +141,7 @@ class STGANOfficialGenerator(nn.Module):
         self.Gdec = _scope(Conv2d_transpose=layers)
 
     def forward(self, images: Tensor, difference: Tensor) -> Tensor:
-        check_pictures(images, "STGAN", divisor=2**self.n_layers)
+        check_input(images, "STGAN", divisor=2**self.n_layers)
         check_condition(difference, (len(images), self.n_attrs), "attribute")
         encoded = [images]
         for layer in self.Genc.children():
@@ -176,7 +176,7 @@ class STGANOfficialGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: pictures in [-1, 1], edited. `target` is that of `generators.stgan.STGANGenerator.manipulate`."""
-        check_pictures(images, "STGAN", divisor=2**self.n_layers)
+        check_input(images, "STGAN", divisor=2**self.n_layers)
         return self(images, difference(target, images, self.n_attrs))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from generators.pictures import check_pictures
+from generators.images import check_input
 
 
 def shrink(images: Tensor, scale: int = 4) -> Tensor:
@@ -18,7 +18,7 @@ def shrink(images: Tensor, scale: int = 4) -> Tensor:
     Raises:
         ValueError: for sides that `scale` doesn't divide, or below 2 · scale.
     """
-    check_pictures(images, f"super-resolution ×{scale}", divisor=scale, least=2 * scale)
+    check_input(images, f"super-resolution ×{scale}", divisor=scale, least=2 * scale)
     height, width = images.shape[2:]
     return F.interpolate(images, (height // scale, width // scale), mode="bicubic", antialias=True).clamp(-1, 1)
 
@@ -33,7 +33,7 @@ class SuperResolution:
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out, same size. `target` is ignored."""
-        check_pictures(images, f"super-resolution ×{self.scale}", divisor=self.scale, least=4 * self.scale)
+        check_input(images, f"super-resolution ×{self.scale}", divisor=self.scale, least=4 * self.scale)
         return self.upscale(shrink(images, self.scale))
 
     def upscale(self, images: Tensor) -> Tensor:
@@ -42,5 +42,5 @@ class SuperResolution:
         Raises:
             ValueError: for other shapes.
         """
-        check_pictures(images, f"super-resolution ×{self.scale}", least=4)
+        check_input(images, f"super-resolution ×{self.scale}", least=4)
         return 2 * self((images + 1) / 2).clamp(0, 1) - 1

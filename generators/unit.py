@@ -15,8 +15,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from generators.content_style import ACTIVATIONS, ContentEncoder, Decoder, check_direction, chosen, content_shape
+from generators.images import check_input, from_rgb, to_rgb
 from generators.loading import agree
-from generators.pictures import check_pictures, from_rgb, to_rgb
 from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
@@ -67,7 +67,7 @@ class UNIT(nn.Module):
         self.a, self.b = UNITGenerator(**shape), UNITGenerator(**shape)
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        check_pictures(images, "UNIT", divisor=self.divisor, least=2 * self.divisor)
+        check_input(images, "UNIT", divisor=self.divisor, least=2 * self.divisor)
         hidden = getattr(self, self.source).encode(from_rgb(images, self.input_dim))
         return to_rgb(getattr(self, self.goal).decode(hidden))
 

@@ -118,7 +118,7 @@ def check_terms(terms: Any, source: str) -> dict[str, Tensor]:
     return {str(name): value for name, value in terms.items()}
 
 
-class OwnLosses(Protocol):
+class GeneratorObjective(Protocol):
     """A generator's own losses: an `nn.Module` with these two methods. Its parameters (a discriminator, say) learn along."""
 
     def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:

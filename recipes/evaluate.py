@@ -22,7 +22,7 @@ import torch
 from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluator import JudgeOptions, check_same_attributes, evaluation_sets, make_bench, make_judges
+from malp_disc.evaluation.evaluator import EvaluationOptions, check_same_attributes, evaluation_sets, make_evaluation_models, make_evaluator
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
@@ -35,7 +35,7 @@ from recipes.defaults import FACES_GENERATOR, FACES_MALP
 
 
 @dataclass(kw_only=True)
-class Config(JudgeOptions, DataOptions):
+class Config(EvaluationOptions, DataOptions):
     output_dir: Path = not_compared(Path("runs/evaluate"))
     """Folder of the report."""
     before: Path | None = evaluation(None)
@@ -79,16 +79,16 @@ def main(config: Config) -> None:
         with must_take(images, f"the MaLP {given}"), torch.no_grad():
             malp(images)
     fresh = {arm: load_malp(folder, device) for arm, folder in fresh_folders(config, paths).items()}
-    judges = make_judges(config, config, held_out.attribute_names, device)
+    models = make_evaluation_models(config, config, held_out.attribute_names, device)
 
     open_folder(config, accumulates=True)
     check_measured(config.output_dir, config.seed, paths)
-    bench = make_bench(config, config, judges, malp, config.output_dir, device, sets)
-    bench.measure_anchors()
+    evaluator = make_evaluator(config, config, models, malp, config.output_dir, device, sets)
+    evaluator.measure_anchors()
     for arm, generator in generators.items():
-        if arm == "before" and config.seed != 0 and "before" in bench.measured(seed=config.seed):
+        if arm == "before" and config.seed != 0 and "before" in evaluator.measured(seed=config.seed):
             continue
-        bench.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), experiment=shared_hash(config))
+        evaluator.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), experiment=shared_hash(config))
     record = write_report(config.output_dir)
     print(f"{record['verdict']}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
 

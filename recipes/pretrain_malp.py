@@ -22,7 +22,7 @@ from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
 from malp_disc.data import build_dataset
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import look, malp_gallery, measure_malp, score_clean, through_generator
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.image_grids import fakeness_grid
@@ -45,7 +45,7 @@ def main(config: Config) -> None:
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR, c_dim=len(dataset.attribute_names))
     generator.eval().requires_grad_(False).to(accelerator.device)
     check_contract(generator, dataset, accelerator.device, source=str(config.generator_checkpoint or "the shipped generator"), tell=accelerator.print)
-    inputs = Inputs.take(held_out, 512)
+    inputs = EvalSet.take(held_out, 512)
     malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(config.output_dir / "malp")
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
     accelerator.end_training()
 
 
-def calibrate(generator: nn.Module, malp: MaLP, inputs: Inputs, config: Config, accelerator: Accelerator) -> None:
+def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
     """The threshold of `malp-disc detect`, from images that weren't trained on: ``<output-dir>/malp/detection.json``."""
     seen = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
     real = {"encrypted": seen.published} | ({"unprotected": seen.images} if config.malp_template_dropout else {})
@@ -71,7 +71,7 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: Inputs, config: Config, 
     print(f"detection: {malp.detection}")
 
 
-def report(generator: nn.Module, malp: MaLP, inputs: Inputs, folder: Path, accelerator: Accelerator) -> None:
+def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
     """Localization on pictures that weren't trained on: metrics.json and fakeness.png."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
     metrics["clean"] = score_clean(generator.manipulate, inputs, malp, device=accelerator.device)

@@ -40,10 +40,10 @@ from malp_disc.metrics.editing import HAIR_COLOURS
 from malp_disc.run_folder.experiment import not_compared, training_settings
 from malp_disc.serialization.files import atomic_path
 from malp_disc.serialization.state_dicts import save_tensors
-from malp_disc.training.batches import passes, steps
-from malp_disc.training.checkpoints import Training, check_space
+from malp_disc.training.batches import micro_batches, steps
+from malp_disc.training.checkpoints import CheckpointManager, check_space
 from malp_disc.training.curves import Curves, progress
-from malp_disc.training.interrupt import Stopping
+from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.launch import run_recipe, start
 from malp_disc.training.train_options import TrainOptions
 
@@ -114,7 +114,7 @@ def main(config: Config) -> None:
     # Resume, then prepare
     networks = {"G_raw": generator, "D": discriminator, "G_average": average}
     settings = {"attribute_names": list(dataset.attribute_names), **training_settings(config)}
-    training = Training(config.output_dir, networks=networks, optimizers={"G": g_optimizer, "D": d_optimizer}, settings=settings)
+    training = CheckpointManager(config.output_dir, networks=networks, optimizers={"G": g_optimizer, "D": d_optimizer}, settings=settings)
     first = training.resume(config, accelerator)["step"]
     check_space(config.output_dir, training.space(config))
     generator_ddp, critic_ddp, g_optimizer, d_optimizer = accelerator.prepare(generator, critic, g_optimizer, d_optimizer)
@@ -125,10 +125,10 @@ def main(config: Config) -> None:
     labels_fixed = torch.stack([label for _, label in fixed]).to(accelerator.device)
     curves = Curves(config.output_dir / "curves.jsonl", accelerator, start=first)
     bar = progress(config, accelerator, start=first, label="train StarGAN")
-    accelerator.print(f"{dataset.description}; {config.pictures_per_step * accelerator.num_processes} pictures per optimizer step")
+    accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} pictures per optimizer step")
     if first == 0 and accelerator.is_main_process:
         draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / "000000.png")
-    with Stopping() as stopping:
+    with GracefulInterrupt() as stopping:
         for step, batches in steps(dataset, config, accelerator, start=first):
             for optimizer, rate in ((g_optimizer, config.learning_rate), (d_optimizer, config.discriminator_learning_rate)):
                 for group in optimizer.param_groups:
@@ -139,7 +139,7 @@ def main(config: Config) -> None:
             values = {}
             if step - 1 >= 0.75 * config.warmup_steps:
                 # D learns
-                for batch in passes(accelerator, batches, critic_ddp):
+                for batch in micro_batches(accelerator, batches, critic_ddp):
                     with torch.no_grad(), accelerator.autocast():
                         fake = generator(batch.images, batch.target)
                     with accelerator.autocast():
@@ -150,7 +150,7 @@ def main(config: Config) -> None:
                 values |= {f"D/{name}": getattr(d_losses, name).detach() for name in ("adversarial", "classification", "penalty")}
             if step <= config.warmup_steps:
                 # G learns to copy
-                for batch in passes(accelerator, batches, generator_ddp):
+                for batch in micro_batches(accelerator, batches, generator_ddp):
                     with accelerator.autocast():
                         copying = F.l1_loss(generator_ddp(batch.images, batch.labels), batch.images)
                     accelerator.backward(copying / len(batches))
@@ -158,7 +158,7 @@ def main(config: Config) -> None:
             elif step % config.n_critic == 0:
                 # G learns to edit
                 discriminator.requires_grad_(False)
-                for batch, chosen in passes(accelerator, list(zip(batches, own)), generator_ddp):
+                for batch, chosen in micro_batches(accelerator, list(zip(batches, own)), generator_ddp):
                     with accelerator.autocast():
                         fake = generator_ddp(batch.images, batch.target)
                         g_losses = generator_losses(discriminator, batch.images, fake, generator_ddp(fake, batch.labels), batch.target, weights)

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 
 from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration, conservative_threshold
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from recipes import pretrain_malp
 from tests.tiny import pictures, tiny_malp
 
@@ -112,7 +112,7 @@ class Inverting(torch.nn.Module):
 def test_pretraining_sets_it_on_held_back_images(tmp_path, dropout, kinds):
     malp = tiny_malp().eval()
     malp.save_pretrained(tmp_path / "malp")
-    inputs = Inputs(pictures(30), torch.zeros(30, 0), torch.zeros(30, 0), torch.full((30,), -1), ())
+    inputs = EvalSet(pictures(30), torch.zeros(30, 0), torch.zeros(30, 0), torch.full((30,), -1), ())
     config = pretrain_malp.Config(output_dir=tmp_path, detection_false_alarm_rate=0.1, malp_template_dropout=dropout, image_size=32)
     pretrain_malp.calibrate(Inverting(), malp, inputs, config, Process())
     fitted = MaLP.from_pretrained(tmp_path / "malp").detection
@@ -124,6 +124,6 @@ def test_pretraining_sets_it_on_held_back_images(tmp_path, dropout, kinds):
 
 def test_pretraining_with_few_images_says_that_there_is_no_threshold(tmp_path, capsys):
     malp = tiny_malp().eval()
-    inputs = Inputs(pictures(5), torch.zeros(5, 0), torch.zeros(5, 0), torch.full((5,), -1), ())
+    inputs = EvalSet(pictures(5), torch.zeros(5, 0), torch.zeros(5, 0), torch.full((5,), -1), ())
     pretrain_malp.calibrate(Inverting(), malp, inputs, pretrain_malp.Config(output_dir=tmp_path), Process())
     assert "no threshold for malp-disc detect" in capsys.readouterr().out and malp.detection is None

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from malp_disc.training.guards import FiniteSteps, TrainingStopped, Watch, gradient_norm
+from malp_disc.training.guards import FiniteSteps, TrainingMonitor, TrainingStopped, gradient_norm
 
 
 def test_finite_steps_pass_and_others_are_named_counted_and_at_last_too_many():
@@ -31,8 +31,8 @@ def test_the_norm_is_over_all_gradients_and_zero_without_any():
 HEALTHY = {"edit_strength": 0.2, "map": 0.01, "map_peak": 0.5}
 
 
-def watching(**state) -> Watch:
-    watch = Watch(**state)
+def watching(**state) -> TrainingMonitor:
+    watch = TrainingMonitor(**state)
     watch.begin({"edit_strength": 0.2, "map": 0.01})
     return watch
 
@@ -56,11 +56,11 @@ def test_each_trouble_is_told_once_also_over_a_resume(values, message):
     (said,) = watch.look(4, {**HEALTHY, **values})
     assert re.match(message, said)
     assert watch.look(5, {**HEALTHY, **values}) == []
-    assert Watch(state=watch.state).look(6, {**HEALTHY, **values}) == []
+    assert TrainingMonitor(state=watch.state).look(6, {**HEALTHY, **values}) == []
 
 
 def test_an_arm_without_malp_is_judged_by_its_edits_alone():
-    watch = Watch()
+    watch = TrainingMonitor()
     watch.begin({"edit_strength": 0.2})
     assert watch.look(1, {"edit_strength": 0.2}) == []
     assert len(watch.look(2, {"edit_strength": 0.05})) == 1

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.evaluation.eval_set import Inputs, edit
+from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.evaluation.localize import malp_gallery, score_clean, through_generator
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import ResultError, call_manipulate
@@ -71,7 +71,7 @@ def test_half_precision_is_measured_in_float32_and_the_gradient_mode_is_restored
 
 def test_every_measurement_leaves_the_inputs_as_they_are():
     images, labels = pictures(3), targets(3)
-    inputs = Inputs(images.clone(), labels, labels.clone(), torch.zeros(3, dtype=torch.long), ("a", "b"))
+    inputs = EvalSet(images.clone(), labels, labels.clone(), torch.zeros(3, dtype=torch.long), ("a", "b"))
     malp = tiny_malp().eval()
     edit(in_place, inputs.images, inputs.targets)
     through_generator(in_place, inputs, malp)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from malp_disc import MaLP
-from malp_disc.official.proactive_imd import PictureClassifier, ProactiveIMD, RecoveryEncoder
+from malp_disc.official.proactive_imd import ImageClassifier, ProactiveIMD, RecoveryEncoder
 from tests.golden.__main__ import main
 from tests.golden.authors_arithmetic import imd_metric
 from tests.golden.seeded import fill, image
@@ -106,7 +106,7 @@ def test_templates_and_encoder_learn_from_the_score():
 
 
 def test_the_picture_classifier_answers_once_per_picture():
-    classifier = PictureClassifier().eval()
+    classifier = ImageClassifier().eval()
     with torch.no_grad():
         assert classifier(pictures(2, 64, 64)).shape == (2,)
         assert classifier.sigmoids(pictures(1, 128, 128)).shape == (1, 2)

@@ -13,8 +13,8 @@ from generators import create_generator
 from generators.stargan import stargan_discriminator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
-from malp_disc.evaluation.eval_set import Inputs
-from malp_disc.evaluation.evaluator import JudgeOptions, make_judges
+from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.metrics.features import create_extractor
@@ -31,13 +31,13 @@ def quoted() -> dict:
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    data, options = DataOptions(), JudgeOptions(second_extractor="none", smaller_views=())
+    data, options = DataOptions(), EvaluationOptions(second_extractor="none", smaller_views=())
     held_out = build_dataset(data, "test")
     malp = MaLP.from_pretrained(FACES_MALP).eval().requires_grad_(False)
-    judges = dataclasses.replace(make_judges(options, data, held_out.attribute_names, torch.device("cpu")), malp=malp)
-    inputs = Inputs.take(held_out, options.eval_size)
-    reference = measure_reference(build_dataset(data, "reference"), options.reference_size, judges)
-    return measure_arm(create_generator("stargan", FACES_GENERATOR).manipulate, inputs, reference, judges)[0]
+    models = dataclasses.replace(make_evaluation_models(options, data, held_out.attribute_names, torch.device("cpu")), malp=malp)
+    inputs = EvalSet.take(held_out, options.eval_size)
+    reference = measure_reference(build_dataset(data, "reference"), options.reference_size, models)
+    return measure_arm(create_generator("stargan", FACES_GENERATOR).manipulate, inputs, reference, models)[0]
 
 
 def test_the_frechet_distance_before_is_the_quoted_one(measured, quoted):
@@ -77,7 +77,7 @@ def test_malp_on_real_faces_localizes_as_quoted(shared):
     data = DataOptions(data="folder", data_root=folder / "images", attributes=folder / "list_attr.csv", selected_attributes=names, crop_size=89)
     generator = create_generator("stargan", ROOT / "weights" / "celeba64" / "G.safetensors").eval().requires_grad_(False)
     malp = MaLP.from_pretrained(ROOT / "weights" / "celeba64" / "malp").eval()
-    measured = measure_malp(generator.manipulate, Inputs.take(build_dataset(data, "test"), quoted["n"]), malp)
+    measured = measure_malp(generator.manipulate, EvalSet.take(build_dataset(data, "test"), quoted["n"]), malp)
     for name in ("cs", "cs_constant", "pearson", "pearson_mean_map", "ssim"):
         assert measured["localization"][name] == pytest.approx(quoted["localization"][name], abs=0.01), name
     assert measured["detection"]["auc"] == pytest.approx(quoted["detection"]["auc"], abs=0.005)

@@ -6,17 +6,17 @@ Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 
 
 from .augment import dequantize, random_flip
 from .celeba import CelebA
-from .decoding import BrokenPictureError
+from .decoding import BrokenImageError
 from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
+from .images import Pictures, load_image
 from .options import FACE_RANGES, DataOptions, build_dataset
-from .pictures import Pictures, load_picture
 from .references import WithReferences
 
 __all__ = [
     "FACE_RANGES",
     "AttributeFolder",
-    "BrokenPictureError",
+    "BrokenImageError",
     "CelebA",
     "DataOptions",
     "DomainFolder",
@@ -26,6 +26,6 @@ __all__ = [
     "WithReferences",
     "build_dataset",
     "dequantize",
-    "load_picture",
+    "load_image",
     "random_flip",
 ]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .attributes import read_attributes, read_table_text
+from .images import OnBroken, Pictures, check_sizes
 from .listing import ImageListing, check_folder, list_images
 from .locating import ImageLocator, names_for_split
-from .pictures import OnBroken, Pictures, check_sizes
 from .splits import Split, split_indices
 
 DEFAULT_SELECTION = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from .listing import is_image_array, npy_header, printable
 
 
-class BrokenPictureError(ValueError):
+class BrokenImageError(ValueError):
     """A file that can't be decoded to 8-bit RGB: truncated, empty, no image at all, or with more than 8 bits per channel."""
 
 
@@ -28,7 +28,7 @@ def decode_image(path: str | Path, *, as_stored: bool = False) -> Image.Image:
             and what is transparent turns white.
 
     Raises:
-        BrokenPictureError: the file can't be decoded; names it.
+        BrokenImageError: the file can't be decoded; names it.
         OSError: the file is gone or may not be read.
     """
     with _naming(path, as_stored):
@@ -49,7 +49,7 @@ def read_header(path: str | Path, content: BinaryIO | None = None, *, as_stored:
     content: the file's bytes, where they have been read already. as_stored: as for `decode_image`.
 
     Raises:
-        BrokenPictureError: the file is no image; names it.
+        BrokenImageError: the file is no image; names it.
         OSError: the file is gone or may not be read.
     """
     with _naming(path, as_stored):
@@ -79,7 +79,7 @@ def _naming(path: str | Path, as_stored: bool) -> Iterator[None]:
     """Whatever Pillow's decoders raise over a damaged file, which is nearly anything, becomes one error with the file's name.
 
     Raises:
-        BrokenPictureError: in place of what was raised.
+        BrokenImageError: in place of what was raised.
         OSError: missing, forbidden, disk failure: not the image's fault, so passed on.
     """
     try:
@@ -87,7 +87,7 @@ def _naming(path: str | Path, as_stored: bool) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BrokenPictureError(
+        raise BrokenImageError(
             f"{printable(path)} can't be decoded ({_reason(error, path)}); replace or delete it{'' if as_stored else ', or drop all such pictures with --on-broken skip'}"
         ) from error
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from .attributes import check_selected, read_attributes
+from .images import OnBroken, Pictures, check_sizes
 from .listing import IMAGE_SUFFIXES, SYSTEM_FOLDERS, ImageListing, check_folder, list_images
 from .locating import ImageLocator, names_for_split
-from .pictures import OnBroken, Pictures, check_sizes
 from .splits import SPLIT_NAMES, Split, split_indices
 
 logger = logging.getLogger(__name__)

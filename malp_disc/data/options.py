@@ -14,7 +14,7 @@ from .faces import ATTRIBUTES as FACE_ATTRIBUTES
 from .faces import DEFAULT_SELECTION as FACE_SELECTION
 from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
-from .pictures import OnBroken, Pictures, check_sizes
+from .images import OnBroken, Pictures, check_sizes
 
 FACES_PER_RANGE = 10_000_000
 FACE_RANGES = {"train": 0, "test": 10_000_000, "reference": 20_000_000, "features": 30_000_000}

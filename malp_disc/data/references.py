@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .images import Pictures, load_image
 from .listing import list_images
-from .pictures import Pictures, load_picture
 
 
 class WithReferences(Dataset):
@@ -55,7 +55,7 @@ class WithReferences(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         image, label = self.dataset[index]
-        return image, label, load_picture(self.references[index], image_size=self.image_size, crop_size=self.dataset.crop_size)
+        return image, label, load_image(self.references[index], image_size=self.image_size, crop_size=self.dataset.crop_size)
 
 
 def _partners(names: list[str], found: list[str], folder: Path) -> list[str]:

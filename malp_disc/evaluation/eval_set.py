@@ -16,7 +16,7 @@ BATCH = 32
 
 
 @dataclass
-class Inputs:
+class EvalSet:
     """The pictures every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), the attribute asked for (N,)."""
 
     images: Tensor
@@ -26,7 +26,7 @@ class Inputs:
     attribute_names: tuple[str, ...]
 
     @classmethod
-    def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> Inputs:
+    def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> EvalSet:
         """The first `count` pictures of a data set, each with one attribute to edit (`single_attribute_targets`).
 
         Where the data set has no attributes there is nothing to choose: targets (N, 0), `edited` -1.
@@ -37,16 +37,16 @@ class Inputs:
         targets, edited = single_attribute_targets(labels, dataset.attribute_names, exclusive=exclusive)
         return cls(images, labels, targets, edited, tuple(dataset.attribute_names))
 
-    def of_one_attribute(self, attribute: str) -> Inputs:
+    def of_one_attribute(self, attribute: str) -> EvalSet:
         """The same pictures, all with the same edit; those that have it already (a hair colour) are left out."""
         targets = one_attribute_targets(self.labels, self.attribute_names, attribute)
         rows = (targets != self.labels).any(dim=1)
         edited = torch.full_like(self.edited, self.attribute_names.index(attribute))
-        return Inputs(self.images[rows], self.labels[rows], targets[rows], edited[rows], self.attribute_names)
+        return EvalSet(self.images[rows], self.labels[rows], targets[rows], edited[rows], self.attribute_names)
 
-    def first(self, count: int) -> Inputs:
+    def first(self, count: int) -> EvalSet:
         """The first `count` of them."""
-        return Inputs(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names)
+        return EvalSet(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names)
 
 
 def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,17 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, DomainFolder, build_dataset
-from malp_disc.evaluation.eval_set import Inputs, Manipulate, edit
+from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
 from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
-from malp_disc.evaluation.measure import Judges, Reference, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
+from malp_disc.evaluation.measure import (
+    EvaluationModels,
+    Reference,
+    measure_anchors,
+    measure_arm,
+    measure_frechet,
+    measure_fresh,
+    measure_reference,
+)
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
 from malp_disc.metrics.face_embedding import MobileFaceNet
 from malp_disc.metrics.features import FeatureExtractor, create_extractor
@@ -41,7 +49,7 @@ _SELECTION = 500  # training pictures on which the best step is chosen, so that 
 
 
 @dataclass(kw_only=True)
-class JudgeOptions:
+class EvaluationOptions:
     """By what the pictures are judged."""
 
     extractor: Literal["auto", "faces", "squeezenet"] | Inception = evaluation("auto")
@@ -68,15 +76,15 @@ class JudgeOptions:
 
 
 @dataclass
-class Bench:
+class Evaluator:
     """The same inputs, targets, reference and judges for every arm and seed; what it measures is written to the run's folder."""
 
     folder: Path
-    inputs: Inputs
+    inputs: EvalSet
     reference: Reference
-    judges: Judges
+    models: EvaluationModels
     device: torch.device
-    selection: Inputs | None = None
+    selection: EvalSet | None = None
     """On which the distance is taken on the way: others than `inputs`, because the best step is chosen by it."""
 
     def measure(
@@ -91,8 +99,8 @@ class Bench:
             more: goes along (steps, seconds).
         """
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
-        malp = self.judges.malp
-        measured, evidence = measure_arm(manipulate, self.inputs, self.reference, self.judges, fresh=fresh, device=self.device, label=label)
+        malp = self.models.malp
+        measured, evidence = measure_arm(manipulate, self.inputs, self.reference, self.models, fresh=fresh, device=self.device, label=label)
         for view, features in evidence.features.items():
             save_features(features_path(self.folder, arm, seed=seed, view=view), features)
         if measured.get("diverged"):
@@ -118,10 +126,10 @@ class Bench:
         self._write("measurements.jsonl", {"seed": seed, "arm": arm}, {**own[-1], **found})
         return found
 
-    def glance(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
+    def quick_fid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
         """The Fréchet distance on the way, on the pictures that choose, into ``quality.jsonl``; infinity for pictures that are not finite."""
         value = measure_frechet(
-            manipulate, self.selection or self.inputs, self.reference, self.judges.extractor, device=self.device, label="glance"
+            manipulate, self.selection or self.inputs, self.reference, self.models.extractor, device=self.device, label="quick_fid"
         )
         self._write("quality.jsonl", {"seed": seed, "arm": arm, "step": step}, {"frechet": value})
         return math.inf if value is None else value
@@ -138,7 +146,7 @@ class Bench:
 
     def measure_anchors(self) -> None:
         """What frames every scale, and the reference's features; once for all seeds."""
-        write_json(self.folder / "anchors.json", measure_anchors(self.inputs, self.reference, self.judges, device=self.device))
+        write_json(self.folder / "anchors.json", measure_anchors(self.inputs, self.reference, self.models, device=self.device))
         for view, features in self.reference.features.items():
             save_features(features_path(self.folder, "reference", view=view), features)
 
@@ -151,7 +159,7 @@ class Bench:
         drawn = {line["arm"] for line in self._lines("gallery.jsonl") if line["seed"] == seed}
         for arm, manipulate in arms.items():
             if arm not in drawn:
-                write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, self.judges.malp, device=self.device), seed=seed)
+                write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, self.models.malp, device=self.device), seed=seed)
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         return [line for _, line in read_lines(self.folder / name)] if (self.folder / name).exists() else []
@@ -167,7 +175,7 @@ class Bench:
         write_text(self.folder / name, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
-def make_judges(options: JudgeOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> Judges:
+def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> EvaluationModels:
     """All judges but MaLP, loaded before any long work: what is missing is said at once."""
     name = options.extractor
     if name == "auto":
@@ -188,10 +196,10 @@ def make_judges(options: JudgeOptions, data: DataOptions, attribute_names: tuple
         if missing:
             raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
         classifier = SelectedAttributes(classifier, attribute_names)
-    return Judges(extractor, classifier, None, second, embedding, options.smaller_views)
+    return EvaluationModels(extractor, classifier, None, second, embedding, options.smaller_views)
 
 
-def _second_extractor(options: JudgeOptions, device: torch.device) -> FeatureExtractor | None:
+def _second_extractor(options: EvaluationOptions, device: torch.device) -> FeatureExtractor | None:
     name = options.second_extractor
     if name == "none":
         return None
@@ -223,7 +231,7 @@ class EvaluationSets:
     train: Dataset
 
 
-def evaluation_sets(options: JudgeOptions, data: DataOptions, reference: Dataset | None = None) -> EvaluationSets:
+def evaluation_sets(options: EvaluationOptions, data: DataOptions, reference: Dataset | None = None) -> EvaluationSets:
     """Find the images and check that there are enough. `reference`: other real images than the data's own.
 
     Raises:
@@ -238,23 +246,23 @@ def evaluation_sets(options: JudgeOptions, data: DataOptions, reference: Dataset
     return sets
 
 
-def make_bench(
-    options: JudgeOptions,
+def make_evaluator(
+    options: EvaluationOptions,
     data: DataOptions,
-    judges: Judges,
+    models: EvaluationModels,
     malp: MaLP | None,
     folder: Path,
     device: torch.device,
     sets: EvaluationSets | None = None,
-) -> Bench:
+) -> Evaluator:
     """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU. `sets`: from `evaluation_sets`, if it was called before."""
     sets = sets or evaluation_sets(options, data)
     exclusive = tuple(sets.held_out.attribute_names) if isinstance(sets.held_out, DomainFolder) else None
-    inputs = Inputs.take(sets.held_out, options.eval_size, exclusive=exclusive)
-    selection = Inputs.take(sets.train, min(_SELECTION, options.eval_size), exclusive=exclusive)
-    judges = dataclasses.replace(judges, malp=malp)
-    reference = measure_reference(sets.real, options.reference_size, judges, device=device, cache=folder / "features" / "reference.npz")
-    return Bench(folder, inputs, reference, judges, device, selection)
+    inputs = EvalSet.take(sets.held_out, options.eval_size, exclusive=exclusive)
+    selection = EvalSet.take(sets.train, min(_SELECTION, options.eval_size), exclusive=exclusive)
+    models = dataclasses.replace(models, malp=malp)
+    reference = measure_reference(sets.real, options.reference_size, models, device=device, cache=folder / "features" / "reference.npz")
+    return Evaluator(folder, inputs, reference, models, device, selection)
 
 
 def save_features(path: Path, features: np.ndarray) -> None:

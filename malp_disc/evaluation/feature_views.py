@@ -29,7 +29,7 @@ _SMALLEST = 8  # pixels of the shorter side that a smaller picture must keep
 
 
 @dataclass
-class Judges:
+class EvaluationModels:
     """Who judges; each but the first may be absent.
 
     Attributes:
@@ -58,7 +58,7 @@ class Judges:
 
 
 @dataclass
-class Portrait:
+class FeatureCache:
     """A set of pictures as the judges see it: features (N, D) by view, the power spectrum (H, W), and a hash of the pictures' bytes."""
 
     features: dict[str, np.ndarray]
@@ -71,9 +71,9 @@ class Portrait:
 
 
 @torch.no_grad()
-def portray(
-    judges: Judges, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", label: str = "features", count: int | None = None
-) -> Portrait:
+def extract_views(
+    models: EvaluationModels, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", label: str = "features", count: int | None = None
+) -> FeatureCache:
     """Look at pictures (B, 3, H, W) in [-1, 1], batch by batch, in every view. `label` and `count`, the number of pictures, are for the progress bar.
 
     Raises:
@@ -84,8 +84,8 @@ def portray(
 
     def looked_at() -> Iterable[Tensor]:
         for images in batches:
-            for view in judges.views(*images.shape[2:]):
-                extractor = judges.of(view).to(device).eval()
+            for view in models.views(*images.shape[2:]):
+                extractor = models.of(view).to(device).eval()
                 features.setdefault(view, []).append(extractor(smaller(images.to(device), SMALLER.get(view, 1))).cpu().numpy())
             digest.update(quantize(images).cpu().numpy().tobytes())
             bar.update(len(images))
@@ -93,20 +93,20 @@ def portray(
 
     with tqdm(desc=label, total=count, unit="picture", leave=False) as bar:
         power = power_spectrum(looked_at())
-    return Portrait(
+    return FeatureCache(
         {view: np.concatenate(parts).astype(np.float32, copy=False) for view, parts in features.items()}, power, digest.hexdigest()[:16]
     )
 
 
-def keep_portrait(judges: Judges, portrait: Portrait, path: Path) -> None:
+def save_feature_cache(models: EvaluationModels, extracted: FeatureCache, path: Path) -> None:
     """Write a portrait to an .npz file, with who looked."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a name without .npz would get one
-        features = {f"features_{view}": values for view, values in portrait.features.items()}
-        np.savez(file, power=portrait.power, made_from=np.array(_made_from(judges, portrait.sha256)), **features)
+        features = {f"features_{view}": values for view, values in extracted.features.items()}
+        np.savez(file, power=extracted.power, made_from=np.array(_made_from(models, extracted.sha256)), **features)
 
 
-def kept_portrait(judges: Judges, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> Portrait | None:
-    """What `keep_portrait` wrote, where it is of these very pictures and judges; None otherwise, also for a damaged file."""
+def load_feature_cache(models: EvaluationModels, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> FeatureCache | None:
+    """What `save_feature_cache` wrote, where it is of these very pictures and judges; None otherwise, also for a damaged file."""
     if path is None or not path.exists():
         return None
     digest, shape = hashlib.sha256(), (0, 0)
@@ -116,16 +116,16 @@ def kept_portrait(judges: Judges, batches: Iterable[tuple[Tensor, Tensor]], path
     sha256 = digest.hexdigest()[:16]
     try:
         with np.load(path, allow_pickle=False) as file:
-            if str(file["made_from"]) != _made_from(judges, sha256):
+            if str(file["made_from"]) != _made_from(models, sha256):
                 return None
-            return Portrait({view: file[f"features_{view}"] for view in judges.views(*shape)}, file["power"], sha256)
+            return FeatureCache({view: file[f"features_{view}"] for view in models.views(*shape)}, file["power"], sha256)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
 
-def _made_from(judges: Judges, sha256: str) -> str:
-    second = None if judges.second is None else (judges.second.name, judges.second.resize)
-    return json.dumps([sha256, judges.extractor.name, judges.extractor.resize, second])
+def _made_from(models: EvaluationModels, sha256: str) -> str:
+    second = None if models.second is None else (models.second.name, models.second.resize)
+    return json.dumps([sha256, models.extractor.name, models.extractor.resize, second])
 
 
 def smaller(images: Tensor, factor: int) -> Tensor:
@@ -136,7 +136,7 @@ def smaller(images: Tensor, factor: int) -> Tensor:
     return F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def describe(view: str, features: np.ndarray, reference: Portrait, extractor: FeatureExtractor) -> dict[str, Any]:
+def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor: FeatureExtractor) -> dict[str, Any]:
     """A Fréchet distance with all that a reader needs to compare it with another one."""
     factor, real = SMALLER.get(view), reference.features[view]
     made_smaller = "" if factor is None else f"made {factor} times smaller, antialiased; then "

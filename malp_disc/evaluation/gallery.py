@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.evaluation.eval_set import Inputs, Manipulate, edit
+from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
 from malp_disc.evaluation.localize import malp_gallery
 from malp_disc.evaluation.measure import Evidence
 from malp_disc.malp import MaLP
@@ -24,7 +24,7 @@ from malp_disc.run_folder.strips import ROWS
 _PIXELS = ROWS * 96 * 96
 
 
-def rows_of(inputs: Inputs) -> int:
+def rows_of(inputs: EvalSet) -> int:
     """How many of the inputs are shown."""
     height, width = inputs.images.shape[2:]
     return min(len(inputs.images), ROWS, max(4, _PIXELS // (height * width)))
@@ -32,7 +32,7 @@ def rows_of(inputs: Inputs) -> int:
 
 @torch.no_grad()
 def draw_arm(
-    manipulate: Manipulate, inputs: Inputs, malp: MaLP | None, *, evidence: Evidence | None = None, device: torch.device | str = "cpu"
+    manipulate: Manipulate, inputs: EvalSet, malp: MaLP | None, *, evidence: Evidence | None = None, device: torch.device | str = "cpu"
 ) -> dict[str, tuple[Tensor, list]]:
     """An arm's strips by kind, as (images, captions): pictures (N, 3, H, W) in [-1, 1], maps (N, 1, H, W) in [0, 1].
 
@@ -56,7 +56,7 @@ def draw_arm(
     return drawn
 
 
-def _extremes(evidence: Evidence, inputs: Inputs, count: int) -> dict[str, tuple[Tensor, list]]:
+def _extremes(evidence: Evidence, inputs: EvalSet, count: int) -> dict[str, tuple[Tensor, list]]:
     """Surest and least sure first; the maps' brightness decides between scores that float32 can't tell apart."""
     brightness = evidence.looked.map.mean(dim=(1, 2, 3))
     order = np.lexsort((brightness.numpy(), evidence.looked.score.numpy()))
@@ -68,7 +68,7 @@ def _extremes(evidence: Evidence, inputs: Inputs, count: int) -> dict[str, tuple
     }
 
 
-def captions_of(inputs: Inputs) -> list[str]:
+def captions_of(inputs: EvalSet) -> list[str]:
     """What was asked of each picture: "+ Smiling", "- Eyeglasses"; nothing where there are no attributes."""
     if not inputs.attribute_names:
         return [""] * len(inputs.images)

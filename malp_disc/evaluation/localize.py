@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from malp_disc.detection import correlation, cosine, template_similarity
-from malp_disc.evaluation.eval_set import BATCH, Inputs, edit
+from malp_disc.evaluation.eval_set import BATCH, EvalSet, edit
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Manipulate, call_manipulate
@@ -42,7 +42,7 @@ class Seen:
 
 @torch.no_grad()
 def through_generator(
-    manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, publish: Change | None = None, device: torch.device | str = "cpu"
+    manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, publish: Change | None = None, device: torch.device | str = "cpu"
 ) -> Seen:
     """Encrypt the first 512 pictures of `inputs`, the templates in turn, publish them, and let the generator edit what was published."""
     images = inputs.images[:LOCALIZED]
@@ -116,13 +116,13 @@ def score_looks(seen: Seen, malp: MaLP, untouched: Looked, changed: Looked) -> d
     }
 
 
-def measure_malp(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def measure_malp(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """`score_malp` on pictures that nothing happened to but the generator and 8 bits."""
     return score_malp(through_generator(manipulate, inputs, malp, device=device), malp, device=device)
 
 
 @torch.no_grad()
-def score_clean(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, float]:
+def score_clean(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, float]:
     """What a MaLP says where no template is: can it tell x from G(x) by looking, as a discriminator has to?
 
     One that was only ever shown templates takes a missing one for manipulation, and says the same of both.
@@ -147,7 +147,7 @@ def score_clean(manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, device: t
 
 @torch.no_grad()
 def malp_gallery(
-    manipulate: Manipulate, inputs: Inputs, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu"
+    manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """The columns of the paper's Figure 3 for the first pictures, as `malp_disc.plotting.image_grids.fakeness_grid` takes them."""
     real = inputs.images[:count].to(device)

@@ -15,8 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from malp_disc.evaluation.eval_set import BATCH, Inputs, Manipulate, edit
-from malp_disc.evaluation.feature_views import Judges, Portrait, describe, keep_portrait, kept_portrait, portray
+from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, edit
+from malp_disc.evaluation.feature_views import (
+    EvaluationModels,
+    FeatureCache,
+    describe,
+    extract_views,
+    load_feature_cache,
+    save_feature_cache,
+)
 from malp_disc.evaluation.localize import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
 from malp_disc.malp import MaLP
 from malp_disc.metrics.editing import edit_accuracy, identity_l1
@@ -29,9 +36,9 @@ from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
-__all__ = ["Evidence", "Judges", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
+__all__ = ["Evidence", "EvaluationModels", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
 
-Reference = Portrait
+Reference = FeatureCache
 """The real pictures as the judges see them, with ``text`` saying in words what they are."""
 
 _CHUNK = 64  # pictures at a time: SSIM holds some twenty maps per picture
@@ -48,7 +55,7 @@ class Evidence:
 
 
 def measure_reference(
-    dataset: Dataset, count: int, judges: Judges, *, device: torch.device | str = "cpu", cache: Path | None = None
+    dataset: Dataset, count: int, models: EvaluationModels, *, device: torch.device | str = "cpu", cache: Path | None = None
 ) -> Reference:
     """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these.
 
@@ -56,29 +63,29 @@ def measure_reference(
     """
     count = min(count, len(dataset))
     loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
-    portrait = kept_portrait(judges, loader, cache)
-    if portrait is None:
-        portrait = portray(judges, (images for images, _ in loader), device=device, label="features of the reference", count=count)
+    extracted = load_feature_cache(models, loader, cache)
+    if extracted is None:
+        extracted = extract_views(models, (images for images, _ in loader), device=device, label="features of the reference", count=count)
         if cache is not None:
-            keep_portrait(judges, portrait, cache)
-    if isinstance(judges.second, RandomExtractor):
-        portrait.features["second"] = judges.second.fit(portrait.features["second"])
-    return dataclasses.replace(portrait, text=f"{dataset.description}, n = {count}")
+            save_feature_cache(models, extracted, cache)
+    if isinstance(models.second, RandomExtractor):
+        extracted.features["second"] = models.second.fit(extracted.features["second"])
+    return dataclasses.replace(extracted, text=f"{dataset.description}, n = {count}")
 
 
-def measure_anchors(inputs: Inputs, reference: Reference, judges: Judges, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited pictures, and
     the PSNR of encryption."""
-    unedited = portray(judges, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
+    unedited = extract_views(models, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
     halves = [
-        Portrait({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
+        FeatureCache({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
         for i in (0, 1)
     ]
     other = dataclasses.replace(halves[1], text="the other half of the reference")
     frames = {
         view: {
-            "unedited": describe(view, unedited.features[view], reference, judges.of(view)),
-            "halves": describe(view, halves[0].features[view], other, judges.of(view)),
+            "unedited": describe(view, unedited.features[view], reference, models.of(view)),
+            "halves": describe(view, halves[0].features[view], other, models.of(view)),
         }
         for view in reference.features
     }
@@ -93,23 +100,23 @@ def measure_anchors(inputs: Inputs, reference: Reference, judges: Judges, *, dev
         "inputs_sha256": unedited.sha256,
         "reference_sha256": reference.sha256,
     }
-    if judges.classifier is not None:
-        scores = edit_accuracy(_read(judges, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
+    if models.classifier is not None:
+        scores = edit_accuracy(_read(models, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
         anchors |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
-    if judges.malp is not None and not judges.malp.passive:
+    if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
-            [judges.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
+            [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
         )
-        anchors |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": judges.malp.key_fingerprint}
+        anchors |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": models.malp.key_fingerprint}
     return anchors
 
 
 @torch.no_grad()
 def measure_arm(
     manipulate: Manipulate,
-    inputs: Inputs,
+    inputs: EvalSet,
     reference: Reference,
-    judges: Judges,
+    models: EvaluationModels,
     *,
     fresh: MaLP | None = None,
     device: torch.device | str = "cpu",
@@ -132,27 +139,27 @@ def measure_arm(
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
     if not edited.isfinite().all():
         return {"diverged": True}, Evidence(edited, {})
-    portrait = portray(judges, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
-    measured = {view: describe(view, features, reference, judges.of(view)) for view, features in portrait.features.items()}
+    extracted = extract_views(models, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
+    measured = {view: describe(view, features, reference, models.of(view)) for view, features in extracted.features.items()}
     measured |= {
-        "kid": _kid(portrait.features["frechet"], reference),
-        "spectrum": dataclasses.asdict(spectrum_ratio(portrait.power, reference.power)),
+        "kid": _kid(extracted.features["frechet"], reference),
+        "spectrum": dataclasses.asdict(spectrum_ratio(extracted.power, reference.power)),
     }
-    measured |= _edits(edited, inputs, judges, device)
-    evidence = Evidence(edited, portrait.features)
-    if judges.malp is not None:
-        seen = evidence.seen = through_generator(manipulate, inputs, judges.malp, device=device)
+    measured |= _edits(edited, inputs, models, device)
+    evidence = Evidence(edited, extracted.features)
+    if models.malp is not None:
+        seen = evidence.seen = through_generator(manipulate, inputs, models.malp, device=device)
         untouched, changed = (
-            look(judges.malp, to_8bit(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated)
+            look(models.malp, to_8bit(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated)
         )
-        measured |= score_looks(seen, judges.malp, untouched, changed)
+        measured |= score_looks(seen, models.malp, untouched, changed)
         evidence.looked = changed
     if fresh is not None:
         measured |= measure_fresh(manipulate, inputs, fresh, device=device)
     return measured, evidence
 
 
-def measure_fresh(manipulate: Manipulate, inputs: Inputs, fresh: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def measure_fresh(manipulate: Manipulate, inputs: EvalSet, fresh: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """``localization_fresh`` and ``detection_fresh``: by a MaLP trained from scratch against this generator.
 
     A generator that only learned to fool the MaLP it was tuned against is found by a new one as before.
@@ -163,7 +170,7 @@ def measure_fresh(manipulate: Manipulate, inputs: Inputs, fresh: MaLP, *, device
 
 def measure_frechet(
     manipulate: Manipulate,
-    inputs: Inputs,
+    inputs: EvalSet,
     reference: Reference,
     extractor: FeatureExtractor,
     *,
@@ -182,30 +189,30 @@ def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
     return {"value": value, "std": spread}
 
 
-def _edits(edited: Tensor, inputs: Inputs, judges: Judges, device: torch.device | str) -> dict[str, Any]:
+def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: torch.device | str) -> dict[str, Any]:
     """Was done what was asked, and nothing else?"""
     found: dict[str, Any] = {
         "identity_l1": identity_l1(inputs.images, edited),
         "ssim_to_input": _ssim(inputs.images, edited),
         "psnr_to_input": None if torch.equal(inputs.images, edited) else psnr(edited, inputs.images),
     }
-    if judges.classifier is not None:
+    if models.classifier is not None:
         requested, names = inputs.targets != inputs.labels, inputs.attribute_names
-        after = _read(judges, edited, device)
+        after = _read(models, edited, device)
         scores = edit_accuracy(after, inputs.targets, requested, attribute_names=names)
-        leaked = leakage(_read(judges, inputs.images, device), after, requested, attribute_names=names)
+        leaked = leakage(_read(models, inputs.images, device), after, requested, attribute_names=names)
         found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
         found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
-    if judges.embedding is not None:
-        value = identity_similarity(judges.embedding, inputs.images, edited, device=device)
-        found["identity"] = {"name": judges.embedding.name, "value": value}
+    if models.embedding is not None:
+        value = identity_similarity(models.embedding, inputs.images, edited, device=device)
+        found["identity"] = {"name": models.embedding.name, "value": value}
     return found
 
 
 @torch.no_grad()
-def _read(judges: Judges, images: Tensor, device: torch.device | str) -> Tensor:
+def _read(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
     """The classifier's logits (N, A)."""
-    return torch.cat([judges.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
+    return torch.cat([models.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
 
 
 def _ssim(images: Tensor, edited: Tensor) -> float | None:

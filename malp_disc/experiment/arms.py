@@ -31,18 +31,18 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP
 from malp_disc.copying import copy_module
 from malp_disc.data import DataOptions
-from malp_disc.evaluation.eval_set import Inputs
-from malp_disc.evaluation.evaluator import JudgeOptions, evaluation_sets, make_bench, make_judges
+from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.evaluation.evaluator import EvaluationOptions, evaluation_sets, make_evaluation_models, make_evaluator
 from malp_disc.evaluation.localize import score_clean
 from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import evaluation, of_arms, shared_hash, training_settings, work
 from malp_disc.serialization.state_dicts import load_metadata, save_tensors
-from malp_disc.training.checkpoints import Training, check_space
+from malp_disc.training.checkpoints import CheckpointManager, check_space
 from malp_disc.training.finetune import Setup, finetune
-from malp_disc.training.generator_losses import AidedLosses
+from malp_disc.training.generator_losses import VisionAidedObjective
 from malp_disc.training.launch import check_seeds
-from malp_disc.training.options import FinetuneOptions, make_optimizer, place_of
+from malp_disc.training.options import FinetuneOptions, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import try_out
 from malp_disc.training.pretrain import MaLPOptions, build_malp, pretrain
 
@@ -54,7 +54,7 @@ Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", 
 
 
 @dataclass(kw_only=True)
-class ArmOptions(FinetuneOptions, MaLPOptions, JudgeOptions, DataOptions):
+class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     """Which arms, how often, and against which MaLP."""
 
     output_dir: Path = Path("runs/finetune")
@@ -112,7 +112,7 @@ def run_arms(
     """Fine-tune `before` in every arm with every seed, measure each, and write the report. What an earlier try finished isn't done again.
 
     Args:
-        own: G's own losses (`malp_disc.training.finetune.OwnLosses`), or None.
+        own: G's own losses (`malp_disc.training.finetune.GeneratorObjective`), or None.
         malp: pretrained, or None: it is pretrained first.
         source: the file of its weights, whose hash the report tells.
         reference: pictures that the generator's are compared with; the data set's own if None.
@@ -122,32 +122,32 @@ def run_arms(
     needed = tell_plan(config, before, own, given["malp"], dataset, accelerator)
     check_space(config.output_dir, needed)
     try_out(before, own, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
-    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)
+    models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
     if config.dry_run:
         return
 
     malps = make_malps(config, before, given, dataset, accelerator)
     experiment = shared_hash(config, processes=accelerator.num_processes)
-    bench = None
+    evaluator = None
     if accelerator.is_main_process:
-        bench = make_bench(config, config, judges, malps["malp"], config.output_dir, accelerator.device, sets)
-    if bench is not None and "cotrain" in config.arms and config.template_dropout:
-        warn_if_blind(malps["malp"], before, bench.selection.first(_LOOKED_AT), accelerator.device)
-    if bench is not None and not (config.resume_from_checkpoint and "before" in bench.measured()):
-        bench.measure_anchors()
-        bench.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0, experiment=experiment)
+        evaluator = make_evaluator(config, config, models, malps["malp"], config.output_dir, accelerator.device, sets)
+    if evaluator is not None and "cotrain" in config.arms and config.template_dropout:
+        warn_if_blind(malps["malp"], before, evaluator.selection.first(_LOOKED_AT), accelerator.device)
+    if evaluator is not None and not (config.resume_from_checkpoint and "before" in evaluator.measured()):
+        evaluator.measure_anchors()
+        evaluator.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0, experiment=experiment)
     for seed in config.all_seeds:
         for arm in config.arms:
             result = config.output_dir / f"G-{arm}{f'-seed{seed}' * (seed != 0)}.safetensors"
-            done = bench is not None and config.resume_from_checkpoint is not None and arm in bench.measured(seed=seed) and result.exists()
+            done = evaluator is not None and config.resume_from_checkpoint is not None and arm in evaluator.measured(seed=seed) and result.exists()
             seeded = dataclasses.replace(config, seed=seed)
             if agreed(accelerator, done):
                 check_settings(result, arm, seeded)
                 continue
             began = time.perf_counter()
             watching = (
-                {} if bench is None else {"judge": partial(bench.glance, arm, seed=seed), "grid": partial(bench.grid, arm, seed=seed)}
+                {} if evaluator is None else {"judge": partial(evaluator.quick_fid, arm, seed=seed), "grid": partial(evaluator.grid, arm, seed=seed)}
             )
             tuned = finetune(
                 arm, setup_of(arm, malps, seeded), before, losses_of(arm, own, seeded), dataset, seeded, accelerator, **watching
@@ -155,14 +155,14 @@ def run_arms(
             seconds = round(time.perf_counter() - began, 1)
             fresh = None
             if config.fresh_malp_steps:
-                fresh = pretrained(f"fresh/{place_of(arm, seed)}", seeded, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
-            if bench is not None:
+                fresh = pretrained(f"fresh/{run_subdirectory(arm, seed)}", seeded, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
+            if evaluator is not None:
                 about = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(seeded, arm)})
                 save_tensors(result, tuned.state_dict(), {"malp_disc": about})  # one entry: several are written in any order
                 told = {"steps": config.max_train_steps, "seconds": seconds, "experiment": experiment}
-                bench.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, **told)
+                evaluator.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, **told)
             accelerator.wait_for_everyone()
-    if bench is not None:
+    if evaluator is not None:
         record = write_report(config.output_dir)
         print(
             f"{record['verdict']}\nreport: {config.output_dir / 'report.html'} (also report.md, report.json), pictures: {config.output_dir / 'samples.png'}"
@@ -170,7 +170,7 @@ def run_arms(
     accelerator.end_training()
 
 
-def warn_if_blind(malp: MaLP, before: nn.Module, inputs: Inputs, device: torch.device) -> None:
+def warn_if_blind(malp: MaLP, before: nn.Module, inputs: EvalSet, device: torch.device) -> None:
     """Say so if MaLP can't tell pictures from edits where no template is, but shall judge such pictures."""
     found = score_clean(before.manipulate, inputs, malp, device=device)
     if found["auc"] < _BLIND:
@@ -195,7 +195,7 @@ def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
     if arm in ("control", "aided", "aided_map"):
         return Setup()
     if arm == "control_d":
-        return Setup(second_turn=True)
+        return Setup(second_discriminator_update=True)
     if arm in ("random", "scratch"):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -216,7 +216,7 @@ def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module 
     weight, target = (config.aided_map_weight, "map") if arm == "aided_map" else (config.aided_weight, "realness")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return AidedLosses(own, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
+        return VisionAidedObjective(own, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
 
 
 def given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:
@@ -278,7 +278,7 @@ def tell_plan(
     """Print what the run will do and what it needs; returns the bytes of disk."""
     shown = {"malp": malp or build_malp(config)}
     shown["passive"] = shown["malp"]
-    pictures = config.pictures_per_step * accelerator.num_processes
+    pictures = config.images_per_step * accelerator.num_processes
     lines = [
         f"pictures   {dataset.description}",
         f"step       {pictures} pictures: {config.train_batch_size} x {config.gradient_accumulation_steps} passes x {accelerator.num_processes} processes, "
@@ -305,7 +305,7 @@ def tell_plan(
         }
         if setup.trainable:
             optimizers["malp"] = torch.optim.Adam([p for p in setup.malp.parameters()])
-        size = Training(Path(arm), networks=networks, optimizers=optimizers, settings={}).bytes()
+        size = CheckpointManager(Path(arm), networks=networks, optimizers=optimizers, settings={}).bytes()
         written = -(-config.max_train_steps // config.checkpointing_steps)
         kept = min(written, config.checkpoints_total_limit or written)
         needed = size * (kept + 1) * len(config.all_seeds)  # a new one is complete before the oldest goes

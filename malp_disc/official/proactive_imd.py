@@ -39,7 +39,7 @@ class RecoveryEncoder(Float32Module):
         return self.layer_2(self.layers(images.float()))
 
 
-class PictureClassifier(OfficialClassifier):
+class ImageClassifier(OfficialClassifier):
     """Their encoder1: real or fake by the picture alone, (B, 3, H, W) -> logit (B,). It is in no checkpoint and their training doesn't use it."""
 
     def __init__(self) -> None:

@@ -47,8 +47,8 @@ def experiment_of(options: Any, *, processes: int = 1) -> dict[str, Any]:
     Files and folders count by their content, so that a moved file or another spelling of its path is no difference.
     """
     experiment: dict[str, Any] = {"recipe": _recipe_of(type(options))}
-    if hasattr(options, "pictures_per_step"):
-        experiment["images_per_step"] = options.pictures_per_step * processes
+    if hasattr(options, "images_per_step"):
+        experiment["images_per_step"] = options.images_per_step * processes
     return experiment | {"options": _values(options, ("training", "evaluation"))}
 
 

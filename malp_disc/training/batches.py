@@ -56,13 +56,13 @@ def steps(
     Args:
         extra: a second stream of pictures, in another order.
     """
-    seed, passes = options.seed + _EXTRA * extra, options.gradient_accumulation_steps
-    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": passes}
+    seed, accumulation = options.seed + _EXTRA * extra, options.gradient_accumulation_steps
+    place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
     sampler = StepBatches(len(dataset), options.train_batch_size, seed=seed, start=start, stop=options.max_train_steps, **place)
     # Not prepared: the sampler knows the processes itself, which is what makes a resumed run exact.
     loader = iter(DataLoader(dataset, batch_sampler=sampler, num_workers=options.dataloader_num_workers))
     for step in range(start, options.max_train_steps):
-        loaded = [[part.to(accelerator.device) for part in next(loader)] for _ in range(passes)]
+        loaded = [[part.to(accelerator.device) for part in next(loader)] for _ in range(accumulation)]
         pool = torch.cat([accelerator.gather(labels) if labels.numel() else labels for _, labels, *_ in loaded])  # of the whole step
         batches = []
         for number, (images, labels, *reference) in enumerate(loaded):
@@ -74,7 +74,7 @@ def steps(
         yield step + 1, batches
 
 
-def passes(accelerator: Accelerator, batches: list[Any], *wrapped: nn.Module) -> Iterator[Any]:
+def micro_batches(accelerator: Accelerator, batches: list[Any], *wrapped: nn.Module) -> Iterator[Any]:
     """The passes of one network's turn; processes exchange the gradients of the `wrapped` networks with the last pass only."""
     for number, batch in enumerate(batches):
         with contextlib.ExitStack() as stack:

@@ -157,7 +157,7 @@ def find_training(folder: str | Path, resume: str | None) -> Path | None:
     return Path(resume)
 
 
-class Training:
+class CheckpointManager:
     """What makes up a training: networks, optimizers, settings, counters. Kept in ``folder/checkpoint-<step>``.
 
     Args:

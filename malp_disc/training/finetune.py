@@ -32,14 +32,14 @@ from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
-from malp_disc.training.batches import Batch, passes, steps
-from malp_disc.training.checkpoints import Training
+from malp_disc.training.batches import Batch, micro_batches, steps
+from malp_disc.training.checkpoints import CheckpointManager
 from malp_disc.training.curves import Curves, progress
 from malp_disc.training.diff_augment import NUMBERS, augment
 from malp_disc.training.gradient_balance import GradientBalance
-from malp_disc.training.guards import FiniteSteps, Watch, gradient_norm
-from malp_disc.training.interrupt import Stopping
-from malp_disc.training.options import FinetuneOptions, make_optimizer, place_of, rate_factor
+from malp_disc.training.guards import FiniteSteps, TrainingMonitor, gradient_norm
+from malp_disc.training.interrupt import GracefulInterrupt
+from malp_disc.training.options import FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import Editor, freeze_unused
 
 COTRAIN_WEIGHTS = {
@@ -61,14 +61,14 @@ class Setup:
         trainable: it learns along.
         weight: of its loss on G.
         template_dropout: share of pictures without a template.
-        second_turn: G's own discriminator learns once more in every step, on other pictures.
+        second_discriminator_update: G's own discriminator learns once more in every step, on other pictures.
     """
 
     malp: MaLP | None = None
     trainable: bool = False
     weight: float = 0.0
     template_dropout: float = 0.0
-    second_turn: bool = False
+    second_discriminator_update: bool = False
 
 
 def finetune(
@@ -87,7 +87,7 @@ def finetune(
 
     Args:
         arm: its name, also of its files.
-        own: see `OwnLosses`; a copy learns.
+        own: see `GeneratorObjective`; a copy learns.
         judge: (step, manipulate) -> Fréchet distance; called by the main process, with the moving average.
         grid: (step, manipulate): draws the fixed pictures; likewise.
     """
@@ -126,15 +126,15 @@ def finetune(
     networks = (
         {"G": generator, "G_average": average} | ({"D": own} if own is not None else {}) | ({"malp": disc} if disc is not None else {})
     )
-    training = Training(
-        config.output_dir / "arms" / place_of(arm, config.seed),
+    training = CheckpointManager(
+        config.output_dir / "arms" / run_subdirectory(arm, config.seed),
         networks=networks,
         optimizers=optimizers,
         settings={"arm": arm, "generator_weights": fingerprint(before.state_dict()), **training_settings(config, arm)},
     )
     state = training.resume(config, accelerator)
     first = state["step"]
-    guard, watch = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0)), Watch(state=state.get("watch"))
+    guard, watch = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0)), TrainingMonitor(state=state.get("watch"))
     balance = None
     if config.gradient_share is not None and disc is not None:
         balance = GradientBalance(last, config.gradient_share, weight=state.get("balance"))
@@ -169,7 +169,7 @@ def finetune(
 
     def d_turn(batches: list[Batch]) -> dict[str, Tensor]:
         collected = []
-        for batch in passes(accelerator, batches, wrapped["D"]):
+        for batch in micro_batches(accelerator, batches, wrapped["D"]):
             with accelerator.autocast():
                 terms = call_discriminator_loss(wrapped["D"], batch.fake, batch)
             accelerator.backward(sum(terms.values()) / len(batches))
@@ -191,7 +191,7 @@ def finetune(
     def g_turn(batches: list[Batch], weight: float, *, measuring: bool, learn: bool = True) -> dict[str, Tensor]:
         held = hold(own)
         collected = []
-        for batch in passes(accelerator, batches, wrapped["G"]):
+        for batch in micro_batches(accelerator, batches, wrapped["G"]):
             fake = batch.fake if batch.fake.requires_grad else edit(batch.shown, batch.target)
             terms, fooling = g_losses(fake, batch)
             total = sum(terms.values())
@@ -208,7 +208,7 @@ def finetune(
 
     def malp_turn(batches: list[Batch]) -> dict[str, Tensor]:
         collected = []
-        for batch in passes(accelerator, batches, wrapped["MaLP"]):
+        for batch in micro_batches(accelerator, batches, wrapped["MaLP"]):
             seen = [augment(images, batch.numbers, config.augmentation) for images in (batch.images, batch.shown, batch.fake.detach())]
             losses = wrapped["MaLP"](*seen, batch.index)
             accelerator.backward(losses.total / len(batches))
@@ -237,21 +237,21 @@ def finetune(
         optimizer.zero_grad()
 
     # Loop
-    curves = Curves(config.output_dir / "curves" / f"{place_of(arm, config.seed)}.jsonl", accelerator, start=first, run=f"{arm}/seed{config.seed}")
+    curves = Curves(config.output_dir / "curves" / f"{run_subdirectory(arm, config.seed)}.jsonl", accelerator, start=first, run=f"{arm}/seed{config.seed}")
     bar = progress(config, accelerator, start=first, label=f"fine-tune {arm}" + f", seed {config.seed}" * (config.seed != 0))
-    pictures = config.pictures_per_step * accelerator.num_processes
+    pictures = config.images_per_step * accelerator.num_processes
     if first == 0 and grid is not None:
         grid(0, generator.manipulate)
-    second = steps(dataset, config, accelerator, start=first, extra=True) if setup.second_turn and "D" in learning else None
+    second = steps(dataset, config, accelerator, start=first, extra=True) if setup.second_discriminator_update and "D" in learning else None
     if first == 0 and "MaLP" in learning and config.cotrain_head_start:
         for step, batches in head_start(dataset, config, accelerator):
             show(batches)
             if edit_all(batches, graph=False):
                 update(step, "MaLP", malp_turn(batches))
-    with Stopping() as stopping:
+    with GracefulInterrupt() as stopping:
         for step, batches in steps(dataset, config, accelerator, start=first):
             for name, optimizer in optimizers.items():
-                factor = rate_factor(config, name, step - 1)
+                factor = learning_rate_factor(config, name, step - 1)
                 for group, rate in zip(optimizer.param_groups, rates[name]):
                     group["lr"] = rate * factor
             show(batches)
@@ -322,7 +322,7 @@ def begin(
     batches: list[Batch],
     disc: MaLPDiscriminator | None,
     balance: GradientBalance | None,
-    watch: Watch,
+    watch: TrainingMonitor,
     config: FinetuneOptions,
     g_turn: Callable,
 ) -> None:
@@ -366,7 +366,7 @@ def across_processes(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def map_peak(malp: MaLP, batches: list[Batch]) -> Tensor:
-    """The largest value of each picture's map, the mean over the step's pictures, for `Watch`."""
+    """The largest value of each picture's map, the mean over the step's pictures, for `TrainingMonitor`."""
     return torch.stack([malp(batch.fake.detach()).map.amax((1, 2, 3)).mean() for batch in batches]).mean()
 
 

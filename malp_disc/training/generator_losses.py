@@ -12,8 +12,8 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.diff_augment import Augmentation, augment
 
 
-class AidedLosses(nn.Module):
-    """Both as `malp_disc.training.finetune.OwnLosses`.
+class VisionAidedObjective(nn.Module):
+    """Both as `malp_disc.training.finetune.GeneratorObjective`.
 
     Args:
         own: None for a generator without.

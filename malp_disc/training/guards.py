@@ -1,6 +1,6 @@
 """What can go wrong while a generator is fine-tuned against a detector, seen and said in time.
 
-`FiniteSteps` keeps a NaN out of the weights. `Watch` looks at the curves: a map that died, a generator that stopped editing, a detector that is
+`FiniteSteps` keeps a NaN out of the weights. `TrainingMonitor` looks at the curves: a map that died, a generator that stopped editing, a detector that is
 fooled so completely that nothing more can be learned from it.
 """
 
@@ -67,11 +67,11 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
 
 
-class Watch:
+class TrainingMonitor:
     """Compares the curves with their beginning, and tells once per kind what has gone wrong.
 
     Args:
-        state: of an earlier try, from a checkpoint: `Watch.state`.
+        state: of an earlier try, from a checkpoint: `TrainingMonitor.state`.
         least_edit: share of the first edit strength below which a generator counts as collapsed into copying.
         fooled: share of the map's first mean square below which the detector counts as fooled completely.
     """

@@ -14,7 +14,7 @@ from malp_disc.distributed import mean_over_processes
 logger = logging.getLogger("malp_disc")
 
 
-class Stopping:
+class GracefulInterrupt:
     """Ctrl-C, a scheduler's SIGTERM, or a closed terminal's SIGHUP (unless nohup ignores it), answered after the step in hand. A second Ctrl-C stops at once.
 
     with Stopping() as stopping:
@@ -24,7 +24,7 @@ class Stopping:
                 save; raise KeyboardInterrupt
     """
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> GracefulInterrupt:
         self._asked = False
         self._previous = {}
         if threading.current_thread() is threading.main_thread():  # elsewhere signals can't be caught, and aren't

@@ -122,7 +122,7 @@ def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> to
     return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)
 
 
-def rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
+def learning_rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
     """What the learning rate is multiplied with at `step`, counted from 0: a warm-up, then the schedule down to 0."""
     if step < config.lr_warmup_steps:
         return (step + 1) / (config.lr_warmup_steps + 1)
@@ -131,6 +131,6 @@ def rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
     return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 
-def place_of(arm: str, seed: int) -> str:
+def run_subdirectory(arm: str, seed: int) -> str:
     """Where an arm's files lie below the folder of their kind: ``<arm>``, or ``<seed>/<arm>`` where the seed isn't 0."""
     return f"{seed}/{arm}" if seed else arm

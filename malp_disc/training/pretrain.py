@@ -23,10 +23,10 @@ from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.run_folder.experiment import not_compared, training_settings
-from malp_disc.training.batches import passes, steps
-from malp_disc.training.checkpoints import Training, check_space
+from malp_disc.training.batches import micro_batches, steps
+from malp_disc.training.checkpoints import CheckpointManager, check_space
 from malp_disc.training.curves import Curves, progress
-from malp_disc.training.interrupt import Stopping
+from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.train_options import TrainOptions
 
 
@@ -119,7 +119,7 @@ def pretrain(
 
     # Resume, then prepare
     settings = {"seed": config.seed, "max_train_steps": config.max_train_steps, **malp_settings(config)}
-    training = Training(config.output_dir / f"{name}-training", networks={"malp": malp}, optimizers={"malp": optimizer}, settings=settings)
+    training = CheckpointManager(config.output_dir / f"{name}-training", networks={"malp": malp}, optimizers={"malp": optimizer}, settings=settings)
     first = training.resume(config, accelerator)["step"]
     check_space(config.output_dir, training.space(config))
     disc_ddp, optimizer = accelerator.prepare(disc, optimizer)
@@ -127,11 +127,11 @@ def pretrain(
     # Loop
     curves = Curves(config.output_dir / "curves" / f"{name}.jsonl", accelerator, start=first, run=name)
     bar = progress(config, accelerator, start=first, label=f"pretrain {name}")
-    with Stopping() as stopping:
+    with GracefulInterrupt() as stopping:
         for step, batches in steps(dataset, config, accelerator, start=first):
             for group, rate in zip(optimizer.param_groups, learning_rates(config, rates, step - 1)):
                 group["lr"] = rate
-            for batch in passes(accelerator, batches, disc_ddp):
+            for batch in micro_batches(accelerator, batches, disc_ddp):
                 batch.noise.seed_dropout()  # of MaLP's second branch
                 target = batch.target
                 if config.malp_attribute is not None:

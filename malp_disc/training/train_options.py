@@ -47,7 +47,7 @@ class TrainOptions:
     """A tracker of Accelerate: tensorboard, wandb …"""
 
     @property
-    def pictures_per_step(self) -> int:
+    def images_per_step(self) -> int:
         """Of one process; an optimizer step sees this times the number of processes."""
         return self.train_batch_size * self.gradient_accumulation_steps
 

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 
 from generators import create_generator
 from malp_disc.data import build_dataset
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.evaluation.localize import malp_gallery, measure_malp
 from malp_disc.losses import LossWeights
@@ -75,18 +75,18 @@ def main(config: Config) -> None:
     generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(accelerator.device)
     check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
     check_contract(generator, dataset, accelerator.device, source=str(config.generator_checkpoint or "the shipped generator"), tell=accelerator.print)
-    inputs = Inputs.take(held_out, config.eval_size)
+    inputs = EvalSet.take(held_out, config.eval_size)
     for seed in config.seeds:  # one seed of everything first: a stopped ablation has whole columns
         for name in config.rows:
             run_row(name, ROWS[name], seed, generator, dataset, inputs, config, accelerator)
     print(report(config.output_dir))
 
 
-def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Dataset, inputs: Inputs, config: Config, accelerator: Accelerator) -> None:
+def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
     """Train one variant and write its scores, or find that they were written by this same command before."""
     path = config.output_dir / "runs" / f"{name}-{seed}.json"
     settings = {
-        "steps": config.max_train_steps, "batch": config.pictures_per_step, "n": len(inputs.images), "image_size": config.image_size,
+        "steps": config.max_train_steps, "batch": config.images_per_step, "n": len(inputs.images), "image_size": config.image_size,
         "data": dataset.description, "generator": fingerprint(generator.state_dict()), "width": config.malp_width,
         "flags": " ".join(f"{flag.name}={getattr(config, flag.name)}" for flag in dataclasses.fields(MaLPOptions) if getattr(config, flag.name) != flag.default),
     }  # fmt: skip

@@ -39,10 +39,10 @@ from tqdm.auto import tqdm
 from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.data.images import load_image
 from malp_disc.data.listing import list_images
-from malp_disc.data.pictures import load_picture
 from malp_disc.detection import correlation
-from malp_disc.evaluation.eval_set import BATCH, Inputs, Manipulate, load_all
+from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, load_all
 from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.evaluation.localize import Seen, measure_malp, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
@@ -106,7 +106,7 @@ def main(config: Config) -> None:
     if "generators" in config.parts and config.overlays is not None:
         overlay_pairs(config.overlays)
     open_folder(config, accumulates=True)
-    inputs = Inputs.take(held_out, config.eval_size)
+    inputs = EvalSet.take(held_out, config.eval_size)
     path = config.output_dir / "probe.jsonl"
     common = f"generator {fingerprint(generator.state_dict())}, {held_out.description}, n = {config.eval_size}, seed {config.seed}"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
@@ -163,7 +163,7 @@ def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:
     return probes
 
 
-def robustness(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+def robustness(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     """What reaches MaLP is degraded, the untouched and the manipulated pictures alike."""
     seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
     for kind, degradation in DEGRADATIONS.items():
@@ -173,7 +173,7 @@ def robustness(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Con
             yield {"kind": kind, "case": name, "n": len(seen.images), **scores}
 
 
-def files(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+def files(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     """What is published is a file; the generator starts from it."""
     ways = {"not saved": None, "PNG, 8 bits": to_8bit, **{f"JPEG, quality {quality}": partial(jpeg, quality=quality) for quality in JPEG_QUALITIES}}
     for name, publish in ways.items():
@@ -181,7 +181,7 @@ def files(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) 
         yield {"case": name, "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
 
 
-def attributes(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+def attributes(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     for attribute in inputs.attribute_names:
         own = inputs.of_one_attribute(attribute)
         yield {"case": attribute, "n": len(own.images), **measure_malp(manipulate, own, probe.malp, device=config.device)}
@@ -196,7 +196,7 @@ def other_generators(config: Config) -> dict[str, nn.Module]:
     return found
 
 
-def generators(probe: Probe, cases: dict[str, nn.Module], inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+def generators(probe: Probe, cases: dict[str, nn.Module], inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     """The generator of the training, then others on the same pictures, then pasted masks."""
     for name, other in cases.items():
         yield {"case": name, "n": len(inputs.images), **measure_malp(other.manipulate, inputs, probe.malp, device=config.device)}
@@ -224,7 +224,7 @@ def overlay_pairs(folder: Path) -> list[str]:
 def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
     """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted picture."""
     names = overlay_pairs(folder)[:count]
-    real, pasted = (torch.stack([load_picture(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
+    real, pasted = (torch.stack([load_image(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
     changed = ((real - pasted).abs().amax(1, keepdim=True) > 24 / 127.5).float()
     covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # JPEG noise is no paste, and small holes are closed
     index = torch.zeros(len(real), dtype=torch.long)
@@ -234,7 +234,7 @@ def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
 
 def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator[dict[str, Any]]:
     """At twice the size the template is resampled and the generator, being convolutional, runs as it is."""
-    large = Inputs.take(build_dataset(dataclasses.replace(config, image_size=2 * config.image_size), "test"), config.eval_size)
+    large = EvalSet.take(build_dataset(dataclasses.replace(config, image_size=2 * config.image_size), "test"), config.eval_size)
     seen = through_generator(manipulate, large, probe.malp, device=config.device)
     yield {"case": f"{2 * config.image_size}x{2 * config.image_size}, no sc.", "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
     scaled = Seen(*(halve(pictures) for pictures in (seen.images, seen.published, seen.manipulated)), seen.index)
@@ -246,7 +246,7 @@ def halve(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def scale(probe: Probe, manipulate: Manipulate, inputs: Inputs, config: Config) -> Iterator[dict[str, Any]]:
+def scale(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     """Pearson of blurred map and blurred truth; and of the blurred truth with the truth, the most that a map without finer detail reaches."""
     seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
     maps = torch.cat([probe.malp(to_8bit(part).to(config.device)).map.cpu() for part in seen.manipulated.split(BATCH)])

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.utils.data import Dataset, Subset
 
-from malp_disc.evaluation.eval_set import Inputs
-from malp_disc.evaluation.evaluator import finite, make_judges
+from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.evaluation.evaluator import finite, make_evaluation_models
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.experiment.arms import given_malps, losses_of, make_malps, setup_of
@@ -78,7 +78,7 @@ def main(config: Config) -> None:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
     generator, own, malp = load_networks(config, dataset, accelerator)
     given = given_malps(config, malp)
-    judges = make_judges(config, config, dataset.attribute_names, accelerator.device)
+    models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     for arm in config.arms:
         losses_of(arm, None, config)
     if config.dry_run:
@@ -91,10 +91,10 @@ def main(config: Config) -> None:
         claim_folder(config.output_dir / "malp")
         lock_folder(config.output_dir / "malp")
     malps = make_malps(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, given, dataset, accelerator)
-    judges = dataclasses.replace(judges, malp=malps["malp"])
-    inputs = Inputs.take(Part(dataset, config.reference_size, last), config.eval_size)
+    models = dataclasses.replace(models, malp=malps["malp"])
+    inputs = EvalSet.take(Part(dataset, config.reference_size, last), config.eval_size)
     kept = config.output_dir / "reference.npz"
-    reference = measure_reference(dataset, config.reference_size, judges, device=accelerator.device, cache=kept)
+    reference = measure_reference(dataset, config.reference_size, models, device=accelerator.device, cache=kept)
 
     def score(name: str, row: Row | None, seed: int, settings: dict[str, Any]) -> None:
         """Train, measure and write one row of one seed, or find that it is there. `row` is None for the generator as it came."""
@@ -114,7 +114,7 @@ def main(config: Config) -> None:
             losses = losses_of(row.arm, own, flags)
             tuned = finetune(row.arm, setup_of(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
         seconds = round(time.perf_counter() - began, 1)
-        measured, evidence = measure_arm(tuned.manipulate, inputs, reference, judges, device=accelerator.device, label=f"measure {name}")
+        measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))
         if not measured.get("diverged"):
             columns = {"real": shown.images, name: evidence.edited[: len(shown.images)]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from malp_disc.data import BrokenPictureError
+from malp_disc.data import BrokenImageError
 from malp_disc.data.decoding import count_frames, decode_image, read_header
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -83,9 +83,9 @@ def damaged(folder) -> dict[str, str]:
 
 def test_each_damage_is_named_with_its_file(tmp_path):
     for name, words in damaged(tmp_path).items():
-        with pytest.raises(BrokenPictureError, match=words) as training:
+        with pytest.raises(BrokenImageError, match=words) as training:
             decode_image(tmp_path / name)
-        with pytest.raises(BrokenPictureError, match=words) as distance:
+        with pytest.raises(BrokenImageError, match=words) as distance:
             decode_image(tmp_path / name, as_stored=True)
         assert name in str(training.value) and "--on-broken skip" in str(training.value)
         assert name in str(distance.value) and "--on-broken" not in str(distance.value)
@@ -94,7 +94,7 @@ def test_each_damage_is_named_with_its_file(tmp_path):
 def test_an_image_too_large_for_pillow_says_so(tmp_path, monkeypatch):
     noise("RGB").save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(BrokenPictureError, match="x.png can't be decoded .more than 200 pixels, which Pillow takes for an attack; make it smaller"):
+    with pytest.raises(BrokenImageError, match="x.png can't be decoded .more than 200 pixels, which Pillow takes for an attack; make it smaller"):
         decode_image(tmp_path / "x.png")
 
 

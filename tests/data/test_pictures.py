@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tv
 
-from malp_disc.data import BrokenPictureError, Pictures, load_picture
+from malp_disc.data import BrokenImageError, Pictures, load_image
+from malp_disc.data.images import find_broken
 from malp_disc.data.listing import list_images
-from malp_disc.data.pictures import find_broken
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_black_and_white_are_minus_one_and_one(tmp_path):
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:, :, 1] = 255
     Image.fromarray(pixels).save(tmp_path / "green.png")
-    image = load_picture(tmp_path / "green.png", image_size=16)
+    image = load_image(tmp_path / "green.png", image_size=16)
     assert image.dtype == torch.float32
     assert torch.equal(image, torch.tensor([-1.0, 1.0, -1.0]).view(3, 1, 1).expand(3, 16, 16))
 
@@ -55,7 +55,7 @@ def test_black_and_white_are_minus_one_and_one(tmp_path):
 def test_a_picture_of_the_right_size_is_kept_to_the_pixel(tmp_path):
     pixels = noise(16, 16)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    levels = (load_picture(tmp_path / "x.png", image_size=16) + 1) * 127.5
+    levels = (load_image(tmp_path / "x.png", image_size=16) + 1) * 127.5
     assert torch.equal(levels.round().to(torch.uint8), torch.from_numpy(pixels).permute(2, 0, 1))
 
 
@@ -65,7 +65,7 @@ def test_crop_and_resize_are_torchvisions(tmp_path, height, width, crop):
     pixels = noise(height, width)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     expected = tv.resize(tv.center_crop(Image.fromarray(pixels), [crop or min(height, width)] * 2), [24, 24])
-    ours = load_picture(tmp_path / "x.png", image_size=24, crop_size=crop)
+    ours = load_image(tmp_path / "x.png", image_size=24, crop_size=crop)
     assert (ours - (tv.to_tensor(expected) * 2 - 1)).abs().max() < 1e-5
 
 
@@ -73,14 +73,14 @@ def test_downscaling_is_antialiased(tmp_path):
     """A one-pixel checkerboard shrunk fourfold is grey; without antialiasing it would stay black and white."""
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     Image.fromarray(np.stack([board] * 3, -1)).save(tmp_path / "x.png")
-    assert load_picture(tmp_path / "x.png", image_size=16).abs().max() < 0.1
+    assert load_image(tmp_path / "x.png", image_size=16).abs().max() < 0.1
 
 
 def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
     Image.new("L", (16, 16), 255).save(tmp_path / "grey.png")
     Image.new("RGB", (16, 16), (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    colours = {name: load_picture(tmp_path / f"{name}.png", image_size=16)[:, 3, 3].tolist() for name in ("grey", "palette", "clear")}
+    colours = {name: load_image(tmp_path / f"{name}.png", image_size=16)[:, 3, 3].tolist() for name in ("grey", "palette", "clear")}
     assert colours == {"grey": [1, 1, 1], "palette": [1, -1, -1], "clear": [1, 1, 1]}
 
 
@@ -90,15 +90,15 @@ def test_a_camera_picture_is_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # stored upside down
     Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    image = load_picture(tmp_path / "x.png", image_size=16)
+    image = load_image(tmp_path / "x.png", image_size=16)
     assert image[:, 15].min() == 1
     assert image[:, :15].max() == -1
 
 
 def test_a_broken_picture_raises_its_name_when_it_is_met(tmp_path):
     for name in broken_files(tmp_path):
-        with pytest.raises(BrokenPictureError, match=name):
-            load_picture(tmp_path / name, image_size=16)
+        with pytest.raises(BrokenImageError, match=name):
+            load_image(tmp_path / name, image_size=16)
 
 
 def test_the_name_reaches_the_user_through_the_loaders_workers(tmp_path, make_picture):

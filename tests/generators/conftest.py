@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from malp_disc.data.pictures import load_picture
+from malp_disc.data.images import load_image
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +17,6 @@ def photographs(shared) -> Callable[..., Tensor]:
 
     def load(folder: str, count: int, image_size: int = 128) -> Tensor:
         paths = sorted(path for path in shared(f"data/{folder}").iterdir() if path.suffix == ".jpg")
-        return torch.stack([load_picture(path, image_size=image_size) for path in paths[:: len(paths) // count][:count]])
+        return torch.stack([load_image(path, image_size=image_size) for path in paths[:: len(paths) // count][:count]])
 
     return load

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from generators import create_generator
-from generators.content_style import ACTIVATIONS, AdaIN, Decoder, LastBlock, PictureLayerNorm, StyleMLP, chosen, style_codes
-from generators.pictures import luminance, to_rgb
+from generators.content_style import ACTIVATIONS, AdaIN, Decoder, ImageLayerNorm, LastBlock, StyleMLP, chosen, style_codes
+from generators.images import luminance, to_rgb
 from tests.tiny import pictures
 
 TINY = {
@@ -36,7 +36,7 @@ def test_adaptive_instance_norm_gives_each_channel_the_asked_mean_and_deviation(
 
 def test_a_pictures_layer_norm_uses_the_unbiased_deviation_with_eps_outside():
     """(1, 3): mean 2, unbiased deviation √2, so ±1 / (√2 + eps); then gamma and beta."""
-    norm = PictureLayerNorm(2, eps=1.0)
+    norm = ImageLayerNorm(2, eps=1.0)
     norm.gamma.data[:], norm.beta.data[:] = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0])
     output = norm(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)).flatten()
     assert torch.allclose(output, torch.tensor([-1 / (2**0.5 + 1), 2 / (2**0.5 + 1) + 5]))

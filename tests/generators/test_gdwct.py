@@ -63,9 +63,9 @@ def test_the_colouring_is_its_literal_form(layer):
 def test_taken_picture_by_picture_the_neighbours_dont_matter(layer):
     content, style = torch.randn(2, 12, 5, 6), torch.randn(2, 12, 1, 1)
     alone = layer(content[:1], style[:1])[0]
-    assert torch.allclose(layer(content, style, per_picture=True)[0][:1], alone, atol=1e-6)
+    assert torch.allclose(layer(content, style, per_image=True)[0][:1], alone, atol=1e-6)
     assert not torch.allclose(layer(content, style)[0][:1], alone, atol=1e-3)
-    assert torch.allclose(layer(content[:1], style[:1], per_picture=True)[0], alone, atol=1e-6)
+    assert torch.allclose(layer(content[:1], style[:1], per_image=True)[0], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -3.0])
@@ -74,7 +74,7 @@ def test_without_alpha_the_content_passes_and_with_all_of_it_its_mean_is_the_sty
     layer.alpha.data[:] = alpha
     assert torch.equal(layer(content, style)[0], content)
     layer.alpha.data[:] = 1 - alpha
-    assert torch.allclose(layer(content, style, per_picture=True)[0].mean(dim=(2, 3)), layer.mlp_mu(style.flatten(1)), atol=1e-5)
+    assert torch.allclose(layer(content, style, per_image=True)[0].mean(dim=(2, 3)), layer.mlp_mu(style.flatten(1)), atol=1e-5)
 
 
 def test_the_lists_for_the_losses_are_covariances_and_unit_columns(layer):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from generators.norms import BatchNorm, Dropout, InstanceNorm, batch_norm, make_norm, picture_norm
+from generators.norms import BatchNorm, Dropout, InstanceNorm, batch_norm, image_norm, make_norm
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_one_pixel_becomes_the_bias_exactly():
     """Its normalised value is 0; torch's own refuse it, or leave rounding errors times 1 / sqrt(eps)."""
     x = torch.randn(2, 3, 1, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
     weight, bias = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.1, 0.2, 0.3])
-    assert torch.equal(picture_norm(x, weight, bias, 1e-6), bias.view(1, 3, 1, 1).expand(2, -1, -1, -1))
+    assert torch.equal(image_norm(x, weight, bias, 1e-6), bias.view(1, 3, 1, 1).expand(2, -1, -1, -1))
     assert torch.equal(batch_norm(x[:1], weight, bias, 1e-6), bias.view(1, 3, 1, 1))
     assert not torch.equal(batch_norm(x, weight, bias, 1e-6)[:1], bias.view(1, 3, 1, 1))
-    picture_norm(x, weight, bias, 1e-6).sum().backward()
+    image_norm(x, weight, bias, 1e-6).sum().backward()
     assert not x.grad.any()
-    assert not picture_norm(x, None, None, 1e-6).any()
+    assert not image_norm(x, None, None, 1e-6).any()
 
 
 def test_without_a_counter_a_state_dict_without_one_loads():

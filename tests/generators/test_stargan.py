@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from generators import create_generator, list_generators
-from generators.stargan import PictureNorm, StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
+from generators.stargan import ImageNorm, StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
 from tests.generators.contract import GeneratorContract
 from tests.tiny import pictures
 
@@ -51,7 +51,7 @@ def test_the_target_matters_and_whole_numbers_do_as_labels(target):
 def test_training_and_evaluation_use_the_picture_at_hand(target):
     """The files' running averages are never read nor moved: what .eval() does to the official code makes bad pictures."""
     generator, images = tiny(), pictures(2)
-    norms = [module for module in generator.modules() if isinstance(module, PictureNorm)]
+    norms = [module for module in generator.modules() if isinstance(module, ImageNorm)]
     before = generator.train()(images, target)
     for norm in norms:
         assert not norm.running_mean.any() and (norm.running_var == 1).all() and norm.num_batches_tracked == 0
@@ -69,7 +69,7 @@ def test_running_statistics_are_used_where_asked_for(target):
     generator, images = tiny(use_running_statistics=True), pictures(2)
     before = generator(images, target)
     for module in generator.modules():
-        if isinstance(module, PictureNorm):
+        if isinstance(module, ImageNorm):
             module.running_mean.fill_(0.5)
     assert not torch.allclose(generator(images, target), before, atol=1e-4)
 
@@ -150,7 +150,7 @@ def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, 
 def test_safetensors_and_agreeing_arguments_load_too(tmp_path):
     save_file(tiny().state_dict(), tmp_path / "G.safetensors")
     loaded = create_generator("stargan", str(tmp_path / "G.safetensors"), c_dim=3, use_running_statistics=True)
-    assert loaded.c_dim == 3 and all(module.use_running_statistics for module in loaded.modules() if isinstance(module, PictureNorm))
+    assert loaded.c_dim == 3 and all(module.use_running_statistics for module in loaded.modules() if isinstance(module, ImageNorm))
 
 
 def test_the_discriminators_file_loads(tmp_path):

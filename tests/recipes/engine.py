@@ -90,14 +90,14 @@ def main(config: Config) -> None:
     dataset = ProceduralFaces(48, image_size=config.image_size)
     setups = {
         "control": Setup(),
-        "control_d": Setup(second_turn=True),
+        "control_d": Setup(second_discriminator_update=True),
         "frozen": Setup(malp, weight=config.frozen_weight),
         "cotrain": Setup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout),
     }
     if config.kill_at:
         kill_while_saving(config.kill_at)
     hashes = {}
-    real = finetuning.Training
+    real = finetuning.CheckpointManager
 
     class Spied(real):
         """Remembers the networks as this process has them."""
@@ -106,7 +106,7 @@ def main(config: Config) -> None:
             super().save(*arguments, **options)
             hashes[self.folder.name] = {name: digest(network) for name, network in self.networks.items()}
 
-    finetuning.Training = Spied
+    finetuning.CheckpointManager = Spied
 
     def grid(step: int, manipulate) -> None:
         if step == config.interrupt_at and step:

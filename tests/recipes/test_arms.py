@@ -11,10 +11,10 @@ from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of, warn_if_blind
-from malp_disc.training.generator_losses import AidedLosses
-from tests.report.test_clean import Seer, half_darker
+from malp_disc.training.generator_losses import VisionAidedObjective
+from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp
 
 
@@ -27,16 +27,16 @@ class HalfDarker(nn.Module):
 
 
 @pytest.fixture
-def inputs() -> Inputs:
+def inputs() -> EvalSet:
     images, labels = draw_faces(range(40), 32)[:2]
     labels = labels[:, :2].float()
-    return Inputs(images, labels, labels, torch.zeros(40, dtype=torch.long), ("a", "b"))
+    return EvalSet(images, labels, labels, torch.zeros(40, dtype=torch.long), ("a", "b"))
 
 
 @pytest.mark.parametrize(("sign", "warned"), [(1.0, False), (0.0, True)])
 def test_a_malp_that_cannot_see_clean_pictures_is_warned_of(inputs, caplog, sign, warned):
     with caplog.at_level(logging.WARNING, logger="malp_disc"):
-        warn_if_blind(Seer(inputs.images, sign), HalfDarker(), inputs, torch.device("cpu"))
+        warn_if_blind(Localizer(inputs.images, sign), HalfDarker(), inputs, torch.device("cpu"))
     assert bool(caplog.records) == warned
     assert not warned or "(AUC 0.50" in caplog.text and "--malp-template-dropout 0.5" in caplog.text
 
@@ -55,7 +55,7 @@ def test_arms_with_a_feature_discriminator_add_it_to_the_own_losses(tmp_path, ar
     torch.save(squeezenet1_0(weights=None).state_dict(), tmp_path / "squeezenet.pth")
     own, config = nn.Linear(1, 1), options(aided_network=tmp_path / "squeezenet.pth", aided_weight=2.0, aided_map_weight=30.0)
     losses = losses_of(arm, own, config)
-    assert isinstance(losses, AidedLosses) and losses.own is own
+    assert isinstance(losses, VisionAidedObjective) and losses.own is own
     assert (losses.weight, losses.discriminator.target) == ((30.0, "map") if arm == "aided_map" else (2.0, "realness"))
     again = losses_of(arm, own, config)
     assert all(torch.equal(a, b) for a, b in zip(losses.discriminator.parameters(), again.discriminator.parameters())), "the seed decides"

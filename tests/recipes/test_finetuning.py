@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from malp_disc.training.finetune import keep_best
-from malp_disc.training.options import FinetuneOptions, rate_factor
+from malp_disc.training.options import FinetuneOptions, learning_rate_factor
 
 ENGINE = Path(__file__).parent / "engine.py"
 ARMS = ("control", "control_d", "frozen", "cotrain")
@@ -217,9 +217,9 @@ def test_in_a_head_start_malp_learns_and_nobody_else(tmp_path):
 
 def test_rates_rise_and_fall_as_their_schedules_say():
     config = FinetuneOptions(output_dir=Path("x"), max_train_steps=12, lr_warmup_steps=2, lr_scheduler="linear", cotrain_lr_scheduler="cosine")
-    assert [rate_factor(config, "G", step) for step in (0, 1, 2, 7, 11)] == pytest.approx([1 / 3, 2 / 3, 1, 0.5, 0.1])
-    assert [rate_factor(config, "MaLP", step) for step in (2, 7)] == pytest.approx([1, 0.5])
-    assert rate_factor(FinetuneOptions(output_dir=Path("x")), "D", 200) == 1
+    assert [learning_rate_factor(config, "G", step) for step in (0, 1, 2, 7, 11)] == pytest.approx([1 / 3, 2 / 3, 1, 0.5, 0.1])
+    assert [learning_rate_factor(config, "MaLP", step) for step in (2, 7)] == pytest.approx([1, 0.5])
+    assert learning_rate_factor(FinetuneOptions(output_dir=Path("x")), "D", 200) == 1
 
 
 @pytest.mark.parametrize(

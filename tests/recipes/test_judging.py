@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluator import JudgeOptions, make_bench, make_judges
+from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models, make_evaluator
 from malp_disc.report import write_report
 from malp_disc.run_folder.schema import read_features, read_measurements
 from recipes import evaluate
@@ -20,88 +20,88 @@ SMALL = {"image_size": 32, "train_size": 64, "test_size": 24}
 
 
 @pytest.fixture
-def bench(tmp_path):
-    options, data, cpu = JudgeOptions(eval_size=24, reference_size=48), DataOptions(**SMALL), torch.device("cpu")
-    judges = make_judges(options, data, ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses"), cpu)
-    return make_bench(options, data, judges, tiny_malp().eval(), tmp_path / "run", cpu)
+def evaluator(tmp_path):
+    options, data, cpu = EvaluationOptions(eval_size=24, reference_size=48), DataOptions(**SMALL), torch.device("cpu")
+    models = make_evaluation_models(options, data, ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses"), cpu)
+    return make_evaluator(options, data, models, tiny_malp().eval(), tmp_path / "run", cpu)
 
 
 def darker(images, target):
     return images * 0.8 - 0.1
 
 
-def test_arms_of_several_seeds_become_one_report(bench, tmp_path):
+def test_arms_of_several_seeds_become_one_report(evaluator, tmp_path):
     weights = tmp_path / "G-cotrain.safetensors"
     weights.write_bytes(b"weights")
-    bench.measure_anchors()
-    bench.measure("before", lambda x, t: with_rectangles(x), steps=0)
+    evaluator.measure_anchors()
+    evaluator.measure("before", lambda x, t: with_rectangles(x), steps=0)
     for seed in (0, 1):
-        assert bench.measured(seed=seed) == ["before"]
-        bench.measure("control", darker, seed=seed, steps=2, seconds=1.5)
-        bench.glance("cotrain", 1, darker, seed=seed)
-        bench.measure("cotrain", lambda x, t, s=seed: x * (0.9 + 0.02 * s), seed=seed, weights=weights)
-        assert bench.measured(seed=seed) == ["before", "control", "cotrain"]
-    bench.measure_fresh("cotrain", darker, tiny_malp(3).eval(), seed=1)
-    runs = read_measurements(bench.folder)
+        assert evaluator.measured(seed=seed) == ["before"]
+        evaluator.measure("control", darker, seed=seed, steps=2, seconds=1.5)
+        evaluator.quick_fid("cotrain", 1, darker, seed=seed)
+        evaluator.measure("cotrain", lambda x, t, s=seed: x * (0.9 + 0.02 * s), seed=seed, weights=weights)
+        assert evaluator.measured(seed=seed) == ["before", "control", "cotrain"]
+    evaluator.measure_fresh("cotrain", darker, tiny_malp(3).eval(), seed=1)
+    runs = read_measurements(evaluator.folder)
     assert {seed: list(arms) for seed, arms in runs.items()} == {0: ["before", "control", "cotrain"], 1: ["control", "cotrain"]}
     assert runs[1]["cotrain"]["localization_fresh"]["cs"] is not None and runs[0]["cotrain"]["localization_fresh"]["cs"] is None
     assert runs[1]["cotrain"]["weights"]["file"] == "G-cotrain.safetensors" and len(runs[1]["cotrain"]["weights"]["sha256"]) == 64
     for view, dims in {"frechet": 96, "second": 96, "frechet_2x": 96, "frechet_4x": 96}.items():
-        assert read_features(bench.folder, "cotrain", seed=1, view=view).shape == (24, dims)
-        assert read_features(bench.folder, "reference", view=view).shape == (48, dims)
-    assert len((bench.folder / "quality.jsonl").read_text().splitlines()) == 2
-    record = write_report(bench.folder, resamples=10)
+        assert read_features(evaluator.folder, "cotrain", seed=1, view=view).shape == (24, dims)
+        assert read_features(evaluator.folder, "reference", view=view).shape == (48, dims)
+    assert len((evaluator.folder / "quality.jsonl").read_text().splitlines()) == 2
+    record = write_report(evaluator.folder, resamples=10)
     assert record["seeds"] == [0, 1] and record["comparison"]["cotrain"]["delta_vs_control"]["count"] == 2
     assert set(record["verdicts"]) == {"cotrain"}
     for name in ("report.html", "samples.png", "fakeness.png", "spectrum.png"):
-        assert (bench.folder / name).stat().st_size > 1000
+        assert (evaluator.folder / name).stat().st_size > 1000
 
 
-def test_the_same_arm_and_seed_again_replaces_its_line_and_its_features(bench):
-    bench.measure("control", darker, seed=2)
-    first = read_features(bench.folder, "control", seed=2)
-    bench.measure("control", lambda x, t: -x, seed=2)
-    bench.measure("control", darker, seed=3)
-    lines = [json.loads(line) for line in (bench.folder / "measurements.jsonl").read_text().splitlines()]
+def test_the_same_arm_and_seed_again_replaces_its_line_and_its_features(evaluator):
+    evaluator.measure("control", darker, seed=2)
+    first = read_features(evaluator.folder, "control", seed=2)
+    evaluator.measure("control", lambda x, t: -x, seed=2)
+    evaluator.measure("control", darker, seed=3)
+    lines = [json.loads(line) for line in (evaluator.folder / "measurements.jsonl").read_text().splitlines()]
     assert [(line["seed"], line["arm"]) for line in lines] == [(2, "control"), (3, "control")]
-    assert not np.allclose(read_features(bench.folder, "control", seed=2), first)
-    assert np.allclose(read_features(bench.folder, "control", seed=3), first)
+    assert not np.allclose(read_features(evaluator.folder, "control", seed=2), first)
+    assert np.allclose(read_features(evaluator.folder, "control", seed=3), first)
 
 
-def test_a_diverged_generator_leaves_a_line_and_no_features(bench, caplog):
-    bench.measure("cotrain", lambda x, t: x * float("nan"), seed=1, steps=5)
-    line = json.loads((bench.folder / "measurements.jsonl").read_text())
+def test_a_diverged_generator_leaves_a_line_and_no_features(evaluator, caplog):
+    evaluator.measure("cotrain", lambda x, t: x * float("nan"), seed=1, steps=5)
+    line = json.loads((evaluator.folder / "measurements.jsonl").read_text())
     assert line == {"seed": 1, "arm": "cotrain", "diverged": True, "steps": 5}
-    assert not (bench.folder / "features" / "1").exists()
+    assert not (evaluator.folder / "features" / "1").exists()
     assert "not finite" in caplog.text
 
 
-def test_a_fresh_malp_needs_a_measured_arm(bench):
+def test_a_fresh_malp_needs_a_measured_arm(evaluator):
     with pytest.raises(ValueError, match="cotrain, seed 0 has no line in .*measure it first"):
-        bench.measure_fresh("cotrain", darker, tiny_malp())
+        evaluator.measure_fresh("cotrain", darker, tiny_malp())
 
 
-def test_a_glance_gives_the_distance_and_a_grid_the_fixed_pictures(bench):
-    measured = bench.measure("control", darker, seed=1)
-    assert not torch.equal(bench.selection.images[:24], bench.inputs.images), "the best step is chosen on other pictures"
-    assert bench.glance("control", 5, darker, seed=1) != pytest.approx(measured["frechet"]["value"])
-    bench.selection = None
-    assert bench.glance("control", 5, darker, seed=1) == pytest.approx(measured["frechet"]["value"])
-    assert bench.glance("control", 6, lambda x, t: x * float("nan"), seed=1) == float("inf")
-    lines = [json.loads(line) for line in (bench.folder / "quality.jsonl").read_text().splitlines()]
+def test_a_glance_gives_the_distance_and_a_grid_the_fixed_pictures(evaluator):
+    measured = evaluator.measure("control", darker, seed=1)
+    assert not torch.equal(evaluator.selection.images[:24], evaluator.inputs.images), "the best step is chosen on other pictures"
+    assert evaluator.quick_fid("control", 5, darker, seed=1) != pytest.approx(measured["frechet"]["value"])
+    evaluator.selection = None
+    assert evaluator.quick_fid("control", 5, darker, seed=1) == pytest.approx(measured["frechet"]["value"])
+    assert evaluator.quick_fid("control", 6, lambda x, t: x * float("nan"), seed=1) == float("inf")
+    lines = [json.loads(line) for line in (evaluator.folder / "quality.jsonl").read_text().splitlines()]
     assert [(line["seed"], line["step"], line["frechet"] is None) for line in lines] == [(1, 5, False), (1, 6, True)]
     for seed, path in ((0, "samples/control/000005.png"), (1, "samples/1/control/000005.png")):
-        bench.grid("control", 5, darker, seed=seed)
-        width, height = Image.open(bench.folder / path).size
+        evaluator.grid("control", 5, darker, seed=seed)
+        width, height = Image.open(evaluator.folder / path).size
         assert height > 10 * 32 and width > 2 * 32
 
 
-def test_draw_adds_only_what_measuring_did_not(bench):
-    bench.measure("control", darker)
-    before = (bench.folder / "gallery" / "0" / "control-edited.png").stat().st_mtime_ns
-    bench.draw({"control": darker, "cotrain": darker})
-    assert (bench.folder / "gallery" / "0" / "control-edited.png").stat().st_mtime_ns == before
-    assert (bench.folder / "gallery" / "0" / "cotrain-map.png").exists()
+def test_draw_adds_only_what_measuring_did_not(evaluator):
+    evaluator.measure("control", darker)
+    before = (evaluator.folder / "gallery" / "0" / "control-edited.png").stat().st_mtime_ns
+    evaluator.draw({"control": darker, "cotrain": darker})
+    assert (evaluator.folder / "gallery" / "0" / "control-edited.png").stat().st_mtime_ns == before
+    assert (evaluator.folder / "gallery" / "0" / "cotrain-map.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_draw_adds_only_what_measuring_did_not(bench):
     [({}, "FD-random"), ({"second_extractor": "none"}, None), ({"second_extractor": "faces"}, "FD-faces")],
 )
 def test_the_second_extractor_needs_no_file_unless_one_is_chosen(options, second):
-    judges = make_judges(JudgeOptions(**options), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
-    assert (None if judges.second is None else judges.second.label) == second
+    models = make_evaluation_models(EvaluationOptions(**options), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+    assert (None if models.second is None else models.second.label) == second
 
 
 def test_squeezenet_is_taken_where_its_weights_are_given(shared):
     weights = shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth")
-    judges = make_judges(JudgeOptions(second_weights=weights), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
-    assert judges.second.label == "FD-SqueezeNet"
+    models = make_evaluation_models(EvaluationOptions(second_weights=weights), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+    assert models.second.label == "FD-SqueezeNet"
 
 
 def test_fresh_malps_are_named_by_their_arm(tmp_path):

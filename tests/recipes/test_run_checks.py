@@ -20,7 +20,7 @@ from torch import nn
 
 from malp_disc.data import DataOptions
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.evaluation.evaluator import JudgeOptions, evaluation_sets
+from malp_disc.evaluation.evaluator import EvaluationOptions, evaluation_sets
 from malp_disc.experiment.arms import ArmOptions
 from malp_disc.run_folder.experiment import arms_of, content_of, differences, experiment_of, not_compared, role_of, training_settings
 from malp_disc.run_folder.lock import LOCK_FILE, is_locked, lock_folder, release_locks
@@ -38,7 +38,7 @@ from tests.tiny import tiny_malp
 
 
 @dataclass(kw_only=True)
-class Own(FinetuneOptions, JudgeOptions, DataOptions):
+class Own(FinetuneOptions, EvaluationOptions, DataOptions):
     output_dir: Path = Path("runs/own")
     log_steps: int = 3
     debug: bool = not_compared(False)
@@ -202,13 +202,13 @@ def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(folder, 
 
 
 def test_training_goes_on_from_the_name_where_there_is_one_and_else_from_the_latest(folder):
-    from malp_disc.training.checkpoints import Training
+    from malp_disc.training.checkpoints import CheckpointManager
 
     accelerator = type("One", (), {"scaler": None, "num_processes": 1})()
 
     def first(arm: str, wanted: str) -> int:
         layer = nn.Linear(1, 1)
-        training = Training(folder / "arms" / arm, networks={"G": layer}, optimizers={"G": torch.optim.Adam(layer.parameters())}, settings={})
+        training = CheckpointManager(folder / "arms" / arm, networks={"G": layer}, optimizers={"G": torch.optim.Adam(layer.parameters())}, settings={})
         return training.resume(options(output_dir=folder, resume_from_checkpoint=wanted), accelerator)["step"]
 
     path = str((folder / "arms" / "control" / "checkpoint-250").resolve())
@@ -304,7 +304,7 @@ def test_a_dry_run_refuses_a_folder_with_another_experiment_and_leaves_it_alone(
 
 def test_fewer_images_than_asked_for_are_told(caplog):
     with caplog.at_level(logging.WARNING, logger="malp_disc"):
-        sets = evaluation_sets(JudgeOptions(eval_size=30, reference_size=40), DataOptions(image_size=32, train_size=40, test_size=12))
+        sets = evaluation_sets(EvaluationOptions(eval_size=30, reference_size=40), DataOptions(image_size=32, train_size=40, test_size=12))
     assert len(sets.held_out) == 12 and "--eval-size 30: there are only 12 images" in caplog.text and "reference-size" not in caplog.text
 
 

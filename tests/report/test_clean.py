@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from malp_disc.data.faces import draw_faces
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import score_clean
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLPOutput
 
 
-class Seer(nn.Module):
+class Localizer(nn.Module):
     """Knows the real pictures: its map is M_GT of what it is shown against them, its logit `sign` times the map's mean."""
 
     def __init__(self, images: torch.Tensor, sign: float) -> None:
@@ -29,10 +29,10 @@ class Seer(nn.Module):
 
 
 @pytest.fixture
-def inputs() -> Inputs:
+def inputs() -> EvalSet:
     images, labels = draw_faces(range(40), 32)[:2]
     labels = labels[:, :2].float()
-    return Inputs(images, labels, labels, torch.zeros(40, dtype=torch.long), ("a", "b"))
+    return EvalSet(images, labels, labels, torch.zeros(40, dtype=torch.long), ("a", "b"))
 
 
 def half_darker(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ def half_darker(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("sign", "auc"), [(1.0, 1.0), (0.0, 0.5), (-1.0, 0.0)])
 def test_the_classifier_alone_is_ranked(inputs, sign, auc):
-    found = score_clean(half_darker, inputs, Seer(inputs.images, sign))
+    found = score_clean(half_darker, inputs, Localizer(inputs.images, sign))
     assert found["auc"] == pytest.approx(auc)
     assert found["pearson"] > 0.95, "8 bits apart it is the truth"
     assert found["mean_real"] < 0.01 < found["mean_manipulated"]

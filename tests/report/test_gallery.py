@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.gallery import draw_arm, rows_of
 from malp_disc.evaluation.localize import Looked, Seen
 from malp_disc.evaluation.measure import Evidence
@@ -18,11 +18,11 @@ from malp_disc.run_folder.strips import read_strips, write_strips
 from tests.tiny import pictures, tiny_malp, with_rectangles
 
 
-def inputs(count: int = 12, size: int = 32) -> Inputs:
+def inputs(count: int = 12, size: int = 32) -> EvalSet:
     labels = torch.tensor([[1.0, 0.0]]).repeat(count, 1)
     targets = labels.clone()
     targets[:, 1] = 1
-    return Inputs(pictures(count, size, size), labels, targets, torch.ones(count, dtype=torch.long), ("Young", "Smiling"))
+    return EvalSet(pictures(count, size, size), labels, targets, torch.ones(count, dtype=torch.long), ("Young", "Smiling"))
 
 
 def test_pictures_and_maps_come_back_to_the_8_bit_level(tmp_path):

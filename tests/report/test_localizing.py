@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import measure_malp, psnr, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
 from tests.tiny import pictures, tiny_malp, with_rectangles
@@ -14,9 +14,9 @@ NAMES = ("Black_Hair", "Blond_Hair", "Smiling")
 
 
 @pytest.fixture
-def inputs() -> Inputs:
+def inputs() -> EvalSet:
     labels = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]])
-    return Inputs(pictures(4), labels, 1 - labels, torch.zeros(4, dtype=torch.long), NAMES)
+    return EvalSet(pictures(4), labels, 1 - labels, torch.zeros(4, dtype=torch.long), NAMES)
 
 
 def edit(images, targets):

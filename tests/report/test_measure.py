@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from malp_disc.data.faces import DEFAULT_SELECTION, draw_faces
-from malp_disc.evaluation.eval_set import Inputs
+from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.feature_views import smaller
-from malp_disc.evaluation.measure import Judges, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
+from malp_disc.evaluation.measure import EvaluationModels, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.run_folder.schema import ANCHORS, MEASUREMENT, complete
@@ -58,18 +58,18 @@ class Brightness(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def bench():
+def evaluator():
     malp = tiny_malp().eval()
-    judges = Judges(Mean(), Brightness(), malp, RandomExtractor())
-    inputs = Inputs.take(Faces(0, COUNT), COUNT)
-    reference = measure_reference(Faces(1000, 60), 60, judges)
-    return inputs, reference, judges
+    models = EvaluationModels(Mean(), Brightness(), malp, RandomExtractor())
+    inputs = EvalSet.take(Faces(0, COUNT), COUNT)
+    reference = measure_reference(Faces(1000, 60), 60, models)
+    return inputs, reference, models
 
 
-def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(bench):
-    inputs, reference, judges = bench
-    anchors = measure_anchors(inputs, reference, judges)
-    measured, evidence = measure_arm(lambda x, _: x, inputs, reference, judges)
+def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluator):
+    inputs, reference, models = evaluator
+    anchors = measure_anchors(inputs, reference, models)
+    measured, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
     assert measured["frechet"]["value"] == pytest.approx(anchors["unedited"]["value"], rel=1e-6)
     for view in ("second", "frechet_2x", "frechet_4x"):
         assert measured[view]["value"] == pytest.approx(anchors[view]["unedited"]["value"], rel=1e-6)
@@ -82,11 +82,11 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(bench):
     }  # fmt: skip
 
 
-def test_what_is_measured_has_the_shape_that_the_folder_promises(bench):
-    inputs, reference, judges = bench
-    measured, _ = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, judges, fresh=judges.malp)
+def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
+    inputs, reference, models = evaluator
+    measured, _ = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models, fresh=models.malp)
     complete(measured, MEASUREMENT, "measured")
-    complete(measure_anchors(inputs, reference, judges), ANCHORS, "anchors")
+    complete(measure_anchors(inputs, reference, models), ANCHORS, "anchors")
     assert measured["localization_fresh"] == pytest.approx(measured["localization"])
     assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds"}
     described = measured["frechet_2x"]
@@ -94,50 +94,50 @@ def test_what_is_measured_has_the_shape_that_the_folder_promises(bench):
     assert described["resize"] == "made 2 times smaller, antialiased; then none"
 
 
-def test_the_distance_is_that_of_the_features_in_every_view(bench):
-    inputs, reference, judges = bench
-    measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, judges)
+def test_the_distance_is_that_of_the_features_in_every_view(evaluator):
+    inputs, reference, models = evaluator
+    measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models)
     for view, features in evidence.features.items():
         assert measured[view]["value"] == pytest.approx(frechet_distance(reference.features[view], features))
     small = Mean()(smaller(evidence.edited, 2)).numpy()
     assert evidence.features["frechet_2x"] == pytest.approx(small, abs=1e-6)
-    assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, judges.extractor) == pytest.approx(
+    assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, models.extractor) == pytest.approx(
         measured["frechet"]["value"]
     )
 
 
-def test_psnr_is_that_of_the_mean_square(bench):
-    inputs, reference, judges = bench
+def test_psnr_is_that_of_the_mean_square(evaluator):
+    inputs, reference, models = evaluator
     darkest = dataclasses.replace(inputs, images=inputs.images.clamp(min=-0.5))
-    measured, _ = measure_arm(lambda x, _: x - 0.2, darkest, reference, dataclasses.replace(judges, malp=None, second=None, smaller=()))
+    measured, _ = measure_arm(lambda x, _: x - 0.2, darkest, reference, dataclasses.replace(models, malp=None, second=None, smaller=()))
     assert measured["psnr_to_input"] == pytest.approx(20, abs=1e-3), "10 log10(2² / 0.2²)"
 
 
-def test_a_blur_is_seen_in_texture_and_hardly_in_structure(bench):
-    inputs, reference, judges = bench
+def test_a_blur_is_seen_in_texture_and_hardly_in_structure(evaluator):
+    inputs, reference, models = evaluator
     blurred, _ = measure_arm(
-        lambda x, _: nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1), inputs, reference, judges
+        lambda x, _: nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1), inputs, reference, models
     )
-    same, _ = measure_arm(lambda x, _: x, inputs, reference, judges)
+    same, _ = measure_arm(lambda x, _: x, inputs, reference, models)
     assert blurred["spectrum"]["fine"] < 0.2 < 0.7 < same["spectrum"]["fine"]
     assert blurred["second"]["value"] > 2 * same["second"]["value"]
     assert blurred["frechet_4x"]["value"] < 1.5 * same["frechet_4x"]["value"] + 1e-3
 
 
-def test_a_faint_checkerboard_shows_at_nyquist(bench):
-    inputs, reference, judges = bench
+def test_a_faint_checkerboard_shows_at_nyquist(evaluator):
+    inputs, reference, models = evaluator
     board = 0.06 * ((torch.arange(32)[:, None] + torch.arange(32)) % 2 * 2.0 - 1)
-    measured, _ = measure_arm(lambda x, _: (x + board).clamp(-1, 1), inputs, reference, judges)
+    measured, _ = measure_arm(lambda x, _: (x + board).clamp(-1, 1), inputs, reference, models)
     assert measured["spectrum"]["nyquist"] > 3
     assert measured["frechet_2x"]["value"] == pytest.approx(
-        measure_arm(lambda x, _: x, inputs, reference, judges)[0]["frechet_2x"]["value"], rel=0.1
+        measure_arm(lambda x, _: x, inputs, reference, models)[0]["frechet_2x"]["value"], rel=0.1
     )
 
 
-def test_what_changes_unasked_is_leakage(bench):
+def test_what_changes_unasked_is_leakage(evaluator):
     """Everything turns black: attribute 0 is read as gone wherever it was read as there."""
-    inputs, reference, judges = bench
-    measured, _ = measure_arm(lambda x, _: torch.full_like(x, -1.0), inputs, reference, judges)
+    inputs, reference, models = evaluator
+    measured, _ = measure_arm(lambda x, _: torch.full_like(x, -1.0), inputs, reference, models)
     bright = inputs.images.mean(dim=(1, 2, 3)) > 0
     asked = (inputs.targets != inputs.labels)[:, 0]
     assert measured["leakage_per_attribute"][Faces.attribute_names[0]] == pytest.approx(bright[~asked].double().mean().item())
@@ -145,26 +145,26 @@ def test_what_changes_unasked_is_leakage(bench):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(bench, bad):
-    inputs, reference, judges = bench
+def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(evaluator, bad):
+    inputs, reference, models = evaluator
     values = torch.tensor(float("nan")) if np.isnan(bad) else torch.tensor(bad) - torch.tensor(bad)
-    measured, evidence = measure_arm(lambda x, _: x + values, inputs, reference, judges)
+    measured, evidence = measure_arm(lambda x, _: x + values, inputs, reference, models)
     assert measured == {"diverged": True}
     assert evidence.features == {}
-    assert measure_frechet(lambda x, _: x + values, inputs, reference, judges.extractor) is None
+    assert measure_frechet(lambda x, _: x + values, inputs, reference, models.extractor) is None
 
 
-def test_each_judge_but_the_first_may_be_absent(bench):
-    inputs, reference, judges = bench
-    alone = dataclasses.replace(judges, classifier=None, malp=None, second=None, smaller=())
+def test_each_judge_but_the_first_may_be_absent(evaluator):
+    inputs, reference, models = evaluator
+    alone = dataclasses.replace(models, classifier=None, malp=None, second=None, smaller=())
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
     assert list(evidence.features) == ["frechet"] and evidence.seen is None
     assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & set(measured)
 
 
-def test_one_smaller_size_is_enough(bench):
-    inputs, reference, judges = bench
-    _, evidence = measure_arm(lambda x, _: x, inputs, reference, dataclasses.replace(judges, second=None, smaller=(2,)))
+def test_one_smaller_size_is_enough(evaluator):
+    inputs, reference, models = evaluator
+    _, evidence = measure_arm(lambda x, _: x, inputs, reference, dataclasses.replace(models, second=None, smaller=(2,)))
     assert list(evidence.features) == ["frechet", "frechet_2x"]
 
 
@@ -182,8 +182,8 @@ def test_kept_features_of_the_reference_are_taken_again_only_for_these_pictures_
     cache, faces = tmp_path / "features" / "reference.npz", Faces(1000, 60)
 
     def measured(dataset=faces, count=60, **changed):
-        judges = dataclasses.replace(Judges(Counting(), None, None, RandomExtractor(), smaller=(2,)), **changed)
-        return measure_reference(dataset, count, judges, cache=cache), judges.extractor.shown
+        models = dataclasses.replace(EvaluationModels(Counting(), None, None, RandomExtractor(), smaller=(2,)), **changed)
+        return measure_reference(dataset, count, models, cache=cache), models.extractor.shown
 
     first, shown = measured()
     assert shown == 2 * 60, "full and half size"
@@ -204,19 +204,19 @@ def test_kept_features_of_the_reference_are_taken_again_only_for_these_pictures_
     assert measured()[1] == 0
 
 
-def test_an_embedding_judges_the_person(bench):
-    inputs, reference, judges = bench
+def test_an_embedding_judges_the_person(evaluator):
+    inputs, reference, models = evaluator
     embedding = Mean()
-    measured, _ = measure_arm(lambda x, _: -x, inputs, reference, dataclasses.replace(judges, embedding=embedding))
+    measured, _ = measure_arm(lambda x, _: -x, inputs, reference, dataclasses.replace(models, embedding=embedding))
     assert measured["identity"]["name"] == "means"
     assert -1 <= measured["identity"]["value"] < 1
 
 
-def test_another_malp_gives_other_scores(bench):
-    inputs, _, judges = bench
+def test_another_malp_gives_other_scores(evaluator):
+    inputs, _, models = evaluator
     first, second = (
         measure_fresh(lambda x, _: with_rectangles(x), inputs, malp)["localization_fresh"]["cs"]
-        for malp in (judges.malp, tiny_malp(5).eval())
+        for malp in (models.malp, tiny_malp(5).eval())
     )
     assert first != second
 

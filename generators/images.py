@@ -9,7 +9,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Of red, green and blue in grey: ITU-R BT.601, as PIL has it, and TensorFlow, which rounds the first to 0.2989."""
 
 
-def check_pictures(images: Tensor, network: str, *, divisor: int = 1, least: int = 1) -> None:
+def check_input(images: Tensor, network: str, *, divisor: int = 1, least: int = 1) -> None:
     """Is this a batch of RGB pictures that `network` can take?
 
     Raises:

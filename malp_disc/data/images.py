@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from .decoding import BrokenPictureError, decode_image, read_header
+from .decoding import BrokenImageError, decode_image, read_header
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Pictures(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside 0..{len(self) - 1}")
-        return load_picture(self.paths[index], image_size=self.image_size, crop_size=self.crop_size), self.labels[index]
+        return load_image(self.paths[index], image_size=self.image_size, crop_size=self.crop_size), self.labels[index]
 
     @property
     def description(self) -> str:
@@ -98,7 +98,7 @@ class Pictures(Dataset):
             try:
                 with read_header(self.paths[index]) as image:
                     _check_crop(image, self.paths[index], self.crop_size)
-            except BrokenPictureError:
+            except BrokenImageError:
                 if not skip_broken:
                     raise
 
@@ -116,14 +116,14 @@ class Pictures(Dataset):
         logger.warning("%s: dropped %d of %d pictures: %s%s", self.name, len(self.dropped), total, named, more)
 
 
-def load_picture(path: str | Path, *, image_size: int, crop_size: int | None = None) -> Tensor:
+def load_image(path: str | Path, *, image_size: int, crop_size: int | None = None) -> Tensor:
     """Decode, turn upright (EXIF), centre crop, resize: (3, N, N) float32 on the 8-bit grid of [-1, 1].
 
     The resize is Pillow's antialiased bilinear one, and the crop is placed as torchvision's `CenterCrop` places it: the
     published StarGAN weights were trained on exactly these pixels. What is transparent turns white.
 
     Raises:
-        BrokenPictureError: the file can't be decoded (a ValueError that names it).
+        BrokenImageError: the file can't be decoded (a ValueError that names it).
         ValueError: the picture is smaller than the crop.
     """
     image = decode_image(path)
@@ -142,7 +142,7 @@ def find_broken(paths: Sequence[str]) -> dict[str, str]:
     def complaint(path: str) -> str | None:
         try:
             decode_image(path)
-        except BrokenPictureError as error:
+        except BrokenImageError as error:
             return str(error)
         return None
 
