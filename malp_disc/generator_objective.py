@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,24 @@ from torch import Tensor, nn
 from malp_disc.copying import copy_module
 from malp_disc.import_object import users_line
 from malp_disc.manipulate import describe
-from malp_disc.training.batches import Batch
+
+if TYPE_CHECKING:
+    from malp_disc.training.batches import Batch
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 AnyBatch = TypeVar("AnyBatch")
 _TAKEN = ("keep", "malp", "map", "edit_strength")
 """Names that the curves use for other values of G's update."""
+
+
+class GeneratorObjective(Protocol):
+    """A generator's own losses: an `nn.Module` with these two methods. Its parameters (a discriminator, say) learn along."""
+
+    def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:
+        """Weighted terms for G; ``edit(images, target)`` runs G once more, with gradients."""
+
+    def __call__(self, fake: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Weighted terms for the module's own parameters (its ``forward``); `fake` is detached. Never called where it has none."""
 
 
 class TermsError(ValueError):
@@ -116,13 +128,3 @@ def check_terms(terms: Any, source: str) -> dict[str, Tensor]:
         if value.numel() != 1:
             raise TermsError(f"{source} returns {describe(value)} as {name!r}; {expected}: take its .mean()")
     return {str(name): value for name, value in terms.items()}
-
-
-class GeneratorObjective(Protocol):
-    """A generator's own losses: an `nn.Module` with these two methods. Its parameters (a discriminator, say) learn along."""
-
-    def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """Weighted terms for G; ``edit(images, target)`` runs G once more, with gradients."""
-
-    def __call__(self, fake: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Weighted terms for the module's own parameters (its ``forward``); `fake` is detached. Never called where it has none."""

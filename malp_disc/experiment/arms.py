@@ -112,7 +112,7 @@ def run_arms(
     """Fine-tune `before` in every arm with every seed, measure each, and write the report. What an earlier try finished isn't done again.
 
     Args:
-        own: G's own losses (`malp_disc.training.finetune.GeneratorObjective`), or None.
+        own: G's own losses (`malp_disc.generator_objective.GeneratorObjective`), or None.
         malp: pretrained, or None: it is pretrained first.
         source: the file of its weights, whose hash the report tells.
         reference: pictures that the generator's are compared with; the data set's own if None.
@@ -147,7 +147,7 @@ def run_arms(
                 continue
             began = time.perf_counter()
             watching = (
-                {} if evaluator is None else {"judge": partial(evaluator.quick_fid, arm, seed=seed), "grid": partial(evaluator.grid, arm, seed=seed)}
+                {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
             )
             tuned = finetune(
                 arm, setup_of(arm, malps, seeded), before, losses_of(arm, own, seeded), dataset, seeded, accelerator, **watching

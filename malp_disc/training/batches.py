@@ -33,8 +33,8 @@ class Batch:
         target: (B, A), what they shall have: the labels of other pictures of the step.
         reference: (B, 3, H, W), pictures of the domain that G leads to, where the data set has some; else None.
         noise: this pass's random numbers, for whoever needs more.
-        shown, index, numbers, fake: set on the way: what G gets (encrypted or not), the templates' numbers (B,), the numbers of the augmentation (B, 5),
-            and what G makes of it.
+        shown, index, numbers: what G gets (encrypted or not), the templates' numbers (B,), and the numbers of the augmentation (B, 5); None until
+            `FinetuneStep.present` fills them in.
     """
 
     images: Tensor
@@ -45,7 +45,6 @@ class Batch:
     shown: Tensor | None = None
     index: Tensor | None = None
     numbers: Tensor | None = None
-    fake: Tensor | None = None
 
 
 def steps(

@@ -1,18 +1,18 @@
-"""Eq. 12 as a loop: one arm of a fine-tuning, for any generator. `finetune.py` and `finetune_stargan.py` launch it.
+"""Fine-tune a generator against MaLP (Eq. 12): the loop of one arm. `malp-disc finetune` and the recipes run it for every arm and seed.
 
-A step has up to three turns, each over all passes of the step: G's own discriminator learns, then G, then MaLP. So accumulated passes give what one
-large batch gives, and the value by which MaLP's loss is scaled at the first step is that of the pretrained MaLP.
+In a step the generator's own discriminator is updated, then the generator, then MaLP (`malp_disc.training.finetune_step` has the updates). Each goes over
+all micro-batches, so accumulated gradients are those of one large batch, and the value by which MaLP's loss is scaled at the first step is that of the
+pretrained MaLP.
 
-G is fine-tuned in evaluation mode: its norms keep their statistics and its dropout is off, as when it is deployed and measured, and a picture doesn't depend
-on its neighbours, so that two processes do what one does.
+The generator is fine-tuned in evaluation mode: its norms keep their statistics and its dropout is off, as when it is deployed and measured. So an image
+doesn't depend on the others of its batch, and two processes do what one does.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +20,22 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
-from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.copying import copy_module, moving_average_of
-from malp_disc.distributed import mean_over_processes
-from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
+from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.losses import LossWeights
-from malp_disc.manipulate import call_manipulate
+from malp_disc.malp import MaLP
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
-from malp_disc.training.batches import Batch, micro_batches, steps
+from malp_disc.training.batches import Batch, steps
 from malp_disc.training.checkpoints import CheckpointManager
 from malp_disc.training.curves import Curves, progress
-from malp_disc.training.diff_augment import NUMBERS, augment
+from malp_disc.training.finetune_step import FinetuneStep, Networks, across_processes, map_peak
 from malp_disc.training.gradient_balance import GradientBalance
-from malp_disc.training.guards import FiniteSteps, TrainingMonitor, gradient_norm
+from malp_disc.training.guards import FiniteSteps, TrainingMonitor
 from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.options import FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import Editor, freeze_unused
@@ -48,8 +46,10 @@ COTRAIN_WEIGHTS = {
     "light": LossWeights(magnitude=0.5, encrypted_zero=10.0, classification=0.5, map_error=10.0, map_correlation=0.0),
     "pretraining": LossWeights(),
 }
-_HEAD_START = 0x4EAD  # added to the seed for the pictures of MaLP's head start
 _MEASURE_BALANCE = 10  # steps between two measurements of the gradients' lengths, which cost a second backward pass each
+
+QuickFID = Callable[[int, Callable[..., Tensor]], float]
+SampleGrid = Callable[[int, Callable[..., Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Setup:
     """What an arm does beyond the control.
 
     Attributes:
-        malp: looks on; None for nobody.
-        trainable: it learns along.
+        malp: detector used as the discriminator, or None.
+        trainable: it is co-trained.
         weight: of its loss on G.
-        template_dropout: share of pictures without a template.
-        second_discriminator_update: G's own discriminator learns once more in every step, on other pictures.
+        template_dropout: share of the images without a template.
+        second_discriminator_update: G's own discriminator gets one more update in every step, on other images.
     """
 
     malp: MaLP | None = None
@@ -75,303 +75,207 @@ def finetune(
     arm: str,
     setup: Setup,
     before: nn.Module,
-    own: nn.Module | None,
+    objective: nn.Module | None,
     dataset: Dataset,
     config: FinetuneOptions,
     accelerator: Accelerator,
     *,
-    judge: Callable[[int, Callable[..., Tensor]], float] | None = None,
-    grid: Callable[[int, Callable[..., Tensor]], None] | None = None,
+    quick_fid: QuickFID | None = None,
+    sample_grid: SampleGrid | None = None,
 ) -> nn.Module:
     """Fine-tune a copy of `before` in one arm. Returns the moving average of the tuned generator, in evaluation mode.
 
     Args:
         arm: its name, also of its files.
-        own: see `GeneratorObjective`; a copy learns.
-        judge: (step, manipulate) -> Fréchet distance; called by the main process, with the moving average.
-        grid: (step, manipulate): draws the fixed pictures; likewise.
+        objective: the generator's own losses (`GeneratorObjective`), or None; a copy is trained.
+        quick_fid: (step, manipulate) -> Fréchet distance of the moving average; called by the main process.
+        sample_grid: (step, manipulate): draws the fixed images; likewise.
+
+    Raises:
+        ValueError: no gradient reaches the generator, or a checkpoint belongs to a run with other settings.
+        KeyboardInterrupt: the run was interrupted; its checkpoint is written.
     """
-    # Networks
-    device = accelerator.device
-    generator = copy_module(before).to(device).eval()  # with what learns in it as its maker left it
-    before = copy_module(generator).requires_grad_(False)
-    own = copy_module(own, "the module of its own losses").to(device).train() if own is not None else None
-    disc = None
-    if setup.malp is not None:
-        disc = MaLPDiscriminator(
-            copy.deepcopy(setup.malp),
-            trainable=setup.trainable,
-            map_weight=config.map_weight,
-            classifier_weight=config.classifier_weight,
-            template_weight=config.template_weight,
-            r1_weight=config.r1_weight if setup.trainable else 0.0,
-            template_dropout=setup.template_dropout,
-            scales=config.malp_scales if setup.trainable else (1,),
-            loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
-        ).to(device)
-        # E_T has no part in what G is told, shares nothing with E_C, costs a third, and its dropout is drawn per pass
-        disc.malp.transformer = None
-    editor = Editor(generator)
-    last = freeze_unused(editor, own, disc, dataset, config, accelerator)
-    average = moving_average_of(generator, config.ema_decay)
-    learning = {"G": editor}
-    if own is not None and any(p.requires_grad for p in own.parameters()):
-        learning["D"] = own
-    if disc is not None and setup.trainable:
-        learning["MaLP"] = disc
-    optimizers = {name: make_optimizer(name, network, config) for name, network in learning.items()}
-    rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
-
-    # Resume, then prepare. A frozen MaLP isn't prepared: it has nothing to synchronise.
-    networks = (
-        {"G": generator, "G_average": average} | ({"D": own} if own is not None else {}) | ({"malp": disc} if disc is not None else {})
-    )
-    training = CheckpointManager(
-        config.output_dir / "arms" / run_subdirectory(arm, config.seed),
-        networks=networks,
-        optimizers=optimizers,
-        settings={"arm": arm, "generator_weights": fingerprint(before.state_dict()), **training_settings(config, arm)},
-    )
-    state = training.resume(config, accelerator)
-    first = state["step"]
-    guard, watch = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0)), TrainingMonitor(state=state.get("watch"))
-    balance = None
-    if config.gradient_share is not None and disc is not None:
-        balance = GradientBalance(last, config.gradient_share, weight=state.get("balance"))
-    wrapped = {name: accelerator.prepare(network) for name, network in learning.items()}
-    optimizers = {name: accelerator.prepare(optimizer) for name, optimizer in optimizers.items()}
-
-    # The parts of a step
-    def show(batches: list[Batch], *, encrypted: bool = True) -> None:
-        """What G gets of each picture: the encrypted one where MaLP looks on."""
-        for batch in batches:
-            chance, drawn = batch.noise.uniform(), batch.noise.integers(disc.malp.encryption.set_size if disc is not None else 1)
-            batch.numbers = batch.noise.uniform(NUMBERS)  # all drawn in every arm, so that they share what comes after
-            batch.shown = batch.images
-            if disc is not None and encrypted:
-                encrypted_images, batch.index = disc.encrypt(batch.images, torch.where(chance < disc.template_dropout, NO_TEMPLATE, drawn))
-                batch.shown = encrypted_images.detach()
-
-    def edit(images: Tensor, target: Tensor) -> Tensor:
-        with accelerator.autocast():
-            return wrapped["G"](images, target)
-
-    def edit_all(batches: list[Batch], *, graph: bool) -> bool:
-        """G's pictures for all turns of the step. With one pass the graph is kept for G's turn, else each pass builds its own there."""
-        for batch in batches:
-            if graph and len(batches) == 1:
-                batch.fake = edit(batch.shown, batch.target)
-            else:
-                with torch.no_grad(), accelerator.autocast():
-                    batch.fake = editor(batch.shown, batch.target)
-        broken = torch.stack([~batch.fake.detach().isfinite().all() for batch in batches]).any()
-        return bool(mean_over_processes(broken.float()) == 0)
-
-    def d_turn(batches: list[Batch]) -> dict[str, Tensor]:
-        collected = []
-        for batch in micro_batches(accelerator, batches, wrapped["D"]):
-            with accelerator.autocast():
-                terms = call_discriminator_loss(wrapped["D"], batch.fake, batch)
-            accelerator.backward(sum(terms.values()) / len(batches))
-            collected.append(terms)
-        return means("D", collected)
-
-    def g_losses(fake: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
-        terms: dict[str, Tensor] = {}
-        if own is not None:
-            with accelerator.autocast():
-                terms |= call_generator_loss(own, fake, batch, edit)
-        if config.keep_weight or own is None:
-            with torch.no_grad(), accelerator.autocast():
-                kept = call_manipulate(before.manipulate, batch.shown, batch.target)
-            terms["keep"] = config.keep_weight * (fake - kept).abs().mean()
-        fooling = disc.generator_loss(augment(fake, batch.numbers, config.augmentation), batch.index) if disc is not None else None
-        return terms, fooling
-
-    def g_turn(batches: list[Batch], weight: float, *, measuring: bool, learn: bool = True) -> dict[str, Tensor]:
-        held = hold(own)
-        collected = []
-        for batch in micro_batches(accelerator, batches, wrapped["G"]):
-            fake = batch.fake if batch.fake.requires_grad else edit(batch.shown, batch.target)
-            terms, fooling = g_losses(fake, batch)
-            total = sum(terms.values())
-            if measuring:
-                balance.measure(total, fooling.total)
-            if learn:
-                accelerator.backward((total + weight * fooling.total if fooling is not None else total) / len(batches))
-            batch.fake = fake.detach() if learn else batch.fake
-            if fooling is not None:
-                terms |= {"malp": fooling.total, "map": fooling.map}
-            collected.append(terms | {"edit_strength": (fake.detach() - batch.images).abs().mean()})
-        release(held)
-        return means("G", collected)
-
-    def malp_turn(batches: list[Batch]) -> dict[str, Tensor]:
-        collected = []
-        for batch in micro_batches(accelerator, batches, wrapped["MaLP"]):
-            seen = [augment(images, batch.numbers, config.augmentation) for images in (batch.images, batch.shown, batch.fake.detach())]
-            losses = wrapped["MaLP"](*seen, batch.index)
-            accelerator.backward(losses.total / len(batches))
-            collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty")})
-        return means("MaLP", collected)
-
-    def update(step: int, name: str, terms: Mapping[str, Tensor]) -> None:
-        """The optimizer's step, unless the gradient isn't finite."""
-        optimizer, network = optimizers[name], learning[name]
-        if accelerator.scaler is not None:
-            accelerator.unscale_gradients(optimizer)
-        norm = gradient_norm(network.parameters())  # of the exchanged gradient: all processes decide alike
-        said = None
-        if not norm.isfinite():
-            terms = across_processes(terms)
-            # Half precision overflows now and then by design: then the scaler passes the step over and lowers its factor.
-            if accelerator.scaler is None or not all(value.isfinite() for value in terms.values()):
-                said = guard.allow(step, {"G": "the generator", "D": "the generator's own discriminator"}.get(name, name), norm, terms)
-                accelerator.print(said)
-        if said is None:
-            if config.max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(network.parameters(), config.max_grad_norm, norm)
-            optimizer.step()
-        elif accelerator.scaler is not None:
-            accelerator.scaler.update()  # which ends what unscaling began
-        optimizer.zero_grad()
-
-    # Loop
-    curves = Curves(config.output_dir / "curves" / f"{run_subdirectory(arm, config.seed)}.jsonl", accelerator, start=first, run=f"{arm}/seed{config.seed}")
-    bar = progress(config, accelerator, start=first, label=f"fine-tune {arm}" + f", seed {config.seed}" * (config.seed != 0))
-    pictures = config.images_per_step * accelerator.num_processes
-    if first == 0 and grid is not None:
-        grid(0, generator.manipulate)
-    second = steps(dataset, config, accelerator, start=first, extra=True) if setup.second_discriminator_update and "D" in learning else None
-    if first == 0 and "MaLP" in learning and config.cotrain_head_start:
-        for step, batches in head_start(dataset, config, accelerator):
-            show(batches)
-            if edit_all(batches, graph=False):
-                update(step, "MaLP", malp_turn(batches))
-    with GracefulInterrupt() as stopping:
-        for step, batches in steps(dataset, config, accelerator, start=first):
-            for name, optimizer in optimizers.items():
-                factor = learning_rate_factor(config, name, step - 1)
-                for group, rate in zip(optimizer.param_groups, rates[name]):
-                    group["lr"] = rate * factor
-            show(batches)
-            more = next(second)[1] if second is not None else None
-            values: dict[str, Tensor] = {}
-            if edit_all(batches, graph=True):
-                if not watch.state["start"]:
-                    begin(batches, disc, balance, watch, config, g_turn)
-                weight = balance.weight if balance is not None and balance.weight is not None else setup.weight
-                if "D" in learning:
-                    update(step, "D", own_terms := d_turn(batches))
-                    values |= own_terms
-                    if more is not None:
-                        show(more, encrypted=False)
-                        if edit_all(more, graph=False):
-                            update(step, "D", d_turn(more))
-                measuring = balance is not None and step % _MEASURE_BALANCE == 0
-                update(step, "G", g_terms := g_turn(batches, weight, measuring=measuring))
-                values |= g_terms
-                if measuring:
-                    balance.update()
-                if "MaLP" in learning and step % config.cotrain_every == 0:
-                    update(step, "MaLP", m_terms := malp_turn(batches))
-                    values |= m_terms
-                average.update_parameters(generator)
-            else:
-                accelerator.print(guard.refuse(step, "G's pictures aren't finite", {}))
-
-            bar.update()
-            if step % config.log_steps == 0 and values:
-                if disc is not None:
-                    values["MaLP/map_peak"] = map_peak(disc.malp, batches)
-                    values["MaLP/weight"] = torch.tensor(weight, device=device)
-                logged = curves.log(step, across_processes(values))
-                rate = (bar.format_dict["rate"] or 0) * pictures
-                bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
-                told = {"edit_strength": logged["G/edit_strength"]}
-                if disc is not None:
-                    told |= {"map": logged["G/map"], "map_peak": logged["MaLP/map_peak"]}
-                for warning in watch.look(step, told):
-                    accelerator.print(f"{arm}, {warning}")
-            if accelerator.is_main_process:
-                if grid is not None and (step % config.sample_steps == 0 or step == config.max_train_steps):
-                    grid(step, average.module.manipulate)
-                if judge is not None and config.eval_steps and step % config.eval_steps == 0:
-                    keep_best(training.folder, step, judge(step, average.module.manipulate), average.module)
-            stop = stopping.asked()
-            if training.due(step, config) or stop:
-                weight_now = balance.weight if balance is not None else None
-                training.save(step, config, accelerator, skipped=guard.skipped, watch=watch.state, balance=weight_now)
-            if stop and step < config.max_train_steps:
-                raise KeyboardInterrupt
-    bar.close()
-    accelerator.free_memory()
-    return average.module.eval()
+    return FineTuning(arm, setup, before, objective, dataset, config, accelerator, quick_fid=quick_fid, sample_grid=sample_grid).run()
 
 
-def head_start(dataset: Dataset, config: FinetuneOptions, accelerator: Accelerator) -> Iterator[tuple[int, list[Batch]]]:
-    """Pictures of MaLP's steps before the first of G, in an order of their own. Too short to be worth a checkpoint: a run killed here begins again."""
-    alone = dataclasses.replace(config, max_train_steps=config.cotrain_head_start, seed=config.seed + _HEAD_START)
-    with progress(alone, accelerator, start=0, label="MaLP's head start") as bar:
-        for step, batches in steps(dataset, alone, accelerator, start=0):
-            yield step, batches
-            bar.update()
+class FineTuning:
+    """The fine-tuning of one arm: networks, optimizers and counters, resumed from a checkpoint where there is one. See `finetune` for the arguments."""
 
+    def __init__(
+        self,
+        arm: str,
+        setup: Setup,
+        before: nn.Module,
+        objective: nn.Module | None,
+        dataset: Dataset,
+        config: FinetuneOptions,
+        accelerator: Accelerator,
+        *,
+        quick_fid: QuickFID | None = None,
+        sample_grid: SampleGrid | None = None,
+    ) -> None:
+        self.arm, self.setup, self.dataset, self.config, self.accelerator = arm, setup, dataset, config, accelerator
+        self.quick_fid, self.sample_grid = quick_fid, sample_grid
+        device = accelerator.device
 
-def begin(
-    batches: list[Batch],
-    disc: MaLPDiscriminator | None,
-    balance: GradientBalance | None,
-    watch: TrainingMonitor,
-    config: FinetuneOptions,
-    g_turn: Callable,
-) -> None:
-    """What the first step fixes, before anything learns: the scale of MaLP's loss, its weight, and what the curves are compared with."""
-    start = {
-        "edit_strength": float(
-            mean_over_processes(torch.stack([(batch.fake.detach() - batch.images).abs().mean() for batch in batches]).mean())
+        # Networks
+        self.generator = copy_module(before).to(device).eval()  # what is trainable in it stays as its author left it
+        original = copy_module(self.generator).requires_grad_(False)
+        if objective is not None:
+            objective = copy_module(objective, "the module of its own losses").to(device).train()
+        malp = make_discriminator(setup, config).to(device) if setup.malp is not None else None
+        editor = Editor(self.generator)
+        last_layer = freeze_unused(editor, objective, malp, dataset, config, accelerator)
+        self.networks = Networks(editor, original, objective, malp)
+        self.average = moving_average_of(self.generator, config.ema_decay)
+        optimizers = {name: make_optimizer(name, network, config) for name, network in self.networks.trained.items()}
+        self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
+
+        # Resume, then prepare. A frozen MaLP isn't prepared: it has nothing to synchronise.
+        saved = {"G": self.generator, "G_average": self.average, "D": objective, "malp": malp}
+        self.checkpoints = CheckpointManager(
+            config.output_dir / "arms" / run_subdirectory(arm, config.seed),
+            networks={name: network for name, network in saved.items() if network is not None},
+            optimizers=optimizers,
+            settings={"arm": arm, "generator_weights": fingerprint(original.state_dict()), **training_settings(config, arm)},
         )
-    }
-    if disc is not None:
-        losses = disc.calibrate([(augment(batch.fake.detach(), batch.numbers, config.augmentation), batch.index) for batch in batches])
-        start["map"] = float(losses.map)
-    watch.begin(start)
-    if balance is not None:
-        g_turn(batches, 0.0, measuring=True, learn=False)
-        balance.update()
+        state = self.checkpoints.resume(config, accelerator)
+        self.first = state["step"]
+        self.guard = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0))
+        self.monitor = TrainingMonitor(state=state.get("watch"))
+        self.balance = None
+        if config.gradient_share is not None and malp is not None:
+            self.balance = GradientBalance(last_layer, config.gradient_share, weight=state.get("balance"))
+        self.networks.wrapped = {name: accelerator.prepare(network) for name, network in self.networks.trained.items()}
+        self.optimizers = {name: accelerator.prepare(optimizer) for name, optimizer in optimizers.items()}
+        self.step = FinetuneStep(self.networks, self.optimizers, config, accelerator, guard=self.guard, balance=self.balance)
+
+    def run(self) -> nn.Module:
+        """All steps; returns the moving average of the generator, in evaluation mode."""
+        config, accelerator = self.config, self.accelerator
+        if self.first == 0 and self.sample_grid is not None:
+            self.sample_grid(0, self.generator.manipulate)
+        curves = Curves(
+            config.output_dir / "curves" / f"{run_subdirectory(self.arm, config.seed)}.jsonl",
+            accelerator,
+            start=self.first,
+            run=f"{self.arm}/seed{config.seed}",
+        )
+        bar = progress(config, accelerator, start=self.first, label=f"fine-tune {self.arm}" + f", seed {config.seed}" * (config.seed != 0))
+        second = self._second_stream()
+        with GracefulInterrupt() as interrupt:
+            for number, batches in steps(self.dataset, config, accelerator, start=self.first):
+                self._set_learning_rates(number)
+                terms = self.train_step(number, batches, next(second)[1] if second is not None else None)
+                bar.update()
+                if number % config.log_steps == 0 and terms:
+                    self._log(number, terms, curves, bar)
+                self._evaluate(number)
+                stop = interrupt.asked()
+                if self.checkpoints.due(number, config) or stop:
+                    weight = self.balance.weight if self.balance is not None else None
+                    self.checkpoints.save(
+                        number, config, accelerator, skipped=self.guard.skipped, watch=self.monitor.state, balance=weight
+                    )
+                if stop and number < config.max_train_steps:
+                    raise KeyboardInterrupt
+        bar.close()
+        accelerator.free_memory()
+        return self.average.module.eval()
+
+    def train_step(self, number: int, batches: list[Batch], more: list[Batch] | None = None) -> dict[str, Tensor]:
+        """One step: every network is updated once. Returns the mean terms of the losses; none where an image of G wasn't finite.
+
+        Args:
+            number: of the step, from 1.
+            batches: its micro-batches.
+            more: other ones, for a second update of G's own discriminator.
+        """
+        step, trained = self.step, self.networks.trained
+        batches = step.present(batches)
+        fakes = step.generate(batches, keep_graph=True)
+        if fakes is None:
+            self.accelerator.print(self.guard.refuse(number, "the generator's images aren't finite", {}))
+            return {}
+        if not self.monitor.state["start"]:
+            self.monitor.begin(step.calibrate(batches, fakes))
+        weight = self.malp_weight
+        terms: dict[str, Tensor] = {}
+        if "D" in trained:
+            terms |= step.update_discriminator(number, batches, fakes)
+            if more is not None:
+                more = step.present(more, encrypted=False)
+                if (others := step.generate(more, keep_graph=False)) is not None:
+                    step.update_discriminator(number, more, others)
+        measure = self.balance is not None and number % _MEASURE_BALANCE == 0
+        generator_terms, fakes = step.update_generator(number, batches, fakes, malp_weight=weight, measure_balance=measure)
+        terms |= generator_terms
+        if "MaLP" in trained:
+            terms |= step.update_malp(number, batches, fakes)
+        self.average.update_parameters(self.generator)
+        if self.networks.malp is not None and number % self.config.log_steps == 0:
+            terms["MaLP/map_peak"] = map_peak(self.networks.malp.malp, fakes)
+            terms["MaLP/weight"] = torch.tensor(weight, device=self.accelerator.device)
+        return terms
+
+    @property
+    def malp_weight(self) -> float:
+        """Of MaLP's loss on G: what the gradients' lengths ask for, or the arm's."""
+        return self.balance.weight if self.balance is not None and self.balance.weight is not None else self.setup.weight
+
+    def _second_stream(self) -> Iterator[tuple[int, list[Batch]]] | None:
+        if not (self.setup.second_discriminator_update and "D" in self.networks.trained):
+            return None
+        return steps(self.dataset, self.config, self.accelerator, start=self.first, extra=True)
+
+    def _set_learning_rates(self, number: int) -> None:
+        for name, optimizer in self.optimizers.items():
+            factor = learning_rate_factor(self.config, name, number - 1)
+            for group, rate in zip(optimizer.param_groups, self.base_rates[name]):
+                group["lr"] = rate * factor
+
+    def _log(self, number: int, terms: dict[str, Tensor], curves: Curves, bar: tqdm) -> None:
+        """A line of the curves, the progress bar, and the monitor's warnings."""
+        logged = curves.log(number, across_processes(terms))
+        rate = (bar.format_dict["rate"] or 0) * self.config.images_per_step * self.accelerator.num_processes
+        bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
+        watched = {"edit_strength": logged["G/edit_strength"]}
+        if self.networks.malp is not None:
+            watched |= {"map": logged["G/map"], "map_peak": logged["MaLP/map_peak"]}
+        for warning in self.monitor.look(number, watched):
+            self.accelerator.print(f"{self.arm}, {warning}")
+
+    def _evaluate(self, number: int) -> None:
+        """The sample grid and the quick FID, where they are due; by the main process."""
+        config, manipulate = self.config, self.average.module.manipulate
+        if not self.accelerator.is_main_process:
+            return
+        if self.sample_grid is not None and (number % config.sample_steps == 0 or number == config.max_train_steps):
+            self.sample_grid(number, manipulate)
+        if self.quick_fid is not None and config.eval_steps and number % config.eval_steps == 0:
+            keep_best(self.checkpoints.folder, number, self.quick_fid(number, manipulate), self.average.module)
 
 
-def hold(network: nn.Module | None) -> list[nn.Parameter]:
-    """Take the gradients off a network for G's turn; what learned is returned, for `release`."""
-    held = [p for p in network.parameters() if p.requires_grad] if network is not None else []
-    for parameter in held:
-        parameter.requires_grad_(False)
-    return held
-
-
-def release(held: list[nn.Parameter]) -> None:
-    for parameter in held:
-        parameter.requires_grad_(True)
-
-
-def means(prefix: str, collected: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of every term over a step's passes, for the curves."""
-    return {f"{prefix}/{name}": torch.stack([terms[name].detach().float() for terms in collected]).mean() for name in collected[0]}
-
-
-def across_processes(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The mean of every value over the processes, in one exchange."""
-    return dict(zip(values, mean_over_processes(torch.stack([value.float() for value in values.values()]))))
-
-
-@torch.no_grad()
-def map_peak(malp: MaLP, batches: list[Batch]) -> Tensor:
-    """The largest value of each picture's map, the mean over the step's pictures, for `TrainingMonitor`."""
-    return torch.stack([malp(batch.fake.detach()).map.amax((1, 2, 3)).mean() for batch in batches]).mean()
+def make_discriminator(setup: Setup, config: FinetuneOptions) -> MaLPDiscriminator:
+    """A copy of the arm's MaLP as a discriminator."""
+    disc = MaLPDiscriminator(
+        copy.deepcopy(setup.malp),
+        trainable=setup.trainable,
+        map_weight=config.map_weight,
+        classifier_weight=config.classifier_weight,
+        template_weight=config.template_weight,
+        r1_weight=config.r1_weight if setup.trainable else 0.0,
+        template_dropout=setup.template_dropout,
+        scales=config.malp_scales if setup.trainable else (1,),
+        loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
+    )
+    # E_T has no part in G's loss, shares nothing with E_C, costs a third of the time, and its dropout is drawn per micro-batch.
+    disc.malp.transformer = None
+    return disc
 
 
 def keep_best(folder: Path, step: int, distance: float, generator: nn.Module) -> None:
-    """``best.safetensors`` and ``best.json``: the moving average with the lowest Fréchet distance so far, on the pictures that choose."""
+    """``best.safetensors`` and ``best.json``: the moving average with the lowest Fréchet distance so far, on the images that choose the best step."""
     record = folder / "best.json"
     best = read_json(record, what="the note of the best step so far") if record.exists() else None
     if math.isfinite(distance) and (best is None or distance < best["frechet"]):

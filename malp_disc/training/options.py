@@ -65,16 +65,12 @@ class FinetuneOptions(TrainOptions):
     """Of MaLP where it learns along. The paper: lower than in pretraining."""
     cotrain_lr_scheduler: Schedule = of_arms(*COTRAINED, default="constant")
     """How it falls to 0."""
-    cotrain_every: int = of_arms(*COTRAINED, default=1)
-    """MaLP learns in every so many steps."""
     cotrain_losses: Literal["light", "pretraining"] = of_arms(*COTRAINED, default="light")
     """By which weights of its own losses: those that were best on drawn faces, or those of its pretraining, with which it holds on to G on real ones."""
-    cotrain_head_start: int = of_arms(*COTRAINED, default=0)
-    """Steps in which MaLP learns alone, before the first of G: a MaLP pretrained on encrypted pictures doesn't know yet what a clean one looks like."""
     template_dropout: float = of_arms(*COTRAINED, default=1.0)
     """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
     malp_scales: tuple[int, ...] = of_arms(*COTRAINED, default=(1,))
-    """How many times smaller MaLP looks at the pictures while it learns along; 1 2 4 lets it see structure too."""
+    """How many times smaller MaLP sees the images while it is co-trained; 1 2 4 shows it structure too."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Of the gradient penalty R1 on those; 0 for none."""
     augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "aided", "aided_map", default=())
@@ -89,11 +85,10 @@ class FinetuneOptions(TrainOptions):
 
     def check(self) -> None:
         """Raise ValueError for what can't be, before any work."""
-        positive = ("cotrain_every",)
-        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon", *positive):
+        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "aided_weight", "aided_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps", "cotrain_head_start"):
+        for name in ("frozen_weight", "cotrain_weight", "aided_weight", "aided_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):
@@ -105,7 +100,7 @@ class FinetuneOptions(TrainOptions):
         if not self.malp_scales or min(self.malp_scales) < 1:
             raise ValueError(f"expected --malp-scales of 1 or more, got {list(self.malp_scales)}")
         if tuple(self.malp_scales) != (1,) and self.template_dropout < 1:
-            raise ValueError("--malp-scales shows MaLP smaller pictures, which no template survives; use it with --template-dropout 1")
+            raise ValueError("--malp-scales shows MaLP smaller images, which no template survives; use it with --template-dropout 1")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:
             raise ValueError(

@@ -108,12 +108,12 @@ def main(config: Config) -> None:
 
     finetuning.CheckpointManager = Spied
 
-    def grid(step: int, manipulate) -> None:
+    def sample_grid(step: int, manipulate) -> None:
         if step == config.interrupt_at and step:
             os.kill(os.getpid(), signal.SIGINT)
 
     for arm in config.toy_arms:
-        tuned = finetune(arm, setups[arm], generator, own, dataset, config, accelerator, grid=grid)
+        tuned = finetune(arm, setups[arm], generator, own, dataset, config, accelerator, sample_grid=sample_grid)
         if accelerator.is_main_process:
             save_tensors(config.output_dir / f"G-{arm}.safetensors", tuned.state_dict())
     write_json(config.output_dir / f"hashes-{accelerator.process_index}.json", hashes)

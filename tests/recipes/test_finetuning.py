@@ -48,8 +48,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 # --- one result, however the step is divided -----------------------------------------------------------------------------------------
 
 # Adam turns a gradient of rounding noise into a full step, unless its epsilon is larger than that noise.
-EXACT = ["--max-train-steps", 4, "--adam-epsilon", 1e-3, "--template-weight", 0.5, "--gradient-share", 0.5, "--r1-weight", 0.1, "--max-grad-norm", 1.0,
-         "--cotrain-head-start", 2]  # fmt: skip
+EXACT = ["--max-train-steps", 4, "--adam-epsilon", 1e-3, "--template-weight", 0.5, "--gradient-share", 0.5, "--r1-weight", 0.1, "--max-grad-norm", 1.0]
 
 
 @pytest.fixture(scope="module")
@@ -200,18 +199,6 @@ def test_the_best_by_distance_is_kept_and_no_other(tmp_path):
     assert load_file(tmp_path / "best.safetensors")["weight"] == 2.0
 
 
-def test_in_a_head_start_malp_learns_and_nobody_else(tmp_path):
-    hashes = []
-    for steps in (0, 3):
-        alone = ["--max-train-steps", 1, "--cotrain-head-start", steps, "--template-dropout", 1]  # so that G's pictures don't carry what MaLP learned
-        run(tmp_path / str(steps), "--toy-arms", "control", "cotrain", *alone)
-        hashes.append(json.loads((tmp_path / str(steps) / "hashes-0.json").read_text()))
-    without, with_it = hashes
-    assert with_it["control"] == without["control"], "an arm without MaLP has nothing to start"
-    assert with_it["cotrain"]["D"] == without["cotrain"]["D"], "D's first step doesn't know MaLP: the pictures are the same, and G was as it came"
-    assert with_it["cotrain"]["malp"] != without["cotrain"]["malp"] and with_it["cotrain"]["G"] != without["cotrain"]["G"]
-
-
 # --- rates and flags -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +213,6 @@ def test_rates_rise_and_fall_as_their_schedules_say():
     ("flags", "message"),
     [
         ({"learning_rate": 0.0}, "--learning-rate above 0, got 0.0"),
-        ({"cotrain_every": 0}, "--cotrain-every above 0"),
         ({"ema_decay": 1.0}, r"--ema-decay in \[0, 1\), got 1.0"),
         ({"gradient_share": 0.0}, "--gradient-share above 0, got 0.0; leave it out"),
         ({"augmentation": ("blur",)}, r"augmentations out of \('color', 'translation'\), got \['blur'\]"),

@@ -1,0 +1,238 @@
+"""The updates of one fine-tuning step (Eq. 12): the generator's own discriminator, the generator, MaLP. Each is a method, and can be called alone.
+
+A step goes over the same micro-batches in every update, so accumulated gradients are those of one large batch:
+
+    batches = step.present(batches)                          # encrypted where MaLP takes part
+    fakes = step.generate(batches, keep_graph=True)          # None where an image isn't finite
+    step.update_discriminator(1, batches, fakes)
+    terms, fakes = step.update_generator(1, batches, fakes, malp_weight=1.0)
+    step.update_malp(1, batches, fakes)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from malp_disc.discriminator import MaLPDiscriminator
+from malp_disc.distributed import mean_over_processes
+from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
+from malp_disc.malp import MaLP
+from malp_disc.manipulate import call_manipulate
+from malp_disc.training.batches import Batch, micro_batches
+from malp_disc.training.diff_augment import NUMBERS, augment
+from malp_disc.training.gradient_balance import GradientBalance
+from malp_disc.training.guards import FiniteSteps, gradient_norm
+from malp_disc.training.options import FinetuneOptions
+from malp_disc.training.preflight import Editor
+
+NAMES = {"G": "the generator", "D": "the generator's own discriminator", "MaLP": "MaLP"}
+
+
+@dataclass
+class Networks:
+    """What takes part in the fine-tuning of one arm.
+
+    Attributes:
+        editor: the generator that is tuned, as a module whose forward pass is `manipulate`.
+        before: the generator as it was, frozen.
+        objective: the generator's own losses, perhaps with a discriminator that learns (`GeneratorObjective`), or None.
+        malp: as discriminator, frozen or co-trained, or None.
+        trained: those with an optimizer, by "G", "D", "MaLP".
+        wrapped: the same as Accelerate prepared them; `trained` itself until then.
+    """
+
+    editor: Editor
+    before: nn.Module
+    objective: nn.Module | None
+    malp: MaLPDiscriminator | None
+    trained: dict[str, nn.Module] = field(init=False)
+    wrapped: dict[str, nn.Module] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trained = {"G": self.editor}
+        if self.objective is not None and any(p.requires_grad for p in self.objective.parameters()):
+            self.trained["D"] = self.objective
+        if self.malp is not None and self.malp.trainable:
+            self.trained["MaLP"] = self.malp
+        self.wrapped = dict(self.trained)
+
+
+class FinetuneStep:
+    """The updates of a step, for the networks of one arm.
+
+    Args:
+        optimizers: of ``networks.trained``, by the same names.
+        guard: counts the steps that were skipped because a gradient wasn't finite.
+        balance: sets MaLP's weight by the gradients' lengths; None for a fixed weight.
+    """
+
+    def __init__(
+        self,
+        networks: Networks,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        config: FinetuneOptions,
+        accelerator: Accelerator,
+        *,
+        guard: FiniteSteps,
+        balance: GradientBalance | None = None,
+    ) -> None:
+        self.networks, self.optimizers, self.config, self.accelerator = networks, optimizers, config, accelerator
+        self.guard, self.balance = guard, balance
+
+    def present(self, batches: Sequence[Batch], *, encrypted: bool = True) -> list[Batch]:
+        """The micro-batches with what G gets of each image, `shown`: the encrypted one where MaLP takes part."""
+        malp = self.networks.malp
+        presented = []
+        for batch in batches:
+            # All is drawn in every arm, so that the arms share the random numbers that come after.
+            chance, drawn = batch.noise.uniform(), batch.noise.integers(malp.malp.encryption.set_size if malp is not None else 1)
+            shown, index, numbers = batch.images, None, batch.noise.uniform(NUMBERS)
+            if malp is not None and encrypted:
+                shown, index = malp.encrypt(batch.images, torch.where(chance < malp.template_dropout, NO_TEMPLATE, drawn))
+                shown = shown.detach()
+            presented.append(dataclasses.replace(batch, shown=shown, index=index, numbers=numbers))
+        return presented
+
+    def edit(self, images: Tensor, target: Tensor) -> Tensor:
+        """G(images) with gradients, through the wrapper that exchanges them between processes."""
+        with self.accelerator.autocast():
+            return self.networks.wrapped["G"](images, target)
+
+    def generate(self, batches: Sequence[Batch], *, keep_graph: bool) -> list[Tensor] | None:
+        """G's image of every micro-batch, for all updates of the step; None where a value isn't finite, in any process.
+
+        Args:
+            keep_graph: with a single micro-batch keep the graph for G's update, which saves a forward pass. With several every micro-batch builds
+                its own there, so that memory doesn't grow with their number.
+        """
+        fakes = []
+        for batch in batches:
+            if keep_graph and len(batches) == 1:
+                fakes.append(self.edit(batch.shown, batch.target))
+            else:
+                with torch.no_grad(), self.accelerator.autocast():
+                    fakes.append(self.networks.editor(batch.shown, batch.target))
+        broken = torch.stack([~fake.detach().isfinite().all() for fake in fakes]).any()
+        return fakes if float(mean_over_processes(broken.float())) == 0 else None
+
+    def update_discriminator(self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One update of the generator's own discriminator; returns the mean terms of its loss."""
+        collected = []
+        for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["D"]), fakes):
+            with self.accelerator.autocast():
+                terms = call_discriminator_loss(self.networks.wrapped["D"], fake, batch)
+            self.accelerator.backward(sum(terms.values()) / len(batches))
+            collected.append(terms)
+        return self._finish(step, "D", means("D", collected))
+
+    def update_generator(
+        self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], *, malp_weight: float, measure_balance: bool = False
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """One update of the generator: its own losses, and `malp_weight` times MaLP's loss on it.
+
+        Returns the mean terms, and G's images from before the update without their graphs, which is what MaLP learns from.
+        """
+        collected, detached = [], []
+        with gradients_to_inputs_only(self.networks.objective):
+            for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):
+                fake = fake if fake.requires_grad else self.edit(batch.shown, batch.target)
+                terms, fooling = self._generator_losses(fake, batch)
+                total = sum(terms.values())
+                if measure_balance:
+                    self.balance.measure(total, fooling.total)
+                self.accelerator.backward((total + malp_weight * fooling.total if fooling is not None else total) / len(batches))
+                if fooling is not None:
+                    terms |= {"malp": fooling.total, "map": fooling.map}
+                detached.append(fake.detach())
+                collected.append(terms | {"edit_strength": (detached[-1] - batch.images).abs().mean()})
+        terms = self._finish(step, "G", means("G", collected))
+        if measure_balance:
+            self.balance.update()
+        return terms, detached
+
+    def update_malp(self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One update of a co-trained MaLP (Eq. 11) on the images, their encrypted versions and G's images; returns the mean terms of its loss."""
+        collected = []
+        for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["MaLP"]), fakes):
+            seen = [augment(images, batch.numbers, self.config.augmentation) for images in (batch.images, batch.shown, fake.detach())]
+            losses = self.networks.wrapped["MaLP"](*seen, batch.index)
+            self.accelerator.backward(losses.total / len(batches))
+            collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty")})
+        return self._finish(step, "MaLP", means("MaLP", collected))
+
+    def calibrate(self, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, float]:
+        """Before the first update: fix the scale of MaLP's loss on G and its weight; returns what the training monitor compares with later.
+
+        ``edit_strength`` is mean |x - G(x)|, ``map`` the mean square of MaLP's map of G's images.
+        """
+        strength = torch.stack([(fake.detach() - batch.images).abs().mean() for batch, fake in zip(batches, fakes)]).mean()
+        start = {"edit_strength": float(mean_over_processes(strength))}
+        if self.networks.malp is not None:
+            pairs = [(augment(fake.detach(), batch.numbers, self.config.augmentation), batch.index) for batch, fake in zip(batches, fakes)]
+            start["map"] = float(self.networks.malp.calibrate(pairs).map)
+        if self.balance is not None:
+            with gradients_to_inputs_only(self.networks.objective):
+                for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):
+                    terms, fooling = self._generator_losses(fake if fake.requires_grad else self.edit(batch.shown, batch.target), batch)
+                    self.balance.measure(sum(terms.values()), fooling.total)
+            self.balance.update()
+        return start
+
+    def _generator_losses(self, fake: Tensor, batch: Batch):
+        """The generator's own weighted terms, and MaLP's losses on it (None without MaLP)."""
+        terms: dict[str, Tensor] = {}
+        if self.networks.objective is not None:
+            with self.accelerator.autocast():
+                terms |= call_generator_loss(self.networks.objective, fake, batch, self.edit)
+        if self.config.keep_weight or self.networks.objective is None:
+            with torch.no_grad(), self.accelerator.autocast():
+                kept = call_manipulate(self.networks.before.manipulate, batch.shown, batch.target)
+            terms["keep"] = self.config.keep_weight * (fake - kept).abs().mean()
+        malp = self.networks.malp
+        return terms, malp.generator_loss(augment(fake, batch.numbers, self.config.augmentation), batch.index) if malp is not None else None
+
+    def _finish(self, step: int, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The optimizer's step, unless the gradient isn't finite; `terms` are returned as they came."""
+        accelerator, optimizer, network = self.accelerator, self.optimizers[name], self.networks.trained[name]
+        if accelerator.scaler is not None:
+            accelerator.unscale_gradients(optimizer)
+        norm = gradient_norm(network.parameters())  # of the exchanged gradient: all processes decide alike
+        skipped = None
+        if not norm.isfinite():
+            shared = across_processes(terms)
+            # Half precision overflows now and then by design: then the scaler skips the update and lowers its factor.
+            if accelerator.scaler is None or not all(value.isfinite() for value in shared.values()):
+                skipped = self.guard.allow(step, NAMES[name], norm, shared)
+                accelerator.print(skipped)
+        if skipped is None:
+            if self.config.max_grad_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(network.parameters(), self.config.max_grad_norm, norm)
+            optimizer.step()
+        elif accelerator.scaler is not None:
+            accelerator.scaler.update()  # which ends what unscaling began
+        optimizer.zero_grad()
+        return terms
+
+
+def means(prefix: str, collected: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every term over the micro-batches of a step, for the curves."""
+    return {f"{prefix}/{name}": torch.stack([terms[name].detach().float() for terms in collected]).mean() for name in collected[0]}
+
+
+def across_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The mean of every value over the processes, in one exchange."""
+    return dict(zip(values, mean_over_processes(torch.stack([value.float() for value in values.values()]))))
+
+
+@torch.no_grad()
+def map_peak(malp: MaLP, fakes: Sequence[Tensor]) -> Tensor:
+    """The largest value of each image's map, the mean over the step's images: a map that died has no gradient."""
+    return torch.stack([malp(fake.detach()).map.amax((1, 2, 3)).mean() for fake in fakes]).mean()

@@ -1,0 +1,97 @@
+"""Every update of a fine-tuning step can be called by itself, moves its own network and no other, and leaves the batches as they were."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from malp_disc import MaLPDiscriminator
+from malp_disc.data.faces import ProceduralFaces
+from malp_disc.training.batches import steps
+from malp_disc.training.finetune_step import FinetuneStep, Networks
+from malp_disc.training.gradient_balance import GradientBalance
+from malp_disc.training.guards import FiniteSteps
+from malp_disc.training.options import FinetuneOptions, make_optimizer
+from malp_disc.training.preflight import Editor
+from tests.recipes.engine import ToyGenerator, ToyLosses
+from tests.tiny import tiny_malp
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def make_step(accelerator, tmp_path, *, balanced: bool = False, accumulation: int = 2) -> tuple[FinetuneStep, list]:
+    torch.manual_seed(0)
+    config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, gradient_accumulation_steps=accumulation, max_train_steps=3, mixed_precision="no")
+    generator = ToyGenerator().eval()
+    malp = MaLPDiscriminator(tiny_malp(image_size=16, transformer=False), trainable=True, template_dropout=0.5)
+    networks = Networks(Editor(generator), copy.deepcopy(generator).requires_grad_(False), ToyLosses(), malp)
+    optimizers = {name: make_optimizer(name, network, config) for name, network in networks.trained.items()}
+    balance = GradientBalance(generator.last.weight, 0.5) if balanced else None
+    step = FinetuneStep(networks, optimizers, config, accelerator, guard=FiniteSteps(0), balance=balance)
+    _, batches = next(steps(ProceduralFaces(16, image_size=16), config, accelerator, start=0))
+    return step, batches
+
+
+def moved(step: FinetuneStep, update) -> set[str]:
+    """The networks whose weights `update` changes."""
+    before = {name: copy.deepcopy(network.state_dict()) for name, network in step.networks.trained.items()}
+    update()
+    after = {name: network.state_dict() for name, network in step.networks.trained.items()}
+    return {name for name in before if any(not torch.equal(value, after[name][key]) for key, value in before[name].items() if key != "scale")}
+
+
+def test_each_update_moves_its_own_network_alone(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path)
+    batches = step.present(batches)
+    fakes = step.generate(batches, keep_graph=True)
+    assert moved(step, lambda: step.update_discriminator(1, batches, fakes)) == {"D"}
+    assert moved(step, lambda: step.update_generator(1, batches, fakes, malp_weight=1.0)) == {"G"}
+    assert moved(step, lambda: step.update_malp(1, batches, fakes)) == {"MaLP"}
+    left = [name for network in step.networks.trained.values() for name, p in network.named_parameters() if p.grad is not None and p.grad.any()]
+    assert not left, "no gradient is left for the next update"
+
+
+def test_presenting_gives_new_batches_and_the_encrypted_images(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path)
+    presented = step.present(batches)
+    for batch, shown in zip(batches, presented):
+        assert batch.shown is None and batch.index is None
+        with_template = shown.index >= 0
+        changed = (shown.shown != batch.images).flatten(1).any(1)
+        assert torch.equal(changed, with_template), "images without a template are shown as they are"
+    plain = step.present(batches, encrypted=False)
+    assert all(torch.equal(batch.shown, batch.images) and batch.index is None for batch in plain)
+
+
+def test_the_images_for_malp_are_those_from_before_the_generators_update(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path)
+    batches = step.present(batches)
+    fakes = step.generate(batches, keep_graph=True)
+    terms, seen = step.update_generator(1, batches, fakes, malp_weight=0.3)
+    assert all(torch.allclose(a.detach(), b, atol=1e-6) and not b.requires_grad for a, b in zip(fakes, seen))
+    assert not torch.equal(step.generate(batches, keep_graph=False)[0], seen[0])
+    assert {"G/adversarial", "G/reconstruction", "G/malp", "G/map", "G/edit_strength"} == set(terms)
+
+
+def test_calibrating_fixes_malps_scale_and_weight_and_moves_nothing(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path, balanced=True)
+    batches = step.present(batches)
+    fakes = step.generate(batches, keep_graph=True)
+    started = {}
+    assert moved(step, lambda: started.update(step.calibrate(batches, fakes))) == set()
+    assert set(started) == {"edit_strength", "map"} and step.balance.weight > 0
+    assert step.networks.malp.scale[0] == pytest.approx(started["map"], rel=1e-5)
+
+
+def test_an_image_that_isnt_finite_is_noticed_before_any_update(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path, accumulation=1)
+    batches = step.present(batches)
+    with torch.no_grad():
+        step.networks.editor.generator.last.weight.fill_(float("nan"))
+    assert step.generate(batches, keep_graph=True) is None
