@@ -1,7 +1,6 @@
 """Grids of pictures, each input pixel drawn as a square of whole screen pixels: nothing is smoothed that a reader is to judge.
 
 Drawn with matplotlib's objects, never pyplot: no backend is chosen and no global figure is left behind in the caller's process.
-The charts are in `malp_disc.report.run_charts` and `malp_disc.report.training_curves`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,7 @@ from torch import Tensor
 
 from malp_disc.fakeness import check_images
 from malp_disc.plotting.mpl import Figure, FigureCanvasAgg, in_default_style, matplotlib
-from malp_disc.report.run_charts import comparison_figure
-from malp_disc.report.training_curves import curves_figure
 from malp_disc.serialization.files import atomic_path
-
-__all__ = ["PINK_VMAX", "comparison_figure", "curves_figure", "fakeness_grid", "sample_grid"]
 
 PINK_VMAX = 0.5
 """Upper end of the fakeness scale. A constant, so that the maps of two runs can be compared by eye."""

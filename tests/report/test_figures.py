@@ -10,7 +10,9 @@ from matplotlib import pyplot
 from PIL import Image
 
 from malp_disc.data.faces import draw_faces
-from malp_disc.plotting.image_grids import PINK_VMAX, comparison_figure, curves_figure, fakeness_grid, sample_grid
+from malp_disc.plotting.image_grids import PINK_VMAX, fakeness_grid, sample_grid
+from malp_disc.report.run_charts import comparison_figure
+from malp_disc.report.training_curves import curves_figure
 
 PINK_ZERO, WHITE = (30, 0, 0), (255, 255, 255)  # the ends of matplotlib's "pink"
 

@@ -11,12 +11,14 @@ import matplotlib
 import pytest
 import torch
 
-from malp_disc.plotting.image_grids import curves_figure, fakeness_grid
+from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.report.training_curves import curves_figure
 
 DRAW = """
 import sys, torch
-from malp_disc.plotting.image_grids import fakeness_grid, curves_figure
+from malp_disc.plotting.image_grids import fakeness_grid
+from malp_disc.report.training_curves import curves_figure
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
 from malp_disc.plotting.style import svg
 images, maps, folder = torch.zeros(1, 3, 16, 16), torch.full((1, 1, 16, 16), .2), sys.argv[1]
