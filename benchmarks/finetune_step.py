@@ -26,9 +26,9 @@ from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWeights, generator_losses
 from malp_disc import MaLP
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 from malp_disc.training.finetune import Setup, finetune
 from malp_disc.training.options import FinetuneOptions
-from recipes.defaults import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """The command line, ``malp-disc COMMAND``. A command is a dataclass, whose fields are its flags, and a function that takes it.
 
-Both live in a module of their own, which imports nothing heavy at its top, so that help comes at once.
+Both live in a module of their own, which imports nothing heavy at its top, so that help comes at once. The two trainings have too many flags for that:
+their modules are imported when they are asked for, and only a line of help stands here.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from collections.abc import Callable
@@ -34,8 +36,22 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
 }
 
 
+class Pretrain:
+    """Pretrain MaLP on a generator: a template, and a detector that finds what the generator changes."""
+
+
+class Finetune:
+    """Fine-tune a generator against MaLP, beside a control, and report whether its images got better."""
+
+
+TRAININGS: dict[str, type] = {"pretrain": Pretrain, "finetune": Finetune}
+
+
 def main() -> None:
     """Run the command that ``sys.argv`` names."""
+    if sys.argv[1:2] and sys.argv[1] in TRAININGS:
+        run_training(sys.argv[1], sys.argv[2:])
+        return
     make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if sys.argv[1:] == ["--version"]:
@@ -43,11 +59,19 @@ def main() -> None:
         return
     with plain_errors():
         arguments = tyro.extras.subcommand_cli_from_dict(
-            {command.__name__.lower(): command for command in COMMANDS},
+            {command.__name__.lower(): command for command in (*TRAININGS.values(), *COMMANDS)},
             prog="malp-disc",
             description="MaLP: see what a generator changed, and measure what fine-tuning did. Each command has a --help of its own.",
         )
         COMMANDS[type(arguments)](arguments)
+
+
+def run_training(name: str, arguments: list[str]) -> None:
+    """`malp-disc pretrain` or `finetune`."""
+    with plain_errors():  # an interrupt while torch is being imported
+        module = importlib.import_module(f"malp_disc.commands.{name}")
+        from malp_disc.training.launch import run_recipe
+    run_recipe(module.main, module.Config, module.__doc__, prog=f"malp-disc {name}", arguments=arguments)
 
 
 if __name__ == "__main__":

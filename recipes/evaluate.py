@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from generators import create_generator
 from malp_disc import MaLP
+from malp_disc.commands.generator_source import STARGAN, generator_with_weights
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluator import EvaluationOptions, check_same_attributes, evaluation_sets, make_evaluation_models, make_evaluator
 from malp_disc.report import write_report
@@ -28,18 +28,20 @@ from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
 from malp_disc.run_folder.schema import read_lines
 from malp_disc.serialization.files import file_sha256
+from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
 from malp_disc.training.preflight import must_take
-from recipes.defaults import FACES_GENERATOR, FACES_MALP
 
 
 @dataclass(kw_only=True)
 class Config(EvaluationOptions, DataOptions):
     output_dir: Path = not_compared(Path("runs/evaluate"))
     """Folder of the report."""
+    generator: str = evaluation("stargan")
+    """What kind of generator all of them are: a name of the zoo, or MODULE:FUNCTION that makes one."""
     before: Path | None = evaluation(None)
-    """The generator everything is compared with; the shipped one if not given."""
+    """Weights of the generator everything is compared with. Not given: the shipped StarGAN, or what your function makes."""
     control: Path | None = work(None)
     control_d: Path | None = work(None)
     random: Path | None = work(None)
@@ -50,7 +52,7 @@ class Config(EvaluationOptions, DataOptions):
     aided: Path | None = work(None)
     aided_map: Path | None = work(None)
     joint: Path | None = work(None)
-    """Fine-tuned generators, as finetune_stargan.py writes them."""
+    """Weights of fine-tuned generators, the files G-<arm>.safetensors of a fine-tuning."""
     seed: int = work(0)
     """Which seed of the fine-tuning these generators are."""
     malp: Path | None = evaluation(None)
@@ -65,13 +67,14 @@ def main(config: Config) -> None:
     check_seeds(config.seed)
     sets = evaluation_sets(config, config)
     held_out = sets.held_out
-    paths = {arm: getattr(config, arm) for arm in ARMS} | {"before": config.before or FACES_GENERATOR}
-    paths = {arm: path for arm, path in paths.items() if path is not None}
+    paths = weights_by_arm(config)
     generators = {}
     for arm, path in paths.items():
-        generators[arm] = create_generator("stargan", path).to(device).eval().requires_grad_(False)
-        check_same_attributes(held_out, generators[arm].c_dim, str(path))
-        check_contract(generators[arm], held_out, device, source=str(path), tolerated=("edit", "range"))  # a tuned one may have diverged, and is reported so
+        made = generator_with_weights(config.generator, path)
+        if config.generator == STARGAN:
+            check_same_attributes(held_out, made.c_dim, str(path))
+        check_contract(made, held_out, device, source=str(path or config.generator), tolerated=("edit", "range"))  # a tuned one may have diverged
+        generators[arm] = made.to(device).eval().requires_grad_(False)
     given = config.malp or (FACES_MALP if config.data == "faces" else None)
     malp = load_malp(given, device) if given is not None else None
     if malp is not None:
@@ -93,24 +96,36 @@ def main(config: Config) -> None:
     print(f"{record['verdict']}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
 
 
+def weights_by_arm(config: Config) -> dict[str, Path | None]:
+    """The files of "before" and of the arms that were given; None is what the user's function makes.
+
+    Raises:
+        ValueError: "before" of a generator that needs a file, without one.
+    """
+    if config.before is None and config.generator != STARGAN and ":" not in config.generator:
+        raise ValueError(f"--generator {config.generator} needs --before, the weights of the generator before fine-tuning")
+    before = config.before or (FACES_GENERATOR if config.generator == STARGAN else None)
+    return {"before": before} | {arm: path for arm in ARMS if arm != "before" and (path := getattr(config, arm)) is not None}
+
+
 def load_malp(folder: Path, device: torch.device) -> MaLP:
     return MaLP.from_pretrained(folder).to(device).eval().requires_grad_(False)
 
 
-def check_measured(folder: Path, seed: int, paths: dict[str, Path]) -> None:
+def check_measured(folder: Path, seed: int, paths: dict[str, Path | None]) -> None:
     """Raise ValueError if an arm of this seed was measured from another file: the folder's other arms belong with that one."""
     lines = [line for _, line in read_lines(folder / "measurements.jsonl")] if (folder / "measurements.jsonl").exists() else []
     for arm, path in paths.items():
         was = {line["weights"]["sha256"] for line in lines if line["arm"] == arm and line.get("seed", 0) == seed and line.get("weights")}
         others = [line["arm"] for line in lines if line.get("seed", 0) == seed and line["arm"] not in paths]
-        if others and was and file_sha256(path) not in was:
+        if others and was and (path is None or file_sha256(path) not in was):
             raise ValueError(
                 f"{folder} has {arm} of seed {seed} from another file than {path}, and beside it {', '.join(others)}, which this command doesn't measure again; "
                 "choose another --output-dir"
             )
 
 
-def fresh_folders(config: Config, paths: dict[str, Path]) -> dict[str, Path]:
+def fresh_folders(config: Config, paths: dict[str, Path | None]) -> dict[str, Path]:
     """--fresh as folders by arm.
 
     Raises:

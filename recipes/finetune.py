@@ -17,64 +17,12 @@ The report is ``<output-dir>/report.md``, the tuned generators are ``<output-dir
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import tyro
-
-from generators import create_generator
-from malp_disc import MaLP
-from malp_disc.data import PlainFolder, WithReferences, build_dataset
-from malp_disc.experiment.arms import ArmOptions, run_arms
-from malp_disc.import_object import call_by_name
-from malp_disc.training.generator_contract import check_contract, check_own_losses
-from malp_disc.training.launch import run_recipe, start
-
-
-@dataclass(kw_only=True)
-class Config(ArmOptions):
-    generator: str
-    """Name of the zoo, or MODULE:FUNCTION that makes one."""
-    generator_checkpoint: Path | None = None
-    """Weights of a generator of the zoo."""
-    losses: str | None = None
-    """Its own losses, MODULE:FUNCTION. Without them --keep-weight (10 if not given) is all that holds it."""
-    reference_root: Path | None = None
-    """Pictures of the domain that the generator leads to: its own losses see them, and its pictures are compared with them."""
-    paired: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Each picture has its partner, of the same name, in --reference-root."""
-
-
-def main(config: Config) -> None:
-    # What is given, checked before any work
-    if config.losses is None and not config.keep_weight:
-        config.keep_weight = 10.0
-    config.check()
-    if config.paired and config.reference_root is None:
-        raise ValueError("--paired needs --reference-root, the folder of the partners")
-    if ":" in config.generator and config.generator_checkpoint is not None:
-        raise ValueError("--generator-checkpoint is for generators of the zoo; your own function loads its weights itself")
-    dataset, reference = build_dataset(config, "train"), None
-    if config.reference_root is not None:
-        dataset = WithReferences(dataset, config.reference_root, paired=config.paired)
-        reference = PlainFolder(config.reference_root, image_size=config.image_size, crop_size=config.crop_size, test_size=0)
-    accelerator = start(config, dataset)
-
-    # The generator, its own losses, and MaLP
-    made = call_by_name(config.generator) if ":" in config.generator else create_generator(config.generator, config.generator_checkpoint)
-    check_contract(made, dataset, accelerator.device, source=config.generator, training=True, tell=accelerator.print)
-    generator = made.to(accelerator.device).eval()
-    own = call_by_name(config.losses) if config.losses is not None else None
-    if own is not None:
-        check_own_losses(own, generator, dataset, accelerator.device, source=config.losses)
-    malp = MaLP.from_pretrained(config.malp) if config.malp is not None else None
-
-    # The arms, measured side by side
-    run_arms(config, generator, own, malp, dataset, accelerator, source=config.generator_checkpoint, reference=reference)
-
+from malp_disc.commands.finetune import Config, main
+from malp_disc.training.launch import run_recipe
 
 if __name__ == "__main__":
     run_recipe(main, Config, __doc__)

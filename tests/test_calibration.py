@@ -12,8 +12,8 @@ from huggingface_hub import HfApi
 
 from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration, conservative_threshold
+from malp_disc.commands import pretrain as pretrain_malp
 from malp_disc.evaluation.eval_set import EvalSet
-from recipes import pretrain_malp
 from tests.tiny import pictures, tiny_malp
 
 

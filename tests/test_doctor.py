@@ -145,7 +145,7 @@ def test_the_command_prints_writes_and_ends_with_a_status(tmp_path, monkeypatch,
     monkeypatch.syspath_prepend(str(tmp_path))
     doctor(Doctor(generator="mine_for_doctor:good", image_size=32, json=tmp_path / "found.json"))
     printed = capsys.readouterr().out
-    assert "ok   shape" in printed and "it can be fine-tuned: accelerate launch recipes/finetune.py --generator mine_for_doctor:good" in printed
+    assert "ok   shape" in printed and "it can be fine-tuned: accelerate launch -m malp_disc finetune --generator mine_for_doctor:good" in printed
     record = json.loads((tmp_path / "found.json").read_text())
     assert record["problems"] == 0 and {finding["level"] for finding in record["findings"]} <= {"ok", "note"}
     with pytest.raises(SystemExit, match="1 thing to mend"):

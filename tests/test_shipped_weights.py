@@ -18,7 +18,7 @@ from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_mo
 from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.metrics.features import create_extractor
-from recipes.defaults import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
+from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -24,7 +24,7 @@ class Doctor:
     """Makes the generator: a module of the working folder or an installed one, or path/to/file.py, and a function without arguments that returns an
     nn.Module with manipulate(images, target)."""
     losses: str | None = None
-    """The same for its own losses (recipes/finetune.py --losses), to compare MaLP's gradient with."""
+    """The same for its own losses (malp-disc finetune --losses), to compare MaLP's gradient with."""
     malp: Path | None = None
     """Folder of a MaLP pretrained on it. Without one a fresh MaLP stands in, which tells about gradients and speed but nothing about maps."""
     attributes: int = 5
@@ -67,4 +67,5 @@ def doctor(options: Doctor) -> None:
         )
     if problems:
         sys.exit(f"{problems} thing{'s' * (problems > 1)} to mend before it can be fine-tuned")
-    print("it can be fine-tuned: accelerate launch recipes/finetune.py --generator " + options.generator)
+    losses = f" --losses {options.losses}" if options.losses is not None else ""
+    print(f"it can be fine-tuned: accelerate launch -m malp_disc finetune --generator {options.generator}{losses}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,14 +32,21 @@ logger = logging.getLogger("malp_disc")
 Config = TypeVar("Config")
 
 
-def run_recipe(main: Callable[[Config], Any], config: type[Config], description: str | None) -> None:
-    """Parse the command line and run; what the user got wrong ends in one plain message, not in a traceback."""
+def run_recipe(
+    main: Callable[[Config], Any], config: type[Config], description: str | None, *, prog: str | None = None, arguments: Sequence[str] | None = None
+) -> None:
+    """Parse the command line and run; what the user got wrong ends in one plain message, not in a traceback.
+
+    Args:
+        prog: the command's name in its help; the script's if None.
+        arguments: the flags; those of ``sys.argv`` if None.
+    """
     make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = tyro.cli(config, description=description)
     with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to go on from the last checkpoint"):
+        options = tyro.cli(config, prog=prog, args=arguments, description=description)
         try:
-            main(arguments)
+            main(options)
         except TrainingStopped as stopped:
             sys.exit(f"error: {stopped}")
         except RuntimeError as error:
@@ -139,7 +146,9 @@ def check_seeds(*seeds: int) -> None:
 
 def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = None) -> None:
     """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions, device, precision), for whoever reads the results."""
-    command = " ".join([f"recipes/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    script = Path(sys.argv[0])
+    name = "malp-disc" if script.stem in ("malp-disc", "__main__") else f"recipes/{script.name}"
+    command = " ".join([name, *sys.argv[1:]])
     write_json(folder / "config.json", {"command": command, **plain(options)})
     write_json(folder / "environment.json", collect_environment() | (describe_arithmetic(accelerator) if accelerator is not None else {}))
 

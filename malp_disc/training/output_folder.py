@@ -21,7 +21,7 @@ _SIGNS = ("measurements.jsonl", "quality.jsonl", "curves.jsonl", "curves/**/*.js
 # … and this is all that a run leaves, but for what describes it.
 _RESULTS = (
     *("measurements.jsonl", "quality.jsonl", "gallery.jsonl", "bootstrap.jsonl", "anchors.json", "metrics.json", "report.*", "curves.jsonl", "hashes-*.json"),
-    *("checkpoint-*", ".checkpoint-*", "arms", "curves", "features", "gallery", "samples", "fresh", "malp", "malp-training", "malp-passive", "malp-passive-training"),
+    *("checkpoint-*", ".checkpoint-*", "arms", "curves", "features", "gallery", "samples", "fresh", "cotrained", "malp", "malp-training", "malp-passive", "malp-passive-training"),
     *("G-*.safetensors", "G.safetensors", "D.safetensors", "tracker"),
     *(f"{name}.png" for name in ("samples", "fakeness", "comparison", "spectrum", "curves")),
 )

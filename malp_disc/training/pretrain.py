@@ -65,16 +65,16 @@ class MaLPOptions:
 
 
 @dataclass(kw_only=True)
-class Config(TrainOptions, MaLPOptions, DataOptions):
+class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
+    """Flags of a pretraining, but for those that name the generator."""
+
     output_dir: Path = Path("runs/malp")
-    generator_checkpoint: Path | None = None
-    """StarGAN generator whose changes are to be found; the shipped one if not given, which takes the embedded faces."""
     max_train_steps: int = 1000
     detection_false_alarm_rate: float = not_compared(0.01)
     """The threshold that malp-disc detect takes from this MaLP is set so that at most this share of real images exceeds it."""
 
 
-def check_options(config: Config, dataset: Dataset) -> None:
+def check_options(config: PretrainOptions, dataset: Dataset) -> None:
     """Raise ValueError for what can't be, before any work."""
     if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
@@ -86,7 +86,7 @@ def check_options(config: Config, dataset: Dataset) -> None:
         build_malp(config)
 
 
-def build_malp(config: Config) -> MaLP:
+def build_malp(config: PretrainOptions) -> MaLP:
     """A fresh MaLP as the flags describe it."""
     if not 0 <= config.malp_degradation <= 1:
         raise ValueError(f"expected --malp-degradation in [0, 1], got {config.malp_degradation}")
@@ -106,7 +106,7 @@ def build_malp(config: Config) -> MaLP:
 
 
 def pretrain(
-    malp: MaLP, generator: nn.Module, dataset: Dataset, config: Config, accelerator: Accelerator, weights: LossWeights | None = None, *, name: str = "malp"
+    malp: MaLP, generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator, weights: LossWeights | None = None, *, name: str = "malp"
 ) -> MaLP:
     """Eq. 11 on pairs of T(I) and G(T(I)), the generator fixed. Trains `malp` and returns it in evaluation mode.
 
@@ -164,13 +164,13 @@ def pretrain(
     return malp.eval()
 
 
-def malp_settings(config: Config) -> dict[str, object]:
+def malp_settings(config: PretrainOptions) -> dict[str, object]:
     """What a pretraining's checkpoint depends on, wherever the pretraining is a part of another recipe."""
-    names = {field.name for options in (MaLPOptions, DataOptions) for field in dataclasses.fields(options)} | {"generator_checkpoint", "mixed_precision"}
+    names = {field.name for options in (MaLPOptions, DataOptions) for field in dataclasses.fields(options)} | {"generator", "generator_checkpoint", "mixed_precision"}
     return {name: value for name, value in training_settings(config).items() if name in names}
 
 
-def learning_rates(config: Config, rates: Sequence[float], step: int) -> tuple[float, float]:
+def learning_rates(config: PretrainOptions, rates: Sequence[float], step: int) -> tuple[float, float]:
     """Networks and templates at `step`: constant for the first half, then falling in a line to 0; the templates begin after their delay."""
     factor = min(1.0, 2 * (config.max_train_steps - step) / config.max_train_steps)
     waiting = step < config.malp_template_delay * config.max_train_steps

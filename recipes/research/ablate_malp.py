@@ -26,10 +26,10 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset
 
-from generators import create_generator
+from malp_disc.commands.generator_source import load_generator
+from malp_disc.commands.pretrain import Config as PretrainConfig
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.evaluation.localize import malp_gallery, measure_malp
 from malp_disc.losses import LossWeights
 from malp_disc.plotting.image_grids import fakeness_grid
@@ -40,15 +40,15 @@ from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, claim_folder, run_recipe, start
-from malp_disc.training.pretrain import Config as PretrainConfig
 from malp_disc.training.pretrain import MaLPOptions, build_malp, check_options, pretrain
-from recipes.defaults import FACES_GENERATOR
 from recipes.research.ablation_report import ablation_table, set_size_figure, strength_figure
 from recipes.research.ablation_rows import ROWS, Row
 
 
 @dataclass(kw_only=True)
 class Config(PretrainConfig):
+    """Flags of the ablation: those of a pretraining, for any generator, and which variants."""
+
     output_dir: Path = Path("runs/ablation")
     rows: tuple[str, ...] = work(tuple(ROWS))
     """Which variants (recipes/research/ablation_rows.py names them)."""
@@ -72,9 +72,9 @@ def main(config: Config) -> None:
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
-    generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(accelerator.device)
-    check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint or "the shipped generator"))
-    check_contract(generator, dataset, accelerator.device, source=str(config.generator_checkpoint or "the shipped generator"), tell=accelerator.print)
+    generator = load_generator(config, attributes=len(dataset.attribute_names))
+    check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
+    generator = generator.eval().requires_grad_(False).to(accelerator.device)
     inputs = EvalSet.take(held_out, config.eval_size)
     for seed in config.seeds:  # one seed of everything first: a stopped ablation has whole columns
         for name in config.rows:

@@ -38,12 +38,12 @@ from tqdm.auto import tqdm
 
 from generators import create_generator
 from malp_disc import MaLP
+from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.data.images import load_image
 from malp_disc.data.listing import list_images
 from malp_disc.detection import correlation
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, load_all
-from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.evaluation.localize import Seen, measure_malp, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
@@ -51,10 +51,10 @@ from malp_disc.metrics.leak import randomly_shifted, template_leak
 from malp_disc.run_folder.experiment import content_of, not_compared, work
 from malp_disc.serialization.files import write_text
 from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.shipped import FACES_MALP
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
 from malp_disc.training.preflight import must_take
-from recipes.defaults import FACES_GENERATOR, FACES_MALP
 from recipes.research.probe_report import leak_figure, probe_tables, robustness_figure
 
 Part = Literal["robustness", "files", "generators", "attributes", "resolution", "scale", "leak"]
@@ -64,12 +64,10 @@ LEAKING = 1000  # pictures that the attacker collects
 
 
 @dataclass(kw_only=True)
-class Config(DataOptions):
+class Config(GeneratorOptions, DataOptions):
     output_dir: Path = not_compared(Path("runs/probe"))
     malps: tuple[str, ...] = work((f"MaLP={FACES_MALP}",))
     """NAME=FOLDER of saved MaLPs; folders of one name are seeds of one method."""
-    generator_checkpoint: Path | None = None
-    """StarGAN that they were trained on; the shipped one if not given."""
     other_generators: tuple[str, ...] = work(())
     """NAME=CHECKPOINT, for the part generators: names of generators/README.md."""
     overlays: Path | None = work(None)
@@ -98,9 +96,8 @@ def main(config: Config) -> None:
     if min(config.eval_size, len(held_out)) < 2:
         raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} that there are")
     probes = load_probes(config.malps, config.device)
-    generator = create_generator("stargan", config.generator_checkpoint or FACES_GENERATOR).eval().requires_grad_(False).to(config.device)
-    source = str(config.generator_checkpoint or "the shipped generator")
-    check_same_attributes(held_out, generator.c_dim, source)
+    generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False).to(config.device)
+    source = config.generator_name
     others = other_generators(config) if "generators" in config.parts else {}
     try_networks(probes, {source: generator, **others}, held_out, config.device)
     if "generators" in config.parts and config.overlays is not None:

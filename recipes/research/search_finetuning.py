@@ -27,11 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch.utils.data import Dataset, Subset
 
+from malp_disc.commands.finetune import Config as FinetuneConfig
+from malp_disc.commands.finetune import load_datasets, load_networks
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluator import finite, make_evaluation_models
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
-from malp_disc.experiment.arms import given_malps, losses_of, make_malps, setup_of
+from malp_disc.experiment.arms import given_malps, losses_of, setup_of
+from malp_disc.experiment.run import make_malps
 from malp_disc.plotting.image_grids import sample_grid
 from malp_disc.run_folder.experiment import not_compared, training_settings, work
 from malp_disc.run_folder.lock import lock_folder
@@ -40,14 +43,12 @@ from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.finetune import finetune
 from malp_disc.training.launch import claim_folder, run_recipe, start
-from recipes.finetune_stargan import Config as StarGANConfig
-from recipes.finetune_stargan import load_dataset, load_networks
 from recipes.research.search_report import search_table
 from recipes.research.search_rows import ROWS, Row
 
 
 @dataclass(kw_only=True)
-class Config(StarGANConfig):
+class Config(FinetuneConfig):
     output_dir: Path = Path("runs/search")
     rows: tuple[str, ...] = work(tuple(ROWS))
     """Which recipes (recipes/research/search_rows.py names them)."""
@@ -69,14 +70,14 @@ def main(config: Config) -> None:
     config.arms = tuple(dict.fromkeys(row.arm for row in rows.values()))
     for row in rows.values():
         dataclasses.replace(config, **row.flags).check()
-    dataset = load_dataset(config)
+    dataset, _ = load_datasets(config)
     last = config.reference_size + config.eval_size
     if len(dataset) < last:
         raise ValueError(f"expected at least {last} training pictures for --reference-size and --eval-size, got {len(dataset)}")
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
-    generator, own, malp = load_networks(config, dataset, accelerator)
+    generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     given = given_malps(config, malp)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     for arm in config.arms:

@@ -12,7 +12,8 @@ from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of, warn_if_blind
+from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of
+from malp_disc.experiment.run import warn_if_blind
 from malp_disc.training.generator_losses import VisionAidedObjective
 from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
+import generators
 from malp_disc import MaLP, MaLPConfig
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.training.finetune import Setup
@@ -72,7 +73,7 @@ def folder(tmp_path_factory):
 )
 def test_finetune_refuses_before_any_work(monkeypatch, folder, tmp_path, dry, names, words):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(finetune, "run_arms", lambda *_, **__: pytest.fail("it went to work"))
+    monkeypatch.setattr("malp_disc.commands.finetune.run_arms", lambda *_, **__: pytest.fail("it went to work"))
     flags = [flag for pair in zip(("--generator", "--losses"), (f"foreign_painters:{name}" for name in names)) for flag in pair]
     message = run(monkeypatch, finetune, *flags, "--data", "pictures", "--data-root", folder / "photos", "--image-size", 32, "--train-batch-size", 2,
                   "--test-size", 4, "--output-dir", tmp_path / "run", *dry)  # fmt: skip
@@ -87,8 +88,8 @@ def test_the_recipes_of_stargan_look_it_over_too(monkeypatch, tmp_path, recipe):
             next(network.parameters()).fill_(torch.nan)
         return network
 
-    create = recipe.create_generator
-    monkeypatch.setattr(recipe, "create_generator", broken)
+    create = generators.create_generator
+    monkeypatch.setattr(generators, "create_generator", broken)
     message = run(monkeypatch, recipe, "--train-size", 16, "--test-size", 4, "--output-dir", tmp_path)
     assert "the shipped generator: its images hold NaN or infinity" in message
 

@@ -118,7 +118,7 @@ def test_what_cant_be_is_told_before_any_work(monkeypatch, material, tmp_path, a
 
 def test_a_full_disk_is_told_before_training(monkeypatch, material, tmp_path):
     monkeypatch.syspath_prepend(str(material))
-    monkeypatch.setattr("malp_disc.training.interrupt.shutil.disk_usage", lambda path: type("Usage", (), {"free": 100 * 2**20})())
+    monkeypatch.setattr("malp_disc.training.checkpoints.shutil.disk_usage", lambda path: type("Usage", (), {"free": 100 * 2**20})())
     message = run(monkeypatch, finetune, *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos",
                   "--malp", material / "malp", "--output-dir", tmp_path / "run")  # fmt: skip
     assert "100 MiB are free" in message and "--checkpoints-total-limit" in message

@@ -24,6 +24,7 @@ from malp_disc.evaluation.evaluator import EvaluationOptions, evaluation_sets
 from malp_disc.experiment.arms import ArmOptions
 from malp_disc.run_folder.experiment import arms_of, content_of, differences, experiment_of, not_compared, role_of, training_settings
 from malp_disc.run_folder.lock import LOCK_FILE, is_locked, lock_folder, release_locks
+from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.checkpoints import save_training
 from malp_disc.training.launch import check_images_per_step
 from malp_disc.training.options import FinetuneOptions
@@ -31,7 +32,6 @@ from malp_disc.training.output_folder import PREVIOUS, check_folder, find_resume
 from malp_disc.training.preflight import try_out
 from malp_disc.training.train_options import TrainOptions
 from recipes import evaluate, finetune, finetune_stargan, pretrain_malp, train_stargan
-from recipes.defaults import FACES_GENERATOR, FACES_MALP
 from recipes.research import ablate_malp, probe_malp, search_finetuning
 from tests.recipes.test_bad_input import run as message_of
 from tests.tiny import tiny_malp
@@ -78,7 +78,7 @@ def test_differences_name_the_options_and_both_values():
     was = experiment_of(options(learning_rate=1e-4, train_batch_size=8))
     now = experiment_of(options(learning_rate=2e-4, train_batch_size=8, eval_size=40, malp_scales=(1, 2), output_dir=Path("y"), log_steps=1))
     assert differences(was, now) == ["--eval-size was 1000, is 40", "--learning-rate was 0.0001, is 0.0002", "--malp-scales was 1, is 1 2"]
-    assert differences(was, experiment_of(pretrain_malp.Config())) == ["the recipe was arms, is pretrain_malp"]
+    assert differences(was, experiment_of(pretrain_malp.Config())) == ["the recipe was arms, is pretrain"]
 
 
 def test_images_per_step_count_however_they_are_divided():

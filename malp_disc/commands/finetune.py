@@ -1,0 +1,122 @@
+"""Fine-tune a pretrained generator against MaLP (Eq. 12), and report whether that made its images better.
+
+    malp-disc finetune                                                                              # drawn faces, the shipped StarGAN: minutes on a CPU
+    malp-disc finetune --generator my_module:make --losses my_module:losses --data pictures --data-root photos --image-size 128
+    accelerate launch -m malp_disc finetune --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
+        --data pictures --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
+    accelerate launch -m malp_disc finetune --generator-checkpoint 200000-G.ckpt --discriminator-checkpoint 200000-D.ckpt --data celeba \\
+        --data-root /data/celeba --image-size 128 --attribute-classifier runs/classifier.safetensors --seeds 0 1 2 --output-dir runs/celeba
+
+`malp-disc doctor MODULE:FUNCTION` looks a generator of your own over first. Its own losses keep it doing its task; they come as an nn.Module with
+``generator_loss(fake, batch, edit)`` and, where something of its own is trained too (a discriminator), ``forward(fake, batch)``: generators/README.md shows
+both in ten lines. Without them --keep-weight holds the generator near what it was. A StarGAN has its own losses built in.
+
+--arms says what is compared, --dry-run what will be done and what it needs, ``--resume-from-checkpoint latest`` goes on after a stop or a kill as if it
+hadn't been. The report is ``<output-dir>/report.html``, the tuned generators are ``<output-dir>/G-<arm>.safetensors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import nn
+from torch.utils.data import Dataset
+
+from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
+from malp_disc.data import PlainFolder, WithReferences, build_dataset
+from malp_disc.experiment.arms import ArmOptions
+from malp_disc.experiment.run import run_arms
+from malp_disc.import_object import call_by_name
+from malp_disc.malp import MaLP
+from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
+from malp_disc.training.generator_contract import check_contract, check_own_losses
+from malp_disc.training.launch import start
+
+
+@dataclass(kw_only=True)
+class Config(ArmOptions, GeneratorOptions):
+    """Flags of a fine-tuning."""
+
+    losses: str | None = None
+    """The generator's own losses, MODULE:FUNCTION. A StarGAN has its own; any other generator without them is held by --keep-weight (10 if not given)."""
+    discriminator_checkpoint: Path | None = None
+    """A StarGAN's own discriminator."""
+    reconstruction_weight: float | None = None
+    """λ_rec of a StarGAN's own losses; give what the generator was trained with. Default: 30 for the shipped one, else the paper's 10."""
+    reference_root: Path | None = None
+    """Images of the domain that the generator leads to: its own losses see them, and its images are compared with them."""
+    paired: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Each image has its partner, of the same name, in --reference-root."""
+
+    @property
+    def built_in_losses(self) -> bool:
+        """Whether the losses are StarGAN's own."""
+        return self.generator == STARGAN and self.losses is None
+
+    def check(self) -> None:
+        if self.losses is None and not self.built_in_losses and not self.keep_weight:
+            self.keep_weight = 10.0
+        super().check()
+        self.check_generator_options()
+        if self.paired and self.reference_root is None:
+            raise ValueError("--paired needs --reference-root, the folder of the partners")
+        if self.built_in_losses and self.generator_checkpoint is not None and self.discriminator_checkpoint is None:
+            raise ValueError("--generator-checkpoint of a StarGAN needs --discriminator-checkpoint: its own D stays on while it is fine-tuned")
+        if not self.built_in_losses:
+            for name in ("discriminator_checkpoint", "reconstruction_weight"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--{name.replace('_', '-')} is for a StarGAN with its own losses; got --generator {self.generator}, --losses {self.losses}")
+
+
+def main(config: Config) -> None:
+    config.check()
+    dataset, reference = load_datasets(config)
+    accelerator = start(config, dataset)
+    generator, objective, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
+    run_arms(config, generator, objective, malp, dataset, accelerator, source=config.generator_file, reference=reference)
+
+
+def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
+    """The training images, and those that the generator's images are compared with where they are others."""
+    dataset = build_dataset(config, "train")
+    if config.reference_root is None:
+        return dataset, None
+    reference = PlainFolder(config.reference_root, image_size=config.image_size, crop_size=config.crop_size, test_size=0)
+    return WithReferences(dataset, config.reference_root, paired=config.paired), reference
+
+
+def load_networks(
+    config: Config, dataset: Dataset, device: torch.device, *, tell: Callable[[str], None]
+) -> tuple[nn.Module, nn.Module | None, MaLP | None]:
+    """The generator, its own losses (None for none), and MaLP where there is a pretrained one.
+
+    Raises:
+        ValueError: what is given doesn't go together, or a network that can't be fine-tuned.
+    """
+    generator = load_generator(config, attributes=len(dataset.attribute_names))
+    check_contract(generator, dataset, device, source=config.generator_name, training=True, tell=tell)
+    generator = generator.to(device).eval()
+    given = config.malp
+    if config.built_in_losses:
+        objective = stargan_objective(config, len(dataset.attribute_names))
+        given = given or (FACES_MALP if config.generator_checkpoint is None else None)
+    else:
+        objective = call_by_name(config.losses) if config.losses is not None else None
+        if objective is not None:
+            check_own_losses(objective, generator, dataset, device, source=config.losses)
+    return generator, objective, MaLP.from_pretrained(given) if given is not None else None
+
+
+def stargan_objective(config: Config, attributes: int) -> nn.Module:
+    """A StarGAN's own losses with its own discriminator: adversarial, classification, reconstruction."""
+    from generators.stargan import stargan_discriminator
+    from generators.stargan_losses import StarGANObjective, StarGANWeights
+
+    discriminator = stargan_discriminator(config.discriminator_checkpoint or FACES_DISCRIMINATOR, c_dim=attributes, image_size=config.image_size)
+    default = 30.0 if config.generator_checkpoint is None else 10.0
+    return StarGANObjective(discriminator, StarGANWeights(rec=config.reconstruction_weight or default))

@@ -1,0 +1,76 @@
+"""Where a generator comes from: the zoo, by name and checkpoint, or a function of the user's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from malp_disc.import_object import call_by_name
+from malp_disc.serialization.state_dicts import load_state, load_tensors
+from malp_disc.shipped import FACES_GENERATOR
+
+STARGAN = "stargan"
+
+
+@dataclass(kw_only=True)
+class GeneratorOptions:
+    """Which generator."""
+
+    generator: str = STARGAN
+    """Name of the zoo (generators/README.md), or MODULE:FUNCTION, a function without arguments that makes one: a module of the working folder, an installed
+    one, or path/to/file.py:FUNCTION."""
+    generator_checkpoint: Path | None = None
+    """Weights of a generator of the zoo. Without one, stargan is the shipped generator of the drawn faces."""
+
+    @property
+    def generator_file(self) -> Path | None:
+        """The file of its weights, whose hash a report tells; None where the user's function loads them."""
+        return self.generator_checkpoint or (FACES_GENERATOR if self.generator == STARGAN else None)
+
+    @property
+    def generator_name(self) -> str:
+        """For messages."""
+        if self.generator == STARGAN and self.generator_checkpoint is None:
+            return "the shipped generator"
+        return str(self.generator_checkpoint or self.generator)
+
+    def check_generator_options(self) -> None:
+        """Raise ValueError for what doesn't go together, before anything is loaded."""
+        if ":" in self.generator and self.generator_checkpoint is not None:
+            raise ValueError("--generator-checkpoint is for generators of the zoo; your own function loads its weights itself")
+
+
+def load_generator(options: GeneratorOptions, *, attributes: int | None = None) -> nn.Module:
+    """The generator, on the CPU, as its maker left it.
+
+    Args:
+        attributes: how many the data has; a StarGAN made for another number is refused.
+
+    Raises:
+        ValueError: an unknown name, a checkpoint of another network, or an error in the user's function; FileNotFoundError: no such file.
+    """
+    options.check_generator_options()
+    generator = generator_with_weights(options.generator, options.generator_file)
+    if attributes is not None and options.generator == STARGAN and generator.c_dim != attributes:
+        raise ValueError(
+            f"{options.generator_name} takes {generator.c_dim} attributes, but {attributes} are selected; give --selected-attributes in the order it was trained with"
+        )
+    return generator
+
+
+def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:
+    """A generator by name of the zoo or ``MODULE:FUNCTION``, with the weights of a file: of a checkpoint, or a ``G-<arm>.safetensors`` of a fine-tuning.
+
+    Args:
+        weights: of a generator of the user's, None leaves those that its function loads.
+    """
+    if ":" not in generator:
+        from generators import create_generator  # beside this package, in a checkout and in the wheel alike
+
+        return create_generator(generator, weights)
+    made = call_by_name(generator)
+    if weights is not None and isinstance(made, nn.Module):
+        load_state(made, load_tensors(weights, forms=[tuple(made.state_dict())]), source=str(weights))
+    return made

@@ -1,0 +1,90 @@
+"""Pretrain MaLP on a generator: learn a template and a detector that finds what this generator changes (paper, section 3, Eq. 11).
+
+    malp-disc pretrain --output-dir runs/malp                                                          # drawn faces, the shipped StarGAN
+    malp-disc pretrain --generator my_module:make --data pictures --data-root photos --image-size 128 --malp-width 64 --output-dir runs/malp
+    accelerate launch -m malp_disc pretrain --generator-checkpoint 200000-G.ckpt --data celeba --data-root /data/celeba \\
+        --image-size 128 --malp-width 64 --max-train-steps 20000 --output-dir runs/malp-celeba
+
+The result is a folder for `MaLP.from_pretrained`: ``<output-dir>/malp``. Beside it ``metrics.json`` says how well the maps match on images that weren't
+trained on, and ``fakeness.png`` shows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch import nn
+
+from malp_disc import MaLP
+from malp_disc.calibration import CALIBRATION_FILE, Calibration
+from malp_disc.commands.generator_source import GeneratorOptions, load_generator
+from malp_disc.data import build_dataset
+from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.evaluation.localize import look, malp_gallery, measure_malp, score_clean, through_generator
+from malp_disc.metrics.degradations import to_8bit
+from malp_disc.plotting.image_grids import fakeness_grid
+from malp_disc.serialization.files import write_json
+from malp_disc.serialization.key import KEY_FILE
+from malp_disc.training.generator_contract import check_contract
+from malp_disc.training.launch import start
+from malp_disc.training.pretrain import PretrainOptions, build_malp, check_options, pretrain
+
+
+@dataclass(kw_only=True)
+class Config(PretrainOptions, GeneratorOptions):
+    """Flags of the pretraining."""
+
+
+def main(config: Config) -> None:
+    dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
+    if len(held_out) < 2:
+        raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
+    check_options(config, dataset)
+    config.check_generator_options()
+    if not 0 < config.detection_false_alarm_rate < 1:
+        raise ValueError(f"expected --detection-false-alarm-rate between 0 and 1, got {config.detection_false_alarm_rate}")
+    accelerator = start(config, dataset)
+    generator = load_generator(config, attributes=len(dataset.attribute_names))
+    check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
+    generator.eval().requires_grad_(False).to(accelerator.device)
+    inputs = EvalSet.take(held_out, 512)
+    malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
+    if accelerator.is_main_process:
+        malp.save_pretrained(config.output_dir / "malp")
+        calibrate(generator, malp, inputs, config, accelerator)
+        report(generator, malp, inputs, config.output_dir, accelerator)
+    accelerator.end_training()
+
+
+def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
+    """The threshold of `malp-disc detect`, from images that weren't trained on: ``<output-dir>/malp/detection.json``."""
+    seen = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
+    real = {"encrypted": seen.published} | ({"unprotected": seen.images} if config.malp_template_dropout else {})
+    scores = [look(malp, to_8bit(images), seen.index, device=accelerator.device).score for images in (*real.values(), seen.manipulated)]
+    kinds = f"held-back images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
+    try:
+        malp.detection = Calibration.fit(
+            scores[:-1], config.detection_false_alarm_rate, manipulated=scores[-1], images=kinds, detector=malp.detector_fingerprint
+        )
+    except ValueError as error:
+        print(f"no threshold for malp-disc detect: {error}")
+        return
+    malp.detection.write(config.output_dir / "malp" / CALIBRATION_FILE)
+    print(f"detection: {malp.detection}")
+
+
+def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
+    """Localization on pictures that weren't trained on: metrics.json and fakeness.png."""
+    metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
+    metrics["clean"] = score_clean(generator.manipulate, inputs, malp, device=accelerator.device)
+    write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})
+    fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
+    scores = metrics["localization"]
+    print(
+        f"MaLP on {len(inputs.images)} held-back pictures: CS {scores['cs']:.3f} (a constant map: {scores['cs_constant']:.3f}), "
+        f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}, without templates {metrics['clean']['auc']:.4f}; "
+        f"maps in {folder / 'fakeness.png'}\n"
+        f"detector in {folder / 'malp'}, its key in {folder / 'malp' / KEY_FILE} (fingerprint {malp.key_fingerprint}); who has the key can forge and remove templates"
+    )

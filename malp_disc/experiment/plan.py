@@ -1,0 +1,71 @@
+"""What a run of several arms will do and what it needs, told before any work and by --dry-run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from malp_disc import MaLP
+from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of
+from malp_disc.training.checkpoints import CheckpointManager
+from malp_disc.training.options import make_optimizer
+from malp_disc.training.pretrain import build_malp
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, in lines for the user, and the bytes of disk that it needs."""
+
+    lines: list[str]
+    disk: int
+
+
+def make_plan(
+    config: ArmOptions, before: nn.Module, own: nn.Module | None, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator
+) -> Plan:
+    """What the arms will do: images per step, steps, checkpoints and their size."""
+    shown = {"malp": malp or build_malp(config)}
+    shown["passive"] = shown["malp"]
+    pictures = config.images_per_step * accelerator.num_processes
+    lines = [
+        f"pictures   {dataset.description}",
+        f"step       {pictures} pictures: {config.train_batch_size} x {config.gradient_accumulation_steps} passes x {accelerator.num_processes} processes, "
+        f"on {accelerator.device.type}, {'float32' if config.mixed_precision == 'no' else config.mixed_precision}",
+        f"steps      {config.max_train_steps} per arm, {config.max_train_steps * pictures / len(dataset):.1f} times through the pictures",
+    ]
+    if malp is None:
+        lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
+    if "passive" in config.arms and config.passive_malp is None:
+        lines.append(f"passive    none given: {config.malp_pretrain_steps} steps of pretraining first")
+    total = 0
+    for arm in config.arms:
+        setup, losses = setup_of(arm, shown, config), losses_of(arm, own, config)
+        networks = (
+            {"G": before, "G_average": before}
+            | ({"D": losses} if losses is not None else {})
+            | ({"malp": setup.malp} if setup.malp is not None else {})
+        )
+        learning = {"G": before} | ({"D": losses} if losses is not None else {})
+        optimizers = {
+            name: make_optimizer(name, network, config)
+            for name, network in learning.items()
+            if any(p.requires_grad for p in network.parameters())
+        }
+        if setup.trainable:
+            optimizers["malp"] = torch.optim.Adam([p for p in setup.malp.parameters()])
+        size = CheckpointManager(Path(arm), networks=networks, optimizers=optimizers, settings={}).bytes()
+        written = -(-config.max_train_steps // config.checkpointing_steps)
+        kept = min(written, config.checkpoints_total_limit or written)
+        needed = size * (kept + 1) * len(config.all_seeds)  # a new one is complete before the oldest goes
+        total += needed
+        lines.append(
+            f"arm        {arm}: seeds {' '.join(map(str, config.all_seeds))}, weight of MaLP {setup.weight:g}, {written} checkpoints of {size / 2**20:.1f} MiB, "
+            f"{kept} kept, {needed / 2**20:.0f} MiB"
+        )
+    lines.append(f"disk       about {total / 2**20:.0f} MiB in {config.output_dir}")
+    return Plan(lines, total)
