@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -116,3 +117,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(launch, st
     first = (stargan / "checkpoint-6" / "G_raw.safetensors").read_bytes()
     assert (tmp_path / "same" / "checkpoint-6" / "G_raw.safetensors").read_bytes() == first
     assert (tmp_path / "other" / "checkpoint-6" / "G_raw.safetensors").read_bytes() != first
+
+
+def test_a_cotrained_malp_is_a_malp(finetuned):
+    loaded = MaLP.from_pretrained(finetuned / "cotrained" / "cotrain")
+    kept = load_file(finetuned / "arms" / "cotrain" / "checkpoint-2" / "malp.safetensors")
+    assert torch.equal(loaded.state_dict()["cnn.map_head.weight"], kept["malp.cnn.map_head.weight"])
+    assert not loaded.config.transformer and not (finetuned / "cotrained" / "frozen").exists()
+    out = loaded(torch.zeros(1, 3, 32, 32))
+    assert out.map.shape == (1, 1, 32, 32)
