@@ -1,4 +1,4 @@
-"""Pretrained generators behind one interface: ``manipulate(images, target)``, pictures in [-1, 1] in and out."""
+"""Pretrained generators behind one interface: ``manipulate(images, target)``, images in [-1, 1] in and out."""
 
 from __future__ import annotations
 

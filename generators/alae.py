@@ -6,7 +6,7 @@ in the authors' files, where the averaged copies end in "_s" and the encoder is 
 Note:
     The authors train with equalised learning rates and store weights that are already scaled: here they are used as they are.
     The paper's Figure of the encoder gives each block's style by instance norm statistics, mean and deviation; so does the code. In their code
-    a picture's colours go through the leaky ReLU twice on the way in, which the paper doesn't say; the code was followed.
+    an image's colours go through the leaky ReLU twice on the way in, which the paper doesn't say; the code was followed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class EncodeBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """E: pictures (B, 3, N, N) -> w (B, D), the sum of what all blocks say."""
+    """E: images (B, 3, N, N) -> w (B, D), the sum of what all blocks say."""
 
     def __init__(self, startf: int, maxf: int, layer_count: int, size: int, colours: int, fused_from: int) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ class Average(nn.Module):
 
 
 class ALAE(nn.Module):
-    """Encodes a picture into the latent space of a StyleGAN and draws it again, from the same latent or from a moved one.
+    """Encodes an image into the latent space of a StyleGAN and draws it again, from the same latent or from a moved one.
 
     Args:
         layer_count: resolutions from 4 pixels on: 6 for CelebA at 128, 7 for CelebA-HQ and bedrooms at 256, 9 for FFHQ at 1024.
@@ -250,16 +250,16 @@ class ALAE(nn.Module):
         self.dlatent_avg = Average(self.layers, latent_size)
 
     def encode(self, images: Tensor, lod: int | None = None, blend: float = 1.0) -> Tensor:
-        """w of pictures: (B, 3, N, N) -> (B, D).
+        """w of images: (B, 3, N, N) -> (B, D).
 
         Args:
-            lod: number of resolutions in use less 1, for pictures of 4 · 2^lod pixels; all of them without it.
+            lod: number of resolutions in use less 1, for images of 4 · 2^lod pixels; all of them without it.
             blend: below 1 the last resolution is faded in, as in progressive training.
         """
         return self.discriminator_s(images, self.lod if lod is None else lod, blend)
 
     def decode(self, w: Tensor, lod: int | None = None, blend: float = 1.0, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """The picture of one style (B, D) or of one per layer (B, L, D): (B, 3, N, N), not clamped.
+        """The image of one style (B, D) or of one per layer (B, L, D): (B, 3, N, N), not clamped.
 
         Args:
             noise: two per resolution, (1 or B, 1, side, side); without it the same fixed noise in every call.
@@ -271,7 +271,7 @@ class ALAE(nn.Module):
         return self.generator_s(styles, lod, noise, blend)
 
     def generate(self, z: Tensor, lod: int | None = None, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """The picture of a code of Z, with truncated styles: (B, D) -> (B, 3, N, N), not clamped."""
+        """The image of a code of Z, with truncated styles: (B, D) -> (B, 3, N, N), not clamped."""
         styles, mean = self.mapping_fl_s(z)[:, None].expand(-1, self.layers, -1), self.dlatent_avg.buff
         kept = torch.where(torch.arange(self.layers, device=z.device) < self.cutoff, self.psi, 1.0)[:, None]
         return self.decode(mean + (styles - mean) * kept, lod, noise=noise)
@@ -288,8 +288,8 @@ class ALAE(nn.Module):
 
         Args:
             images: (B, 3, N, N), N the network's resolution.
-            target: what is added to the picture's latent, (B, D), or for each layer of its own, (B, L, D): an attribute's direction times how
-                far to go, such as the authors' ``principal_directions/direction_*.npy``. None reconstructs the picture.
+            target: what is added to the image's latent, (B, D), or for each layer of its own, (B, L, D): an attribute's direction times how
+                far to go, such as the authors' ``principal_directions/direction_*.npy``. None reconstructs the image.
 
         Raises:
             ValueError: other shapes.

@@ -97,7 +97,7 @@ class AttGANGenerator(nn.Module):
         super().__init__()
         if enc_layers != dec_layers:
             raise ValueError(
-                f"expected as many decoder layers as encoder layers, got {dec_layers} and {enc_layers}: the picture would change its size"
+                f"expected as many decoder layers as encoder layers, got {dec_layers} and {enc_layers}: the image would change its size"
             )
         self.n_attrs = n_attrs
         self.shortcut_layers, self.inject_layers = min(shortcut_layers, dec_layers - 1), min(inject_layers, dec_layers - 1)
@@ -131,7 +131,7 @@ class AttGANGenerator(nn.Module):
         return in_float32(self.dec_layers[-1].layers, x)
 
     def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
-        """The library's common entry: pictures in [-1, 1] with the attributes `target`.
+        """The library's common entry: images in [-1, 1] with the attributes `target`.
 
         Args:
             target: (B, n_attrs), the wanted labels, 0 or 1. Numbers between are half measures; -0.5 and 1.5 are the emphasis that the
@@ -154,7 +154,7 @@ def attgan_target(labels: Tensor, attribute: str, names: Sequence[str] = CELEBA_
     """The target of the port's test: one attribute flipped and emphasised, what it excludes cleared without emphasis.
 
     Args:
-        labels: (B, A) in {0, 1}, what the pictures have now.
+        labels: (B, A) in {0, 1}, what the images have now.
         intensity: `test_int` of the port; 0.5 is no emphasis, at most 1.
 
     Returns:
@@ -173,7 +173,7 @@ class AttGANDiscriminators(nn.Module):
         dim, n_layers, norm_fn, acti_fn: channels of the first layer, layers, norm and activation of the trunk.
         fc_dim, fc_norm_fn, fc_acti_fn: the heads' hidden layer; its norm can only be "none". No file tells its activation: "lrelu" is the
             default of the port's class, but its train.py, which made the files, says "relu", and so does `attgan_discriminators`.
-        img_size: side of the pictures, a multiple of 2^n_layers.
+        img_size: side of the images, a multiple of 2^n_layers.
         n_attrs: attributes.
 
     Shape:

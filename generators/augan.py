@@ -22,7 +22,7 @@ from typing import Any
 from generators.cyclegan import ResnetGenerator, cyclegan
 
 SIZE = 340
-"""Side of the pictures in the paper's table; `manipulate` takes others too, as CycleGAN does."""
+"""Side of the images in the paper's table; `manipulate` takes others too, as CycleGAN does."""
 
 
 def augan(checkpoint: str | Path | None = None, **config: Any) -> ResnetGenerator:

@@ -5,13 +5,13 @@ keys are the authors', so ``edges2shoes_net_G.pth``, ``edges2shoes_net_E.pth`` a
 
     g = bicyclegan("edges2shoes_net_G.pth")
     e = bicyclegan_encoder("edges2shoes_net_E.pth")
-    shoe = g.manipulate(drawings)                            # one style, the same for every picture
+    shoe = g.manipulate(drawings)                            # one style, the same for every image
     shoe = g.manipulate(drawings, torch.randn(len(drawings), 8))
     shoe = g.manipulate(drawings, e(photographs)[0])         # painted like the photographs
 
 Note:
     Only the variant that the authors publish is built, in which every layer is told the style (``where_add="all"``). Their files for
-    edges take one channel; a picture's luminance is given to them, so the picture should be the drawing. Files of old torch versions hold
+    edges take one channel; an image's luminance is given to them, so the image should be the drawing. Files of old torch versions hold
     running averages of the instance norms, which are dropped as the official loader drops them.
 """
 
@@ -40,7 +40,7 @@ def _nonlinearity(name: str) -> nn.Module:
 
 
 class StyledUnetBlock(nn.Module):
-    """One level and all below it; z joins what goes down. It gives what comes up and its input side by side; the outermost a picture."""
+    """One level and all below it; z joins what goes down. It gives what comes up and its input side by side; the outermost an image."""
 
     def __init__(self, down: list[nn.Module], submodule: nn.Module | None, up: list[nn.Module], *, outermost: bool = False) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class StyledUnetBlock(nn.Module):
 
 
 class BicycleGANGenerator(nn.Module):
-    """G(x, z): picture x translated in the style z; a U-Net (Figure 2 of the paper).
+    """G(x, z): image x translated in the style z; a U-Net (Figure 2 of the paper).
 
     Args:
-        input_nc, output_nc, ngf: channels of the picture, of the result and of the first layer.
+        input_nc, output_nc, ngf: channels of the image, of the result and of the first layer.
         nz: numbers of a style.
         num_downs: halvings, 8 for 256 px (unet_256); 6 at least.
         norm, nl, use_dropout, upsample: the authors' options: "instance" or "batch"; "relu", "lrelu" or "elu"; dropout of 0.5;
@@ -119,21 +119,21 @@ class BicycleGANGenerator(nn.Module):
         """x (B, input_nc, H, W), z (B, nz) -> (B, output_nc, H, W)."""
         check_channels(x, self.input_nc, "BicycleGAN")
         if z.shape != (len(x), self.nz):
-            raise ValueError(f"expected a target of shape ({len(x)}, {self.nz}), one style per picture, got {tuple(z.shape)}")
+            raise ValueError(f"expected a target of shape ({len(x)}, {self.nz}), one style per image, got {tuple(z.shape)}")
         return self.model(x, z)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out.
 
         Args:
-            target: styles (B, nz), drawn from a standard normal distribution or read off pictures by the encoder; None for `default_style`.
+            target: styles (B, nz), drawn from a standard normal distribution or read off images by the encoder; None for `default_style`.
         """
-        check_input(images, f"BicycleGAN halves the picture {self.num_downs} times", divisor=2**self.num_downs)
+        check_input(images, f"BicycleGAN halves the image {self.num_downs} times", divisor=2**self.num_downs)
         target = self.default_style(len(images)) if target is None else target
         return to_rgb(self(from_rgb(images, self.input_nc), target.to(images.device)))
 
     def default_style(self, count: int = 1) -> Tensor:
-        """(count, nz): one drawn style, the same for every picture and every time."""
+        """(count, nz): one drawn style, the same for every image and every time."""
         return torch.randn(self.nz, generator=torch.Generator().manual_seed(0)).expand(count, -1)
 
 
@@ -155,10 +155,10 @@ class StyleResidualBlock(nn.Module):
 
 
 class BicycleGANEncoder(nn.Module):
-    """E(x): the style of picture x, as mean and log-variance of a normal distribution.
+    """E(x): the style of image x, as mean and log-variance of a normal distribution.
 
     Args:
-        input_nc, ndf: channels of the picture and of the first layer.
+        input_nc, ndf: channels of the image and of the first layer.
         output_nc: numbers of a style, the generator's nz.
         n_blocks: halvings, 5 for 256 px (resnet_256), 4 for 128 px.
         norm, nl, statistics: as the generator's.
@@ -202,7 +202,7 @@ class BicycleGANEncoder(nn.Module):
 
 
 class BicycleGANDiscriminator(nn.Module):
-    """D(x): PatchGANs of several scales, each seeing the picture at half the size of the one before. Not published.
+    """D(x): PatchGANs of several scales, each seeing the image at half the size of the one before. Not published.
 
     Args:
         input_nc, ndf, n_layers, norm, statistics: as in `generators.patchgan`; every convolution has a bias, and scale i has ndf / 2^i

@@ -37,7 +37,7 @@ class ScaleShiftNorm(nn.Module):
 
 
 class CartoonGANGenerator(nn.Module):
-    """G(x): picture x as a frame of the cartoon that the weights were trained on. It changes every pixel.
+    """G(x): image x as a frame of the cartoon that the weights were trained on. It changes every pixel.
 
     Args:
         conv_dim: channels of the first layer (64 in the paper).
@@ -105,7 +105,7 @@ class CartoonGANGenerator(nn.Module):
         height, width = images.shape[2:]
         if height % 4 or width % 4 or min(height, width) < 8:
             raise ValueError(
-                f"CartoonGAN halves the picture twice: expected sides divisible by 4 and at least 8, got {height}x{width}; "
+                f"CartoonGAN halves the image twice: expected sides divisible by 4 and at least 8, got {height}x{width}; "
                 "resize, or pad by reflection and crop the result"
             )
 

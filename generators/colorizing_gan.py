@@ -11,10 +11,10 @@ Official code: https://github.com/ImagingLab/Colorizing-with-GANs (Apache-2.0), 
 Written from the paper and the published key lists.
 
 Note:
-    The authors' two see the picture's luminance in [0, 255] as it is, and paint the whole picture anew in L*a*b*, its lightness too. That
-    is what `manipulate` returns; ``keep_lightness=True`` takes only the colours from the network and L from the picture. Their batch norm
-    uses the batch's statistics in testing too (their file's running averages were never moved), so that a picture's colours would depend
-    on the batch; here each picture's own are used, which is a batch of one. The port paints colours only, at 32×32 whatever it is given;
+    The authors' two see the image's luminance in [0, 255] as it is, and paint the whole image anew in L*a*b*, its lightness too. That
+    is what `manipulate` returns; ``keep_lightness=True`` takes only the colours from the network and L from the image. Their batch norm
+    uses the batch's statistics in testing too (their file's running averages were never moved), so that an image's colours would depend
+    on the batch; here each image's own are used, which is a batch of one. The port paints colours only, at 32×32 whatever it is given;
     its batch norms have running averages, which are used here, though its own test script stays in training mode, dropout included.
 """
 
@@ -85,7 +85,7 @@ class _Generator(nn.Module):
 
 
 class ColorizingGenerator(nn.Module):
-    """G(x): the picture of which x is the luminance; the authors' U-Net (Figure 2 of the paper).
+    """G(x): the image of which x is the luminance; the authors' U-Net (Figure 2 of the paper).
 
     Args:
         encoder: channels and stride of each layer down.
@@ -94,7 +94,7 @@ class ColorizingGenerator(nn.Module):
         dropouts: layers up that are followed by dropout of 0.5 in training.
         statistics: which the batch norms use, see `generators.norms`. "batch" is the authors' code; "running" makes no sense with their
             files.
-        keep_lightness: `manipulate` takes a and b only from the network, and L from the picture.
+        keep_lightness: `manipulate` takes a and b only from the network, and L from the image.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by the product of the strides (128, or 16) -> (B, 3, H, W) in [-1, 1].
@@ -160,7 +160,7 @@ class _Block(nn.Module):
 
 
 class ColorizingPort(nn.Module):
-    """G(L): a and b of a 32×32 picture; the port's U-Net.
+    """G(L): a and b of a 32×32 image; the port's U-Net.
 
     Args:
         width: channels of the first layer (64, which the port has fixed).
@@ -215,7 +215,7 @@ class ColorizingPort(nn.Module):
         return in_float32(self.final.model, x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. The picture's lightness stays, its colours are new; `target` is ignored."""
+        """The library's common entry: [-1, 1] RGB in and out. The image's lightness stays, its colours are new; `target` is ignored."""
         check_input(images, "the port of Colorizing-with-GANs")
         lightness = rgb_to_lab((images + 1) / 2)[:, :1]
         colours = self.unit * self(lightness / 50 - 1)

@@ -1,4 +1,4 @@
-"""CIE L*a*b* and sRGB, differentiable: the colour space in which pictures are coloured.
+"""CIE L*a*b* and sRGB, differentiable: the colour space in which images are coloured.
 
 Constants as in https://github.com/ImagingLab/Colorizing-with-GANs (and OpenCV): sRGB's transfer curve, its primaries, white D65 with
 X 0.950456 and Z 1.088754, and CIE's ε = 6/29.

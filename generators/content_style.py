@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Make] = {
     "tanh": nn.Tanh,
     "none": nn.Identity,
 }
-LEAST_REFERENCE = 16  # the style encoders halve a picture four times
+LEAST_REFERENCE = 16  # the style encoders halve an image four times
 
 
 def chosen(table: Mapping[str, Make], name: str) -> Make:
@@ -53,7 +53,7 @@ class AdaIN(nn.Module):
 
 
 class ImageLayerNorm(nn.Module):
-    """MUNIT's layer norm over all of a picture's channels and pixels: unbiased deviation, eps added to it and not to the variance."""
+    """MUNIT's layer norm over all of an image's channels and pixels: unbiased deviation, eps added to it and not to the variance."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ConvBlock(nn.Module):
 
 
 class LastBlock(ConvBlock):
-    """The block that paints the picture: no norm, tanh, float32."""
+    """The block that paints the image: no norm, tanh, float32."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, pad_type: str = "reflect") -> None:
         super().__init__(inputs, outputs, kernel, activation=nn.Tanh, pad_type=pad_type)
@@ -191,7 +191,7 @@ class StyleEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Content back to a picture: (B, dim, h, w) -> (B, output_dim, h · 2^n, w · 2^n) in [-1, 1]."""
+    """Content back to an image: (B, dim, h, w) -> (B, output_dim, h · 2^n, w · 2^n) in [-1, 1]."""
 
     def __init__(self, *, dim: int, n_upsample: int, n_res: int, output_dim: int, norm: Make, activation: Make, pad_type: str) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ def style_shape(tensors: Mapping[str, Tensor], mlp: str) -> dict[str, int]:
 
 
 def check_direction(direction: str) -> tuple[str, str]:
-    """The domain that pictures come from, and the one that they go to: "a2b" -> ("a", "b")."""
+    """The domain that images come from, and the one that they go to: "a2b" -> ("a", "b")."""
     if direction not in ("a2b", "b2a"):
         raise ValueError(f"expected direction 'a2b' or 'b2a', got {direction!r}")
     return direction[0], direction[2]
@@ -257,8 +257,8 @@ def style_codes(target: Tensor | None, images: Tensor, style_dim: int, read: Cal
     """The style for each of `images`, (B, style_dim), from what `manipulate` was given.
 
     Args:
-        target: codes (B, style_dim) or (B, style_dim, 1, 1); reference pictures (B, 3, h, w) in [-1, 1], which `read` turns into codes; or
-            None: one code from N(0, I), with a fixed seed, the same for every picture.
+        target: codes (B, style_dim) or (B, style_dim, 1, 1); reference images (B, 3, h, w) in [-1, 1], which `read` turns into codes; or
+            None: one code from N(0, I), with a fixed seed, the same for every image.
 
     Raises:
         ValueError: for other shapes.
@@ -270,6 +270,6 @@ def style_codes(target: Tensor | None, images: Tensor, style_dim: int, read: Cal
     if target.shape in ((len(images), style_dim), (len(images), style_dim, 1, 1)):
         return target.flatten(1).to(images)
     raise ValueError(
-        f"expected as target style codes ({len(images)}, {style_dim}), reference pictures ({len(images)}, 3, h, w) with sides of at least "
+        f"expected as target style codes ({len(images)}, {style_dim}), reference images ({len(images)}, 3, h, w) with sides of at least "
         f"{LEAST_REFERENCE}, or None, got {tuple(target.shape)}"
     )

@@ -26,7 +26,7 @@ FILLING = tuple(2 * level / 255 - 1 for level in (117, 104, 123))
 
 
 def hide(images: Tensor, overlap: int = OVERLAP) -> Tensor:
-    """The pictures without their centre: from a quarter to three quarters of either side, less `overlap`, filled with `FILLING`.
+    """The images without their centre: from a quarter to three quarters of either side, less `overlap`, filled with `FILLING`.
 
     Shape: (B, 3, H, W) in [-1, 1] -> the same.
     """
@@ -38,10 +38,10 @@ def hide(images: Tensor, overlap: int = OVERLAP) -> Tensor:
 
 
 class ContextEncoderGenerator(nn.Module):
-    """G(x): what the hidden centre of picture x could be (Figure 9a of the paper).
+    """G(x): what the hidden centre of image x could be (Figure 9a of the paper).
 
     Args:
-        nc, nef, ngf: channels of a picture, of the encoder's first and of the decoder's last layer.
+        nc, nef, ngf: channels of an image, of the encoder's first and of the decoder's last layer.
         bottleneck: channels of the 1×1 map between them (4000).
 
     Shape:
@@ -83,13 +83,13 @@ class ContextEncoderGenerator(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Pictures without their centre, (B, 3, H, W) -> the centre (B, 3, H / 2, W / 2), both in [-1, 1]."""
+        """ImageFiles without their centre, (B, 3, H, W) -> the centre (B, 3, H / 2, W / 2), both in [-1, 1]."""
         check_channels(hidden, self.nc, "context encoder")
         return in_float32(self.main[-2:], self.main[:-2](hidden))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: hides the centre of each picture and paints it anew; the other pixels stay as they are."""
-        check_input(images, "the context encoder halves the picture five times", divisor=32, least=128)
+        """The library's common entry: hides the centre of each image and paints it anew; the other pixels stay as they are."""
+        check_input(images, "the context encoder halves the image five times", divisor=32, least=128)
         centre = self(hide(images))
         top, left = images.shape[2] // 4, images.shape[3] // 4
         painted = images.to(centre.dtype, copy=True)

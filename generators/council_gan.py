@@ -5,8 +5,8 @@ description; the state-dict keys are the authors', so ``a2b_gen_<member>_<iterat
 ``b2a_gen_…``, {'b2a': …}, load as they are. The council is several generators that were trained together; one is enough to translate.
 
 Note:
-    The network is MUNIT's generator with a decoder that doesn't paint the whole picture: it paints a few layers of colour and how much of
-    each covers the picture it was given. Where all masks are 0 the picture stays as it was, which makes it an interesting case to localize.
+    The network is MUNIT's generator with a decoder that doesn't paint the whole image: it paints a few layers of colour and how much of
+    each covers the image it was given. Where all masks are 0 the image stays as it was, which makes it an interesting case to localize.
     The constructor's switch `do_my_style` of the authors is off in all published configurations, and isn't built here.
 """
 
@@ -109,7 +109,7 @@ class CouncilGAN(nn.Module):
         return self.enc_content(images), self.enc_style(images)
 
     def decode(self, content: Tensor, style: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The picture, and the masks in [0, 1]: (B, masks, H, W), 1 where the layer covers what is below it."""
+        """The image, and the masks in [0, 1]: (B, masks, H, W), 1 where the layer covers what is below it."""
         painted = self.dec(content, self.mlp(style))
         colours, masks = painted[:, : -self.masks], (torch.tanh(10 * painted[:, -self.masks :]) + 1) / 2
         return cover(images.to(painted.dtype), colours, masks), masks
@@ -123,14 +123,14 @@ class CouncilGAN(nn.Module):
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out.
 
-        `target` is the style: codes (B, style_dim) from N(0, I), as at the authors' test; or reference pictures (B, 3, h, w), read with
+        `target` is the style: codes (B, style_dim) from N(0, I), as at the authors' test; or reference images (B, 3, h, w), read with
         ``enc_style``; None is one code from N(0, I), always the same.
         """
         return self(images, target)
 
 
 def cover(images: Tensor, colours: Tensor, masks: Tensor) -> Tensor:
-    """Layer after layer over the picture: y ← (1 - m_k) y + m_k c_k.
+    """Layer after layer over the image: y ← (1 - m_k) y + m_k c_k.
 
     Shape: (B, C, H, W), (B, K · C, H, W), (B, K, H, W) in [0, 1] -> (B, C, H, W).
     """

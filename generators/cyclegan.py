@@ -5,7 +5,7 @@ the state-dict keys are the authors', so ``horse2zebra.pth`` and its like and on
 
 Note:
     The published files carry running averages of instance norms that have no parameters. The official loader drops them, and so does this
-    one: an instance norm uses the statistics of its picture. Sides that 4 doesn't divide come out of the network rounded up to where
+    one: an instance norm uses the statistics of its image. Sides that 4 doesn't divide come out of the network rounded up to where
     it does; `manipulate`, which keeps the size, refuses them.
 """
 
@@ -48,13 +48,13 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """G(x): picture x as one of the other domain. Johnson's network for style transfer, appendix 7.2 of the paper.
+    """G(x): image x as one of the other domain. Johnson's network for style transfer, appendix 7.2 of the paper.
 
     Args:
-        input_nc, output_nc, ngf: channels of the picture, of the result and of the first layer.
+        input_nc, output_nc, ngf: channels of the image, of the result and of the first layer.
         norm: "instance" for CycleGAN; "batch" (pix2pix); "instance_tracked" has the buffers that published files carry, without a use.
         use_dropout: dropout of 0.5 in every block (pix2pix).
-        n_blocks: residual blocks, 9 for pictures of 256 px, 6 for 128 px.
+        n_blocks: residual blocks, 9 for images of 256 px, 6 for 128 px.
         padding_type: "reflect", "replicate" or "zero", of the residual blocks.
         statistics: which a batch norm uses, see `generators.norms`; "picture" is the authors' test script.
         noise: dropout stays on in evaluation too, the authors' test script again; every call gives another result.
@@ -116,7 +116,7 @@ class ResnetGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
-        check_input(images, "CycleGAN halves the picture twice", divisor=4, least=8)
+        check_input(images, "CycleGAN halves the image twice", divisor=4, least=8)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 

@@ -18,9 +18,9 @@ TRAINED = 1000
 
 
 class Diffusion:
-    """x_t between a picture (t = 0) and noise (t = steps - 1), on `steps` of the 1000 times that the network knows, evenly spaced.
+    """x_t between an image (t = 0) and noise (t = steps - 1), on `steps` of the 1000 times that the network knows, evenly spaced.
 
-    Betas of the full schedule are linear from 1e-4 to 0.02. The pictures of a batch all stand at the same time: coefficients are numbers.
+    Betas of the full schedule are linear from 1e-4 to 0.02. The images of a batch all stand at the same time: coefficients are numbers.
     """
 
     def __init__(self, steps: int = TRAINED) -> None:
@@ -45,7 +45,7 @@ class Diffusion:
         return math.sqrt(1 - beta) * x + math.sqrt(beta) * noise
 
     def reverse_step(self, x: Tensor, t: int, output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """p(x_{t-1} | x_t) of the network's 6-channel output: the sample, and the picture it is headed for, clipped to [-1, 1].
+        """p(x_{t-1} | x_t) of the network's 6-channel output: the sample, and the image it is headed for, clipped to [-1, 1].
 
         Mean: DDPM's Eq. 7. Variance: improved DDPM's Eq. 15, between the posterior's and beta, in logarithms. At t = 0 no noise is added.
         """
@@ -62,21 +62,21 @@ class Diffusion:
 
 
 class Noise:
-    """Standard normal pictures from a stream that belongs to the picture, so that its result doesn't depend on the batch it is in.
+    """Standard normal images from a stream that belongs to the image, so that its result doesn't depend on the batch it is in.
 
     Args:
-        seed: one for all, whose pictures then get the same noise, or one per picture.
-        like: the pictures (B, 3, H, W). Drawn on the CPU, so that every device gets the same numbers.
+        seed: one for all, whose images then get the same noise, or one per image.
+        like: the images (B, 3, H, W). Drawn on the CPU, so that every device gets the same numbers.
 
     Raises:
-        ValueError: another number of seeds than of pictures.
+        ValueError: another number of seeds than of images.
     """
 
     def __init__(self, seed: int | Sequence[int] | Tensor, like: Tensor) -> None:
         one = isinstance(seed, Integral) or (isinstance(seed, Tensor) and seed.ndim == 0)
         seeds = [int(seed)] if one else [int(s) for s in seed]
         if not one and len(seeds) != len(like):
-            raise ValueError(f"expected one seed, or one for each of the {len(like)} pictures, got {len(seeds)}")
+            raise ValueError(f"expected one seed, or one for each of the {len(like)} images, got {len(seeds)}")
         self.streams = [torch.Generator().manual_seed(s) for s in seeds]
         self.like = like
 
@@ -89,7 +89,7 @@ class Noise:
 def step_with_gradient(step: Callable[..., Tensor], *arguments: Tensor | int | None, wanted: bool) -> Tensor:
     """`step(*arguments)`, keeping for the gradient only what went in: the step is computed again on the way back.
 
-    A chain of steps thus takes the memory of one, and of the few pictures that go into each. Nothing is kept where no gradient is
+    A chain of steps thus takes the memory of one, and of the few images that go into each. Nothing is kept where no gradient is
     `wanted`, or under `torch.no_grad()`.
     """
     if not torch.is_grad_enabled():

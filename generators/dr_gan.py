@@ -7,7 +7,7 @@ Note:
     The port's files (``epoch780_G.pt``) are whole pickled modules, which only its own code can open, and opening them runs code. They are
     refused here. In a checkout of the port, where they are made, ``torch.save(G.state_dict(), "dr_gan.pth")`` writes one that loads.
 
-    Where the paper fuses pictures of a person by a weighted mean, the port takes the weighted sum, and so do we: its weights were trained
+    Where the paper fuses images of a person by a weighted mean, the port takes the weighted sum, and so do we: its weights were trained
     with it. The port's fusion is right for one person at a time only; ours for any number.
 """
 
@@ -27,7 +27,7 @@ from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 SIZE, SMALLEST = 96, 6
-# Channels by size, in units of conv_dim, from 96 px down to 6; the decoder goes back up. None: the picture's.
+# Channels by size, in units of conv_dim, from 96 px down to 6; the decoder goes back up. None: the image's.
 ENCODER = ((None, 1, 2), (2, 2, 2, 4), (4, 4, 3, 6), (6, 6, 4, 8), (8, 8, 5, 10))
 DECODER = ((10, 5, 8), (8, 8, 4, 6), (6, 6, 3, 4), (4, 4, 2, 2), (2, 2, 1, None))
 
@@ -40,13 +40,13 @@ class Crop(nn.Module):
 
 
 class DRGANGenerator(nn.Module):
-    """G(x, c, z): who is on picture x, drawn anew in pose c; z is all that is neither.
+    """G(x, c, z): who is on image x, drawn anew in pose c; z is all that is neither.
 
     Args:
         n_poses: poses, the port's ``Np``.
         n_noise: length of z, the port's ``Nz``.
-        channel_num: of the pictures: 3, or 1 for grey.
-        multi: the encoder also says how far each picture can be trusted, for `fuse`.
+        channel_num: of the images: 3, or 1 for grey.
+        multi: the encoder also says how far each image can be trusted, for `fuse`.
         conv_dim: channels of the first layer; a feature has ten times as many numbers. 32 in the port.
 
     Shape:
@@ -83,35 +83,35 @@ class DRGANGenerator(nn.Module):
                 layers += _activated(nn.ConvTranspose2d(*pair, 3, 2 if double else 1, 0 if double else 1, bias=False))
                 layers += [Crop()] if double else []
         self.G_dec_convLayers = nn.Sequential(*layers[:-2], nn.Tanh())  # the last layer has neither norm nor ELU
-        # The same for every picture; not in the state dict, whose keys are the port's.
+        # The same for every image; not in the state dict, whose keys are the port's.
         draws = torch.rand(n_noise, generator=torch.Generator().manual_seed(0)) * 2 - 1
         self.register_buffer("usual_noise", draws, persistent=False)
 
     def forward(self, images: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
-        """Each picture by itself."""
+        """Each image by itself."""
         return self.decode(self.encode(images)[0], pose, noise)
 
     def fuse(self, images: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
-        """One picture of each person out of several, of a network with ``multi=True``.
+        """One image of each person out of several, of a network with ``multi=True``.
 
-        Shape: images (B, n, channel_num, 96, 96), n pictures of each of B persons; pose, noise as in `forward` -> (B, channel_num, 96, 96).
+        Shape: images (B, n, channel_num, 96, 96), n images of each of B persons; pose, noise as in `forward` -> (B, channel_num, 96, 96).
 
         Raises:
-            ValueError: other shapes, or a network for single pictures.
+            ValueError: other shapes, or a network for single images.
         """
         return self.decode(self.fuse_features(images), pose, noise)
 
     def fuse_features(self, images: Tensor) -> Tensor:
-        """The sum of the pictures' features, each times its confidence: (B, n, channel_num, 96, 96) -> (B, 10 conv_dim)."""
+        """The sum of the images' features, each times its confidence: (B, n, channel_num, 96, 96) -> (B, 10 conv_dim)."""
         if not self.multi:
-            raise ValueError("this network was made for single pictures and has no confidences to fuse with; expected one with multi=True")
+            raise ValueError("this network was made for single images and has no confidences to fuse with; expected one with multi=True")
         if images.ndim != 5:
             raise ValueError(f"expected images (B, n, {self.channel_num}, {SIZE}, {SIZE}), got {tuple(images.shape)}")
         features, confidence = self.encode(images.flatten(0, 1))
         return (features * confidence).unflatten(0, images.shape[:2]).sum(dim=1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, channel_num, 96, 96) -> features (B, 10 conv_dim), confidence (B, 1) in [0, 1], or None of a network for single pictures."""
+        """(B, channel_num, 96, 96) -> features (B, 10 conv_dim), confidence (B, 1) in [0, 1], or None of a network for single images."""
         check_channels(images, self.channel_num, "DR-GAN")
         if images.shape[2:] != (SIZE, SIZE):
             raise ValueError(
@@ -129,14 +129,14 @@ class DRGANGenerator(nn.Module):
         return in_float32(self.G_dec_convLayers[-2:], x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: pictures in [-1, 1] with the head turned, everything drawn anew.
+        """The library's common entry: images in [-1, 1] with the head turned, everything drawn anew.
 
-        Pictures of another size are brought to 96×96 (antialiased bilinear) and the result back to their size (bicubic): its detail is that
-        of 96 px. A network for grey pictures gets the luminance, and its result is grey.
+        ImageFiles of another size are brought to 96×96 (antialiased bilinear) and the result back to their size (bicubic): its detail is that
+        of 96 px. A network for grey images gets the luminance, and its result is grey.
 
         Args:
             target: (B, n_poses), a one-hot row each: the pose wanted. What a column means is the data set's matter. Or
-                (B, n_poses + n_noise), pose and z in [-1, 1] in one row; without it z is `usual_noise`, the same for every picture. None:
+                (B, n_poses + n_noise), pose and z in [-1, 1] in one row; without it z is `usual_noise`, the same for every image. None:
                 the first pose.
 
         Raises:
@@ -161,7 +161,7 @@ class DRGANGenerator(nn.Module):
         if isinstance(target, Tensor) and target.shape == (count, self.n_poses + self.n_noise):
             target, noise = target.split([self.n_poses, self.n_noise], dim=1)
             check_target(noise, (count, self.n_noise), -1, 1, "the noise after the pose")
-        meaning = f"a one-hot row per picture, the pose wanted; or (B, {self.n_poses + self.n_noise}), pose and noise"
+        meaning = f"a one-hot row per image, the pose wanted; or (B, {self.n_poses + self.n_noise}), pose and noise"
         check_target(target, (count, self.n_poses), 0, 1, meaning)
         return target.to(images.dtype), noise.to(images.dtype)
 

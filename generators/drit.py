@@ -91,7 +91,7 @@ class DomainNetwork(nn.Module):
 
 
 class ContentEncoder(DomainNetwork):
-    """Pictures of either domain -> content in the space they share: (B, 3, H, W) -> (B, 4 dim, H / 4, W / 4)."""
+    """ImageFiles of either domain -> content in the space they share: (B, 3, H, W) -> (B, 4 dim, H / 4, W / 4)."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, dim: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class PooledBlock(nn.Module):
 
 
 class AttributeEncoderConcat(DomainNetwork):
-    """How a picture looks, as a normal distribution: (B, 3, H, W) -> mean and log variance, (B, nz) each."""
+    """How an image looks, as a normal distribution: (B, 3, H, W) -> mean and log variance, (B, nz) each."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class AttributeEncoderConcat(DomainNetwork):
 
 
 class AttributeEncoder(DomainNetwork):
-    """How a picture looks: (B, 3, H, W) -> (B, nz)."""
+    """How an image looks: (B, 3, H, W) -> (B, nz)."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class AttributeEncoder(DomainNetwork):
 
 
 class GeneratorConcat(DomainNetwork):
-    """Content (B, 4 dim, h, w) and attribute (B, nz) -> picture (B, 3, 4h, 4w): the attribute joins at every scale."""
+    """Content (B, 4 dim, h, w) and attribute (B, nz) -> image (B, 3, 4h, 4w): the attribute joins at every scale."""
 
     def __init__(self, output_dim_a: int, output_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class MixedBlock(nn.Module):
 
 
 class GeneratorFeatureWise(DomainNetwork):
-    """Content (B, 4 dim, h, w) and attribute (B, nz) -> picture (B, 3, 4h, 4w): the attribute is mixed in pixel by pixel."""
+    """Content (B, 4 dim, h, w) and attribute (B, nz) -> image (B, 3, 4h, 4w): the attribute is mixed in pixel by pixel."""
 
     def __init__(self, output_dim_a: int, output_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class GeneratorFeatureWise(DomainNetwork):
 
 
 class DRIT(nn.Module):
-    """Pictures of one domain as pictures of the other: their content, and an attribute of the other domain.
+    """ImageFiles of one domain as images of the other: their content, and an attribute of the other domain.
 
     Args:
         direction: "a2b" or "b2a"; in the authors' example a is summer and b winter.
@@ -260,7 +260,7 @@ class DRIT(nn.Module):
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out.
 
-        `target` is the attribute: codes (B, nz), as drawn from N(0, I) at the authors' test; or reference pictures (B, 3, h, w) of the goal's
+        `target` is the attribute: codes (B, nz), as drawn from N(0, I) at the authors' test; or reference images (B, 3, h, w) of the goal's
         domain; None is one code from N(0, I), always the same.
         """
         return self(images, target)

@@ -13,7 +13,7 @@ Written from the paper and the published key lists; the state-dict keys are thos
 Note:
     The three differ in kernels, norms, order of activation and skips, so that no file fits two of them. What the official code calls
     batch norm is an instance norm (eps 1e-6): at 256 px its bottleneck is one pixel, whose normalised value is 0, so the bottleneck is a
-    constant and only the skips carry the picture. That is their network, and kept. The ports' dropout is the paper's noise; here it is on
+    constant and only the skips carry the image. That is their network, and kept. The ports' dropout is the paper's noise; here it is on
     in training only, or with ``noise=True``.
 """
 
@@ -45,7 +45,7 @@ class DualGANGenerator(nn.Module):
 
     Args:
         prefix: "A_g_", the generator from A to B, or "B_g_", the way back.
-        input_channels, output_channels, gcn: channels of the picture, of the result and of the first layer.
+        input_channels, output_channels, gcn: channels of the image, of the result and of the first layer.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by 256 -> (B, 3, H, W) in [-1, 1].
@@ -90,7 +90,7 @@ class DualGANGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
-        check_input(images, "DualGAN halves the picture 8 times", divisor=256)
+        check_input(images, "DualGAN halves the image 8 times", divisor=256)
         output = self(from_rgb(images, self.input_channels) if self.input_channels != 3 else images.flip(1))
         return to_rgb(output.flip(1))
 
@@ -113,7 +113,7 @@ class PyTorchGANGenerator(nn.Module):
     """The U-Net of the PyTorch-GAN port. Its skips are the encoder's outputs after activation.
 
     Args:
-        channels, width: channels of a picture and of the first layer (64, which the port has fixed).
+        channels, width: channels of an image and of the first layer (64, which the port has fixed).
         noise: dropout stays on in evaluation too; every call gives another result.
 
     Shape:
@@ -158,7 +158,7 @@ class PyTorchGANGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out; `target` is ignored."""
-        check_input(images, "this form of DualGAN halves the picture 7 times", divisor=128)
+        check_input(images, "this form of DualGAN halves the image 7 times", divisor=128)
         return to_rgb(self(from_rgb(images, self.channels)))
 
 
@@ -195,7 +195,7 @@ class TogheppiGenerator(nn.Module):
     """The U-Net of the togheppi port: the paper's eight levels, with 4×4 kernels and batch norm.
 
     Args:
-        input_dim, output_dim, num_filter: channels of the picture, of the result and of the first layer; its pictures are grey.
+        input_dim, output_dim, num_filter: channels of the image, of the result and of the first layer; its images are grey.
         statistics: which the batch norms use, see `generators.norms`.
         noise: dropout stays on in evaluation too, as in the port; every call gives another result.
 
@@ -233,7 +233,7 @@ class TogheppiGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. One channel is the luminance, and the result grey; `target` is ignored."""
-        check_input(images, "this form of DualGAN halves the picture 8 times", divisor=256)
+        check_input(images, "this form of DualGAN halves the image 8 times", divisor=256)
         return to_rgb(self(from_rgb(images, self.input_dim)))
 
 

@@ -18,7 +18,7 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ESRGANGenerator(SuperResolution, RRDBNet):
-    """G(shrink(x)): throws away the detail of picture x above a quarter of its resolution and invents it anew.
+    """G(shrink(x)): throws away the detail of image x above a quarter of its resolution and invents it anew.
 
     The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` have the library's range.
 

@@ -12,7 +12,7 @@ from malp_disc.freezing import gradients_to_inputs_only
 
 
 class ContentLoss(nn.Module):
-    """Weight times mean |G(x) - x|: for a generator that is to give the picture back, as super-resolution of its small version is (the L1 form of SRGAN's
+    """Weight times mean |G(x) - x|: for a generator that is to give the image back, as super-resolution of its small version is (the L1 form of SRGAN's
     content loss). Nothing of it learns."""
 
     def __init__(self, weight: float = 10.0) -> None:
@@ -24,9 +24,9 @@ class ContentLoss(nn.Module):
 
 
 class PatchAdversary(nn.Module):
-    """A PatchGAN in least-squares form (LSGAN, Mao et al., ICCV 2017; PatchGAN: Isola et al., CVPR 2017), learning along, and what it thinks of G's pictures.
+    """A PatchGAN in least-squares form (LSGAN, Mao et al., ICCV 2017; PatchGAN: Isola et al., CVPR 2017), learning along, and what it thinks of G's images.
 
-    Real pictures are the batch's references (`--reference-root`), or its images where there are none. Instance norm is per picture, so that two processes do
+    Real images are the batch's references (`--reference-root`), or its images where there are none. Instance norm is per image, so that two processes do
     what one does.
     """
 
@@ -45,7 +45,7 @@ class PatchAdversary(nn.Module):
 
 
 def super_resolution() -> ContentLoss:
-    """For `fast_srgan`, `esrgan`, `real_esrgan`: stay true to the picture."""
+    """For `fast_srgan`, `esrgan`, `real_esrgan`: stay true to the image."""
     return ContentLoss()
 
 

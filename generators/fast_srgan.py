@@ -50,7 +50,7 @@ class UpsamplingBlock(nn.Module):
 
 
 class FastSRGANGenerator(nn.Module):
-    """G(shrink(x)): throws away the detail of picture x above a quarter of its resolution and invents it anew.
+    """G(shrink(x)): throws away the detail of image x above a quarter of its resolution and invents it anew.
 
     That is the manipulation, and the forward pass. The network alone is `upscale`.
 

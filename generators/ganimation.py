@@ -6,7 +6,7 @@ are. The authors released no weights.
 
 Note:
     The authors' torch (0.3) wrote running averages for instance norms that never used them; they are dropped on loading. The authors'
-    pictures come out a little dark because their writer multiplies by 254; ours don't. Their discriminator squeezes its outputs, so that
+    images come out a little dark because their writer multiplies by 254; ours don't. Their discriminator squeezes its outputs, so that
     the shape depends on the batch; ours keeps the batch.
 """
 
@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
 
 
 class GANimationGenerator(nn.Module):
-    """G(x, y): colours C and attention A; the picture is A·x + (1 − A)·C.
+    """G(x, y): colours C and attention A; the image is A·x + (1 − A)·C.
 
     The trunk is StarGAN's, with norms that keep no running averages.
 
@@ -59,7 +59,7 @@ class GANimationGenerator(nn.Module):
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, target (B, c_dim) in [0, 1] -> colours (B, 3, H, W) in [-1, 1],
-        attention (B, 1, H, W) in [0, 1], where 1 keeps the picture.
+        attention (B, 1, H, W) in [0, 1], where 1 keeps the image.
     """
 
     def __init__(self, *, conv_dim: int = 64, c_dim: int = 17, repeat_num: int = 6, saturate_mask: bool = False) -> None:
@@ -83,7 +83,7 @@ class GANimationGenerator(nn.Module):
         return in_float32(self.img_reg, features), in_float32(self.attetion_reg, features)
 
     def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
-        """The library's common entry: pictures in [-1, 1] with the expression `target`.
+        """The library's common entry: images in [-1, 1] with the expression `target`.
 
         Args:
             target: (B, c_dim) in [0, 1], the wanted intensity of each action unit, in the order of `ACTION_UNITS`: what OpenFace gives

@@ -2,11 +2,11 @@
 
 Official code: https://github.com/WonwoongCho/GDWCT (no licence stated for code or weights: all rights reserved). Written from the paper
 and a description; the state-dict keys are the authors', so ``G_A_<name>_<iteration>.pth`` and ``G_B_…``, bare state dicts, load as they
-are. G_A belongs to domain A; a picture goes from A to B through G_A's content encoder and G_B's decoder.
+are. G_A belongs to domain A; an image goes from A to B through G_A's content encoder and G_B's decoder.
 
 Note:
-    The network's statistics of the content are means over the whole batch, so in the authors' code a picture depends on its neighbours.
-    `GDWCTGenerator.decode` can do both; `manipulate` takes each picture for itself, which for batches of one is the authors' test.
+    The network's statistics of the content are means over the whole batch, so in the authors' code an image depends on its neighbours.
+    `GDWCTGenerator.decode` can do both; `manipulate` takes each image for itself, which for batches of one is the authors' test.
     Whitening happens in training only, through a loss on the covariances; the forward pass centres and colours.
     In evaluation the content encoder's instance norms use the running averages of the file, as the authors' test does.
 """
@@ -162,12 +162,12 @@ class GDWCTGenerator(nn.Module):
         return self.c_encoder(images), self.s_encoder(images)
 
     def decode(self, content: Tensor, style: Tensor, per_image: bool = False) -> Tensor:
-        """The way back, to this domain; the content is centred over the batch, or over each picture alone."""
+        """The way back, to this domain; the content is centred over the batch, or over each image alone."""
         return self.decoder(content, style, per_image)[0]
 
 
 class GDWCT(nn.Module):
-    """Pictures of one domain as pictures of the other: their content, and the style of another picture.
+    """ImageFiles of one domain as images of the other: their content, and the style of another image.
 
     Args:
         direction: "a2b" or "b2a".
@@ -193,8 +193,8 @@ class GDWCT(nn.Module):
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out.
 
-        `target` is the style: reference pictures (B, 3, h, w) of the goal's domain, as at the authors' test; or codes (B, 4 conv_dim) read from
-        such with ``s_encoder`` (they follow no known distribution); None takes each picture as its own reference, seen by the goal's encoder.
+        `target` is the style: reference images (B, 3, h, w) of the goal's domain, as at the authors' test; or codes (B, 4 conv_dim) read from
+        such with ``s_encoder`` (they follow no known distribution); None takes each image as its own reference, seen by the goal's encoder.
         """
         return self(images, target)
 

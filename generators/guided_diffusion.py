@@ -4,7 +4,7 @@ Official code: https://github.com/openai/guided-diffusion (MIT). Written from th
 the authors'. ILVR (https://github.com/jychoi118/ilvr_adm, MIT) and RePaint sample from it: see ``ilvr.py`` and ``repaint.py``.
 
 Note:
-    A file doesn't tell how wide an attention head is, in which order queries, keys and values lie, nor the picture size it was trained at:
+    A file doesn't tell how wide an attention head is, in which order queries, keys and values lie, nor the image size it was trained at:
     `num_head_channels`, `use_new_attention_order` and `image_size` stay as they are asked for. The authors start the last convolution of
     every block at zero, which matters to training from scratch; here fresh weights are PyTorch's own.
 """
@@ -119,7 +119,7 @@ class GuidedUNet(nn.Module):
         image_size: side that the network is made for; it decides what `attention_resolutions` and the default of `channel_mult` mean.
         num_channels: of the first level, a multiple of 32.
         channel_mult: channels of each level, as multiples; None for the authors' choice at this size.
-        attention_resolutions: sides, at pictures of `image_size`, where blocks have attention.
+        attention_resolutions: sides, at images of `image_size`, where blocks have attention.
         num_heads, num_heads_upsample, num_head_channels: the last one decides unless it is -1.
         learn_sigma: three more outputs, for the variance.
         num_classes: of a class-conditional network, else None.
@@ -150,7 +150,7 @@ class GuidedUNet(nn.Module):
         super().__init__()
         if channel_mult is None and image_size not in CHANNEL_MULT:
             raise ValueError(
-                f"the authors' channel_mult is known for pictures of {sorted(CHANNEL_MULT)}, got {image_size}; give channel_mult"
+                f"the authors' channel_mult is known for images of {sorted(CHANNEL_MULT)}, got {image_size}; give channel_mult"
             )
         mult = tuple(channel_mult or CHANNEL_MULT[image_size])
         self.num_channels, self.divisor, self.num_classes = num_channels, 2 ** (len(mult) - 1), num_classes

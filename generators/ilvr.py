@@ -25,12 +25,12 @@ from generators.images import check_input
 
 
 class ILVRGenerator(GuidedUNet):
-    """Another picture with the low frequencies of picture x: sampled from noise, and held to phi_N(x) down to time `range_t`.
+    """Another image with the low frequencies of image x: sampled from noise, and held to phi_N(x) down to time `range_t`.
 
     The forward pass is the UNet's; `manipulate` samples.
 
     Args:
-        N: the result agrees with the picture in what is left after shrinking N-fold: the smaller, the more of it stays.
+        N: the result agrees with the image in what is left after shrinking N-fold: the smaller, the more of it stays.
         steps: network evaluations, evenly spaced among the 1000 times of training.
         range_t: conditioning stops at this step, counted from the end; None for a fifth of the steps (20 of 100 in the authors' command).
         seed: of the noise, where `manipulate` isn't given another.
@@ -42,11 +42,11 @@ class ILVRGenerator(GuidedUNet):
         images (B, 3, H, W) in [-1, 1] with sides divisible by N and by 32 (2^(levels - 1)) -> (B, 3, H, W) in [-1, 1]. Trained at 256.
 
     Note:
-        The result is a function of picture and seed. Unless one seed per picture is given, all pictures get the same noise.
+        The result is a function of image and seed. Unless one seed per image is given, all images get the same noise.
 
-        Where gradients are on, one goes through the whole chain, to every weight and to the picture: about the memory of one step, and two
+        Where gradients are on, one goes through the whole chain, to every weight and to the image: about the memory of one step, and two
         evaluations more per step. With `gradient_steps` it goes through the last steps only, and reaches every weight from there; but the
-        picture enters at the steps above `range_t` alone, so with `gradient_steps` <= `range_t` + 1 none arrives there. To only look, use
+        image enters at the steps above `range_t` alone, so with `gradient_steps` <= `range_t` + 1 none arrives there. To only look, use
         ``torch.no_grad()``. One evaluation of the FFHQ network takes some 4 s on a CPU core.
     """
 
@@ -63,7 +63,7 @@ class ILVRGenerator(GuidedUNet):
     ) -> None:
         super().__init__(**{**FFHQ256, **unet})
         if N < 1:
-            raise ValueError(f"N is by how much the picture is shrunk, 1 or more, got {N}")
+            raise ValueError(f"N is by how much the image is shrunk, 1 or more, got {N}")
         self.N, self.steps, self.range_t, self.seed = N, steps, range_t, seed
         self.gradient_steps, self.progress = gradient_steps, progress
 
@@ -71,7 +71,7 @@ class ILVRGenerator(GuidedUNet):
         """The library's common entry: [-1, 1] in, [-1, 1] out, same size. `target` is ignored.
 
         Args:
-            seed: of the noise: one, or one per picture. None for the constructor's.
+            seed: of the noise: one, or one per image. None for the constructor's.
 
         Raises:
             ValueError: for other shapes, and other numbers of seeds.

@@ -1,4 +1,4 @@
-"""What the adapters do to pictures on the way in and out: checks, channels, precision."""
+"""What the adapters do to images on the way in and out: checks, channels, precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def check_input(images: Tensor, network: str, *, divisor: int = 1, least: int = 1) -> None:
-    """Is this a batch of RGB pictures that `network` can take?
+    """Is this a batch of RGB images that `network` can take?
 
     Raises:
         ValueError: not (B, 3, H, W), a side that `divisor` doesn't divide, or one below `least`.
@@ -36,12 +36,12 @@ def luminance(images: Tensor) -> Tensor:
 
 
 def from_rgb(images: Tensor, channels: int) -> Tensor:
-    """RGB pictures as a network of 3 or 1 input channels takes them. Raises: ValueError: for other numbers of channels."""
+    """RGB images as a network of 3 or 1 input channels takes them. Raises: ValueError: for other numbers of channels."""
     if channels == 3:
         return images
     if channels == 1:
         return luminance(images)
-    raise ValueError(f"this network takes {channels} channels, and no picture in RGB tells what to give it; call its forward")
+    raise ValueError(f"this network takes {channels} channels, and no image in RGB tells what to give it; call its forward")
 
 
 def to_rgb(output: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def to_rgb(output: Tensor) -> Tensor:
         return output
     if output.shape[1] == 1:
         return output.expand(-1, 3, -1, -1)
-    raise ValueError(f"this network paints {output.shape[1]} channels, which are no picture in RGB; call its forward")
+    raise ValueError(f"this network paints {output.shape[1]} channels, which are no image in RGB; call its forward")
 
 
 def in_float32(layers: nn.Module, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
 class MUNITGenerator(nn.Module):
-    """One domain's encoders and decoder (the authors' AdaINGen): a picture is its content and its style.
+    """One domain's encoders and decoder (the authors' AdaINGen): an image is its content and its style.
 
     Args:
         input_dim: colour channels.
@@ -70,7 +70,7 @@ class MUNITGenerator(nn.Module):
 
 
 class MUNIT(nn.Module):
-    """Pictures of one domain as pictures of the other: their content, and a style of the other domain.
+    """ImageFiles of one domain as images of the other: their content, and a style of the other domain.
 
     Args:
         direction: "a2b" or "b2a"; for edges2shoes a are the edges and b the shoes.
@@ -99,7 +99,7 @@ class MUNIT(nn.Module):
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out.
 
-        `target` is the style: codes (B, style_dim), drawn from N(0, I) or read with ``enc_style``; or reference pictures (B, 3, h, w) of the
+        `target` is the style: codes (B, style_dim), drawn from N(0, I) or read with ``enc_style``; or reference images (B, 3, h, w) of the
         goal's domain; None is one code from N(0, I), always the same.
         """
         return self(images, target)

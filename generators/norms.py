@@ -1,7 +1,7 @@
-"""Normalisations by whose statistics they use: those of the picture at hand, of the batch, or running averages.
+"""Normalisations by whose statistics they use: those of the image at hand, of the batch, or running averages.
 
-A batch norm over a batch of one picture is an instance norm. The picture-to-picture networks here were published with scripts that never
-leave training mode and take one picture at a time; ``statistics="picture"`` is that, for a batch of any size, and so a picture's result
+A batch norm over a batch of one image is an instance norm. The image-to-image networks here were published with scripts that never
+leave training mode and take one image at a time; ``statistics="picture"`` is that, for a batch of any size, and so an image's result
 doesn't depend on what stands beside it.
 """
 
@@ -20,7 +20,7 @@ STATISTICS = ("picture", "batch", "running")
 
 
 def image_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Zero mean and unit (biased) variance per picture and channel, then weight and bias; 1×1, which torch refuses, becomes the bias."""
+    """Zero mean and unit (biased) variance per image and channel, then weight and bias; 1×1, which torch refuses, becomes the bias."""
     if x.shape[2:].numel() == 1:
         return _alone(x, weight, bias)
     return F.instance_norm(x, None, None, weight, bias, use_input_stats=True, eps=eps)
@@ -59,7 +59,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     Args:
         statistics: "running" is torch's usual batch norm: the batch's in training, running averages in evaluation. "batch" and "picture"
-            are those of the batch, or of each picture by itself, in either mode; the running averages are never read nor moved then.
+            are those of the batch, or of each image by itself, in either mode; the running averages are never read nor moved then.
         counter: has ``num_batches_tracked``, which TensorFlow's has not.
     """
 

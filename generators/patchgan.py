@@ -39,7 +39,7 @@ class PatchDiscriminator(nn.Module):
     """D(x): is each patch real? With 3 layers a patch is 70×70 pixels.
 
     Args:
-        input_nc: channels, 3 for a picture, 6 for a pair side by side in the channels (pix2pix).
+        input_nc: channels, 3 for an image, 6 for a pair side by side in the channels (pix2pix).
         ndf, n_layers: channels of the first layer, convolutions of stride 2.
         norm: "batch" (pix2pix), "instance" (CycleGAN).
         use_sigmoid: probabilities instead of logits; pix2pix of 2018 and before. It has no weights.

@@ -4,7 +4,7 @@ Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Cl
 the state-dict keys are the authors', so ``edges2shoes.pth``, ``facades_label2photo.pth`` and their like load as they are.
 
 Note:
-    The paper tests as it trains, on one picture at a time: batch norm on that picture's statistics, and dropout left on as the network's
+    The paper tests as it trains, on one image at a time: batch norm on that image's statistics, and dropout left on as the network's
     noise. Here ``statistics="picture"`` (the default) is the former for batches of any size; dropout is off in evaluation, so that
     results repeat, unless ``noise=True``. ``statistics="running"`` is the test script with ``--eval``.
 """
@@ -27,7 +27,7 @@ from malp_disc.serialization.state_dicts import load_tensors
 
 
 class UnetBlock(nn.Module):
-    """One level of the U-Net and all below it. It gives its input and what comes up, side by side; the outermost gives the picture."""
+    """One level of the U-Net and all below it. It gives its input and what comes up, side by side; the outermost gives the image."""
 
     def __init__(self, layers: list[nn.Module], *, outermost: bool = False) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class UnetBlock(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """G(x): picture x translated; a U-Net whose bottleneck is 1×1 for pictures of its own size.
+    """G(x): image x translated; a U-Net whose bottleneck is 1×1 for images of its own size.
 
     Args:
-        input_nc, output_nc, ngf: channels of the picture, of the result and of the first layer.
+        input_nc, output_nc, ngf: channels of the image, of the result and of the first layer.
         num_downs: halvings: 8 for 256 px (unet_256), 7 for 128 px (unet_128); 5 at least.
         norm: "batch", "instance", or "instance_tracked" (the same with unused buffers).
         use_dropout: dropout of 0.5 in the levels of most channels.
@@ -55,7 +55,7 @@ class UnetGenerator(nn.Module):
 
     Note:
         A file has one direction and there is nothing to choose, so a `target` is taken and ignored. Files that go from labels or edges to
-        photographs want those, drawn as pictures, for their input.
+        photographs want those, drawn as images, for their input.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class UnetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         if num_downs < 5:
-            raise ValueError(f"this U-Net halves the picture 5 times at least, got num_downs {num_downs}")
+            raise ValueError(f"this U-Net halves the image 5 times at least, got num_downs {num_downs}")
         self.config = {
             "input_nc": input_nc,
             "output_nc": output_nc,
@@ -107,7 +107,7 @@ class UnetGenerator(nn.Module):
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
-        check_input(images, f"this U-Net halves the picture {self.num_downs} times", divisor=2**self.num_downs)
+        check_input(images, f"this U-Net halves the image {self.num_downs} times", divisor=2**self.num_downs)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 

@@ -29,7 +29,7 @@ _FORMS = (*FORMS, ("body.0.weight", "body.2.weight"))  # the last is the compact
 
 
 class RealESRGANGenerator(SuperResolution, RRDBNet):
-    """G(shrink(x)): throws away the detail of picture x above 1/scale of its resolution and invents it anew.
+    """G(shrink(x)): throws away the detail of image x above 1/scale of its resolution and invents it anew.
 
     The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` have the library's range.
 

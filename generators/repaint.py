@@ -27,7 +27,7 @@ from generators.images import check_input
 
 
 class RePaintGenerator(GuidedUNet):
-    """Picture x with the part outside of the mask invented anew.
+    """Image x with the part outside of the mask invented anew.
 
     The forward pass is the UNet's; `manipulate` samples.
 
@@ -47,12 +47,12 @@ class RePaintGenerator(GuidedUNet):
         Trained at 256.
 
     Note:
-        The result is a function of picture, mask and seed. Unless one seed per picture is given, all pictures get the same noise.
+        The result is a function of image, mask and seed. Unless one seed per image is given, all images get the same noise.
 
         Where gradients are on, one goes through the whole chain, to every weight and to the known pixels: about the memory of one
-        evaluation and of a few pictures more per step, and two evaluations more per step. `gradient_steps` cuts that down: it then goes
+        evaluation and of a few images more per step, and two evaluations more per step. `gradient_steps` cuts that down: it then goes
         through the last ones only, and to the known pixels besides by way of `paste`. To only look, use ``torch.no_grad()``. One evaluation
-        of the CelebA-HQ network takes some 16 s on a CPU core, the paper's whole walk thus 11 hours a picture.
+        of the CelebA-HQ network takes some 16 s on a CPU core, the paper's whole walk thus 11 hours an image.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class RePaintGenerator(GuidedUNet):
         """The library's common entry: [-1, 1] in, [-1, 1] out, same size.
 
         Args:
-            target: the mask (B, 1, H, W), 1 where the picture is known and kept, 0 where it is repainted, as in the authors' mask files.
+            target: the mask (B, 1, H, W), 1 where the image is known and kept, 0 where it is repainted, as in the authors' mask files.
                 None for repainting the centre square, of half the sides.
-            seed: of the noise: one, or one per picture. None for the constructor's.
+            seed: of the noise: one, or one per image. None for the constructor's.
 
         Raises:
             ValueError: for other shapes, masks beyond [0, 1], and other numbers of seeds.
@@ -126,11 +126,11 @@ def centre_square(images: Tensor) -> Tensor:
 def _checked(mask: Tensor, images: Tensor) -> Tensor:
     expected = (len(images), 1, *images.shape[2:])
     if mask.shape != expected:
-        raise ValueError(f"expected a mask {expected}, 1 where the picture is kept, got {tuple(mask.shape)}")
+        raise ValueError(f"expected a mask {expected}, 1 where the image is kept, got {tuple(mask.shape)}")
     mask = mask.to(images)
     low, high = (value.item() for value in mask.aminmax())
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"expected a mask in [0, 1], 1 where the picture is kept, got min {low:g} max {high:g}")
+        raise ValueError(f"expected a mask in [0, 1], 1 where the image is kept, got min {low:g} max {high:g}")
     return mask
 
 

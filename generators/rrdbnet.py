@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from generators.images import in_float32
 
 UNSHUFFLED = {4: 1, 2: 2, 1: 4}
-"""scale: by how much the picture is unshuffled first. What follows enlarges 4-fold in any case."""
+"""scale: by how much the image is unshuffled first. What follows enlarges 4-fold in any case."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RRDBNet(nn.Module):
     """The network alone, RGB in [0, 1] in, about [0, 1] and not cut off out.
 
     Args:
-        scale: 4, or 2 or 1, which unshuffle the picture's pixels into channels first.
+        scale: 4, or 2 or 1, which unshuffle the image's pixels into channels first.
         features, growth, blocks: channels of the trunk, channels that each convolution of a dense block adds, RRDBs.
 
     Shape:

@@ -38,7 +38,7 @@ Draw = Callable[[int, int], Tensor]
 
 
 class StyleEncoder(nn.Module):
-    """One style code for each label of a picture: the mean of its feature maps over the label's pixels, 0 where there are none.
+    """One style code for each label of an image: the mean of its feature maps over the label's pixels, 0 where there are none.
 
     Shape: images (B, 3, H, W), one-hot map (B, labels, H, W) -> (B, labels, D).
     """
@@ -108,7 +108,7 @@ class SEANBlock(nn.Module):
 
 
 class SEANGenerator(nn.Module):
-    """Paints a label map, each region in the style that it has in a picture.
+    """Paints a label map, each region in the style that it has in an image.
 
     Args:
         label_nc: number of labels (19, `LABELS`).
@@ -154,14 +154,14 @@ class SEANGenerator(nn.Module):
         self.conv_img = nn.Conv2d(ngf, 3, 3, padding=1)
 
     def encode(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The style code of each label: pictures (B, 3, H, W), labels (B, H, W) -> (B, label_nc, D); 0 for a label that isn't there."""
+        """The style code of each label: images (B, 3, H, W), labels (B, H, W) -> (B, label_nc, D); 0 for a label that isn't there."""
         return self.Zencoder(images, one_hot(labels, self.label_nc).to(images.dtype))
 
     def forward(self, semantics: Tensor, codes: Tensor, draw: Draw | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
         """Paints a one-hot map (B, label_nc, H, W) in styles (B, label_nc, D): (B, 3, h, w) in [-1, 1].
 
         Args:
-            draw: where the noise comes from, in the order of the layers; new noise for every picture without it.
+            draw: where the noise comes from, in the order of the layers; new noise for every image without it.
             size: of the result, a multiple of 32; without it that of ``crop_size``, whatever the map's.
         """
 
@@ -182,15 +182,15 @@ class SEANGenerator(nn.Module):
 
         Args:
             images: (B, 3, H, W) with sides divisible by 32. They give the styles.
-            target: a label per pixel, whole numbers (B, H, W) or (B, 1, H, W) in 0 … label_nc - 1: the pictures' own map, by which they are drawn
-                again. With (B, 2, H, W) the first map is the wanted one, and the second the pictures' own, from which the styles come: an edit of
+            target: a label per pixel, whole numbers (B, H, W) or (B, 1, H, W) in 0 … label_nc - 1: the images' own map, by which they are drawn
+                again. With (B, 2, H, W) the first map is the wanted one, and the second the images' own, from which the styles come: an edit of
                 shapes. A label that only the wanted map has gets the style 0. There is no default.
 
         Raises:
             ValueError: other shapes or labels, or no target.
         """
         check_input(images, "SEAN", divisor=FACTOR)
-        check_label_map(images, target, "SEAN needs to know where in the picture what is", 2)
+        check_label_map(images, target, "SEAN needs to know where in the image what is", 2)
         wanted, own = (target, target) if target.ndim == 3 else (target[:, 0], target[:, -1])
         places = itertools.count()
         return self(

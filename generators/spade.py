@@ -4,10 +4,10 @@ Official code: https://github.com/NVlabs/SPADE (CC BY-NC-SA 4.0: neither the cod
 from the paper and the published key list; the state-dict keys are the authors', so ``latest_net_G.pth`` loads as it is.
 
 Note:
-    The network paints a label map and never sees a picture: without its style encoder, which the authors didn't release, the picture that is
+    The network paints a label map and never sees an image: without its style encoder, which the authors didn't release, the image that is
     manipulated has no part in the result but its size.
     The authors' networks paint one size, that of ``crop_size``. All their layers but the first resizing are convolutions, so `manipulate` paints
-    at the size of the pictures.
+    at the size of the images.
     Sync batch norm is batch norm here: the same keys, and in evaluation the same numbers.
 """
 
@@ -27,7 +27,7 @@ from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 UNKNOWN = 255
-"""How label pictures mark pixels without a label."""
+"""How label images mark pixels without a label."""
 
 DATA_SETS: dict[str, dict[str, Any]] = {
     "cityscapes": {
@@ -216,7 +216,7 @@ class SPADEGenerator(nn.Module):
         Args:
             images: (B, 3, H, W), sides divisible by 2^doublings: 32, for Cityscapes 64; only their number and size count.
             target: a label per pixel, whole numbers (B, H, W) or (B, 1, H, W): 0 … label_nc - 1, and where the network knows it 255 (or label_nc)
-                for "unknown". ADE20K's label pictures are to be lessened by 1 first (in uint8, so that their 0 becomes 255).
+                for "unknown". ADE20K's label images are to be lessened by 1 first (in uint8, so that their 0 becomes 255).
                 Where the network has a channel of instance borders, (B, 2, H, W) gives numbers of instances as the second map; without them
                 the borders between labels are taken. There is no default.
 
@@ -224,7 +224,7 @@ class SPADEGenerator(nn.Module):
             ValueError: other shapes or labels, or no target.
         """
         check_input(images, "SPADE", divisor=self.factor)
-        check_label_map(images, target, "SPADE paints a label map and can't read one from a picture", 2 if self.has_edges else 1)
+        check_label_map(images, target, "SPADE paints a label map and can't read one from an image", 2 if self.has_edges else 1)
         return self(self.semantics(target).to(images.dtype), tuple(images.shape[2:]))
 
 
@@ -268,14 +268,14 @@ def edges(instances: Tensor) -> Tensor:
 
 
 def check_label_map(images: Tensor, target: Tensor | None, why: str, maps: int) -> None:
-    """Raises: ValueError: no target, or not one of 1 … `maps` maps of the pictures' size."""
+    """Raises: ValueError: no target, or not one of 1 … `maps` maps of the images' size."""
     count, _, height, width = images.shape
     shapes = [(count, height, width)] + [(count, i + 1, height, width) for i in range(maps)]
     expected = " or ".join(map(str, shapes))
     if target is None:
         raise ValueError(f"{why}: give the labels of all pixels as the target, {expected}")
     if tuple(target.shape) not in shapes:
-        raise ValueError(f"expected as the target a label map of the pictures' size, {expected}, got {tuple(target.shape)}")
+        raise ValueError(f"expected as the target a label map of the images' size, {expected}, got {tuple(target.shape)}")
 
 
 def spade(checkpoint: str | Path | None = None, *, data_set: str | None = None, **config: Any) -> SPADEGenerator:

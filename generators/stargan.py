@@ -4,9 +4,9 @@ Official code: https://github.com/yunjey/stargan (MIT). Written from the paper a
 authors', so ``200000-G.ckpt`` and ``200000-D.ckpt`` load as they are.
 
 Note:
-    The official test script never calls ``.eval()``, so its instance norms always use the statistics of the picture at hand, although the
+    The official test script never calls ``.eval()``, so its instance norms always use the statistics of the image at hand, although the
     files carry running averages. `StarGANGenerator` does the same in both modes and keeps the buffers for the keys' sake;
-    ``use_running_statistics=True`` gives the network that ``.eval()`` would have given (its pictures are bad).
+    ``use_running_statistics=True`` gives the network that ``.eval()`` would have given (its images are bad).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
 
 
 class StarGANGenerator(nn.Module):
-    """G(x, c): redraws picture x with attributes c.
+    """G(x, c): redraws image x with attributes c.
 
     Args:
         conv_dim: channels of the first layer (64 in the paper).
@@ -103,7 +103,7 @@ class StarGANGenerator(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
         if images.shape[2] % 4 or images.shape[3] % 4:
-            raise ValueError(f"StarGAN halves the picture twice: expected sides divisible by 4, got {images.shape[2]}x{images.shape[3]}")
+            raise ValueError(f"StarGAN halves the image twice: expected sides divisible by 4, got {images.shape[2]}x{images.shape[3]}")
         if target.shape != (len(images), self.c_dim):
             raise ValueError(f"expected a target of shape ({len(images)}, {self.c_dim}), one column per attribute, got {tuple(target.shape)}")
 
@@ -112,7 +112,7 @@ class StarGANDiscriminator(nn.Module):
     """D(x): a patch map of realness and one logit per attribute.
 
     Args:
-        image_size: side of the square pictures; a multiple of ``2 ** repeat_num``.
+        image_size: side of the square images; a multiple of ``2 ** repeat_num``.
         conv_dim, c_dim, repeat_num: channels of the first layer, attributes, stride-2 layers (64, 5, 6 in the paper).
 
     Shape:

@@ -38,7 +38,7 @@ class StarGANLosses:
 
 
 def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy summed over attributes, averaged over pictures (official code; Eq. 2 and 3)."""
+    """Binary cross-entropy summed over attributes, averaged over images (official code; Eq. 2 and 3)."""
     return F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum") / len(logits)
 
 
@@ -54,7 +54,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, alpha
 class StarGANCritic(nn.Module):
     """D's whole step as one forward, so that a wrapped discriminator sees one forward per backward.
 
-    forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real pictures, alpha (B,) uniform.
+    forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real images, alpha (B,) uniform.
     """
 
     def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None) -> None:

@@ -5,10 +5,10 @@ description; the state-dict keys are the authors', so ``100000_nets_ema.ckpt``, 
 ``style_encoder`` and for faces ``fan``, loads as it is. Its domains: AFHQ 0 cat, 1 dog, 2 wild; CelebA-HQ 0 female, 1 male.
 
 Note:
-    For faces (w_hpf > 0) the decoder's blocks have no shortcut, although some carry the weights of one, and the picture's own edges come back
+    For faces (w_hpf > 0) the decoder's blocks have no shortcut, although some carry the weights of one, and the image's own edges come back
     where the masks of `starganv2_fan` say. The released file lacks the constant ``generator.hpf.filter``, which joined the network later.
     The last layer has no tanh: its values go a little beyond [-1, 1], and `manipulate` cuts them. Beyond, no gradient flows; `forward`
-    gives the uncut picture.
+    gives the uncut image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from generators.loading import agree
 from generators.starganv2_fan import FAN
 from malp_disc.serialization.state_dicts import load_parts, load_state, load_tensors
 
-_AREA = 2**14  # channels of the first layer times the picture's side
+_AREA = 2**14  # channels of the first layer times the image's side
 
 
 class ResidualBlock(nn.Module):
@@ -98,10 +98,10 @@ class HighPass(nn.Module):
 
 
 class StarGANv2Generator(nn.Module):
-    """G(x, s): redraws picture x in the style s, and with masks keeps the edges of x where they are 1.
+    """G(x, s): redraws image x in the style s, and with masks keeps the edges of x where they are 1.
 
     Args:
-        img_size: side of the training pictures; it sets the widths and depth. Others fit in, if their sides are divisible.
+        img_size: side of the training images; it sets the widths and depth. Others fit in, if their sides are divisible.
         style_dim: width of a style.
         max_conv_dim: no layer has more channels.
         w_hpf: weight of the kept edges is 1 / w_hpf; 0 for the form without.
@@ -181,7 +181,7 @@ def _of_domains(heads: nn.ModuleList, features: Tensor, domains: Tensor) -> Tens
 
 
 class StyleEncoder(nn.Module):
-    """Reference pictures to styles, one head per domain: (B, 3, img_size, img_size), domains (B,) -> (B, style_dim)."""
+    """Reference images to styles, one head per domain: (B, 3, img_size, img_size), domains (B,) -> (B, style_dim)."""
 
     def __init__(self, *, img_size: int = 256, style_dim: int = 64, num_domains: int = 2, max_conv_dim: int = 512) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class StyleEncoder(nn.Module):
 
 
 class StarGANv2Discriminator(nn.Module):
-    """Real or not, as a picture of its domain: (B, 3, img_size, img_size), domains (B,) -> logits (B,)."""
+    """Real or not, as an image of its domain: (B, 3, img_size, img_size), domains (B,) -> logits (B,)."""
 
     def __init__(self, *, img_size: int = 256, num_domains: int = 2, max_conv_dim: int = 512) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class StarGANv2Discriminator(nn.Module):
 
 
 class StarGANv2(nn.Module):
-    """Pictures as pictures of a domain: the generator, and where its styles come from.
+    """ImageFiles as images of a domain: the generator, and where its styles come from.
 
     Args:
         img_size, style_dim, max_conv_dim, w_hpf: as for `StarGANv2Generator`.
@@ -253,7 +253,7 @@ class StarGANv2(nn.Module):
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out.
 
-        `target` is the domain of each picture, whole numbers (B,), whose style comes from one latent of N(0, I), always the same; or the
+        `target` is the domain of each image, whole numbers (B,), whose style comes from one latent of N(0, I), always the same; or the
         styles themselves, (B, style_dim), from ``mapping_network(latents, domains)`` or ``style_encoder(references, domains)``; None is domain 0.
         """
         return self(images, target).clamp(-1, 1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 LANDMARKS = 98
-SIZE = 256  # the network's pictures, and the height that the shifts below are for
+SIZE = 256  # the network's images, and the height that the shifts below are for
 
 
 def with_coordinates(x: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def shifted(x: Tensor, rows: int) -> Tensor:
 
 
 def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the picture's own detail is to be kept, at 32 pixels' height, and at 64 and 128.
+    """Where the image's own detail is to be kept, at 32 pixels' height, and at 64 and 128.
 
     Shape:
         (B, 98, h, w) -> two masks (B, 1, 4h, 4w) in [0, 1].

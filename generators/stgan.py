@@ -10,7 +10,7 @@ Written from the paper and the key lists; the state-dict keys are the port's, so
 Note:
     STGAN is told what to change, not what to have: a = wanted − present, and 0 leaves an attribute alone. So wanted labels alone are no
     target for it; see `STGANGenerator.manipulate`. The state that goes to the next unit is the reset one, r·s, not the unit's output. The
-    discriminator's instance norms carry running averages, but are always used with the statistics of the picture at hand.
+    discriminator's instance norms carry running averages, but are always used with the statistics of the image at hand.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class STGANGenerator(nn.Module):
         return in_float32(last[-2:], last[:-2](x))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: pictures in [-1, 1], edited.
+        """The library's common entry: images in [-1, 1], edited.
 
         Args:
             target: how the attributes are to change. Either (B, A) in [-1, 1], the change itself: 1 brings an attribute, -1 takes it away,
@@ -149,7 +149,7 @@ class STGANDiscriminator(nn.Module):
     """D(x) of the PyTorch port: a critic's value and a logit per attribute.
 
     Args:
-        image_size: side of the pictures, a multiple of 2^n_layers.
+        image_size: side of the images, a multiple of 2^n_layers.
         attr_dim, conv_dim, fc_dim, n_layers: attributes, channels of the first layer, width of the heads, stride-2 layers.
 
     Shape:

@@ -102,7 +102,7 @@ class STGANOfficialGenerator(nn.Module):
         super().__init__()
         if enc_layers != dec_layers:
             raise ValueError(
-                f"expected as many decoder layers as encoder layers, got {dec_layers} and {enc_layers}: the picture would change its size"
+                f"expected as many decoder layers as encoder layers, got {dec_layers} and {enc_layers}: the image would change its size"
             )
         if stu_layers >= enc_layers:
             raise ValueError(f"expected fewer transfer units than encoder layers ({enc_layers}), got {stu_layers}")
@@ -175,7 +175,7 @@ class STGANOfficialGenerator(nn.Module):
         return passed
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: pictures in [-1, 1], edited. `target` is that of `generators.stgan.STGANGenerator.manipulate`."""
+        """The library's common entry: images in [-1, 1], edited. `target` is that of `generators.stgan.STGANGenerator.manipulate`."""
         check_input(images, "STGAN", divisor=2**self.n_layers)
         return self(images, difference(target, images, self.n_attrs))
 

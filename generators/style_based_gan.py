@@ -71,7 +71,7 @@ class FusedEnlargement(nn.Module):
 
 
 class Constant(nn.Module):
-    """The learned 4×4 maps from which every picture starts."""
+    """The learned 4×4 maps from which every image starts."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -149,10 +149,10 @@ class Synthesis(nn.Module):
 
 
 class StyleBasedGAN(nn.Module):
-    """z -> w -> one style per layer -> picture.
+    """z -> w -> one style per layer -> image.
 
     Args:
-        resolution: side of the pictures, a power of 2 from 8 to 1024. A file doesn't say to which it was trained: 256, 512 and 1024 are
+        resolution: side of the images, a power of 2 from 8 to 1024. A file doesn't say to which it was trained: 256, 512 and 1024 are
             published.
         code_dim: D, size of z and w.
         n_mlp: layers of the mapping.
@@ -202,7 +202,7 @@ class StyleBasedGAN(nn.Module):
             return self.mapping(z).mean(dim=0, keepdim=True)
 
     def forward(self, latents: Tensor, noise: Sequence[Tensor] | None = None, *, alpha: float = 1.0) -> Tensor:
-        """Pictures of codes (B, D) of Z, mapped and not truncated, or of styles (B, L, D); (B, 3, R, R), not clamped.
+        """ImageFiles of codes (B, D) of Z, mapped and not truncated, or of styles (B, L, D); (B, 3, R, R), not clamped.
 
         Args:
             noise: per resolution (1 or B, 1, side, side); new noise without it.
@@ -214,7 +214,7 @@ class StyleBasedGAN(nn.Module):
         return self.generator(styles, noise, alpha)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry, [-1, 1] out. The picture decides nothing, see the note of ``stylegan.py``. Noise is fixed.
+        """The library's common entry, [-1, 1] out. The image decides nothing, see the note of ``stylegan.py``. Noise is fixed.
 
         Args:
             images: (B, 3, R, R); only their number and size count.

@@ -63,9 +63,9 @@ class Blur(nn.Module):
 
 
 def fixed_noise(index: int, height: int, width: int, like: Tensor) -> Tensor:
-    """Noise for the `index`-th place of a network that wants some, the same in every call and for every picture: (1, 1, height, width).
+    """Noise for the `index`-th place of a network that wants some, the same in every call and for every image: (1, 1, height, width).
 
-    A manipulation has to be a function of the picture, or no two runs could be compared.
+    A manipulation has to be a function of the image, or no two runs could be compared.
     """
     drawn = torch.randn(1, 1, height, width, generator=torch.Generator().manual_seed(index))
     return drawn.to(like.device, like.dtype)
@@ -75,7 +75,7 @@ def check_latents(images: Tensor, target: Tensor | None, *, resolution: int, lay
     """What `manipulate` of a generator without an encoder takes.
 
     Raises:
-        ValueError: other pictures than (B, 3, resolution, resolution), or a target that isn't (B, size) or (B, layers, size).
+        ValueError: other images than (B, 3, resolution, resolution), or a target that isn't (B, size) or (B, layers, size).
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
@@ -87,6 +87,6 @@ def check_latents(images: Tensor, target: Tensor | None, *, resolution: int, lay
     count = len(images)
     expected = f"({count}, {size}) codes of Z, or ({count}, {layers}, {size}) styles, one per layer"
     if target is None:
-        raise ValueError(f"StyleGAN has no encoder, the picture alone can't say what to draw: give latents as the target, {expected}")
+        raise ValueError(f"StyleGAN has no encoder, the image alone can't say what to draw: give latents as the target, {expected}")
     if target.shape not in ((count, size), (count, layers, size)):
         raise ValueError(f"expected latents as the target, {expected}; got {tuple(target.shape)}")

@@ -7,7 +7,7 @@ The other much used port, https://github.com/rosinality/style-based-gan-pytorch,
 makes either. Written from the papers and the key lists.
 
 Note:
-    A StyleGAN draws pictures from latents and has no encoder, so the picture that is manipulated has no part in the result: `manipulate`
+    A StyleGAN draws images from latents and has no encoder, so the image that is manipulated has no part in the result: `manipulate`
     takes latents as its target. To edit a photograph, invert it first (with a tool of your choice), move the latents with `edit`, and give
     them as the target.
 """
@@ -118,7 +118,7 @@ class Epilogue(nn.Module):
 
 
 class FirstLayer(nn.Module):
-    """The learned constant from which every picture starts."""
+    """The learned constant from which every image starts."""
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -198,10 +198,10 @@ class Synthesis(nn.Module):
 
 
 class StyleGANGenerator(nn.Module):
-    """z -> w -> one style per layer -> picture.
+    """z -> w -> one style per layer -> image.
 
     Args:
-        resolution: side of the pictures, a power of 2 (1024 published).
+        resolution: side of the images, a power of 2 (1024 published).
         w_space_dim: D, size of z and w.
         fused_scale: "auto" fuses enlargement and convolution from 128 pixels on, as published; or always, or never.
         output_channels: colours.
@@ -243,11 +243,11 @@ class StyleGANGenerator(nn.Module):
         self.synthesis = Synthesis(w_space_dim, widths, output_channels, lambda side: side >= 128 if fused_scale == "auto" else fused_scale)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Pictures of codes (B, D) of Z, mapped and truncated, or of styles (B, L, D) as they are; (B, 3, R, R), not clamped."""
+        """ImageFiles of codes (B, D) of Z, mapped and truncated, or of styles (B, L, D) as they are; (B, 3, R, R), not clamped."""
         return self.synthesis(self.truncation(self.mapping(latents)) if latents.ndim == 2 else latents)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry, [-1, 1] out. The picture decides nothing, see the note of this file.
+        """The library's common entry, [-1, 1] out. The image decides nothing, see the note of this file.
 
         Args:
             images: (B, 3, R, R); only their number and size count.

@@ -1,4 +1,4 @@
-"""What the super-resolution generators share: the small picture they start from, and the range of the ESRGANs."""
+"""What the super-resolution generators share: the small image they start from, and the range of the ESRGANs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from generators.images import check_input
 
 
 def shrink(images: Tensor, scale: int = 4) -> Tensor:
-    """1/scale of the size by antialiased bicubic interpolation, cut to [-1, 1]: how the networks' training pictures were made.
+    """1/scale of the size by antialiased bicubic interpolation, cut to [-1, 1]: how the networks' training images were made.
 
     Theirs were rounded to 8 bits as well; that would leave no gradient, so it is left out.
 
@@ -24,7 +24,7 @@ def shrink(images: Tensor, scale: int = 4) -> Tensor:
 
 
 class SuperResolution:
-    """The two entries of a network whose forward pass makes a picture in [0, 1] `scale` times larger.
+    """The two entries of a network whose forward pass makes an image in [0, 1] `scale` times larger.
 
     The published code cuts the network's output off at 0 and 1; so does this, and where it does there is no gradient.
     """

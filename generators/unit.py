@@ -5,7 +5,7 @@ the state-dict keys are the authors', so ``unit_gta2city.pt``, which holds {'a':
 
 Note:
     The repository's network, and its released model, are not those of the 2017 paper but MUNIT's without styles: both domains share a
-    latent space, and picture and code have one content. In training N(0, 1) is added to the code; `manipulate` adds nothing, as at test.
+    latent space, and image and code have one content. In training N(0, 1) is added to the code; `manipulate` adds nothing, as at test.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class UNITGenerator(nn.Module):
 
 
 class UNIT(nn.Module):
-    """Pictures of one domain as pictures of the other: the other's decoder after this one's encoder.
+    """ImageFiles of one domain as images of the other: the other's decoder after this one's encoder.
 
     Args:
         direction: "a2b" or "b2a"; in the released model a is GTA and b Cityscapes.

@@ -12,10 +12,10 @@ class MaLPConfig:
     """What a MaLP is made of.
 
     Attributes:
-        image_size: side of the training pictures. The CNN takes any size; templates are resampled to it.
+        image_size: side of the training images. The CNN takes any size; templates are resampled to it.
         set_size: n, templates in the set (paper: 1 in its main tables).
         strength: m of Eq. 6 (paper: 0.3); 0 makes a passive detector.
-        architecture: "paper", or "official": the networks of the authors' code, for 128×128 pictures and of width 64 (`MaLP.from_official`).
+        architecture: "paper", or "official": the networks of the authors' code, for 128×128 images and of width 64 (`MaLP.from_official`).
         width: channels of the shallow CNN (64 in the authors' code; less is faster).
         transformer: train with the second branch E_T.
         template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
@@ -40,6 +40,6 @@ class MaLPConfig:
         if self.image_size < 16:
             raise ValueError(f"expected an image size of at least 16, got {self.image_size}")
         if self.transformer and self.image_size % 8:
-            raise ValueError(f"the transformer branch cuts pictures into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or transformer=False")
+            raise ValueError(f"the transformer branch cuts images into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or transformer=False")
         if self.width < 4 or self.width % max(1, self.width // 8):
             raise ValueError(f"expected a width of at least 4, best a multiple of 8 (channels are normed in groups of 8), got {self.width}")

@@ -1,4 +1,4 @@
-"""Detection (paper, section 3.2.3): was this picture manipulated? Two witnesses, averaged: a classifier of the fakeness map, and how
+"""Detection (paper, section 3.2.3): was this image manipulated? Two witnesses, averaged: a classifier of the fakeness map, and how
 much of the template is left."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _EPSILON = 1e-6  # under the root of a norm: the gradient of a cosine at a zero 
 
 
 class MapClassifier(Float32Module):
-    """C: decides from a fakeness map alone. Any picture size: pooled over space by mean and maximum, so that a small bright spot counts.
+    """C: decides from a fakeness map alone. Any image size: pooled over space by mean and maximum, so that a small bright spot counts.
 
     Shape:
         map (B, 1, H, W) in [0, 1] -> logit (B,), positive for "manipulated".
@@ -63,7 +63,7 @@ def manipulation_score(logit: Tensor, similarity: Tensor, template_expected: Ten
     Args:
         logit: of `MapClassifier`.
         similarity: CS(S_R, S), counted from 0 to 1 (a negative one says "no template" as 0 does).
-        template_expected: (B,) or one for all; where False (a passive detector, a picture left without a template) a missing template
+        template_expected: (B,) or one for all; where False (a passive detector, an image left without a template) a missing template
             proves nothing, and the classifier answers alone.
 
     Raises:

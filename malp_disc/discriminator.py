@@ -52,20 +52,20 @@ class MaLPDiscriminator(Freezable, Float32Module):
         template_weight: of 1 - CS(S_i, S_R): the template shall survive.
         relative: divide each term by its value at the first call, so that a weight of 1 means the same for every generator. The values are
             buffers: they are saved, and shared by all processes. `calibrate` takes them from several batches.
-        r1_weight: of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the pictures that stand for real ones, in
+        r1_weight: of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the images that stand for real ones, in
             `discriminator_loss`. D is the map's and the classifier's part of the generator's objective, so that what G is told about a
-            picture without fault is nothing. 0 for none; a second, differentiated backward pass otherwise.
-        template_dropout: share of pictures that `encrypt` leaves without a template (index -1), so that the detector looks at the
-            picture and not at the template.
-        scales: how many times smaller MaLP looks at the pictures, each a whole number; its losses are the means over these. (1,) is the paper's; with
-            (1, 2, 4) the same shallow network sees structure too. For pictures without templates, which don't survive being made smaller.
+            image without fault is nothing. 0 for none; a second, differentiated backward pass otherwise.
+        template_dropout: share of images that `encrypt` leaves without a template (index -1), so that the detector looks at the
+            image and not at the template.
+        scales: how many times smaller MaLP looks at the images, each a whole number; its losses are the means over these. (1,) is the paper's; with
+            (1, 2, 4) the same shallow network sees structure too. For images without templates, which don't survive being made smaller.
         loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
         generator_gradient: for pretraining, what of G(T(I)) the templates learn from. "none": nothing, G may be any program. "map": from what
             MaLP predicts on it. "truth": from M_GT too, as Eq. 4 and 5 have it to the letter, where the templates are minimised over and M_GT
             is made with them: they learn to be edited in a way that can be predicted. With the last two, `encrypt` leaves the way back
             to the templates open, and `fake` has to be made with gradients on.
-        send: what happens to every picture, encrypted and manipulated alike, before `discriminator_loss` shows it to MaLP, images to images of
-            one shape: a degradation, for templates that survive one. M_GT stays that of the pictures before. It needn't be differentiable, the
+        send: what happens to every image, encrypted and manipulated alike, before `discriminator_loss` shows it to MaLP, images to images of
+            one shape: a degradation, for templates that survive one. M_GT stays that of the images before. It needn't be differentiable, the
             gradient is passed on as if nothing had happened. It may be exchanged at any time: ``disc.send = …``.
 
     Note:
@@ -211,7 +211,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
     @staticmethod
     def _faults(out: MaLPOutput) -> Tensor:
-        """What speaks against each picture: the map's mean square and the classifier's -log P(not manipulated), (2, B)."""
+        """What speaks against each image: the map's mean square and the classifier's -log P(not manipulated), (2, B)."""
         return torch.stack([out.map.square().mean((1, 2, 3)), F.softplus(out.logit)])
 
     def _losses(self, values: Tensor, scaled: Tensor) -> GeneratorLosses:
@@ -275,7 +275,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         if not self.r1_weight:
             return losses
         real = real.detach().requires_grad_(True)
-        # Per picture, of the values that G's step has fixed; before any, of the plain ones.
+        # Per image, of the values that G's step has fixed; before any, of the plain ones.
         weights = torch.tensor([self.weights["map"], self.weights["classifier"]], device=real.device)
         if self.relative:
             weights = weights / torch.where(self.scale == 0, 1.0, self.scale)[:2]
@@ -293,7 +293,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         kept = (index != NO_TEMPLATE).float()
         similarity = template_similarity(recovered, self.malp.encryption.at(recovered.shape[2:]))
         own = similarity.gather(1, index.clamp(min=0)[:, None])[:, 0]
-        return ((1 - own) * kept).mean()  # over all pictures, so that batches add up
+        return ((1 - own) * kept).mean()  # over all images, so that batches add up
 
     def _scale_of(self, values: Tensor) -> Tensor:
         """The first value of each term that counts, the mean over all processes; kept from then on."""
@@ -318,5 +318,5 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
 
 def made_smaller(images: Tensor, factor: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H // factor, W // factor), means over squares; the pictures themselves for 1."""
+    """(B, C, H, W) -> (B, C, H // factor, W // factor), means over squares; the images themselves for 1."""
     return images if factor == 1 else F.avg_pool2d(images.float(), factor)

@@ -15,7 +15,7 @@ _INITIAL_DEVIATION = 0.2  # of the templates' values; with m = 0.3 an encrypted 
 
 _WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-NO_TEMPLATE = -1  # in an index: this picture was left as it is
+NO_TEMPLATE = -1  # in an index: this image was left as it is
 
 
 class Encryption(Float32Module):
@@ -23,13 +23,13 @@ class Encryption(Float32Module):
 
     Args:
         set_size: n.
-        template_size: side of the square one-channel templates; 128 in the paper. At another picture size they are resampled
+        template_size: side of the square one-channel templates; 128 in the paper. At another image size they are resampled
             (paper, section 4.3).
         strength: m, 0.3 in the paper. 0 gives a passive detector: nothing is added.
 
     Note:
         The paper doesn't say from what the templates start (the authors' code: uniform in [0, 1)). Here it is a normal distribution
-        about 0, so that encryption doesn't begin by brightening the picture.
+        about 0, so that encryption doesn't begin by brightening the image.
     """
 
     def __init__(self, set_size: int = 1, *, template_size: int = PAPER_TEMPLATE_SIZE, strength: float = 0.3) -> None:
@@ -46,12 +46,12 @@ class Encryption(Float32Module):
         return len(self.templates)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """i = Rand(1 … n) for `count` pictures: (count,) long, counted from 0."""
+        """i = Rand(1 … n) for `count` images: (count,) long, counted from 0."""
         where = generator.device if generator is not None else "cpu"
         return torch.randint(self.set_size, (count,), generator=generator, device=where).to(self.templates.device)
 
     def at(self, size: tuple[int, int]) -> Tensor:
-        """The set resampled to pictures of `size` (H, W): (n, 1, H, W)."""
+        """The set resampled to images of `size` (H, W): (n, 1, H, W)."""
         templates = self.templates.float()[:, None]
         if templates.shape[2:] == tuple(size):
             return templates
@@ -59,7 +59,7 @@ class Encryption(Float32Module):
 
     @full_precision
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """T(I), clamped to the range of pictures.
+        """T(I), clamped to the range of images.
 
         Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1], float32 whatever the images
         are: a faint template would be lost in the rounding of 16 bits.
@@ -76,10 +76,10 @@ class Encryption(Float32Module):
 
     @torch.no_grad()
     def limit_(self, psnr: float) -> None:
-        """Scale down in place every template that would put encrypted pictures below `psnr` dB (over the range of 2); for use after each step.
+        """Scale down in place every template that would put encrypted images below `psnr` dB (over the range of 2); for use after each step.
 
         J_T alone is a price and no limit: where the template has a lot to gain, as under degradations, it pays (16 dB were measured). Clamping
-        to [-1, 1] only raises the PSNR, so pictures lie at `psnr` or above, up to resampling.
+        to [-1, 1] only raises the PSNR, so images lie at `psnr` or above, up to resampling.
         """
         allowed = 2 * 10 ** (-psnr / 20) / self.strength if self.strength else float("inf")
         norms = self.templates.square().mean((1, 2), keepdim=True).sqrt()
@@ -93,9 +93,9 @@ class Encryption(Float32Module):
 def check_index(index: Tensor, count: int, set_size: int, device: torch.device, *, first: int = NO_TEMPLATE) -> Tensor:
     """`index` as (count,) long on `device`, or a ValueError that says what is wrong with it: numbers from `first` to set_size - 1 are allowed."""
     if not isinstance(index, Tensor):
-        raise ValueError(f"expected an index as a tensor of {count} whole numbers, one per picture, got {type(index).__name__}; use torch.tensor(...)")
+        raise ValueError(f"expected an index as a tensor of {count} whole numbers, one per image, got {type(index).__name__}; use torch.tensor(...)")
     if index.shape != (count,) or index.dtype not in _WHOLE_NUMBERS:
-        raise ValueError(f"expected an index of {count} whole numbers, one per picture, got {index.dtype} {tuple(index.shape)}")
+        raise ValueError(f"expected an index of {count} whole numbers, one per image, got {index.dtype} {tuple(index.shape)}")
     if index.is_meta and device.type != "meta":
         raise ValueError(f"expected an index with values, on {device} or another device, got one on the meta device")
     index = index.to(device, torch.long)

@@ -10,7 +10,7 @@ from torch import Tensor
 # Weights of grey, ITU-R BT.601: what "Gray" means in the authors' code, in PIL and in OpenCV.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
-# Dequantised pictures and generators without a tanh pass [-1, 1] by a little. Another scale passes it by far.
+# Dequantised images and generators without a tanh pass [-1, 1] by a little. Another scale passes it by far.
 _TOLERATED = 1.5
 
 

@@ -1,7 +1,7 @@
 """MaLP's question asked of better eyes: a discriminator on the features of a frozen, pretrained network.
 
 MaLP's own network sees pixels, and what a generator learns from it is fine texture (docs/results/real-faces.md). Here small heads stand on several depths of a
-SqueezeNet that never changes; only the heads learn. They are asked how much each place was changed (M_GT, Eq. 2), as MaLP's map is, or whether the picture is real,
+SqueezeNet that never changes; only the heads learn. They are asked how much each place was changed (M_GT, Eq. 2), as MaLP's map is, or whether the image is real,
 as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et al., NeurIPS 2021).
 """
 
@@ -26,7 +26,7 @@ _WIDTH = 64
 
 
 class FeatureDiscriminator(Float32Module):
-    """A discriminator beside a generator's own losses. In a training loop, with pictures in [-1, 1]:
+    """A discriminator beside a generator's own losses. In a training loop, with images in [-1, 1]:
 
         loss = loss + weight * disc.generator_loss(fake)          # G's step; gradients reach fake
         disc.discriminator_loss(images, fake).backward()          # its own step; only the heads learn
@@ -36,9 +36,9 @@ class FeatureDiscriminator(Float32Module):
 
     Args:
         weights: a state dict of torchvision's ``squeezenet1_0``.
-        target: what it learns of manipulated pictures. "map": how much each place was changed, M_GT of Eq. 2; weigh it with 200 or so, its gradients are
+        target: what it learns of manipulated images. "map": how much each place was changed, M_GT of Eq. 2; weigh it with 200 or so, its gradients are
             small. "realness": that they are manipulated, everywhere alike; weigh it with 1.
-        side: of the square that SqueezeNet sees the pictures as. 128 for pictures of 64, with which a step takes a quarter longer than with MaLP
+        side: of the square that SqueezeNet sees the images as. 128 for images of 64, with which a step takes a quarter longer than with MaLP
             of width 16 (one CPU core).
 
     Raises:
@@ -97,12 +97,12 @@ class FeatureDiscriminator(Float32Module):
 
     @full_precision
     def discriminator_loss(self, images: Tensor, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        """Cross-entropy of real pictures with "unchanged" and of `fake` with the target.
+        """Cross-entropy of real images with "unchanged" and of `fake` with the target.
 
         Args:
             images: what G was given, (B, 3, H, W).
             fake: what it made of them, of the same shape; its gradient isn't needed.
-            real: pictures of the domain that G leads to, where that isn't the images' own; of any number and size.
+            real: images of the domain that G leads to, where that isn't the images' own; of any number and size.
 
         None of them gets a gradient.
 

@@ -28,8 +28,8 @@ class ShallowCNN(Float32Module):
 
     Note:
         The paper gives the depth only. Width 64 and 3×3 kernels are the authors'. Two things differ from their code: the map ends in a
-        sigmoid, because a batch-norm-ReLU end can die for good (all zero, no gradient); and norms are per picture (group norm), so that a
-        picture's map doesn't depend on its neighbours in the batch, the statistics of real and fake halves can't leak the class,
+        sigmoid, because a batch-norm-ReLU end can die for good (all zero, no gradient); and norms are per image (group norm), so that a
+        image's map doesn't depend on its neighbours in the batch, the statistics of real and fake halves can't leak the class,
         training equals evaluation, and two processes equal one.
     """
 

@@ -1,7 +1,7 @@
 """The pretraining objective J = J_T + J_R + J_C + J_L (paper, Eq. 7-11).
 
-Every ‖·‖₂ is taken as a root mean square (the norm over √count) and every sum over pictures as a mean, so that the weights λ mean the same at
-every picture and batch size. The paper's values of λ are in its supplement only; `LossWeights` holds ours, with the reason.
+Every ‖·‖₂ is taken as a root mean square (the norm over √count) and every sum over images as a mean, so that the weights λ mean the same at
+every image and batch size. The paper's values of λ are in its supplement only; `LossWeights` holds ours, with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PROBABILITY_MARGIN = 1e-6
 class LossWeights:
     """λ1 … λ10 of Eq. 7-10, and two weights that aren't in the paper. A weight of 0 switches its term off."""
 
-    magnitude: float = 1.5  # λ1: against the detector's wish for stronger templates: with 0.5 encrypted pictures fell below 30 dB (λ10 = 2)
+    magnitude: float = 1.5  # λ1: against the detector's wish for stronger templates: with 0.5 encrypted images fell below 30 dB (λ10 = 2)
     orthogonality: float = 0.5  # λ2
     high_frequency: float = 0.1  # λ3
     encrypted_zero: float = 100.0  # λ4: mean square of a map is small (0.003), so its weight is large; see map_error
@@ -98,7 +98,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
     """J_L for manipulated images, Eq. 8 (second case): λ6 (1 - CS) + λ7 (1 - SSIM), and our λ (M̂ - M_GT)² + λ (1 - Pearson); (B, 1, H, W) in [0, 1].
 
     Note:
-        A picture that the generator left untouched (M_GT zero everywhere) has no cosine and no correlation; these terms count 0 then, SSIM and
+        An image that the generator left untouched (M_GT zero everywhere) has no cosine and no correlation; these terms count 0 then, SSIM and
         squared error remain.
     """
     _check_one_shape(maps, truth)
@@ -108,7 +108,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
     if weights.map_correlation:
         total = total + weights.map_correlation * ((1 - correlation(maps, truth)) * changed).mean()
     if weights.manipulated_ssim:
-        # Pictures as channels: the same mean, and depthwise windows, which a CPU convolves ten times as fast as those of one channel.
+        # ImageFiles as channels: the same mean, and depthwise windows, which a CPU convolves ten times as fast as those of one channel.
         similarity = structural_similarity(maps.transpose(0, 1), truth.transpose(0, 1), data_range=1.0).mean()
         total = total + weights.manipulated_ssim * (1 - similarity)
     return total + weights.map_error * (maps - truth).square().mean()
@@ -120,7 +120,7 @@ def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tenso
     Shapes: recovered templates (B, 1, H, W) each, templates (n, 1, H, W) at the same size, index (B,) of the template that was added.
 
     Note:
-        Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. Pictures
+        Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. ImageFiles
         that were left without a template (index -1) have nothing to recover: they count as manipulated ones do.
     """
     if on_encrypted.shape != on_manipulated.shape or on_encrypted.shape[1:] != templates.shape[1:]:

@@ -33,7 +33,7 @@ from malp_disc.precision import full_precision
 
 @dataclass
 class MaLPOutput:
-    """What MaLP sees in a batch of pictures.
+    """What MaLP sees in a batch of images.
 
     Attributes:
         map: predicted fakeness map M̂ of E_C, (B, 1, H, W) in [0, 1]; 0 is untouched.
@@ -98,7 +98,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
 
     @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """T(I), Eq. 6: pictures with a template added, and which.
+        """T(I), Eq. 6: images with a template added, and which.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
@@ -173,7 +173,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
                 localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
                 localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
         manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
-        kept = index != NO_TEMPLATE  # without a template neither a picture nor its manipulated partner can show one
+        kept = index != NO_TEMPLATE  # without a template neither an image nor its manipulated partner can show one
         expected = torch.cat([kept, kept]) & (not self.passive)
         classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
         if self.passive:
@@ -202,7 +202,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         and the classifier's input are resampled. `losses` sees both halves in one batch, so that batch norms mix them.
 
         Note:
-            A file without a classifier gets one that answers 0 for every picture, and a warning: `score` rests on the template then. A file of
+            A file without a classifier gets one that answers 0 for every image, and a warning: `score` rests on the template then. A file of
             train_loc.py ("localization only") can carry a classifier although that script has no use for one; nothing in the file tells.
 
         Raises:

@@ -5,7 +5,7 @@
     runs/celeba/G-cotrain.safetensors \\
         --malp runs/celeba/malp --data celeba --data-root /data/celeba --image-size 128 --output-dir runs/celeba-evaluated
 
-All of them edit the same held-back pictures in the same way. ``<output-dir>/report.html`` is the page, ``report.md`` and ``report.json``
+All of them edit the same held-back images in the same way. ``<output-dir>/report.html`` is the page, ``report.md`` and ``report.json``
 carry the same facts. Further seeds of the same arms are added by running it again with ``--seed 1`` … and the same --output-dir.
 """
 
@@ -56,7 +56,7 @@ class Config(EvaluationOptions, DataOptions):
     seed: int = work(0)
     """Which seed of the fine-tuning these generators are."""
     malp: Path | None = evaluation(None)
-    """MaLP that localizes the changes; the shipped one on drawn faces. Without one on real pictures, localization isn't measured."""
+    """MaLP that localizes the changes; the shipped one on drawn faces. Without one on real images, localization isn't measured."""
     fresh: tuple[str, ...] = work(())
     """MaLPs that were trained from scratch against a tuned generator, as ARM=FOLDER: are its changes really harder to find?"""
     device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")

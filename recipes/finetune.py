@@ -1,4 +1,4 @@
-"""Fine-tune any pretrained generator against MaLP, and report whether that made its pictures better.
+"""Fine-tune any pretrained generator against MaLP, and report whether that made its images better.
 
     accelerate launch recipes/finetune.py --generator my_module:make_generator --losses my_module:make_losses --data pictures --data-root photos
     accelerate launch recipes/finetune.py --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
@@ -7,7 +7,7 @@
 A generator is named by the zoo (generators/README.md) or as MODULE:FUNCTION, a module of the working folder (or path/to/file.py:FUNCTION, or an installed module)
 and a function without arguments that returns an nn.Module with ``manipulate(images, target)``. `malp-disc doctor MODULE:FUNCTION` looks it over first. Its own losses come the same way, as an nn.Module with
 ``generator_loss(fake, batch, edit)`` and, where something of its own learns along, ``forward(fake, batch)``; generators/README.md shows both in ten lines. Without them
-``--keep-weight`` holds it near what it was. `--reference-root` names pictures of the domain it leads to: the losses see them as
+``--keep-weight`` holds it near what it was. `--reference-root` names images of the domain it leads to: the losses see them as
 ``batch.reference``, and the report compares with them.
 
 `--arms` compares, `--dry-run` says what will be done and what it needs, ``--resume-from-checkpoint latest`` goes on after a stop or a kill as if it hadn't been.

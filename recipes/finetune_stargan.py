@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained StarGAN against MaLP, and report whether that made its pictures better (paper, section 4.4, Table 5).
+"""Fine-tune a pretrained StarGAN against MaLP, and report whether that made its images better (paper, section 4.4, Table 5).
 
 The main job, on the embedded faces and the shipped StarGAN, a few minutes on a CPU:
 

@@ -8,7 +8,7 @@ malp_disc/metrics/weights/README.md):
     python recipes/train_attribute_classifier.py --output malp_disc/metrics/weights/faces_classifier.safetensors \\
         --first-index 40000000 --seed 1 --width 20 --steps 500
 
-On your own pictures; give the file to the evaluation as ``--attribute-classifier judge.safetensors``:
+On your own images; give the file to the evaluation as ``--attribute-classifier judge.safetensors``:
 
     python recipes/train_attribute_classifier.py --data celeba --data-root /data/celeba --output judge.safetensors --steps 5000
 
@@ -44,7 +44,7 @@ MAX_NOISE = 0.15  # standard deviation, images in [-1, 1]
 MAX_BOARD = 0.12  # amplitude of a checkerboard of single pixels, what transposed convolutions leave behind
 MAX_SHIFT = 4  # pixels
 THUMBNAIL = 4
-WHITENED_ON = 4096  # pictures that the features are whitened on
+WHITENED_ON = 4096  # images that the features are whitened on
 FLAW_WEIGHT = 10  # reached at the end, see nuisance_loss
 
 
@@ -62,7 +62,7 @@ class Config(DataOptions):
     first_index: int = FACE_RANGES["features"]
     """faces: number of the first drawn face. Judges have ranges of their own, which no other recipe draws from."""
     purpose: Literal["classifier", "features"] = "classifier"
-    """classifier: reads attributes, whatever a generator's flaws. features: for a distance between sets of pictures; also learns to see blur,
+    """classifier: reads attributes, whatever a generator's flaws. features: for a distance between sets of images; also learns to see blur,
     noise, checkerboards and colours (that head is thrown away afterwards), and its features are whitened."""
     mixed_precision: Literal["no", "bf16"] = "bf16"
     dataloader_num_workers: int = 0
@@ -82,7 +82,7 @@ def main(config: Config) -> None:
     train, held_out = datasets(config)
     if config.purpose == "features" and len(train) < 16 * config.width:
         raise ValueError(
-            f"features of width {config.width} are whitened on at least {16 * config.width} pictures, got {len(train)}; more --steps or pictures"
+            f"features of width {config.width} are whitened on at least {16 * config.width} images, got {len(train)}; more --steps or images"
         )
     sampler = StepBatches(len(train), config.train_batch_size, seed=config.seed, stop=config.steps)
     if not len(held_out):
@@ -96,7 +96,7 @@ def main(config: Config) -> None:
     nuisance_head = nn.Linear(net.dims, 3 + 3 * THUMBNAIL**2).to(device)
     optimizer = torch.optim.AdamW([*net.parameters(), *nuisance_head.parameters()], lr=config.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    print(f"{train.description}; {config.steps} steps of {config.train_batch_size} pictures on {device}")
+    print(f"{train.description}; {config.steps} steps of {config.train_batch_size} images on {device}")
 
     # Loop
     started = time.monotonic()
@@ -135,7 +135,7 @@ def main(config: Config) -> None:
 
 
 def datasets(config: Config) -> tuple[Dataset, Dataset]:
-    """Training and held-out pictures. Of drawn faces all attributes are learned, and no picture is seen twice."""
+    """Training and held-out images. Of drawn faces all attributes are learned, and no image is seen twice."""
     if config.data != "faces":
         return build_dataset(config, "train"), build_dataset(config, "test")
     names = config.selected_attributes or ATTRIBUTES
@@ -147,9 +147,9 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
 
 
 def augment(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror and shift at random; blur half of the pictures, add noise to half: a generator's flaws must not change the verdict.
+    """Mirror and shift at random; blur half of the images, add noise to half: a generator's flaws must not change the verdict.
 
-    Returns the pictures and how much was done to each, (B, 2) in [0, 1]: blur, noise.
+    Returns the images and how much was done to each, (B, 2) in [0, 1]: blur, noise.
     """
     b, device = len(images), images.device
     images = torch.where(torch.rand(b, 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
@@ -163,7 +163,7 @@ def augment(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each picture with its own standard deviation (B,), pixels; 0 leaves it as it is."""
+    """Blur each image with its own standard deviation (B,), pixels; 0 leaves it as it is."""
     b, c, h, w = images.shape
     offsets = torch.arange(-4, 5, device=images.device)
     kernel = torch.exp(-0.5 * (offsets / sigma.clamp(min=1e-3).unsqueeze(1)) ** 2)
@@ -174,7 +174,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def checkerboard(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay a faint checkerboard of single pixels over half of the pictures; returns them and its strength (B, 1) in [0, 1]."""
+    """Lay a faint checkerboard of single pixels over half of the images; returns them and its strength (B, 1) in [0, 1]."""
     b, _, h, w = images.shape
     amount = torch.rand(b, 1, device=images.device) * (torch.rand(b, 1, device=images.device) < 0.5)
     sign = torch.where(torch.rand(b, 1, device=images.device) < 0.5, 1.0, -1.0)
@@ -194,7 +194,7 @@ def nuisance_loss(predicted: Tensor, images: Tensor, flaws: Tensor, *, progress:
 
 @torch.no_grad()
 def accuracy(net: AttributeNet, dataset: Dataset, device: torch.device, *, degrade: bool) -> list[float]:
-    """Share of pictures whose attribute is read right, per attribute."""
+    """Share of images whose attribute is read right, per attribute."""
     torch.manual_seed(0)
     right: list[Tensor] = []
     for images, labels in batches(dataset, device):

@@ -69,7 +69,7 @@ class Config(TrainOptions, DataOptions):
     discriminator_learning_rate: float = 4e-4
     """1e-4 for both in the paper, which trains five times longer."""
     reconstruction_weight: float = 10.0
-    """λ_rec. 10 in the paper. At 64x64 the pull of the mean absolute error on a picture is weak against WGAN's: more holds the face."""
+    """λ_rec. 10 in the paper. At 64x64 the pull of the mean absolute error on an image is weak against WGAN's: more holds the face."""
     identity_share: float = 0.0
     """Share of each batch whose target is its own labels; these are also pulled to their input, with the weight of the reconstruction.
     Not in the paper; the shipped generator was trained with a quarter, without an ablation."""
@@ -125,7 +125,7 @@ def main(config: Config) -> None:
     labels_fixed = torch.stack([label for _, label in fixed]).to(accelerator.device)
     curves = Curves(config.output_dir / "curves.jsonl", accelerator, start=first)
     bar = progress(config, accelerator, start=first, label="train StarGAN")
-    accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} pictures per optimizer step")
+    accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} images per optimizer step")
     if first == 0 and accelerator.is_main_process:
         draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / "000000.png")
     with GracefulInterrupt() as stopping:
@@ -201,7 +201,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def draw(generator: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, names: Sequence[str], path: Path) -> None:
-    """One row per face: the picture, its copy with its own labels, then every attribute in turn: a hair colour is put on, another flipped."""
+    """One row per face: the image, its copy with its own labels, then every attribute in turn: a hair colour is put on, another flipped."""
     columns = [images, generator(images, labels)]
     hair = [i for i, name in enumerate(names) if name in HAIR_COLOURS]
     for attribute in range(labels.shape[1]):

@@ -44,7 +44,7 @@ def command(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """Folders a and b with ten pictures each, one of them in both; one, none, mixed, broken; and weights enough for 64 features."""
+    """Folders a and b with ten images each, one of them in both; one, none, mixed, broken; and weights enough for 64 features."""
     root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
 
     def save(folder: str, name: int, side: int = 16) -> None:
@@ -57,7 +57,7 @@ def pictures(tmp_path_factory) -> Path:
     (root / "b" / "9.png").write_bytes((root / "a" / "9.png").read_bytes())
     save("one", 0)
     save("mixed", 10, side=18)
-    (root / "broken" / "10.png").write_text("no picture")
+    (root / "broken" / "10.png").write_text("no image")
     (root / "none").mkdir()
     (root / "none" / "notes.txt").write_text("")
     np.savez(root / "stats.npz", mu=np.zeros(64), sigma=np.eye(64))
@@ -99,9 +99,9 @@ def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["none", "b"], ["no pictures in", "none", "at least 8"]),
-        (["one", "b"], ["1 picture in", "at least 8"]),
-        (["a", "broken"], ["10.png", "no picture"]),
+        (["none", "b"], ["no images in", "none", "at least 8"]),
+        (["one", "b"], ["1 image in", "at least 8"]),
+        (["a", "broken"], ["10.png", "no image"]),
         (["a", "w.pth"], ["w.pth is no folder"]),
         (["a", "lost.npz"], ["nothing at", "lost.npz"]),
         (["a", "b", "--fid-weights", "lost.pth"], ["no checkpoint at", "lost.pth"]),

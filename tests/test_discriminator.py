@@ -79,7 +79,7 @@ def test_the_generators_step_moves_no_template_through_the_encrypted_picture(tra
 
 
 def test_encrypt_lets_the_gradient_of_a_picture_pass():
-    """For pictures that another network made."""
+    """For images that another network made."""
     images = pictures(2).requires_grad_(True)
     MaLPDiscriminator(tiny_malp(), trainable=True).encrypt(images)[0].sum().backward()
     assert images.grad.any()
@@ -105,7 +105,7 @@ def test_templates_that_the_user_fixed_stay_fixed():
 
 
 def test_the_generator_sees_malp_in_evaluation_mode():
-    """Two calls on one picture agree, although the branch with dropout is in training mode."""
+    """Two calls on one image agree, although the branch with dropout is in training mode."""
     disc = MaLPDiscriminator(tiny_malp(transformer=True), trainable=True)
     fake, index, seen = pictures(2), torch.zeros(2, dtype=torch.long), []
     disc.malp.cnn.register_forward_hook(lambda module, *_: seen.append(module.training))
@@ -114,7 +114,7 @@ def test_the_generator_sees_malp_in_evaluation_mode():
 
 
 def test_the_terms_are_what_they_say():
-    """‖M̂‖² as a mean square; -log P(not manipulated) = softplus of the logit; 1 - CS(S_i, S_R), 0 for a picture without a template."""
+    """‖M̂‖² as a mean square; -log P(not manipulated) = softplus of the logit; 1 - CS(S_i, S_R), 0 for an image without a template."""
     malp = tiny_malp(set_size=2)
     disc = MaLPDiscriminator(malp, map_weight=0.5, classifier_weight=2.0, template_weight=3.0, relative=False)
     fake, index = pictures(3), torch.tensor([1, NO_TEMPLATE, 0])
@@ -282,7 +282,7 @@ def test_through_a_generator_that_was_cut_off_is_refused():
 
 
 def test_pictures_are_sent_before_malp_sees_them_and_the_truth_is_that_of_before():
-    """Values of the sent pictures, gradient as if they had not been sent, M_GT of the pictures before."""
+    """Values of the sent images, gradient as if they had not been sent, M_GT of the images before."""
     malp, images, index = tiny_malp(), pictures(3), torch.zeros(3, dtype=torch.long)
     disc = MaLPDiscriminator(malp, trainable=True, send=lambda x: (x * 8).round() / 8)
     encrypted, _ = disc.encrypt(images, index)

@@ -21,7 +21,7 @@ def images() -> torch.Tensor:
 
 
 def literal(images: torch.Tensor, templates: torch.Tensor, index: list[int], strength: float) -> torch.Tensor:
-    """Eq. 6, pixel by pixel: the same one-channel template on all three colours, then cut to the range of pictures."""
+    """Eq. 6, pixel by pixel: the same one-channel template on all three colours, then cut to the range of images."""
     result = images.clone().double()
     for b, i in enumerate(index):
         for c in range(3):
@@ -70,7 +70,7 @@ def test_the_input_is_left_alone_and_the_output_is_float32(encryption, images):
 
 
 def test_the_gradient_reaches_exactly_the_chosen_templates(encryption):
-    """dT/dS_i = m on each of three colours of each picture that got i: 3 colours · 2 pictures · 0.3 = 1.8 for S_2, nothing elsewhere."""
+    """dT/dS_i = m on each of three colours of each image that got i: 3 colours · 2 images · 0.3 = 1.8 for S_2, nothing elsewhere."""
     images = torch.zeros(3, 3, 8, 8)
     encryption(images, torch.tensor([2, NO_TEMPLATE, 2])).sum().backward()
     gradient = encryption.templates.grad
@@ -136,7 +136,7 @@ def test_a_draw_with_a_generator_leaves_the_global_one_alone(encryption):
 
 
 def test_new_templates_are_centred_and_faint():
-    """N(0, 0.2²): at m = 0.3 the mean square error of an encrypted picture is (0.06)², near 30 dB for a range of 2."""
+    """N(0, 0.2²): at m = 0.3 the mean square error of an encrypted image is (0.06)², near 30 dB for a range of 2."""
     torch.manual_seed(0)
     templates = Encryption(2).templates.detach()
     assert templates.shape == (2, 128, 128)
@@ -156,7 +156,7 @@ def test_whole_numbers_of_any_kind_become_long(encryption, images, kind):
     [
         (torch.tensor([0, 1, 3, 0]), r"template numbers 0 … 2 \(or -1 for none\), got 0 … 3"),
         (torch.tensor([0, -2, 1, 0]), r"got -2 … 1"),
-        (torch.tensor([0, 1]), r"index of 4 whole numbers, one per picture, got torch.int64 \(2,\)"),
+        (torch.tensor([0, 1]), r"index of 4 whole numbers, one per image, got torch.int64 \(2,\)"),
         (torch.tensor([[0], [1], [2], [0]]), r"\(4, 1\)"),
         (torch.tensor([0.0, 1.0, 0.0, 0.0]), "whole numbers.*float32"),
         (torch.tensor([True, False, True, True]), "whole numbers.*bool"),

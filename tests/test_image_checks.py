@@ -165,7 +165,7 @@ def test_images_smaller_than_a_scale_asks_for_are_refused():
 
 
 def test_what_a_generator_returned_is_asked_for_finite_values_only():
-    """`ProactiveIMD.recover` takes pictures on either of the authors' scales."""
+    """`ProactiveIMD.recover` takes images on either of the authors' scales."""
     assert IMD.recover(IMAGES * 5).isfinite().all()
     for images in (IMAGES * torch.nan, IMAGES[0], IMAGES.to("meta"), IMAGES.long()):
         with pytest.raises(ValueError, match="expected "):

@@ -115,7 +115,7 @@ def test_token_k_becomes_patch_k_and_its_numbers_that_patchs_pixels(transformer,
 
 
 def test_without_attention_a_patch_of_the_picture_moves_its_own_patch_of_the_map_and_no_other():
-    """From picture to map: a transformer of depth 0 is patch embedding, norm and un-patchify."""
+    """From image to map: a transformer of depth 0 is patch embedding, norm and un-patchify."""
     torch.manual_seed(0)
     transformer = GlobalTransformer(32, depth=0).eval()
     images = pictures(1, 24, 40)

@@ -291,7 +291,7 @@ def test_weights_of_another_width_are_refused_by_name(tmp_path):
 
 
 def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
-    """Pearson of map and truth, which a constant map can't have, and the template is found in the encrypted pictures only."""
+    """Pearson of map and truth, which a constant map can't have, and the template is found in the encrypted images only."""
     malp = tiny_malp(1)
     images, index = pictures(8), torch.zeros(8, dtype=torch.long)
     groups = [{"params": malp.cnn.parameters()}, {"params": malp.classifier.parameters()}, {"params": malp.encryption.parameters(), "lr": 1e-2}]

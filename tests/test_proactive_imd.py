@@ -94,7 +94,7 @@ def test_the_draw_is_over_the_set_and_can_be_seeded():
     _, index = imd.encrypt(images, generator=torch.Generator().manual_seed(0))
     assert set(index.tolist()) == {0, 1, 2} and torch.equal(index, imd.encrypt(images, generator=torch.Generator().manual_seed(0))[1])
     for wrong in (torch.zeros(2, dtype=torch.long), torch.full((12,), 3), torch.full((12,), -1)):
-        with pytest.raises(ValueError, match="index of 12 whole numbers, one per picture|template numbers 0 … 2, got"):
+        with pytest.raises(ValueError, match="index of 12 whole numbers, one per image|template numbers 0 … 2, got"):
             imd.encrypt(images, wrong)
 
 

@@ -69,7 +69,7 @@ def test_the_shipped_feature_net_is_not_called_fid():
 
 
 def test_malp_on_real_faces_localizes_as_quoted(shared):
-    """docs/results/localizer-probe.jsonl, part generators, the generator it was trained on, seed 0: made again from the weights and the pictures."""
+    """docs/results/localizer-probe.jsonl, part generators, the generator it was trained on, seed 0: made again from the weights and the images."""
     lines = [json.loads(line) for line in (ROOT / "docs" / "results" / "localizer-probe.jsonl").read_text().splitlines()]
     (quoted,) = (line for line in lines if (line["part"], line["name"], line["seed"], line["case"]) == ("generators", "MaLP", 0, "stargan (trained on)"))
     folder = shared("data/celeba_aligned_89x109")

@@ -1,4 +1,4 @@
-"""Small objects that many tests share: a MaLP of a few thousand weights, pictures, and a who-moved check."""
+"""Small objects that many tests share: a MaLP of a few thousand weights, images, and a who-moved check."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def tiny_malp(seed: int = 0, **config) -> MaLP:
 
 
 def pictures(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0) -> Tensor:
-    """Smooth pictures with some noise, (count, 3, height, width), well inside [-1, 1]."""
+    """Smooth images with some noise, (count, 3, height, width), well inside [-1, 1]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator) * 1.4 - 0.7
     fine = torch.rand(count, 3, height, width, generator=generator) * 0.2 - 0.1
@@ -26,7 +26,7 @@ def pictures(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0
 
 
 def with_rectangles(images: Tensor, *, seed: int = 0) -> Tensor:
-    """A stand-in for a generator: in each picture one rectangle gets another colour. The rest stays as it is."""
+    """A stand-in for a generator: in each image one rectangle gets another colour. The rest stays as it is."""
     generator = torch.Generator().manual_seed(seed)
     changed = images.clone()
     height, width = images.shape[2:]

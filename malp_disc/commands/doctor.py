@@ -30,9 +30,9 @@ class Doctor:
     attributes: int = 5
     """Columns of the target it is given; 0 for a generator without a choice, whose target is None."""
     image_size: int = 64
-    """Side of the test pictures."""
+    """Side of the test images."""
     batch_size: int = 4
-    """Test pictures."""
+    """Test images."""
     device: str | None = None
     """cpu, cuda …; a GPU where there is one, if not given."""
     json: Path | None = None

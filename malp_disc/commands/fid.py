@@ -1,4 +1,4 @@
-"""``malp-disc fid A B``: how far the pictures in A are from those in B, in numbers that other people's compare with.
+"""``malp-disc fid A B``: how far the images in A are from those in B, in numbers that other people's compare with.
 
     malp-disc fid samples/ real/ --kid --json fid.json
     torchrun --nproc-per-node 4 -m malp_disc.cli fid samples/ real/        # four GPUs share the work
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from malp_disc.metrics.image_folder import ImageFolder
 
 FEWEST = 8
-"""Pictures a folder must hold: of fewer, a covariance is luck in any number of dimensions."""
+"""ImageFiles a folder must hold: of fewer, a covariance is luck in any number of dimensions."""
 _FAMILY = {"clean": "clean", "legacy_pytorch": "inception"}
 
 
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Fid:
-    """Fréchet distance (FID) of the pictures in folder A from the reference B."""
+    """Fréchet distance (FID) of the images in folder A from the reference B."""
 
     a: Annotated[Path, Positional, arg(metavar="A")]
     """Folder of the images to judge; sub-folders and linked folders count."""
     b: Annotated[Path, Positional, arg(metavar="B")]
-    """The reference: a folder, whose features are kept in the cache (MALP_DISC_CACHE) and known again by its pictures; a features file from
+    """The reference: a folder, whose features are kept in the cache (MALP_DISC_CACHE) and known again by its images; a features file from
     that cache (.safetensors); or statistics saved by pytorch-fid or clean-fid (.npz)."""
     mode: Literal["clean", "legacy_pytorch"] = "clean"
     """Resize: clean, clean-fid's antialiased one, or legacy_pytorch, pytorch-fid's. Numbers of the two don't compare."""
     dims: Literal[64, 192, 768, 2048] = 2048
-    """Inception's features: 2048 is FID proper; fewer need fewer pictures and are named FID-768 and so on."""
+    """Inception's features: 2048 is FID proper; fewer need fewer images and are named FID-768 and so on."""
     fid_weights: Annotated[Path | None, arg(metavar="FILE")] = None
     """File of Inception's weights: pytorch-fid's state dict (.pth), or a .safetensors of the same keys, complete as far as the dims need.
     Left out: from the cache, or downloaded into it and checked."""
@@ -51,7 +51,7 @@ class Fid:
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write everything to this file."""
     batch_size: int = 32
-    """Pictures per forward pass."""
+    """ImageFiles per forward pass."""
     device: str = "auto"
     """auto: CUDA where there is one."""
 
@@ -66,7 +66,7 @@ def fid(options: Fid) -> None:
     for path in (options.a, options.b):
         if not path.exists():
             raise FileNotFoundError(
-                f"nothing at {path}; give a folder of pictures (B may be a features file or statistics as well, see --help)"
+                f"nothing at {path}; give a folder of images (B may be a features file or statistics as well, see --help)"
             )
     if options.batch_size < 1:
         raise ValueError(f"expected --batch-size of at least 1, got {options.batch_size}")
@@ -108,7 +108,7 @@ def compare(options: Fid, device: torch.device, *, quiet: bool = False) -> dict[
     for path, kept in zip((options.a, options.b), sets):
         if kept is not None and kept.features is None and (options.kid or options.precision_recall):
             raise ValueError(
-                f"{path} holds only mean and covariance, and --kid and --precision-recall need more; give the folder of pictures"
+                f"{path} holds only mean and covariance, and --kid and --precision-recall need more; give the folder of images"
             )
     for side, folder in enumerate(folders):
         if folder is not None:

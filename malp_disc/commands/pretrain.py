@@ -76,14 +76,14 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
 
 
 def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
-    """Localization on pictures that weren't trained on: metrics.json and fakeness.png."""
+    """Localization on images that weren't trained on: metrics.json and fakeness.png."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
     metrics["clean"] = score_clean(generator.manipulate, inputs, malp, device=accelerator.device)
     write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})
     fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
     scores = metrics["localization"]
     print(
-        f"MaLP on {len(inputs.images)} held-back pictures: CS {scores['cs']:.3f} (a constant map: {scores['cs_constant']:.3f}), "
+        f"MaLP on {len(inputs.images)} held-back images: CS {scores['cs']:.3f} (a constant map: {scores['cs_constant']:.3f}), "
         f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}, without templates {metrics['clean']['auc']:.4f}; "
         f"maps in {folder / 'fakeness.png'}\n"
         f"detector in {folder / 'malp'}, its key in {folder / 'malp' / KEY_FILE} (fingerprint {malp.key_fingerprint}); who has the key can forge and remove templates"

@@ -20,7 +20,7 @@ class Report:
     run: Annotated[Path, Positional, arg(metavar="RUN")]
     """Folder of a run, as the recipes leave it (measurements.jsonl and what lies beside it)."""
     join: tuple[Path, ...] = ()
-    """Folders of runs with other seeds or arms, made apart on the same pictures, that are taken into RUN first."""
+    """Folders of runs with other seeds or arms, made apart on the same images, that are taken into RUN first."""
     resamples: int = 200
     """Of the paired bootstrap. Without the run's features, the intervals of the earlier report are kept."""
     bootstrap_seed: int = 0

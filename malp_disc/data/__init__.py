@@ -1,4 +1,4 @@
-"""The data room: drawn faces (the embedded default), CelebA, and folders of one's own pictures.
+"""The data room: drawn faces (the embedded default), CelebA, and folders of one's own images.
 
 Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})`` and has `attribute_names`, `image_size`,
 `description` and a length.
@@ -9,7 +9,7 @@ from .celeba import CelebA
 from .decoding import BrokenImageError
 from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
-from .images import Pictures, load_image
+from .images import ImageFiles, load_image
 from .options import FACE_RANGES, DataOptions, build_dataset
 from .references import WithReferences
 
@@ -20,7 +20,7 @@ __all__ = [
     "CelebA",
     "DataOptions",
     "DomainFolder",
-    "Pictures",
+    "ImageFiles",
     "PlainFolder",
     "ProceduralFaces",
     "WithReferences",

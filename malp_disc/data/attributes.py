@@ -1,4 +1,4 @@
-"""A table of binary attributes, one row a picture: CSV, or the text format of CelebA."""
+"""A table of binary attributes, one row an image: CSV, or the text format of CelebA."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
 
     * CSV, with commas, semicolons or tabs: a header ``file,Attr1,Attr2,...`` (the first column is the file name, whatever it is called) and rows. A column ``split`` holds
       ``train``, ``valid`` or ``test`` and is no attribute.
-    * ``list_attr_celeba.txt``: a line with the number of pictures, a line of attribute names, and rows ``000001.jpg -1 1 ...``.
+    * ``list_attr_celeba.txt``: a line with the number of images, a line of attribute names, and rows ``000001.jpg -1 1 ...``.
 
     Values are +1/-1, 1/0 or true/false, one pair per column.
 
@@ -61,7 +61,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
     rows = _rows(path)
     header = next(rows, None)
     if header is None:
-        raise ValueError(f"{path} is empty; expected a header file,Attr1,Attr2,... and one row a picture")
+        raise ValueError(f"{path} is empty; expected a header file,Attr1,Attr2,... and one row an image")
     names, split_column = _columns(path, header[1])
     available = [name for i, name in enumerate(names) if i and i != split_column]
     selected = tuple(selected) or tuple(available)
@@ -91,7 +91,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
                 raise ValueError(f"{path} line {line}: split is {row[split_column]!r}; expected train, valid or test")
             splits.append(SPLIT_NAMES[row[split_column].strip().lower()])
     if not files:
-        raise ValueError(f"{path} lists no pictures below its header")
+        raise ValueError(f"{path} lists no images below its header")
     _check_once(path, files)
     for name, column in zip(selected, zip(*values)):
         kinds = {value.removesuffix(".0") for value in set(column)}
@@ -163,7 +163,7 @@ def _celeba_rows(path: Path, expected: int, lines: Sequence[str], first: int) ->
         counted += 1
         yield number, cells
     if counted != expected:
-        raise ValueError(f"{path} announces {expected} pictures on its first line and lists {counted}; complete it, or correct that number")
+        raise ValueError(f"{path} announces {expected} images on its first line and lists {counted}; complete it, or correct that number")
 
 
 def _columns(path: Path, header: Sequence[str]) -> tuple[list[str], int | None]:

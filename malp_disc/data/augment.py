@@ -1,6 +1,6 @@
-"""What happens to a batch of pictures on its way into training: mirroring and dequantisation.
+"""What happens to a batch of images on its way into training: mirroring and dequantisation.
 
-Both take their random numbers as arguments (`malp_disc.data.sampling.StepRandom` draws them), so that step t's pictures are a function of
+Both take their random numbers as arguments (`malp_disc.data.sampling.StepRandom` draws them), so that step t's images are a function of
 (seed, t) whatever the number of loader workers and processes: an exact resume needs that.
 """
 
@@ -13,7 +13,7 @@ HALF_LEVEL = 1 / 255  # half the distance of two 8-bit levels, which lie 2/255 a
 
 
 def random_flip(images: Tensor, coins: Tensor) -> Tensor:
-    """Mirror each picture whose coin is below 1/2 left to right, as StarGAN's training does.
+    """Mirror each image whose coin is below 1/2 left to right, as StarGAN's training does.
 
     Args:
         images: (B, C, H, W).
@@ -27,15 +27,15 @@ def random_flip(images: Tensor, coins: Tensor) -> Tensor:
     """
     _check_batch(images)
     if coins.shape != (len(images),):
-        raise ValueError(f"expected one coin per picture, ({len(images)},), got {tuple(coins.shape)}")
+        raise ValueError(f"expected one coin per image, ({len(images)},), got {tuple(coins.shape)}")
     return torch.where((coins < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def dequantize(images: Tensor, noise: Tensor) -> Tensor:
     """Spread 8-bit levels evenly: x + U(-1/255, 1/255), clamped to [-1, 1].
 
-    Real pictures lie on 256 levels and a generator's don't; left so, a detector learns that instead of manipulation.
-    Rounding the result to 8 bits gives the picture back.
+    Real images lie on 256 levels and a generator's don't; left so, a detector learns that instead of manipulation.
+    Rounding the result to 8 bits gives the image back.
 
     Args:
         images: (B, C, H, W), floating point, in [-1, 1].

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .attributes import read_attributes, read_table_text
-from .images import OnBroken, Pictures, check_sizes
+from .images import ImageFiles, OnBroken, check_sizes
 from .listing import ImageListing, check_folder, list_images
 from .locating import ImageLocator, names_for_split
 from .splits import Split, split_indices
 
 DEFAULT_SELECTION = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
-CROP_SIZE = 178  # the pictures' width: 178x218
+CROP_SIZE = 178  # the images' width: 178x218
 
 _FOLDERS = ("", "celeba", "CelebA", "Img", "Anno", "Eval")
 _PICTURES = ("img_align_celeba/img_align_celeba", "img_align_celeba", "images")  # Kaggle nests it; StarGAN's script calls it images
@@ -22,14 +22,14 @@ _PARTITION = ("list_eval_partition.txt", "list_eval_partition.csv")
 _PARTS: dict[str, Split] = {"0": "train", "1": "valid", "2": "test"}
 
 
-class CelebA(Pictures):
+class CelebA(ImageFiles):
     """CelebA: ``img_align_celeba/*.jpg``, ``list_attr_celeba.txt`` and, if there, ``list_eval_partition.txt``.
 
     Each is looked for in `root` and in its sub-folders ``celeba`` (torchvision), ``Img``, ``Anno`` and ``Eval`` (the official download); CSV
-    tables and a nested picture folder (Kaggle) and ``images`` (StarGAN's script) are taken too.
+    tables and a nested image folder (Kaggle) and ``images`` (StarGAN's script) are taken too.
 
-    Without the partition file, `test_size` pictures are held back by the hash of their names (see `split_indices`). The official
-    partition separates people and that one can't: one person's pictures may then be on both sides.
+    Without the partition file, `test_size` images are held back by the hash of their names (see `split_indices`). The official
+    partition separates people and that one can't: one person's images may then be on both sides.
 
     Args:
         root: where CelebA lies.
@@ -37,12 +37,12 @@ class CelebA(Pictures):
         selected_attributes: names, in the order of the label.
         crop_size: side of the centre crop; None for the largest centred square, which is the same for the official size.
         attributes: the attribute file, where it lies elsewhere.
-        test_size: how many pictures are held back where there is no partition file.
-        train_size: cap on the training pictures.
+        test_size: how many images are held back where there is no partition file.
+        train_size: cap on the training images.
 
     Raises:
         FileNotFoundError: a part wasn't found; the message says where it was looked for.
-        ValueError: an unknown attribute, a listed picture that is absent, and what `Pictures` refuses.
+        ValueError: an unknown attribute, a listed image that is absent, and what `ImageFiles` refuses.
 
     Note:
         torchvision's ``CelebA`` is not used: it checks md5 sums of, and insists on, five more files than are needed here (boxes, landmarks,
@@ -65,7 +65,7 @@ class CelebA(Pictures):
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
         check_folder(root, "--data-root")
-        folder = _find(root, _PICTURES, "the pictures")
+        folder = _find(root, _PICTURES, "the images")
         attributes = attributes or _find(root, _ATTRIBUTES, "the attributes")
         table = read_attributes(attributes, selected_attributes)
         listing = list_images(folder)
@@ -116,7 +116,7 @@ def _read_partition(path: Path, places: Sequence[str], listing: ImageListing) ->
     missing = [place for place in places if place not in parts]
     if missing:
         raise ValueError(
-            f"{path} lacks {len(missing)} of the {len(places)} pictures of the attribute file, first {missing[:3]}; "
-            "complete it, or remove it to hold pictures back by name"
+            f"{path} lacks {len(missing)} of the {len(places)} images of the attribute file, first {missing[:3]}; "
+            "complete it, or remove it to hold images back by name"
         )
     return [parts[place] for place in places]

@@ -59,7 +59,7 @@ def read_header(path: str | Path, content: BinaryIO | None = None, *, as_stored:
 
 
 def count_frames(image: Image.Image) -> int:
-    """Frames of an animation or pages of a file; a phone's second picture behind a JPEG (MPO) is none."""
+    """Frames of an animation or pages of a file; a phone's second image behind a JPEG (MPO) is none."""
     try:
         return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except Exception:  # damaged behind the header: decoding says so
@@ -112,4 +112,4 @@ def _reason(error: Exception, path: str | Path) -> str:
             return "empty file"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels, which Pillow takes for an attack; make it smaller"
-    return "no picture in a format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+    return "no image in a format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)

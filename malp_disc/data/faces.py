@@ -1,6 +1,6 @@
 """Procedurally drawn colour faces with independent attributes: the embedded default.
 
-A picture is a function of its index alone, so the set needs no download, has no licence, and can be as large as asked for.
+An image is a function of its index alone, so the set needs no download, has no licence, and can be as large as asked for.
 Every face has its own pose (shift, scale, roll, yaw), proportions, skin, hair strands, light, background, clothes and camera noise;
 the attributes are drawn independently of all of these and of each other, so a classifier has nothing to short-cut on.
 """
@@ -19,7 +19,7 @@ ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses",
 DEFAULT_SELECTION = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses")
 HAIR = ATTRIBUTES[:3]
 
-# One picture's dice. Attributes come first, so that labels can be drawn without painting.
+# One image's dice. Attributes come first, so that labels can be drawn without painting.
 _UNIFORMS = 128
 
 
@@ -27,10 +27,10 @@ class ProceduralFaces(Dataset):
     """Drawn faces: ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})``.
 
     Args:
-        length: number of pictures.
+        length: number of images.
         image_size: N, pixels.
         selected_attributes: names out of `ATTRIBUTES`, in the order of the label.
-        first_index: index of the first picture; disjoint ranges are disjoint sets of people.
+        first_index: index of the first image; disjoint ranges are disjoint sets of people.
 
     Raises:
         ValueError: for an unknown attribute, a size below 16 or not divisible by 4, or a negative range.
@@ -64,7 +64,7 @@ class ProceduralFaces(Dataset):
     def description(self) -> str:
         """One line for a report: what, how many, which, how large."""
         last = self.first_index + self.length - 1
-        return f"drawn faces, {self.length} pictures (numbers {self.first_index}-{last}), {self.image_size}x{self.image_size}"
+        return f"drawn faces, {self.length} images (numbers {self.first_index}-{last}), {self.image_size}x{self.image_size}"
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         return self.__getitems__([index])[0]

@@ -1,4 +1,4 @@
-"""Folders of one's own pictures: with a table of attributes, or with a sub-folder per domain."""
+"""Folders of one's own images: with a table of attributes, or with a sub-folder per domain."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from .attributes import check_selected, read_attributes
-from .images import OnBroken, Pictures, check_sizes
+from .images import ImageFiles, OnBroken, check_sizes
 from .listing import IMAGE_SUFFIXES, SYSTEM_FOLDERS, ImageListing, check_folder, list_images
 from .locating import ImageLocator, names_for_split
 from .splits import SPLIT_NAMES, Split, split_indices
@@ -31,14 +31,14 @@ class _Entry(NamedTuple):
     """Path below the root."""
 
 
-class AttributeFolder(Pictures):
-    """Pictures anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
+class AttributeFolder(ImageFiles):
+    """ImageFiles anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
 
-    A listed name is found wherever below `root` it lies, as long as only one picture answers to it, and may be an absolute path as well (see
-    `malp_disc.data.locating`); pictures that aren't listed are left out.
+    A listed name is found wherever below `root` it lies, as long as only one image answers to it, and may be an absolute path as well (see
+    `malp_disc.data.locating`); images that aren't listed are left out.
 
     The split is, in this order: the table's ``split`` column; folders ``train`` and ``test`` (or ``val``) directly below `root`, if
-    all listed pictures lie in such; else `test_size` pictures held back by the hash of their names (see `split_indices`).
+    all listed images lie in such; else `test_size` images held back by the hash of their names (see `split_indices`).
 
     Args:
         root: the folder.
@@ -46,12 +46,12 @@ class AttributeFolder(Pictures):
         split: ``"train"`` or ``"test"``.
         selected_attributes: names, in the order of the label; empty for every column.
         crop_size: side of the centre crop; None for the largest centred square.
-        test_size: how many pictures are held back where no split is given; exact.
-        train_size: cap on the training pictures.
+        test_size: how many images are held back where no split is given; exact.
+        train_size: cap on the training images.
 
     Raises:
         FileNotFoundError: no such folder or table.
-        ValueError: an unknown attribute, a listed picture that is absent or ambiguous, and what `Pictures` refuses.
+        ValueError: an unknown attribute, a listed image that is absent or ambiguous, and what `ImageFiles` refuses.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class AttributeFolder(Pictures):
         )
 
 
-class DomainFolder(Pictures):
-    """A sub-folder per domain, pictures at any depth below it; the label is one-hot, `attribute_names` are the sorted sub-folders.
+class DomainFolder(ImageFiles):
+    """A sub-folder per domain, images at any depth below it; the label is one-hot, `attribute_names` are the sorted sub-folders.
 
     The split is, in this order: ``train/<domain>`` and ``test/<domain>`` (or ``val``); ``trainA trainB testA testB`` as CycleGAN's sets
-    have it, the domains then being A and B; else `test_size` pictures of all domains together, held back by the hash of
+    have it, the domains then being A and B; else `test_size` images of all domains together, held back by the hash of
     their path below the domain's folder, so that pairs of one name stay on one side (but for one pair at the border).
 
     Args:
@@ -99,12 +99,12 @@ class DomainFolder(Pictures):
         split: ``"train"`` or ``"test"``.
         selected_attributes: the domains wanted, in the order of the label; empty for all.
         crop_size: side of the centre crop; None for the largest centred square.
-        test_size: how many pictures are held back where no split is given; exact.
-        train_size: cap on the training pictures.
+        test_size: how many images are held back where no split is given; exact.
+        train_size: cap on the training images.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no pictures, fewer than two domains, an unknown or empty one, and what `Pictures` refuses.
+        ValueError: no images, fewer than two domains, an unknown or empty one, and what `ImageFiles` refuses.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class DomainFolder(Pictures):
         places = _listed(root, "a sub-folder per domain with").names
         sorted_out = _sort_out(places)
         if len(sorted_out) < len(places):
-            logger.warning("%s: %d pictures lie beside the domains' folders and are left out", root, len(places) - len(sorted_out))
+            logger.warning("%s: %d images lie beside the domains' folders and are left out", root, len(places) - len(sorted_out))
         used = {place.partition("/")[0] for place in places}
         unused = sorted(
             p.name for p in root.iterdir() if p.is_dir() and p.name not in (*used, *SYSTEM_FOLDERS) and not p.name.startswith((".", "__"))
@@ -134,7 +134,7 @@ class DomainFolder(Pictures):
         found = sorted({entry.domain for entry in sorted_out})
         if len(found) < 2:
             raise ValueError(
-                f"expected at least two domains, that is sub-folders with pictures, in {root}; found {found or 'none'}. "
+                f"expected at least two domains, that is sub-folders with images, in {root}; found {found or 'none'}. "
                 "A folder with a table of attributes needs --attributes FILE"
             )
         domains = tuple(selected_attributes) or tuple(found)
@@ -148,8 +148,8 @@ class DomainFolder(Pictures):
         empty = [domain for i, domain in enumerate(domains) if not (column == i).any()]
         if empty and split == "train":
             raise ValueError(
-                f"the {split} split ({len(chosen)} pictures) of {root} has no picture of domain {empty[0]!r}; "
-                "give it more pictures, change --test-size or --train-size, or leave it out with --selected-attributes"
+                f"the {split} split ({len(chosen)} images) of {root} has no image of domain {empty[0]!r}; "
+                "give it more images, change --test-size or --train-size, or leave it out with --selected-attributes"
             )
         super().__init__(
             [os.path.join(root, kept[index].place) for index in chosen],
@@ -162,22 +162,22 @@ class DomainFolder(Pictures):
         )
 
 
-class PlainFolder(Pictures):
-    """Pictures below a folder, with nothing to choose: labels are (0,), for generators that take no target.
+class PlainFolder(ImageFiles):
+    """ImageFiles below a folder, with nothing to choose: labels are (0,), for generators that take no target.
 
-    The split is: folders ``train`` and ``test`` (or ``val``) directly below `root`, if all pictures lie in such; else `test_size` pictures
+    The split is: folders ``train`` and ``test`` (or ``val``) directly below `root`, if all images lie in such; else `test_size` images
     held back by the hash of their names (see `split_indices`).
 
     Args:
         root: the folder.
         split: ``"train"`` or ``"test"``.
         crop_size: side of the centre crop; None for the largest centred square.
-        test_size: how many pictures are held back where no split is given; exact.
-        train_size: cap on the training pictures.
+        test_size: how many images are held back where no split is given; exact.
+        train_size: cap on the training images.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no pictures, and what `Pictures` refuses.
+        ValueError: no images, and what `ImageFiles` refuses.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ def _listed(root: Path, what: str = "") -> ImageListing:
     listing = list_images(root)
     if not listing.names:
         raise ValueError(
-            f"no pictures below {root}; expected {what}{' ' * bool(what)}{' '.join(sorted(IMAGE_SUFFIXES))} files"
+            f"no images below {root}; expected {what}{' ' * bool(what)}{' '.join(sorted(IMAGE_SUFFIXES))} files"
             f"{'; ' * bool(listing.left_out)}{listing.left_out}"
         )
     listing.warn()
@@ -219,13 +219,13 @@ def _listed(root: Path, what: str = "") -> ImageListing:
 
 
 def _split_of_folders(places: Sequence[str]) -> list[Split] | None:
-    """The split of each picture where all lie below train/, val/ or test/; else None."""
+    """The split of each image where all lie below train/, val/ or test/; else None."""
     tops = [place.partition("/")[0] for place in places]
     return [SPLIT_NAMES[top] for top in tops] if all(top in SPLIT_NAMES for top in set(tops)) else None
 
 
 def _sort_out(places: Sequence[str]) -> list[_Entry]:
-    """The pictures that lie in a domain's folder."""
+    """The images that lie in a domain's folder."""
     parts = [(place.split("/"), place) for place in places]
     tops = {part[0] for part, _ in parts if len(part) > 1}
     if tops and tops <= SPLIT_NAMES.keys():

@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 OnBroken = Literal["raise", "skip"]
 
-_HEADERS = 8  # pictures whose header is read up front, evenly spread, to find wrong settings before any long work
-_NAMED = 20  # pictures named in a warning
+_HEADERS = 8  # images whose header is read up front, evenly spread, to find wrong settings before any long work
+_NAMED = 20  # images named in a warning
 
 
-class Pictures(Dataset):
-    """Picture files with labels: ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})``.
+class ImageFiles(Dataset):
+    """Image files with labels: ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})``.
 
     Args:
         paths: the files.
@@ -39,12 +39,12 @@ class Pictures(Dataset):
         attribute_names: A names, in the order of the label.
         image_size: N, pixels.
         crop_size: side of the centre crop taken before resizing; None takes the largest centred square.
-        on_broken: ``"raise"`` stops at a picture that can't be decoded when it is met; ``"skip"`` decodes every picture now,
+        on_broken: ``"raise"`` stops at an image that can't be decoded when it is met; ``"skip"`` decodes every image now,
             drops those that fail into `dropped`, and names them in a warning.
-        name: what the pictures are, for `description`.
+        name: what the images are, for `description`.
 
     Raises:
-        ValueError: for sizes that don't fit, a crop larger than the pictures, labels of another shape, no pictures (left),
+        ValueError: for sizes that don't fit, a crop larger than the images, labels of another shape, no images (left),
             or, with ``on_broken="raise"``, a broken one among the few looked at up front.
     """
 
@@ -63,10 +63,10 @@ class Pictures(Dataset):
         if on_broken not in ("raise", "skip"):
             raise ValueError(f'expected on_broken "raise" or "skip", got {on_broken!r}')
         if not paths:
-            raise ValueError(f"{name}: no pictures")
+            raise ValueError(f"{name}: no images")
         if labels.shape != (len(paths), len(attribute_names)):
             raise ValueError(
-                f"expected labels of shape ({len(paths)}, {len(attribute_names)}), pictures by attributes, got {tuple(labels.shape)}"
+                f"expected labels of shape ({len(paths)}, {len(attribute_names)}), images by attributes, got {tuple(labels.shape)}"
             )
         self.paths = [str(path) for path in paths]
         self.labels = labels.float()
@@ -91,7 +91,7 @@ class Pictures(Dataset):
     def description(self) -> str:
         """One line for a report: what, how many, how cropped, how large."""
         crop = "largest centred square" if self.crop_size is None else f"centre crop {self.crop_size}"
-        return f"{self.name}, {len(self)} pictures, {crop}, {self.image_size}x{self.image_size}"
+        return f"{self.name}, {len(self)} images, {crop}, {self.image_size}x{self.image_size}"
 
     def _read_headers(self, *, skip_broken: bool) -> None:
         for index in np.unique(np.linspace(0, len(self) - 1, _HEADERS).astype(int)):
@@ -107,13 +107,13 @@ class Pictures(Dataset):
         if not self.dropped:
             return
         if len(self.dropped) == len(self):
-            raise ValueError(f"{self.name}: none of the {len(self)} pictures can be decoded, first: {next(iter(self.dropped.values()))}")
+            raise ValueError(f"{self.name}: none of the {len(self)} images can be decoded, first: {next(iter(self.dropped.values()))}")
         kept = [index for index, path in enumerate(self.paths) if path not in self.dropped]
         total = len(self)
         self.paths, self.labels = [self.paths[index] for index in kept], self.labels[kept]
         named = "; ".join(list(self.dropped.values())[:_NAMED])
         more = f"; and {len(self.dropped) - _NAMED} more" if len(self.dropped) > _NAMED else ""
-        logger.warning("%s: dropped %d of %d pictures: %s%s", self.name, len(self.dropped), total, named, more)
+        logger.warning("%s: dropped %d of %d images: %s%s", self.name, len(self.dropped), total, named, more)
 
 
 def load_image(path: str | Path, *, image_size: int, crop_size: int | None = None) -> Tensor:
@@ -124,7 +124,7 @@ def load_image(path: str | Path, *, image_size: int, crop_size: int | None = Non
 
     Raises:
         BrokenImageError: the file can't be decoded (a ValueError that names it).
-        ValueError: the picture is smaller than the crop.
+        ValueError: the image is smaller than the crop.
     """
     image = decode_image(path)
     _check_crop(image, path, crop_size)
@@ -148,7 +148,7 @@ def find_broken(paths: Sequence[str]) -> dict[str, str]:
 
     # Truncation shows in the pixels only: Image.verify() passes a JPEG that lost its second half.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        complaints = list(tqdm(pool.map(complaint, paths), total=len(paths), desc="checking pictures", unit="", disable=None))
+        complaints = list(tqdm(pool.map(complaint, paths), total=len(paths), desc="checking images", unit="", disable=None))
     return {path: text for path, text in zip(paths, complaints) if text is not None}
 
 

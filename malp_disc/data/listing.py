@@ -80,7 +80,7 @@ class ImageListing:
         ValueError: fewer than `fewest` images; the message says what there is instead.
         """
         if len(self) < fewest:
-            found = f"{len(self)} picture{'s' * (len(self) != 1)}" if self.names else "no pictures"
+            found = f"{len(self)} image{'s' * (len(self) != 1)}" if self.names else "no images"
             raise ValueError(
                 f"{found} in {printable(self.root)} and the folders below it, expected at least {fewest} "
                 f"({' '.join(sorted(IMAGE_SUFFIXES))}){'; ' * bool(self.left_out)}{self.left_out}"

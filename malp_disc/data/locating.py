@@ -72,7 +72,7 @@ class ImageLocator:
         absent = [name for name, place in zip(names, found) if place is None]
         if absent:
             raise ValueError(
-                f"{len(absent)} of {len(names)} pictures listed are absent from {printable(self.listing.root)} and the folders below it, which hold "
+                f"{len(absent)} of {len(names)} images listed are absent from {printable(self.listing.root)} and the folders below it, which hold "
                 f"{len(self.listing)} images; first {[printable(name) for name in absent[:_NAMED]]}{self._renamed(absent[0])}. "
                 f"Add them, or take their rows out of {printable(self.table)}{'; ' * bool(self.listing.left_out)}{self.listing.left_out}"
             )

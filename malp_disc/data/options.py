@@ -1,4 +1,4 @@
-"""Which pictures: the command line's data flags, and the data sets made from them."""
+"""Which images: the command line's data flags, and the data sets made from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .faces import ATTRIBUTES as FACE_ATTRIBUTES
 from .faces import DEFAULT_SELECTION as FACE_SELECTION
 from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
-from .images import OnBroken, Pictures, check_sizes
+from .images import ImageFiles, OnBroken, check_sizes
 
 FACES_PER_RANGE = 10_000_000
 FACE_RANGES = {"train": 0, "test": 10_000_000, "reference": 20_000_000, "features": 30_000_000}
@@ -26,14 +26,14 @@ _DEFAULT_FACES = 20_000
 # tyro takes each flag's help from the string below the field.
 @dataclass
 class DataOptions:
-    """Which pictures to train and to judge on."""
+    """Which images to train and to judge on."""
 
     data: Literal["faces", "celeba", "folder", "pictures"] = "faces"
-    """faces: drawn on the fly, nothing to download. celeba: CelebA as it is distributed. folder: your pictures, with a table of
-    attributes (--attributes) or else one sub-folder per domain. pictures: your pictures without attributes, for generators that take no target."""
+    """faces: drawn on the fly, nothing to download. celeba: CelebA as it is distributed. folder: your images, with a table of
+    attributes (--attributes) or else one sub-folder per domain. images: your images without attributes, for generators that take no target."""
 
     data_root: Path | None = None
-    """Folder that holds the pictures (celeba, folder, pictures)."""
+    """Folder that holds the images (celeba, folder, images)."""
 
     attributes: Path | None = None
     """Table of attributes: a CSV file,Attr1,Attr2,... with 1/-1, 1/0 or true/false, or a list_attr_celeba.txt. It names images by paths below
@@ -50,26 +50,26 @@ class DataOptions:
     """Side of the centre crop taken before resizing. Default: 178 for celeba, the largest centred square for folder."""
 
     train_size: int | None = None
-    """faces: how many to train on, 20000 by default. celeba, folder: at most so many of the training pictures."""
+    """faces: how many to train on, 20000 by default. celeba, folder: at most so many of the training images."""
 
     test_size: int = 1000
-    """How many pictures are held back from training. Without effect where the data set comes with a split of its own: celeba's partition
+    """How many images are held back from training. Without effect where the data set comes with a split of its own: celeba's partition
     file, a column split in the table, folders train/ and test/."""
 
     on_broken: OnBroken = "raise"
-    """A picture that can't be decoded: raise stops when it is met; skip decodes all of them at the start (a minute or more for 200,000) and
+    """An image that can't be decoded: raise stops when it is met; skip decodes all of them at the start (a minute or more for 200,000) and
     drops it."""
 
 
-def build_dataset(options: DataOptions, split: Literal["train", "test", "reference"]) -> Pictures | ProceduralFaces:
-    """The pictures of one split, with `attribute_names`, `image_size` and a one-line `description`.
+def build_dataset(options: DataOptions, split: Literal["train", "test", "reference"]) -> ImageFiles | ProceduralFaces:
+    """The images of one split, with `attribute_names`, `image_size` and a one-line `description`.
 
-    ``"train"`` and ``"test"`` share no picture. ``"reference"`` is the set FID is measured against: the training pictures, as is usual, except
+    ``"train"`` and ``"test"`` share no image. ``"reference"`` is the set FID is measured against: the training images, as is usual, except
     for drawn faces, of which it holds as many as ``"train"`` from a range of its own (`FACE_RANGES`).
 
     Raises:
         FileNotFoundError: a folder or table isn't there.
-        ValueError: options that don't fit each other or the pictures. Both come before any long work.
+        ValueError: options that don't fit each other or the images. Both come before any long work.
     """
     if split not in ("train", "test", "reference"):
         raise ValueError(f'expected split "train", "test" or "reference", got {split!r}')

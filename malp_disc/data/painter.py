@@ -1,7 +1,7 @@
-"""The painter of the drawn faces: from a row of dice and its attributes to a picture.
+"""The painter of the drawn faces: from a row of dice and its attributes to an image.
 
 A face is a stack of signed distances: ``sd < 0`` is inside, and an edge is one pixel soft at every resolution.
-Coordinates are x to the right and y down, the picture spans [-1, 1] on both axes.
+Coordinates are x to the right and y down, the image spans [-1, 1] on both axes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Painter:
         self.x0, self.y0 = axis.reshape(1, 1, 1, -1), axis.reshape(1, 1, -1, 1)
 
     def roll_dice(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """The next uniform number of every picture, (B, 1, 1, 1)."""
+        """The next uniform number of every image, (B, 1, 1, 1)."""
         value = self._dice[:, self._next]
         self._next += 1
         return (low + (high - low) * value).reshape(-1, 1, 1, 1)
@@ -117,7 +117,7 @@ class Painter:
         self.strand_wave = self.roll_dice(0.0, 0.9)
 
     def backdrop(self) -> np.ndarray:
-        """A muted studio colour: instance norms see a flat colour only against the rest of the picture, so a loud one is hard to redraw."""
+        """A muted studio colour: instance norms see a flat colour only against the rest of the image, so a loud one is hard to redraw."""
         return self.roll_dice(0.30, 0.80) + self.colour((-0.10,) * 3, (0.10,) * 3)
 
     def background(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of the domain that a generator leads to, beside those it starts from: what an adversarial or a pixel loss of its own compares with."""
+"""ImageFiles of the domain that a generator leads to, beside those it starts from: what an adversarial or a pixel loss of its own compares with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import Pictures, load_image
+from .images import ImageFiles, load_image
 from .listing import list_images
 
 
@@ -16,23 +16,23 @@ class WithReferences(Dataset):
     """A data set whose rows have a third entry: ``(image, label, reference)``, the reference (3, N, N) in [-1, 1].
 
     Args:
-        dataset: of picture files.
+        dataset: of image files.
         folder: the references.
-        paired: the reference of ``a/x.jpg`` is the picture ``x`` of the folder, whatever its suffix. Else each picture gets a fixed other one, spread
+        paired: the reference of ``a/x.jpg`` is the image ``x`` of the folder, whatever its suffix. Else each image gets a fixed other one, spread
             evenly by the hash of its name.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no references, or, when paired, a picture without its own or with several; or a data set that isn't made of files.
+        ValueError: no references, or, when paired, an image without its own or with several; or a data set that isn't made of files.
     """
 
-    def __init__(self, dataset: Pictures, folder: str | Path, *, paired: bool = False) -> None:
-        if not isinstance(dataset, Pictures):
-            raise ValueError("references go with picture files; use --data pictures, folder or celeba")
+    def __init__(self, dataset: ImageFiles, folder: str | Path, *, paired: bool = False) -> None:
+        if not isinstance(dataset, ImageFiles):
+            raise ValueError("references go with image files; use --data pictures, folder or celeba")
         folder = Path(folder).expanduser()
         listing = list_images(folder)
         if not listing.names:
-            raise ValueError(f"no pictures below {folder}; expected the references there{'; ' * bool(listing.left_out)}{listing.left_out}")
+            raise ValueError(f"no images below {folder}; expected the references there{'; ' * bool(listing.left_out)}{listing.left_out}")
         listing.warn()
         found = list(listing.names)
         self.dataset = dataset
@@ -47,7 +47,7 @@ class WithReferences(Dataset):
                 chosen[index] = found[turn % len(found)]
         self.references = [str(folder / place) for place in chosen]
         self.description = (
-            f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} ({len(found)} pictures)"
+            f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} ({len(found)} images)"
         )
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ def _partners(names: list[str], found: list[str], folder: Path) -> list[str]:
     missing = [name for name in names if name not in by_name]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(names)} pictures have no partner in {folder}, first {missing[:3]}; leave --paired out if they aren't pairs"
+            f"{len(missing)} of {len(names)} images have no partner in {folder}, first {missing[:3]}; leave --paired out if they aren't pairs"
         )
     several = [name for name in names if len(by_name[name]) > 1]
     if several:

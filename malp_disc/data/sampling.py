@@ -1,4 +1,4 @@
-"""Which pictures and which random numbers step t sees: a function of (seed, t) alone, so that a resumed run is the same run.
+"""Which images and which random numbers step t sees: a function of (seed, t) alone, so that a resumed run is the same run.
 
 `StepBatches` gives the rows, `StepRandom` the noise. Both know the whole step over all processes and hand out this process's part, so
 two processes with half the batch each see together what one process sees.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-_ROWS = 1 << 24  # more pictures than a step has: numbers (step, row) in one integer
+_ROWS = 1 << 24  # more images than a step has: numbers (step, row) in one integer
 
 
 class StepBatches(Sampler[list[int]]):
@@ -36,7 +36,7 @@ class StepBatches(Sampler[list[int]]):
     ) -> None:
         if batch_size < 1 or batch_size * world_size * accumulation > length:
             more = f" x {accumulation}" if accumulation > 1 else ""
-            raise ValueError(f"a step takes {batch_size} x {world_size}{more} pictures, but the data set has {length}; use a smaller --train-batch-size")
+            raise ValueError(f"a step takes {batch_size} x {world_size}{more} images, but the data set has {length}; use a smaller --train-batch-size")
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.start, self.stop, self.rank, self.world_size, self.accumulation = start, stop, rank, world_size, accumulation
 
@@ -58,13 +58,13 @@ class StepBatches(Sampler[list[int]]):
 
 
 class StepRandom:
-    """The random numbers of one optimizer step, per picture; each process and each forward pass gets the rows of its own pictures.
+    """The random numbers of one optimizer step, per image; each process and each forward pass gets the rows of its own images.
 
     Draw in the same order everywhere. Two processes, or two accumulated forward passes, then draw together what one batch draws.
 
     Args:
         seed, step: of which all numbers are a function.
-        batch_size: pictures per forward pass and process.
+        batch_size: images per forward pass and process.
         rank, world_size: this process and how many there are.
         number, accumulation: this forward pass of the step and how many there are.
     """
@@ -91,7 +91,7 @@ class StepRandom:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), (B, *shape)."""
-        if shape:  # every picture has its own stream: nobody draws the large noise of other processes' pictures
+        if shape:  # every image has its own stream: nobody draws the large noise of other processes' images
             return torch.stack([torch.rand(*shape, generator=generator) for generator in self._of_each]).to(self._device)
         return torch.rand(self._whole, generator=self._generator)[self._rows].to(self._device)
 
@@ -100,13 +100,13 @@ class StepRandom:
         return torch.randint(high, (self._whole,), generator=self._generator)[self._rows].to(self._device)
 
     def permutation(self) -> Tensor:
-        """A permutation of all pictures of the step, this pass's rows: indices into the step's pictures, which are ordered by pass, then process."""
+        """A permutation of all images of the step, this pass's rows: indices into the step's images, which are ordered by pass, then process."""
         return torch.randperm(self._whole, generator=self._generator)[self._rows].to(self._device)
 
     def seed_dropout(self) -> None:
         """Seed torch's global generators for this pass: what a network draws in its forward pass, above all dropout.
 
-        Dropout alone is drawn per forward pass and not per picture, so with it two processes don't equal one.
+        Dropout alone is drawn per forward pass and not per image, so with it two processes don't equal one.
         """
         torch.manual_seed(self._dropout_seed)
 

@@ -1,4 +1,4 @@
-"""The pictures that a generator is measured on, and their way through it."""
+"""The images that a generator is measured on, and their way through it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 32
 
 @dataclass
 class EvalSet:
-    """The pictures every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), the attribute asked for (N,)."""
+    """The images every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), the attribute asked for (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -27,7 +27,7 @@ class EvalSet:
 
     @classmethod
     def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> EvalSet:
-        """The first `count` pictures of a data set, each with one attribute to edit (`single_attribute_targets`).
+        """The first `count` images of a data set, each with one attribute to edit (`single_attribute_targets`).
 
         Where the data set has no attributes there is nothing to choose: targets (N, 0), `edited` -1.
         """
@@ -38,7 +38,7 @@ class EvalSet:
         return cls(images, labels, targets, edited, tuple(dataset.attribute_names))
 
     def of_one_attribute(self, attribute: str) -> EvalSet:
-        """The same pictures, all with the same edit; those that have it already (a hair colour) are left out."""
+        """The same images, all with the same edit; those that have it already (a hair colour) are left out."""
         targets = one_attribute_targets(self.labels, self.attribute_names, attribute)
         rows = (targets != self.labels).any(dim=1)
         edited = torch.full_like(self.edited, self.attribute_names.index(attribute))
@@ -50,7 +50,7 @@ class EvalSet:
 
 
 def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:
-    """The first `count` pictures and labels of a data set in memory, with a progress bar where it takes long."""
+    """The first `count` images and labels of a data set in memory, with a progress bar where it takes long."""
     count = min(count, len(dataset))
     loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
     images, labels = zip(*tqdm(loader, desc=f"load {label}", leave=False, disable=count < 500))
@@ -61,7 +61,7 @@ def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:
 def edit(
     manipulate: Manipulate, images: Tensor, targets: Tensor, *, device: torch.device | str = "cpu", label: str | None = None
 ) -> Tensor:
-    """Every picture through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU. `label` shows a bar."""
+    """Every image through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU. `label` shows a bar."""
     pairs = list(zip(images.split(BATCH), targets.split(BATCH)))
     bar = tqdm(pairs, desc=label, leave=False, disable=label is None)
     return torch.cat([call_manipulate(manipulate, part.to(device), target.to(device)).clamp(-1, 1).cpu() for part, target in bar])

@@ -45,15 +45,15 @@ Inception = Literal[
 ]
 
 
-_SELECTION = 500  # training pictures on which the best step is chosen, so that the held-back ones are only reported on
+_SELECTION = 500  # training images on which the best step is chosen, so that the held-back ones are only reported on
 
 
 @dataclass(kw_only=True)
 class EvaluationOptions:
-    """By what the pictures are judged."""
+    """By what the images are judged."""
 
     extractor: Literal["auto", "faces", "squeezenet"] | Inception = evaluation("auto")
-    """Features of the Fréchet distance. auto: the shipped small net on drawn faces (FD-faces), inception-2048 (FID) on real pictures."""
+    """Features of the Fréchet distance. auto: the shipped small net on drawn faces (FD-faces), inception-2048 (FID) on real images."""
     fid_weights: Path | None = evaluation(None)
     """File of the extractor's weights (for Inception pytorch-fid's state dict, .pth or .safetensors), for machines without internet."""
     second_extractor: Literal["auto", "none", "random", "faces", "squeezenet"] | Inception = evaluation("auto")
@@ -62,17 +62,17 @@ class EvaluationOptions:
     second_weights: Path | None = evaluation(None)
     """File of the second extractor's weights."""
     smaller_views: tuple[Literal[2, 4], ...] = evaluation((2, 4))
-    """Also measure pictures made so many times smaller, which shows whether a gain sits in texture or in structure. Each takes as long as the full
+    """Also measure images made so many times smaller, which shows whether a gain sits in texture or in structure. Each takes as long as the full
     size; the flag without numbers for none."""
     attribute_classifier: Path | None = evaluation(None)
-    """Classifier that reads the edits, made by train_attribute_classifier.py; the shipped one on drawn faces. Without one on real pictures,
+    """Classifier that reads the edits, made by train_attribute_classifier.py; the shipped one on drawn faces. Without one on real images,
     edit accuracy isn't measured and no verdict is given."""
     face_embedding: Path | None = evaluation(None)
     """MobileFaceNet checkpoint: does an edit keep the person? Without one, SSIM to the input has to do."""
     eval_size: int = evaluation(1000)
-    """Held-back pictures that every generator edits."""
+    """Held-back images that every generator edits."""
     reference_size: int = evaluation(2000)
-    """Real pictures they are compared with."""
+    """Real images they are compared with."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Evaluator:
     def measure(
         self, arm: str, manipulate: Manipulate, *, seed: int = 0, weights: Path | None = None, fresh: MaLP | None = None, **more: Any
     ) -> dict[str, Any]:
-        """Measure one arm of one seed: a line of ``measurements.jsonl``, its features, and the pictures that the report shows.
+        """Measure one arm of one seed: a line of ``measurements.jsonl``, its features, and the images that the report shows.
 
         Args:
             arm: out of `malp_disc.run_folder.arms.ARMS`. "before" is the same for all seeds: measure it once.
@@ -104,7 +104,7 @@ class Evaluator:
         for view, features in evidence.features.items():
             save_features(features_path(self.folder, arm, seed=seed, view=view), features)
         if measured.get("diverged"):
-            logger.warning(f"{arm}, seed {seed}: the pictures are not finite, nothing was measured")
+            logger.warning(f"{arm}, seed {seed}: the images are not finite, nothing was measured")
         else:
             write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, malp, evidence=evidence, device=self.device), seed=seed)
             _tell(arm, measured)
@@ -127,7 +127,7 @@ class Evaluator:
         return found
 
     def quick_fid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
-        """The Fréchet distance on the way, on the pictures that choose, into ``quality.jsonl``; infinity for pictures that are not finite."""
+        """The Fréchet distance on the way, on the images that choose, into ``quality.jsonl``; infinity for images that are not finite."""
         value = measure_frechet(
             manipulate, self.selection or self.inputs, self.reference, self.models.extractor, device=self.device, label="quick_fid"
         )
@@ -136,7 +136,7 @@ class Evaluator:
 
     @torch.no_grad()
     def grid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> None:
-        """The fixed pictures of the gallery as `manipulate` edits them now: ``samples/<arm>/<step>.png``, of other seeds than 0 below
+        """The fixed images of the gallery as `manipulate` edits them now: ``samples/<arm>/<step>.png``, of other seeds than 0 below
         ``samples/<seed>``."""
         shown = self.inputs.first(rows_of(self.inputs))
         edited = edit(manipulate, shown.images, shown.targets, device=self.device)
@@ -155,7 +155,7 @@ class Evaluator:
         return [line["arm"] for line in self._lines("measurements.jsonl") if line.get("seed", 0) == seed or line["arm"] == "before"]
 
     def draw(self, arms: Mapping[str, Manipulate], *, seed: int = 0) -> None:
-        """Draw the gallery's pictures of arms that have none, as in a run that an earlier version began; `measure` draws its own."""
+        """Draw the gallery's images of arms that have none, as in a run that an earlier version began; `measure` draws its own."""
         drawn = {line["arm"] for line in self._lines("gallery.jsonl") if line["seed"] == seed}
         for arm, manipulate in arms.items():
             if arm not in drawn:

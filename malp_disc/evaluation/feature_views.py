@@ -1,4 +1,4 @@
-"""The eyes that pictures are looked at with: features of every view in one pass, and the power spectrum beside them."""
+"""The eyes that images are looked at with: features of every view in one pass, and the power spectrum beside them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from malp_disc.metrics.spectrum import power_spectrum
 from malp_disc.run_folder.arms import SMALLER
 from malp_disc.serialization.files import atomic_path
 
-_SMALLEST = 8  # pixels of the shorter side that a smaller picture must keep
+_SMALLEST = 8  # pixels of the shorter side that a smaller image must keep
 
 
 @dataclass
@@ -38,7 +38,7 @@ class EvaluationModels:
         malp: looks for edits.
         second: another extractor, for a second opinion.
         embedding: of faces, (B, 3, H, W) -> (B, D), with a `name`: is it still the same person?
-        smaller: also look at pictures made so many times smaller, 2 and 4 or one of them.
+        smaller: also look at images made so many times smaller, 2 and 4 or one of them.
     """
 
     extractor: FeatureExtractor
@@ -52,14 +52,14 @@ class EvaluationModels:
         return self.second if view == "second" else self.extractor
 
     def views(self, height: int, width: int) -> list[str]:
-        """The views of pictures of this size."""
+        """The views of images of this size."""
         names = ["frechet"] + ["second"] * (self.second is not None)
         return names + [view for view, factor in SMALLER.items() if factor in self.smaller and min(height, width) // factor >= _SMALLEST]
 
 
 @dataclass
 class FeatureCache:
-    """A set of pictures as the judges see it: features (N, D) by view, the power spectrum (H, W), and a hash of the pictures' bytes."""
+    """A set of images as the judges see it: features (N, D) by view, the power spectrum (H, W), and a hash of the images' bytes."""
 
     features: dict[str, np.ndarray]
     power: np.ndarray
@@ -74,10 +74,10 @@ class FeatureCache:
 def extract_views(
     models: EvaluationModels, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", label: str = "features", count: int | None = None
 ) -> FeatureCache:
-    """Look at pictures (B, 3, H, W) in [-1, 1], batch by batch, in every view. `label` and `count`, the number of pictures, are for the progress bar.
+    """Look at images (B, 3, H, W) in [-1, 1], batch by batch, in every view. `label` and `count`, the number of images, are for the progress bar.
 
     Raises:
-        ValueError: no pictures.
+        ValueError: no images.
     """
     features: dict[str, list[np.ndarray]] = {}
     digest = hashlib.sha256()
@@ -106,7 +106,7 @@ def save_feature_cache(models: EvaluationModels, extracted: FeatureCache, path: 
 
 
 def load_feature_cache(models: EvaluationModels, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> FeatureCache | None:
-    """What `save_feature_cache` wrote, where it is of these very pictures and judges; None otherwise, also for a damaged file."""
+    """What `save_feature_cache` wrote, where it is of these very images and judges; None otherwise, also for a damaged file."""
     if path is None or not path.exists():
         return None
     digest, shape = hashlib.sha256(), (0, 0)

@@ -1,12 +1,12 @@
-"""The pictures that a report shows, as strips of PNG in ``gallery/`` and a line each in ``gallery.jsonl``.
+"""The images that a report shows, as strips of PNG in ``gallery/`` and a line each in ``gallery.jsonl``.
 
-A strip holds pictures of one size, one below the other. Pictures have three channels; maps have one, 255 for a fakeness of 1, and are
+A strip holds images of one size, one below the other. ImageFiles have three channels; maps have one, 255 for a fakeness of 1, and are
 coloured where they're shown.
 
     real, encrypted, map_encrypted      the inputs, without an arm
     edited                              what an arm makes of the inputs
     manipulated, truth, map             what it makes of the encrypted inputs, what it changed (M_GT), and what MaLP says it changed
-    worst, best                         manipulated pictures that MaLP is surest of, and least sure
+    worst, best                         manipulated images that MaLP is surest of, and least sure
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def rows_of(inputs: EvalSet) -> int:
 def draw_arm(
     manipulate: Manipulate, inputs: EvalSet, malp: MaLP | None, *, evidence: Evidence | None = None, device: torch.device | str = "cpu"
 ) -> dict[str, tuple[Tensor, list]]:
-    """An arm's strips by kind, as (images, captions): pictures (N, 3, H, W) in [-1, 1], maps (N, 1, H, W) in [0, 1].
+    """An arm's strips by kind, as (images, captions): images (N, 3, H, W) in [-1, 1], maps (N, 1, H, W) in [0, 1].
 
     Args:
-        evidence: of the arm's measurement; without it there are no worst and best pictures.
+        evidence: of the arm's measurement; without it there are no worst and best images.
     """
     count = rows_of(inputs)
     captions = captions_of(inputs.first(count))
@@ -69,7 +69,7 @@ def _extremes(evidence: Evidence, inputs: EvalSet, count: int) -> dict[str, tupl
 
 
 def captions_of(inputs: EvalSet) -> list[str]:
-    """What was asked of each picture: "+ Smiling", "- Eyeglasses"; nothing where there are no attributes."""
+    """What was asked of each image: "+ Smiling", "- Eyeglasses"; nothing where there are no attributes."""
     if not inputs.attribute_names:
         return [""] * len(inputs.images)
     edited = inputs.edited.tolist()

@@ -1,6 +1,6 @@
-"""Measure one MaLP: does it find what a generator changed, on pictures as a detector gets them?
+"""Measure one MaLP: does it find what a generator changed, on images as a detector gets them?
 
-Two things can happen to a picture besides the generator. It is *published*: an encrypted picture is saved, as PNG or JPEG, before anybody
+Two things can happen to an image besides the generator. It is *published*: an encrypted image is saved, as PNG or JPEG, before anybody
 manipulates it. And it is *sent*: whatever the detector sees, untouched or manipulated, has been saved, scaled or blurred on its way
 (paper, section 4.5). Both are functions that the caller may give; the truth M_GT is always that of what the generator did.
 """
@@ -25,13 +25,13 @@ from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores
 
-LOCALIZED = 512  # pictures whose maps are scored; a map's score settles long before FID does
+LOCALIZED = 512  # images whose maps are scored; a map's score settles long before FID does
 Change = Callable[[Tensor], Tensor]
 
 
 @dataclass
 class Seen:
-    """What one MaLP's pictures became: originals (N, 3, H, W), the published encrypted ones, what the generator made of these, and whose
+    """What one MaLP's images became: originals (N, 3, H, W), the published encrypted ones, what the generator made of these, and whose
     template."""
 
     images: Tensor
@@ -44,7 +44,7 @@ class Seen:
 def through_generator(
     manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, publish: Change | None = None, device: torch.device | str = "cpu"
 ) -> Seen:
-    """Encrypt the first 512 pictures of `inputs`, the templates in turn, publish them, and let the generator edit what was published."""
+    """Encrypt the first 512 images of `inputs`, the templates in turn, publish them, and let the generator edit what was published."""
     images = inputs.images[:LOCALIZED]
     index = torch.arange(len(images), device=device) % malp.encryption.set_size
     encrypted = torch.cat([malp.encrypt(part.to(device), i)[0].cpu() for part, i in zip(images.split(BATCH), index.split(BATCH))])
@@ -54,7 +54,7 @@ def through_generator(
 
 @dataclass
 class Looked:
-    """What a MaLP said of pictures: maps (N, 1, H, W), scores (N,), and CS (N,) of the recovered template with the picture's own."""
+    """What a MaLP said of images: maps (N, 1, H, W), scores (N,), and CS (N,) of the recovered template with the image's own."""
 
     map: Tensor
     score: Tensor
@@ -63,7 +63,7 @@ class Looked:
 
 @torch.no_grad()
 def look(malp: MaLP, pictures: Tensor, index: Tensor, *, device: torch.device | str = "cpu") -> Looked:
-    """A MaLP on pictures (N, 3, H, W) that carry or carried template `index` (N,); the answer is on the CPU."""
+    """A MaLP on images (N, 3, H, W) that carry or carried template `index` (N,); the answer is on the CPU."""
     templates = malp.encryption.at(pictures.shape[2:])
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for part, i in zip(pictures.split(BATCH), index.split(BATCH)):
@@ -73,10 +73,10 @@ def look(malp: MaLP, pictures: Tensor, index: Tensor, *, device: torch.device | 
 
 
 def score_malp(seen: Seen, malp: MaLP, *, send: Change = to_8bit, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """How well a MaLP localizes and detects in `seen`, after every picture was sent; see `score_looks` for what comes back.
+    """How well a MaLP localizes and detects in `seen`, after every image was sent; see `score_looks` for what comes back.
 
     Args:
-        send: what happens to every picture before MaLP gets it. A detector reads files, so the least is 8 bits; without that it could tell
+        send: what happens to every image before MaLP gets it. A detector reads files, so the least is 8 bits; without that it could tell
             the classes apart by who lies on the 8-bit grid.
     """
     untouched, changed = (look(malp, send(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated))
@@ -84,13 +84,13 @@ def score_malp(seen: Seen, malp: MaLP, *, send: Change = to_8bit, device: torch.
 
 
 def score_looks(seen: Seen, malp: MaLP, untouched: Looked, changed: Looked) -> dict[str, Any]:
-    """Scores of what a MaLP said of the published pictures and of the manipulated ones.
+    """Scores of what a MaLP said of the published images and of the manipulated ones.
 
     Returns:
-        ``localization`` (`LocalizationScores` of the manipulated pictures; ``cs_encrypted``: CS of the encrypted picture's map with M_GT,
+        ``localization`` (`LocalizationScores` of the manipulated images; ``cs_encrypted``: CS of the encrypted image's map with M_GT,
         which Eq. 8 wants to be 0; ``mean_encrypted``, ``mean_manipulated``: the maps' brightness; ``spread``: standard deviation of the
-        manipulated pictures' maps over all pixels, near 0 for a dead head; ``cs_mean_map``, ``pearson_mean_map``: what the mean M_GT of
-        all *other* pictures scores, a guess that knows where this generator changes faces and never looks at the picture), ``detection``
+        manipulated images' maps over all pixels, near 0 for a dead head; ``cs_mean_map``, ``pearson_mean_map``: what the mean M_GT of
+        all *other* images scores, a guess that knows where this generator changes faces and never looks at the image), ``detection``
         (`DetectionScores`), ``template`` (CS of recovered and added one on either kind, and ``between`` the templates of the set; None
         for a passive MaLP), ``encrypted_psnr`` in dB (None likewise).
     """
@@ -117,7 +117,7 @@ def score_looks(seen: Seen, malp: MaLP, untouched: Looked, changed: Looked) -> d
 
 
 def measure_malp(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """`score_malp` on pictures that nothing happened to but the generator and 8 bits."""
+    """`score_malp` on images that nothing happened to but the generator and 8 bits."""
     return score_malp(through_generator(manipulate, inputs, malp, device=device), malp, device=device)
 
 
@@ -128,8 +128,8 @@ def score_clean(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: 
     One that was only ever shown templates takes a missing one for manipulation, and says the same of both.
 
     Returns:
-        ``auc`` of the classifier alone, real against manipulated; ``pearson`` of the manipulated pictures' maps with M_GT; ``mean_real`` and
-        ``mean_manipulated``, the maps' brightness. Of the first 512 pictures, in 8 bits.
+        ``auc`` of the classifier alone, real against manipulated; ``pearson`` of the manipulated images' maps with M_GT; ``mean_real`` and
+        ``mean_manipulated``, the maps' brightness. Of the first 512 images, in 8 bits.
     """
     images = inputs.images[:LOCALIZED]
     manipulated = edit(manipulate, images, inputs.targets[: len(images)], device=device)
@@ -149,7 +149,7 @@ def score_clean(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: 
 def malp_gallery(
     manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """The columns of the paper's Figure 3 for the first pictures, as `malp_disc.plotting.image_grids.fakeness_grid` takes them."""
+    """The columns of the paper's Figure 3 for the first images, as `malp_disc.plotting.image_grids.fakeness_grid` takes them."""
     real = inputs.images[:count].to(device)
     encrypted, _ = malp.encrypt(real, torch.zeros(count, dtype=torch.long, device=device))
     manipulated = call_manipulate(manipulate, encrypted, inputs.targets[:count].to(device))
@@ -165,7 +165,7 @@ def malp_gallery(
 
 
 def psnr(encrypted: Tensor, images: Tensor) -> float:
-    """Of encrypted pictures against the originals, in dB over the range of 2, the mean over pictures. Shapes: (N, 3, H, W) in [-1, 1]."""
+    """Of encrypted images against the originals, in dB over the range of 2, the mean over images. Shapes: (N, 3, H, W) in [-1, 1]."""
     error = (encrypted - images).square().flatten(1).mean(1)
     return (10 * torch.log10(4 / error)).mean().item()
 

@@ -1,6 +1,6 @@
-"""Measure one generator: how its pictures look, whether they were edited as asked, and whether MaLP finds the edits.
+"""Measure one generator: how its images look, whether they were edited as asked, and whether MaLP finds the edits.
 
-Every arm of a comparison sees the same pictures with the same targets, so the rows of its features are paired with every other arm's.
+Every arm of a comparison sees the same images with the same targets, so the rows of its features are paired with every other arm's.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 __all__ = ["Evidence", "EvaluationModels", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
 
 Reference = FeatureCache
-"""The real pictures as the judges see them, with ``text`` saying in words what they are."""
+"""The real images as the judges see them, with ``text`` saying in words what they are."""
 
-_CHUNK = 64  # pictures at a time: SSIM holds some twenty maps per picture
+_CHUNK = 64  # images at a time: SSIM holds some twenty maps per image
 
 
 @dataclass
 class Evidence:
-    """What an arm's numbers rest on: its pictures (N, 3, H, W) and features by view; what MaLP saw, None without one or if G diverged."""
+    """What an arm's numbers rest on: its images (N, 3, H, W) and features by view; what MaLP saw, None without one or if G diverged."""
 
     edited: Tensor
     features: dict[str, np.ndarray]
@@ -57,9 +57,9 @@ class Evidence:
 def measure_reference(
     dataset: Dataset, count: int, models: EvaluationModels, *, device: torch.device | str = "cpu", cache: Path | None = None
 ) -> Reference:
-    """The first `count` real pictures in the judges' eyes. A second extractor that has to be fitted to real pictures is fitted to these.
+    """The first `count` real images in the judges' eyes. A second extractor that has to be fitted to real images is fitted to these.
 
-    `cache`: an .npz file that keeps the features, and gives them back where pictures and extractors are the same to the last byte.
+    `cache`: an .npz file that keeps the features, and gives them back where images and extractors are the same to the last byte.
     """
     count = min(count, len(dataset))
     loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
@@ -74,7 +74,7 @@ def measure_reference(
 
 
 def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited pictures, and
+    """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited images, and
     the PSNR of encryption."""
     unedited = extract_views(models, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
     halves = [
@@ -130,7 +130,7 @@ def measure_arm(
 
     Returns:
         A JSON-ready dict, ``malp_disc.run_folder.schema.MEASUREMENT`` without what the recipe knows (steps, seconds, weights), and the
-        evidence. A generator whose pictures are not finite has ``diverged`` and nothing else.
+        evidence. A generator whose images are not finite has ``diverged`` and nothing else.
 
     Note:
         Quality, edit accuracy and identity are measured on clean inputs, which is what a deployed generator gets; localization and
@@ -177,7 +177,7 @@ def measure_frechet(
     device: torch.device | str = "cpu",
     label: str = "measure",
 ) -> float | None:
-    """The Fréchet distance and nothing else, for a glance while training; None if the pictures are not finite."""
+    """The Fréchet distance and nothing else, for a glance while training; None if the images are not finite."""
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
     if not edited.isfinite().all():
         return None
@@ -216,7 +216,7 @@ def _read(models: EvaluationModels, images: Tensor, device: torch.device | str) 
 
 
 def _ssim(images: Tensor, edited: Tensor) -> float | None:
-    """Mean structural similarity of pictures and their edits, both in [-1, 1]; None for pictures smaller than its window."""
+    """Mean structural similarity of images and their edits, both in [-1, 1]; None for images smaller than its window."""
     if min(images.shape[2:]) < SSIM_WINDOW:
         return None
     pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))

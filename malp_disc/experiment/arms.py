@@ -1,4 +1,4 @@
-"""The arms of a fine-tuning, side by side: each from the same networks, with the same pictures, targets and steps.
+"""The arms of a fine-tuning, side by side: each from the same networks, with the same images, targets and steps.
 
 control    G and its own losses go on; no MaLP. What an arm does beyond this is MaLP's doing.
 control_d  the same, and G's own discriminator learns twice per step: the extra compute without MaLP.
@@ -56,7 +56,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     malp_pretrain_steps: int = 1000
     """Steps of that pretraining."""
     malp_template_dropout: float = 0.5
-    """In that pretraining: share of the pictures that stay without a template. What shall judge clean pictures has to have seen some; 0 is the paper's."""
+    """In that pretraining: share of the images that stay without a template. What shall judge clean images has to have seen some; 0 is the paper's."""
     fresh_malp_steps: int = evaluation(0)
     """Also train a MaLP from scratch against every tuned generator, for so many steps: is it really harder to localize, or did it learn to fool one
     detector? 0 for no. Takes as long as a pretraining, per arm and seed."""

@@ -33,10 +33,10 @@ def make_plan(
     shown["passive"] = shown["malp"]
     pictures = config.images_per_step * accelerator.num_processes
     lines = [
-        f"pictures   {dataset.description}",
-        f"step       {pictures} pictures: {config.train_batch_size} x {config.gradient_accumulation_steps} passes x {accelerator.num_processes} processes, "
+        f"images   {dataset.description}",
+        f"step       {pictures} images: {config.train_batch_size} x {config.gradient_accumulation_steps} passes x {accelerator.num_processes} processes, "
         f"on {accelerator.device.type}, {'float32' if config.mixed_precision == 'no' else config.mixed_precision}",
-        f"steps      {config.max_train_steps} per arm, {config.max_train_steps * pictures / len(dataset):.1f} times through the pictures",
+        f"steps      {config.max_train_steps} per arm, {config.max_train_steps * pictures / len(dataset):.1f} times through the images",
     ]
     if malp is None:
         lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")

@@ -52,7 +52,7 @@ def run_arms(
         own: G's own losses (`malp_disc.generator_objective.GeneratorObjective`), or None.
         malp: pretrained, or None: it is pretrained first.
         source: the file of its weights, whose hash the report tells.
-        reference: pictures that the generator's are compared with; the data set's own if None.
+        reference: images that the generator's are compared with; the data set's own if None.
     """
     # All that can be known before work
     given = given_malps(config, malp)
@@ -138,12 +138,12 @@ def localizer_of(malp: MaLP) -> MaLP:
 
 
 def warn_if_blind(malp: MaLP, before: nn.Module, inputs: EvalSet, device: torch.device) -> None:
-    """Say so if MaLP can't tell pictures from edits where no template is, but shall judge such pictures."""
+    """Say so if MaLP can't tell images from edits where no template is, but shall judge such images."""
     found = score_clean(before.manipulate, inputs, malp, device=device)
     if found["auc"] < _BLIND:
         logger.warning(
-            f"without templates this MaLP says nearly the same of pictures and of their edits (AUC {found['auc']:.2f}, mean of its maps {found['mean_real']:.3f} "
-            f"and {found['mean_manipulated']:.3f}): the arm cotrain, which shows it clean pictures, starts from a judge that can't see. Pretrain one with "
+            f"without templates this MaLP says nearly the same of images and of their edits (AUC {found['auc']:.2f}, mean of its maps {found['mean_real']:.3f} "
+            f"and {found['mean_manipulated']:.3f}): the arm cotrain, which shows it clean images, starts from a judge that can't see. Pretrain one with "
             "--malp-template-dropout 0.5, or give --template-dropout 0"
         )
 

@@ -1,10 +1,10 @@
-"""Attackers who estimate a template from encrypted pictures that were published, from naive to able.
+"""Attackers who estimate a template from encrypted images that were published, from naive to able.
 
-    average                  the mean picture, minus the mean of other, unencrypted pictures of the same kind
-    residuals                the mean of high-pass residuals, what a small blur takes away; needs no other pictures
+    average                  the mean image, minus the mean of other, unencrypted images of the same kind
+    residuals                the mean of high-pass residuals, what a small blur takes away; needs no other images
     weighted residuals       the same, each pixel weighted by 1 / (variance about it): smooth skin says more than hair
     clustered residuals      for sets of n > 1: residuals sorted by k-means into n heaps, each averaged
-    aligned residuals        for templates shifted per picture: registered on one picture by FFT cross-correlation, averaged, and again
+    aligned residuals        for templates shifted per image: registered on one image by FFT cross-correlation, averaged, and again
 
 All know the scheme and the size of the set, not the templates. What they reach is a lower bound: a better attacker may exist.
 """
@@ -27,7 +27,7 @@ _ROUNDS = 5  # of registration
 
 @dataclass(frozen=True)
 class Published:
-    """Encrypted pictures as an attacker looks at them, (N, H, W) each: grey, its high-pass residual, and 1 / (variance about a pixel)."""
+    """Encrypted images as an attacker looks at them, (N, H, W) each: grey, its high-pass residual, and 1 / (variance about a pixel)."""
 
     grey: Tensor
     residual: Tensor
@@ -46,7 +46,7 @@ class Published:
 
 
 def average(published: Published, originals_mean: Tensor) -> Tensor:
-    """Attacker "average": (1, H, W). originals_mean: (3, H, W), of other pictures."""
+    """Attacker "average": (1, H, W). originals_mean: (3, H, W), of other images."""
     return (published.grey.mean(dim=0) - originals_mean.mean(dim=0))[None]
 
 
@@ -61,7 +61,7 @@ def weighted_average(published: Published) -> Tensor:
 
 
 def clustered_average(published: Published, set_size: int, seed: int = 0) -> Tensor:
-    """Attacker "clustered residuals": (n, H, W), or fewer of fewer pictures; k-means on the leading principal components of residuals scaled to unit variance."""
+    """Attacker "clustered residuals": (n, H, W), or fewer of fewer images; k-means on the leading principal components of residuals scaled to unit variance."""
     from sklearn.cluster import KMeans  # late: takes a second to import
     from sklearn.decomposition import PCA
 
@@ -76,7 +76,7 @@ def clustered_average(published: Published, set_size: int, seed: int = 0) -> Ten
 
 
 def aligned_average(published: Published, set_size: int = 1) -> Tensor:
-    """Attacker "aligned residuals": (1, H, W), a template up to a shift. Of a set the first picture's: the N / n that match best are kept."""
+    """Attacker "aligned residuals": (1, H, W), a template up to a shift. Of a set the first image's: the N / n that match best are kept."""
     scaled = published.residual * published.weight.sqrt()
     spectra = torch.fft.rfft2(scaled)
     kept = -(-len(scaled) // set_size)

@@ -73,16 +73,16 @@ class AttributeNet(Float32Module):
 
     @torch.no_grad()
     def whiten(self, pooled: Tensor) -> AttributeNet:
-        """A copy whose features are uncorrelated, mean 0 and variance 1, on the pictures that gave `pooled` (N, 4 * width); same logits.
+        """A copy whose features are uncorrelated, mean 0 and variance 1, on the images that gave `pooled` (N, 4 * width); same logits.
 
         Without it a Fréchet distance is ruled by the few directions in which faces differ most, and what a generator gets wrong, in
         directions in which real faces hardly differ, is lost in their sampling error.
 
         Raises:
-            ValueError: too few pictures to know the covariance.
+            ValueError: too few images to know the covariance.
         """
         if len(pooled) < 4 * self.dims:
-            raise ValueError(f"expected at least {4 * self.dims} pictures to whiten {self.dims} features, got {len(pooled)}")
+            raise ValueError(f"expected at least {4 * self.dims} images to whiten {self.dims} features, got {len(pooled)}")
         mean, covariance = pooled.double().mean(dim=0), pooled.double().T.cov()
         values, vectors = torch.linalg.eigh(covariance)
         root = values.clamp(min=1e-6 * values.max()).sqrt()
@@ -133,7 +133,7 @@ class AttributeNet(Float32Module):
 def shipped_weights(name: str) -> Path:
     """Path of a network that comes with the library: "faces_features" (FD-faces) or "faces_classifier" (edit accuracy).
 
-    The two are independent: other seed, other width, disjoint pictures. A generator tuned against one hasn't seen the other.
+    The two are independent: other seed, other width, disjoint images. A generator tuned against one hasn't seen the other.
     """
     path = Path(__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():

@@ -11,7 +11,7 @@ from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.neighbours import neighbour_scores
 
 NEIGHBOURS = 5
-_SUBSET = 1000  # pictures in a subset of KID, clean-fid's number
+_SUBSET = 1000  # images in a subset of KID, clean-fid's number
 
 
 def describe_frechet(images: FeatureSet, reference: FeatureSet, extractor: FeatureExtractor) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""What happens to pictures on their way (paper, section 4.5 and Figure 5): JPEG, blur, noise, low resolution.
+"""What happens to images on their way (paper, section 4.5 and Figure 5): JPEG, blur, noise, low resolution.
 
 Every function takes images (B, 3, H, W) in [-1, 1] and gives new ones of the same shape on the 8-bit grid of [-1, 1]: what arrives is a
 file. `DEGRADATIONS` lists them with levels from none to severe, so that a caller can loop.
 
 Note:
-    The paper names the four kinds, "as adopted by [21]" (FakeLocator), but no levels. The ranges here go as far as a 64-pixel picture can
+    The paper names the four kinds, "as adopted by [21]" (FakeLocator), but no levels. The ranges here go as far as a 64-pixel image can
     still be recognised.
 """
 
@@ -56,10 +56,10 @@ def jpeg(images: Tensor, quality: int | None) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Convolved with a Gaussian of `sigma` pixels, the picture mirrored at its border; 0 leaves it as it is.
+    """Convolved with a Gaussian of `sigma` pixels, the image mirrored at its border; 0 leaves it as it is.
 
     Raises:
-        ValueError: a negative sigma, or one whose kernel is larger than the picture.
+        ValueError: a negative sigma, or one whose kernel is larger than the image.
     """
     check_images(images)
     _check_sigma(sigma, "pixels")
@@ -69,7 +69,7 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 def gaussian_noise(images: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
     """Independent normal noise on every value.
 
-    Drawn picture by picture: batches of any size, one after the other with one generator, get the same noise.
+    Drawn image by image: batches of any size, one after the other with one generator, get the same noise.
 
     Args:
         sigma: standard deviation in grey levels, of 255; where noise leaves the range it is clipped.
@@ -96,7 +96,7 @@ def resize_down_up(images: Tensor, factor: float) -> Tensor:
     check_images(images)
     height, width = images.shape[2:]
     if not 1 <= factor <= min(height, width):  # written so that NaN fails
-        raise ValueError(f"expected a factor of 1 … {min(height, width)} for pictures of {height}x{width}, got {factor}")
+        raise ValueError(f"expected a factor of 1 … {min(height, width)} for images of {height}x{width}, got {factor}")
     smaller = (round(height / factor), round(width / factor))
     small = to_8bit(F.interpolate(images.float(), size=smaller, mode="bilinear", align_corners=False, antialias=True))
     return to_8bit(F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False))
@@ -108,7 +108,7 @@ class Degradation:
 
     Attributes:
         function: (images, level) -> images, or with a third argument, the generator, where it is `drawn`.
-        levels: from none, which leaves the picture as it is but for 8 bits, to severe.
+        levels: from none, which leaves the image as it is but for 8 bits, to severe.
         label: what a level is, with its unit.
         drawn: it has a random part.
     """
@@ -138,7 +138,7 @@ DEGRADATIONS = {
 
 
 def random_degradation(dice: Sequence[float]) -> Callable[[Tensor], Tensor]:
-    """What a picture may meet on an ordinary way, for training: JPEG of quality 50 … 95, a blur up to 1 pixel, noise up to 10 grey levels, or a
+    """What an image may meet on an ordinary way, for training: JPEG of quality 50 … 95, a blur up to 1 pixel, noise up to 10 grey levels, or a
     resolution down to a half, each as likely.
 
     Args:
@@ -153,13 +153,13 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (B, C, H, W) in float, the kernel cut at 3 sigma, mirrored at the border.
 
     Raises:
-        ValueError: the kernel is larger than the picture.
+        ValueError: the kernel is larger than the image.
     """
     if sigma == 0:
         return images.float()
     reach = math.ceil(3 * sigma)
     if reach >= min(images.shape[2:]):
-        raise ValueError(f"a blur of {sigma} pixels reaches {reach} pixels far, too far for pictures of {tuple(images.shape[2:])}; take less")
+        raise ValueError(f"a blur of {sigma} pixels reaches {reach} pixels far, too far for images of {tuple(images.shape[2:])}; take less")
     return torchvision_blur(images.float(), [2 * reach + 1] * 2, [float(sigma)] * 2)
 
 

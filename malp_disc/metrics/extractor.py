@@ -141,6 +141,6 @@ def gather_features(features: np.ndarray, count: int) -> np.ndarray:
 def quantize(images: Tensor) -> Tensor:
     """Images in [-1, 1] -> uint8 (same shape), rounded as saving a PNG does.
 
-    A generator gives floats, the real pictures lie on the 8-bit grid; compared without rounding, the grid itself tells them apart.
+    A generator gives floats, the real images lie on the 8-bit grid; compared without rounding, the grid itself tells them apart.
     """
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""What a Fréchet distance would be with pictures without end: its bias falls as 1/n, so a straight line in 1/n is followed to 0.
+"""What a Fréchet distance would be with images without end: its bias falls as 1/n, so a straight line in 1/n is followed to 0.
 
 FD(n) ≈ FD(∞) + c / n        Chong and Forsyth, CVPR 2020, arXiv:1911.07023 ("FID infinity")
 """
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from malp_disc.metrics.frechet import check_features, check_same_width, frechet_distance
 
-SMALLEST_SHARE = 4  # sizes go from a quarter of the pictures to all
+SMALLEST_SHARE = 4  # sizes go from a quarter of the images to all
 
 
 def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
@@ -30,7 +30,7 @@ def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def extrapolated_frechet(reference: ArrayLike, features: ArrayLike, *, points: int = 6, seed: int = 0) -> float | None:
-    """The Fréchet distance of features (N, D) to a reference (M, D), followed to infinitely many pictures on both sides.
+    """The Fréchet distance of features (N, D) to a reference (M, D), followed to infinitely many images on both sides.
 
     Both sets are cut to the same share, a quarter to all at equal steps of 1/share, so that both biases follow the same law; a smaller
     cut is measured on as many disjoint parts as there are, and averaged.

@@ -1,4 +1,4 @@
-"""MobileFaceNet: does an edit keep the person? 128 numbers per face, whose cosine is high between pictures of one person.
+"""MobileFaceNet: does an edit keep the person? 128 numbers per face, whose cosine is high between images of one person.
 
     Chen, Liu, Gao, Han: MobileFaceNets, CCBR 2018, arXiv:1804.07573. Built from the paper's Table 1 for faces of 112×96.
 
@@ -30,7 +30,7 @@ class MobileFaceNet(Float32Module):
     """Embeddings (B, 128) of faces (B, 3, H, W) in [-1, 1], centre-cropped to 7:6 and resized to 112×96.
 
     Note:
-        The network was trained on faces aligned by their landmarks. CelebA's aligned pictures are near enough for comparing a face with
+        The network was trained on faces aligned by their landmarks. CelebA's aligned images are near enough for comparing a face with
         its own edit; nothing here aligns.
     """
 
@@ -78,7 +78,7 @@ class MobileFaceNet(Float32Module):
 
 @torch.no_grad()
 def identity_similarity(net: nn.Module, images: Tensor, edited: Tensor, *, batch: int = 32, device: torch.device | str = "cpu") -> float:
-    """Mean cosine of the embeddings of pictures (N, 3, H, W) and of their edits: 1 keeps the person, about 0 is a stranger."""
+    """Mean cosine of the embeddings of images (N, 3, H, W) and of their edits: 1 keeps the person, about 0 is a stranger."""
     pairs = zip(images.split(batch), edited.split(batch))
     return torch.cat([F.cosine_similarity(net(a.to(device)), net(b.to(device))).cpu() for a, b in pairs]).double().mean().item()
 

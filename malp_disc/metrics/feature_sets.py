@@ -30,7 +30,7 @@ _KIND = "malp-disc features 1"
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features (N, D) of N pictures; or, where that is all a file holds, only their mean (D,) and covariance (D, D)."""
+    """Features (N, D) of N images; or, where that is all a file holds, only their mean (D,) and covariance (D, D)."""
 
     text: str
     """What it is, for a reader."""
@@ -60,7 +60,7 @@ def folder_features(
         keep: put them into the cache: for a reference, which is compared with again and again.
 
     Raises:
-        ValueError: a picture that can't be decoded.
+        ValueError: an image that can't be decoded.
     """
     rank, world = place_of_process()
     path = cache_path(images, extractor)
@@ -78,13 +78,13 @@ def folder_features(
 
 
 def cache_path(images: ImageFolder, extractor: FeatureExtractor) -> Path:
-    """Where the features are kept: named by the pictures' content, network, weights and resize, and the Pillow that decodes."""
+    """Where the features are kept: named by the images' content, network, weights and resize, and the Pillow that decodes."""
     key = json.dumps([_KIND, images.digest, extractor.name, extractor.resize, PIL.__version__])
     return cache_folder() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 
 def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
-    """A file from the cache (taken to a machine that lacks the pictures, say), or statistics saved by pytorch-fid or clean-fid (.npz).
+    """A file from the cache (taken to a machine that lacks the images, say), or statistics saved by pytorch-fid or clean-fid (.npz).
 
     Raises:
         FileNotFoundError: no such file.
@@ -92,7 +92,7 @@ def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"nothing at {path}; give a folder of pictures, a features file (.safetensors) or statistics (.npz)")
+        raise FileNotFoundError(f"nothing at {path}; give a folder of images, a features file (.safetensors) or statistics (.npz)")
     if path.suffix == ".npz" or (path.is_file() and file_kind(path).name == "npz"):
         return _statistics(path, extractor)
     try:
@@ -100,7 +100,7 @@ def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
     except (SafetensorError, KeyError, OSError) as error:
         kind = file_kind(path)
         reason = f"it is {kind.text}; {kind.advice}" if kind.name != "safetensors" else str(error).strip("'")
-        raise ValueError(f"{path} is neither a folder of pictures nor a features file of this program ({reason})") from error
+        raise ValueError(f"{path} is neither a folder of images nor a features file of this program ({reason})") from error
     for what, own in (("extractor", extractor.name), ("resize", extractor.resize)):
         if metadata.get(what) != own:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""The measured leak: how much of a template comes back from published encrypted pictures alone (attackers: `malp_disc.metrics.attackers`).
+"""The measured leak: how much of a template comes back from published encrypted images alone (attackers: `malp_disc.metrics.attackers`).
 
-A template is the one thing that the pictures of its owner share. Whoever collects enough of them can estimate it, and then take it off, or
-put it on pictures of their own. Neither a set of templates nor shifting them keeps the able attackers out, so judge by the best of them.
+A template is the one thing that the images of its owner share. Whoever collects enough of them can estimate it, and then take it off, or
+put it on images of their own. Neither a set of templates nor shifting them keeps the able attackers out, so judge by the best of them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from malp_disc.fakeness import check_images
 from malp_disc.metrics.attackers import Published, aligned_average, average, clustered_average, residual_average, rolled, weighted_average
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
-"""Numbers of pictures from one to a well-filled account."""
+"""Numbers of images from one to a well-filled account."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What one attacker gets out of some number of pictures.
+    """What one attacker gets out of some number of images.
 
     Attributes:
         attacker: as in the heading of `malp_disc.metrics.attackers`.
-        pictures: N, how many.
-        cosine: |CS| of the estimate with the true template, mean over disjoint groups of N pictures. Of several templates, estimates or
+        images: N, how many.
+        cosine: |CS| of the estimate with the true template, mean over disjoint groups of N images. Of several templates, estimates or
             shifts the best.
-        error: standard error of that mean; None where there were pictures for one group only.
+        error: standard error of that mean; None where there were images for one group only.
         chance: what the same estimates score against templates of the same spectrum that were never added.
         groups: how many.
     """
@@ -54,29 +54,29 @@ def template_leak(
     groups: int = 10,
     seed: int = 0,
 ) -> list[Leak]:
-    """Every attacker on every number of pictures, attacker by attacker.
+    """Every attacker on every number of images, attacker by attacker.
 
     Args:
-        encrypted: (P, 3, H, W) in [-1, 1], all that were published; each picture has one of the templates.
+        encrypted: (P, 3, H, W) in [-1, 1], all that were published; each image has one of the templates.
         templates: the true set at that size, (n, 1, H, W), as `Encryption.at` gives it.
-        originals_mean: (3, H, W), mean of other, unencrypted pictures of the same kind; None leaves out the attacker who needs it.
-        shifted: the templates were rolled per picture (`randomly_shifted`): an attacker who aligns joins in, and |CS| is the best over all
+        originals_mean: (3, H, W), mean of other, unencrypted images of the same kind; None leaves out the attacker who needs it.
+        shifted: the templates were rolled per image (`randomly_shifted`): an attacker who aligns joins in, and |CS| is the best over all
             shifts, for chance too.
         counts: N, each at most P.
-        groups: of N pictures each, disjoint; as many as P allows, up to this number.
+        groups: of N images each, disjoint; as many as P allows, up to this number.
         seed: of the grouping, of k-means and of the templates that stand for chance.
 
     Raises:
-        ValueError: shapes that don't fit together, or more pictures to take than there are.
+        ValueError: shapes that don't fit together, or more images to take than there are.
     """
     check_images(encrypted, "encrypted")
     size = tuple(encrypted.shape[2:])
     if templates.ndim != 4 or templates.shape[1:] != (1, *size) or len(templates) < 1:
-        raise ValueError(f"expected templates (n, 1, {size[0]}, {size[1]}) like the pictures, got {tuple(templates.shape)}; use Encryption.at")
+        raise ValueError(f"expected templates (n, 1, {size[0]}, {size[1]}) like the images, got {tuple(templates.shape)}; use Encryption.at")
     if originals_mean is not None and originals_mean.shape != (3, *size):
-        raise ValueError(f"expected a mean picture (3, {size[0]}, {size[1]}) like the pictures, got {tuple(originals_mean.shape)}")
+        raise ValueError(f"expected a mean image (3, {size[0]}, {size[1]}) like the images, got {tuple(originals_mean.shape)}")
     if not counts or min(counts) < 1 or max(counts) > len(encrypted) or groups < 1:
-        raise ValueError(f"expected counts of 1 … {len(encrypted)} pictures, all there are, in at least one group, got {tuple(counts)} in {groups}")
+        raise ValueError(f"expected counts of 1 … {len(encrypted)} images, all there are, in at least one group, got {tuple(counts)} in {groups}")
     published, true = Published.of(encrypted.cpu()), templates.detach().cpu().float()[:, 0]
     stand_ins = _same_spectrum(true, seed)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(encrypted)))
@@ -102,7 +102,7 @@ def template_leak(
 
 
 def randomly_shifted(encryption: Encryption, images: Tensor, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """T(I) = I + m·roll(S_i), the template rolled circularly by another (dy, dx) in each picture, clamped: Eq. 6 made harder to average.
+    """T(I) = I + m·roll(S_i), the template rolled circularly by another (dy, dx) in each image, clamped: Eq. 6 made harder to average.
 
     Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1].
 

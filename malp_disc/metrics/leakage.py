@@ -20,10 +20,10 @@ class Leakage:
 def leakage(before: Tensor, after: Tensor, requested: Tensor, *, attribute_names: Sequence[str]) -> Leakage:
     """How often a classifier reads an attribute differently after an edit that didn't ask for it.
 
-    It is read twice, in the picture and in its edit, so an attribute that the classifier reads wrongly both times is no leak.
+    It is read twice, in the image and in its edit, so an attribute that the classifier reads wrongly both times is no leak.
 
     Args:
-        before, after: (B, A), the classifier's logits of the pictures and of their edits; above 0 means present.
+        before, after: (B, A), the classifier's logits of the images and of their edits; above 0 means present.
         requested: (B, A) bool, entries that were asked to change.
 
     Raises:

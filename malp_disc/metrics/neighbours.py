@@ -1,9 +1,9 @@
-"""Precision, recall, density and coverage: are the generated pictures real-looking, and do they cover what is real?
+"""Precision, recall, density and coverage: are the generated images real-looking, and do they cover what is real?
 
     precision, recall     Kynkäänniemi et al., NeurIPS 2019, arXiv:1904.06991
     density, coverage     Naeem et al., ICML 2020, arXiv:2002.09797
 
-Each real (or generated) picture has a ball in feature space that reaches to its k-th nearest neighbour of its own set. Own code, on
+Each real (or generated) image has a ball in feature space that reaches to its k-th nearest neighbour of its own set. Own code, on
 scikit-learn's neighbours: torch-fidelity has only the first two, and prdc, which has all four, had its last release in 2020.
 """
 
@@ -22,17 +22,17 @@ class NeighbourScores:
     """All in [0, 1] but density, which may pass 1."""
 
     precision: float
-    """Share of generated pictures inside at least one real ball."""
+    """Share of generated images inside at least one real ball."""
     recall: float
-    """Share of real pictures inside at least one generated ball."""
+    """Share of real images inside at least one generated ball."""
     density: float
-    """In how many real balls a generated picture lies, on average, divided by k: 1 is expected where the sets are alike."""
+    """In how many real balls a generated image lies, on average, divided by k: 1 is expected where the sets are alike."""
     coverage: float
-    """Share of real balls that hold a generated picture."""
+    """Share of real balls that hold a generated image."""
 
 
 def neighbour_scores(real: ArrayLike, generated: ArrayLike, *, k: int = 5) -> NeighbourScores:
-    """Scores of features (N, D) of real and (M, D) of generated pictures.
+    """Scores of features (N, D) of real and (M, D) of generated images.
 
     k: which neighbour a ball reaches to; 5 as in the second paper (the first takes 3). Scores at different k, N or M don't compare.
 
@@ -51,7 +51,7 @@ def neighbour_scores(real: ArrayLike, generated: ArrayLike, *, k: int = 5) -> Ne
         return NearestNeighbors(n_neighbors=k).fit(x).kneighbors()[0][:, -1]
 
     real_radii, generated_radii = radii(real), radii(generated)
-    balls = np.zeros(len(generated))  # in how many real balls each generated picture lies
+    balls = np.zeros(len(generated))  # in how many real balls each generated image lies
     recalled, covered, start = [], [], 0
     for distances in pairwise_distances_chunked(real, generated):  # (rows, M), so that N x M need not fit into memory
         inside = distances <= real_radii[start : start + len(distances), None]

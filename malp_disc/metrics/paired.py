@@ -28,7 +28,7 @@ def resampled_frechet(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, re
     """Fréchet distance of every arm to the reference, and on `resamples` draws with replacement of rows and of the reference.
 
     Args:
-        reference: features (M, D) of real pictures.
+        reference: features (M, D) of real images.
         arms: features (N, D) by arm; row i of each comes from the same input.
 
     Raises:
@@ -73,7 +73,7 @@ def bootstrap_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> 
 def halved_kernel(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, subsets: int = 100, seed: int = 0) -> dict[str, Resampled]:
     """Kernel distance (KID) of every arm on random halves of the rows, the same rows in every arm.
 
-    Halves are drawn without replacement, because a repeated row would count the kernel of a picture with itself. The spread over halves is
+    Halves are drawn without replacement, because a repeated row would count the kernel of an image with itself. The spread over halves is
     that of the whole (the delete-half jackknife), so `half_delta` gives an interval. Halves have at most 1000 rows; beyond, the interval
     is too wide. Measured coverage of 95 % intervals, D = 16, N = 300 to 1000: 0.98 to 1.00; heavy tails, D = 1, N = 200: 0.90.
 

@@ -1,6 +1,6 @@
 """Features of a network that was never trained: a second opinion that needs no file, and that has no taste of its own.
 
-Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020, arXiv:2002.09797: random networks judge pictures
+Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020, arXiv:2002.09797: random networks judge images
 unlike those that the trained ones know.
 """
 
@@ -26,7 +26,7 @@ class RandomExtractor(FeatureExtractor):
     96 features.
 
     It sees texture and contrast, not faces. Not Inception, so never called FID. After `fit` its features are whitened: without it, a few
-    directions in which all pictures differ rule the distance (a small StarGAN had twice the distance of its unedited inputs, and 3.5
+    directions in which all images differ rule the distance (a small StarGAN had twice the distance of its unedited inputs, and 3.5
     times after).
     """
 
@@ -47,10 +47,10 @@ class RandomExtractor(FeatureExtractor):
         self.resize = "none"
 
     def fit(self, reference: np.ndarray) -> np.ndarray:
-        """Whiten by these features (N, D) of real pictures: from now on they are uncorrelated there, with variance 1. Gives the same
+        """Whiten by these features (N, D) of real images: from now on they are uncorrelated there, with variance 1. Gives the same
         features whitened.
 
-        Of fewer than four pictures per feature the covariance isn't known well enough, and nothing is changed.
+        Of fewer than four images per feature the covariance isn't known well enough, and nothing is changed.
         """
         if len(reference) < _PER_FEATURE * self.dims:
             return reference

@@ -1,4 +1,4 @@
-"""The power spectrum of generated pictures over that of real ones: what is too smooth, too rough, or a checkerboard.
+"""The power spectrum of generated images over that of real ones: what is too smooth, too rough, or a checkerboard.
 
 Frequencies are in units of the Nyquist frequency (half a cycle per pixel): 1 is a pattern that changes from pixel to pixel along a row or a
 column, √2 the chequered one, which changes along both. Every generator that upsamples by strided convolutions risks exactly these.
@@ -23,7 +23,7 @@ FINE = 0.75
 
 @dataclass(frozen=True)
 class SpectrumRatio:
-    """Power of generated over real pictures; 1 everywhere is perfect. None where the real pictures have none."""
+    """Power of generated over real images; 1 everywhere is perfect. None where the real images have none."""
 
     frequency: list[float]  # middle of each ring, in units of Nyquist
     ratio: list[float | None]
@@ -32,16 +32,16 @@ class SpectrumRatio:
 
 
 def power_spectrum(batches: Iterable[Tensor]) -> np.ndarray:
-    """Mean power (H, W) over pictures and channels, frequencies as `torch.fft.fftfreq` orders them.
+    """Mean power (H, W) over images and channels, frequencies as `torch.fft.fftfreq` orders them.
 
-    Pictures are rounded to 8 bits, as files are, their mean is taken off, and a Hann window keeps the jump from one border to the other
+    ImageFiles are rounded to 8 bits, as files are, their mean is taken off, and a Hann window keeps the jump from one border to the other
     out of it.
 
     Args:
         batches: images (B, 3, H, W) in [-1, 1], all of one size.
 
     Raises:
-        ValueError: no pictures, or sizes that differ.
+        ValueError: no images, or sizes that differ.
     """
     total, count, window = None, 0, None
     for images in batches:
@@ -49,12 +49,12 @@ def power_spectrum(batches: Iterable[Tensor]) -> np.ndarray:
         if window is None:
             window = torch.hann_window(levels.shape[2])[:, None] * torch.hann_window(levels.shape[3])[None]
         if levels.shape[2:] != window.shape:
-            raise ValueError(f"expected pictures of one size, got {tuple(window.shape)} and {tuple(levels.shape[2:])}")
+            raise ValueError(f"expected images of one size, got {tuple(window.shape)} and {tuple(levels.shape[2:])}")
         levels = (levels - (levels * window).sum(dim=(2, 3), keepdim=True) / window.sum()) * window
         power = torch.fft.fft2(levels).abs().square().double().mean(dim=1).sum(dim=0)
         total, count = power if total is None else total + power, count + len(levels)
     if total is None or count == 0:
-        raise ValueError("no pictures to take a spectrum of")
+        raise ValueError("no images to take a spectrum of")
     return (total / count).numpy()
 
 
@@ -77,7 +77,7 @@ def spectrum_ratio(generated: np.ndarray, real: np.ndarray) -> SpectrumRatio:
         ValueError: shapes that differ.
     """
     if generated.shape != real.shape:
-        raise ValueError(f"expected spectra of pictures of one size, got {generated.shape} and {real.shape}")
+        raise ValueError(f"expected spectra of images of one size, got {generated.shape} and {real.shape}")
     (frequency, ours), (_, theirs) = radial_power(generated), radial_power(real)
     radius = _radius(real.shape)
     fine = (radius >= FINE) & (radius <= 1)

@@ -22,7 +22,7 @@ from malp_disc.official.vit import OfficialViT, vit_generation
 from malp_disc.precision import full_precision
 from malp_disc.serialization.state_dicts import load_entries, load_state
 
-OFFICIAL_SIZE = 128  # of pictures, maps and templates
+OFFICIAL_SIZE = 128  # of images, maps and templates
 OFFICIAL_WIDTH = 64
 OFFICIAL_STRENGTH = 0.1  # default of the authors' --template_strength; the paper says 0.3
 
@@ -64,7 +64,7 @@ class OfficialClassifier(Float32Module):
     """C of the authors' code: convolutions at full resolution down to one map, then two pooled convolutions and three linear layers.
 
     Args:
-        channels: of the input; 1 for MaLP's maps, 3 for the pictures of their CVPR 2022 method.
+        channels: of the input; 1 for MaLP's maps, 3 for the images of their CVPR 2022 method.
         depth: 3×3 layers, the first and the last included.
 
     Shape:
@@ -150,7 +150,7 @@ class OfficialCheckpoint:
             if network is not None and state is not None:
                 load_state(network, state, source=self.source, optional=("num_batches_tracked",))
         if self.classifier is None:
-            warnings.warn(f"{self.source} holds no classifier: logit will be 0 for every picture, and score rest on the template alone", stacklevel=3)
+            warnings.warn(f"{self.source} holds no classifier: logit will be 0 for every image, and score rest on the template alone", stacklevel=3)
             for parameter in classifier.layers4[4].parameters():
                 nn.init.zeros_(parameter)
         with torch.no_grad():

@@ -27,7 +27,7 @@ _MEAN, _DEVIATION = 0.6490, 0.1269  # of their images in [0, 1], the same for ev
 
 
 class RecoveryEncoder(Float32Module):
-    """Their encoder2: ten layers from a picture to the template in it, (B, 3, H, W) -> (B, 1, H, W), >= 0 and unbounded."""
+    """Their encoder2: ten layers from an image to the template in it, (B, 3, H, W) -> (B, 1, H, W), >= 0 and unbounded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class RecoveryEncoder(Float32Module):
 
 
 class ImageClassifier(OfficialClassifier):
-    """Their encoder1: real or fake by the picture alone, (B, 3, H, W) -> logit (B,). It is in no checkpoint and their training doesn't use it."""
+    """Their encoder1: real or fake by the image alone, (B, 3, H, W) -> logit (B,). It is in no checkpoint and their training doesn't use it."""
 
     def __init__(self) -> None:
         super().__init__(channels=3, depth=10)
@@ -54,9 +54,9 @@ class ProactiveIMD(Float32Module):
         strength: m.
 
     Note:
-        The authors work on three scales. A template is added to the *normalised* picture, ((x + 1)/2 − 0.6490)/0.1269 for x in [-1, 1]; the
-        generator gets it de-normalised; the encoder sees encrypted pictures normalised, and what a generator returns as it returns it. `encrypt`
-        hides the first two; for the third, give `recover` and `score` what `normalized` makes of a picture that no generator has touched.
+        The authors work on three scales. A template is added to the *normalised* image, ((x + 1)/2 − 0.6490)/0.1269 for x in [-1, 1]; the
+        generator gets it de-normalised; the encoder sees encrypted images normalised, and what a generator returns as it returns it. `encrypt`
+        hides the first two; for the third, give `recover` and `score` what `normalized` makes of an image that no generator has touched.
 
     Example:
         >>> imd = ProactiveIMD(set_size=3).eval()
@@ -95,13 +95,13 @@ class ProactiveIMD(Float32Module):
 
     @staticmethod
     def normalized(images: Tensor) -> Tensor:
-        """Pictures in [-1, 1] on the scale of the authors' data loader."""
+        """ImageFiles in [-1, 1] on the scale of the authors' data loader."""
         check_images(images)
         return ((images.float() + 1) / 2 - _MEAN) / _DEVIATION
 
     @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Pictures with a template added, and which; the template is resampled (nearest, as theirs) where the size differs.
+        """ImageFiles with a template added, and which; the template is resampled (nearest, as theirs) where the size differs.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
@@ -127,7 +127,7 @@ class ProactiveIMD(Float32Module):
 
     @full_precision
     def recover(self, images: Tensor) -> Tensor:
-        """The template in what a generator returned, or in a `normalized` picture: (B, 3, H, W) -> (B, 1, 128, 128).
+        """The template in what a generator returned, or in a `normalized` image: (B, 3, H, W) -> (B, 1, 128, 128).
 
         Raises:
             ValueError: wrong shape, dtype or device, or values that are not finite. (Their range isn't looked at: it differs between the two.)
@@ -139,7 +139,7 @@ class ProactiveIMD(Float32Module):
         return self.encoder(F.interpolate(images.float(), (OFFICIAL_SIZE, OFFICIAL_SIZE), mode="nearest"))
 
     def score(self, images: Tensor) -> Tensor:
-        """Largest CS(m·A_i, recovered) over the set, (B, 3, H, W) as for `recover` -> (B,); high for an encrypted picture nobody has changed."""
+        """Largest CS(m·A_i, recovered) over the set, (B, 3, H, W) as for `recover` -> (B,); high for an encrypted image nobody has changed."""
         return template_similarity(self.recover(images), self.templates).amax(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Grids of pictures, each input pixel drawn as a square of whole screen pixels: nothing is smoothed that a reader is to judge.
+"""Grids of images, each input pixel drawn as a square of whole screen pixels: nothing is smoothed that a reader is to judge.
 
 Drawn with matplotlib's objects, never pyplot: no backend is chosen and no global figure is left behind in the caller's process.
 """
@@ -24,13 +24,13 @@ _GAP = 4
 _MARGIN = 12
 _LINE = 17  # pixels from one line of text to the next
 _CHARACTER = 7.9  # pixels, about
-_NARROWEST = 72  # columns of smaller pictures are spread, so that their headings don't run into each other
+_NARROWEST = 72  # columns of smaller images are spread, so that their headings don't run into each other
 _BAR = 12
 _INK = "#222222"
 
 
 def sample_grid(columns: Mapping[str, Tensor], path: str | Path, *, zoom: int = 2, captions: Sequence[str] | None = None) -> None:
-    """A PNG of pictures: one column per entry under its name, one row per picture.
+    """A PNG of images: one column per entry under its name, one row per image.
 
     Args:
         columns: (B, 3, H, W) in [-1, 1] by heading (real, encrypted, before, control …), all of one shape.
@@ -58,12 +58,12 @@ def fakeness_grid(
     vmax: float = PINK_VMAX,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """The paper's Figure 3, one row per picture: real, encrypted, manipulated, M_GT, the map of the encrypted and of the manipulated one.
+    """The paper's Figure 3, one row per image: real, encrypted, manipulated, M_GT, the map of the encrypted and of the manipulated one.
 
     Maps are drawn in matplotlib's "pink", as in the paper, on one scale for all: 0 is dark, `vmax` and above white. The scale
     stands below.
 
-    Shapes: pictures (B, 3, H, W) in [-1, 1], maps (B, 1, H, W) in [0, 1].
+    Shapes: images (B, 3, H, W) in [-1, 1], maps (B, 1, H, W) in [0, 1].
 
     Raises:
         ValueError: shapes that don't fit together, values on another scale, or vmax outside (0, 1].
@@ -114,7 +114,7 @@ def draw_grid(
 
 
 class _Page:
-    """A white picture of whole pixels; x runs right and y down from the upper left corner."""
+    """A white image of whole pixels; x runs right and y down from the upper left corner."""
 
     def __init__(self, width: int, height: int) -> None:
         self.height = height

@@ -5,7 +5,7 @@
     folder compare seeds            a run's folder; differences with intervals; means over seeds
     verdict findings record         what follows, by rule
     cells tables sections           the facts in words, once for all renderings
-    markdown page pictures          the renderings
+    markdown page images          the renderings
     charts run_charts training_curves grids gallery figures    what is drawn
 
 Names are imported when they are first asked for: drawing and extracting features are heavy, and the command line's help must not wait.

@@ -20,7 +20,7 @@ from malp_disc.run_folder.arms import BASELINES, SCORES
 from malp_disc.run_folder.schema import complete, read_features, read_lines
 
 logger = logging.getLogger("malp_disc")
-_FEWEST = 4  # pictures that have halves to speak of
+_FEWEST = 4  # images that have halves to speak of
 _LINE = {"score": str, "arm": str, "against": str, "value": float, "low": float, "high": float, "features": str}
 Runs = Mapping[int, Mapping[str, Mapping[str, Any]]]
 

@@ -1,4 +1,4 @@
-"""What else a reader has to know: whether the pictures are really harder to localize, and every reason to be careful."""
+"""What else a reader has to know: whether the images are really harder to localize, and every reason to be careful."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PEARSON = 0.02
 """A fall of Pearson's correlation that counts."""
 IDENTITY = 0.05
 """A fall of the cosine of face embeddings that is worth a word."""
-_PER_DIMENSION = 5  # pictures per feature that a covariance needs to be known, about
+_PER_DIMENSION = 5  # images per feature that a covariance needs to be known, about
 
 
 def localization_finding(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -48,7 +48,7 @@ def cautions(record: Mapping[str, Any]) -> list[str]:
     arms = record["arms"]
     return [
         *(
-            f"{arm} diverged: its pictures are not finite, nothing was measured"
+            f"{arm} diverged: its images are not finite, nothing was measured"
             for arm, measured in arms.items()
             if measured.get("diverged")
         ),
@@ -90,7 +90,7 @@ def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def _few_pictures(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Too few pictures to know a covariance of so many features: short of rank, or known badly."""
+    """Too few images to know a covariance of so many features: short of rank, or known badly."""
     short: dict[str, None] = {}
     few: dict[str, None] = {}
     for distance in (measured[view] for measured in arms.values() for view in VIEWS):
@@ -105,12 +105,12 @@ def _few_pictures(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = []
     if short:
         notes.append(
-            f"no more pictures than features in {', '.join(short)}: the covariance is short of rank and bias makes most of the value; compare "
+            f"no more images than features in {', '.join(short)}: the covariance is short of rank and bias makes most of the value; compare "
             "equal n only, and don't take the intervals for those of larger sets"
         )
     if few:
         notes.append(
-            f"fewer than {_PER_DIMENSION} pictures for each feature in {', '.join(few)}: the values are biased upward; compare equal n only"
+            f"fewer than {_PER_DIMENSION} images for each feature in {', '.join(few)}: the values are biased upward; compare equal n only"
         )
     return notes
 
@@ -128,7 +128,7 @@ def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
         if (kids[0] - kids[1]) * delta["value"] < 0:
             ours, control = map(number, kids)
             notes.append(
-                f"{arm}: KID says the opposite of the Frechet distance, {ours} against the control's {control}; look at the pictures"
+                f"{arm}: KID says the opposite of the Frechet distance, {ours} against the control's {control}; look at the images"
             )
     return notes
 
@@ -136,7 +136,7 @@ def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
 def _checkerboards(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     powers = {arm: measured["spectrum"]["nyquist"] for arm, measured in arms.items()}
     high = ", ".join(f"{arm} {number(power)}" for arm, power in powers.items() if power is not None and power > TOLERATED_NYQUIST)
-    limit = f"more than {TOLERATED_NYQUIST:g} times the power of real pictures at the Nyquist frequency, as a checkerboard has"
+    limit = f"more than {TOLERATED_NYQUIST:g} times the power of real images at the Nyquist frequency, as a checkerboard has"
     return [f"{limit}: {high}"] if high else []
 
 

@@ -11,7 +11,7 @@ from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, pink
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.strips import Strip
 
-_SHOWN = 128  # pixels that a picture should have on the page, at least
+_SHOWN = 128  # pixels that an image should have on the page, at least
 
 
 def samples_figure(strips: Sequence[Strip], path: str | Path) -> bool:

@@ -11,9 +11,9 @@ from malp_disc.report.numbers import MISSING
 from malp_disc.report.sections import Section, commands, making, sections
 
 FIGURES = {
-    "comparison.png": "Every generator's distance from real pictures, and its difference from the control",
+    "comparison.png": "Every generator's distance from real images, and its difference from the control",
     "samples.png": "The same inputs through every generator",
-    "spectrum.png": "Power at every frequency over that of real pictures; 1 is perfect",
+    "spectrum.png": "Power at every frequency over that of real images; 1 is perfect",
     "fakeness.png": "What changed (M_GT), and what MaLP says changed",
     "curves.png": "While training",
 }

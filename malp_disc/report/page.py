@@ -28,7 +28,7 @@ def render_page(
     """A record of `build_record` as an HTML page.
 
     Args:
-        strips: the pictures to show, as `read_strips` gives them.
+        strips: the images to show, as `read_strips` gives them.
         curves: as `read_curves` gives them.
     """
     assets = files("malp_disc.report") / "assets"
@@ -94,7 +94,7 @@ def _section(section: Section, extra: str = "") -> str:
 
 
 def _extra(key: str, record: Mapping[str, Any], strips: Sequence[Strip], curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The charts and pictures of a section."""
+    """The charts and images of a section."""
     size = (_WIDTH, panel_height(record))
     if key == "quality":
         charts = [svg(lambda axes: draw_distances(axes, record), size, "distances")]

@@ -1,4 +1,4 @@
-"""The page's pictures: strips as data in the style sheet, each once, and the blocks that show parts of them."""
+"""The page's images: strips as data in the style sheet, each once, and the blocks that show parts of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Table = Mapping[tuple[str, str | None], Strip]
 
 
 def strip_styles(strips: Iterable[Strip]) -> str:
-    """A CSS class for every strip; ``--row`` says which of its pictures is seen."""
+    """A CSS class for every strip; ``--row`` says which of its images is seen."""
     return "\n".join(_style(strip) for strip in strips)
 
 
@@ -54,7 +54,7 @@ def comparison_block(strips: Sequence[Strip]) -> str:
 
 
 def extremes_block(strips: Sequence[Strip]) -> str:
-    """The pictures that MaLP is surest of, and least sure, by arm; empty if there are none."""
+    """The images that MaLP is surest of, and least sure, by arm; empty if there are none."""
     table = {(strip.kind, strip.arm): strip for strip in strips}
     arms = [arm for arm in ARMS if ("worst", arm) in table]
     if not arms:

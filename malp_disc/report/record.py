@@ -28,7 +28,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
         * ``arms.<arm>``: means over seeds of ``malp_disc.run_folder.schema.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
           (Student's t);
         * ``anchors``: the unedited inputs, and two halves of the reference, for every distance;
-        * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, pictures, seeds, count}`` or None: the
+        * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, images, seeds, count}`` or None: the
           arm's Frechet distance minus the other's, see `malp_disc.report.seeds.delta_over_seeds`; ``views.<score>.<arm>`` the same for
           the other distances;
         * ``localization_findings.<arm>``: whether its changes are really harder to find;

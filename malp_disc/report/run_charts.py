@@ -78,7 +78,7 @@ def draw_distances(axes: Axes, record: Record) -> None:
 
 
 def draw_deltas(axes: Axes, record: Record) -> None:
-    """Minus the control: the interval that the verdict takes as a line, the one over pictures thicker, a dot per seed."""
+    """Minus the control: the interval that the verdict takes as a line, the one over images thicker, a dot per seed."""
     deltas = _deltas(record)
     axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
     for y, (arm, delta) in enumerate(deltas.items()):
@@ -130,7 +130,7 @@ def draw_where(axes: Axes, record: Record) -> None:
 
 
 def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
-    """Power over that of real pictures at every frequency, on a logarithmic scale."""
+    """Power over that of real images at every frequency, on a logarithmic scale."""
     axes.axhline(1, color=AXIS, linewidth=1, zorder=1)
     axes.axvline(1, color=AXIS, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     for arm, measured in record["arms"].items():
@@ -154,7 +154,7 @@ def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
     axes.yaxis.set_minor_formatter("")
     axes.grid(axis="y", color=FAINT, linewidth=0.7)
     axes.set_xlabel("frequency, 1 = Nyquist", fontsize=8.5, color=INK)
-    title(axes, "power over that of real pictures")
+    title(axes, "power over that of real images")
     if legend:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
 

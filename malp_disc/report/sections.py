@@ -49,14 +49,14 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         Section(
             "where",
             "Where a gain sits",
-            "The same pictures through other eyes. What is gone at half the size was fine texture; what a second extractor doesn't see may be "
+            "The same images through other eyes. What is gone at half the size was fine texture; what a second extractor doesn't see may be "
             "the first one's taste.",
             [("Distances", views_table(record)), ("Differences", differences_table(record)), ("Power spectrum", spectrum_table(record))],
         ),
         Section(
             "edits",
             "Edits",
-            "Read by an independent classifier. A generator that edits less is nearer to real pictures, which is no gain; leakage is what "
+            "Read by an independent classifier. A generator that edits less is nearer to real images, which is no gain; leakage is what "
             "changed without being asked for.",
             [
                 ("", edits_table(record)),
@@ -67,7 +67,7 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         Section(
             "localization",
             "Localization and detection by MaLP",
-            "" if psnr is None else f"Encrypted pictures keep a PSNR of {number(psnr)} dB.",
+            "" if psnr is None else f"Encrypted images keep a PSNR of {number(psnr)} dB.",
             [
                 ("By the MaLP that tuning started with", localization_table(record)),
                 ("Detection", detection_table(record)),
@@ -103,15 +103,15 @@ def reading(record: Mapping[str, Any]) -> list[str]:
     label, halves = label_of(record), record["anchors"]["halves"]["value"]
     kind = "" if label.endswith("FID") else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
     floor = (
-        "" if halves is None else f" Even two halves of the real pictures are {number(halves)} apart; differences near that mean little."
+        "" if halves is None else f" Even two halves of the real images are {number(halves)} apart; differences near that mean little."
     )
     return [
-        f"{label} is how far the edited pictures are, as a set, from real ones in the eyes of one network. Lower is better.{kind}{floor}",
+        f"{label} is how far the edited images are, as a set, from real ones in the eyes of one network. Lower is better.{kind}{floor}",
         "It grows as n shrinks, so compare only numbers of one n, extractor, resize and reference. “With n → ∞” follows the bias, which "
         "falls as 1/n, to its end.",
         "More training alone changes it, so the control counts, not the generator before. An interval that contains zero shows no "
         "difference.",
         "A generator that edits less scores lower: the unedited inputs show how low. Read it beside edit accuracy and mean abs(x - G(x)).",
         "Cosine similarity (CS) of maps is high even for a constant map; Pearson's correlation, 0 for one, tells methods apart. "
-        "A lower score after fine-tuning says that this MaLP was fooled, not that the pictures are better; a fresh one tells more.",
+        "A lower score after fine-tuning says that this MaLP was fooled, not that the images are better; a fresh one tells more.",
     ]

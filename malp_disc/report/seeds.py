@@ -69,7 +69,7 @@ def half_widths(values: Sequence[Any]) -> Any:
 def delta_over_seeds(deltas: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | None:
     """One difference from those of every seed, with both intervals; None if any seed lacks it.
 
-    ``pictures``: the mean of the seeds' bootstrap intervals. All seeds edit the same pictures, so their luck is shared and doesn't
+    ``pictures``: the mean of the seeds' bootstrap intervals. All seeds edit the same images, so their luck is shared and doesn't
     average out; the spread of a mean is at most the mean of the spreads. ``seeds``: Student's t over the seeds, None for a single one.
     ``low`` and ``high`` enclose both, so below zero means that both are.
     """

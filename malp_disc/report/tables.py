@@ -58,7 +58,7 @@ def controls_table(record: Record) -> Table:
 
 
 def views_table(record: Record) -> Table:
-    """The distance in every view of the same pictures: where does a difference sit?"""
+    """The distance in every view of the same images: where does a difference sit?"""
     views = _views(record)
     if len(views) < 2:
         return Table([], [])
@@ -88,8 +88,8 @@ def differences_table(record: Record) -> Table:
 
 
 def spectrum_table(record: Record) -> Table:
-    """Power over that of real pictures, where generators go wrong."""
-    header = [f"power over that of real pictures{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
+    """Power over that of real images, where generators go wrong."""
+    header = [f"power over that of real images{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
     rows = [[arm, value(record, arm, "spectrum", "fine"), value(record, arm, "spectrum", "nyquist")] for arm in record["arms"]]
     frame = record["anchors"]["spectrum"]
     return _framed(header, [*rows, [_ANCHORS["unedited"], plain(frame["fine"]), plain(frame["nyquist"])]], 1)
@@ -142,7 +142,7 @@ def localization_table(record: Record, key: str = "localization") -> Table:
 
 
 def detection_table(record: Record, key: str = "detection") -> Table:
-    """How well a MaLP tells manipulated pictures from untouched ones."""
+    """How well a MaLP tells manipulated images from untouched ones."""
     header = ["generator", "accuracy", "equal error rate", "AUC", "average precision"]
     keys = ("accuracy", "eer", "auc", "average_precision")
     return Table(header, _measured([[arm, *(value(record, arm, key, name) for name in keys)] for arm in record["arms"]]))
@@ -201,7 +201,7 @@ def described(record: Record) -> list[str]:
     lines += [f"{arm}: {ARMS[arm]}" for arm in record["arms"]]
     boot, seeds = record["bootstrap"], record["seeds"]
     lines.append(
-        f"intervals: paired bootstrap, {boot['resamples']} resamples, seed {boot['seed']}; pictures and reference are drawn anew together. "
+        f"intervals: paired bootstrap, {boot['resamples']} resamples, seed {boot['seed']}; images and reference are drawn anew together. "
         "KID: random halves"
     )
     if len(seeds) > 1:

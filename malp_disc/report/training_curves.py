@@ -59,7 +59,7 @@ def curves_figure(curves: Curves, path: str | Path) -> None:
 
 
 def by_key(curves: Curves) -> dict[str, Series]:
-    """{key: {arm: [(steps, values) of every seed]}}; keys in order of first appearance, distances to the real pictures first, steps
+    """{key: {arm: [(steps, values) of every seed]}}; keys in order of first appearance, distances to the real images first, steps
     ascending.
 
     Raises:

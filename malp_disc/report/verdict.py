@@ -1,4 +1,4 @@
-"""The verdict: did fine-tuning against MaLP make better pictures, and not only fewer edits? One stated rule, no judgement calls.
+"""The verdict: did fine-tuning against MaLP make better images, and not only fewer edits? One stated rule, no judgement calls.
 
 A generator that edits less has a lower Frechet distance (G(x) = x has the lowest), so a lower distance alone never counts.
 """
@@ -25,9 +25,9 @@ RULE = (
     f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
     "unasked) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
     f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) a second extractor does not say the opposite, with an interval "
-    f"above zero, and (6) its power at the Nyquist frequency is not above {TOLERATED_NYQUIST:g} times that of real pictures and "
+    f"above zero, and (6) its power at the Nyquist frequency is not above {TOLERATED_NYQUIST:g} times that of real images and "
     f"{TOLERATED_NYQUIST:g} times the control's (a checkerboard). With several seeds, every interval is two that must agree: over seeds "
-    "(Student's t of the mean) and over pictures (paired bootstrap). Distance, edit accuracy and edit strength must have been measured; "
+    "(Student's t of the mean) and over images (paired bootstrap). Distance, edit accuracy and edit strength must have been measured; "
     "leakage, second extractor and spectrum count where they were. Only where the whole arm before is missing, the controls alone decide."
 )
 
@@ -58,12 +58,12 @@ def judge_arm(
     Args:
         arms: measurements by arm, each with the keys of `malp_disc.run_folder.schema.MEASUREMENT`; ``"control"`` among them.
         comparison: by arm ``{"delta_vs_control": {"value", "low", "high"} or None, "delta_vs_before": …}``.
-        views: the same for the other views of the pictures, by the view's name.
+        views: the same for the other views of the images, by the view's name.
     """
     frechet, control = arms[arm]["frechet"], arms["control"]["frechet"]
     label = frechet["label"] or "Frechet distance"
     if arms[arm].get("diverged"):
-        return Verdict("not decided", f"not decided: {arm} diverged, its pictures are not finite")
+        return Verdict("not decided", f"not decided: {arm} diverged, its images are not finite")
     differing = [key for key in ("label", "n", "extractor", "resize", "reference") if frechet[key] != control[key]]
     if differing:
         return Verdict("not decided", f"not decided: {arm} and control were measured with different {', '.join(differing)}")
@@ -118,7 +118,7 @@ def judge_arm(
     if ours is not None and theirs is not None and ours > TOLERATED_NYQUIST * max(1.0, theirs):
         return Verdict(
             "checkerboard",
-            f"{lower} a checkerboard: {number(ours)} times the power of real pictures at the Nyquist frequency, control {number(theirs)} "
+            f"{lower} a checkerboard: {number(ours)} times the power of real images at the Nyquist frequency, control {number(theirs)} "
             f"({numbers})",
         )
     unsure = ", though no different from before fine-tuning" if since is not None and since["high"] >= 0 else ""
@@ -143,16 +143,16 @@ def judge_run(
 
 
 def both_intervals(delta: Mapping[str, Any]) -> str:
-    """ "-52.1 to -40.2"; of several seeds "-52.1 to -40.2 over 3 seeds and -50.0 to -45.1 over pictures"."""
+    """ "-52.1 to -40.2"; of several seeds "-52.1 to -40.2 over 3 seeds and -50.0 to -45.1 over images"."""
     if not delta.get("seeds"):
         return interval(delta)
-    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['pictures'])} over pictures"
+    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['pictures'])} over images"
 
 
 def tolerated_fall(p: float, q: float, n: float | None) -> float:
-    """How far edit accuracy may fall from p to q, both shares of n pictures, before it counts: 2 standard errors, at most 0.05.
+    """How far edit accuracy may fall from p to q, both shares of n images, before it counts: 2 standard errors, at most 0.05.
 
-    The standard error is that of two independent shares. They are paired here (same pictures), which makes the true one smaller; Agresti
+    The standard error is that of two independent shares. They are paired here (same images), which makes the true one smaller; Agresti
     and Caffo's added success and failure keep it above 0 where a share is 0 or 1. Without n, nothing is tolerated.
     """
     if not n:
@@ -203,7 +203,7 @@ def _seconded(arm: str, arms: Mapping[str, Mapping[str, Any]], views: Mapping[st
 
 
 def _sits(arm: str, views: Mapping[str, Mapping[str, Deltas]] | None) -> str:
-    """Texture or structure: whether the gain is still there in smaller pictures."""
+    """Texture or structure: whether the gain is still there in smaller images."""
     half = _against_control(views, "frechet_2x", arm)
     if half is None:
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ARMS = {
     "before": "the pretrained generator, as it came",
-    "control": "fine-tuned for the same steps on the same pictures in the same order, without MaLP",
+    "control": "fine-tuned for the same steps on the same images in the same order, without MaLP",
     "control_d": "the control, with the compute that MaLP would have taken spent on the generator's own discriminator",
     "random": "fine-tuned against a MaLP that was never trained, with the same weight",
     "frozen": "fine-tuned against a MaLP that stays as it is",
@@ -27,7 +27,7 @@ BASELINES = (*CONTROLS, "passive", "scratch", "aided", "aided_map", "before")
 """What every arm is compared with."""
 
 SMALLER = {"frechet_2x": 2, "frechet_4x": 4}
-"""Views of down-sampled pictures, and how many times smaller they are: structure without texture."""
+"""Views of down-sampled images, and how many times smaller they are: structure without texture."""
 
 VIEWS = {
     "frechet": "full size",

@@ -13,17 +13,17 @@ from malp_disc.run_folder.same_experiment import check_one_experiment
 from malp_disc.run_folder.schema import read_json, read_lines, read_measurements
 from malp_disc.serialization.files import atomic_path, write_text
 
-_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: pictures, reference, and the MaLP that looked
+_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: images, reference, and the MaLP that looked
 
 
 def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
-    """Take the arms and seeds of `others` into the run in `folder`: measurements, features, curves and pictures. `others` stay as they are.
+    """Take the arms and seeds of `others` into the run in `folder`: measurements, features, curves and images. `others` stay as they are.
 
     "before" is the same in all and kept once. The generators' weights aren't copied. Stopped halfway, it can simply be called again.
 
     Raises:
         FileNotFoundError: one of them isn't a run's folder.
-        ValueError: they measured on other pictures, with another MaLP, or the same arm and seed twice; nothing has been written then.
+        ValueError: they measured on other images, with another MaLP, or the same arm and seed twice; nothing has been written then.
     """
     folder = Path(folder)
     lines = {path: _taken(folder, path) for path in map(Path, others)}
@@ -64,7 +64,7 @@ def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
 
 
 def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
-    """Features, pictures and curve of one arm and seed, and what all arms of the seed share."""
+    """Features, images and curve of one arm and seed, and what all arms of the seed share."""
     files = [*(source / "features" / str(seed)).glob(f"{arm}.*"), *(source / "curves" / str(seed)).glob(f"{arm}.jsonl")]
     files += (source / "curves").glob(f"{arm}.jsonl") if seed == 0 else []
     pictures = (source / "gallery" / str(seed)).glob("*.png")
@@ -75,7 +75,7 @@ def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
 
 
 def _append(source: Path, target: Path, name: str, places: set[tuple[str, int]]) -> None:
-    """The lines of these arms and seeds, and of pictures that all arms of a seed share, unless they are there."""
+    """The lines of these arms and seeds, and of images that all arms of a seed share, unless they are there."""
     present, offered = ([line for _, line in read_lines(path)] if path.is_file() else [] for path in (target / name, source / name))
     seeds, files = {seed for _, seed in places}, {line["file"] for line in present if "file" in line}
     for line in offered:

@@ -2,12 +2,12 @@
 
     measurements.jsonl          one line per arm and seed
     anchors.json                what frames the scale, the same for all seeds
-    features/reference.npy      of the real pictures; <name>.<view>.npy for the views other than the first
-    features/<seed>/<arm>.npy   of the edited pictures, row by row the same inputs in every file
+    features/reference.npy      of the real images; <name>.<view>.npy for the views other than the first
+    features/<seed>/<arm>.npy   of the edited images, row by row the same inputs in every file
     bootstrap.jsonl             differences between arms with their intervals; made from the features, and enough without them
     curves/<seed>/<arm>.jsonl   while training; curves/<name>.jsonl for what all seeds share
     quality.jsonl               the distance on the way
-    gallery.jsonl, gallery/     the pictures that the report shows
+    gallery.jsonl, gallery/     the images that the report shows
 
 A line without a seed, and a file without a seed's folder, are of seed 0: so were runs written before there were several.
 NaN and infinity become None on the way in: what could not be computed counts as not measured, and JSON has no word for them.

@@ -16,7 +16,7 @@ from malp_disc.run_folder.schema import complete, read_lines
 from malp_disc.serialization.files import atomic_path, write_text
 
 ROWS = 10
-"""Pictures of a strip, at most; fewer of large ones, so that the page stays small enough to pass on."""
+"""ImageFiles of a strip, at most; fewer of large ones, so that the page stays small enough to pass on."""
 
 
 _LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
@@ -24,7 +24,7 @@ _LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures (N, H, W, 3) or maps (N, H, W), uint8, with a caption or None for each."""
+    """ImageFiles (N, H, W, 3) or maps (N, H, W), uint8, with a caption or None for each."""
 
     kind: str
     arm: str | None
@@ -51,7 +51,7 @@ def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
     """The strips of one seed, of the first one drawn if not given; a file that isn't there any more is left out.
 
     Raises:
-        ValueError: a damaged line or picture; the message names it.
+        ValueError: a damaged line or image; the message names it.
     """
     path = folder / "gallery.jsonl"
     lines = [(where, complete(line, _LINE, where)) for where, line in read_lines(path)] if path.is_file() else []
@@ -72,19 +72,19 @@ def _read_strip(folder: Path, line: Mapping[str, Any], where: str) -> Strip:
             levels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
     except OSError as error:
         raise ValueError(
-            f"{where}: {line['file']} can't be read as a picture ({error}); measure {line['arm']} again, or delete the line"
+            f"{where}: {line['file']} can't be read as an image ({error}); measure {line['arm']} again, or delete the line"
         ) from error
     count = line["count"]
     if not count or len(levels) % count:
         raise ValueError(
-            f"{where}: {line['file']} is {len(levels)} pixels high, which {count} pictures of one height don't fill; delete the line"
+            f"{where}: {line['file']} is {len(levels)} pixels high, which {count} images of one height don't fill; delete the line"
         )
     pictures = levels.reshape(int(count), len(levels) // int(count), *levels.shape[1:])
     return Strip(line["kind"], line["arm"], int(line["seed"]), pictures, list(line.get("captions") or [None] * len(pictures)))
 
 
 def _stacked(images: Tensor) -> np.ndarray:
-    """(N, C, H, W) -> (N * H, W, 3) of pictures in [-1, 1], (N * H, W) of maps in [0, 1], uint8."""
+    """(N, C, H, W) -> (N * H, W, 3) of images in [-1, 1], (N * H, W) of maps in [0, 1], uint8."""
     maps = images.shape[1] == 1
     levels = images.detach().float().cpu() * 255 if maps else (images.detach().float().cpu() + 1) * 127.5
     array = levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(-1, images.shape[3], images.shape[1]).numpy()

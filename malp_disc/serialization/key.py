@@ -1,11 +1,11 @@
 """The key: the template set, "a signature of the defender" (paper, section 3.1), kept in a file apart from the detector's weights.
 
-Whoever has the templates can forge an encrypted picture and remove a template from one. So the key file is readable by its owner only, isn't
+Whoever has the templates can forge an encrypted image and remove a template from one. So the key file is readable by its owner only, isn't
 uploaded with a detector, and is named in public by its fingerprint, which gives nothing of it away.
 
 Note:
-    A detector knows its key: `E_E` was trained to paint the template, so detector and one encrypted picture together give it away, and so does
-    averaging many encrypted pictures (`malp_disc.metrics.leak`; measured in docs/results/localizer.md). Keeping the file apart guards
+    A detector knows its key: `E_E` was trained to paint the template, so detector and one encrypted image together give it away, and so does
+    averaging many encrypted images (`malp_disc.metrics.leak`; measured in docs/results/localizer.md). Keeping the file apart guards
     against handing it out by mistake. It doesn't make a published detector safe.
 """
 

@@ -1,6 +1,6 @@
-"""Optimizer steps and the pictures of each: the same ones on one process or many, in one pass or several.
+"""Optimizer steps and the images of each: the same ones on one process or many, in one pass or several.
 
-An optimizer step of `--gradient-accumulation-steps` k has k passes of `--train-batch-size` pictures on every process. All k are loaded before
+An optimizer step of `--gradient-accumulation-steps` k has k passes of `--train-batch-size` images on every process. All k are loaded before
 the step, so that every network goes through all of them before the next one's turn: accumulated or not, G meets the same D.
 """
 
@@ -20,18 +20,18 @@ from malp_disc.data import dequantize, random_flip
 from malp_disc.data.sampling import StepBatches, StepRandom
 from malp_disc.training.train_options import TrainOptions
 
-_EXTRA = 0x5EED  # added to the seed for the pictures of a second stream
+_EXTRA = 0x5EED  # added to the seed for the images of a second stream
 
 
 @dataclass
 class Batch:
-    """The pictures of one pass on this process.
+    """The images of one pass on this process.
 
     Attributes:
         images: (B, 3, H, W) in [-1, 1], mirrored at random, dequantised.
-        labels: (B, A), what is in the pictures.
-        target: (B, A), what they shall have: the labels of other pictures of the step.
-        reference: (B, 3, H, W), pictures of the domain that G leads to, where the data set has some; else None.
+        labels: (B, A), what is in the images.
+        target: (B, A), what they shall have: the labels of other images of the step.
+        reference: (B, 3, H, W), images of the domain that G leads to, where the data set has some; else None.
         noise: this pass's random numbers, for whoever needs more.
         shown, index, numbers: what G gets (encrypted or not), the templates' numbers (B,), and the numbers of the augmentation (B, 5); None until
             `FinetuneStep.present` fills them in.
@@ -53,7 +53,7 @@ def steps(
     """Steps from `start` on, counted from 1: the number a checkpoint after it has, and its passes.
 
     Args:
-        extra: a second stream of pictures, in another order.
+        extra: a second stream of images, in another order.
     """
     seed, accumulation = options.seed + _EXTRA * extra, options.gradient_accumulation_steps
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}

@@ -195,7 +195,7 @@ class CheckpointManager:
         if was is not None and was != now:
             logger.warning(
                 f"{found} was made with {_told(was)}, this run has {_told(now)}: it goes on, but not bit for bit as the stopped run would have, "
-                "and not with the same pictures per step unless the products agree"
+                "and not with the same images per step unless the products agree"
             )
         return state
 
@@ -249,4 +249,4 @@ def _pictures(options: TrainOptions, accelerator: Accelerator) -> list[int]:
 
 def _told(pictures: list[int]) -> str:
     batch, accumulation, processes = pictures
-    return f"{batch} pictures x {accumulation} passes x {processes} processes"
+    return f"{batch} images x {accumulation} passes x {processes} processes"

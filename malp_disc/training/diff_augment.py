@@ -1,6 +1,6 @@
 """Differentiable augmentation before a discriminator (Zhao et al., NeurIPS 2020): what it may not lean on is taken from it.
 
-Every picture of a set (real, encrypted, manipulated) has to get the same numbers, or the fakeness map of the pair means nothing any more.
+Every image of a set (real, encrypted, manipulated) has to get the same numbers, or the fakeness map of the pair means nothing any more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 Augmentation = Literal["color", "translation"]
 NUMBERS = 5
-"""How many random numbers `augment` takes per picture."""
+"""How many random numbers `augment` takes per image."""
 _SHIFT = 0.125  # of the side, at most, as in the paper
 
 
@@ -30,7 +30,7 @@ def check_augmentation(kinds: Sequence[Augmentation]) -> None:
 
 
 def augment(images: Tensor, numbers: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
-    """Change the colours (brightness, contrast, saturation) or the place of each picture; gradients pass.
+    """Change the colours (brightness, contrast, saturation) or the place of each image; gradients pass.
 
     Args:
         images: (B, 3, H, W) in [-1, 1].

@@ -19,7 +19,7 @@ class VisionAidedObjective(nn.Module):
         own: None for a generator without.
         discriminator: learns along.
         weight: of its loss on G.
-        augmentation: what happens to all pictures before it sees them.
+        augmentation: what happens to all images before it sees them.
     """
 
     def __init__(
@@ -40,5 +40,5 @@ class VisionAidedObjective(nn.Module):
         return terms | {"aided": self.discriminator.discriminator_loss(images, fake, real)}
 
     def _augmented(self, pictures: Tensor, batch: Batch) -> Tensor:
-        """All of a picture alike, so that the map of a pair stays right."""
+        """All of an image alike, so that the map of a pair stays right."""
         return augment(pictures, batch.numbers, self.augmentation)

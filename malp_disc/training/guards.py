@@ -81,14 +81,14 @@ class TrainingMonitor:
         self.least_edit, self.fooled = least_edit, fooled
 
     def begin(self, values: Mapping[str, float]) -> None:
-        """The values before the first update: `edit_strength`, mean |x − G(x)|, and `map`, mean square of the map of G's pictures."""
+        """The values before the first update: `edit_strength`, mean |x − G(x)|, and `map`, mean square of the map of G's images."""
         self.state["start"] = {key: float(value) for key, value in values.items()}
 
     def look(self, step: int, values: Mapping[str, float]) -> list[str]:
         """What to tell the user now, each thing once.
 
         Args:
-            values: as for `begin`, and `map_peak`, the largest value of a map, on average over pictures; what is absent isn't judged.
+            values: as for `begin`, and `map_peak`, the largest value of a map, on average over images; what is absent isn't judged.
         """
         start, found = self.state["start"], {}
         strength, first = values.get("edit_strength"), start.get("edit_strength")
@@ -104,8 +104,8 @@ class TrainingMonitor:
             )
         elif start.get("map") and values.get("map", start["map"]) < self.fooled * start["map"]:
             found["fooled"] = (
-                f"MaLP is fooled completely: its map of G's pictures has {values['map'] / start['map']:.1%} of the mean square it began with. From here on it "
-                "teaches G nothing, and what is left may be an adversarial texture: look at the pictures. Co-train it, or faster, or give it less weight"
+                f"MaLP is fooled completely: its map of G's images has {values['map'] / start['map']:.1%} of the mean square it began with. From here on it "
+                "teaches G nothing, and what is left may be an adversarial texture: look at the images. Co-train it, or faster, or give it less weight"
             )
         new = [key for key in found if key not in self.state["told"]]
         self.state["told"] = self.state["told"] + new

@@ -68,13 +68,13 @@ class FinetuneOptions(TrainOptions):
     cotrain_losses: Literal["light", "pretraining"] = of_arms(*COTRAINED, default="light")
     """By which weights of its own losses: those that were best on drawn faces, or those of its pretraining, with which it holds on to G on real ones."""
     template_dropout: float = of_arms(*COTRAINED, default=1.0)
-    """What MaLP takes for real while it learns along: 0 encrypted pictures, 1 clean ones, between them a mixture."""
+    """What MaLP takes for real while it learns along: 0 encrypted images, 1 clean ones, between them a mixture."""
     malp_scales: tuple[int, ...] = of_arms(*COTRAINED, default=(1,))
     """How many times smaller MaLP sees the images while it is co-trained; 1 2 4 shows it structure too."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Of the gradient penalty R1 on those; 0 for none."""
     augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "aided", "aided_map", default=())
-    """What happens to all pictures before MaLP sees them: color, translation. Needs kornia."""
+    """What happens to all images before MaLP sees them: color, translation. Needs kornia."""
 
     eval_steps: int = not_compared(125)
     """Measure the Fréchet distance on the way every so many steps, and keep the best; 0 for never."""

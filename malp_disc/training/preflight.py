@@ -1,4 +1,4 @@
-"""One run of everything on two pictures before the first step: what doesn't fit, what takes no part, and which layer of G is the last."""
+"""One run of everything on two images before the first step: what doesn't fit, what takes no part, and which layer of G is the last."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def freeze_unused(
     config: FinetuneOptions,
     accelerator: Accelerator,
 ) -> nn.Parameter:
-    """Run everything once on two pictures, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
+    """Run everything once on two images, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
 
     Returns the weight of G's last layer.
 

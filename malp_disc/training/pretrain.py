@@ -47,19 +47,19 @@ class MaLPOptions:
     malp_template_learning_rate: float | None = None
     """Of the templates; five times that of the networks if not given, 0 for templates that stay as they were drawn. (The authors' is 1e-6.)"""
     malp_least_psnr: float = 30.0
-    """Encrypted pictures stay at least so close to the originals, in dB: a template that grows beyond is scaled down. 0 for no limit."""
+    """Encrypted images stay at least so close to the originals, in dB: a template that grows beyond is scaled down. 0 for no limit."""
     malp_template_delay: float = 0.25
     """Share of the steps in which the templates stay as they were drawn. Without it, a wider network or a higher rate can end with no template at
     all: before E_E can see one, J_T shrinks it and J_R finds a constant that fits both classes by half (measured)."""
     malp_generator_gradient: GeneratorGradient = "none"
-    """What of the generator's pictures the templates learn from: none, the predicted map, or map and truth (Eq. 4 and 5 to the letter). The last two
+    """What of the generator's images the templates learn from: none, the predicted map, or map and truth (Eq. 4 and 5 to the letter). The last two
     need the generator's gradients, about twice its time."""
     malp_template_dropout: float = 0.0
-    """Share of the pictures that stay without a template, and count as real all the same. 0 is the paper's: such a MaLP takes a missing template for
-    manipulation and never looks at the picture itself. As a discriminator of clean pictures it needs some, half of them, say."""
+    """Share of the images that stay without a template, and count as real all the same. 0 is the paper's: such a MaLP takes a missing template for
+    manipulation and never looks at the image itself. As a discriminator of clean images it needs some, half of them, say."""
     malp_degradation: float = 0.0
-    """Share of the steps in which MaLP sees its pictures degraded (JPEG, blur, noise, low resolution), so that the templates learn to survive it. For
-    pictures that will be published: without it a JPEG of quality 80 is the end of a faint template."""
+    """Share of the steps in which MaLP sees its images degraded (JPEG, blur, noise, low resolution), so that the templates learn to survive it. For
+    images that will be published: without it a JPEG of quality 80 is the end of a faint template."""
     malp_attribute: str | None = None
     """Train on edits of this attribute alone, to see how MaLP does on others (the paper's Table 3); all attributes if not given."""
 

@@ -21,9 +21,9 @@ class TrainOptions:
     max_train_steps: int
     """Optimizer steps of the generator's opponent; see the recipe for how often the generator steps."""
     train_batch_size: int = not_compared(8)  # but what an optimizer step takes altogether is
-    """Pictures per process and forward pass."""
+    """ImageFiles per process and forward pass."""
     gradient_accumulation_steps: int = not_compared(1)
-    """Passes of --train-batch-size pictures per optimizer step. The result is that of one pass with all of them."""
+    """Passes of --train-batch-size images per optimizer step. The result is that of one pass with all of them."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """Autocast type of the generator and its own discriminator; MaLP always computes in float32. Not given: what Accelerate's configuration or launcher says,
     else no."""
@@ -42,7 +42,7 @@ class TrainOptions:
     log_steps: int = not_compared(10)
     """Write a line of curves.jsonl every so many steps."""
     dataloader_num_workers: int = not_compared(0)
-    """Processes that load pictures."""
+    """Processes that load images."""
     report_to: str | None = not_compared(None)
     """A tracker of Accelerate: tensorboard, wandb …"""
 

@@ -53,11 +53,11 @@ class Config(PretrainConfig):
     rows: tuple[str, ...] = work(tuple(ROWS))
     """Which variants (recipes/research/ablation_rows.py names them)."""
     seeds: tuple[int, ...] = work((0, 1, 2))
-    """One run each; of the initial weights, the order of the pictures and the noise."""
+    """One run each; of the initial weights, the order of the images and the noise."""
     max_train_steps: int = 400
     """Of every run."""
     eval_size: int = evaluation(512)
-    """Held-back pictures that are scored."""
+    """Held-back images that are scored."""
     log_steps: int = 50
 
 

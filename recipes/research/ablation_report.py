@@ -44,7 +44,7 @@ def ablation_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[s
         raise ValueError(f"expected runs of one setting, got {len(settings)}: {[dict(one) for one in settings][:2]}")
     what = dict(settings.pop())
     lines = [
-        f"{what['data']}; {what['steps']} steps of {what['batch']} pictures, width {what['width']}; n = {what['n']} held-back pictures of either kind, 8-bit. "
+        f"{what['data']}; {what['steps']} steps of {what['batch']} images, width {what['width']}; n = {what['n']} held-back images of either kind, 8-bit. "
         "Mean over seeds ± half the 95 % interval (Student's t).",
     ]
     for group in dict.fromkeys(group for group, _ in rows.values()):
@@ -68,7 +68,7 @@ def values_of(runs: Sequence[Mapping[str, Any]], part: str, name: str = "") -> l
 def strength_figure(runs: Sequence[Mapping[str, Any]], strengths: Mapping[str, float], path: str | Path) -> None:
     """Figure 6 b: how well maps match, and how much the template shows, over the strength m by row."""
     percent = {name: 100 * m for name, m in strengths.items()}
-    _sweep_figure(runs, percent, path, "m in %", "PSNR of encrypted pictures, dB", ("encrypted_psnr", ""))
+    _sweep_figure(runs, percent, path, "m in %", "PSNR of encrypted images, dB", ("encrypted_psnr", ""))
 
 
 def set_size_figure(runs: Sequence[Mapping[str, Any]], sizes: Mapping[str, int], path: str | Path) -> None:

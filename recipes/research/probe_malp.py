@@ -1,17 +1,17 @@
-"""How far does a trained MaLP carry? Degraded pictures, published files, other generators and attributes, twice the size, and what leaks.
+"""How far does a trained MaLP carry? Degraded images, published files, other generators and attributes, twice the size, and what leaks.
 
     python recipes/research/probe_malp.py --malps MaLP=runs/ablation/malp/default-0 MaLP=runs/ablation/malp/default-1 passive=runs/ablation/malp/passive-0
     python recipes/research/probe_malp.py --parts generators resolution --other-generators cartoongan=hayao.npz fast_srgan=model.pt --overlays pairs …
 
 Folders of one name are seeds of one method. Parts:
 
-    robustness   every picture is degraded before MaLP sees it: JPEG, blur, noise, low resolution (paper, Figure 5)
-    files        encrypted pictures are published as PNG or JPEG, and only then manipulated
+    robustness   every image is degraded before MaLP sees it: JPEG, blur, noise, low resolution (paper, Figure 5)
+    files        encrypted images are published as PNG or JPEG, and only then manipulated
     generators   generators that MaLP wasn't trained on, and masks pasted on photographs (Table 4)
     attributes   each attribute alone; with a MaLP of `pretrain_malp.py --malp-attribute` the others are unseen (Table 3)
-    resolution   pictures of twice the size: seen as they are ("no sc.") and scaled down ("sc.", section 4.3)
+    resolution   images of twice the size: seen as they are ("no sc.") and scaled down ("sc.", section 4.3)
     scale        maps and truths blurred alike: at which scale a map is right, and how far a map without finer detail could get
-    leak         what averaging encrypted pictures gives away of the template
+    leak         what averaging encrypted images gives away of the template
 
 Scores go to ``probe.jsonl``, a line each; ``probe.md``, ``robustness.png`` and ``leak.png`` are made from it. A part that is complete there
 isn't run again.
@@ -60,7 +60,7 @@ from recipes.research.probe_report import leak_figure, probe_tables, robustness_
 Part = Literal["robustness", "files", "generators", "attributes", "resolution", "scale", "leak"]
 SCALES = (0.0, 1.0, 2.0, 4.0)  # σ of the blur, in pixels
 JPEG_QUALITIES = (95, 90, 75, 50)
-LEAKING = 1000  # pictures that the attacker collects
+LEAKING = 1000  # images that the attacker collects
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,7 @@ class Config(GeneratorOptions, DataOptions):
     parts: tuple[Part, ...] = work(("robustness", "files", "attributes", "scale", "leak"))
     """What to probe."""
     eval_size: int = 256
-    """Held-back pictures of every score."""
+    """Held-back images of every score."""
     seed: int = 0
     """Of the noise and of the attacker's draws."""
     device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
@@ -161,7 +161,7 @@ def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:
 
 
 def robustness(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
-    """What reaches MaLP is degraded, the untouched and the manipulated pictures alike."""
+    """What reaches MaLP is degraded, the untouched and the manipulated images alike."""
     seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
     for kind, degradation in DEGRADATIONS.items():
         for name, level in zip(degradation.names, degradation.levels):
@@ -194,7 +194,7 @@ def other_generators(config: Config) -> dict[str, nn.Module]:
 
 
 def generators(probe: Probe, cases: dict[str, nn.Module], inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
-    """The generator of the training, then others on the same pictures, then pasted masks."""
+    """The generator of the training, then others on the same images, then pasted masks."""
     for name, other in cases.items():
         yield {"case": name, "n": len(inputs.images), **measure_malp(other.manipulate, inputs, probe.malp, device=config.device)}
     if config.overlays is not None:
@@ -219,7 +219,7 @@ def overlay_pairs(folder: Path) -> list[str]:
 
 
 def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
-    """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted picture."""
+    """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted image."""
     names = overlay_pairs(folder)[:count]
     real, pasted = (torch.stack([load_image(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
     changed = ((real - pasted).abs().amax(1, keepdim=True) > 24 / 127.5).float()
@@ -255,17 +255,17 @@ def scale(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config)
 
 
 def leak(probe: Probe, config: Config) -> Iterator[dict[str, Any]]:
-    """The attacker has encrypted training pictures, and others of the same kind that nobody encrypted."""
+    """The attacker has encrypted training images, and others of the same kind that nobody encrypted."""
     if probe.malp.passive:
         return
-    images, _ = load_all(build_dataset(config, "train"), 2 * LEAKING, "pictures for the attacker")
+    images, _ = load_all(build_dataset(config, "train"), 2 * LEAKING, "images for the attacker")
     own, others = images[: len(images) // 2], images[len(images) // 2 :]
     draw = torch.Generator().manual_seed(config.seed)
     index = probe.malp.encryption.draw(len(own), draw)
     malp = probe.malp.cpu()
     templates = malp.encryption.at(own.shape[2:])
     counts = [count for count in (1, 3, 10, 30, 100, 300, 1000) if count <= len(own)]
-    ways = {"fixed place": malp.encrypt(own, index.cpu())[0], "random shift per picture": randomly_shifted(malp.encryption, own, index.cpu(), draw)}
+    ways = {"fixed place": malp.encrypt(own, index.cpu())[0], "random shift per image": randomly_shifted(malp.encryption, own, index.cpu(), draw)}
     for way, encrypted in ways.items():
         for found in template_leak(to_8bit(encrypted), templates, originals_mean=others.mean(0), shifted=way != "fixed place", counts=counts, seed=config.seed):
             yield {"case": way, "set_size": malp.encryption.set_size, **dataclasses.asdict(found)}

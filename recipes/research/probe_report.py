@@ -28,7 +28,7 @@ _TITLES = {
     "attributes": "One attribute at a time",
     "resolution": "Twice the size",
     "scale": "Map and truth blurred alike; ceiling: the blurred truth itself against the truth",
-    "leak": "What averaging N encrypted pictures recovers of the template: |cosine|, mean over seeds",
+    "leak": "What averaging N encrypted images recovers of the template: |cosine|, mean over seeds",
 }
 _SCALE_COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
     "Pearson at this scale": (("scale", "pearson"), 3),
@@ -72,7 +72,7 @@ def robustness_figure(lines: Lines, path: str | Path) -> None:
 
 
 def leak_figure(lines: Lines, path: str | Path) -> None:
-    """|Cosine| of the attackers' estimates with the template over the number of pictures; a panel per method and way of adding the template."""
+    """|Cosine| of the attackers' estimates with the template over the number of images; a panel per method and way of adding the template."""
     lines = _of(lines, part="leak")
     if not lines:
         return
@@ -89,7 +89,7 @@ def leak_figure(lines: Lines, path: str | Path) -> None:
             if own:
                 curves["chance"] = _leak_line(_of(own, attacker=own[-1]["attacker"]), counts, "chance", baseline=True)
             row.append(
-                Panel(counts, curves, "encrypted pictures", "|cosine| with the template", f"{name}: {way}", log_x=True, y_limits=(0, 1))
+                Panel(counts, curves, "encrypted images", "|cosine| with the template", f"{name}: {way}", log_x=True, y_limits=(0, 1))
                 if own
                 else None
             )

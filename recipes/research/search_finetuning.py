@@ -1,15 +1,15 @@
-"""Which way of fine-tuning against MaLP is best? Many short runs, scored on training pictures, so that the held-back ones are only reported on.
+"""Which way of fine-tuning against MaLP is best? Many short runs, scored on training images, so that the held-back ones are only reported on.
 
     python recipes/research/search_finetuning.py --rows control cotrain hold-share --seeds 0 1                   # drawn faces and what ships
     python recipes/research/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
         --aided-network squeezenet1_0.pth                                                              # all rows
 
-Each row (recipes/research/search_rows.py) and seed is one arm with its own flags, from the same networks on the same pictures. Its scores go to
+Each row (recipes/research/search_rows.py) and seed is one arm with its own flags, from the same networks on the same images. Its scores go to
 ``runs/<row>-<seed>.json``; what is there already isn't run again, so a stopped search goes on where it stopped, and several commands with other --rows or
---seeds may fill one folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same pictures for each.
+--seeds may fill one folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same images for each.
 
-The pictures that are edited (--eval-size) are training pictures that aren't among those they are compared with (--reference-size). A row is chosen here and
-judged elsewhere: finetune_stargan.py with its flags, on the held-back pictures, with other seeds.
+The images that are edited (--eval-size) are training images that aren't among those they are compared with (--reference-size). A row is chosen here and
+judged elsewhere: finetune_stargan.py with its flags, on the held-back images, with other seeds.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Config(FinetuneConfig):
     rows: tuple[str, ...] = work(tuple(ROWS))
     """Which recipes (recipes/research/search_rows.py names them)."""
     eval_size: int = 500
-    """Training pictures that every generator edits."""
+    """Training images that every generator edits."""
     reference_size: int = 1500
-    """Training pictures they are compared with; others."""
+    """Training images they are compared with; others."""
     smaller_views: tuple[Literal[2, 4], ...] = ()
     eval_steps: int = 0
     log_steps: int = 50
@@ -73,7 +73,7 @@ def main(config: Config) -> None:
     dataset, _ = load_datasets(config)
     last = config.reference_size + config.eval_size
     if len(dataset) < last:
-        raise ValueError(f"expected at least {last} training pictures for --reference-size and --eval-size, got {len(dataset)}")
+        raise ValueError(f"expected at least {last} training images for --reference-size and --eval-size, got {len(dataset)}")
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
@@ -137,7 +137,7 @@ def main(config: Config) -> None:
 
 
 class Part(Subset):
-    """Pictures from `first` up to `last` of a data set, with its attributes' names."""
+    """ImageFiles from `first` up to `last` of a data set, with its attributes' names."""
 
     def __init__(self, dataset: Dataset, first: int, last: int) -> None:
         super().__init__(dataset, range(first, last))

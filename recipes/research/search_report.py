@@ -40,7 +40,7 @@ def search_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[str
     control = {run["seed"]: run for run in usable if run["row"] == "control"}
     shown = {name.format(second=second): at for name, at in COLUMNS.items() if any(_at(run, at[0]) is not None for run in usable)}
     lines = [
-        f"{first['label']}, n = {first['n']} training pictures against {first['reference_n']} others. Mean over seeds ± half the 95 % interval "
+        f"{first['label']}, n = {first['n']} training images against {first['reference_n']} others. Mean over seeds ± half the 95 % interval "
         "(Student's t); differences from the control of the same seed."
     ]
     for group in dict.fromkeys(group for group, _ in rows.values()):

@@ -103,7 +103,7 @@ def test_a_threshold_is_not_lent_to_another_statistic(command, malp, real, photo
 
 
 def test_a_broken_image_does_not_stop_the_others(command, malp, photos, capsys):
-    (photos / "broken.png").write_text("no picture")
+    (photos / "broken.png").write_text("no image")
     message = detect(command, malp, photos, "--threshold", "0.5")
     assert "1 of 4 images failed: broken.png" in message and "of 3 images manipulated" in capsys.readouterr().out
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture
 def make_picture() -> Callable[..., Path]:
-    """Write one picture: noise, or the pixels given (H, W, 3) uint8."""
+    """Write one image: noise, or the pixels given (H, W, 3) uint8."""
 
     def make(path: Path, pixels: np.ndarray | None = None, *, width: int = 20, height: int = 24) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def make_picture() -> Callable[..., Path]:
 
 @pytest.fixture
 def make_celeba(make_picture) -> Callable[..., Path]:
-    """CelebA in small: picture i (from 1) is Male where i is even, Young where i divides by 3, and has black hair otherwise."""
+    """CelebA in small: image i (from 1) is Male where i is even, Young where i divides by 3, and has black hair otherwise."""
 
     def make(
         root: Path,
@@ -60,7 +60,7 @@ def make_celeba(make_picture) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_table(make_picture) -> Callable[..., Path]:
-    """A folder of pictures ``images/000.png ...`` with ``list.csv``: column Even holds for even numbers, Early for the first half."""
+    """A folder of images ``images/000.png ...`` with ``list.csv``: column Even holds for even numbers, Early for the first half."""
 
     def make(root: Path, count: int = 10) -> Path:
         rows = ["file,Even,Early"]

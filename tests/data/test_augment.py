@@ -69,9 +69,9 @@ def test_what_is_no_picture_batch_is_refused(images, message):
 
 
 def test_random_numbers_of_another_shape_are_refused():
-    """(1,) coins or (B, 1, 1, 1) noise would broadcast: one coin for all pictures, one shift for all pixels."""
+    """(1,) coins or (B, 1, 1, 1) noise would broadcast: one coin for all images, one shift for all pixels."""
     images = torch.zeros(2, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"one coin per picture, \(2,\), got \(1,\)"):
+    with pytest.raises(ValueError, match=r"one coin per image, \(2,\), got \(1,\)"):
         random_flip(images, torch.zeros(1))
     with pytest.raises(ValueError, match=r"got \(2, 1, 1, 1\)"):
         dequantize(images, torch.zeros(2, 1, 1, 1))

@@ -21,7 +21,7 @@ def test_pictures_and_labels_follow_the_attribute_file(tmp_path, make_celeba):
     assert image.shape == (3, 16, 16)
     assert image.abs().max() <= 1
     assert torch.equal(label, pictures.labels[0])
-    assert pictures.description == "CelebA train split, 10 pictures, centre crop 178, 16x16"
+    assert pictures.description == "CelebA train split, 10 images, centre crop 178, 16x16"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_training_size_caps_training_only(tmp_path, make_celeba):
 def test_a_missing_part_is_named_with_the_places_looked_at(tmp_path, make_celeba):
     with pytest.raises(FileNotFoundError, match="no folder at .*nowhere"):
         CelebA(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="the pictures not found under .* looked for .*img_align_celeba.* celeba, CelebA, Img"):
+    with pytest.raises(FileNotFoundError, match="the images not found under .* looked for .*img_align_celeba.* celeba, CelebA, Img"):
         CelebA(tmp_path)
     root = make_celeba(tmp_path)
     (root / "list_attr_celeba.txt").unlink()
@@ -83,7 +83,7 @@ def test_an_attribute_file_elsewhere_can_be_given(tmp_path, make_celeba):
 def test_a_listed_picture_that_is_absent_is_named(tmp_path, make_celeba):
     root = make_celeba(tmp_path)
     (root / "img_align_celeba" / "000005.jpg").unlink()
-    with pytest.raises(ValueError, match=r"1 of 12 pictures listed are absent .*000005.jpg"):
+    with pytest.raises(ValueError, match=r"1 of 12 images listed are absent .*000005.jpg"):
         CelebA(root, test_size=2)
 
 
@@ -96,7 +96,7 @@ def test_a_cut_attribute_file_is_noticed(tmp_path, make_celeba):
     root = make_celeba(tmp_path)
     lines = (root / "list_attr_celeba.txt").read_text().splitlines()
     (root / "list_attr_celeba.txt").write_text("\n".join(lines[:-3]))
-    with pytest.raises(ValueError, match="announces 12 pictures on its first line and lists 9"):
+    with pytest.raises(ValueError, match="announces 12 images on its first line and lists 9"):
         CelebA(root)
 
 

@@ -64,12 +64,12 @@ def damaged(folder) -> dict[str, str]:
     contents = {
         "empty.png": (b"", "empty file"),
         "empty.npy": (b"", "empty file"),
-        "page.jpg": (b"<html>404</html>", "no picture in a format"),
+        "page.jpg": (b"<html>404</html>", "no image in a format"),
         "cut.png": (good.read_bytes()[:200], "cut.png can't be decoded"),
         "cut.jpg": ((folder / "good.jpg").read_bytes()[:-200], "truncated"),
         "cut.npy": (array.read_bytes()[:-9], "cut.npy can't be decoded"),
         "head.npy": (array.read_bytes()[:9], "head.npy can't be decoded"),
-        "picture.npy": (good.read_bytes(), "picture.npy can't be decoded"),
+        "image.npy": (good.read_bytes(), "image.npy can't be decoded"),
     }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)

@@ -83,7 +83,7 @@ def test_pictures_lie_on_the_8_bit_grid_inside_the_range(some_faces):
 
 @pytest.mark.parametrize("attribute", ["Black_Hair", "Blond_Hair", "Smiling", "Eyeglasses", "Bangs", "Goatee", "Pale_Skin"])
 def test_an_attribute_is_visible_to_a_linear_probe(some_faces, attribute):
-    """Least squares with a ridge on 16x16 pictures, fitted on 400 faces and scored on 200 others, against always saying the commoner value."""
+    """Least squares with a ridge on 16x16 images, fitted on 400 faces and scored on 200 others, against always saying the commoner value."""
     images, labels = some_faces
     pixels = torch.nn.functional.avg_pool2d(images, SIZE // 16).flatten(1).double()
     pixels = torch.cat([pixels, torch.ones(len(pixels), 1, dtype=torch.float64)], 1)
@@ -135,4 +135,4 @@ def test_wrong_settings_are_refused(arguments, message):
 
 
 def test_the_description_names_the_range():
-    assert ProceduralFaces(10, image_size=SIZE, first_index=500).description == "drawn faces, 10 pictures (numbers 500-509), 32x32"
+    assert ProceduralFaces(10, image_size=SIZE, first_index=500).description == "drawn faces, 10 images (numbers 500-509), 32x32"

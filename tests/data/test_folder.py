@@ -120,7 +120,7 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
         ("0,1,0\n1,0,1\n", "starts with a row, '0,1,0'"),
         ("file,A\n,1\n", "line 2: no file name"),
         ("file,A\n0.png,1\n./0.png,1\n", "lists 0.png more than once"),
-        ("file,A\n", "lists no pictures"),
+        ("file,A\n", "lists no images"),
         ("file,A,A\n0.png,1,1\n", "more than one column 'A'"),
         ("file,A\n0.png,1,1\n", "line 2: 3 columns, but the header has 2"),
         ("file,A\n0.png,1\n0.png,1\n", "lists 0.png more than once"),
@@ -128,8 +128,8 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
         ("file,A\n0.png,\n", "line 2: A is ''"),
         ("file,A\n0.png,0\n1.png,-1\n", "A holds both 0 and -1"),
         ("file,A,split\n0.png,1,dev\n", "line 2: split is 'dev'"),
-        ("file,A\n0.png,1\nmissing.png,1\n", r"1 of 2 pictures listed are absent .*missing.png"),
-        ("3\nA\n0.png 1\n", "announces 3 pictures on its first line and lists 1"),
+        ("file,A\n0.png,1\nmissing.png,1\n", r"1 of 2 images listed are absent .*missing.png"),
+        ("3\nA\n0.png 1\n", "announces 3 images on its first line and lists 1"),
         ("\x89PNG\udcff", "can't be read as a table"),
     ],
 )
@@ -190,7 +190,7 @@ def test_the_label_is_the_one_hot_of_the_sorted_sub_folder_at_any_depth(tmp_path
     assert pictures.attribute_names == ("bird", "cat")
     assert torch.equal(pictures.labels.sum(1), torch.ones(6))
     assert domains_of(pictures) == [Path(path).relative_to(tmp_path).parts[0] for path in pictures.paths]
-    assert pictures.description == f"{tmp_path.name} train split, 6 pictures, largest centred square, 16x16"
+    assert pictures.description == f"{tmp_path.name} train split, 6 images, largest centred square, 16x16"
 
 
 def test_domains_can_be_selected_and_ordered(tmp_path, make_domains):
@@ -237,7 +237,7 @@ def test_a_folder_train_alone_is_split_by_name(tmp_path, make_domains):
 
 
 def test_fewer_than_two_domains_are_refused(tmp_path, make_domains):
-    with pytest.raises(ValueError, match="no pictures below"):
+    with pytest.raises(ValueError, match="no images below"):
         DomainFolder(tmp_path)
     root = make_domains(tmp_path, {"only": 3})
     with pytest.raises(ValueError, match=r"at least two domains.* found \['only'\].*--attributes FILE"):
@@ -257,7 +257,7 @@ def test_a_flat_folder_of_pictures_asks_for_a_table(tmp_path, make_picture):
 
 def test_a_domain_left_without_training_pictures_is_refused(tmp_path, make_domains):
     root = make_domains(tmp_path, {"train/x": 3, "test/x": 1, "test/y": 1})
-    with pytest.raises(ValueError, match="no picture of domain 'y'"):
+    with pytest.raises(ValueError, match="no image of domain 'y'"):
         DomainFolder(root)
 
 
@@ -268,17 +268,17 @@ def test_what_is_left_out_is_said(tmp_path, make_domains, make_picture, caplog):
     (root / "c" / "x.txt").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         DomainFolder(root, test_size=0)
-    assert "1 pictures lie beside" in caplog.text
+    assert "1 images lie beside" in caplog.text
     assert "no image files in c," in caplog.text
 
 
-# Real pictures, where they are
+# Real images, where they are
 
 
 def test_the_real_faces_are_split_into_7000_and_1000():
     root = SHARED / "data" / "celeba_aligned_89x109"
     if not root.is_dir():
-        pytest.skip("the shared CelebA pictures are absent; MALP_DISC_SHARED names the folder that holds data/celeba_aligned_89x109")
+        pytest.skip("the shared CelebA images are absent; MALP_DISC_SHARED names the folder that holds data/celeba_aligned_89x109")
     train, test = (
         AttributeFolder(root, root / "list_attr.csv", split=split, selected_attributes=("Male", "Blond_Hair"), crop_size=89, test_size=1000)
         for split in ("train", "test")
@@ -291,7 +291,7 @@ def test_the_real_faces_are_split_into_7000_and_1000():
     assert images.std() > 0.2
 
 
-# --- pictures alone, and with references ---------------------------------------------------------------------------------------------
+# --- images alone, and with references ---------------------------------------------------------------------------------------------
 
 
 def test_pictures_without_attributes_have_labels_of_no_column(tmp_path):
@@ -302,7 +302,7 @@ def test_pictures_without_attributes_have_labels_of_no_column(tmp_path):
     image, label = train[0]
     assert image.shape == (3, 16, 16) and label.shape == (0,) and train.attribute_names == ()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures below"):
+    with pytest.raises(ValueError, match="no images below"):
         PlainFolder(tmp_path / "empty")
 
 
@@ -320,8 +320,8 @@ def test_references_are_partners_by_name_or_spread_evenly(tmp_path):
     loose = WithReferences(photos, tmp_path / "frames")
     assert len(set(loose.references)) == len(photos), "no reference twice while there are others"
     assert loose.references == WithReferences(photos, tmp_path / "frames").references
-    assert "unpaired references of frames (7 pictures)" in loose.description
+    assert "unpaired references of frames (7 images)" in loose.description
     partner = tmp_path / "frames" / f"{paired.dataset.paths[0].rpartition('/')[2].removesuffix('.png')}.bmp"
     partner.rename(tmp_path / "frames" / "else.bmp")
-    with pytest.raises(ValueError, match=r"1 of 4 pictures have no partner in .*frames, first .*leave --paired out"):
+    with pytest.raises(ValueError, match=r"1 of 4 images have no partner in .*frames, first .*leave --paired out"):
         WithReferences(photos, tmp_path / "frames", paired=True)

@@ -210,7 +210,7 @@ def test_an_empty_folder_says_what_is_in_it_instead(tmp_path):
     (tmp_path / "a.png").symlink_to("nowhere")
     (tmp_path / "b.heic").write_bytes(b"x")
     for wanted in (PlainFolder, DomainFolder, ImageFolder.scan):
-        with pytest.raises(ValueError, match=r"no pictures .*1 dead link \(a.png\), 1 image of an unsupported format \(.heic\)"):
+        with pytest.raises(ValueError, match=r"no images .*1 dead link \(a.png\), 1 image of an unsupported format \(.heic\)"):
             wanted(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "lost")
     with pytest.raises(FileNotFoundError, match="a link to .*lost, where nothing is"):

@@ -115,7 +115,7 @@ def test_two_rows_of_one_image_are_refused(root):
 
 
 def test_absent_images_are_counted_and_named_with_where_they_were_looked_for(root):
-    with pytest.raises(ValueError, match=r"5 of 6 pictures listed are absent from .*images .* hold 4 images; first \['a.png', 'b.png', 'c.png'\]\."):
+    with pytest.raises(ValueError, match=r"5 of 6 images listed are absent from .*images .* hold 4 images; first \['a.png', 'b.png', 'c.png'\]\."):
         load(root, ["000.png", "a.png", "b.png", "c.png", "d.png", "e.png"])
     with pytest.raises(ValueError, match=r"first \['000.jpg'\] \(there is 000.png: is the suffix right\?\)"):
         load(root, ["000.jpg", "001.png"])
@@ -124,7 +124,7 @@ def test_absent_images_are_counted_and_named_with_where_they_were_looked_for(roo
 @links
 def test_a_listed_image_that_is_a_dead_link_is_absent_and_said_so(root):
     (root / "gone.png").symlink_to("nowhere.png")
-    with pytest.raises(ValueError, match=r"1 of 2 pictures listed are absent .*'gone.png'.*left out: 1 dead link \(gone.png\)"):
+    with pytest.raises(ValueError, match=r"1 of 2 images listed are absent .*'gone.png'.*left out: 1 dead link \(gone.png\)"):
         load(root, ["000.png", "gone.png"])
 
 

@@ -78,7 +78,7 @@ def test_options_reach_the_pictures(tmp_path, make_table):
     )
     train, test = build_dataset(options, "train"), build_dataset(options, "test")
     assert (len(train), len(test)) == (6, 5)
-    assert test.description == f"{root.name} test split, 5 pictures, centre crop 10, 16x16"
+    assert test.description == f"{root.name} test split, 5 images, centre crop 10, 16x16"
     assert test.attribute_names == ("Early",)
     Path(test.paths[1]).write_bytes(b"")
     assert list(build_dataset(options, "test").dropped) == [test.paths[1]]
@@ -131,5 +131,5 @@ def test_the_options_are_command_line_flags_with_help():
     text = io.StringIO()
     with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
         tyro.cli(DataOptions, args=["--help"])
-    for words in ("drawn on the fly", "Folder that holds the pictures", "held back from training", "can't be decoded"):
+    for words in ("drawn on the fly", "Folder that holds the images", "held back from training", "can't be decoded"):
         assert words in " ".join(text.getvalue().replace("│", " ").split())

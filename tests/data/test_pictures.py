@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tv
 
-from malp_disc.data import BrokenImageError, Pictures, load_image
+from malp_disc.data import BrokenImageError, ImageFiles, load_image
 from malp_disc.data.images import find_broken
 from malp_disc.data.listing import list_images
 
@@ -39,8 +39,8 @@ def broken_files(folder):
     return [*contents, "deep.png"]
 
 
-def dataset(paths, **options) -> Pictures:
-    return Pictures(paths, torch.zeros(len(paths), 1), attribute_names=("A",), image_size=16, **options)
+def dataset(paths, **options) -> ImageFiles:
+    return ImageFiles(paths, torch.zeros(len(paths), 1), attribute_names=("A",), image_size=16, **options)
 
 
 def test_black_and_white_are_minus_one_and_one(tmp_path):
@@ -61,7 +61,7 @@ def test_a_picture_of_the_right_size_is_kept_to_the_pixel(tmp_path):
 
 @pytest.mark.parametrize(("height", "width", "crop"), [(218, 178, 178), (109, 89, 89), (50, 41, 32), (40, 40, 17), (37, 60, None)])
 def test_crop_and_resize_are_torchvisions(tmp_path, height, width, crop):
-    """StarGAN's own loader: CenterCrop, then Resize of a PIL picture."""
+    """StarGAN's own loader: CenterCrop, then Resize of a PIL image."""
     pixels = noise(height, width)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     expected = tv.resize(tv.center_crop(Image.fromarray(pixels), [crop or min(height, width)] * 2), [24, 24])
@@ -125,7 +125,7 @@ def test_skip_drops_broken_pictures_with_their_labels_and_names_them(tmp_path, m
     paths = [tmp_path / bad[0], good[0], tmp_path / bad[1], tmp_path / bad[2], good[1], good[2], *(tmp_path / name for name in bad[3:])]
     labels = torch.arange(float(len(paths)))[:, None]
     with caplog.at_level(logging.WARNING):
-        pictures = Pictures(paths, labels, attribute_names=("A",), image_size=16, on_broken="skip")
+        pictures = ImageFiles(paths, labels, attribute_names=("A",), image_size=16, on_broken="skip")
     assert pictures.paths == [str(path) for path in good]
     assert pictures.labels.flatten().tolist() == [1, 4, 5]
     assert set(pictures.dropped) == {str(tmp_path / name) for name in bad}
@@ -141,13 +141,13 @@ def test_skip_with_nothing_broken_changes_nothing(tmp_path, make_picture, caplog
 
 
 def test_skip_with_everything_broken_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="none of the 5 pictures"):
+    with pytest.raises(ValueError, match="none of the 5 images"):
         dataset([tmp_path / name for name in broken_files(tmp_path)], on_broken="skip")
 
 
 @pytest.mark.parametrize("on_broken", ["raise", "skip"])
 def test_a_missing_file_is_no_broken_picture(tmp_path, make_picture, on_broken):
-    """A network drive that went away must not look like 200,000 broken pictures."""
+    """A network drive that went away must not look like 200,000 broken images."""
     with pytest.raises(FileNotFoundError, match="gone.png"):
         dataset([make_picture(tmp_path / "here.png"), tmp_path / "gone.png"], on_broken=on_broken)
 
@@ -171,16 +171,16 @@ def test_a_crop_larger_than_the_pictures_is_refused_at_the_start(tmp_path, make_
         ({"image_size": 8}, "at least 16"),
         ({"crop_size": 0}, "at least 1"),
         ({"on_broken": "ignore"}, "'ignore'"),
-        ({"attribute_names": ("A", "B")}, r"\(1, 2\), pictures by attributes, got \(1, 1\)"),
+        ({"attribute_names": ("A", "B")}, r"\(1, 2\), images by attributes, got \(1, 1\)"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, make_picture, options, message):
     with pytest.raises(ValueError, match=message):
-        Pictures([make_picture(tmp_path / "x.png")], torch.zeros(1, 1), **{"attribute_names": ("A",), "image_size": 16, **options})
+        ImageFiles([make_picture(tmp_path / "x.png")], torch.zeros(1, 1), **{"attribute_names": ("A",), "image_size": 16, **options})
 
 
 def test_no_pictures_and_an_index_outside_are_refused(tmp_path, make_picture):
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         dataset([])
     pictures = dataset([make_picture(tmp_path / "x.png")])
     assert len(list(pictures)) == 1  # iteration ends, by IndexError

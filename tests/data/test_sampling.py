@@ -57,7 +57,7 @@ def test_the_length_counts_steps_and_a_loader_takes_the_sampler():
 
 @pytest.mark.parametrize(("length", "batch_size", "world_size"), [(7, 8, 1), (7, 4, 2), (0, 1, 1), (5, 0, 1)])
 def test_a_step_larger_than_the_data_set_is_refused(length, batch_size, world_size):
-    with pytest.raises(ValueError, match=f"takes {batch_size} x {world_size} pictures, but the data set has {length}; use a smaller --train-batch-size"):
+    with pytest.raises(ValueError, match=f"takes {batch_size} x {world_size} images, but the data set has {length}; use a smaller --train-batch-size"):
         StepBatches(length, batch_size, seed=0, stop=1, world_size=world_size)
 
 
@@ -91,7 +91,7 @@ def test_two_processes_draw_together_what_one_draws():
 
 
 def test_accumulated_passes_see_and_draw_together_what_one_batch_does():
-    """Two passes of two processes with two pictures each: the eight of one batch, in the order pass, process, picture. Also over an epoch's end."""
+    """Two passes of two processes with two images each: the eight of one batch, in the order pass, process, image. Also over an epoch's end."""
     parts = [rows(length=20, batch_size=2, world_size=2, rank=rank, accumulation=2, stop=5) for rank in (0, 1)]
     whole = rows(length=20, batch_size=8, stop=5)
     assert [a + b + c + d for a, b, c, d in zip(parts[0][::2], parts[1][::2], parts[0][1::2], parts[1][1::2])] == whole

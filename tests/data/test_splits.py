@@ -74,12 +74,12 @@ def test_a_given_split_of_training_pictures_only_is_split_by_name():
 @pytest.mark.parametrize(
     ("split", "options", "message"),
     [
-        ("train", {"test_size": 1000}, "--test-size 1000 leaves nothing to train on: there are 1000 pictures"),
+        ("train", {"test_size": 1000}, "--test-size 1000 leaves nothing to train on: there are 1000 images"),
         ("test", {"test_size": 0}, "--test-size is 0"),
         ("test", {"test_size": -1}, "at least 0, got -1"),
         ("train", {"train_size": 0, "test_size": 1}, "at least 1, got 0"),
-        ("valid", {"test_size": 10}, "no valid pictures"),
-        ("train", {"given": ["test"] * 1000}, "no train pictures.*1000 test"),
+        ("valid", {"test_size": 10}, "no valid images"),
+        ("train", {"given": ["test"] * 1000}, "no train images.*1000 test"),
         ("both", {}, "'both'"),
     ],
 )

@@ -32,11 +32,11 @@ class GeneratorContract:
     untouched: tuple[str, ...] = ()
     """Beginnings of the names of parameters that `manipulate` has no use for (a decoder of the other domain, say): they get no gradient."""
     bf16_tolerance: float | None = 0.15
-    """How far the picture under bf16 autocast may be from that in float32, on average; None for a network that can't run so."""
+    """How far the image under bf16 autocast may be from that in float32, on average; None for a network that can't run so."""
     trains_input: bool = True
-    """False where the result doesn't depend differentiably on the picture (a latent alone decides)."""
+    """False where the result doesn't depend differentiably on the image (a latent alone decides)."""
     uses_picture: bool = True
-    """False where the target alone decides (a latent, a label map): then another picture changes nothing, and another target does."""
+    """False where the target alone decides (a latent, a label map): then another image changes nothing, and another target does."""
 
     def make(self, seed: int = 0) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -44,7 +44,7 @@ class GeneratorContract:
             return create_generator(self.name, **self.config).eval()
 
     def target(self, count: int) -> Tensor | None:
-        """Targets of `count` pictures, None where there is nothing to choose."""
+        """Targets of `count` images, None where there is nothing to choose."""
         return None
 
     def images(self, count: int) -> Tensor:

@@ -120,9 +120,9 @@ def test_the_discriminator_sees_two_scales():
 @pytest.mark.parametrize(
     ("size", "target", "message"),
     [
-        ((64, 96), None, "BicycleGAN halves the picture 6 times: expected sides divisible by 64, got 64x96"),
-        ((64, 64), torch.zeros(1, 3), r"target of shape \(2, 3\), one style per picture, got \(1, 3\)"),
-        ((64, 64), torch.zeros(2, 8), r"target of shape \(2, 3\), one style per picture, got \(2, 8\)"),
+        ((64, 96), None, "BicycleGAN halves the image 6 times: expected sides divisible by 64, got 64x96"),
+        ((64, 64), torch.zeros(1, 3), r"target of shape \(2, 3\), one style per image, got \(1, 3\)"),
+        ((64, 64), torch.zeros(2, 8), r"target of shape \(2, 3\), one style per image, got \(2, 8\)"),
     ],
 )
 def test_wrong_input_is_refused(size, target, message):

@@ -20,7 +20,7 @@ from tests.tiny import pictures
 PUBLISHED = "weights/cartoongan/cartoongan_hayao_fp16.npz"
 
 # Made once in float64 with a transcription of the published PyTorch code. Input: image("x", (2, 3, 32, 48)) times the contrast. Of the
-# output, in RGB: the mean of each channel over both pictures, and of the second picture the pixels [:, 8::16, 8::16]. Low contrast makes
+# output, in RGB: the mean of each channel over both images, and of the second image the pixels [:, 8::16, 8::16]. Low contrast makes
 # the norm's eps count.
 SEEDED = {
     1.0: (
@@ -125,7 +125,7 @@ def test_the_gradient_reaches_the_picture_and_every_parameter_that_matters():
 
 
 def test_a_plain_picture_stays_finite():
-    """eps is 1e-9 and a plain picture has no variance at all in the first norm."""
+    """eps is 1e-9 and a plain image has no variance at all in the first norm."""
     images = torch.full((1, 3, 16, 16), 0.3, requires_grad=True)
     output = tiny()(images)
     output.square().sum().backward()

@@ -62,7 +62,7 @@ def test_the_network_is_given_levels_from_0_to_255():
 
 
 def test_lightness_is_painted_anew_unless_it_is_to_be_kept():
-    """Kept, it is the picture's wherever the colours that the network chose can be shown with it."""
+    """Kept, it is the image's wherever the colours that the network chose can be shown with it."""
     images = pictures(1)
     before = to_normalised_lab(images)
     kept = tiny(keep_lightness=True)

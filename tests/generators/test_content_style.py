@@ -91,7 +91,7 @@ def test_no_target_is_one_code_for_every_picture_and_every_call():
 
 @pytest.mark.parametrize("name", STYLE_WIDTHS)
 def test_codes_and_reference_pictures_are_styles(name):
-    """A picture with a reference equals the same with the code read from that reference, in either shape, and another code is another picture."""
+    """An image with a reference equals the same with the code read from that reference, in either shape, and another code is another image."""
     generator, images, references = make(name), pictures(2), pictures(2, 24, 16, seed=4)
     goal = {
         "munit": lambda x: generator.b.enc_style(x),
@@ -110,7 +110,7 @@ def test_codes_and_reference_pictures_are_styles(name):
 @pytest.mark.parametrize("shape", [(2, 9), (1, 3), (2,), (2, 3, 8, 8), (3, 3, 32, 32), (2, 1, 32, 32)])
 def test_other_targets_are_refused(name, shape):
     message = (
-        rf"style codes \(2, {STYLE_WIDTHS[name]}\), reference pictures \(2, 3, h, w\) with sides of at least 16, or None, got \({shape[0]},"
+        rf"style codes \(2, {STYLE_WIDTHS[name]}\), reference images \(2, 3, h, w\) with sides of at least 16, or None, got \({shape[0]},"
     )
     with pytest.raises(ValueError, match=message):
         make(name).manipulate(pictures(2), torch.zeros(shape))

@@ -1,4 +1,4 @@
-"""Council-GAN: the files people have of it, and layers of colour that cover a picture where their masks say."""
+"""Council-GAN: the files people have of it, and layers of colour that cover an image where their masks say."""
 
 from __future__ import annotations
 

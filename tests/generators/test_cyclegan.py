@@ -105,7 +105,7 @@ def test_a_patch_is_70_pixels():
 def test_odd_sizes_come_out_rounded_up_and_manipulate_refuses_them():
     assert tiny()(pictures(1, 30, 33)).shape == (1, 3, 32, 36)
     with pytest.raises(
-        ValueError, match="CycleGAN halves the picture twice: expected sides divisible by 4 and at least 8, got 30x32; resize"
+        ValueError, match="CycleGAN halves the image twice: expected sides divisible by 4 and at least 8, got 30x32; resize"
     ):
         tiny().manipulate(pictures(1, 30, 32))
     with pytest.raises(ValueError, match="at least 8, got 4x32"):
@@ -119,7 +119,7 @@ def test_a_network_of_one_channel_is_given_the_luminance_and_paints_grey():
     output = generator.manipulate(images)
     grey = (0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])[:, None]
     assert torch.equal(output[:, 0], output[:, 2]) and torch.allclose(output[:, :1], generator(grey), atol=1e-5)
-    with pytest.raises(ValueError, match="paints 2 channels, which are no picture in RGB"):
+    with pytest.raises(ValueError, match="paints 2 channels, which are no image in RGB"):
         tiny(output_nc=2).manipulate(images)
     with pytest.raises(ValueError, match="takes 4 channels"):
         tiny(input_nc=4).manipulate(images)

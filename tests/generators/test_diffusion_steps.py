@@ -1,4 +1,4 @@
-"""The arithmetic of diffusion against its closed forms, and noise that belongs to a picture."""
+"""The arithmetic of diffusion against its closed forms, and noise that belongs to an image."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_noise_leaves_the_global_stream_alone():
 
 def test_other_numbers_of_seeds_are_refused():
     for seeds in ([1, 2], [1], torch.tensor([1])):
-        with pytest.raises(ValueError, match=f"one for each of the 3 pictures, got {len(seeds)}"):
+        with pytest.raises(ValueError, match=f"one for each of the 3 images, got {len(seeds)}"):
             Noise(seeds, pictures(3))
 
 

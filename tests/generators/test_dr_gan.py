@@ -1,4 +1,4 @@
-"""DR-GAN: its 96 pixels, poses and noise, several pictures of one person, the files people have, the common interface."""
+"""DR-GAN: its 96 pixels, poses and noise, several images of one person, the files people have, the common interface."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_grey_network_sees_the_luminance_and_paints_grey():
         (
             torch.zeros(2, 3, 96, 96),
             torch.zeros(2, 5),
-            r"target of shape \(2, 3\), a one-hot row per picture.*or \(B, 7\), pose and noise, got \(2, 5\)",
+            r"target of shape \(2, 3\), a one-hot row per image.*or \(B, 7\), pose and noise, got \(2, 5\)",
         ),
         (torch.zeros(2, 3, 96, 96), torch.zeros(1, 3), r"target of shape \(2, 3\).*got \(1, 3\)"),
         (torch.zeros(2, 3, 96, 96), torch.full((2, 3), -1.0), r"target in \[0, 1\].*got -1 to -1"),
@@ -124,7 +124,7 @@ def test_the_network_itself_takes_its_own_size_and_channels_only(generator):
         generator(torch.zeros(1, 3, 96, 96), one_hot(0), torch.zeros(1, 5))
 
 
-# --- several pictures of one person --------------------------------------------------------------------------------------------------
+# --- several images of one person --------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""DRIT in both forms: the files people have of it, and a picture's content with another domain's attribute."""
+"""DRIT in both forms: the files people have of it, and an image's content with another domain's attribute."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_each_block_of_silent_dense_blocks_adds_a_fifth():
 
 
 def test_a_far_corner_stays_as_it_was():
-    """A picture 4-fold enlarged depends on its neighbourhood alone; nothing is normalised over the whole."""
+    """An image 4-fold enlarged depends on its neighbourhood alone; nothing is normalised over the whole."""
     generator, images = tiny(), pictures(1, 32, 80)
     changed = images.clone()
     changed[..., 60:] += 0.3

@@ -20,7 +20,7 @@ from tests.tiny import pictures
 PUBLISHED = "weights/fast_srgan/model.pt"
 
 # Made once in float64 with a transcription of the published PyTorch code. Input: image("x", (2, 3, 8, 12)) times the contrast. Of the
-# output of `upscale`: the mean of each channel over both pictures, and of the second picture the pixels [:, 8::16, 8::16]. Low contrast
+# output of `upscale`: the mean of each channel over both images, and of the second image the pixels [:, 8::16, 8::16]. Low contrast
 # makes the norm's eps count.
 SEEDED = {
     1.0: (
@@ -235,7 +235,7 @@ def horses(photographs) -> Tensor:
 
 
 def psnr(images: Tensor, others: Tensor) -> float:
-    """dB, averaged over pictures; the range of [-1, 1] is 2."""
+    """dB, averaged over images; the range of [-1, 1] is 2."""
     return (10 * torch.log10(4 / (images - others).square().mean((1, 2, 3)))).mean().item()
 
 
@@ -270,7 +270,7 @@ def test_landscapes_come_sharper_than_bicubic_ones_and_no_closer(published, hors
 
 
 def test_the_restored_picture_agrees_with_the_small_one(published, horses):
-    """Only detail is invented, and no colour is shifted: shrunk again it is the small picture, up to some 2% of the range."""
+    """Only detail is invented, and no colour is shifted: shrunk again it is the small image, up to some 2% of the range."""
     restored = published.manipulate(horses)
     assert psnr(shrink(horses), shrink(restored)) > 31
     assert (restored.mean((0, 2, 3)) - horses.mean((0, 2, 3))).abs().max() < 0.04

@@ -58,7 +58,7 @@ def test_the_result_lies_between_the_picture_and_the_colours(target):
 
 
 def test_saturation_makes_the_mask_steeper_about_one_half(target):
-    """With picture 1 and colours 0 the result is the mask itself: 0.55 tanh(3 (a - 1/2)) + 1/2, by hand at 0, 1/2 and 1."""
+    """With image 1 and colours 0 the result is the mask itself: 0.55 tanh(3 (a - 1/2)) + 1/2, by hand at 0, 1/2 and 1."""
     attention = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]).view(1, 1, 1, 5)
     mask = blend(torch.ones(1, 3, 1, 5), torch.zeros(1, 3, 1, 5), attention, saturate=True)[0, 0, 0]
     assert torch.allclose(mask[[0, 2, 4]], torch.tensor([0.0021683, 0.5, 0.9978317]), atol=1e-6)
@@ -68,7 +68,7 @@ def test_saturation_makes_the_mask_steeper_about_one_half(target):
 
 
 def test_the_trunk_is_stargans(target):
-    """With StarGAN's weights and its last layer in the place of the colours, the colours are StarGAN's picture."""
+    """With StarGAN's weights and its last layer in the place of the colours, the colours are StarGAN's image."""
     torch.manual_seed(3)
     stargan, generator, images = StarGANGenerator(**TINY), tiny(), pictures(2)
     theirs = stargan.state_dict()

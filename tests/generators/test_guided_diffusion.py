@@ -109,7 +109,7 @@ def test_a_silent_block_keeps_halves_or_doubles_its_input(resample, side):
 
 
 def test_time_scales_and_shifts_after_the_norm():
-    """Scale -1 and shift s leave s alone of the first half: nothing of the picture but by the skip."""
+    """Scale -1 and shift s leave s alone of the first half: nothing of the image but by the skip."""
     block = ResBlock(32, 32, 16, scale_shift=True, dropout=0.0)
     nn.init.zeros_(block.emb_layers[1].weight)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_a_class_conditional_network_takes_classes():
 
 
 def test_a_size_without_published_widths_asks_for_them():
-    with pytest.raises(ValueError, match=r"known for pictures of \[64, 128, 256, 512\], got 96; give channel_mult"):
+    with pytest.raises(ValueError, match=r"known for images of \[64, 128, 256, 512\], got 96; give channel_mult"):
         GuidedUNet(image_size=96)
     with torch.device("meta"):
         assert GuidedUNet(image_size=64).config["channel_mult"] == (1, 2, 3, 4)

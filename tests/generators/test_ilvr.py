@@ -1,4 +1,4 @@
-"""ILVR: what its low-pass filter keeps, and what its sampler makes of picture and seed. One step of it is a golden."""
+"""ILVR: what its low-pass filter keeps, and what its sampler makes of image and seed. One step of it is a golden."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_inside_it_is_antialiased_bicubic_interpolation():
 
 
 def test_borders_are_mirrored():
-    """So the filter of a picture beside its mirror image is that of the picture beside its mirror image."""
+    """So the filter of an image beside its mirror image is that of the image beside its mirror image."""
     images = pictures(1, 32, 32)
     doubled = torch.cat([images, images.flip(3)], dim=3)
     for N in (2, 8, 16):
@@ -151,7 +151,7 @@ def test_all_steps_are_the_default_and_fewer_shorten_the_way():
 
 
 def test_below_range_t_no_gradient_reaches_the_picture():
-    """range_t is 1 here: the picture enters at t = 4, 3, 2."""
+    """range_t is 1 here: the image enters at t = 4, 3, 2."""
     assert gradients(tiny(gradient_steps=2))[1] is None
     assert gradients(tiny(gradient_steps=3))[1].abs().max() > 0
 
@@ -190,11 +190,11 @@ def test_wrong_shapes_are_refused(config, shape, message):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="N is by how much the picture is shrunk, 1 or more, got 0"):
+    with pytest.raises(ValueError, match="N is by how much the image is shrunk, 1 or more, got 0"):
         tiny(N=0)
     with pytest.raises(ValueError, match="2 to 1000 steps, got 1"):
         tiny(steps=1).manipulate(pictures(1))
-    with pytest.raises(ValueError, match="one for each of the 2 pictures, got 3"):
+    with pytest.raises(ValueError, match="one for each of the 2 images, got 3"):
         tiny().manipulate(pictures(2), seed=[1, 2, 3])
 
 

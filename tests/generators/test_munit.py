@@ -1,4 +1,4 @@
-"""MUNIT: the files people have of it; a picture's content with another domain's style."""
+"""MUNIT: the files people have of it; an image's content with another domain's style."""
 
 from __future__ import annotations
 

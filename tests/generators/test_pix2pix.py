@@ -91,7 +91,7 @@ def test_dropout_is_on_in_training_and_where_noise_is_asked_for():
 
 
 def test_wrong_sizes_are_refused():
-    with pytest.raises(ValueError, match="this U-Net halves the picture 5 times: expected sides divisible by 32, got 48x32; resize"):
+    with pytest.raises(ValueError, match="this U-Net halves the image 5 times: expected sides divisible by 32, got 48x32; resize"):
         tiny().manipulate(pictures(1, 48, 32))
     with pytest.raises(ValueError, match="5 times at least, got num_downs 4"):
         UnetGenerator(num_downs=4)

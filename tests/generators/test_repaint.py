@@ -1,4 +1,4 @@
-"""RePaint: the walk through the times, and what its sampler makes of picture, mask and seed. Its schedules and one step are a golden."""
+"""RePaint: the walk through the times, and what its sampler makes of image, mask and seed. Its schedules and one step are a golden."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_all_evaluations_are_the_default_and_fewer_shorten_the_way():
     [
         ((2, 3, 31, 32), None, "sides divisible by 2, got 31x32"),
         ((2, 4, 32, 32), None, r"images \(B, 3, H, W\), got \(2, 4, 32, 32\)"),
-        ((2, 3, 32, 32), torch.ones(2, 32, 32), r"mask \(2, 1, 32, 32\), 1 where the picture is kept, got \(2, 32, 32\)"),
+        ((2, 3, 32, 32), torch.ones(2, 32, 32), r"mask \(2, 1, 32, 32\), 1 where the image is kept, got \(2, 32, 32\)"),
         ((2, 3, 32, 32), torch.ones(1, 1, 32, 32), r"mask \(2, 1, 32, 32\).*got \(1, 1, 32, 32\)"),
         ((2, 3, 32, 32), 255 * torch.ones(2, 1, 32, 32), r"mask in \[0, 1\].*got min 255 max 255"),
         ((2, 3, 32, 32), torch.full((2, 1, 32, 32), -1.0), r"mask in \[0, 1\].*got min -1 max -1"),

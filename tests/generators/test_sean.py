@@ -123,9 +123,9 @@ def test_spades_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("size", "target", "message"),
     [
-        ((64, 64), None, r"where in the picture what is: give the labels of all pixels as the target, \(1, 64, 64\)"),
+        ((64, 64), None, r"where in the image what is: give the labels of all pixels as the target, \(1, 64, 64\)"),
         ((64, 40), quarters(1), "sides divisible by 32, got 64x40"),
-        ((64, 64), quarters(1, 32), r"of the pictures' size, .* got \(1, 32, 32\)"),
+        ((64, 64), quarters(1, 32), r"of the images' size, .* got \(1, 32, 32\)"),
         ((64, 64), quarters(1) + 1, r"whole numbers in 0 … 3, got 1 … 4"),
     ],
 )

@@ -22,7 +22,7 @@ def small(**config) -> SPADEGenerator:
 
 
 def quarters(count: int, side: int = 64) -> Tensor:
-    """A label in each quarter, and in each picture others."""
+    """A label in each quarter, and in each image others."""
     map_ = torch.tensor([[0, 1], [2, 3]]).repeat_interleave(side // 2, 0).repeat_interleave(side // 2, 1)
     return torch.stack([(map_ + i) % 4 for i in range(count)])
 
@@ -152,10 +152,10 @@ def test_the_layout_of_torch_1_0_which_kept_the_normed_weight_gives_the_same_pic
         (
             (64, 64),
             None,
-            r"can't read one from a picture: give the labels of all pixels as the target, \(1, 64, 64\) or .*\(1, 2, 64, 64\)",
+            r"can't read one from an image: give the labels of all pixels as the target, \(1, 64, 64\) or .*\(1, 2, 64, 64\)",
         ),
         ((64, 48), quarters(1), "sides divisible by 32, got 64x48"),
-        ((64, 64), quarters(1, 32), r"of the pictures' size, \(1, 64, 64\) .* got \(1, 32, 32\)"),
+        ((64, 64), quarters(1, 32), r"of the images' size, \(1, 64, 64\) .* got \(1, 32, 32\)"),
         ((64, 64), quarters(2), r"got \(2, 64, 64\)"),
         ((64, 64), quarters(1) + 1, r"whole numbers in 0 … 3, got 1 … 4"),
         ((64, 64), quarters(1) - 1, r"whole numbers in 0 … 3, got -1 … 2"),

@@ -49,7 +49,7 @@ def test_the_target_matters_and_whole_numbers_do_as_labels(target):
 
 
 def test_training_and_evaluation_use_the_picture_at_hand(target):
-    """The files' running averages are never read nor moved: what .eval() does to the official code makes bad pictures."""
+    """The files' running averages are never read nor moved: what .eval() does to the official code makes bad images."""
     generator, images = tiny(), pictures(2)
     norms = [module for module in generator.modules() if isinstance(module, ImageNorm)]
     before = generator.train()(images, target)
@@ -75,7 +75,7 @@ def test_running_statistics_are_used_where_asked_for(target):
 
 
 def test_the_gradient_reaches_the_picture_and_every_parameter(target):
-    """Measured through a weighting: the mean of a normed picture doesn't depend on most of what came before."""
+    """Measured through a weighting: the mean of a normed image doesn't depend on most of what came before."""
     generator, images = tiny(), pictures(2).requires_grad_(True)
     (generator(images, target) * pictures(2, seed=3)).sum().backward()
     assert images.grad.isfinite().all() and (images.grad.flatten(1).abs().sum(1) > 0).all()

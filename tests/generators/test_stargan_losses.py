@@ -31,7 +31,7 @@ def test_the_attribute_loss_sums_over_attributes_and_averages_over_pictures():
 
 
 def test_the_gradient_penalty_in_closed_form():
-    """‖∇D‖ = a / √n for n numbers a picture: 0 where a = √n, 1 where a = 0, 4 where a = 3 √n."""
+    """‖∇D‖ = a / √n for n numbers an image: 0 where a = √n, 1 where a = 0, 4 where a = 3 √n."""
     real, fake, alpha = pictures(2, 4, 4), pictures(2, 4, 4, seed=1), torch.tensor([0.2, 0.9])
     root = math.sqrt(48)
     for a, expected in ((root, 0.0), (0.0, 1.0), (3 * root, 4.0)):

@@ -29,7 +29,7 @@ def tiny(**config) -> StarGANv2:
 
 
 def masked(network: StarGANv2, value: float) -> StarGANv2:
-    """The same with masks that are `value` everywhere; the landmark network takes a second per picture and knows no faces here."""
+    """The same with masks that are `value` everywhere; the landmark network takes a second per image and knows no faces here."""
     network.fan.masks = lambda images: (torch.full((len(images), 1, 64, 64), value),) * 2
     return network
 

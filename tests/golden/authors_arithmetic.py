@@ -77,7 +77,7 @@ def two_rows(x: Tensor) -> Tensor:
 def multiscale_ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean multi-scale SSIM of (B, H, W) in [0, 1] as pytorch-msssim 0.1 has it with nonnegative_ssim=True, after a nearest resize to 256.
 
-    Windows lie wholly inside the picture. torchmetrics, which mirrors the border, gives other numbers (0.057 instead of 0.077 on
+    Windows lie wholly inside the image. torchmetrics, which mirrors the border, gives other numbers (0.057 instead of 0.077 on
     the golden of batch 4).
     """
     a, b = (F.interpolate(x[:, None], (256, 256), mode="nearest") for x in (a, b))

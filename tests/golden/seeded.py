@@ -68,7 +68,7 @@ THEN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def drawn(spec: Mapping[str, Any]) -> Tensor:
-    """An entry of a golden's `config.inputs`: a picture, standard normal numbers or a map of labels in blocks, and what is done to it then."""
+    """An entry of a golden's `config.inputs`: an image, standard normal numbers or a map of labels in blocks, and what is done to it then."""
     name, shape, seed = spec["name"], spec.get("shape", ()), spec["seed"]
     if spec["kind"] == "image":
         value = image(name, shape, seed)

@@ -1,4 +1,4 @@
-"""Folders of small pictures, a stand-in for Inception, and the packages' own way to a Fréchet distance."""
+"""Folders of small images, a stand-in for Inception, and the packages' own way to a Fréchet distance."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_saving_and_loading_gives_the_same_outputs(tmp_path):
 
 
 def test_whitened_features_have_variance_one_and_the_logits_stay(tmp_path):
-    """Cov(W(f − μ)) = 1 on the pictures it was fitted on, and head∘W⁻¹∘W = head."""
+    """Cov(W(f − μ)) = 1 on the images it was fitted on, and head∘W⁻¹∘W = head."""
     net, images = small_net(), torch.rand(120, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = images * torch.linspace(0.1, 1, 120).view(-1, 1, 1, 1)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_whitened_features_have_variance_one_and_the_logits_stay(tmp_path):
 
 
 def test_whitening_needs_enough_pictures():
-    with pytest.raises(ValueError, match="at least 64 pictures to whiten 16 features, got 10"):
+    with pytest.raises(ValueError, match="at least 64 images to whiten 16 features, got 10"):
         small_net().whiten(torch.zeros(10, 16))
 
 

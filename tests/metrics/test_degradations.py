@@ -1,4 +1,4 @@
-"""Degradations: none is none, what they do by mathematics, and that nothing depends on how pictures are batched."""
+"""Degradations: none is none, what they do by mathematics, and that nothing depends on how images are batched."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_noise_has_the_deviation_it_says_in_grey_levels(sigma):
     assert noise.std().item() == pytest.approx(math.sqrt(sigma**2 + 1 / 12), rel=0.02)
     assert noise.mean().item() == pytest.approx(0, abs=0.5)
     flat = noise.flatten(1)
-    assert np.abs(np.corrcoef(flat.numpy()) - np.eye(4)).max() < 0.04  # each picture has its own
+    assert np.abs(np.corrcoef(flat.numpy()) - np.eye(4)).max() < 0.04  # each image has its own
 
 
 def test_noise_is_drawn_from_its_generator(images):
@@ -134,10 +134,10 @@ def test_resizing_keeps_what_is_smooth_and_loses_what_is_fine():
         (lambda x: jpeg(x, True), "quality of 1 … 100"),
         (lambda x: gaussian_blur(x, -1), "sigma of 0 or more pixels, got -1"),
         (lambda x: gaussian_blur(x, math.nan), "sigma of 0 or more pixels, got nan"),
-        (lambda x: gaussian_blur(x, 20), r"too far for pictures of \(16, 16\)"),
+        (lambda x: gaussian_blur(x, 20), r"too far for images of \(16, 16\)"),
         (lambda x: gaussian_noise(x, -0.1), "sigma of 0 or more grey levels, got -0.1"),
         (lambda x: gaussian_noise(x, math.inf), "sigma of 0 or more grey levels"),
-        (lambda x: resize_down_up(x, 0.5), "factor of 1 … 16 for pictures of 16x16, got 0.5"),
+        (lambda x: resize_down_up(x, 0.5), "factor of 1 … 16 for images of 16x16, got 0.5"),
         (lambda x: resize_down_up(x, 17), "factor of 1 … 16"),
         (lambda x: resize_down_up(x, math.nan), "factor of 1 … 16"),
         (lambda x: to_8bit(x * 255 + 127), r"expected images in \[-1, 1\]"),

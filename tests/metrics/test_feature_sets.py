@@ -77,7 +77,7 @@ def test_the_cache_knows_the_pictures_by_content(folder, colours, tmp_path):
     (tmp_path / "copy" / "000.png").rename(tmp_path / "copy" / "zzz.png")
     folder_features(ImageFolder.scan(tmp_path / "copy"), colours)
     assert colours.seen == 9
-    Image.new("RGB", (24, 20), "red").save(tmp_path / "copy" / "zzz.png")  # as many pictures, one of them another
+    Image.new("RGB", (24, 20), "red").save(tmp_path / "copy" / "zzz.png")  # as many images, one of them another
     folder_features(ImageFolder.scan(tmp_path / "copy"), colours)
     assert colours.seen == 9 + 9
 
@@ -162,7 +162,7 @@ def test_statistics_of_pytorch_fid_stand_for_their_folder(folder, colours, tmp_p
         ("s.npz", b"", "it is an empty file"),
         ("s.npz", {"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "statistics that are not finite"),
         ("f.safetensors", b"version https://git-lfs.github.com/spec/v1", "it is a git-lfs pointer.*run `git lfs pull`"),
-        ("f.safetensors", b"no tensors", "neither a folder of pictures nor a features file"),
+        ("f.safetensors", b"no tensors", "neither a folder of images nor a features file"),
     ],
 )
 def test_other_files_are_refused(tmp_path, colours, name, content, message):
@@ -188,7 +188,7 @@ def in_two_processes(target: Path, folder: ImageFolder) -> None:
 
 
 def test_two_processes_share_the_work_and_get_the_same_rows(folder, colours, tmp_path, cache):
-    """9 pictures, an odd number: 5 and 4. And a single one, which leaves the second process without work."""
+    """9 images, an odd number: 5 and 4. And a single one, which leaves the second process without work."""
     debug_launcher(in_two_processes, (tmp_path, folder), num_processes=2)
     results = [np.load(tmp_path / f"{rank}.npz") for rank in (0, 1)]
     expected = folder_features(folder, colours)

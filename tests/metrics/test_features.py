@@ -209,7 +209,7 @@ class StandIn(torch.nn.Module):
 
 
 def test_clean_fid_gets_its_own_resize_and_scale(tmp_path, monkeypatch, images):
-    """Grey level v must reach the network as (v − 128)/128, and a picture resized as clean-fid resizes it."""
+    """Grey level v must reach the network as (v − 128)/128, and an image resized as clean-fid resizes it."""
     from cleanfid.resize import build_resizer
 
     path = tmp_path / "inception-2015-12-05.pt"

@@ -51,7 +51,7 @@ def clean_fids(a: Path, b: Path, mode: str, features) -> float:
 
 @pytest.fixture
 def folders(make_folder, tmp_path) -> tuple[Path, Path]:
-    """80 and 90 pictures, more than the stand-in's 64 features; some grey, some JPEG: all that both packages must read alike."""
+    """80 and 90 images, more than the stand-in's 64 features; some grey, some JPEG: all that both packages must read alike."""
     a, b = make_folder(tmp_path / "a", 80), make_folder(tmp_path / "b", 85, seed=1, shift=9)
     make_folder(b, 5, seed=2, suffix=".jpg")
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (20, 24), np.uint8)).save(a / "079.png")
@@ -130,7 +130,7 @@ def test_without_scipys_root_at_all(folders, stand_in, monkeypatch):
 
 
 def test_features_of_2048_are_pytorch_fids_own(monkeypatch, tmp_path):
-    """The whole network at random weights, in both packages' input scales, on a picture of Inception's size: no resize can differ."""
+    """The whole network at random weights, in both packages' input scales, on an image of Inception's size: no resize can differ."""
     from malp_disc.metrics.features import create_extractor
     from malp_disc.metrics.inception import build_inception
     from malp_disc.serialization.state_dicts import save_tensors

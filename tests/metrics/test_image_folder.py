@@ -1,4 +1,4 @@
-"""A folder of pictures: read as the FID packages read it, known by content, and refused with a reason."""
+"""A folder of images: read as the FID packages read it, known by content, and refused with a reason."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_copies_are_counted(make_folder, tmp_path):
 def test_hidden_files_and_other_files_are_left_alone(make_folder, tmp_path):
     a = make_folder(tmp_path / "a", 2)
     for name in (".hidden.png", "notes.txt"):
-        (a / name).write_text("no picture")
+        (a / name).write_text("no image")
     make_folder(a / "__MACOSX", 1, seed=9)
     assert [path.name for path in ImageFolder.scan(a).paths] in (["000.png", "001.png"], ["001.png", "000.png"])
 
 
 @pytest.mark.parametrize(
     ("count", "fewest", "message"),
-    [(0, 2, "no pictures in .* expected at least 2"), (1, 2, "1 picture in"), (5, 8, "5 pictures in .* expected at least 8")],
+    [(0, 2, "no images in .* expected at least 2"), (1, 2, "1 image in"), (5, 8, "5 images in .* expected at least 8")],
 )
 def test_an_empty_or_tiny_folder_is_refused(make_folder, tmp_path, count, fewest, message):
     with pytest.raises(ValueError, match=message):
@@ -93,7 +93,7 @@ def test_images_of_mixed_sizes_are_described_and_come_unstacked_in_the_order_of_
         np.testing.assert_array_equal(quantize(image).permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no picture at all", "no picture in a format that Pillow knows")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no image at all", "no image in a format that Pillow knows")])
 def test_a_file_that_is_no_picture_is_named(make_folder, tmp_path, content, reason):
     a = make_folder(tmp_path / "a", 3)
     (a / "bad.png").write_bytes(content)

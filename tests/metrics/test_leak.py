@@ -39,7 +39,7 @@ def table(leaks: list[Leak]) -> dict[str, dict[int, Leak]]:
 
 
 def test_the_average_of_noise_about_a_known_picture_leaks_as_the_closed_form_says():
-    """The mean of N pictures is F + m·S plus noise of variance σ²/N: without F, cos² = N m²σ_S² / (N m²σ_S² + σ²), σ² = σ_channel²/3 of grey."""
+    """The mean of N images is F + m·S plus noise of variance σ²/N: without F, cos² = N m²σ_S² / (N m²σ_S² + σ²), σ² = σ_channel²/3 of grey."""
     own = encryption(size=64)
     face = 0.4 * pictures(1, 64, 64)[0]
     encrypted = own(face + noise(200, 0.15, size=64), turns(200, 1))
@@ -72,7 +72,7 @@ def test_without_shifts_a_passive_malp_leaks_one_over_root_of_pixels():
 
 
 def test_residuals_need_fewer_pictures_than_the_average_and_weights_fewer_still():
-    """Smooth pictures, rough in the left or in the right half: each half of the template shows in half of the pictures."""
+    """Smooth images, rough in the left or in the right half: each half of the template shows in half of the images."""
     own = encryption()
     images, rough = pictures(200, SIZE, SIZE), noise(200, 0.5)
     images[::2, ..., : SIZE // 2] += rough[::2, ..., : SIZE // 2]
@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_and_groups_do_not_share_pictures():
 
 
 def test_the_error_is_that_of_the_mean_over_groups():
-    """|CS| of single pictures of noise spreads by about (1 − c²)/√D; over 16 groups the mean is four times surer."""
+    """|CS| of single images of noise spreads by about (1 − c²)/√D; over 16 groups the mean is four times surer."""
     own = encryption(size=64)
     encrypted = own(noise(16, 0.2, size=64), turns(16, 1))
     leak = table(template_leak(encrypted, own.at((64, 64)), originals_mean=torch.zeros(3, 64, 64), counts=(1,), groups=16))["average"][1]
@@ -187,12 +187,12 @@ def test_shifts_depend_on_the_generator_not_on_the_batches_and_keep_the_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"counts": (1, 9)}, r"counts of 1 … 8 pictures, all there are, in at least one group, got \(1, 9\) in 10"),
+        ({"counts": (1, 9)}, r"counts of 1 … 8 images, all there are, in at least one group, got \(1, 9\) in 10"),
         ({"counts": (0,)}, "counts of 1 … 8"),
         ({"counts": ()}, "counts of 1 … 8"),
         ({"counts": (1,), "groups": 0}, "at least one group"),
-        ({"counts": (1,), "originals_mean": torch.zeros(1, SIZE, SIZE)}, r"a mean picture \(3, 32, 32\)"),
-        ({"counts": (1,), "templates": torch.zeros(1, SIZE, SIZE)}, r"templates \(n, 1, 32, 32\) like the pictures, got \(1, 32, 32\); use Encryption.at"),
+        ({"counts": (1,), "originals_mean": torch.zeros(1, SIZE, SIZE)}, r"a mean image \(3, 32, 32\)"),
+        ({"counts": (1,), "templates": torch.zeros(1, SIZE, SIZE)}, r"templates \(n, 1, 32, 32\) like the images, got \(1, 32, 32\); use Encryption.at"),
         ({"counts": (1,), "templates": torch.zeros(1, 1, 16, 16)}, "use Encryption.at"),
         ({"counts": (1,), "encrypted": torch.full((2, 3, 8, 8), 200.0)}, r"expected encrypted in \[-1, 1\]"),
     ],

@@ -7,7 +7,7 @@ from malp_disc.metrics.leakage import leakage
 
 
 def test_only_entries_that_nobody_asked_for_count_and_only_if_the_reading_changed():
-    """Two pictures, three attributes. Asked: a in the first, b in the second. Changed: a and b in the first, nothing in the second; c
+    """Two images, three attributes. Asked: a in the first, b in the second. Changed: a and b in the first, nothing in the second; c
     never."""
     before = torch.tensor([[1.0, 2.0, -3.0], [1.0, -2.0, -3.0]])
     after = torch.tensor([[-1.0, -2.0, -0.1], [0.1, -2.0, -9.0]])

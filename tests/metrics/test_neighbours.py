@@ -22,7 +22,7 @@ def test_by_hand_on_a_line():
 
 
 def test_real_and_generated_are_not_interchangeable():
-    """Generated pictures that all sit in one place: real-looking, but they cover nothing else. Turned round it is the opposite."""
+    """Generated images that all sit in one place: real-looking, but they cover nothing else. Turned round it is the opposite."""
     rng = np.random.default_rng(0)
     spread, mode = rng.standard_normal((60, 3)), 0.05 * rng.standard_normal((60, 3))
     collapsed, turned = neighbour_scores(spread, mode), neighbour_scores(mode, spread)
@@ -31,7 +31,7 @@ def test_real_and_generated_are_not_interchangeable():
 
 
 def literal(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, ...]:
-    """The definitions, picture by picture."""
+    """The definitions, image by image."""
 
     def radius(x, i):
         return sorted(np.linalg.norm(x[i] - other) for j, other in enumerate(x) if j != i)[k - 1]
@@ -62,7 +62,7 @@ def test_in_parts_as_in_one_piece():
 
 
 def test_expectation_for_one_distribution():
-    """Naeem et al.: E[density] = 1, and E[coverage] = 1 − Π_{i=1..k} (N − i) / (N + M − i) for N real and M generated pictures.
+    """Naeem et al.: E[density] = 1, and E[coverage] = 1 − Π_{i=1..k} (N − i) / (N + M − i) for N real and M generated images.
 
     Means over 60 pairs of sets; 4 standard errors.
     """

@@ -1,4 +1,4 @@
-"""Power spectra of pictures whose spectrum is known."""
+"""Power spectra of images whose spectrum is known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = 64
 
 
 def waves(across: float, down: float = 0, size: int = SIZE) -> torch.Tensor:
-    """A cosine of so many cycles over the picture, (1, 3, size, size)."""
+    """A cosine of so many cycles over the image, (1, 3, size, size)."""
     y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     return (0.8 * torch.cos(2 * math.pi * (across * x + down * y) / size)).expand(1, 3, size, size).float()
 
@@ -76,7 +76,7 @@ def test_a_bright_picture_is_not_taken_for_a_low_frequency():
 def test_pictures_of_two_sizes_and_none_at_all_are_refused():
     with pytest.raises(ValueError, match=r"one size, got \(64, 64\) and \(32, 32\)"):
         power_spectrum([waves(4), waves(4, size=32)])
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         power_spectrum([])
-    with pytest.raises(ValueError, match="pictures of one size"):
+    with pytest.raises(ValueError, match="images of one size"):
         spectrum_ratio(np.ones((8, 8)), np.ones((8, 9)))

@@ -93,7 +93,7 @@ def test_without_weights_and_with_anothers(tmp_path):
 
 
 def test_the_real_weights_see_blur_and_hardly_a_grey_level(shared, images):
-    """Trained weights tell a picture from its blurred self more than from itself one grey level brighter."""
+    """Trained weights tell an image from its blurred self more than from itself one grey level brighter."""
     extractor = create_extractor("squeezenet", weights=shared(WEIGHTS))
     blurred = F.interpolate(F.interpolate(images, 24, mode="bilinear", antialias=True), 64, mode="bilinear")
     brighter = (images + 1 / 127.5).clamp(-1, 1)

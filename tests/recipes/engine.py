@@ -32,7 +32,7 @@ from malp_disc.training.options import FinetuneOptions
 
 
 class ToyGenerator(nn.Module):
-    """Adds something to the picture, by its target. `unused` takes no part, as a decoder of another domain wouldn't."""
+    """Adds something to the image, by its target. `unused` takes no part, as a decoder of another domain wouldn't."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, monkey
     assert {line["case"] for line in found if line["part"] == "generators"} == {"stargan (trained on)", "cartoongan", "pasted masks"}
     assert {line["case"] for line in found if line["part"] == "resolution"} == {"64x64, no sc.", "scaled to 32x32, sc."}
     pasted = next(line for line in found if line["case"] == "pasted masks")
-    assert pasted["n"] == 3 and pasted["localization"]["cs_constant"] < 0.95, "a quarter of each picture was changed"
+    assert pasted["n"] == 3 and pasted["localization"]["cs_constant"] < 0.95, "a quarter of each image was changed"
     assert not any(line["name"] == "passive" for line in found if line["part"] == "leak")
     ceilings = [line["scale"]["ceiling"] for line in found if line["part"] == "scale" and line["name"] == "passive"]
     assert ceilings[0] == pytest.approx(1, abs=1e-5) and ceilings == sorted(ceilings, reverse=True), "the coarser a map, the less it can say"

@@ -164,7 +164,7 @@ def test_another_number_of_processes_is_told_and_other_settings_are_refused(tmp_
     refused = run(tmp_path, *control, "--learning-rate", 1e-3, "--resume-from-checkpoint", "latest", status=1)
     assert "error: " in refused and "--learning-rate was 0.0001, is 0.001" in refused and "Traceback" not in refused
     said = run(tmp_path, *control, "--train-batch-size", 2, "--resume-from-checkpoint", "latest", processes=2)
-    assert "4 pictures x 1 passes x 1 processes, this run has 2 pictures x 1 passes x 2 processes" in " ".join(said.split())
+    assert "4 images x 1 passes x 1 processes, this run has 2 images x 1 passes x 2 processes" in " ".join(said.split())
     assert (tmp_path / "arms" / "control" / "checkpoint-4").exists()
 
 

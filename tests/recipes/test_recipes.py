@@ -32,7 +32,7 @@ def test_training_leaves_the_two_networks_a_curve_and_a_grid(stargan):
     curves = [json.loads(line) for line in (stargan / "curves.jsonl").read_text().splitlines()]
     assert [line["step"] for line in curves] == [1, 2, 3, 4, 5, 6]
     assert "G/copying" in curves[0] and "G/reconstruction" in curves[-1] and "D/penalty" in curves[-1]
-    columns = 2 + 5  # the picture, its copy, five edits
+    columns = 2 + 5  # the image, its copy, five edits
     assert Image.open(stargan / "samples.png").size == (columns * 33 + 1, 8 * 33 + 1)
     assert (stargan / "samples" / "000000.png").exists(), "the first grid is drawn before the first step"
 

@@ -257,7 +257,7 @@ def test_a_recipe_leaves_a_folder_alone_in_which_another_run_works(monkeypatch, 
 def test_a_step_that_needs_more_images_than_there_are(tmp_path):
     two = TrainOptions(output_dir=tmp_path, max_train_steps=1, train_batch_size=4, gradient_accumulation_steps=2)
     check_images_per_step(two, 8, 1)
-    with pytest.raises(ValueError, match="4 x 2 x 2 pictures, but the data set has 8"):
+    with pytest.raises(ValueError, match="4 x 2 x 2 images, but the data set has 8"):
         check_images_per_step(two, 8, 2)
 
 
@@ -268,7 +268,7 @@ SMALL = ["--train-size", 40, "--test-size", 12, "--eval-size", 12, "--reference-
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (["--train-batch-size", 41], "41 x 1 pictures, but the data set has 40"),
+        (["--train-batch-size", 41], "41 x 1 images, but the data set has 40"),
         (["--arms", "control", "passive", "--passive-malp", "nowhere"], "no folder nowhere"),
         (["--arms", "control", "passive", "--passive-malp", FACES_MALP], "adds a template"),
         (["--arms", "aided", "--aided-network", "nowhere.pth"], "nowhere.pth"),

@@ -54,7 +54,7 @@ def test_what_is_there_is_not_run_again_and_other_settings_are_refused(launch, m
 
 def test_pictures_that_choose_are_not_among_those_compared_with(monkeypatch, flags):
     message = message_of(monkeypatch, search_finetuning, *flags, "--eval-size", 30)
-    assert "at least 70 training pictures" in message and "got 64" in message
+    assert "at least 70 training images" in message and "got 64" in message
 
 
 def test_a_dry_run_names_the_rows_and_writes_nothing(launch, tmp_path):

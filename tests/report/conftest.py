@@ -158,7 +158,7 @@ def spectrum(fine: float, nyquist: float) -> dict[str, Any]:
 
 
 def draw_pictures(folder: Path, arm: str, seed: int) -> None:
-    """Strips of three pictures of 16×12, another grey for every arm."""
+    """Strips of three images of 16×12, another grey for every arm."""
     grey = {name: i / 4 - 1 for i, name in enumerate(EVERY_ARM)}[arm]
     pictures, maps = torch.full((3, 3, 16, 12), grey), torch.full((3, 1, 16, 12), (grey + 1) / 2)
     captions = ["+ Smiling", "- <b>", "+ Pale|Skin"]

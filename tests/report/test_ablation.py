@@ -53,7 +53,7 @@ def test_a_line_per_row_with_the_mean_over_seeds_and_groups_in_order():
     passive = next(line for line in lines if line.startswith("| no template"))
     assert passive.split("|")[2].strip() == "1" and "0.250 |" in passive and passive.count("–") == 4
     assert [line for line in lines if line.startswith("**")] == ["**Parts**", "**Sets**"], "rows without a run are left out"
-    assert "n = 512" in lines[0] and "400 steps of 8 pictures" in lines[0]
+    assert "n = 512" in lines[0] and "400 steps of 8 images" in lines[0]
 
 
 def test_runs_of_different_settings_are_not_put_side_by_side():

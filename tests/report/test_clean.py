@@ -14,7 +14,7 @@ from malp_disc.malp import MaLPOutput
 
 
 class Localizer(nn.Module):
-    """Knows the real pictures: its map is M_GT of what it is shown against them, its logit `sign` times the map's mean."""
+    """Knows the real images: its map is M_GT of what it is shown against them, its logit `sign` times the map's mean."""
 
     def __init__(self, images: torch.Tensor, sign: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Figures as files: the right size, every pixel of every picture where it belongs, colours as stated."""
+"""Figures as files: the right size, every pixel of every image where it belongs, colours as stated."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_captions_take_room_at_the_left_and_headings_above(faces, tmp_path):
     assert captioned.shape[1] > plain.shape[1] + 40
     first = eight_bit(faces[:1])[0].repeat(2, 0).repeat(2, 1)
     row, column = find(captioned, first)
-    assert (captioned[row : row + 64, : column - 4] < 128).any()  # ink beside the picture
+    assert (captioned[row : row + 64, : column - 4] < 128).any()  # ink beside the image
     assert (captioned[: row - 2] < 128).any()  # and above it
 
 
@@ -127,7 +127,7 @@ def find_first(page: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int
 
 
 def test_one_scale_holds_for_every_row_and_can_be_chosen(tmp_path):
-    """A faint map stays dark beside a strong one: nothing is stretched per picture."""
+    """A faint map stays dark beside a strong one: nothing is stretched per image."""
     picture = torch.zeros(2, 3, 80, 80)
     maps = torch.stack([torch.full((1, 80, 80), 0.1), torch.full((1, 80, 80), 0.5)])
     seen = []

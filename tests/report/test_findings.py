@@ -56,8 +56,8 @@ def test_a_run_with_enough_pictures_and_nothing_odd_has_no_caution(make_full_run
 @pytest.mark.parametrize(
     ("dims", "words"),
     [
-        (120, r"no more pictures than features in FD-random \(120 features, n = 120\)"),
-        (25, r"fewer than 5 pictures for each feature in FD-random \(25"),
+        (120, r"no more images than features in FD-random \(120 features, n = 120\)"),
+        (25, r"fewer than 5 images for each feature in FD-random \(25"),
         (24, None),
     ],
 )
@@ -92,5 +92,5 @@ def test_an_arm_that_diverged_in_one_seed_is_named_and_has_no_mean(make_full_run
     record = build_record(folder, resamples=20)
     assert record["arms"]["cotrain"]["frechet"]["value"] is None
     assert record["verdicts"]["cotrain"]["outcome"] == "not decided"
-    assert "cotrain diverged, its pictures are not finite" in record["verdict"]
+    assert "cotrain diverged, its images are not finite" in record["verdict"]
     assert any(note.startswith("cotrain diverged") for note in record["notes"])

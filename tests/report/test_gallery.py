@@ -1,4 +1,4 @@
-"""Strips of pictures: written, read back exactly, chosen by what the detector said."""
+"""Strips of images: written, read back exactly, chosen by what the detector said."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_line_that_points_out_of_the_gallery_is_refused(tmp_path, file):
 def test_a_picture_of_another_height_is_named(tmp_path):
     write_strips(tmp_path, "before", {"edited": (pictures(3), [None] * 3)})
     Image.new("RGB", (32, 97)).save(tmp_path / "gallery" / "0" / "before-edited.png")
-    with pytest.raises(ValueError, match="is 97 pixels high, which 3 pictures of one height don't fill"):
+    with pytest.raises(ValueError, match="is 97 pixels high, which 3 images of one height don't fill"):
         read_strips(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_large_pictures_get_fewer_rows():
 
 
 def test_the_grids_show_the_strips_pixel_by_pixel(tmp_path):
-    """`sample_grid` is tested to place pictures; here that every strip becomes a column of it, in the order of the arms."""
+    """`sample_grid` is tested to place images; here that every strip becomes a column of it, in the order of the arms."""
     for i, arm in enumerate(("cotrain", "before")):
         images = torch.full((2, 3, 64, 64), float(i) - 0.5)
         strips = {

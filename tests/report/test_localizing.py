@@ -1,4 +1,4 @@
-"""Scores of a MaLP: what happens to pictures happens to both classes, the truth is what the generator did, and nothing rides on the 8-bit grid."""
+"""Scores of a MaLP: what happens to images happens to both classes, the truth is what the generator did, and nothing rides on the 8-bit grid."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_map_that_is_the_truth_scores_one(inputs):
 
 
 def test_the_mean_map_is_that_of_the_other_pictures(inputs):
-    """If every picture is changed alike, the others tell all; if a picture is changed elsewhere than all others, they tell nothing of it."""
+    """If every image is changed alike, the others tell all; if an image is changed elsewhere than all others, they tell nothing of it."""
 
     def in_the_corner(images, targets, corners=((0, 0), (0, 0), (0, 0), (16, 16))):
         changed = images.clone()

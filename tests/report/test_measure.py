@@ -49,7 +49,7 @@ class Mean(nn.Module):
 
 
 class Brightness(nn.Module):
-    """Reads attribute 0 as present in bright pictures, and the others never."""
+    """Reads attribute 0 as present in bright images, and the others never."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = -torch.ones(len(images), len(Faces.attribute_names))
@@ -169,7 +169,7 @@ def test_one_smaller_size_is_enough(evaluator):
 
 
 class Counting(Mean):
-    """Counts the pictures it is shown."""
+    """Counts the images it is shown."""
 
     shown = 0
 
@@ -222,7 +222,7 @@ def test_another_malp_gives_other_scores(evaluator):
 
 
 def test_smaller_pictures_are_antialiased_means():
-    """Halving averages: a pixel-wise checkerboard vanishes, a flat picture stays."""
+    """Halving averages: a pixel-wise checkerboard vanishes, a flat image stays."""
     board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, 16, 16)
     assert smaller(board, 2)[..., 2:-2, 2:-2].abs().max() < 1e-6
     assert smaller(torch.full((1, 3, 16, 16), 0.3), 4).shape == (1, 3, 4, 4)

@@ -33,8 +33,8 @@ document.getElementById("page").onload = ({target}) => {
   fires("#flip"); seen.cut.push(style(".stage .over").clipPath);
   fires("#flip"); seen.cut.push(style(".stage .over").clipPath);
   const right = '.stage [data-side="right"]';
-  seen.pictures = [style(right).backgroundImage.length > 50, style(right).backgroundImage];
-  set("right", "passive", "change"); seen.pictures.push(style(right).backgroundImage);
+  seen.images = [style(right).backgroundImage.length > 50, style(right).backgroundImage];
+  set("right", "passive", "change"); seen.images.push(style(right).backgroundImage);
   seen.asked = [page.getElementById("asked").textContent];
   seen.position = [style(right).backgroundPosition];
   fires('.thumbs button[data-row="1"]'); seen.asked.push(page.getElementById("asked").textContent); seen.position.push(style(right).backgroundPosition);
@@ -90,7 +90,7 @@ def test_a_reader_on_a_phone_can_use_everything(page, tmp_path):
 
 @pytest.mark.parametrize(("scheme", "bright"), [("1", True), ("0", False)])
 def test_the_page_follows_the_systems_light_and_dark(page, tmp_path, scheme, bright):
-    """Ink on paper, either way: most of the picture is paper, and some is as far from it as ink."""
+    """Ink on paper, either way: most of the image is paper, and some is as far from it as ink."""
     browse(
         page,
         tmp_path,

@@ -172,11 +172,11 @@ def test_over_seeds_both_intervals_have_to_lie_below_zero(arms, comparison):
         comparison["cotrain"]["delta_vs_control"] = full(-5.5, min(seeds[0], pictures[0]), max(seeds[1], pictures[1]), **ends)
         verdict = judge_arm("cotrain", arms, comparison)
         assert verdict.outcome == outcome
-        assert "over 3 seeds and" in verdict.reason and "over pictures" in verdict.reason
+        assert "over 3 seeds and" in verdict.reason and "over images" in verdict.reason
 
 
 def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_measured_it_is_not(arms, comparison):
-    """0.02 to 0.05 of 10,000 pictures is far beyond two standard errors, of 100 it is not."""
+    """0.02 to 0.05 of 10,000 images is far beyond two standard errors, of 100 it is not."""
     for n, outcome in ((10_000, "edits leak"), (100, "improved")):
         for arm, measured in arms.items():
             measured["frechet"]["n"], measured["leakage"] = n, 0.05 if arm == "cotrain" else 0.02

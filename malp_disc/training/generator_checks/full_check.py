@@ -101,7 +101,7 @@ def _fresh(image_size: int) -> MaLP:
 
 
 def _detector(subject: Subject, disc: MaLPDiscriminator, losses: nn.Module | None, batch: SimpleNamespace, *, given: bool) -> list[Finding]:
-    """MaLP's map of the generator's pictures, and its gradient at G's last layer beside that of G's own losses."""
+    """MaLP's map of the generator's images, and its gradient at G's last layer beside that of G's own losses."""
     encrypted, index = disc.encrypt(subject.images, torch.zeros(len(subject.images), dtype=torch.long))
     encrypted = encrypted.detach()
     with torch.no_grad():
@@ -180,7 +180,7 @@ def _half(subject: Subject, fake: Tensor) -> Finding:
     if on_grid > 0.9:
         advice = "keep the last layer and its tanh in float32 (torch.autocast(enabled=False)); else MaLP learns the grid, not the edits. Or --mixed-precision no"
         return Finding(
-            "bf16", "note", f"its pictures fall on the grid of bf16 values ({on_grid:.0%}); mean difference {difference:.4f}", advice
+            "bf16", "note", f"its images fall on the grid of bf16 values ({on_grid:.0%}); mean difference {difference:.4f}", advice
         )
     return Finding(
         "bf16",
@@ -215,12 +215,12 @@ def _cost(subject: Subject, disc: MaLPDiscriminator) -> list[Finding]:
         Finding(
             "time",
             "ok",
-            f"{1000 * alone / count:.1f} ms per picture for G forward and backward, {1000 * together / count:.1f} with MaLP, on {subject.images.device.type}",
+            f"{1000 * alone / count:.1f} ms per image for G forward and backward, {1000 * together / count:.1f} with MaLP, on {subject.images.device.type}",
         ),
         Finding(
             "memory",
             "ok",
-            f"{sum(kept.values()) / count / 2**20:.1f} MiB per picture kept for the backward pass, MaLP included; {count_weights * 16 / 2**20:.0f} MiB for G's weights, gradients and Adam",
+            f"{sum(kept.values()) / count / 2**20:.1f} MiB per image kept for the backward pass, MaLP included; {count_weights * 16 / 2**20:.0f} MiB for G's weights, gradients and Adam",
         ),
     ]
 

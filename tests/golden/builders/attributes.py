@@ -67,7 +67,7 @@ def stgan_official(case: Case) -> Built:
 
 
 def dr_gan(case: Case) -> Built:
-    """For single pictures, or for several of one person (`images_perID`). What isn't drawn, the pose, stands in the .npz."""
+    """For single images, or for several of one person (`images_perID`). What isn't drawn, the pose, stands in the .npz."""
     config = case.config
     multi = "images_perID" in config
     channels = config.get("channle_num", config.get("channel_num", 3))  # the port spells it both ways

@@ -25,7 +25,7 @@ def sean(case: Case) -> Built:
     def run() -> dict[str, Tensor]:
         x, label = case.drawn("x"), case.drawn("label")[:, 0]
         semantics, codes = one_hot(label, network.label_nc), network.encode(x, label)
-        # The authors draw (B, width, height, 1) and swap the first and the last axis of a picture.
+        # The authors draw (B, width, height, 1) and swap the first and the last axis of an image.
         noise = iter(
             drawn({"kind": "normal", "name": f"noise/{k}", "shape": shape, "seed": config["seed"]}).transpose(1, 3)
             for k, shape in enumerate(config["noise_calls"])

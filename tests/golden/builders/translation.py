@@ -1,4 +1,4 @@
-"""Picture-to-picture translation: CycleGAN, pix2pix, BicycleGAN, DualGAN, the context encoder and Colorizing-with-GANs."""
+"""Image-to-image translation: CycleGAN, pix2pix, BicycleGAN, DualGAN, the context encoder and Colorizing-with-GANs."""
 
 from __future__ import annotations
 
