@@ -58,7 +58,7 @@ def check_outputs(generator: nn.Module, expected: dict[float, tuple[list[float],
         with torch.no_grad():
             output = generator(contrast * image("x", (2, 3, 32, 48)))
         assert output.mean((0, 2, 3)).tolist() == pytest.approx(means, abs=1e-4), contrast
-        assert output[1, :, 8::16, 8::16].flatten().tolist() == pytest.approx(pixels, abs=1e-4), contrast
+        assert output[1, :, 8::16, 8::16].flatten().tolist() == pytest.approx(pixels, abs=5e-4), contrast  # 2e-4 between two kinds of CPU
 
 
 # --- the authors' outputs ----------------------------------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ def malp_train_step(settings: Mapping[str, Any]) -> Computed:
     }
     norms["signal"] = {"A": gradient_norm(templates)}
     # The bias of a convolution before a batch norm has gradient 0 but for rounding: up to 1.5e-4 in the golden, where norms are 0.16 to 310.
-    return Computed({"losses": losses, "gradient_norms": norms}, arrays, absolute=1e-5, relative=1e-3, rounding={"gradient_norms.": 1e-3})
+    # Gradients have come through thirty layers with ReLUs, where another order of summation flips a few units: between two kinds of CPU norms differ by
+    # up to 2.8e-3 of their value, and the classifier's smallest (0.17) by 4e-3.
+    return Computed({"losses": losses, "gradient_norms": norms}, arrays, absolute=1e-5, relative=1e-2, rounding={"gradient_norms.": 5e-3})
 
 
 def imd_losses(settings: Mapping[str, Any]) -> Computed:

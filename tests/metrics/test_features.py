@@ -61,7 +61,7 @@ def test_extracting_in_batches_of_any_size_gives_the_same_rows(images):
     labels = torch.zeros(3)
     parts = extract_features(extractor, [(images[:1], labels[:1]), (images[1:], labels[1:])], progress=seen.append)
     assert whole.dtype == np.float32 and whole.shape == (3, 96)
-    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    np.testing.assert_allclose(parts, whole, atol=5e-5)  # kernels for one image add in another order
     assert seen == [1, 2]
 
 

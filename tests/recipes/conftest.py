@@ -23,7 +23,8 @@ def launch() -> Callable[..., subprocess.CompletedProcess]:
         starter = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
         if processes > 1:  # `accelerate launch --cpu --num_processes 2` starts one process
             starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [*starter, str(ROOT / "recipes" / recipe), *map(str, arguments)]
+        script = next(path for folder in ("recipes", "recipes/research") if (path := ROOT / folder / recipe).is_file())
+        command = [*starter, str(script), *map(str, arguments)]
         result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, cwd=cwd)
         if check and result.returncode:
             pytest.fail(f"{recipe} failed:\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}")
