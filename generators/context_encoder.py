@@ -83,7 +83,7 @@ class ContextEncoderGenerator(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """ImageFiles without their centre, (B, 3, H, W) -> the centre (B, 3, H / 2, W / 2), both in [-1, 1]."""
+        """Images without their centre, (B, 3, H, W) -> the centre (B, 3, H / 2, W / 2), both in [-1, 1]."""
         check_channels(hidden, self.nc, "context encoder")
         return in_float32(self.main[-2:], self.main[:-2](hidden))
 

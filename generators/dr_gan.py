@@ -131,7 +131,7 @@ class DRGANGenerator(nn.Module):
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: images in [-1, 1] with the head turned, everything drawn anew.
 
-        ImageFiles of another size are brought to 96×96 (antialiased bilinear) and the result back to their size (bicubic): its detail is that
+        Images of another size are brought to 96×96 (antialiased bilinear) and the result back to their size (bicubic): its detail is that
         of 96 px. A network for grey images gets the luminance, and its result is grey.
 
         Args:

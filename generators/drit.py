@@ -91,7 +91,7 @@ class DomainNetwork(nn.Module):
 
 
 class ContentEncoder(DomainNetwork):
-    """ImageFiles of either domain -> content in the space they share: (B, 3, H, W) -> (B, 4 dim, H / 4, W / 4)."""
+    """Images of either domain -> content in the space they share: (B, 3, H, W) -> (B, 4 dim, H / 4, W / 4)."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, dim: int) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class GeneratorFeatureWise(DomainNetwork):
 
 
 class DRIT(nn.Module):
-    """ImageFiles of one domain as images of the other: their content, and an attribute of the other domain.
+    """Images of one domain as images of the other: their content, and an attribute of the other domain.
 
     Args:
         direction: "a2b" or "b2a"; in the authors' example a is summer and b winter.

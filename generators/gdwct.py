@@ -167,7 +167,7 @@ class GDWCTGenerator(nn.Module):
 
 
 class GDWCT(nn.Module):
-    """ImageFiles of one domain as images of the other: their content, and the style of another image.
+    """Images of one domain as images of the other: their content, and the style of another image.
 
     Args:
         direction: "a2b" or "b2a".

@@ -70,7 +70,7 @@ class MUNITGenerator(nn.Module):
 
 
 class MUNIT(nn.Module):
-    """ImageFiles of one domain as images of the other: their content, and a style of the other domain.
+    """Images of one domain as images of the other: their content, and a style of the other domain.
 
     Args:
         direction: "a2b" or "b2a"; for edges2shoes a are the edges and b the shoes.

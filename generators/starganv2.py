@@ -212,7 +212,7 @@ class StarGANv2Discriminator(nn.Module):
 
 
 class StarGANv2(nn.Module):
-    """ImageFiles as images of a domain: the generator, and where its styles come from.
+    """Images as images of a domain: the generator, and where its styles come from.
 
     Args:
         img_size, style_dim, max_conv_dim, w_hpf: as for `StarGANv2Generator`.

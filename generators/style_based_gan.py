@@ -202,7 +202,7 @@ class StyleBasedGAN(nn.Module):
             return self.mapping(z).mean(dim=0, keepdim=True)
 
     def forward(self, latents: Tensor, noise: Sequence[Tensor] | None = None, *, alpha: float = 1.0) -> Tensor:
-        """ImageFiles of codes (B, D) of Z, mapped and not truncated, or of styles (B, L, D); (B, 3, R, R), not clamped.
+        """Images of codes (B, D) of Z, mapped and not truncated, or of styles (B, L, D); (B, 3, R, R), not clamped.
 
         Args:
             noise: per resolution (1 or B, 1, side, side); new noise without it.

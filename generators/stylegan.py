@@ -243,7 +243,7 @@ class StyleGANGenerator(nn.Module):
         self.synthesis = Synthesis(w_space_dim, widths, output_channels, lambda side: side >= 128 if fused_scale == "auto" else fused_scale)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """ImageFiles of codes (B, D) of Z, mapped and truncated, or of styles (B, L, D) as they are; (B, 3, R, R), not clamped."""
+        """Images of codes (B, D) of Z, mapped and truncated, or of styles (B, L, D) as they are; (B, 3, R, R), not clamped."""
         return self.synthesis(self.truncation(self.mapping(latents)) if latents.ndim == 2 else latents)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:

@@ -48,7 +48,7 @@ class UNITGenerator(nn.Module):
 
 
 class UNIT(nn.Module):
-    """ImageFiles of one domain as images of the other: the other's decoder after this one's encoder.
+    """Images of one domain as images of the other: the other's decoder after this one's encoder.
 
     Args:
         direction: "a2b" or "b2a"; in the released model a is GTA and b Cityscapes.

@@ -108,7 +108,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
     if weights.map_correlation:
         total = total + weights.map_correlation * ((1 - correlation(maps, truth)) * changed).mean()
     if weights.manipulated_ssim:
-        # ImageFiles as channels: the same mean, and depthwise windows, which a CPU convolves ten times as fast as those of one channel.
+        # Images as channels: the same mean, and depthwise windows, which a CPU convolves ten times as fast as those of one channel.
         similarity = structural_similarity(maps.transpose(0, 1), truth.transpose(0, 1), data_range=1.0).mean()
         total = total + weights.manipulated_ssim * (1 - similarity)
     return total + weights.map_error * (maps - truth).square().mean()
@@ -120,7 +120,7 @@ def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tenso
     Shapes: recovered templates (B, 1, H, W) each, templates (n, 1, H, W) at the same size, index (B,) of the template that was added.
 
     Note:
-        Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. ImageFiles
+        Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. Images
         that were left without a template (index -1) have nothing to recover: they count as manipulated ones do.
     """
     if on_encrypted.shape != on_manipulated.shape or on_encrypted.shape[1:] != templates.shape[1:]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from malp_disc.metrics.image_folder import ImageFolder
 
 FEWEST = 8
-"""ImageFiles a folder must hold: of fewer, a covariance is luck in any number of dimensions."""
+"""Images a folder must hold: of fewer, a covariance is luck in any number of dimensions."""
 _FAMILY = {"clean": "clean", "legacy_pytorch": "inception"}
 
 
@@ -51,7 +51,7 @@ class Fid:
     json: Annotated[Path | None, arg(metavar="FILE")] = None
     """Write everything to this file."""
     batch_size: int = 32
-    """ImageFiles per forward pass."""
+    """Images per forward pass."""
     device: str = "auto"
     """auto: CUDA where there is one."""
 

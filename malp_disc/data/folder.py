@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
 
 
 class AttributeFolder(ImageFiles):
-    """ImageFiles anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
+    """Images anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
 
     A listed name is found wherever below `root` it lies, as long as only one image answers to it, and may be an absolute path as well (see
     `malp_disc.data.locating`); images that aren't listed are left out.
@@ -163,7 +163,7 @@ class DomainFolder(ImageFiles):
 
 
 class PlainFolder(ImageFiles):
-    """ImageFiles below a folder, with nothing to choose: labels are (0,), for generators that take no target.
+    """Images below a folder, with nothing to choose: labels are (0,), for generators that take no target.
 
     The split is: folders ``train`` and ``test`` (or ``val``) directly below `root`, if all images lie in such; else `test_size` images
     held back by the hash of their names (see `split_indices`).

@@ -1,4 +1,4 @@
-"""ImageFiles of the domain that a generator leads to, beside those it starts from: what an adversarial or a pixel loss of its own compares with."""
+"""Images of the domain that a generator leads to, beside those it starts from: what an adversarial or a pixel loss of its own compares with."""
 
 from __future__ import annotations
 

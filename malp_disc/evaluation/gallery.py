@@ -1,6 +1,6 @@
 """The images that a report shows, as strips of PNG in ``gallery/`` and a line each in ``gallery.jsonl``.
 
-A strip holds images of one size, one below the other. ImageFiles have three channels; maps have one, 255 for a fakeness of 1, and are
+A strip holds images of one size, one below the other. Images have three channels; maps have one, 255 for a fakeness of 1, and are
 coloured where they're shown.
 
     real, encrypted, map_encrypted      the inputs, without an arm

@@ -34,7 +34,7 @@ class SpectrumRatio:
 def power_spectrum(batches: Iterable[Tensor]) -> np.ndarray:
     """Mean power (H, W) over images and channels, frequencies as `torch.fft.fftfreq` orders them.
 
-    ImageFiles are rounded to 8 bits, as files are, their mean is taken off, and a Hann window keeps the jump from one border to the other
+    Images are rounded to 8 bits, as files are, their mean is taken off, and a Hann window keeps the jump from one border to the other
     out of it.
 
     Args:

@@ -95,13 +95,13 @@ class ProactiveIMD(Float32Module):
 
     @staticmethod
     def normalized(images: Tensor) -> Tensor:
-        """ImageFiles in [-1, 1] on the scale of the authors' data loader."""
+        """Images in [-1, 1] on the scale of the authors' data loader."""
         check_images(images)
         return ((images.float() + 1) / 2 - _MEAN) / _DEVIATION
 
     @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """ImageFiles with a template added, and which; the template is resampled (nearest, as theirs) where the size differs.
+        """Images with a template added, and which; the template is resampled (nearest, as theirs) where the size differs.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].

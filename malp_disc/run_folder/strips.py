@@ -16,7 +16,7 @@ from malp_disc.run_folder.schema import complete, read_lines
 from malp_disc.serialization.files import atomic_path, write_text
 
 ROWS = 10
-"""ImageFiles of a strip, at most; fewer of large ones, so that the page stays small enough to pass on."""
+"""Images of a strip, at most; fewer of large ones, so that the page stays small enough to pass on."""
 
 
 _LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
@@ -24,7 +24,7 @@ _LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
 
 @dataclass(frozen=True)
 class Strip:
-    """ImageFiles (N, H, W, 3) or maps (N, H, W), uint8, with a caption or None for each."""
+    """Images (N, H, W, 3) or maps (N, H, W), uint8, with a caption or None for each."""
 
     kind: str
     arm: str | None

@@ -21,7 +21,7 @@ class TrainOptions:
     max_train_steps: int
     """Optimizer steps of the generator's opponent; see the recipe for how often the generator steps."""
     train_batch_size: int = not_compared(8)  # but what an optimizer step takes altogether is
-    """ImageFiles per process and forward pass."""
+    """Images per process and forward pass."""
     gradient_accumulation_steps: int = not_compared(1)
     """Passes of --train-batch-size images per optimizer step. The result is that of one pass with all of them."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None

@@ -137,7 +137,7 @@ def main(config: Config) -> None:
 
 
 class Part(Subset):
-    """ImageFiles from `first` up to `last` of a data set, with its attributes' names."""
+    """Images from `first` up to `last` of a data set, with its attributes' names."""
 
     def __init__(self, dataset: Dataset, first: int, last: int) -> None:
         super().__init__(dataset, range(first, last))
