@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur as torchvision_blur
 
 from malp_disc.fakeness import check_images
 from malp_disc.metrics.features import quantize
@@ -160,6 +159,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     reach = math.ceil(3 * sigma)
     if reach >= min(images.shape[2:]):
         raise ValueError(f"a blur of {sigma} pixels reaches {reach} pixels far, too far for images of {tuple(images.shape[2:])}; take less")
+    from torchvision.transforms.functional import gaussian_blur as torchvision_blur  # late: takes as long as torch to import
+
     return torchvision_blur(images.float(), [2 * reach + 1] * 2, [float(sigma)] * 2)
 
 

@@ -34,6 +34,10 @@ class MixedSizes(Sequence[Tensor]):
         return MixedSizes([image.to(device) for image in self.images])
 
 
+INCEPTION_DIMS = (64, 192, 768, 2048)
+"""Numbers of features that the layers of FID's Inception give."""
+
+
 class FeatureExtractor(Freezable, Float32Module):
     """A fixed network that takes images (B, 3, H, W) in [-1, 1], any size, and gives features (B, dims) float32. ``.half()`` and the like leave it in float32.
 

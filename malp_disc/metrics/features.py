@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from malp_disc.metrics.attribute_net import INPUT_SIZE, AttributeNet, shipped_weights
+from malp_disc.metrics.extractor import INCEPTION_DIMS as DIMS
 from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, quantize
-from malp_disc.metrics.inception import DIMS, CleanExtractor, InceptionExtractor
-from malp_disc.metrics.squeezenet import SqueezeNetExtractor
 from malp_disc.serialization.files import file_sha256
 
 __all__ = ["EXTRACTORS", "FacesExtractor", "FeatureExtractor", "create_extractor", "extract_features", "gather_features", "quantize"]
@@ -52,9 +51,11 @@ def create_extractor(name: str, *, weights: str | Path | None = None, device: to
     if family == "faces":
         extractor: FeatureExtractor = FacesExtractor(weights)
     elif family == "squeezenet":
+        from malp_disc.metrics.squeezenet import SqueezeNetExtractor  # late, as below: torchvision takes as long as torch to import
+
         extractor = SqueezeNetExtractor(weights)
-    elif family == "clean":
-        extractor = CleanExtractor(int(dims) if dims else None, weights)
     else:
-        extractor = InceptionExtractor(int(dims), weights)
+        from malp_disc.metrics.inception import CleanExtractor, InceptionExtractor
+
+        extractor = CleanExtractor(int(dims) if dims else None, weights) if family == "clean" else InceptionExtractor(int(dims), weights)
     return extractor.to(device).eval()

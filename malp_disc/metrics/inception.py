@@ -14,12 +14,10 @@ from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 
 from malp_disc.metrics.download import CLEAN_FID_INCEPTION, PYTORCH_FID_INCEPTION, check_content, fetch
+from malp_disc.metrics.extractor import INCEPTION_DIMS as DIMS
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_state, load_tensors
-
-DIMS = (64, 192, 768, 2048)
-
 
 # The last layer with weights that each number of features needs.
 _LAST = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}

@@ -11,7 +11,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models import squeezenet1_0
 
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors
@@ -42,6 +41,8 @@ class SqueezeNetExtractor(FeatureExtractor):
             raise ValueError(f"expected an input out of {', '.join(get_args(SqueezeNetInput))}, got {input!r}")
         if weights is None:
             raise ValueError("the extractor squeezenet comes without weights; give the path of a state dict of torchvision's squeezenet1_0")
+        from torchvision.models import squeezenet1_0  # late: takes as long as torch to import
+
         net = squeezenet1_0(weights=None)
         load_state(net, load_tensors(weights, forms=(("features.0.weight", "classifier.1.weight"),)), source=str(weights))
         self.net = net.features.eval().requires_grad_(False)

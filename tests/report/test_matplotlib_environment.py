@@ -97,6 +97,13 @@ def test_a_backend_that_exists_is_kept_for_whoever_shows_a_figure_later():
 
 
 def test_nothing_heavy_comes_with_a_public_name():
-    code = "import sys, malp_disc\nfor name in malp_disc.__all__: getattr(malp_disc, name)\nprint([n for n in ('matplotlib', 'torchmetrics', 'timm', 'sklearn', 'scipy', 'accelerate') if n in sys.modules])"
+    code = "import sys, malp_disc\nfor name in malp_disc.__all__: getattr(malp_disc, name)\nprint([n for n in ('matplotlib', 'torchmetrics', 'timm', 'torchvision', 'sklearn', 'scipy', 'accelerate') if n in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": "inline"}, capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_a_training_starts_without_torchvision():
+    """It takes as long to import as torch; only some extractors, the blur and E_T need it."""
+    code = "import sys, malp_disc.commands.finetune, malp_disc.commands.pretrain\nprint([n for n in ('torchvision', 'timm', 'sklearn', 'scipy') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "[]", result.stderr
