@@ -26,7 +26,7 @@ from typing import Any
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _OWN_PACKAGES = ("generators", "recipes")
-"""Of the checkout, beside this one: what a user's module imports under these names is the project's, from every entry point."""
+"""Beside this one: what a user's module imports under these names is the project's, from every entry point."""
 
 
 def call_by_name(spec: str) -> Any:
@@ -39,7 +39,7 @@ def call_by_name(spec: str) -> Any:
     if not (place and colon and name):
         raise ValueError(f"expected MODULE:FUNCTION, as in my_module:make_generator or path/to/file.py:make_generator, got {spec!r}{_hint(spec)}")
     module_name, folder, file = _locate(place)
-    _import_own_packages()
+    import_own_packages()
     with _torch_settings(), _first_on_path(folder):
         module = _load(module_name, folder, file)
         return _make(_function_of(module, place, name), spec)
@@ -188,17 +188,21 @@ def _torch_settings() -> Iterator[None]:
             torch.set_default_device(None)
 
 
-def _import_own_packages() -> None:
-    """Load the checkout's packages, of which the command line has none yet, before a folder of the user's can be taken for them."""
-    if not (_PROJECT / "pyproject.toml").is_file():
-        return
-    sys.path.insert(0, str(_PROJECT))
-    try:
-        for name in _OWN_PACKAGES:
-            if (_PROJECT / name).is_dir():
-                importlib.import_module(name)
-    finally:
-        sys.path.remove(str(_PROJECT))
+def import_own_packages() -> None:
+    """Load the packages that lie beside this one (in a checkout, and in the wheel), before a file of that name in the working folder can be taken for them."""
+    names = _OWN_PACKAGES if (_PROJECT / "pyproject.toml").is_file() else _OWN_PACKAGES[:1]  # the wheel has no recipes
+    for name in names:
+        file = _PROJECT / name / "__init__.py"
+        if name in sys.modules or not file.is_file():
+            continue
+        spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)])
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
 
 
 def users_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 import generators
 from malp_disc.import_object import call_by_name
+from tests.conftest import REPOSITORY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,3 +126,12 @@ def test_the_doctor_and_the_recipe_take_the_same_generators_py(folder):
     for command in commands:
         code = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=folder, timeout=300)
         assert code.returncode == 1 and "generators:make() failed: RuntimeError: the user's" in code.stderr, code.stderr
+
+
+def test_the_zoo_is_the_projects_in_a_folder_with_a_generators_py(tmp_path):
+    """``python -m malp_disc`` and ``accelerate launch -m malp_disc`` put the working folder first among the places where imports look."""
+    (tmp_path / "generators.py").write_text("raise SystemExit('the user\'s generators.py was imported')\n")
+    code = "from malp_disc.commands.generator_source import GeneratorOptions, load_generator; print(type(load_generator(GeneratorOptions())).__module__)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "generators.stargan", result.stderr

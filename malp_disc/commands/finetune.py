@@ -31,7 +31,7 @@ from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_
 from malp_disc.data import PlainFolder, WithReferences, build_dataset
 from malp_disc.experiment.arms import ArmOptions
 from malp_disc.experiment.run import run_arms
-from malp_disc.import_object import call_by_name
+from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract, check_own_losses
@@ -114,6 +114,7 @@ def load_networks(
 
 def stargan_objective(config: Config, attributes: int) -> nn.Module:
     """A StarGAN's own losses with its own discriminator: adversarial, classification, reconstruction."""
+    import_own_packages()
     from generators.stargan import stargan_discriminator
     from generators.stargan_losses import StarGANObjective, StarGANWeights
 

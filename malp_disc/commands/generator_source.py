@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from malp_disc.import_object import call_by_name
+from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 from malp_disc.shipped import FACES_GENERATOR
 
@@ -67,7 +67,8 @@ def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:
         weights: of a generator of the user's, None leaves those that its function loads.
     """
     if ":" not in generator:
-        from generators import create_generator  # beside this package, in a checkout and in the wheel alike
+        import_own_packages()  # a generators.py of the working folder is the user's
+        from generators import create_generator
 
         return create_generator(generator, weights)
     made = call_by_name(generator)
