@@ -1,8 +1,8 @@
 """Fine-tune any pretrained generator against MaLP, and report whether that made its images better.
 
-    accelerate launch recipes/finetune.py --generator my_module:make_generator --losses my_module:make_losses --data pictures --data-root photos
+    accelerate launch recipes/finetune.py --generator my_module:make_generator --losses my_module:make_losses --data images --data-root photos
     accelerate launch recipes/finetune.py --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
-        --data pictures --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
+        --data images --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
 
 A generator is named by the zoo (generators/README.md) or as MODULE:FUNCTION, a module of the working folder (or path/to/file.py:FUNCTION, or an installed module)
 and a function without arguments that returns an nn.Module with ``manipulate(images, target)``. `malp-disc doctor MODULE:FUNCTION` looks it over first. Its own losses come the same way, as an nn.Module with

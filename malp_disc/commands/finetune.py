@@ -1,9 +1,9 @@
 """Fine-tune a pretrained generator against MaLP (Eq. 12), and report whether that made its images better.
 
     malp-disc finetune                                                                              # drawn faces, the shipped StarGAN: minutes on a CPU
-    malp-disc finetune --generator my_module:make --losses my_module:losses --data pictures --data-root photos --image-size 128
+    malp-disc finetune --generator my_module:make --losses my_module:losses --data images --data-root photos --image-size 128
     accelerate launch -m malp_disc finetune --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
-        --data pictures --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
+        --data images --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
     accelerate launch -m malp_disc finetune --generator-checkpoint 200000-G.ckpt --discriminator-checkpoint 200000-D.ckpt --data celeba \\
         --data-root /data/celeba --image-size 128 --attribute-classifier runs/classifier.safetensors --seeds 0 1 2 --output-dir runs/celeba
 

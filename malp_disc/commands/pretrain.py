@@ -1,7 +1,7 @@
 """Pretrain MaLP on a generator: learn a template and a detector that finds what this generator changes (paper, section 3, Eq. 11).
 
     malp-disc pretrain --output-dir runs/malp                                                          # drawn faces, the shipped StarGAN
-    malp-disc pretrain --generator my_module:make --data pictures --data-root photos --image-size 128 --malp-width 64 --output-dir runs/malp
+    malp-disc pretrain --generator my_module:make --data images --data-root photos --image-size 128 --malp-width 64 --output-dir runs/malp
     accelerate launch -m malp_disc pretrain --generator-checkpoint 200000-G.ckpt --data celeba --data-root /data/celeba \\
         --image-size 128 --malp-width 64 --max-train-steps 20000 --output-dir runs/malp-celeba
 

@@ -1,4 +1,4 @@
-"""Which images: the command line's data flags, and the data sets made from them."""
+"""Data options of the command line, and the data sets that they describe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .images import ImageFiles, OnBroken, check_sizes
 
 FACES_PER_RANGE = 10_000_000
 FACE_RANGES = {"train": 0, "test": 10_000_000, "reference": 20_000_000, "features": 30_000_000}
-"""First index of each range of drawn faces. ``features`` is for networks that judge (attribute classifier, feature network): no split holds it."""
+"""First index of each range of drawn faces. ``features`` is for the evaluation models (attribute classifier, feature extractor) and part of no split."""
 
 _DEFAULT_FACES = 20_000
 
@@ -26,11 +26,12 @@ _DEFAULT_FACES = 20_000
 # tyro takes each flag's help from the string below the field.
 @dataclass
 class DataOptions:
-    """Which images to train and to judge on."""
+    """Images for training and evaluation."""
 
-    data: Literal["faces", "celeba", "folder", "pictures"] = "faces"
+    data: Literal["faces", "celeba", "folder", "images", "pictures"] = "faces"
     """faces: drawn on the fly, nothing to download. celeba: CelebA as it is distributed. folder: your images, with a table of
-    attributes (--attributes) or else one sub-folder per domain. images: your images without attributes, for generators that take no target."""
+    attributes (--attributes) or else one sub-folder per domain. images: your images without labels, for generators that take no target
+    (pictures is the older name of images)."""
 
     data_root: Path | None = None
     """Folder that holds the images (celeba, folder, images)."""
@@ -50,26 +51,30 @@ class DataOptions:
     """Side of the centre crop taken before resizing. Default: 178 for celeba, the largest centred square for folder."""
 
     train_size: int | None = None
-    """faces: how many to train on, 20000 by default. celeba, folder: at most so many of the training images."""
+    """Number of training images. faces: 20000 by default. celeba, folder, images: an upper limit, by default all."""
 
     test_size: int = 1000
-    """How many images are held back from training. Without effect where the data set comes with a split of its own: celeba's partition
+    """Number of images held back from training. No effect on a data set that has a split of its own: celeba's partition
     file, a column split in the table, folders train/ and test/."""
 
     on_broken: OnBroken = "raise"
-    """An image that can't be decoded: raise stops when it is met; skip decodes all of them at the start (a minute or more for 200,000) and
-    drops it."""
+    """What to do with an image that can't be decoded. raise: stop when it is read. skip: decode all images at the start (a minute or more
+    for 200,000) and drop those that fail."""
+
+    def __post_init__(self) -> None:
+        if self.data == "images":
+            self.data = "pictures"  # the name in the configuration of existing runs: both must resume each other's run folders
 
 
 def build_dataset(options: DataOptions, split: Literal["train", "test", "reference"]) -> ImageFiles | ProceduralFaces:
-    """The images of one split, with `attribute_names`, `image_size` and a one-line `description`.
+    """The data set of one split, with `attribute_names`, `image_size` and a one-line `description`.
 
-    ``"train"`` and ``"test"`` share no image. ``"reference"`` is the set FID is measured against: the training images, as is usual, except
-    for drawn faces, of which it holds as many as ``"train"`` from a range of its own (`FACE_RANGES`).
+    ``"train"`` and ``"test"`` share no image. ``"reference"`` is the set that FID is computed against: the training images, as is usual, or
+    for drawn faces as many as in ``"train"``, from a range of their own (`FACE_RANGES`).
 
     Raises:
-        FileNotFoundError: a folder or table isn't there.
-        ValueError: options that don't fit each other or the images. Both come before any long work.
+        FileNotFoundError: missing folder or table.
+        ValueError: options that contradict each other or don't fit the images. Both are raised before any long computation.
     """
     if split not in ("train", "test", "reference"):
         raise ValueError(f'expected split "train", "test" or "reference", got {split!r}')
@@ -77,9 +82,10 @@ def build_dataset(options: DataOptions, split: Literal["train", "test", "referen
     if options.data == "faces":
         return _faces(options, split)
     if options.data not in ("celeba", "folder", "pictures"):
-        raise ValueError(f"expected --data faces, celeba, folder or pictures, got {options.data!r}")
+        raise ValueError(f"expected --data faces, celeba, folder or images, got {options.data!r}")
     if options.data_root is None:
-        raise ValueError(f"--data {options.data} needs --data-root, the folder that holds the pictures")
+        name = "images" if options.data == "pictures" else options.data
+        raise ValueError(f"--data {name} needs --data-root, the folder that holds the images")
     shared = {
         "split": "test" if split == "test" else "train",
         "image_size": options.image_size,
@@ -94,7 +100,7 @@ def build_dataset(options: DataOptions, split: Literal["train", "test", "referen
     if options.data == "pictures":
         for flag in ("attributes", "selected_attributes"):
             if getattr(options, flag):
-                raise ValueError(f"--{flag.replace('_', '-')} has no effect with --data pictures; use --data folder")
+                raise ValueError(f"--{flag.replace('_', '-')} has no effect with --data images; use --data folder")
         return PlainFolder(options.data_root, crop_size=options.crop_size, **shared)
     shared |= {"selected_attributes": options.selected_attributes, "crop_size": options.crop_size}
     if options.attributes is not None:

@@ -1,4 +1,4 @@
-"""Images of the domain that a generator leads to, beside those it starts from: what an adversarial or a pixel loss of its own compares with."""
+"""Reference images of the target domain beside the source images, for the adversarial or pixel loss of a generator."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .listing import list_images
 
 
 class WithReferences(Dataset):
-    """A data set whose rows have a third entry: ``(image, label, reference)``, the reference (3, N, N) in [-1, 1].
+    """Adds a reference image to each item of a data set: ``(image, label, reference)``, the reference (3, N, N) in [-1, 1].
 
     Args:
-        dataset: of image files.
-        folder: the references.
-        paired: the reference of ``a/x.jpg`` is the image ``x`` of the folder, whatever its suffix. Else each image gets a fixed other one, spread
-            evenly by the hash of its name.
+        dataset: a data set of image files.
+        folder: the folder of the reference images.
+        paired: if True, the reference of ``a/x.jpg`` is the image ``x`` of the folder, whatever its suffix. Otherwise each image gets a fixed
+            reference, assigned by the hash of the image's name such that all references are used equally often.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no references, or, when paired, an image without its own or with several; or a data set that isn't made of files.
+        ValueError: no references; with `paired`, an image with no reference or with several; or a data set that isn't made of files.
     """
 
     def __init__(self, dataset: ImageFiles, folder: str | Path, *, paired: bool = False) -> None:
         if not isinstance(dataset, ImageFiles):
-            raise ValueError("references go with image files; use --data pictures, folder or celeba")
+            raise ValueError("reference images need a data set of image files; use --data images, folder or celeba")
         folder = Path(folder).expanduser()
         listing = list_images(folder)
         if not listing.names:
@@ -43,8 +43,8 @@ class WithReferences(Dataset):
         else:
             order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())
             chosen = [""] * len(names)
-            for turn, index in enumerate(order):
-                chosen[index] = found[turn % len(found)]
+            for rank, index in enumerate(order):
+                chosen[index] = found[rank % len(found)]
         self.references = [str(folder / place) for place in chosen]
         self.description = (
             f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} ({len(found)} images)"

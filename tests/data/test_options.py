@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import itertools
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 import tyro
 
-from malp_disc.data import FACE_RANGES, AttributeFolder, CelebA, DataOptions, DomainFolder, ProceduralFaces, build_dataset
+from malp_disc.data import FACE_RANGES, AttributeFolder, CelebA, DataOptions, DomainFolder, PlainFolder, ProceduralFaces, build_dataset
 from malp_disc.data.options import FACES_PER_RANGE
 
 
@@ -95,6 +96,9 @@ def test_the_reference_of_pictures_is_the_training_pictures(tmp_path, make_table
     [
         ({"data": "celeba"}, "--data celeba needs --data-root"),
         ({"data": "folder"}, "--data folder needs --data-root"),
+        ({"data": "images"}, "--data images needs --data-root"),
+        ({"data": "pictures"}, "--data images needs --data-root"),
+        ({"data": "images", "data_root": Path("x"), "attributes": Path("y")}, "--attributes has no effect with --data images"),
         ({"data": "lsun"}, "'lsun'"),
         ({"data_root": Path("x")}, "--data-root has no effect on drawn faces"),
         ({"attributes": Path("x")}, "--attributes has no effect on drawn faces"),
@@ -110,6 +114,19 @@ def test_the_reference_of_pictures_is_the_training_pictures(tmp_path, make_table
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_dataset(DataOptions(**options), "train")
+
+
+def test_images_and_its_older_name_pictures_are_the_same_options_and_images(tmp_path, make_picture):
+    for place in ("a.png", "b/c.png", "d.png"):
+        make_picture(tmp_path / place)
+    flags = ["--data-root", str(tmp_path), "--test-size", "1", "--image-size", "16"]
+    new, old = (tyro.cli(DataOptions, args=["--data", name, *flags]) for name in ("images", "pictures"))
+    assert dataclasses.asdict(new) == dataclasses.asdict(old)  # a run is resumed under either name
+    assert dataclasses.asdict(dataclasses.replace(new, data="images")) == dataclasses.asdict(old)
+    datasets = [build_dataset(options, "train") for options in (new, old)]
+    assert isinstance(datasets[0], PlainFolder)
+    assert datasets[0].paths == datasets[1].paths and len(datasets[0]) == 2
+    assert datasets[0].description == datasets[1].description
 
 
 def test_an_unknown_split_is_refused():

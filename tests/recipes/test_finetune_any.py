@@ -107,7 +107,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
         (["--generator", "my_generators:make", "--generator-checkpoint", "x.pth"], ["loads its weights itself"]),
         (["--generator", "my_generators:make", "--paired"], ["--paired needs --reference-root"]),
         (["--generator", "my_generators:make", "--arms", "control", "control"], ["expected different arms"]),
-        (["--generator", "my_generators:make", "--attributes", "t.csv"], ["--attributes has no effect with --data pictures"]),
+        (["--generator", "my_generators:make", "--attributes", "t.csv"], ["--attributes has no effect with --data images"]),
     ],
 )
 def test_what_cant_be_is_told_before_any_work(monkeypatch, material, tmp_path, arguments, words):
