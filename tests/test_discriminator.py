@@ -281,13 +281,18 @@ def test_through_a_generator_that_was_cut_off_is_refused():
         MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="all")
 
 
-def test_pictures_are_sent_before_malp_sees_them_and_the_truth_is_that_of_before():
-    """Values of the sent images, gradient as if they had not been sent, M_GT of the images before."""
+def test_a_degradation_applies_before_malp_sees_the_images_and_the_truth_is_that_of_before():
+    """Values of the degraded images, gradient of the identity, M_GT of the images before."""
     malp, images, index = tiny_malp(), pictures(3), torch.zeros(3, dtype=torch.long)
-    disc = MaLPDiscriminator(malp, trainable=True, send=lambda x: (x * 8).round() / 8)
+    disc = MaLPDiscriminator(malp, trainable=True)
+
+    def degradation(x):
+        return (x * 8).round() / 8
+
     encrypted, _ = disc.encrypt(images, index)
     fake = with_rectangles(encrypted)
-    ours = disc.discriminator_loss(images, encrypted, fake, index).total
+    ours = disc.discriminator_loss(images, encrypted, fake, index, degradation=degradation).total
+    assert torch.equal(disc(images, encrypted, fake, index, degradation=degradation).total, ours)
     leaf = ((encrypted * 8).round() / 8).requires_grad_(True)
     expected = malp.losses(leaf, (fake * 8).round() / 8, fakeness_map(images, fake), index).total
     assert torch.allclose(ours, expected)
@@ -296,7 +301,6 @@ def test_pictures_are_sent_before_malp_sees_them_and_the_truth_is_that_of_before
     by_hand = torch.autograd.grad((again * through).sum(), malp.encryption.templates)[0]
     rest = torch.autograd.grad(malp.losses(leaf.detach(), (fake * 8).round() / 8, fakeness_map(images, fake), index).total, malp.encryption.templates)[0]
     assert torch.allclose(torch.autograd.grad(ours, malp.encryption.templates)[0], by_hand + rest, atol=1e-6)
-    disc.send = None
     assert not torch.equal(disc.discriminator_loss(images, encrypted, fake, index).total, ours)
 
 

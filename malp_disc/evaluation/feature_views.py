@@ -86,7 +86,7 @@ def extract_views(
         for images in batches:
             for view in models.views(*images.shape[2:]):
                 extractor = models.of(view).to(device).eval()
-                features.setdefault(view, []).append(extractor(smaller(images.to(device), SMALLER.get(view, 1))).cpu().numpy())
+                features.setdefault(view, []).append(extractor(downsample_antialiased(images.to(device), SMALLER.get(view, 1))).cpu().numpy())
             digest.update(quantize(images).cpu().numpy().tobytes())
             bar.update(len(images))
             yield images
@@ -128,8 +128,12 @@ def _made_from(models: EvaluationModels, sha256: str) -> str:
     return json.dumps([sha256, models.extractor.name, models.extractor.resize, second])
 
 
-def smaller(images: Tensor, factor: int) -> Tensor:
-    """Images (B, C, H, W) made smaller by a whole factor, antialiased: what is left is structure."""
+def downsample_antialiased(images: Tensor, factor: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, H // factor, W // factor) by an antialiased bilinear resize; the images themselves for 1.
+
+    The filter suppresses what lies above the new Nyquist frequency, which box averaging (`malp_disc.discriminator.average_pool`) lets alias into the
+    image: what a distance at half size measures must be structure and not folded texture.
+    """
     if factor == 1:
         return images
     size = (images.shape[2] // factor, images.shape[3] // factor)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from malp_disc.distributed import mean_over_processes
 from malp_disc.training.generator_checks.autograd_graph import graph_of
 
 _SMOOTHING = 0.5  # of the weight before, in each new one
@@ -72,9 +73,7 @@ class GradientBalance:
         """The new weight, from all passes of all processes; the old one, None at first, where a gradient is zero or not finite."""
         if self._own is None:
             raise ValueError("nothing was measured; call measure on each pass first")
-        both = torch.stack([self._own.flatten(), self._malp.flatten()])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(both)
+        both = mean_over_processes(torch.stack([self._own.flatten(), self._malp.flatten()]))
         own, malp = both.norm(dim=1).tolist()
         self._own = self._malp = None
         if 0 < own < float("inf") and 0 < malp < float("inf"):

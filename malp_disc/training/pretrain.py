@@ -143,8 +143,8 @@ def pretrain(
                 dice = batch.noise.uniform(4)[0].tolist()
                 with torch.set_grad_enabled(disc.generator_gradient != "none"), accelerator.autocast():
                     fake = call_manipulate(generator.manipulate, encrypted, target)
-                disc.send = random_degradation(dice[1:]) if dice[0] < config.malp_degradation else None
-                losses = disc_ddp(batch.images, encrypted, fake, index)
+                degradation = random_degradation(dice[1:]) if dice[0] < config.malp_degradation else None
+                losses = disc_ddp(batch.images, encrypted, fake, index, degradation=degradation)
                 accelerator.backward(losses.total / len(batches))
             optimizer.step()
             malp.encryption.limit_(config.malp_least_psnr)

@@ -12,7 +12,7 @@ from torch import nn
 
 from malp_disc.data.faces import DEFAULT_SELECTION, draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.feature_views import smaller
+from malp_disc.evaluation.feature_views import downsample_antialiased
 from malp_disc.evaluation.measure import EvaluationModels, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.random_features import RandomExtractor
@@ -99,7 +99,7 @@ def test_the_distance_is_that_of_the_features_in_every_view(evaluator):
     measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models)
     for view, features in evidence.features.items():
         assert measured[view]["value"] == pytest.approx(frechet_distance(reference.features[view], features))
-    small = Mean()(smaller(evidence.edited, 2)).numpy()
+    small = Mean()(downsample_antialiased(evidence.edited, 2)).numpy()
     assert evidence.features["frechet_2x"] == pytest.approx(small, abs=1e-6)
     assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, models.extractor) == pytest.approx(
         measured["frechet"]["value"]
@@ -224,6 +224,6 @@ def test_another_malp_gives_other_scores(evaluator):
 def test_smaller_pictures_are_antialiased_means():
     """Halving averages: a pixel-wise checkerboard vanishes, a flat image stays."""
     board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, 16, 16)
-    assert smaller(board, 2)[..., 2:-2, 2:-2].abs().max() < 1e-6
-    assert smaller(torch.full((1, 3, 16, 16), 0.3), 4).shape == (1, 3, 4, 4)
-    assert smaller(board, 1) is board
+    assert downsample_antialiased(board, 2)[..., 2:-2, 2:-2].abs().max() < 1e-6
+    assert downsample_antialiased(torch.full((1, 3, 16, 16), 0.3), 4).shape == (1, 3, 4, 4)
+    assert downsample_antialiased(board, 1) is board
