@@ -1,4 +1,4 @@
-"""malp-disc: MaLP (CVPR 2023) finds what a generator changed, and teaches the generator to change it better."""
+"""MaLP (CVPR 2023): encrypt images, localize and detect their manipulation by a generator, and use the detector as a discriminator."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
