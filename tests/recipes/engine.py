@@ -106,16 +106,18 @@ def main(config: Config) -> None:
             super().save(*arguments, **options)
             hashes[self.folder.name] = {name: digest(network) for name, network in self.networks.items()}
 
-    finetuning.CheckpointManager = Spied
-
     def sample_grid(step: int, manipulate) -> None:
         if step == config.interrupt_at and step:
             os.kill(os.getpid(), signal.SIGINT)
 
-    for arm in config.toy_arms:
-        tuned = finetune(arm, setups[arm], generator, own, dataset, config, accelerator, sample_grid=sample_grid)
-        if accelerator.is_main_process:
-            save_tensors(config.output_dir / f"G-{arm}.safetensors", tuned.state_dict())
+    finetuning.CheckpointManager = Spied
+    try:
+        for arm in config.toy_arms:
+            tuned = finetune(arm, setups[arm], generator, own, dataset, config, accelerator, sample_grid=sample_grid)
+            if accelerator.is_main_process:
+                save_tensors(config.output_dir / f"G-{arm}.safetensors", tuned.state_dict())
+    finally:
+        finetuning.CheckpointManager = real
     write_json(config.output_dir / f"hashes-{accelerator.process_index}.json", hashes)
     accelerator.end_training()
 

@@ -16,7 +16,8 @@ from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.precision import full_float32, is_nondeterminism_error
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
 from malp_disc.training.curves import Curves
-from tests.recipes.conftest import ROOT, TINY
+from tests.recipes.conftest import TINY
+from tests.recipes.in_process import ROOT
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from PIL import Image
 from malp_disc.training.launch import run_recipe
 from recipes import evaluate, finetune_stargan, pretrain_malp, train_stargan
 from tests.recipes.conftest import TINY
+from tests.recipes.in_process import forget_accelerator
 
 
 def run(monkeypatch, recipe, *arguments) -> str:
     """The message a recipe ends with."""
+    forget_accelerator()
     monkeypatch.setattr(sys, "argv", ["recipe", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         run_recipe(recipe.main, recipe.Config, recipe.__doc__)

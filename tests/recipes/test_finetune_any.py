@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from generators import create_generator
 from malp_disc import MaLP, MaLPConfig
 from recipes import finetune
-from tests.recipes.conftest import ROOT
+from tests.recipes.in_process import ROOT
 from tests.recipes.test_bad_input import run
 
 # Features without downloaded weights, and few images.

@@ -17,23 +17,29 @@ from safetensors.torch import load_file
 
 from malp_disc.training.finetune import keep_best
 from malp_disc.training.options import FinetuneOptions, learning_rate_factor
+from tests.recipes.in_process import CPU, run_in_process
 
 ENGINE = Path(__file__).parent / "engine.py"
 ARMS = ("control", "control_d", "frozen", "cotrain")
+DEFAULTS = ("--train-batch-size", 4, "--log-steps", 1, "--checkpointing-steps", 2, "--template-dropout", 0.5)
 
 
 def start(folder: Path, *arguments: object, processes: int = 1) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "CUDA_VISIBLE_DEVICES": ""}
     starter = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    defaults = ["--output-dir", folder, "--train-batch-size", 4, "--log-steps", 1, "--checkpointing-steps", 2, "--template-dropout", 0.5]
-    command = [*starter, str(ENGINE), *map(str, [*defaults, *arguments])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd="/", start_new_session=True)
+    command = [*starter, str(ENGINE), *map(str, [*DEFAULTS, "--output-dir", folder, *arguments])]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **CPU}, cwd="/", start_new_session=True)
 
 
 def run(folder: Path, *arguments: object, processes: int = 1, status: int = 0) -> str:
-    process = start(folder, *arguments, processes=processes)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == status, said[-4000:]
+    """What the run printed and logged. Only several processes, or one that kills itself, are started outside this one."""
+    if processes == 1 and status >= 0:
+        done = run_in_process(ENGINE, *map(str, [*DEFAULTS, "--output-dir", folder, *arguments]))
+        code, said = done.returncode, done.stdout + done.stderr
+    else:
+        process = start(folder, *arguments, processes=processes)
+        said, _ = process.communicate(timeout=600)
+        code = process.returncode
+    assert code == status, said[-4000:]
     return said
 
 

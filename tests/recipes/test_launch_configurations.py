@@ -8,7 +8,7 @@ import sys
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from tests.recipes.conftest import ROOT
+from tests.recipes.in_process import ROOT
 
 FILES = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 

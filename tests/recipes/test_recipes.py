@@ -1,4 +1,4 @@
-"""The recipes as users run them: `accelerate launch recipes/….py` from another folder, a few steps of a tiny network."""
+"""The recipes at toy size, run from another folder: a few steps of a tiny network. (As scripts and under a launcher: test_launch_configurations.py.)"""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def test_evaluating_the_saved_generators_gives_the_reported_numbers(launch, fine
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(launch, stargan, tmp_path):
-    for name, seed in (("same", 0), ("other", 1)):
+    for name, seed, alone in (("same", 0, True), ("other", 1, False)):  # a process of its own shows that nothing depends on what ran before
         launch("train_stargan.py", *TINY, "--output-dir", tmp_path / name, "--max-train-steps", 6, "--conv-dim", 4, "--warmup-steps", 2,
-               "--identity-share", 0.25, "--checkpointing-steps", 6, "--sample-steps", 6, "--seed", seed)  # fmt: skip
+               "--identity-share", 0.25, "--checkpointing-steps", 6, "--sample-steps", 6, "--seed", seed, alone=alone)  # fmt: skip
     first = (stargan / "checkpoint-6" / "G_raw.safetensors").read_bytes()
     assert (tmp_path / "same" / "checkpoint-6" / "G_raw.safetensors").read_bytes() == first
     assert (tmp_path / "other" / "checkpoint-6" / "G_raw.safetensors").read_bytes() != first
