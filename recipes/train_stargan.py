@@ -45,6 +45,7 @@ from malp_disc.training.checkpoints import CheckpointManager, check_space
 from malp_disc.training.curves import Curves, progress
 from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.launch import run_recipe, start
+from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.train_options import TrainOptions
 
 
@@ -128,11 +129,11 @@ def main(config: Config) -> None:
     accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} images per optimizer step")
     if first == 0 and accelerator.is_main_process:
         draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / "000000.png")
-    with GracefulInterrupt() as stopping:
+    with GracefulInterrupt() as interrupt:
         for step, batches in steps(dataset, config, accelerator, start=first):
-            for optimizer, rate in ((g_optimizer, config.learning_rate), (d_optimizer, config.discriminator_learning_rate)):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * learning_rate_factor(step - 1, config.max_train_steps)
+            factor = constant_then_linear(step - 1, config.max_train_steps)
+            set_learning_rates(g_optimizer, [config.learning_rate * factor])
+            set_learning_rates(d_optimizer, [config.discriminator_learning_rate * factor])
             own = [batch.noise.uniform() < config.identity_share for batch in batches]
             for batch, chosen in zip(batches, own):
                 batch.target = torch.where(chosen[:, None], batch.labels, batch.target)
@@ -176,7 +177,7 @@ def main(config: Config) -> None:
                 bar.set_postfix_str(" ".join(f"{key}={value:.3g}" for key, value in shown.items()), refresh=False)
             if accelerator.is_main_process and step % config.sample_steps == 0:
                 draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples" / f"{step:06d}.png")
-            stop = stopping.asked()
+            stop = interrupt.requested()
             if training.due(step, config) or stop:
                 training.save(step, config, accelerator)
             if stop:
@@ -192,11 +193,6 @@ def main(config: Config) -> None:
         draw(average, images_fixed, labels_fixed, dataset.attribute_names, config.output_dir / "samples.png")
         print(f"wrote {config.output_dir / 'G.safetensors'}, {config.output_dir / 'D.safetensors'}; look at {config.output_dir / 'samples.png'}")
     accelerator.end_training()
-
-
-def learning_rate_factor(step: int, steps: int) -> float:
-    """1 for the first half, then falling in a line to 0 (StarGAN, section 5.1)."""
-    return min(1.0, 2 * (steps - step) / steps)
 
 
 @torch.no_grad()

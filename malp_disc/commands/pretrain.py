@@ -29,7 +29,8 @@ from malp_disc.serialization.files import write_json
 from malp_disc.serialization.key import KEY_FILE
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
-from malp_disc.training.pretrain import PretrainOptions, build_malp, check_options, pretrain
+from malp_disc.training.pretrain import pretrain
+from malp_disc.training.pretrain_options import PretrainOptions, build_malp, check_options
 
 
 @dataclass(kw_only=True)

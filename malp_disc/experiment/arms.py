@@ -30,7 +30,7 @@ from malp_disc.training.finetune import Setup
 from malp_disc.training.generator_losses import VisionAidedObjective
 from malp_disc.training.launch import check_seeds
 from malp_disc.training.options import FinetuneOptions
-from malp_disc.training.pretrain import MaLPOptions, build_malp
+from malp_disc.training.pretrain_options import MaLPOptions, build_malp
 
 _AIDED = ("aided", "aided_map", "joint")
 Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided", "aided_map", "joint"]

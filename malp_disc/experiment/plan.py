@@ -14,7 +14,7 @@ from malp_disc import MaLP
 from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of
 from malp_disc.training.checkpoints import CheckpointManager
 from malp_disc.training.options import make_optimizer
-from malp_disc.training.pretrain import build_malp
+from malp_disc.training.pretrain_options import build_malp
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning
 from malp_disc.training.options import run_subdirectory
 from malp_disc.training.preflight import try_out
-from malp_disc.training.pretrain import build_malp, pretrain
+from malp_disc.training.pretrain import pretrain
+from malp_disc.training.pretrain_options import build_malp
 
 logger = logging.getLogger("malp_disc")
 _LOOKED_AT = 64  # images

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.distributed import gather_objects, place_of_process
+from malp_disc.distributed import gather_objects, rank_and_world_size
 from malp_disc.fakeness import check_images
 from malp_disc.freezing import Float32Module, Freezable
 from malp_disc.precision import full_float32
@@ -132,7 +132,7 @@ def gather_features(features: np.ndarray, count: int) -> np.ndarray:
     Raises:
         ValueError: another number of rows than this process's share.
     """
-    rank, world = place_of_process()
+    rank, world = rank_and_world_size()
     share = len(range(rank, count, world))
     if len(features) != share:
         raise ValueError(f"expected features of {share} images from process {rank} of {world} ({count} in all), got {len(features)}")

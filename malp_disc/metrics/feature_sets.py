@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from malp_disc.distributed import gather_objects, place_of_process
+from malp_disc.distributed import gather_objects, rank_and_world_size
 from malp_disc.metrics.download import cache_folder
 from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance, frechet_distance_from_statistics
@@ -62,7 +62,7 @@ def folder_features(
     Raises:
         ValueError: an image that can't be decoded.
     """
-    rank, world = place_of_process()
+    rank, world = rank_and_world_size()
     path = cache_path(images, extractor)
     features = _from_cache(path, len(images), extractor)
     if not all(gather_objects(features is not None)):  # one that misses it needs the others' help

@@ -7,7 +7,7 @@ the step, so that every network goes through all of them before the next one's t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,3 +81,8 @@ def micro_batches(accelerator: Accelerator, batches: list[Any], *wrapped: nn.Mod
                 for network in wrapped:
                     stack.enter_context(accelerator.no_sync(network))
             yield batch
+
+
+def mean_terms(prefix: str, collected: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every loss term over the micro-batches of a step, as ``<prefix>/<name>``, without gradients."""
+    return {f"{prefix}/{name}": torch.stack([terms[name].detach().float() for terms in collected]).mean() for name in collected[0]}

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from malp_disc.copying import copy_module, moving_average_of
 from malp_disc.discriminator import MaLPDiscriminator
+from malp_disc.distributed import mean_values_over_processes
 from malp_disc.losses import LossWeights
 from malp_disc.malp import MaLP
 from malp_disc.run_folder.experiment import training_settings
@@ -33,10 +34,11 @@ from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.batches import Batch, steps
 from malp_disc.training.checkpoints import CheckpointManager
 from malp_disc.training.curves import Curves, progress
-from malp_disc.training.finetune_step import FinetuneStep, Networks, across_processes, map_peak
+from malp_disc.training.finetune_step import FinetuneStep, Networks, map_peak
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps, TrainingMonitor
 from malp_disc.training.interrupt import GracefulInterrupt
+from malp_disc.training.learning_rates import set_learning_rates
 from malp_disc.training.options import FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import Editor, freeze_unused
 
@@ -171,7 +173,7 @@ class FineTuning:
                 if number % config.log_steps == 0 and terms:
                     self._log(number, terms, curves, bar)
                 self._evaluate(number)
-                stop = interrupt.asked()
+                stop = interrupt.requested()
                 if self.checkpoints.due(number, config) or stop:
                     weight = self.balance.weight if self.balance is not None else None
                     self.checkpoints.save(
@@ -231,12 +233,11 @@ class FineTuning:
     def _set_learning_rates(self, number: int) -> None:
         for name, optimizer in self.optimizers.items():
             factor = learning_rate_factor(self.config, name, number - 1)
-            for group, rate in zip(optimizer.param_groups, self.base_rates[name]):
-                group["lr"] = rate * factor
+            set_learning_rates(optimizer, [rate * factor for rate in self.base_rates[name]])
 
     def _log(self, number: int, terms: dict[str, Tensor], curves: Curves, bar: tqdm) -> None:
         """A line of the curves, the progress bar, and the monitor's warnings."""
-        logged = curves.log(number, across_processes(terms))
+        logged = curves.log(number, mean_values_over_processes(terms))
         rate = (bar.format_dict["rate"] or 0) * self.config.images_per_step * self.accelerator.num_processes
         bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
         watched = {"edit_strength": logged["G/edit_strength"]}

@@ -20,13 +20,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from malp_disc.discriminator import MaLPDiscriminator
-from malp_disc.distributed import mean_over_processes
+from malp_disc.distributed import mean_over_processes, mean_values_over_processes
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import call_manipulate
-from malp_disc.training.batches import Batch, micro_batches
+from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.diff_augment import NUMBERS, augment
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps, gradient_norm
@@ -131,7 +131,7 @@ class FinetuneStep:
                 terms = call_discriminator_loss(self.networks.wrapped["D"], fake, batch)
             self.accelerator.backward(sum(terms.values()) / len(batches))
             collected.append(terms)
-        return self._finish(step, "D", means("D", collected))
+        return self._finish(step, "D", mean_terms("D", collected))
 
     def update_generator(
         self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], *, malp_weight: float, measure_balance: bool = False
@@ -153,7 +153,7 @@ class FinetuneStep:
                     terms |= {"malp": fooling.total, "map": fooling.map}
                 detached.append(fake.detach())
                 collected.append(terms | {"edit_strength": (detached[-1] - batch.images).abs().mean()})
-        terms = self._finish(step, "G", means("G", collected))
+        terms = self._finish(step, "G", mean_terms("G", collected))
         if measure_balance:
             self.balance.update()
         return terms, detached
@@ -166,7 +166,7 @@ class FinetuneStep:
             losses = self.networks.wrapped["MaLP"](*seen, batch.index)
             self.accelerator.backward(losses.total / len(batches))
             collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty")})
-        return self._finish(step, "MaLP", means("MaLP", collected))
+        return self._finish(step, "MaLP", mean_terms("MaLP", collected))
 
     def calibrate(self, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, float]:
         """Before the first update: fix the scale of MaLP's loss on G and its weight; returns what the training monitor compares with later.
@@ -207,7 +207,7 @@ class FinetuneStep:
         norm = gradient_norm(network.parameters())  # of the exchanged gradient: all processes decide alike
         skipped = None
         if not norm.isfinite():
-            shared = across_processes(terms)
+            shared = mean_values_over_processes(terms)
             # Half precision overflows now and then by design: then the scaler skips the update and lowers its factor.
             if accelerator.scaler is None or not all(value.isfinite() for value in shared.values()):
                 skipped = self.guard.allow(step, NAMES[name], norm, shared)
@@ -220,16 +220,6 @@ class FinetuneStep:
             accelerator.scaler.update()  # which ends what unscaling began
         optimizer.zero_grad()
         return terms
-
-
-def means(prefix: str, collected: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of every term over the micro-batches of a step, for the curves."""
-    return {f"{prefix}/{name}": torch.stack([terms[name].detach().float() for terms in collected]).mean() for name in collected[0]}
-
-
-def across_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The mean of every value over the processes, in one exchange."""
-    return dict(zip(values, mean_over_processes(torch.stack([value.float() for value in values.values()]))))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a run keeps: checkpoints, a way to stop it, and the way back into it."""
+"""Stopping a training on request: the step in progress is finished and saved first."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ logger = logging.getLogger("malp_disc")
 
 
 class GracefulInterrupt:
-    """Ctrl-C, a scheduler's SIGTERM, or a closed terminal's SIGHUP (unless nohup ignores it), answered after the step in hand. A second Ctrl-C stops at once.
+    """Catches Ctrl-C, SIGTERM (from a scheduler) and SIGHUP (from a closed terminal, unless nohup ignores it), so that the loop can save before it stops.
 
-    with Stopping() as stopping:
+    with GracefulInterrupt() as interrupt:
         for … in steps(…):
             …
-            if stopping.asked():      # all processes get the same answer
+            if interrupt.requested():      # all processes get the same answer
                 save; raise KeyboardInterrupt
+
+    A second Ctrl-C stops at once.
     """
 
     def __enter__(self) -> GracefulInterrupt:
-        self._asked = False
+        self._requested = False
         self._previous = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere signals can't be caught, and aren't
+        if threading.current_thread() is threading.main_thread():  # signals can be caught only there
             wanted = [signal.SIGINT, signal.SIGTERM]
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
                 wanted.append(signal.SIGHUP)
@@ -38,13 +40,13 @@ class GracefulInterrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def asked(self) -> bool:
-        """Whether any process was asked to stop. All processes have to call this together."""
+    def requested(self) -> bool:
+        """Whether any process has received a signal. All processes must call this together."""
         device = "cuda" if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl" else "cpu"
-        return bool(mean_over_processes(torch.tensor(float(self._asked), device=device)) > 0)
+        return bool(mean_over_processes(torch.tensor(float(self._requested), device=device)) > 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._asked and number == signal.SIGINT:
+        if self._requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
-        logger.warning("asked to stop: the step in hand is finished and saved first (Ctrl-C again stops at once)")
+        self._requested = True
+        logger.warning("stopping: the current step is finished and saved first (Ctrl-C again stops at once)")

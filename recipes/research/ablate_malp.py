@@ -40,7 +40,8 @@ from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, claim_folder, run_recipe, start
-from malp_disc.training.pretrain import MaLPOptions, build_malp, check_options, pretrain
+from malp_disc.training.pretrain import pretrain
+from malp_disc.training.pretrain_options import MaLPOptions, build_malp, check_options
 from recipes.research.ablation_report import ablation_table, set_size_figure, strength_figure
 from recipes.research.ablation_rows import ROWS, Row
 

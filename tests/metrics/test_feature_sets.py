@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.utils import save_image
 
 from malp_disc.commands.fid import _notes
-from malp_disc.distributed import place_of_process
+from malp_disc.distributed import rank_and_world_size
 from malp_disc.metrics.extractor import extract_features, gather_features, quantize
 from malp_disc.metrics.feature_sets import FeatureSet, cache_path, folder_features, read_features
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance
@@ -181,7 +181,7 @@ def test_a_file_with_objects_in_it_is_not_unpickled(tmp_path, colours):
 
 
 def in_two_processes(target: Path, folder: ImageFolder) -> None:
-    colours, (rank, world) = Colours(), place_of_process()
+    colours, (rank, world) = Colours(), rank_and_world_size()
     features = folder_features(folder, colours, batch_size=2, keep=True, quiet=True).features
     alone = gather_features(np.full((1 - rank, 2), 7, np.float32), 1)
     np.savez(target / f"{rank}.npz", features=features, seen=colours.seen, processes=world, alone=alone)

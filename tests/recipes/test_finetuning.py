@@ -158,7 +158,7 @@ def test_killed_while_a_checkpoint_is_written_it_ends_with_the_same_bytes(undist
 
 def test_interrupted_it_saves_and_goes_on_to_the_same_bytes(undisturbed, tmp_path):
     said = run(tmp_path, *LONG, "--interrupt-at", 5, "--sample-steps", 5, status=130)
-    assert "asked to stop" in said and "--resume-from-checkpoint latest" in said and "Traceback" not in said
+    assert "current step is finished and saved" in said and "--resume-from-checkpoint latest" in said and "Traceback" not in said
     assert (tmp_path / "arms" / "control" / "checkpoint-5").exists()
     run(tmp_path, *LONG, "--resume-from-checkpoint", tmp_path / "arms" / "control" / "checkpoint-5")
     assert files_of(tmp_path) == undisturbed[1]

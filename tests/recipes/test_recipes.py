@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from malp_disc import MaLP
-from malp_disc.training import pretrain
+from malp_disc.training.pretrain_options import PretrainOptions, build_malp
+from malp_disc.training.pretrain_step import learning_rates
 from recipes import train_stargan
 from tests.recipes.conftest import TINY
 from tests.recipes.test_bad_input import run as message_of
@@ -58,11 +59,11 @@ def test_pretraining_leaves_a_malp_with_its_scores(malp):
 
 
 def test_templates_begin_after_their_delay_and_both_rates_fall_to_zero():
-    config = pretrain.PretrainOptions(max_train_steps=100, malp_template_delay=0.25)
-    rates = [pretrain.learning_rates(config, (1e-3, 5e-3), step) for step in (0, 24, 25, 50, 75, 99)]
+    config = PretrainOptions(max_train_steps=100, malp_template_delay=0.25)
+    rates = [learning_rates(config, (1e-3, 5e-3), step) for step in (0, 24, 25, 50, 75, 99)]
     assert rates == [(1e-3, 0), (1e-3, 0), (1e-3, 5e-3), (1e-3, 5e-3), (5e-4, 2.5e-3), (pytest.approx(2e-5), pytest.approx(1e-4))]
     with pytest.raises(ValueError, match=r"--malp-template-delay in \[0, 1\), got 1"):
-        pretrain.build_malp(pretrain.PretrainOptions(malp_template_delay=1.0))
+        build_malp(PretrainOptions(malp_template_delay=1.0))
 
 
 def test_finetuning_reports_every_arm(finetuned):

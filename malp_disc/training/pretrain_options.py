@@ -1,0 +1,108 @@
+"""The flags of a pretraining, and the MaLP that they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch.utils.data import Dataset
+
+from malp_disc.data import DataOptions
+from malp_disc.discriminator import GeneratorGradient
+from malp_disc.malp import MaLP, MaLPConfig
+from malp_disc.run_folder.experiment import not_compared, training_settings
+from malp_disc.training.train_options import TrainOptions
+
+
+@dataclass(kw_only=True)
+class MaLPOptions:
+    """Architecture of MaLP, and how it is pretrained."""
+
+    malp_set_size: int = 1
+    """Number of templates in the set. Each image gets one of them."""
+    malp_strength: float = 0.3
+    """Strength m of the template in Eq. 6. 0 trains a passive detector, which works without a template."""
+    malp_width: int = 16
+    """Channels of the shallow CNN. The authors use 64."""
+    malp_transformer: Annotated[bool, tyro.conf.FlagConversionOff] = True
+    """Train with the transformer branch E_T as well as the shallow CNN."""
+    malp_learning_rate: float = 1e-3
+    """Learning rate of MaLP's networks, above 0. It is constant for the first half of the steps and then falls linearly to 0. The authors use 1e-5."""
+    malp_template_learning_rate: float | None = None
+    """Learning rate of the templates. By default it is five times --malp-learning-rate; 0 keeps the templates at their random initialisation. The authors
+    use 1e-6."""
+    malp_least_psnr: float = 30.0
+    """Lowest PSNR of encrypted images, in dB. A template that grows stronger is scaled down to it after every step. 0 sets no limit."""
+    malp_template_delay: float = 0.25
+    """Share of the steps, in [0, 1), during which the templates keep their initial values. Without a delay, a wider network or a higher learning rate can
+    lose the template: before E_E can recover one, J_T shrinks it, and J_R settles on a constant that fits both classes by half."""
+    malp_generator_gradient: GeneratorGradient = "none"
+    """Gradient that the templates get through the generator's images: none, that of the predicted map (map), or that of the predicted and the true map
+    (truth, Eq. 4 and 5 to the letter). The last two backpropagate through the generator, which doubles its share of the time."""
+    malp_template_dropout: float = 0.0
+    """Share of the images, in [0, 1], that get no template but still count as real. With 0, as in the paper, MaLP takes a missing template for manipulation
+    and never learns to score unprotected images; 0.5 makes it usable as a discriminator of such images."""
+    malp_degradation: float = 0.0
+    """Share of the steps, in [0, 1], in which MaLP sees degraded images (JPEG, blur, noise, or lower resolution), so that the templates learn to survive
+    it. Set it for images that will be published: without it, a JPEG of quality 80 erases a faint template."""
+    malp_attribute: str | None = None
+    """Train only on edits of this attribute, to test how MaLP generalises to others (Table 3 of the paper). By default all attributes are used."""
+
+
+@dataclass(kw_only=True)
+class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
+    """Flags of a pretraining, except those that name the generator."""
+
+    output_dir: Path = Path("runs/malp")
+    """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
+    max_train_steps: int = 1000
+    """Number of optimizer steps."""
+    detection_false_alarm_rate: float = not_compared(0.01)
+    """False-alarm rate, in (0, 1), of the detection threshold that is saved with MaLP: at most this share of real images scores above the threshold of
+    malp-disc detect."""
+
+
+def check_options(config: PretrainOptions, dataset: Dataset) -> None:
+    """Raise ValueError for invalid flags, before any work."""
+    if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
+        raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
+    if not config.malp_learning_rate > 0:
+        raise ValueError(f"expected --malp-learning-rate above 0, got {config.malp_learning_rate}")
+    if config.malp_template_learning_rate is not None and config.malp_template_learning_rate < 0:
+        raise ValueError(f"expected --malp-template-learning-rate of 0 or more, got {config.malp_template_learning_rate}")
+    with torch.random.fork_rng():
+        build_malp(config)
+
+
+def build_malp(config: MaLPOptions) -> MaLP:
+    """A randomly initialised MaLP with the architecture that the flags describe.
+
+    Raises:
+        ValueError: a flag is out of its range.
+    """
+    if not 0 <= config.malp_degradation <= 1:
+        raise ValueError(f"expected --malp-degradation in [0, 1], got {config.malp_degradation}")
+    if not 0 <= config.malp_template_dropout <= 1:
+        raise ValueError(f"expected --malp-template-dropout in [0, 1], got {config.malp_template_dropout}")
+    if not 0 <= config.malp_template_delay < 1:
+        raise ValueError(f"expected --malp-template-delay in [0, 1), got {config.malp_template_delay}")
+    return MaLP(
+        MaLPConfig(
+            image_size=config.image_size,
+            set_size=config.malp_set_size,
+            strength=config.malp_strength,
+            width=config.malp_width,
+            transformer=config.malp_transformer,
+        )
+    )
+
+
+def resume_fingerprint(config: PretrainOptions) -> dict[str, object]:
+    """The settings that a pretraining's checkpoint depends on; they are the same where the pretraining is a part of a fine-tuning."""
+    names = {field.name for options in (MaLPOptions, DataOptions) for field in dataclasses.fields(options)} | {"generator", "generator_checkpoint", "mixed_precision"}
+    own = {name: value for name, value in training_settings(config).items() if name in names}
+    return {"seed": config.seed, "max_train_steps": config.max_train_steps, **own}

@@ -1,0 +1,130 @@
+"""A step of pretraining can be called by itself: it moves MaLP alone, by Eq. 11, and accumulated micro-batches are one large batch."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from malp_disc import MaLPDiscriminator, fakeness_map
+from malp_disc.data.faces import ProceduralFaces
+from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.training.batches import steps
+from malp_disc.training.pretrain_options import PretrainOptions
+from malp_disc.training.pretrain_step import PretrainStep
+from tests.recipes.engine import ToyGenerator
+from tests.tiny import tiny_malp
+
+TERMS = {"MaLP/total", "MaLP/template", "MaLP/localization", "MaLP/recovery", "MaLP/classification"}
+
+
+def make_step(tmp_path, *, accumulation: int = 1, batch_size: int = 4, set_size: int = 1, optimizer=torch.optim.Adam, **flags) -> tuple[PretrainStep, list]:
+    config = PretrainOptions(output_dir=tmp_path, train_batch_size=batch_size, gradient_accumulation_steps=accumulation, max_train_steps=10, mixed_precision="no", **flags)
+    malp = tiny_malp(image_size=16, transformer=False, set_size=set_size)
+    disc = MaLPDiscriminator(malp, trainable=True, generator_gradient=config.malp_generator_gradient)
+    torch.manual_seed(0)
+    generator = ToyGenerator().eval().requires_grad_(False)
+    accelerator, faces = Accelerator(cpu=True), ProceduralFaces(16, image_size=16)
+    base_rates = (1e-3, 5e-3)
+    groups = optimizer(disc.parameter_groups(lr=base_rates[0], template_lr=base_rates[1]))
+    step = PretrainStep(disc, disc, groups, generator, config, accelerator, base_rates=base_rates, attribute_names=faces.attribute_names)
+    return step, next(steps(faces, config, accelerator, start=0))[1]
+
+
+def weights(step: PretrainStep) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(step.discriminator.malp.state_dict())
+
+
+def test_a_step_moves_malp_and_neither_the_generator_nor_the_batch(tmp_path):
+    step, batches = make_step(tmp_path, malp_template_delay=0.0, malp_least_psnr=0.0)
+    before, generator, images = weights(step), copy.deepcopy(step.generator.state_dict()), batches[0].images.clone()
+    terms = step(1, batches)
+    assert set(terms) == TERMS and all(value.isfinite() and not value.requires_grad for value in terms.values())
+    still = [name for name, value in weights(step).items() if value.is_floating_point() and torch.equal(value, before[name])]
+    assert still == [], "every weight of MaLP moves"
+    assert all(torch.equal(value, generator[name]) for name, value in step.generator.state_dict().items())
+    assert torch.equal(batches[0].images, images)
+    assert all(not p.grad.any() for p in step.discriminator.parameters() if p.grad is not None)
+
+
+def test_templates_stay_during_their_delay_while_the_networks_learn(tmp_path):
+    step, batches = make_step(tmp_path, malp_template_delay=0.5, malp_least_psnr=0.0)
+    before = weights(step)
+    step(1, batches)
+    moved = {name for name, value in weights(step).items() if not torch.equal(value, before[name])}
+    assert "encryption.templates" not in moved and any(name.startswith("cnn.") for name in moved)
+
+
+def test_the_loss_is_eq_11_on_the_encrypted_and_the_manipulated_images(tmp_path):
+    step, (batch,) = make_step(tmp_path)
+    losses = step.losses(batch)
+    malp = step.discriminator.malp
+    encrypted, index = malp.encrypt(batch.images, torch.zeros(4, dtype=torch.long))
+    fake = step.generator.manipulate(encrypted, batch.target)
+    expected = malp.losses(encrypted, fake, fakeness_map(batch.images, fake), index)
+    for field in ("total", "template", "localization", "recovery", "classification"):
+        torch.testing.assert_close(getattr(losses, field), getattr(expected, field), msg=field)
+
+
+@pytest.mark.parametrize(("dropout", "share"), [(0.0, 0.0), (1.0, 1.0)])
+def test_template_dropout_leaves_images_as_they_are(tmp_path, dropout, share):
+    step, (batch,) = make_step(tmp_path, malp_template_dropout=dropout, set_size=2)
+    encrypted, index = step.encrypt(batch)
+    assert (index == NO_TEMPLATE).float().mean() == share
+    unchanged = (encrypted == batch.images).flatten(1).all(1)
+    assert torch.equal(unchanged, index == NO_TEMPLATE)
+
+
+@pytest.mark.parametrize("gradient", ["none", "map"])
+def test_only_a_generator_gradient_keeps_the_generators_graph(tmp_path, gradient):
+    step, (batch,) = make_step(tmp_path, malp_generator_gradient=gradient)
+    encrypted, _ = step.encrypt(batch)
+    assert encrypted.requires_grad is step.edit(encrypted, batch).requires_grad is (gradient == "map")
+
+
+def test_one_attribute_alone_is_edited(tmp_path):
+    step, (batch,) = make_step(tmp_path, malp_attribute="Smiling")
+    given = []
+    step.generator.manipulate = lambda images, target: given.append(target) or images
+    step.edit(batch.images, batch)
+    changed = (given[0] != batch.labels).any(0)
+    assert [name for name, different in zip(step.attribute_names, changed) if different] == ["Smiling"]
+
+
+def test_a_degradation_reaches_malp_in_its_share_of_the_steps(tmp_path):
+    seen = []
+    for share in (0.0, 1.0):
+        step, (batch,) = make_step(tmp_path, malp_degradation=share)
+        step.wrapped = lambda *tensors, degradation: seen.append(degradation)
+        step.losses(batch)
+    assert seen[0] is None
+    degraded = seen[1](batch.images)
+    assert degraded.shape == batch.images.shape and not torch.equal(degraded, batch.images)
+
+
+def test_two_micro_batches_are_one_batch_with_all_images(tmp_path):
+    def plain_sgd(groups):
+        return torch.optim.SGD(groups, lr=1e-3)
+
+    results = []
+    for accumulation, batch_size in ((1, 4), (2, 2)):
+        step, batches = make_step(tmp_path, accumulation=accumulation, batch_size=batch_size, optimizer=plain_sgd, malp_template_delay=0.0, malp_least_psnr=0.0)
+        results.append((step(1, batches), weights(step)))
+    (whole, together), (parts, apart) = results
+    for name in TERMS:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-3, atol=1e-5, msg=name)
+    for name, value in together.items():
+        torch.testing.assert_close(apart[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_templates_are_held_to_the_least_psnr(tmp_path):
+    step, batches = make_step(tmp_path, malp_template_delay=0.0, malp_least_psnr=45.0)
+    with torch.no_grad():
+        step.discriminator.malp.encryption.templates.mul_(100)
+    step(1, batches)
+    encrypted, _ = step.encrypt(dataclasses.replace(batches[0]))
+    error = (encrypted - batches[0].images).square().mean()
+    assert 10 * torch.log10(4 / error) > 44.9
