@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from malp_disc.report.numbers import number
-from malp_disc.report.verdict import TOLERATED_NYQUIST
+from malp_disc.report.verdict_rule import TOLERATED_NYQUIST
 from malp_disc.run_folder.arms import VIEWS
 
 PEARSON = 0.02

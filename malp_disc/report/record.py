@@ -9,8 +9,9 @@ from typing import Any
 
 from malp_disc.report.compare import arm_of, compare_arms
 from malp_disc.report.findings import cautions, localization_finding
-from malp_disc.report.seeds import CONFIDENCE, delta_over_seeds, half_widths, mean_over_seeds
-from malp_disc.report.verdict import RULE, judge_run
+from malp_disc.report.seeds import CONFIDENCE, bonferroni_confidence, delta_over_seeds, half_widths, mean_over_seeds
+from malp_disc.report.verdict import judge_run
+from malp_disc.report.verdict_rule import RULE
 from malp_disc.run_folder.arms import ARMS, BASELINES, SCORES
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.same_experiment import check_one_experiment
@@ -24,7 +25,8 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
     Returns:
         JSON-ready, None where something was not measured:
 
-        * ``verdict`` one sentence, ``verdict_rule``, and ``verdicts.<arm>.{outcome, reason, where}``;
+        * ``verdict`` one sentence, ``verdict_rule``, ``verdicts.<arm>.{outcome, reason, where}``, and ``verdict_confidence``, that of the
+          intervals against the controls, corrected for the number of candidates;
         * ``arms.<arm>``: means over seeds of ``malp_disc.run_folder.schema.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
           (Student's t);
         * ``anchors``: the unedited inputs, and two halves of the reference, for every distance;
@@ -62,6 +64,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     record = {
         "verdict": verdict,
         "verdict_rule": RULE,
+        "verdict_confidence": bonferroni_confidence(max(1, len(verdicts))),
         "verdicts": {arm: dataclasses.asdict(judged) for arm, judged in verdicts.items()},
         "arms": arms,
         "half_widths": {arm: half_widths(measured) for arm, measured in per_arm.items()},

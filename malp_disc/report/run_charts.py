@@ -114,7 +114,7 @@ def draw_where(axes: Axes, record: Record) -> None:
             delta, base = scores[view].get(arm, {}).get("delta_vs_control"), record["arms"]["control"][view]["value"]
             if delta is None or not base:
                 continue
-            y = row + 0.22 * (place - (len(arms) - 1) / 2)
+            y = row + min(0.22, 0.8 / len(arms)) * (place - (len(arms) - 1) / 2)
             low, high, middle = (100 * delta[end] / base for end in ("low", "high", "value"))
             drawn += [low, high]
             axes.plot([low, high], [y, y], color=COLOURS[arm], linewidth=2.2, zorder=2, solid_capstyle="butt")
@@ -185,7 +185,7 @@ def has_where(record: Record) -> bool:
 
 
 def _tuned(record: Record) -> list[str]:
-    return [arm for arm in (*CANDIDATES, "passive") if arm in record["arms"]]
+    return [arm for arm in CANDIDATES if arm in record["arms"]]
 
 
 def _measured_views(record: Record) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from malp_disc.report.cells import Table, label_of
-from malp_disc.report.numbers import number
+from malp_disc.report.numbers import number, percent
 from malp_disc.report.tables import (
     attributes_table,
     controls_table,
@@ -20,6 +20,7 @@ from malp_disc.report.tables import (
     quality_table,
     seeds_table,
     spectrum_table,
+    verdicts_table,
     views_table,
 )
 
@@ -40,6 +41,7 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
     psnr = record["anchors"]["encrypted_psnr"]
     harder = [f"{arm}: {finding}" for arm, finding in record["localization_findings"].items()]
     found = [
+        Section("verdicts", "Verdict by arm", _multiple_candidates(record), [("", verdicts_table(record))]),
         Section(
             "quality",
             "Quality",
@@ -82,6 +84,17 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         Section("rule", "The rule of the verdict", record["verdict_rule"]),
     ]
     return [Section(s.key, s.title, s.text, [(caption, table) for caption, table in s.tables if not table.empty], s.items) for s in found]
+
+
+def _multiple_candidates(record: Mapping[str, Any]) -> str:
+    """How the rule corrects for several candidates; empty for one."""
+    count = len(record["verdicts"])
+    if count < 2:
+        return ""
+    return (
+        f"{count} candidates were judged. So that luck doesn't make one of them look better, the intervals against the controls have a "
+        f"confidence of {100 * record['verdict_confidence']:.3g} % here (Bonferroni) instead of the {percent(record['bootstrap']['confidence'])} of the tables below."
+    )
 
 
 def making(record: Mapping[str, Any]) -> Section:

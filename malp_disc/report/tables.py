@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from malp_disc.report.cells import NONE, Record, Table, delta_text, label_of, plain, sample_count, value
 from malp_disc.report.numbers import number, percent
+from malp_disc.report.verdict import MOST_REASONS
 from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, VIEWS
 
 _ANCHORS = {"unedited": "the unedited inputs", "halves": "two halves of the reference"}
@@ -48,10 +49,16 @@ def quality_table(record: Record) -> Table:
     return _framed(header, rows, 2)
 
 
+def verdicts_table(record: Record) -> Table:
+    """Outcome and reason for every candidate; empty where the verdict's sentence has all the numbers."""
+    verdicts = record["verdicts"] if len(record["verdicts"]) > MOST_REASONS else {}
+    return Table(["candidate", "verdict", "reason"], [[arm, verdict["outcome"], verdict["reason"]] for arm, verdict in verdicts.items()])
+
+
 def controls_table(record: Record) -> Table:
-    """What was tuned, minus each further control that was measured."""
+    """Every candidate minus each control and baseline that was measured."""
     others = [other for other in BASELINES[1:-1] if other in record["arms"]]
-    tuned = [arm for arm in (*CANDIDATES, "passive", "joint") if arm in record["arms"]]
+    tuned = [arm for arm in CANDIDATES if arm in record["arms"]]
     header = [f"{label_of(record)}{sample_count(record)}", *(f"minus {other}" for other in ("control", *others))]
     rows = [[arm, *(delta_text(record["comparison"][arm].get(f"delta_vs_{other}")) for other in ("control", *others))] for arm in tuned]
     return Table(header, rows if others else [])

@@ -7,7 +7,10 @@ import math
 
 import pytest
 
-from malp_disc.report.verdict import RULE, TOLERATED_SHRINKAGE, judge_arm, judge_run, tolerated_fall
+from malp_disc.report.seeds import bonferroni_interval
+from malp_disc.report.verdict import judge_run
+from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, TOLERATED_SHRINKAGE, judge_arm, tolerated_fall
+from malp_disc.run_folder.arms import ARMS, CANDIDATES, CONTROLS
 
 LOWER, ZERO, HIGHER = ({"value": v, "low": v - 6, "high": v + 6} for v in (-46.5, -2.2, 9.7))
 
@@ -107,6 +110,81 @@ def test_the_run_names_the_improved_arm_first_and_the_other_ones_reason(arms, co
     assert {arm: verdict.outcome for arm, verdict in verdicts.items()} == {"frozen": "no difference", "cotrain": "improved"}
 
 
+def test_every_arm_but_before_and_the_controls_is_a_candidate():
+    assert set(CANDIDATES) == set(ARMS) - {"before", *CONTROLS}
+
+
+@pytest.mark.parametrize("arm", CANDIDATES)
+def test_any_candidate_can_be_called_improved(arms, comparison, arm):
+    """Whatever it was trained against: the largest gain must not go unmentioned."""
+    measured = {"before": arms["before"], "control": arms["control"], arm: arms["cotrain"]}
+    sentence, verdicts = judge_run(measured, {arm: comparison["cotrain"]})
+    assert sentence.startswith(f"{arm} improved (") and set(verdicts) == {arm}
+
+
+def test_the_best_candidate_stands_first_with_its_reason_and_the_others_without_numbers(arms, comparison):
+    for arm, shift in (("aided", -80), ("joint", -60)):
+        arms[arm] = copy.deepcopy(arms["cotrain"])
+        comparison[arm] = {"delta_vs_control": full(shift, shift - 6, shift + 6), "delta_vs_before": LOWER}
+    sentence, _ = judge_run(arms, comparison)
+    assert sentence.startswith("aided improved (FD-faces -80 against the control, 98.8 % interval (Bonferroni, 4 candidates) ")
+    assert sentence.endswith("; joint and cotrain improved as well; frozen: no difference from the control: interval contains zero.")
+
+
+def test_a_gain_that_only_an_uncorrected_interval_shows_is_no_improvement_among_several_candidates(arms, comparison):
+    """-6.5 ± 6 excludes zero at 95 %; for two candidates it is ± 6 · 2.2414 / 1.9600 = 6.86."""
+    comparison["cotrain"]["delta_vs_control"] = full(-6.5, -12.5, -0.5)
+    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+    sentence, verdicts = judge_run(arms, comparison)
+    assert verdicts["cotrain"].outcome == "no difference" and "97.5 % interval (Bonferroni, 2 candidates)" in sentence
+
+
+def test_the_corrected_interval_by_hand():
+    """z(0.9875) / z(0.975) = 2.2414 / 1.9600 over images; t(0.9875, 2) / t(0.975, 2) = 6.2053 / 4.3027 over three seeds."""
+    delta = full(-10, -14, -6, seeds={"low": -14, "high": -6}, pictures={"low": -12, "high": -9}, count=3)
+    wide = bonferroni_interval(delta, 2)
+    assert wide["pictures"] == {"low": pytest.approx(-10 - 2 * 1.14358, abs=1e-4), "high": pytest.approx(-10 + 1.14358, abs=1e-4)}
+    assert wide["seeds"] == {"low": pytest.approx(-10 - 4 * 1.44221, abs=1e-4), "high": pytest.approx(-10 + 4 * 1.44221, abs=1e-4)}
+    assert (wide["low"], wide["high"]) == (wide["seeds"]["low"], wide["seeds"]["high"])
+    assert bonferroni_interval(delta, 1) == delta
+
+
+def test_noise_is_not_improved_because_the_control_is_as_broken(arms, comparison):
+    """Both seeds are far above before, but two seeds have so wide an interval (t = 12.7) that it contains zero."""
+    since = full(22.4, -8.0, 52.8, seeds={"low": -8.0, "high": 52.8}, pictures={"low": 21.0, "high": 23.8}, count=2)
+    comparison["cotrain"]["delta_vs_before"] = since
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "not decided"
+    assert "above the one before fine-tuning, +22.40" in verdict.reason and "over 2 seeds" in verdict.reason
+
+
+def test_broken_images_are_not_improved_when_the_generator_before_was_broken_too(arms, comparison):
+    for nyquist, outcome in ((20 * NOISE_NYQUIST, "not decided"), (0.9 * NOISE_NYQUIST, "improved")):
+        for measured in arms.values():
+            measured["spectrum"] = {"nyquist": nyquist}
+        assert judge_arm("cotrain", arms, comparison).outcome == outcome
+
+
+def test_a_checkerboard_that_the_control_shares_is_refused_against_before(arms, comparison):
+    for arm, power in (("before", 1.0), ("control", 5.0), ("frozen", 5.0), ("cotrain", 5.0)):
+        arms[arm]["spectrum"] = {"nyquist": power}
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "checkerboard" and "before 1.000" in verdict.reason
+
+
+def test_a_second_extractor_that_sees_a_loss_against_before_refuses(arms, comparison):
+    arms["cotrain"]["second"] = {"label": "FD-random"}
+    views = {"second": {"cotrain": {"delta_vs_control": LOWER, "delta_vs_before": HIGHER}}}
+    verdict = judge_arm("cotrain", arms, comparison, views)
+    assert verdict.outcome == "extractors disagree" and "against the generator before fine-tuning" in verdict.reason
+
+
+def test_a_generator_before_that_was_measured_otherwise_decides_nothing(arms, comparison):
+    arms["before"]["frechet"]["n"] = 60
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "not decided" and "cotrain and before were measured with different n" in verdict.reason
+
+
 def test_without_a_control_there_is_no_verdict(arms, comparison):
     del arms["control"]
     sentence, verdicts = judge_run(arms, comparison)
@@ -120,10 +198,11 @@ def test_without_a_fine_tuned_arm_there_is_no_verdict(arms, comparison):
     assert verdicts == {}
 
 
-def test_without_the_arm_before_the_control_alone_decides(arms, comparison):
+def test_without_the_arm_before_nothing_is_decided_because_the_control_may_be_broken(arms, comparison):
     del arms["before"]
     comparison["cotrain"]["delta_vs_before"] = None
-    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+    verdict = judge_arm("cotrain", arms, comparison)
+    assert verdict.outcome == "not decided" and "measure before" in verdict.reason
 
 
 def test_the_rule_states_its_numbers():
@@ -189,8 +268,8 @@ def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_meas
 @pytest.mark.parametrize(
     ("second", "outcome", "words"),
     [
-        (HIGHER, "extractors disagree", "FD-random says the opposite"),
-        (ZERO, "improved", "FD-random sees no difference"),
+        (HIGHER, "extractors disagree", "FD-random shows the opposite"),
+        (ZERO, "improved", "FD-random shows no difference"),
         (LOWER, "improved", "FD-random agrees"),
     ],
 )
@@ -202,10 +281,10 @@ def test_a_second_extractor_may_refuse_and_is_always_heard(arms, comparison, sec
 
 
 def test_without_a_second_extractor_the_sentence_says_so(arms, comparison):
-    assert "no second extractor was asked" in judge_arm("cotrain", arms, comparison).reason
+    assert "no second extractor was used" in judge_arm("cotrain", arms, comparison).reason
 
 
-@pytest.mark.parametrize(("half", "words"), [(LOWER, "the gain is in structure too"), (ZERO, "the gain sits in fine texture only")])
+@pytest.mark.parametrize(("half", "words"), [(LOWER, "the gain is in structure too"), (ZERO, "the gain is in fine texture only")])
 def test_the_sentence_says_where_a_gain_sits(arms, comparison, half, words):
     verdict = judge_arm("cotrain", arms, comparison, {"frechet_2x": {"cotrain": {"delta_vs_control": half}}})
     assert verdict.outcome == "improved"
@@ -226,5 +305,7 @@ def test_a_passive_network_that_does_as_well_takes_the_credit_from_the_template(
     verdict = judge_arm("cotrain", arms, comparison)
     assert verdict.outcome == "improved"
     assert "so the template is not what helps" in verdict.reason
+    arms["aided"], comparison["aided"] = arms["cotrain"], comparison["cotrain"]
+    assert "template" not in judge_arm("aided", arms, comparison).reason, "aided has none"
     comparison["cotrain"]["delta_vs_passive"] = LOWER
     assert "better than the passive network by 46.50" in judge_arm("cotrain", arms, comparison).reason

@@ -1,0 +1,312 @@
+"""The rule of the verdict for one arm: did fine-tuning make better images, and not only weaker edits?
+
+A generator that edits less has a lower Fréchet distance (G(x) = x has the lowest), so a lower distance alone never counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from malp_disc.report.numbers import interval, number, percent, signed
+from malp_disc.report.seeds import CONFIDENCE, bonferroni_confidence, bonferroni_interval
+from malp_disc.run_folder.arms import CONTROLS, WITH_TEMPLATE
+
+STANDARD_ERRORS = 2.0
+TOLERATED_FALL = 0.05
+TOLERATED_SHRINKAGE = 0.25
+TOLERATED_NYQUIST = 2.0
+NOISE_NYQUIST = 10.0
+"""Power at the Nyquist frequency, relative to real images, above which an arm is broken whatever it is compared with."""
+
+RULE = (
+    "An arm counts as improved only if (1) the interval of its Fréchet distance minus the control's lies below zero, and so does that of "
+    "its distance minus every further control that was measured (control_d, random), (2) its distance is not above the one before "
+    "fine-tuning, (3) its edit accuracy, against the control and before, did not fall by more than "
+    f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
+    "without being requested) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
+    f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) the second extractor does not show the opposite, against the "
+    "control or before, with an interval above zero, and (6) its power at the Nyquist frequency is not above "
+    f"{TOLERATED_NYQUIST:g} times that of real images and at the same time {TOLERATED_NYQUIST:g} times the control's or the one before (a "
+    f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). Every arm that is neither a control nor the "
+    f"generator before fine-tuning is a candidate. The intervals of (1) have a confidence of 1 - {1 - CONFIDENCE:.2g} / candidates (Bonferroni), so the chance "
+    f"that luck makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}; all other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "
+    "make (5) easier to pass. With several seeds, every interval is two that must agree: over seeds "
+    "(Student's t of the mean) and over images (paired bootstrap). Distance, edit accuracy and edit strength must have been measured, also "
+    "of the generator before fine-tuning; leakage, second extractor and spectrum count where they were measured."
+)
+
+Outcome = Literal["improved", "edits weakened", "edits leak", "extractors disagree", "checkerboard", "no difference", "worse", "not decided"]
+Deltas = Mapping[str, Mapping[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The rule's outcome for one arm with its reason, a clause without a full stop; ``where`` locates a gain (structure or texture), and is
+    empty for any other outcome."""
+
+    outcome: Outcome
+    reason: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that the rule reads about one arm; the arguments of `judge_arm`."""
+
+    arm: str
+    arms: Mapping[str, Mapping[str, Any]]
+    comparison: Mapping[str, Deltas]
+    views: Mapping[str, Mapping[str, Deltas]]
+    candidates: int
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The arm's measurements."""
+        return self.arms[self.arm]
+
+    @property
+    def label(self) -> str:
+        return self.own["frechet"]["label"] or "Fréchet distance"
+
+    @property
+    def numbers(self) -> str:
+        """The difference from the control with its interval and n."""
+        delta = self.against("control")
+        level = bonferroni_confidence(self.candidates)
+        correction = f" (Bonferroni, {self.candidates} candidates)" if self.candidates > 1 else ""
+        return (
+            f"{self.label} {signed(delta['value'])} against the control, {100 * level:.3g} % interval{correction} {both_intervals(delta)}, "
+            f"n = {number(self.own['frechet']['n'])}"
+        )
+
+    def against(self, control: str) -> Mapping[str, Any] | None:
+        """The difference of the distances from a control's, with the interval corrected for the number of candidates."""
+        delta = self.comparison[self.arm].get(f"delta_vs_{control}")
+        return None if delta is None else bonferroni_interval(delta, self.candidates)
+
+    def view(self, name: str, other: str) -> Mapping[str, Any] | None:
+        """The difference from `other` in another view of the images, None where it wasn't measured."""
+        return (self.views.get(name) or {}).get(self.arm, {}).get(f"delta_vs_{other}")
+
+
+def judge_arm(
+    arm: str,
+    arms: Mapping[str, Mapping[str, Any]],
+    comparison: Mapping[str, Deltas],
+    views: Mapping[str, Mapping[str, Deltas]] | None = None,
+    *,
+    candidates: int = 1,
+) -> Verdict:
+    """Apply `RULE` to one arm; the first condition that fails is its verdict.
+
+    Args:
+        arms: measurements by arm, each with the keys of `malp_disc.run_folder.schema.MEASUREMENT`; ``"control"`` among them.
+        comparison: by arm ``{"delta_vs_control": {"value", "low", "high"} or None, "delta_vs_before": …}``, with 95 % intervals.
+        views: the same for the other views of the images, by the view's name.
+        candidates: how many arms of the run are judged; the intervals against the controls are corrected for it.
+    """
+    case = Case(arm, arms, comparison, views or {}, candidates)
+    for condition in _CONDITIONS:
+        if (refusal := condition(case)) is not None:
+            return refusal
+    since = comparison[arm]["delta_vs_before"]
+    unsure = ", though no different from before fine-tuning" if since["high"] >= 0 else ""
+    where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _effect_of_template(case)]))
+    return Verdict("improved", f"{case.numbers}, edits kept{unsure}" + (f"; {where}" if where else ""), where)
+
+
+def both_intervals(delta: Mapping[str, Any]) -> str:
+    """ "-52.1 to -40.2"; of several seeds "-52.1 to -40.2 over 3 seeds and -50.0 to -45.1 over images"."""
+    if not delta.get("seeds"):
+        return interval(delta)
+    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['pictures'])} over images"
+
+
+def tolerated_fall(p: float, q: float, n: float | None) -> float:
+    """How far edit accuracy may fall from p to q, both shares of n images: 2 standard errors of the difference, at most 0.05.
+
+    The standard error is that of two independent shares. They are paired here (same images), which makes the true one smaller; Agresti
+    and Caffo's added success and failure keep it above 0 where a share is 0 or 1. Without n, nothing is tolerated.
+    """
+    if not n:
+        return 0.0
+    variance = sum(share * (1 - share) for share in ((p * n + 1) / (n + 2), (q * n + 1) / (n + 2))) / (n + 2)
+    return min(STANDARD_ERRORS * math.sqrt(variance), TOLERATED_FALL)
+
+
+def _comparable(case: Case) -> Verdict | None:
+    """Finite images, measured in the same way as the control and the generator before, with features to compare."""
+    if case.own.get("diverged"):
+        return Verdict("not decided", f"not decided: {case.arm} diverged, its images are not finite")
+    for other in _others(case):
+        differing = [
+            key for key in ("label", "n", "extractor", "resize", "reference") if case.own["frechet"][key] != case.arms[other]["frechet"][key]
+        ]
+        if differing and not case.arms[other].get("diverged"):
+            return Verdict("not decided", f"not decided: {case.arm} and {other} were measured with different {', '.join(differing)}")
+    if case.against("control") is None:
+        return Verdict("not decided", "not decided: there are no features to compare it with the control by")
+    return None
+
+
+def _better_than_controls(case: Case) -> Verdict | None:
+    """(1) A lower distance than every control's."""
+    delta = case.against("control")
+    if delta["low"] > 0:
+        return Verdict("worse", f"worse than the control ({case.numbers})")
+    if delta["high"] >= 0:
+        return Verdict("no difference", f"no difference from the control: interval contains zero ({case.numbers})")
+    for other in CONTROLS[1:]:
+        if other not in case.arms:
+            continue
+        further = case.against(other)
+        if further is None:
+            return Verdict("not decided", f"not decided: lower {case.label}, but it can't be compared with {other} ({case.numbers})")
+        if further["high"] >= 0:
+            outcome: Outcome = "worse" if further["low"] > 0 else "no difference"
+            words = "worse than" if further["low"] > 0 else "no difference from"
+            found = f"{signed(further['value'])}, interval {both_intervals(further)}"
+            return Verdict(outcome, f"lower {case.label}, but {words} {other}, {found} ({case.numbers})")
+    return None
+
+
+def _not_worse_than_before(case: Case) -> Verdict | None:
+    """(2) A distance that isn't above the one before fine-tuning.
+
+    The value counts, not only the interval: where fine-tuning ruins the generator, in the control as well, the intervals of a few seeds are
+    so wide that they contain zero.
+    """
+    if "before" not in case.arms:
+        return Verdict(
+            "not decided",
+            "not decided: the generator before fine-tuning was not measured, so the control may have become worse; measure before as well "
+            f"({case.numbers})",
+        )
+    since = case.comparison[case.arm].get("delta_vs_before")
+    if since is None:
+        return Verdict(
+            "not decided", f"not decided: lower {case.label}, but there are no features from before fine-tuning to compare with ({case.numbers})"
+        )
+    found = f"{signed(since['value'])}, interval {both_intervals(since)}"
+    if since["low"] > 0:
+        return Verdict("worse", f"better than the control, but worse than before fine-tuning, {found} ({case.numbers})")
+    if since["value"] > 0:
+        return Verdict(
+            "not decided",
+            f"not decided: better than the control, but its {case.label} is above the one before fine-tuning, {found} ({case.numbers})",
+        )
+    return None
+
+
+def _edits_kept(case: Case) -> Verdict | None:
+    """(3), (4): edit accuracy, edit strength and leakage against the control and before."""
+    others = _others(case)
+    unmeasured = [name for key, name in _NAMES.items() if any(case.arms[side][key] is None for side in (case.arm, *others))]
+    if unmeasured:
+        return Verdict("not decided", f"not decided: lower {case.label}, but {' and '.join(unmeasured)} was not measured ({case.numbers})")
+    weaker = [reason for other in others for reason in _weakened(case.own, case.arms[other], other)]
+    if weaker:
+        return Verdict("edits weakened", f"lower {case.label}, but edits weakened: {'; '.join(weaker)} ({case.numbers})")
+    leaks = [reason for other in others for reason in _leaking(case.own, case.arms[other], other)]
+    if leaks:
+        return Verdict("edits leak", f"lower {case.label}, but more attributes change without being requested: {'; '.join(leaks)} ({case.numbers})")
+    return None
+
+
+def _extractors_agree(case: Case) -> Verdict | None:
+    """(5) No second extractor with an interval above zero, against the control or before."""
+    name = case.own.get("second", {}).get("label") or "the second extractor"
+    for other, words in (("control", ""), ("before", " against the generator before fine-tuning")):
+        second = case.view("second", other)
+        if second is not None and second["low"] > 0:
+            found = f"{signed(second['value'])}, interval {both_intervals(second)}"
+            return Verdict("extractors disagree", f"lower {case.label}, but {name} shows the opposite{words}, {found} ({case.numbers})")
+    return None
+
+
+def _no_checkerboard(case: Case) -> Verdict | None:
+    """(6) Power at the Nyquist frequency: neither a new checkerboard nor noise."""
+    power = {side: (case.arms[side].get("spectrum") or {}).get("nyquist") for side in (case.arm, *_others(case))}
+    own = power.pop(case.arm)
+    if own is None:
+        return None
+    found = f"{number(own)} times the power of real images at the Nyquist frequency"
+    for other, theirs in power.items():
+        if theirs is not None and own > TOLERATED_NYQUIST * max(1.0, theirs):
+            return Verdict("checkerboard", f"lower {case.label}, but a checkerboard: {found}, {other} {number(theirs)} ({case.numbers})")
+    if own > NOISE_NYQUIST:
+        return Verdict("not decided", f"not decided: lower {case.label}, but the images are noise or a checkerboard: {found} ({case.numbers})")
+    return None
+
+
+_CONDITIONS: Sequence[Callable[[Case], Verdict | None]] = (
+    _comparable,
+    _better_than_controls,
+    _not_worse_than_before,
+    _edits_kept,
+    _extractors_agree,
+    _no_checkerboard,
+)
+_NAMES = {"edit_accuracy": "edit accuracy", "identity_l1": "edit strength"}
+
+
+def _others(case: Case) -> list[str]:
+    """The control and the generator before fine-tuning, as far as measured."""
+    return [other for other in ("control", "before") if other in case.arms]
+
+
+def _weakened(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:
+    """Why the edits of `arm` count as weaker than those of `other`, both measured; empty if they don't."""
+    reasons = []
+    was, now = other["edit_accuracy"], arm["edit_accuracy"]
+    tolerated = tolerated_fall(was, now, arm["frechet"]["n"])
+    if was - now > tolerated:
+        reasons.append(f"edit accuracy {number(now)} against {number(was)} ({name}), tolerated fall {number(tolerated)}")
+    was, now = other["identity_l1"], arm["identity_l1"]
+    if now < (1 - TOLERATED_SHRINKAGE) * was:
+        reasons.append(
+            f"edit strength {number(now)} against {number(was)} ({name}), {percent(1 - now / was)} less, "
+            f"tolerated {percent(TOLERATED_SHRINKAGE)}"
+        )
+    return reasons
+
+
+def _leaking(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:
+    """Why `arm` leaks more than `other`; empty if it doesn't, or where leakage wasn't measured."""
+    was, now = other.get("leakage"), arm.get("leakage")
+    if was is None or now is None:
+        return []
+    tolerated = tolerated_fall(1 - was, 1 - now, arm["frechet"]["n"])
+    return [f"leakage {number(now)} against {number(was)} ({name}), tolerated rise {number(tolerated)}"] if now - was > tolerated else []
+
+
+def _second_extractor(case: Case) -> str:
+    second = case.view("second", "control")
+    if second is None:
+        return "no second extractor was used"
+    name = case.own["second"]["label"] or "the second extractor"
+    words = "agrees" if second["high"] < 0 else "shows no difference"
+    return f"{name} {words} ({signed(second['value'])}, {both_intervals(second)})"
+
+
+def _structure_or_texture(case: Case) -> str:
+    """Whether the gain remains in images of half the size."""
+    half = case.view("frechet_2x", "control")
+    if half is None:
+        return ""
+    found = f"at half the size {signed(half['value'])}, {both_intervals(half)}"
+    return f"the gain is in structure too ({found})" if half["high"] < 0 else f"the gain is in fine texture only ({found})"
+
+
+def _effect_of_template(case: Case) -> str:
+    """Whether the same network without a template does as well; empty for arms without a template."""
+    passive = case.comparison[case.arm].get("delta_vs_passive")
+    if passive is None or case.arm not in WITH_TEMPLATE:
+        return ""
+    if passive["high"] < 0:
+        return f"better than the passive network by {number(-passive['value'])}"
+    found = f"{signed(passive['value'])}, {both_intervals(passive)}"
+    return f"not better than the same network without a template ({found}), so the template is not what helps"
