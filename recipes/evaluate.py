@@ -37,29 +37,42 @@ from malp_disc.training.preflight import must_take
 @dataclass(kw_only=True)
 class Config(EvaluationOptions, DataOptions):
     output_dir: Path = not_compared(Path("runs/evaluate"))
-    """Folder of the report."""
+    """Folder of the report, created if absent."""
     generator: str = evaluation("stargan")
-    """What kind of generator all of them are: a name of the zoo, or MODULE:FUNCTION that makes one."""
+    """Kind of all generators that are measured: a name of the zoo, or MODULE:FUNCTION that returns one."""
     before: Path | None = evaluation(None)
-    """Weights of the generator everything is compared with. Not given: the shipped StarGAN, or what your function makes."""
+    """Weights of the generator before fine-tuning, with which all others are compared.
+    By default, the included StarGAN, or the weights that your function loads."""
     control: Path | None = work(None)
+    """Weights of the arm control: the file G-control.safetensors of a fine-tuning. The other arms are given likewise."""
     control_d: Path | None = work(None)
+    """Weights of the arm control_d."""
     random: Path | None = work(None)
+    """Weights of the arm random."""
     frozen: Path | None = work(None)
+    """Weights of the arm frozen."""
     cotrain: Path | None = work(None)
+    """Weights of the arm cotrain."""
     passive: Path | None = work(None)
+    """Weights of the arm passive."""
     scratch: Path | None = work(None)
+    """Weights of the arm scratch."""
     aided: Path | None = work(None)
+    """Weights of the arm aided."""
     aided_map: Path | None = work(None)
+    """Weights of the arm aided_map."""
     joint: Path | None = work(None)
-    """Weights of fine-tuned generators, the files G-<arm>.safetensors of a fine-tuning."""
+    """Weights of the arm joint."""
     seed: int = work(0)
-    """Which seed of the fine-tuning these generators are."""
+    """Seed of the fine-tuning that these generators come from."""
     malp: Path | None = evaluation(None)
-    """MaLP that localizes the changes; the shipped one on drawn faces. Without one on real images, localization isn't measured."""
+    """Folder of the MaLP that localizes the edits. By default, the included one on drawn faces.
+    On real images without one, localization isn't measured."""
     fresh: tuple[str, ...] = work(())
-    """MaLPs that were trained from scratch against a tuned generator, as ARM=FOLDER: are its changes really harder to find?"""
+    """MaLPs that were trained from scratch against a tuned generator, as ARM=FOLDER.
+    They show whether its edits are really harder to localize."""
     device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
+    """Device to compute on: cpu, cuda, and so on. By default, a GPU if there is one."""
 
 
 def main(config: Config) -> None:

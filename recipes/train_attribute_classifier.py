@@ -51,21 +51,27 @@ FLAW_WEIGHT = 10  # reached at the end, see nuisance_loss
 @dataclass(kw_only=True)
 class Config(DataOptions):
     output: Path
-    """Where to write the network (.safetensors)."""
+    """File to write the network to, with a name that ends in .safetensors."""
     steps: int = 700
+    """Number of optimizer steps."""
     train_batch_size: int = 64
+    """Images per step."""
     learning_rate: float = 2e-3
-    """Peak; it falls to zero along half a cosine."""
+    """Highest learning rate. It falls to 0 along half a cosine."""
     width: int = 24
-    """Channels at full size; features have four times as many."""
+    """Channels at full resolution. The features have four times as many."""
     seed: int = 0
+    """Seed of the initial weights, the data order, and the augmentation."""
     first_index: int = FACE_RANGES["features"]
-    """faces: number of the first drawn face. Judges have ranges of their own, which no other recipe draws from."""
+    """Number of the first drawn face, with --data faces.
+    Evaluation models are trained on a range of their own, which no other recipe draws from."""
     purpose: Literal["classifier", "features"] = "classifier"
-    """classifier: reads attributes, whatever a generator's flaws. features: for a distance between sets of images; also learns to see blur,
-    noise, checkerboards and colours (that head is thrown away afterwards), and its features are whitened."""
+    """classifier: predicts attributes, robust to artefacts of a generator.
+    features: for a Fréchet distance. It also learns to predict blur, noise, checkerboards, and colours, and its features are whitened."""
     mixed_precision: Literal["no", "bf16"] = "bf16"
+    """Autocast precision of the training."""
     dataloader_num_workers: int = 0
+    """Worker processes that load images. 0 loads them in the training process."""
 
 
 def main(config: Config) -> None:

@@ -52,35 +52,41 @@ from malp_disc.training.train_options import TrainOptions
 @dataclass(kw_only=True)
 class Config(TrainOptions, DataOptions):
     output_dir: Path = Path("runs/stargan")
+    """Folder of the run, created if absent."""
     max_train_steps: int = 40_000
+    """Number of discriminator updates."""
     train_batch_size: int = 16
+    """Images per process and micro-batch."""
     generator_checkpoint: Path | None = None
-    """StarGAN generator to go on from, instead of random weights; its widths are read from the file, and --conv-dim and --residual-blocks don't
-    count. Give --warmup-steps 0 for one that can edit already."""
+    """StarGAN generator to start from, instead of random weights. Its widths are read from the file.
+    --conv-dim and --residual-blocks have no effect then. Use --warmup-steps 0 for a generator that can edit already."""
     discriminator_checkpoint: Path | None = None
-    """Its own discriminator."""
+    """Weights of its own discriminator."""
     conv_dim: int = 16
-    """Channels of G's first layer; 64 in the paper."""
+    """Channels of the generator's first layer. The paper uses 64."""
     discriminator_conv_dim: int | None = None
-    """Channels of D's first layer; as G's if not given."""
+    """Channels of the discriminator's first layer. By default, those of --conv-dim."""
     residual_blocks: int = 6
+    """Number of residual blocks of the generator."""
     n_critic: int = 2
-    """D steps per G step; 5 in the paper."""
+    """Discriminator updates per generator update, 1 or more. The paper uses 5."""
     learning_rate: float = 3e-4
+    """Learning rate of the generator. It is constant for the first half of the steps and then falls linearly to 0."""
     discriminator_learning_rate: float = 4e-4
-    """1e-4 for both in the paper, which trains five times longer."""
+    """Learning rate of the discriminator, with the same schedule. The paper trains five times longer with 1e-4 for both."""
     reconstruction_weight: float = 10.0
-    """λ_rec. 10 in the paper. At 64x64 the pull of the mean absolute error on an image is weak against WGAN's: more holds the face."""
+    """Weight λ_rec of the reconstruction loss. The paper uses 10.
+    At 64x64 the L1 loss is weak compared with WGAN's; a larger weight preserves the face."""
     identity_share: float = 0.0
-    """Share of each batch whose target is its own labels; these are also pulled to their input, with the weight of the reconstruction.
-    Not in the paper; the shipped generator was trained with a quarter, without an ablation."""
+    """Share of each batch, in [0, 1], whose target is its own labels; an L1 loss to the input with the same weight is added for these images.
+    The paper doesn't have it. The included generator was trained with 0.25, without an ablation."""
     warmup_steps: int = 4000
-    """First steps: G only learns to copy, G(x, own labels) -> x by L1; D joins in the last quarter. So the adversarial game starts with a
-    face and with a critic that knows one, not with mud and noise."""
+    """Number of first steps in which the generator only learns to copy, G(x, own labels) -> x, with an L1 loss.
+    The discriminator joins in the last quarter of them, so that adversarial training starts from recognisable faces."""
     ema_decay: float = 0.999
-    """Of the moving average of G that is saved in the end."""
+    """Decay of the exponential moving average of the generator's weights, in [0, 1). The average is saved as G.safetensors."""
     save_precision: Literal["float32", "float16"] = not_compared("float32")
-    """Of the final G and D files; float16 halves them. They are computed with in float32 either way."""
+    """Precision of the saved G and D files. float16 halves their size; they are computed with in float32 either way."""
 
 
 def main(config: Config) -> None:

@@ -24,33 +24,37 @@ FOUND_STATUS = 3
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Detect:
-    """Say of each image whether it was manipulated, at a threshold that was set for a false-alarm rate.
+    """Decide for each image whether it was manipulated, at a threshold that was set for a false-alarm rate.
 
     Exit status: 0 whatever is found; 1 where an image can't be read; with --fail-on-found 3 where one was manipulated.
     """
 
     images: Annotated[Path | None, Positional, arg(metavar="IN")] = None
-    """An image, or a folder; sub-folders count."""
+    """An image, or a folder of images with its sub-folders."""
     malp: Annotated[str, arg(metavar="DIR")]
-    """Folder of save_pretrained with its key, or a Hub id."""
+    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The key, where it isn't templates.safetensors in DIR."""
+    """Key file. By default, templates.safetensors in DIR."""
     threshold: float | None = None
-    """A score above it means manipulated; left out, that of the MaLP (detection.json), which its pretraining or --calibrate set."""
+    """Threshold in [0, 1]: an image with a higher score counts as manipulated.
+    By default, the one that is saved with the MaLP (detection.json), set by its pretraining or by --calibrate."""
     by: Literal["image", "window"] = "image"
-    """Which score: the mean over the whole image, or the highest of its windows, which sees small edits but gives more false alarms the larger the image."""
+    """Score to compare: the mean over the image (image), or the highest of its windows (window).
+    The highest window finds small edits, but gives more false alarms the larger the image is."""
     calibrate: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """First set the threshold by the images in this folder, which nobody has manipulated, and keep it in DIR/detection.json. They get the template first."""
+    """First set the threshold on the unmanipulated images in this folder, and save it to DIR/detection.json.
+    They are protected with the template before they are scored."""
     calibrate_as_is: bool = False
-    """Don't add the template to the images of --calibrate: they are as they will arrive (protected, perhaps sent as JPEG since)."""
+    """Score the images of --calibrate as they are, for images that are protected already and perhaps saved as JPEG since."""
     false_alarm_rate: float = 0.01
-    """For --calibrate. It takes at least 1 / rate - 1 images: 99 for 0.01."""
+    """False-alarm rate for --calibrate, in (0, 1): the share of unmanipulated images that may score above the threshold.
+    It takes at least 1 / rate - 1 images, 99 for 0.01."""
     fail_on_found: bool = False
-    """End with status 3 if an image was manipulated."""
+    """Exit with status 3 if an image was manipulated."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write a JSON line per image to this file; - for standard output."""
+    """Also write one JSON line per image to this file, or to standard output for -."""
     device: str = "auto"
-    """auto: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 def detect(options: Detect) -> None:

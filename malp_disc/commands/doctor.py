@@ -18,25 +18,26 @@ from malp_disc.import_object import call_by_name
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Doctor:
-    """Look a generator over before it is fine-tuned: range, sizes, gradients, MaLP's part in them, half precision, time and memory per step."""
+    """Check a generator before it is fine-tuned: value range, sizes, gradients, MaLP's share of them, half precision, time and memory per step."""
 
     generator: Annotated[str, Positional, arg(metavar="MODULE:FUNCTION")]
-    """Makes the generator: a module of the working folder or an installed one, or path/to/file.py, and a function without arguments that returns an
-    nn.Module with manipulate(images, target)."""
+    """Function without arguments that returns the generator, an nn.Module with manipulate(images, target).
+    MODULE is a module of the working folder, an installed one, or path/to/file.py."""
     losses: str | None = None
-    """The same for its own losses (malp-disc finetune --losses), to compare MaLP's gradient with."""
+    """The generator's own losses, as MODULE:FUNCTION, to compare MaLP's gradient with theirs."""
     malp: Path | None = None
-    """Folder of a MaLP pretrained on it. Without one a fresh MaLP stands in, which tells about gradients and speed but nothing about maps."""
+    """Folder of a MaLP pretrained on this generator.
+    Without one, a random MaLP is used, which tests gradients and speed but not the maps."""
     attributes: int = 5
-    """Columns of the target it is given; 0 for a generator without a choice, whose target is None."""
+    """Number of columns of the target. 0 for a generator without attributes, whose target is None."""
     image_size: int = 64
-    """Side of the test images."""
+    """Side of the test images in pixels, 16 or more and divisible by 4."""
     batch_size: int = 4
-    """Test images."""
+    """Number of test images, 2 or more."""
     device: str | None = None
-    """cpu, cuda …; a GPU where there is one, if not given."""
+    """Device to compute on: cpu, cuda, and so on. By default, a GPU if there is one."""
     json: Path | None = None
-    """Also write the findings as JSON here."""
+    """Also write the findings to this JSON file."""
 
 
 def doctor(options: Doctor) -> None:

@@ -15,16 +15,16 @@ from tyro.conf import Positional, arg
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Export:
-    """Write the localizer E_C and the classifier C as ONNX, for images of any size, and check the file against PyTorch. The key isn't in it."""
+    """Export the localizer E_C and the classifier C to ONNX, for images of any size, and check the file against PyTorch. The key isn't exported."""
 
     malp: Annotated[str, Positional, arg(metavar="DIR")]
-    """Folder of save_pretrained with its key, or a Hub id."""
+    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     output: Annotated[Path, Positional, arg(metavar="FILE")]
-    """The model, a name that ends in .onnx."""
+    """Output file, with a name that ends in .onnx."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The key, where it isn't templates.safetensors in DIR (it is needed to load the MaLP, not written)."""
+    """Key file. By default, templates.safetensors in DIR. It is needed to load the MaLP, but not exported."""
     overwrite: bool = False
-    """Replace a file that exists."""
+    """Replace an existing file."""
 
 
 def export(options: Export) -> None:

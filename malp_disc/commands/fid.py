@@ -30,30 +30,30 @@ _FAMILY = {"clean": "clean", "legacy_pytorch": "inception"}
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Fid:
-    """Fréchet distance (FID) of the images in folder A from the reference B."""
+    """Compute the Fréchet distance (FID) between the images in folder A and the reference B."""
 
     a: Annotated[Path, Positional, arg(metavar="A")]
-    """Folder of the images to judge; sub-folders and linked folders count."""
+    """Folder of the images to measure, with its sub-folders and linked folders."""
     b: Annotated[Path, Positional, arg(metavar="B")]
-    """The reference: a folder, whose features are kept in the cache (MALP_DISC_CACHE) and known again by its images; a features file from
-    that cache (.safetensors); or statistics saved by pytorch-fid or clean-fid (.npz)."""
+    """Reference: a folder, a features file from the cache (.safetensors), or statistics of pytorch-fid or clean-fid (.npz).
+    The features of a folder are cached by its content (the folder of the cache is MALP_DISC_CACHE)."""
     mode: Literal["clean", "legacy_pytorch"] = "clean"
-    """Resize: clean, clean-fid's antialiased one, or legacy_pytorch, pytorch-fid's. Numbers of the two don't compare."""
+    """Resize of the images: clean-fid's antialiased one (clean), or pytorch-fid's (legacy_pytorch). The two give different numbers."""
     dims: Literal[64, 192, 768, 2048] = 2048
-    """Inception's features: 2048 is FID proper; fewer need fewer images and are named FID-768 and so on."""
+    """Number of Inception features. 2048 is FID; fewer features need fewer images, and the result is labelled FID-768 and so on."""
     fid_weights: Annotated[Path | None, arg(metavar="FILE")] = None
-    """File of Inception's weights: pytorch-fid's state dict (.pth), or a .safetensors of the same keys, complete as far as the dims need.
-    Left out: from the cache, or downloaded into it and checked."""
+    """File of Inception's weights: pytorch-fid's state dict (.pth), or a .safetensors with the same keys, as far as --dims needs them.
+    By default, they are taken from the cache, or downloaded into it and checked."""
     kid: bool = False
-    """Also the kernel distance (KID): unbiased, for small sets."""
+    """Also compute the kernel distance (KID), which is unbiased and suits small sets."""
     precision_recall: bool = False
-    """Also precision, recall, density and coverage, by five nearest neighbours."""
+    """Also compute precision, recall, density, and coverage with five nearest neighbours."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write everything to this file."""
+    """Write all results to this JSON file."""
     batch_size: int = 32
-    """Images per forward pass."""
+    """Images per forward pass, 1 or more."""
     device: str = "auto"
-    """auto: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 def fid(options: Fid) -> None:

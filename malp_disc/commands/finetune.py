@@ -43,15 +43,18 @@ class Config(ArmOptions, GeneratorOptions):
     """Flags of a fine-tuning."""
 
     losses: str | None = None
-    """The generator's own losses, MODULE:FUNCTION. A StarGAN has its own; any other generator without them is held by --keep-weight (10 if not given)."""
+    """The generator's own losses, as MODULE:FUNCTION. A StarGAN has them built in.
+    Any other generator without losses gets --keep-weight 10 unless that is set."""
     discriminator_checkpoint: Path | None = None
-    """A StarGAN's own discriminator."""
+    """Weights of a StarGAN's own discriminator."""
     reconstruction_weight: float | None = None
-    """λ_rec of a StarGAN's own losses; give what the generator was trained with. Default: 30 for the shipped one, else the paper's 10."""
+    """Weight λ_rec of a StarGAN's own reconstruction loss; use the value that the generator was trained with.
+    By default, 30 for the included generator and otherwise the paper's 10."""
     reference_root: Path | None = None
-    """Images of the domain that the generator leads to: its own losses see them, and its images are compared with them."""
+    """Folder with images of the target domain. The generator's own losses get them, and its images are compared with them.
+    By default, the training data is the reference."""
     paired: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Each image has its partner, of the same name, in --reference-root."""
+    """Each image has a partner of the same name in --reference-root."""
 
     @property
     def built_in_losses(self) -> bool:

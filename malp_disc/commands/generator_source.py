@@ -16,13 +16,14 @@ STARGAN = "stargan"
 
 @dataclass(kw_only=True)
 class GeneratorOptions:
-    """Which generator."""
+    """The generator: a name of the zoo with a checkpoint, or a function."""
 
     generator: str = STARGAN
-    """Name of the zoo (generators/README.md), or MODULE:FUNCTION, a function without arguments that makes one: a module of the working folder, an installed
-    one, or path/to/file.py:FUNCTION."""
+    """Name of a generator of the zoo (generators/README.md), or MODULE:FUNCTION, a function without arguments that returns one.
+    MODULE is a module of the working folder, an installed one, or path/to/file.py."""
     generator_checkpoint: Path | None = None
-    """Weights of a generator of the zoo. Without one, stargan is the shipped generator of the drawn faces."""
+    """Weights of a generator of the zoo.
+    By default, stargan uses the included generator of drawn faces."""
 
     @property
     def generator_file(self) -> Path | None:

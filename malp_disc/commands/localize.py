@@ -20,26 +20,27 @@ MANIFEST = "localize.jsonl"
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Localize:
-    """Map what a generator changed in images: a 16-bit map, a heat map over the image, and scores."""
+    """Localize what a generator changed in images: a 16-bit fakeness map, a heat map over the image, and scores."""
 
     images: Annotated[Path, Positional, arg(metavar="IN")]
-    """An image, or a folder; sub-folders count."""
+    """An image, or a folder of images with its sub-folders."""
     output: Annotated[Path, Positional, arg(metavar="OUT")]
-    """Folder for NAME.map.png (grey, 65535 for a pixel turned from black to white), NAME.overlay.png, and localize.jsonl, a line per image."""
+    """Output folder: NAME.map.png (16-bit grey, 65535 for a pixel changed from black to white), NAME.overlay.png, and localize.jsonl."""
     malp: Annotated[str, arg(metavar="DIR")]
-    """Folder of save_pretrained with its key, or a Hub id."""
+    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The key, where it isn't templates.safetensors in DIR."""
+    """Key file. By default, templates.safetensors in DIR."""
     changed_above: float = 0.03
-    """A pixel counts as changed where the map is above this; 1 is the way from black to white, so 0.03 are 8 of 255 levels."""
+    """Map value, in [0, 1), above which a pixel counts as changed. 1 is a change from black to white, so 0.03 is 8 of 255 levels."""
     overlay_full: float = 0.15
-    """Map value with the brightest colour of the overlay; the same for all images, so that they compare."""
+    """Map value, in (0, 1], that gets the brightest colour of the overlay. It is the same for all images, so they can be compared."""
     overwrite: bool = False
-    """Replace outputs that exist, and do finished images again."""
+    """Replace existing outputs, and process finished images again."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write a JSON line per image, the earlier ones of a repeated run included, to this file; - for standard output."""
+    """Also write one JSON line per image to this file, or to standard output for -.
+    Images that an earlier run finished are included."""
     device: str = "auto"
-    """auto: CUDA where there is one."""
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 def localize(options: Localize) -> None:

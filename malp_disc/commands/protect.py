@@ -30,30 +30,32 @@ _LOOKED_AT = 4  # templates along a side, in the middle of an image, that the ch
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Protect:
-    """Encrypt images: add a template, so that MaLP can later tell whether and where they were manipulated."""
+    """Protect images: add a template, so that MaLP can later detect and localize manipulations."""
 
     images: Annotated[Path, Positional, arg(metavar="IN")]
-    """An image, or a folder; sub-folders count."""
+    """An image, or a folder of images with its sub-folders."""
     output: Annotated[Path, Positional, arg(metavar="OUT")]
-    """The protected image, or the folder for them, in which sub-folders and names stay. It also gets protect.jsonl, a line per image."""
+    """Protected image, or folder for them, which keeps sub-folders and names and also gets protect.jsonl, one line per image."""
     malp: Annotated[str, arg(metavar="DIR")]
-    """Folder of save_pretrained with its key, or a Hub id."""
+    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """The key, where it isn't templates.safetensors in DIR."""
+    """Key file. By default, templates.safetensors in DIR."""
     format: Literal["keep", "png", "webp", "tiff", "jpeg"] = "keep"
-    """keep: PNG, WebP and TIFF stay what they are (always without loss), anything else becomes PNG. jpeg loses part of the template: what is left is measured."""
+    """File format. keep: PNG, WebP, and TIFF stay as they are, always lossless, and any other format becomes PNG.
+    jpeg loses a part of the template; the command measures how much."""
     quality: int = 95
-    """Of JPEG, 1 to 100."""
+    """JPEG quality, from 1 to 100."""
     template: int | None = None
-    """Number of the template, from 0; left out: drawn for each image by its name, the same in every run."""
+    """Index of the template, from 0. By default, it is drawn for each image from a hash of its name, the same in every run."""
     check: bool = False
-    """Read every saved image again and say what MaLP finds in it (always done for JPEG)."""
+    """Read every saved image again and print what MaLP finds in it. This is always done for JPEG."""
     overwrite: bool = False
-    """Replace outputs that exist, and do finished images again."""
+    """Replace existing outputs, and process finished images again."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Write a JSON line per image, the earlier ones of a repeated run included, to this file; - for standard output."""
+    """Also write one JSON line per image to this file, or to standard output for -.
+    Images that an earlier run finished are included."""
     device: str = "auto"
-    """auto: CUDA where there is one (for the check; adding a template needs none)."""
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one. Only the check needs one."""
 
 
 def protect(options: Protect) -> None:

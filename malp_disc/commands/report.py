@@ -15,16 +15,17 @@ from tyro.conf import Positional, arg
 # tyro takes each flag's help from the string below the field.
 @dataclass(kw_only=True)
 class Report:
-    """Make the report of a run again: report.html, report.md, report.json and the figures."""
+    """Write the report of a run again: report.html, report.md, report.json, and the figures."""
 
     run: Annotated[Path, Positional, arg(metavar="RUN")]
-    """Folder of a run, as the recipes leave it (measurements.jsonl and what lies beside it)."""
+    """Folder of a run, with its measurements.jsonl."""
     join: tuple[Path, ...] = ()
-    """Folders of runs with other seeds or arms, made apart on the same images, that are taken into RUN first."""
+    """Folders of runs with other seeds or arms on the same images, which are merged into RUN first."""
     resamples: int = 200
-    """Of the paired bootstrap. Without the run's features, the intervals of the earlier report are kept."""
+    """Number of resamples of the paired bootstrap, 2 or more.
+    If the run's features are gone, the intervals of the earlier report are kept."""
     bootstrap_seed: int = 0
-    """Of its draws."""
+    """Seed of the bootstrap."""
 
 
 def report(options: Report) -> None:

@@ -50,29 +50,32 @@ _SELECTION = 500  # training images on which the best step is chosen, so that th
 
 @dataclass(kw_only=True)
 class EvaluationOptions:
-    """By what the images are judged."""
+    """Evaluation models, and the number of images."""
 
     extractor: Literal["auto", "faces", "squeezenet"] | Inception = evaluation("auto")
-    """Features of the Fréchet distance. auto: the shipped small net on drawn faces (FD-faces), inception-2048 (FID) on real images."""
+    """Feature extractor of the Fréchet distance.
+    auto: the included small network on drawn faces (FD-faces), inception-2048 (FID) on real images."""
     fid_weights: Path | None = evaluation(None)
-    """File of the extractor's weights (for Inception pytorch-fid's state dict, .pth or .safetensors), for machines without internet."""
+    """File of the extractor's weights, for machines without internet access.
+    For Inception, pytorch-fid's state dict as .pth or .safetensors."""
     second_extractor: Literal["auto", "none", "random", "faces", "squeezenet"] | Inception = evaluation("auto")
-    """A second opinion. auto: squeezenet if --second-weights is given, else random, convolutions that were never trained and need no
-    file."""
+    """A second feature extractor, to check that a result doesn't depend on the first.
+    auto: squeezenet if --second-weights is given, else random, untrained convolutions that need no file."""
     second_weights: Path | None = evaluation(None)
     """File of the second extractor's weights."""
     smaller_views: tuple[Literal[2, 4], ...] = evaluation((2, 4))
-    """Also measure images made so many times smaller, which shows whether a gain sits in texture or in structure. Each takes as long as the full
-    size; the flag without numbers for none."""
+    """Also measure images that are reduced by these factors, which shows whether a gain is in texture or in structure.
+    Each takes as long as the full size. The flag without numbers measures the full size only."""
     attribute_classifier: Path | None = evaluation(None)
-    """Classifier that reads the edits, made by train_attribute_classifier.py; the shipped one on drawn faces. Without one on real images,
-    edit accuracy isn't measured and no verdict is given."""
+    """Attribute classifier that measures edit accuracy, made by recipes/train_attribute_classifier.py.
+    By default, the included one on drawn faces. On real images without one, there is no edit accuracy and no verdict."""
     face_embedding: Path | None = evaluation(None)
-    """MobileFaceNet checkpoint: does an edit keep the person? Without one, SSIM to the input has to do."""
+    """MobileFaceNet checkpoint that measures whether an edit preserves the identity.
+    Without one, SSIM to the input takes its place."""
     eval_size: int = evaluation(1000)
-    """Held-back images that every generator edits."""
+    """Number of held-back images that every generator edits, at least 2."""
     reference_size: int = evaluation(2000)
-    """Real images they are compared with."""
+    """Number of real images that they are compared with, at least 4."""
 
 
 @dataclass

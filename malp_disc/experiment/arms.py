@@ -38,28 +38,38 @@ Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", 
 
 @dataclass(kw_only=True)
 class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
-    """Which arms, how often, and against which MaLP."""
+    """Which arms to run, with which seeds, and against which MaLP."""
 
     output_dir: Path = Path("runs/finetune")
+    """Folder of the run, created if absent: checkpoints, tuned generators, measurements, and the report."""
     arms: tuple[Arm, ...] = work(("control", "cotrain"))
-    """What to compare: control, control_d, random, frozen, cotrain, passive, scratch, aided, aided_map, joint. Without control there is no verdict."""
+    """Arms to run and compare. Without control, the report has no verdict.
+    control: no MaLP. control_d: no MaLP, and two updates of the generator's own discriminator per step.
+    random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
+    passive: as cotrain, but without templates. scratch: as cotrain, but without pretraining.
+    aided: a real-or-fake discriminator on a frozen SqueezeNet. aided_map: the same, predicting the fakeness map.
+    joint: cotrain and aided together."""
     seeds: tuple[int, ...] = work(())
-    """Repeat every arm with each of these; only --seed if not given. Several in one report show how much chance there is in it."""
+    """Seeds with which every arm is repeated. Several seeds in one report show how much of a difference is chance.
+    By default, --seed alone."""
     malp: Path | None = None
-    """Folder of a MaLP pretrained on this generator (pretrain_malp.py). Not given: the shipped one for the shipped generator, else
-    MaLP is pretrained first."""
+    """Folder of a MaLP pretrained on this generator (malp-disc pretrain).
+    By default, the included one for the included generator; for any other, MaLP is pretrained first."""
     passive_malp: Path | None = of_arms("passive", default=None)
-    """The same without a template (pretrain_malp.py --malp-strength 0), for the arm passive; pretrained first if not given."""
+    """Folder of a passive MaLP (malp-disc pretrain --malp-strength 0), for the arm passive.
+    By default, it is pretrained first."""
     aided_network: Path | None = of_arms(*_AIDED, default=None)
-    """Weights of torchvision's squeezenet1_0, on whose features the arms aided, aided_map and joint look. The same network can't judge
-    these arms: take another --second-extractor."""
+    """Weights of torchvision's squeezenet1_0, the backbone of the discriminator in the arms aided, aided_map, and joint.
+    Don't evaluate these arms with the same network; choose another --second-extractor."""
     malp_pretrain_steps: int = 1000
-    """Steps of that pretraining."""
+    """Number of steps of MaLP's pretraining, 1 or more."""
     malp_template_dropout: float = 0.5
-    """In that pretraining: share of the images that stay without a template. What shall judge clean images has to have seen some; 0 is the paper's."""
+    """Share of the images, in [0, 1], that get no template in MaLP's pretraining.
+    0 is the paper's value, but only a MaLP that was trained on unprotected images too can score them."""
     fresh_malp_steps: int = evaluation(0)
-    """Also train a MaLP from scratch against every tuned generator, for so many steps: is it really harder to localize, or did it learn to fool one
-    detector? 0 for no. Takes as long as a pretraining, per arm and seed."""
+    """Also train a new MaLP from scratch against every tuned generator, for this many steps. 0 for no.
+    It shows whether the edits are really harder to localize, or only fool the MaLP that the generator was tuned against.
+    This takes as long as a pretraining for every arm and seed."""
 
     def check(self) -> None:
         super().check()

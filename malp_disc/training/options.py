@@ -23,65 +23,77 @@ AGAINST_MALP = ("random", "frozen", *COTRAINED)
 
 @dataclass(kw_only=True)
 class FinetuneOptions(TrainOptions):
-    """How a generator is fine-tuned against MaLP."""
+    """Optimization, losses, and evaluation schedule of a fine-tuning against MaLP."""
 
     max_train_steps: int = 250
-    """Steps of every arm; each is one update of G's own D, of G, and of MaLP where it learns along."""
+    """Number of steps of every arm. In each, the generator, its own discriminator, and a co-trained MaLP are updated once."""
     learning_rate: float = 1e-4
-    """Of G."""
+    """Learning rate of the generator, above 0."""
     discriminator_learning_rate: float = 4e-4
-    """Of G's own discriminator. All optimizers start fresh."""
+    """Learning rate of the generator's own discriminator, above 0. All optimizers start from scratch."""
     lr_scheduler: Schedule = "constant"
-    """How both fall to 0 over the steps."""
+    """Schedule of both learning rates: constant, or falling to 0 linearly or along half a cosine."""
     lr_warmup_steps: int = 0
-    """Steps in which all rates rise from 0."""
+    """Number of steps over which all learning rates rise linearly from 0."""
     adam_beta1: float = 0.5
+    """Adam's β1 for the generator and its own discriminator, in [0, 1)."""
     adam_beta2: float = 0.999
+    """Adam's β2 for the generator and its own discriminator, in [0, 1)."""
     adam_epsilon: float = 1e-8
+    """Adam's ε for all networks, above 0."""
     max_grad_norm: float | None = None
-    """Longest gradient of a network's step; longer ones are shortened."""
+    """Maximum L2 norm of each network's gradient; a longer one is scaled down. None doesn't clip."""
     ema_decay: float = 0.99
-    """Of the moving average of G, which is what is measured and saved."""
+    """Decay of the exponential moving average of the generator's weights, in [0, 1). The average is what is measured and saved."""
     keep_weight: float = 0.0
-    """Weight of mean |G(x) - G_before(x)|, which holds G near the generator it was; for generators whose own losses aren't at hand."""
+    """Weight of mean |G(x) - G_before(x)|, which keeps the generator close to the original one.
+    Use it for generators whose own losses aren't available."""
 
     map_weight: float = of_arms(*AGAINST_MALP, default=1.0)
-    """MaLP's loss on G: the fakeness map shall be zero. Parts are relative to their value at step 0."""
+    """Weight of the fakeness map's mean square in MaLP's loss on the generator, 0 or more (Eq. 12).
+    This term and the next two are relative to their values at the first step."""
     classifier_weight: float = of_arms(*AGAINST_MALP, default=0.0)
-    """… : the classifier shall say real."""
+    """Weight of -log P(not manipulated) by MaLP's classifier in its loss on the generator, 0 or more."""
     template_weight: float = of_arms(*AGAINST_MALP, default=0.0)
-    """… : the template shall survive."""
+    """Weight of the template's survival, 1 - CS(S, S_R), in MaLP's loss on the generator, 0 or more."""
     frozen_weight: float = of_arms("random", "frozen", default=0.2)
-    """Of the whole in the arms frozen and random. At 1 a fixed MaLP draws an adversarial checkerboard (measured in a prototype)."""
+    """Weight of MaLP's whole loss in the arms frozen and random, 0 or more.
+    With 1, a fixed MaLP drove a generator into an adversarial checkerboard pattern in an early experiment."""
     cotrain_weight: float = of_arms(*COTRAINED, default=1.0)
-    """Of the whole in the arms cotrain and passive."""
+    """Weight of MaLP's whole loss in the arms cotrain, passive, scratch, and joint, 0 or more."""
     aided_weight: float = of_arms("aided", "joint", default=1.0)
-    """Of the feature discriminator's loss in the arms aided and joint."""
+    """Weight of the feature discriminator's loss in the arms aided and joint, 0 or more."""
     aided_map_weight: float = of_arms("aided_map", default=200.0)
-    """The same in the arm aided_map, whose gradients are smaller: a map is small nearly everywhere."""
+    """Weight of the feature discriminator's loss in the arm aided_map, 0 or more.
+    It is larger because a fakeness map is small nearly everywhere, and so are its gradients."""
     gradient_share: float | None = of_arms(*AGAINST_MALP, default=None)
-    """Instead of a fixed weight: keep MaLP's gradient at this share of the length of G's own, at G's last layer."""
+    """Instead of a fixed weight, scale MaLP's loss so that its gradient has this share of the length of the generator's own, above 0.
+    Both are measured at the generator's last layer. By default, the fixed weight applies."""
     cotrain_learning_rate: float = of_arms(*COTRAINED, default=1e-3)
-    """Of MaLP where it learns along. The paper: lower than in pretraining."""
+    """Learning rate of a co-trained MaLP, above 0. The paper uses a lower one than in pretraining."""
     cotrain_lr_scheduler: Schedule = of_arms(*COTRAINED, default="constant")
-    """How it falls to 0."""
+    """Schedule of a co-trained MaLP's learning rate: constant, or falling to 0 linearly or along half a cosine."""
     cotrain_losses: Literal["light", "pretraining"] = of_arms(*COTRAINED, default="light")
-    """By which weights of its own losses: those that were best on drawn faces, or those of its pretraining, with which it holds on to G on real ones."""
+    """Weights of a co-trained MaLP's own losses (Eq. 7-10).
+    light: those that were best on drawn faces. pretraining: those of pretraining, with which MaLP keeps localizing edits of real faces."""
     template_dropout: float = of_arms(*COTRAINED, default=1.0)
-    """What MaLP takes for real while it learns along: 0 encrypted images, 1 clean ones, between them a mixture."""
+    """Share of the images, in [0, 1], that get no template while MaLP is co-trained.
+    MaLP's real class then consists of encrypted images (0), unprotected images (1), or a mixture."""
     malp_scales: tuple[int, ...] = of_arms(*COTRAINED, default=(1,))
-    """How many times smaller MaLP sees the images while it is co-trained; 1 2 4 shows it structure too."""
+    """Factors by which images are also reduced for a co-trained MaLP, each 1 or more; its losses are the means over them.
+    With 1 2 4 it sees coarse structure as well. Other values than 1 need --template-dropout 1."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
-    """Of the gradient penalty R1 on those; 0 for none."""
+    """Weight γ of the R1 gradient penalty on the real images of a co-trained MaLP, 0 or more. 0 for no penalty."""
     augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "aided", "aided_map", default=())
-    """What happens to all images before MaLP sees them: color, translation. Needs kornia."""
+    """Differentiable augmentation of all images before MaLP or a feature discriminator sees them: color, translation, or both.
+    It needs kornia. By default, none."""
 
     eval_steps: int = not_compared(125)
-    """Measure the Fréchet distance on the way every so many steps, and keep the best; 0 for never."""
+    """Measure the Fréchet distance every this many steps and keep the best weights. 0 for never."""
     max_skipped_steps: int = not_compared(10)
-    """How many steps whose gradient isn't finite are skipped before the run gives up."""
+    """Maximum number of updates that are skipped because a gradient isn't finite. One more ends the run."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)
-    """Say what would be done, and do nothing."""
+    """Check everything, print what the run would do and what it needs, and stop."""
 
     def check(self) -> None:
         """Raise ValueError for what can't be, before any work."""

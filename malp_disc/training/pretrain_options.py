@@ -31,26 +31,31 @@ class MaLPOptions:
     malp_transformer: Annotated[bool, tyro.conf.FlagConversionOff] = True
     """Train with the transformer branch E_T as well as the shallow CNN."""
     malp_learning_rate: float = 1e-3
-    """Learning rate of MaLP's networks, above 0. It is constant for the first half of the steps and then falls linearly to 0. The authors use 1e-5."""
+    """Learning rate of MaLP's networks, above 0. It is constant for the first half of the steps and then falls linearly to 0.
+    The authors use 1e-5."""
     malp_template_learning_rate: float | None = None
-    """Learning rate of the templates. By default it is five times --malp-learning-rate; 0 keeps the templates at their random initialisation. The authors
-    use 1e-6."""
+    """Learning rate of the templates, 0 or more. 0 keeps the templates at their random initialisation.
+    By default, five times --malp-learning-rate. The authors use 1e-6."""
     malp_least_psnr: float = 30.0
     """Lowest PSNR of encrypted images, in dB. A template that grows stronger is scaled down to it after every step. 0 sets no limit."""
     malp_template_delay: float = 0.25
-    """Share of the steps, in [0, 1), during which the templates keep their initial values. Without a delay, a wider network or a higher learning rate can
-    lose the template: before E_E can recover one, J_T shrinks it, and J_R settles on a constant that fits both classes by half."""
+    """Share of the steps, in [0, 1), during which the templates keep their initial values.
+    Without a delay, a wider network or a higher learning rate can lose the template.
+    The reason: before E_E can recover a template, J_T shrinks it, and J_R settles on a constant that fits both classes by half."""
     malp_generator_gradient: GeneratorGradient = "none"
-    """Gradient that the templates get through the generator's images: none, that of the predicted map (map), or that of the predicted and the true map
-    (truth, Eq. 4 and 5 to the letter). The last two backpropagate through the generator, which doubles its share of the time."""
+    """Gradient that the templates get through the generator's images.
+    none: no gradient. map: the gradient of the predicted map. truth: that of the true map as well (Eq. 4 and 5 to the letter).
+    The last two backpropagate through the generator, which doubles its share of the time."""
     malp_template_dropout: float = 0.0
-    """Share of the images, in [0, 1], that get no template but still count as real. With 0, as in the paper, MaLP takes a missing template for manipulation
-    and never learns to score unprotected images; 0.5 makes it usable as a discriminator of such images."""
+    """Share of the images, in [0, 1], that get no template but still count as real.
+    With 0, as in the paper, MaLP takes a missing template for manipulation and cannot score unprotected images.
+    With 0.5 it can also be used as a discriminator of unprotected images."""
     malp_degradation: float = 0.0
-    """Share of the steps, in [0, 1], in which MaLP sees degraded images (JPEG, blur, noise, or lower resolution), so that the templates learn to survive
-    it. Set it for images that will be published: without it, a JPEG of quality 80 erases a faint template."""
+    """Share of the steps, in [0, 1], in which MaLP sees degraded images (JPEG, blur, noise, or lower resolution).
+    The templates then learn to survive it, which images for publication need: otherwise a JPEG of quality 80 erases a faint template."""
     malp_attribute: str | None = None
-    """Train only on edits of this attribute, to test how MaLP generalises to others (Table 3 of the paper). By default all attributes are used."""
+    """Train only on edits of this attribute, to test how MaLP generalises to others (Table 3 of the paper).
+    By default, all attributes are used."""
 
 
 @dataclass(kw_only=True)
@@ -62,8 +67,8 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     max_train_steps: int = 1000
     """Number of optimizer steps."""
     detection_false_alarm_rate: float = not_compared(0.01)
-    """False-alarm rate, in (0, 1), of the detection threshold that is saved with MaLP: at most this share of real images scores above the threshold of
-    malp-disc detect."""
+    """False-alarm rate, in (0, 1), for which the detection threshold of malp-disc detect is set and saved with MaLP.
+    At most this share of real images scores above the threshold."""
 
 
 def check_options(config: PretrainOptions, dataset: Dataset) -> None:

@@ -14,37 +14,39 @@ from malp_disc.run_folder.experiment import not_compared
 
 @dataclass(kw_only=True)
 class TrainOptions:
-    """Flags common to the training recipes, named as diffusers names them."""
+    """Flags common to all trainings, named as in diffusers."""
 
     output_dir: Path = not_compared()
-    """Folder of the run; made if absent. Holds the resolved config, curves, sample grids, checkpoints and results."""
+    """Folder of the run, created if absent: resolved configuration, curves, sample grids, checkpoints, and results."""
     max_train_steps: int
-    """Optimizer steps of the generator's opponent; see the recipe for how often the generator steps."""
+    """Number of optimizer steps of the discriminator. The recipe says how often the generator is updated."""
     train_batch_size: int = not_compared(8)  # but what an optimizer step takes altogether is
-    """Images per process and forward pass."""
+    """Images per process and micro-batch."""
     gradient_accumulation_steps: int = not_compared(1)
-    """Passes of --train-batch-size images per optimizer step. The result is that of one pass with all of them."""
+    """Micro-batches of --train-batch-size images per optimizer step. The result is that of one batch with all of these images."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """Autocast type of the generator and its own discriminator; MaLP always computes in float32. Not given: what Accelerate's configuration or launcher says,
-    else no."""
+    """Autocast precision of the generator and its own discriminator. MaLP always computes in float32.
+    By default, the setting of Accelerate's configuration or launcher, or else no."""
     deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)
-    """Deterministic kernels only: on a GPU the same bytes from the same seed, and after a resume, at some cost in speed. A CPU run has that anyway."""
+    """Use deterministic kernels only, so that a GPU run gives the same bytes from the same seed and after a resume, at some cost in speed.
+    A CPU run is deterministic anyway."""
     seed: int = 0
-    """Decides the order of the data, the targets and the initial weights."""
+    """Seed of the data order, the edit targets, and the initial weights, from 0 to 2^32 - 1."""
     checkpointing_steps: int = not_compared(1000)
-    """Write checkpoint-<step> every so many steps."""
+    """Save a checkpoint every this many steps, and after the last step."""
     checkpoints_total_limit: int | None = not_compared(2)
-    """Keep only the newest so many."""
+    """Maximum number of checkpoints to keep; the oldest are deleted. None keeps all."""
     resume_from_checkpoint: str | None = not_compared(None)
-    """`latest`, a name within the run's folder (checkpoint-500), or the path of one there; the run continues as if it had not been stopped."""
+    """Continue from a checkpoint: latest, a name in the run's folder (checkpoint-500), or a path.
+    The result is the same as if the run had not been interrupted."""
     sample_steps: int = not_compared(500)
-    """Draw the sample grid every so many steps (and before the first)."""
+    """Save a grid of sample images before training and every this many steps."""
     log_steps: int = not_compared(10)
-    """Write a line of curves.jsonl every so many steps."""
+    """Write the losses to the curves file every this many steps."""
     dataloader_num_workers: int = not_compared(0)
-    """Processes that load images."""
+    """Worker processes per process that load images. 0 loads them in the training process."""
     report_to: str | None = not_compared(None)
-    """A tracker of Accelerate: tensorboard, wandb …"""
+    """Also log to a tracker of Accelerate: tensorboard, wandb, and others."""
 
     @property
     def images_per_step(self) -> int:
