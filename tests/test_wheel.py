@@ -35,7 +35,7 @@ def test_the_wheel_holds_every_file_of_both_packages_and_nothing_else(wheel):
     weights = {
         f"malp_disc/shipped_weights/{path.relative_to(REPOSITORY / 'weights')}" for path in (REPOSITORY / "weights" / "faces64").rglob("*") if path.is_file()
     }
-    assert {"malp_disc/report/assets/page.html", "malp_disc/metrics/weights/faces_features.safetensors"} <= packaged
+    assert {"malp_disc/report/templates/page.html", "malp_disc/metrics/weights/faces_features.safetensors"} <= packaged
     assert names == packaged | weights
 
 

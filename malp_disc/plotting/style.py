@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +40,7 @@ STYLES = {
 _OTHERS = ("#0072B2", "#B8A000", "#7D55A6", "#5B8C5A")
 INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#9A9A9A", "#FFFFFF"
 DPI = 128
+_SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 # On a page these follow its light or dark theme.
 _THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card", COLOURS["control"]: "--control"}
 
@@ -93,12 +94,26 @@ def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) ->
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text, count=2).replace("xlink:href", "href")
-    text = re.sub(r'(\bid="|href="#|url\(#)', lambda match: match.group(1) + name + "-", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
-    for colour, variable in _THEMED.items():
-        text = re.sub(colour, f"var({variable})", text, flags=re.IGNORECASE)
-    return text.strip()
+    return _inline(ElementTree.fromstring(buffer.getvalue()), name)
+
+
+def _inline(root: ElementTree.Element, name: str) -> str:
+    """matplotlib's SVG as an element of an HTML page: without namespaces, metadata and a size of its own, with ids that begin with `name`."""
+    for element in root.findall(f"{_SVG}metadata"):
+        root.remove(element)
+    for size in ("width", "height"):  # the viewBox stays, so that CSS scales it
+        root.attrib.pop(size, None)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        for key, value in list(element.attrib.items()):
+            if key == "id":
+                value = f"{name}-{value}"
+            elif key == _HREF:
+                del element.attrib[key]
+                key, value = "href", value.replace("#", f"#{name}-", 1)
+            else:
+                value = value.replace("url(#", f"url(#{name}-")
+                for colour, variable in _THEMED.items():
+                    value = value.replace(colour.lower(), f"var({variable})")
+            element.attrib[key] = value
+    return ElementTree.tostring(root, encoding="unicode").strip()

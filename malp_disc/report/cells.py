@@ -1,4 +1,4 @@
-"""Tables and the text of their cells."""
+"""Tables, and the text of their cells."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from malp_disc.report.numbers import interval, number, signed
+from malp_disc.report.numbers import MISSING, interval, number, signed
 
 NONE = "–"
 Record = Mapping[str, Any]
@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells, of one line or several; the first column names the row. ``quiet`` are the rows that only frame the scale."""
+    """Text cells of one or more lines; the first column names the row. ``quiet``: rows with reference points instead of results."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -22,17 +22,22 @@ class Table:
 
     @property
     def empty(self) -> bool:
-        """Nothing in it was measured."""
+        """Whether nothing in it was measured."""
         return all(cell in (NONE, "") for row in self.rows for cell in row[1:])
+
+    @property
+    def note(self) -> str:
+        """What a dash means, if there is one."""
+        return f"{NONE}: {MISSING}, or not defined." if any(NONE in row for row in self.rows) else ""
 
 
 def label_of(record: Record, view: str = "frechet") -> str:
-    """What a Frechet distance of the run is called: FID for Inception's 2048 features only."""
+    """Name of the run's Fréchet distance: FID for Inception's 2048 features only."""
     return next((m[view]["label"] for m in record["arms"].values() if m[view]["label"]), "Frechet distance")
 
 
 def value(record: Record, arm: str, *path: str) -> str:
-    """A number of an arm; of several seeds with half the interval of its mean."""
+    """A number of an arm; over several seeds ± half the interval of its mean."""
     found, half = _at(record["arms"][arm], path), _at(record["half_widths"][arm], path)
     if found is None or not half:
         return plain(found)
@@ -40,11 +45,11 @@ def value(record: Record, arm: str, *path: str) -> str:
 
 
 def delta_text(delta: Mapping[str, Any] | None) -> str:
-    """A difference with its interval, or both."""
+    """A difference with its interval; over several seeds with both intervals."""
     if delta is None or delta["low"] is None:
         return NONE
     if delta.get("seeds"):
-        return f"{signed(delta['value'])}\nseeds {interval(delta['seeds'])}\npictures {interval(delta['pictures'])}"
+        return f"{signed(delta['value'])}\nseeds {interval(delta['seeds'])}\nimages {interval(delta['pictures'])}"
     return f"{signed(delta['value'])} ({interval(delta)})"
 
 
@@ -54,7 +59,7 @@ def plain(found: float | None) -> str:
 
 
 def sample_count(record: Record, view: str = "frechet") -> str:
-    """What a heading ends with, ``, n = 1000``, if all arms have that."""
+    """The end of a heading, ``, n = 1000``, if n is the same for all arms."""
     sizes = {m[view]["n"] for m in record["arms"].values() if m[view]["n"] is not None}
     return f", n = {number(sizes.pop())}" if len(sizes) == 1 else ""
 

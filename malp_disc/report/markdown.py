@@ -1,21 +1,20 @@
-"""The record as Markdown: the verdict first, then the numbers it rests on, then how to read them."""
+"""The record as Markdown: the verdict, the numbers behind it, and how to read them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from malp_disc.report.cells import NONE, Table
-from malp_disc.report.numbers import MISSING
+from malp_disc.report.cells import Table
 from malp_disc.report.sections import Section, commands, making, sections
 
 FIGURES = {
     "comparison.png": "Every generator's distance from real images, and its difference from the control",
     "samples.png": "The same inputs through every generator",
-    "spectrum.png": "Power at every frequency over that of real images; 1 is perfect",
-    "fakeness.png": "What changed (M_GT), and what MaLP says changed",
-    "curves.png": "While training",
+    "spectrum.png": "Power at every frequency relative to real images; 1 is perfect",
+    "fakeness.png": "True change (M_GT) and the map predicted by MaLP",
+    "curves.png": "During training",
 }
 _PLACES = {
     "quality": ("comparison.png", "samples.png"),
@@ -29,7 +28,7 @@ def render_markdown(record: Mapping[str, Any], *, figures: Sequence[str] = ()) -
     """A record of `build_record` as Markdown.
 
     Args:
-        figures: file names out of `FIGURES` that lie beside the page; the others are not shown.
+        figures: file names out of `FIGURES` that exist beside the page; the others are left out.
     """
     parts = ["# Before, control, after", f"**{record['verdict']}**", *(f"> Caution: {note}." for note in record["notes"])]
     for section in sections(record):
@@ -39,14 +38,23 @@ def render_markdown(record: Mapping[str, Any], *, figures: Sequence[str] = ()) -
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def markdown_table(table: Table, *, left: Collection[int] = (0,)) -> str:
+    """A table as Markdown: rows of `Table.quiet` in italics, line breaks as ``<br>``, ``|`` escaped.
+
+    Args:
+        left: columns that are aligned left; numbers are aligned right.
+    """
+    rows = [[f"*{row[0]}*", *row[1:]] if i in table.quiet else row for i, row in enumerate(table.rows)]
+    lines = [table.header, ["---" if i in left else "---:" for i in range(len(table.header))], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in line) + " |" for line in lines)
+
+
 def _section(section: Section, figures: Sequence[str]) -> list[str]:
     body = [section.text]
     for caption, table in section.tables:
-        body += [f"**{caption}**" if caption else "", _table(table)]
+        body += [f"**{caption}**" if caption else "", markdown_table(table), table.note]
     body += [*figures, "\n".join(f"- {item}" for item in section.items)]
     body = [part for part in body if part]
-    if not body and section.key == "localization":
-        body = ["Not measured."]
     return [f"## {section.title}", *body] if body else []
 
 
@@ -57,13 +65,5 @@ def _making(record: Mapping[str, Any]) -> list[str]:
     if config:
         text = json.dumps(config, indent=2, ensure_ascii=False)
         parts.append(f"<details><summary>The resolved configuration</summary>\n\n```json\n{text}\n```\n\n</details>")
-    parts.append("This page carries what `report.json` and `report.html` carry.")
+    parts.append("`report.json` and `report.html` contain the same facts.")
     return parts
-
-
-def _table(table: Table) -> str:
-    """A Markdown table, the first column left and numbers right."""
-    rows = [[f"*{row[0]}*", *row[1:]] if i in table.quiet else row for i, row in enumerate(table.rows)]
-    lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *rows]
-    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in line) + " |" for line in lines)
-    return text + (f"\n\n{NONE}: {MISSING}, or not defined." if any(NONE in row for row in table.rows) else "")

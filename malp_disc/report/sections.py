@@ -1,9 +1,9 @@
-"""The report, part by part, in words and tables: what `markdown` and `page` set out, each in its own way."""
+"""The report's sections as text and tables, for the Markdown and the HTML rendering alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from malp_disc.report.cells import Table, label_of
@@ -27,7 +27,7 @@ from malp_disc.report.tables import (
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below: text, tables, then a list. ``key`` says which figures belong here."""
+    """A heading with text, tables and a list; ``key`` decides which figures belong to it."""
 
     key: str
     title: str
@@ -35,9 +35,19 @@ class Section:
     tables: Sequence[tuple[str, Table]] = ()  # (caption, table)
     items: Sequence[str] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing below the heading."""
+        return not (self.text or self.tables or self.items)
+
+    @property
+    def findings_first(self) -> bool:
+        """Whether the list stands before the tables on the page: it says what they mean."""
+        return self.key == "localization"
+
 
 def sections(record: Mapping[str, Any]) -> list[Section]:
-    """Everything but the verdict and the cautions, which stand first, and how the run was made, which stands last."""
+    """All sections between the verdict with its cautions and `making`; tables in which nothing was measured are left out."""
     psnr = record["anchors"]["encrypted_psnr"]
     harder = [f"{arm}: {finding}" for arm, finding in record["localization_findings"].items()]
     found = [
@@ -50,16 +60,16 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         ),
         Section(
             "where",
-            "Where a gain sits",
-            "The same images through other eyes. What is gone at half the size was fine texture; what a second extractor doesn't see may be "
-            "the first one's taste.",
+            "Texture or structure",
+            "The same images at other sizes and through a second feature extractor. A gain that is gone at half the size was fine texture; a gain "
+            "that the second extractor doesn't show may be specific to the first.",
             [("Distances", views_table(record)), ("Differences", differences_table(record)), ("Power spectrum", spectrum_table(record))],
         ),
         Section(
             "edits",
             "Edits",
-            "Read by an independent classifier. A generator that edits less is nearer to real images, which is no gain; leakage is what "
-            "changed without being asked for.",
+            "Measured by an independent classifier. A generator that edits less is closer to real images, which is no gain; leakage is the share of "
+            "attributes that changed without being requested.",
             [
                 ("", edits_table(record)),
                 ("Edit accuracy by attribute", attributes_table(record)),
@@ -69,21 +79,22 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         Section(
             "localization",
             "Localization and detection by MaLP",
-            "" if psnr is None else f"Encrypted images keep a PSNR of {number(psnr)} dB.",
+            "" if psnr is None else f"Encrypted images have a PSNR of {number(psnr)} dB.",
             [
-                ("By the MaLP that tuning started with", localization_table(record)),
+                ("By the MaLP that fine-tuning started with", localization_table(record)),
                 ("Detection", detection_table(record)),
-                ("By a fresh MaLP, trained against each tuned generator", localization_table(record, "localization_fresh")),
-                ("Detection by a fresh MaLP", detection_table(record, "detection_fresh")),
+                ("By a MaLP trained from scratch against each fine-tuned generator", localization_table(record, "localization_fresh")),
+                ("Detection by a MaLP trained from scratch", detection_table(record, "detection_fresh")),
             ],
             harder,
         ),
-        Section("curves", "While training"),
+        Section("curves", "During training"),
         Section("seeds", "Seed by seed", tables=[("", seeds_table(record))]),
         Section("reading", "How to read this", items=reading(record)),
         Section("rule", "The rule of the verdict", record["verdict_rule"]),
     ]
-    return [Section(s.key, s.title, s.text, [(caption, table) for caption, table in s.tables if not table.empty], s.items) for s in found]
+    found = [replace(section, tables=[(caption, table) for caption, table in section.tables if not table.empty]) for section in found]
+    return [replace(section, text="Not measured.") if section.key == "localization" and section.empty else section for section in found]
 
 
 def _multiple_candidates(record: Mapping[str, Any]) -> str:
@@ -101,30 +112,30 @@ def making(record: Mapping[str, Any]) -> Section:
     """Commands, versions and hashes."""
     environment = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in environment.items() if version is not None)
-    return Section("making", "How it was made", f"Made with {versions}.", [("", hashes_table(record))])
+    return Section("making", "How this was computed", f"Made with {versions}.", [("", hashes_table(record))])
 
 
 def commands(record: Mapping[str, Any]) -> str:
-    """What to type to get the run, and then the report, again."""
+    """The commands that reproduce the run and its report."""
     made = (record["config"] or {}).get("command")
-    again = "malp-disc report RUN     # this page, the tables and the figures again, from RUN's JSON lines"
+    again = "malp-disc report RUN     # rebuilds this page, the tables and the figures from RUN's JSON lines"
     return f"{made}\n{again}" if made else again
 
 
 def reading(record: Mapping[str, Any]) -> list[str]:
-    """What each number protects against."""
+    """How to read the numbers, and what each protects against."""
     label, halves = label_of(record), record["anchors"]["halves"]["value"]
     kind = "" if label.endswith("FID") else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
     floor = (
-        "" if halves is None else f" Even two halves of the real images are {number(halves)} apart; differences near that mean little."
+        "" if halves is None else f" Even two halves of the real images have a distance of {number(halves)} (real-vs-real split); differences near that mean little."
     )
     return [
-        f"{label} is how far the edited images are, as a set, from real ones in the eyes of one network. Lower is better.{kind}{floor}",
-        "It grows as n shrinks, so compare only numbers of one n, extractor, resize and reference. “With n → ∞” follows the bias, which "
-        "falls as 1/n, to its end.",
-        "More training alone changes it, so the control counts, not the generator before. An interval that contains zero shows no "
-        "difference.",
+        f"{label} is the distance between the edited and the real images, as sets, in the features of one network. Lower is better.{kind}{floor}",
+        "It grows as n shrinks, so compare only numbers of one n, extractor, resize and reference. “With n → ∞” is extrapolated: the bias "
+        "falls as 1/n.",
+        "More training alone changes it, so a gain is measured against the control; it must not be worse than before either. An interval that "
+        "contains zero shows no difference.",
         "A generator that edits less scores lower: the unedited inputs show how low. Read it beside edit accuracy and mean abs(x - G(x)).",
         "Cosine similarity (CS) of maps is high even for a constant map; Pearson's correlation, 0 for one, tells methods apart. "
-        "A lower score after fine-tuning says that this MaLP was fooled, not that the images are better; a fresh one tells more.",
+        "A lower score after fine-tuning means that this MaLP was fooled, not that the images are better; a MaLP trained from scratch shows more.",
     ]
