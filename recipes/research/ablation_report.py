@@ -1,4 +1,4 @@
-"""The table of an ablation: one line per variant, mean over seeds with an interval, made from the runs' JSON alone."""
+"""The table of an ablation from the runs' JSON: one row per variant, mean over seeds with an interval."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.report.cells import NONE, Table
+from malp_disc.report.markdown import markdown_table
 from malp_disc.report.seeds import mean_and_half_width
 
 COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
@@ -52,10 +54,10 @@ def ablation_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[s
         shown = [(text, own) for text, own in shown if own]
         if not shown:
             continue
-        lines += ["", f"**{group}**", "", "| | seeds | " + " | ".join(COLUMNS) + " |", "|---|---:|" + "---:|" * len(COLUMNS)]
-        for text, own in shown:
-            cells = [cell(values_of(own, *where), decimals) for where, decimals in COLUMNS.values()]
-            lines.append(f"| {text} | {len(own)} | " + " | ".join(cells) + " |")
+        cells = [
+            [text, str(len(own)), *(cell(values_of(own, *where), decimals) for where, decimals in COLUMNS.values())] for text, own in shown
+        ]
+        lines += ["", f"**{group}**", "", markdown_table(Table(["", "seeds", *COLUMNS], cells))]
     return "\n".join(lines) + "\n"
 
 
@@ -66,13 +68,13 @@ def values_of(runs: Sequence[Mapping[str, Any]], part: str, name: str = "") -> l
 
 
 def strength_figure(runs: Sequence[Mapping[str, Any]], strengths: Mapping[str, float], path: str | Path) -> None:
-    """Figure 6 b: how well maps match, and how much the template shows, over the strength m by row."""
+    """Figure 6 b: localization scores and PSNR of the encrypted images over the template strength m, given by row."""
     percent = {name: 100 * m for name, m in strengths.items()}
     _sweep_figure(runs, percent, path, "m in %", "PSNR of encrypted images, dB", ("encrypted_psnr", ""))
 
 
 def set_size_figure(runs: Sequence[Mapping[str, Any]], sizes: Mapping[str, int], path: str | Path) -> None:
-    """Figure 6 a: how well maps match over the size n of the template set by row, and how alike its templates are."""
+    """Figure 6 a: localization scores and cosine similarity between templates over the size n of the template set, given by row."""
     _sweep_figure(runs, sizes, path, "templates in the set", "CS between templates", ("template", "between"))
 
 
@@ -90,7 +92,7 @@ def _sweep_figure(
 
 
 def _ordered(runs: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> tuple[list[float], list[list[Mapping[str, Any]]]]:
-    """The values that have runs, rising, and the runs of each."""
+    """The values that have runs in ascending order, and the runs of each."""
     groups = {value: [run for run in runs if run["row"] == name] for name, value in values.items()}
     x = sorted(value for value, own in groups.items() if own)
     return x, [groups[value] for value in x]
@@ -105,6 +107,6 @@ def _line(groups: Sequence[Sequence[Mapping[str, Any]]], part: str, name: str, *
 def cell(values: Sequence[float], decimals: int) -> str:
     """Mean ± half-width as a table shows it; a dash where nothing was measured."""
     if not values:
-        return "–"
+        return NONE
     mean, half = mean_and_half_width(values)
     return f"{mean:.{decimals}f}" + ("" if half is None else f" ± {half:.{decimals}f}")

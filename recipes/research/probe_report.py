@@ -1,4 +1,4 @@
-"""Tables and figures of a probe: how the scores of trained MaLPs hold out, made from ``probe.jsonl`` alone."""
+"""Tables and figures of a probe from ``probe.jsonl``: robustness and generalization of trained MaLPs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from malp_disc.metrics.degradations import DEGRADATIONS
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.report.cells import Table
+from malp_disc.report.markdown import markdown_table
 from malp_disc.report.seeds import mean_and_half_width
 from recipes.research.ablation_report import cell, values_of
 
@@ -22,7 +24,7 @@ _COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
     "S_R manipulated": (("template", "manipulated"), 3),
 }
 _TITLES = {
-    "robustness": "Degraded before MaLP sees them",
+    "robustness": "Images degraded before MaLP",
     "files": "Published as files, then manipulated",
     "generators": "Other generators",
     "attributes": "One attribute at a time",
@@ -41,14 +43,8 @@ Lines = Sequence[Mapping[str, Any]]
 def probe_tables(lines: Lines) -> str:
     """Markdown, a table per part; mean over seeds ± half the 95 % interval (Student's t)."""
     parts = [part for part in _TITLES if any(line["part"] == part for line in lines)]
-    return (
-        "\n".join(
-            text
-            for part in parts
-            for text in ["", f"**{_TITLES[part]}**", "", *(_leak_table if part == "leak" else _table)(_of(lines, part=part))]
-        )
-        + "\n"
-    )
+    tables = {part: (_leak_table if part == "leak" else _table)(_of(lines, part=part)) for part in parts}
+    return "\n".join(text for part in parts for text in ["", f"**{_TITLES[part]}**", "", tables[part]]) + "\n"
 
 
 def robustness_figure(lines: Lines, path: str | Path) -> None:
@@ -97,29 +93,27 @@ def leak_figure(lines: Lines, path: str | Path) -> None:
     lines_figure(rows, path)
 
 
-def _table(lines: Lines) -> list[str]:
+def _table(lines: Lines) -> str:
     columns = _SCALE_COLUMNS if lines[0]["part"] == "scale" else _COLUMNS
-    table = ["| | | n | seeds | " + " | ".join(columns) + " |", "|---|---|---:|---:|" + "---:|" * len(columns)]
+    rows = []
     for case in dict.fromkeys((line.get("kind"), line["case"]) for line in lines):
         for name in _names(lines):
             own = [line for line in lines if (line.get("kind"), line["case"]) == case and line["name"] == name]
             if own:
                 cells = [cell(values_of(own, *where), decimals) for where, decimals in columns.values()]
-                table.append(f"| {' '.join(filter(None, case))} | {name} | {own[0]['n']} | {len(own)} | " + " | ".join(cells) + " |")
-    return table
+                rows.append([" ".join(filter(None, case)), name, str(own[0]["n"]), str(len(own)), *cells])
+    return markdown_table(Table(["", "", "n", "seeds", *columns], rows), left=(0, 1))
 
 
-def _leak_table(lines: Lines) -> list[str]:
+def _leak_table(lines: Lines) -> str:
     counts = sorted({line["pictures"] for line in lines})
-    table = [
-        "| | templates | added at a | attacker | " + " | ".join(f"N = {count}" for count in counts) + " |",
-        "|---|---:|---|---|" + "---:|" * len(counts),
-    ]
+    rows = []
     for name, way, attacker in dict.fromkeys((line["name"], line["case"], line["attacker"]) for line in lines):
         own = _of(lines, name=name, case=way, attacker=attacker)
         cells = [cell([line["cosine"] for line in own if line["pictures"] == count], 2) for count in counts]
-        table.append(f"| {name} | {own[0]['set_size']} | {way} | {attacker} | " + " | ".join(cells) + " |")
-    return table
+        rows.append([name, str(own[0]["set_size"]), way, attacker, *cells])
+    header = ["", "templates", "added at a", "attacker", *(f"N = {count}" for count in counts)]
+    return markdown_table(Table(header, rows), left=(0, 2, 3))
 
 
 def _line(lines: Lines, cases: Sequence[str], part: str, name: str, *, baseline: bool = False) -> Line:

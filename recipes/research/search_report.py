@@ -1,10 +1,12 @@
-"""The table of a search: one line per recipe, mean over seeds with an interval, and the difference from the control of the same seed."""
+"""The table of a search: one row per recipe, mean over seeds with an interval, and the difference from the control of the same seed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from malp_disc.report.cells import NONE, Table
+from malp_disc.report.markdown import markdown_table
 from malp_disc.report.seeds import mean_and_half_width
 
 COLUMNS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -49,22 +51,24 @@ def search_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[str
         if not own:
             continue
         heads = ["", "seeds", f"{first['label']} ↓", "minus control", "relative", *shown]
-        lines += ["", f"**{group}**", "", f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+        cells = []
         for text, found in own:
             if any(run.get("diverged") for run in found):
-                lines.append(f"| {text} | {len(found)} | diverged |{' |' * (len(heads) - 3)}")
+                cells.append([text, str(len(found)), "diverged", *[""] * (len(heads) - 3)])
                 continue
             against = [(run["frechet"]["value"], control[run["seed"]]["frechet"]["value"]) for run in found if run["seed"] in control]
             if found[0]["row"] == "before" and control:  # one generator for all seeds
                 against = [(found[0]["frechet"]["value"], run["frechet"]["value"]) for run in control.values()]
-            cells = [
+            row = [
+                text,
                 str(len(found)),
                 _cell([run["frechet"]["value"] for run in found], 3),
                 _cell([ours - theirs for ours, theirs in against], 3, sign=True),
                 _cell([100 * (ours / theirs - 1) for ours, theirs in against], 1, sign=True, unit=" %"),
                 *(_cell([_at(run, where) for run in found], decimals) for where, decimals in shown.values()),
             ]
-            lines.append(f"| {text} | {' | '.join(cells)} |")
+            cells.append(row)
+        lines += ["", f"**{group}**", "", markdown_table(Table(heads, cells))]
     return "\n".join(lines) + "\n"
 
 
@@ -77,7 +81,7 @@ def _at(run: Mapping[str, Any], where: Sequence[str]) -> float | None:
 
 def _cell(values: Sequence[float | None], decimals: int, *, sign: bool = False, unit: str = "") -> str:
     if not values or any(value is None for value in values):
-        return "–"
+        return NONE
     mean, half = mean_and_half_width(values)
     plus = "+" if sign else ""
     return f"{mean:{plus}.{decimals}f}{unit}" + (f" ± {half:.{decimals}f}" if half is not None else "")
