@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
         (["none", "b"], ["no images in", "none", "at least 8"]),
         (["one", "b"], ["1 image in", "at least 8"]),
         (["a", "broken"], ["10.png", "no image"]),
-        (["a", "w.pth"], ["w.pth is no folder"]),
+        (["a", "w.pth"], ["w.pth is a file, expected a folder"]),
         (["a", "lost.npz"], ["nothing at", "lost.npz"]),
         (["a", "b", "--fid-weights", "lost.pth"], ["no checkpoint at", "lost.pth"]),
         (["a", "b", "--dims", "192"], ["ends before Conv2d_3b_1x1", "192", "take 64 features"]),

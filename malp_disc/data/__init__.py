@@ -1,4 +1,4 @@
-"""The data room: drawn faces (the embedded default), CelebA, and folders of one's own images.
+"""Data sets: drawn faces (the built-in default), CelebA, and folders of your own images.
 
 Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 in {0, 1})`` and has `attribute_names`, `image_size`,
 `description` and a length.

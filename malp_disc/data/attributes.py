@@ -1,4 +1,4 @@
-"""A table of binary attributes, one row an image: CSV, or the text format of CelebA."""
+"""Reads tables of binary attributes, one row per image: CSV, or the text format of CelebA."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ _VALUES = {"1": 1.0, "+1": 1.0, "1.0": 1.0, "true": 1.0, "0": 0.0, "0.0": 0.0, "
 
 @dataclass(frozen=True)
 class AttributeTable:
-    """Names and labels as read from a file."""
+    """File names and labels read from a table."""
 
     files: tuple[str, ...]
-    """File names as `plain_name` makes them, in the order of the file."""
+    """File names, normalized by `plain_name`, in the order of the table."""
     attribute_names: tuple[str, ...]
-    """The selected columns, in the order asked for."""
+    """The selected columns, in the order of the selection."""
     labels: Tensor
     """(len(files), A) float32 in {0, 1}."""
     split: tuple[Split, ...] | None
-    """The column ``split``, where there is one."""
+    """The column ``split``; None if there is none."""
 
 
 def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> AttributeTable:
-    """Read a table of attributes; only the selected columns are looked at.
+    """Read a table of attributes; columns that aren't selected are ignored.
 
-    Two formats, told apart by the first line:
+    The first line decides between two formats:
 
-    * CSV, with commas, semicolons or tabs: a header ``file,Attr1,Attr2,...`` (the first column is the file name, whatever it is called) and rows. A column ``split`` holds
-      ``train``, ``valid`` or ``test`` and is no attribute.
+    * CSV, with commas, semicolons or tabs: a header ``file,Attr1,Attr2,...`` and rows. The first column is the file name, whatever its
+      header. A column ``split`` holds ``train``, ``valid`` or ``test`` and isn't an attribute.
     * ``list_attr_celeba.txt``: a line with the number of images, a line of attribute names, and rows ``000001.jpg -1 1 ...``.
 
-    Values are +1/-1, 1/0 or true/false, one pair per column.
+    Values are 1/-1, 1/0 or true/false, the same pair throughout a column.
 
     Args:
         path: the file.
-        selected: the columns wanted; empty for all.
+        selected: names of the columns to read; empty for all.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a table, a missing attribute, or a value that isn't binary; the message names the line.
+        ValueError: another format, a missing attribute, or a value that isn't binary; the message names the line.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -61,7 +61,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
     rows = _rows(path)
     header = next(rows, None)
     if header is None:
-        raise ValueError(f"{path} is empty; expected a header file,Attr1,Attr2,... and one row an image")
+        raise ValueError(f"{path} is empty; expected a header file,Attr1,Attr2,... and one row per image")
     names, split_column = _columns(path, header[1])
     available = [name for i, name in enumerate(names) if i and i != split_column]
     selected = tuple(selected) or tuple(available)
@@ -84,7 +84,7 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
             wrong = next(i for i, value in enumerate(values[-1]) if value not in _VALUES)
             raise ValueError(
                 f"{path} line {line}: {selected[wrong]} is {row[columns[wrong]]!r}; expected 1 or -1, 1 or 0, true or false. "
-                "--selected-attributes can leave a column out"
+                "or leave the column out with --selected-attributes"
             )
         if split_column is not None:
             if row[split_column].strip().lower() not in SPLIT_NAMES:
@@ -96,14 +96,16 @@ def read_attributes(path: str | Path, selected: Sequence[str] = ()) -> Attribute
     for name, column in zip(selected, zip(*values)):
         kinds = {value.removesuffix(".0") for value in set(column)}
         if {"0", "-1"} <= kinds:
-            raise ValueError(f"{path}: {name} holds both 0 and -1, so what 'no' means is unclear; use 1 and 0, or 1 and -1")
+            raise ValueError(f"{path}: {name} holds both 0 and -1, so its negative value is ambiguous; use 1 and 0, or 1 and -1")
     labels = torch.tensor([[_VALUES[value] for value in row] for row in values])
     return AttributeTable(tuple(files), selected, labels, tuple(splits) if split_column is not None else None)
 
 
 def check_selected(selected: Sequence[str], available: Sequence[str], *, source: str) -> None:
-    """Raises:
-    ValueError: a name that isn't available (with what it may have meant), or one given twice.
+    """Check a selection of attribute names.
+
+    Raises:
+        ValueError: a name that isn't available (the message suggests similar ones), or a repeated name.
     """
     for name in selected:
         if name not in available:
@@ -117,7 +119,7 @@ def check_selected(selected: Sequence[str], available: Sequence[str], *, source:
 
 
 def read_table_text(path: Path) -> str:
-    """A table's text, with or without a byte-order mark, as spreadsheets write it (UTF-8, or UTF-16 where Excel says "Unicode text").
+    """The text of a table in UTF-8 or UTF-16 (Excel's "Unicode text"), with or without a byte-order mark.
 
     Raises:
         ValueError: another encoding.
@@ -131,7 +133,7 @@ def read_table_text(path: Path) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells), the header first, empty lines left out."""
+    """(line number, cells) of each line that isn't empty, the header first."""
     lines = list(io.StringIO(read_table_text(path), newline=""))
     start = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
     if start == len(lines):
@@ -150,7 +152,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _celeba_rows(path: Path, expected: int, lines: Sequence[str], first: int) -> Iterator[tuple[int, list[str]]]:
-    """Rows of CelebA's format below its count; `first` is the number of the first of `lines`."""
+    """Rows of CelebA's format below the line with the count; `first` is the line number of ``lines[0]``."""
     counted, header = 0, True
     for number, line in enumerate(lines, start=first):
         cells = line.split()
@@ -163,20 +165,20 @@ def _celeba_rows(path: Path, expected: int, lines: Sequence[str], first: int) ->
         counted += 1
         yield number, cells
     if counted != expected:
-        raise ValueError(f"{path} announces {expected} images on its first line and lists {counted}; complete it, or correct that number")
+        raise ValueError(f"{path} states {expected} images in its first line but lists {counted}; complete the list or correct the number")
 
 
 def _columns(path: Path, header: Sequence[str]) -> tuple[list[str], int | None]:
-    """Names of the columns, the file's first, and which of them is ``split``.
+    """Column names, the file name's first, and the index of the column ``split`` or None.
 
     Raises:
         ValueError: no header, no attributes, or two columns of one name.
     """
     names = list(header)
-    while len(names) > 1 and not names[-1]:  # a spreadsheet's empty columns
+    while len(names) > 1 and not names[-1]:  # trailing empty columns of a spreadsheet
         names.pop()
     if os.path.splitext(names[0])[1].lower() in IMAGE_SUFFIXES or any(name.lower() in _VALUES for name in names[1:]):
-        raise ValueError(f"{path} starts with a row, {','.join(names)[:80]!r}; expected a header file,Attr1,Attr2,... above it")
+        raise ValueError(f"{path} has no header: it starts with the row {','.join(names)[:80]!r}; add a first line file,Attr1,Attr2,...")
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise ValueError(f"{path} has more than one column {doubled[0]!r}; rename or delete one")

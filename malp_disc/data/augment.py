@@ -1,7 +1,7 @@
-"""What happens to a batch of images on its way into training: mirroring and dequantisation.
+"""Random horizontal flips and dequantization of training batches.
 
-Both take their random numbers as arguments (`malp_disc.data.sampling.StepRandom` draws them), so that step t's images are a function of
-(seed, t) whatever the number of loader workers and processes: an exact resume needs that.
+Both take their random numbers as arguments (drawn by `malp_disc.data.sampling.StepRandom`), so the images of step t are a function of
+(seed, t) for any number of loader workers and processes, as exact resuming requires.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-HALF_LEVEL = 1 / 255  # half the distance of two 8-bit levels, which lie 2/255 apart in [-1, 1]
+HALF_LEVEL = 1 / 255  # half the distance between adjacent 8-bit levels, which is 2/255 in [-1, 1]
 
 
 def random_flip(images: Tensor, coins: Tensor) -> Tensor:
-    """Mirror each image whose coin is below 1/2 left to right, as StarGAN's training does.
+    """Flip each image whose coin is below 1/2 horizontally, as in StarGAN's training.
 
     Args:
         images: (B, C, H, W).
@@ -23,7 +23,7 @@ def random_flip(images: Tensor, coins: Tensor) -> Tensor:
         (B, C, H, W), a new tensor.
 
     Raises:
-        ValueError: not a batch, or another number of coins.
+        ValueError: `images` isn't a batch, or the number of coins differs from B.
     """
     _check_batch(images)
     if coins.shape != (len(images),):
@@ -32,10 +32,10 @@ def random_flip(images: Tensor, coins: Tensor) -> Tensor:
 
 
 def dequantize(images: Tensor, noise: Tensor) -> Tensor:
-    """Spread 8-bit levels evenly: x + U(-1/255, 1/255), clamped to [-1, 1].
+    """Uniform dequantization: x + U(-1/255, 1/255), clamped to [-1, 1].
 
-    Real images lie on 256 levels and a generator's don't; left so, a detector learns that instead of manipulation.
-    Rounding the result to 8 bits gives the image back.
+    Real images have 256 levels and generated ones are continuous; without dequantization a detector learns this difference instead of
+    manipulation. Rounding the result to 8 bits restores the image.
 
     Args:
         images: (B, C, H, W), floating point, in [-1, 1].
@@ -45,7 +45,7 @@ def dequantize(images: Tensor, noise: Tensor) -> Tensor:
         (B, C, H, W), same dtype.
 
     Raises:
-        ValueError: not a batch, not floating point, outside [-1, 1], or noise of another shape.
+        ValueError: `images` isn't a floating-point batch in [-1, 1], or the noise has another shape.
     """
     _check_batch(images)
     if not images.is_floating_point():

@@ -1,4 +1,4 @@
-"""Image files to 8-bit RGB: the one way in, for training and for `malp-disc fid`."""
+"""Decodes image files to 8-bit RGB, for training and for `malp-disc fid`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .listing import is_image_array, npy_header, printable
 
 
 class BrokenImageError(ValueError):
-    """A file that can't be decoded to 8-bit RGB: truncated, empty, no image at all, or with more than 8 bits per channel."""
+    """A file that can't be decoded to 8-bit RGB: truncated, empty, not an image, or with more than 8 bits per channel."""
 
 
 def decode_image(path: str | Path, *, as_stored: bool = False) -> Image.Image:
-    """The whole image in RGB, of an animation or a multi-page file the first frame.
+    """Decode an image to RGB; of an animation or a multi-page file, the first frame.
 
-    Palettes, grey, CMYK and one-bit images are converted as Pillow converts them. A ``.npy`` file is uint8, see `is_image_array`.
+    Palette, grey, CMYK and one-bit images are converted by Pillow. A ``.npy`` file must be uint8, see `is_image_array`.
 
     Args:
-        as_stored: take the pixels as pytorch-fid and clean-fid do, by ``convert("RGB")`` alone. Else the image is turned upright (EXIF),
-            and what is transparent turns white.
+        as_stored: only ``convert("RGB")``, as in pytorch-fid and clean-fid. Otherwise, the EXIF orientation is applied and transparent
+            pixels are composited over white.
 
     Raises:
-        BrokenImageError: the file can't be decoded; names it.
-        OSError: the file is gone or may not be read.
+        BrokenImageError: the file can't be decoded.
+        OSError: the file is missing or can't be read.
     """
     with _naming(path, as_stored):
         with _opened(path) as image:
@@ -44,13 +44,15 @@ def decode_image(path: str | Path, *, as_stored: bool = False) -> Image.Image:
 
 
 def read_header(path: str | Path, content: BinaryIO | None = None, *, as_stored: bool = False) -> Image.Image:
-    """The image, its pixels not decoded yet: for its size, and for `count_frames`.
+    """Open an image without decoding its pixels, for its size and `count_frames`.
 
-    content: the file's bytes, where they have been read already. as_stored: as for `decode_image`.
+    Args:
+        content: the file's bytes, if they have been read already.
+        as_stored: as for `decode_image`.
 
     Raises:
-        BrokenImageError: the file is no image; names it.
-        OSError: the file is gone or may not be read.
+        BrokenImageError: the file isn't an image.
+        OSError: the file is missing or can't be read.
     """
     with _naming(path, as_stored):
         image = _opened(path, content)
@@ -59,16 +61,18 @@ def read_header(path: str | Path, content: BinaryIO | None = None, *, as_stored:
 
 
 def count_frames(image: Image.Image) -> int:
-    """Frames of an animation or pages of a file; a phone's second image behind a JPEG (MPO) is none."""
+    """Number of frames of an animation or pages of a document. The extra images in a phone's JPEG (MPO) don't count."""
     try:
         return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    except Exception:  # damaged behind the header: decoding says so
+    except Exception:  # damaged after the header: decoding will raise
         return 1
 
 
 def _check_depth(image: Image.Image) -> None:
-    """Raises:
-    ValueError: more than 8 bits per channel, which Pillow would clip to white without a word.
+    """Refuse images of more than 8 bits per channel, which Pillow would silently clip to white.
+
+    Raises:
+        ValueError: such an image.
     """
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"mode {image.mode}, more than 8 bits per channel; save it with 8 bits")
@@ -76,11 +80,11 @@ def _check_depth(image: Image.Image) -> None:
 
 @contextlib.contextmanager
 def _naming(path: str | Path, as_stored: bool) -> Iterator[None]:
-    """Whatever Pillow's decoders raise over a damaged file, which is nearly anything, becomes one error with the file's name.
+    """Convert errors of Pillow's decoders, which can be of nearly any type, to one that names the file.
 
     Raises:
-        BrokenImageError: in place of what was raised.
-        OSError: missing, forbidden, disk failure: not the image's fault, so passed on.
+        BrokenImageError: in place of a decoder's error.
+        OSError: passed on: the file is missing, permission is denied, or the disk failed.
     """
     try:
         yield
@@ -88,7 +92,7 @@ def _naming(path: str | Path, as_stored: bool) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise BrokenImageError(
-            f"{printable(path)} can't be decoded ({_reason(error, path)}); replace or delete it{'' if as_stored else ', or drop all such pictures with --on-broken skip'}"
+            f"{printable(path)} can't be decoded ({_reason(error, path)}); replace or delete it{'' if as_stored else ', or drop all such images with --on-broken skip'}"
         ) from error
 
 
@@ -111,5 +115,5 @@ def _reason(error: Exception, path: str | Path) -> str:
         if os.path.getsize(path) == 0:
             return "empty file"
     if isinstance(error, Image.DecompressionBombError):
-        return f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels, which Pillow takes for an attack; make it smaller"
-    return "no image in a format that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        return f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels, which Pillow refuses as a possible decompression bomb; reduce its size"
+    return "not an image in a format that Pillow supports" if isinstance(error, Image.UnidentifiedImageError) else str(error)

@@ -1,8 +1,9 @@
 """Procedurally drawn colour faces with independent attributes: the embedded default.
 
-An image is a function of its index alone, so the set needs no download, has no licence, and can be as large as asked for.
+An image is a function of its index alone, so the set needs no download, has no licence, and can be arbitrarily large.
 Every face has its own pose (shift, scale, roll, yaw), proportions, skin, hair strands, light, background, clothes and camera noise;
-the attributes are drawn independently of all of these and of each other, so a classifier has nothing to short-cut on.
+the attributes are sampled independently of all of these and, except for the one-hot hair colour, of each other: a classifier has no
+spurious correlations to exploit.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from malp_disc.data.painter import Painter
+from .face_model import Face
+from .face_renderer import render
 
 ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses", "Bangs", "Goatee", "Pale_Skin")
 DEFAULT_SELECTION = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses")
 HAIR = ATTRIBUTES[:3]
 
-# One image's dice. Attributes come first, so that labels can be drawn without painting.
-_UNIFORMS = 128
+_UNIFORMS = 128  # random numbers per image; the attributes use the first ones
 
 
 class ProceduralFaces(Dataset):
@@ -30,7 +31,7 @@ class ProceduralFaces(Dataset):
         length: number of images.
         image_size: N, pixels.
         selected_attributes: names out of `ATTRIBUTES`, in the order of the label.
-        first_index: index of the first image; disjoint ranges are disjoint sets of people.
+        first_index: index of the first image; disjoint ranges are disjoint sets of faces.
 
     Raises:
         ValueError: for an unknown attribute, a size below 16 or not divisible by 4, or a negative range.
@@ -62,7 +63,7 @@ class ProceduralFaces(Dataset):
 
     @property
     def description(self) -> str:
-        """One line for a report: what, how many, which, how large."""
+        """One line for reports: number of images, index range and size."""
         last = self.first_index + self.length - 1
         return f"drawn faces, {self.length} images (numbers {self.first_index}-{last}), {self.image_size}x{self.image_size}"
 
@@ -70,7 +71,7 @@ class ProceduralFaces(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """A whole batch at once, which `DataLoader` prefers: painting sixteen costs little more than painting four."""
+        """A whole batch at once, used by `DataLoader`: rendering sixteen faces costs little more than rendering four."""
         wrong = [i for i in indices if not 0 <= i < self.length]
         if wrong:
             raise IndexError(f"index {wrong[0]} is outside 0..{self.length - 1}")
@@ -79,21 +80,21 @@ class ProceduralFaces(Dataset):
 
 
 def draw_faces(indices: Sequence[int], image_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Paint the faces of `indices`: images (B, 3, N, N) in [-1, 1] on the 8-bit grid, labels (B, 8) in the order of `ATTRIBUTES`."""
+    """Render the faces of `indices`: images (B, 3, N, N) in [-1, 1], rounded to 8 bits, and labels (B, 8) in the order of `ATTRIBUTES`."""
     generators = [np.random.Generator(np.random.Philox(key=[0x4D614C50, int(i)])) for i in indices]
-    dice = np.stack([g.random(_UNIFORMS, dtype=np.float32) for g in generators])
-    labels = _attributes(dice)
+    uniforms = np.stack([g.random(_UNIFORMS, dtype=np.float32) for g in generators])
+    labels = _attributes(uniforms)
     noise = np.stack([g.standard_normal((4, image_size, image_size), dtype=np.float32) for g in generators])
     by_name = {name: labels[:, i].reshape(-1, 1, 1, 1) for i, name in enumerate(ATTRIBUTES)}
-    rgb = Painter(dice[:, len(ATTRIBUTES) :], by_name, noise, image_size).paint()
+    rgb = render(Face(uniforms[:, len(ATTRIBUTES) :], by_name, noise, image_size))
     levels = np.clip(np.rint(rgb * 255), 0, 255)
     return torch.from_numpy((levels / 127.5 - 1).astype(np.float32)), torch.from_numpy(labels)
 
 
-def _attributes(dice: np.ndarray) -> np.ndarray:
-    """Labels (B, 8): exactly one hair colour; the others independent with the shares below."""
-    labels = np.zeros((len(dice), len(ATTRIBUTES)), np.float32)
-    labels[np.arange(len(dice)), np.minimum((dice[:, 0] * 3).astype(int), 2)] = 1
-    for column, share in enumerate((0.5, 0.4, 0.4, 0.3, 0.35), start=3):
-        labels[:, column] = dice[:, column] < share
+def _attributes(uniforms: np.ndarray) -> np.ndarray:
+    """Labels (B, 8): exactly one hair colour; each other attribute independently with the probability below."""
+    labels = np.zeros((len(uniforms), len(ATTRIBUTES)), np.float32)
+    labels[np.arange(len(uniforms)), np.minimum((uniforms[:, 0] * 3).astype(int), 2)] = 1
+    for column, probability in enumerate((0.5, 0.4, 0.4, 0.3, 0.35), start=3):
+        labels[:, column] = uniforms[:, column] < probability
     return labels

@@ -1,4 +1,4 @@
-"""Folders of one's own images: with a table of attributes, or with a sub-folder per domain."""
+"""Data sets of your own images: with a table of attributes, with a sub-folder per domain, or without labels."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class _Entry(NamedTuple):
 class AttributeFolder(ImageFiles):
     """Images anywhere below a folder, labelled by a table (see `read_attributes` for its two formats).
 
-    A listed name is found wherever below `root` it lies, as long as only one image answers to it, and may be an absolute path as well (see
-    `malp_disc.data.locating`); images that aren't listed are left out.
+    The table may name an image by any path suffix that is unique below `root`, or by an absolute path (see `malp_disc.data.locating`).
+    Images that it doesn't list are ignored.
 
-    The split is, in this order: the table's ``split`` column; folders ``train`` and ``test`` (or ``val``) directly below `root`, if
-    all listed images lie in such; else `test_size` images held back by the hash of their names (see `split_indices`).
+    The split is the first of these that applies: the table's ``split`` column; folders ``train`` and ``test`` (or ``val``) directly below
+    `root`, if they hold all listed images; `test_size` images held out by the hash of their names (see `split_indices`).
 
     Args:
         root: the folder.
@@ -46,12 +46,12 @@ class AttributeFolder(ImageFiles):
         split: ``"train"`` or ``"test"``.
         selected_attributes: names, in the order of the label; empty for every column.
         crop_size: side of the centre crop; None for the largest centred square.
-        test_size: how many images are held back where no split is given; exact.
-        train_size: cap on the training images.
+        test_size: exact number of test images if the data set has no split of its own.
+        train_size: upper limit for the number of training images.
 
     Raises:
         FileNotFoundError: no such folder or table.
-        ValueError: an unknown attribute, a listed image that is absent or ambiguous, and what `ImageFiles` refuses.
+        ValueError: an unknown attribute, a listed image that is absent or ambiguous, or invalid arguments of `ImageFiles`.
     """
 
     def __init__(
@@ -88,23 +88,23 @@ class AttributeFolder(ImageFiles):
 
 
 class DomainFolder(ImageFiles):
-    """A sub-folder per domain, images at any depth below it; the label is one-hot, `attribute_names` are the sorted sub-folders.
+    """One sub-folder per domain with images at any depth. Labels are one-hot; `attribute_names` are the sorted names of the sub-folders.
 
-    The split is, in this order: ``train/<domain>`` and ``test/<domain>`` (or ``val``); ``trainA trainB testA testB`` as CycleGAN's sets
-    have it, the domains then being A and B; else `test_size` images of all domains together, held back by the hash of
-    their path below the domain's folder, so that pairs of one name stay on one side (but for one pair at the border).
+    The split is the first of these that applies: ``train/<domain>`` and ``test/<domain>`` (or ``val``); ``trainA trainB testA testB`` with
+    domains A and B, as in CycleGAN's data sets; `test_size` images of all domains together, held out by the hash of their path below the
+    domain's folder, so that images of the same name in several domains are in the same split (except for at most one name).
 
     Args:
         root: the folder.
         split: ``"train"`` or ``"test"``.
-        selected_attributes: the domains wanted, in the order of the label; empty for all.
+        selected_attributes: names of the domains, in the order of the label; empty for all.
         crop_size: side of the centre crop; None for the largest centred square.
-        test_size: how many images are held back where no split is given; exact.
-        train_size: cap on the training images.
+        test_size: exact number of test images if the data set has no split of its own.
+        train_size: upper limit for the number of training images.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no images, fewer than two domains, an unknown or empty one, and what `ImageFiles` refuses.
+        ValueError: no images, fewer than two domains, an unknown or empty domain, or invalid arguments of `ImageFiles`.
     """
 
     def __init__(
@@ -122,16 +122,16 @@ class DomainFolder(ImageFiles):
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
         places = _listed(root, "a sub-folder per domain with").names
-        sorted_out = _sort_out(places)
-        if len(sorted_out) < len(places):
-            logger.warning("%s: %d images lie beside the domains' folders and are left out", root, len(places) - len(sorted_out))
+        entries = _by_domain(places)
+        if len(entries) < len(places):
+            logger.warning("%s: ignoring %d images that aren't in a domain's sub-folder", root, len(places) - len(entries))
         used = {place.partition("/")[0] for place in places}
         unused = sorted(
             p.name for p in root.iterdir() if p.is_dir() and p.name not in (*used, *SYSTEM_FOLDERS) and not p.name.startswith((".", "__"))
         )
         if unused:
-            logger.warning("%s: no image files in %s, which is no domain then", root, ", ".join(unused))
-        found = sorted({entry.domain for entry in sorted_out})
+            logger.warning("%s: no image files in %s; not used as a domain", root, ", ".join(unused))
+        found = sorted({entry.domain for entry in entries})
         if len(found) < 2:
             raise ValueError(
                 f"expected at least two domains, that is sub-folders with images, in {root}; found {found or 'none'}. "
@@ -141,7 +141,7 @@ class DomainFolder(ImageFiles):
         check_selected(domains, found, source=f"the domains (sub-folders) of {root}")
         if len(domains) < 2:
             raise ValueError(f"expected at least two domains, got --selected-attributes {domains[0]}; select from {found}")
-        kept = [entry for entry in sorted_out if entry.domain in domains]
+        kept = [entry for entry in entries if entry.domain in domains]
         given = None if kept[0].split is None else [entry.split for entry in kept]
         chosen = split_indices([entry.inner for entry in kept], split, given=given, test_size=test_size, train_size=train_size)
         column = torch.tensor([domains.index(kept[index].domain) for index in chosen])
@@ -163,21 +163,21 @@ class DomainFolder(ImageFiles):
 
 
 class PlainFolder(ImageFiles):
-    """Images below a folder, with nothing to choose: labels are (0,), for generators that take no target.
+    """Images below a folder without attributes: labels have shape (0,), for generators that take no target.
 
-    The split is: folders ``train`` and ``test`` (or ``val``) directly below `root`, if all images lie in such; else `test_size` images
-    held back by the hash of their names (see `split_indices`).
+    The split is given by folders ``train`` and ``test`` (or ``val``) directly below `root`, if they hold all images; otherwise
+    `test_size` images are held out by the hash of their names (see `split_indices`).
 
     Args:
         root: the folder.
         split: ``"train"`` or ``"test"``.
         crop_size: side of the centre crop; None for the largest centred square.
-        test_size: how many images are held back where no split is given; exact.
-        train_size: cap on the training images.
+        test_size: exact number of test images if the data set has no split of its own.
+        train_size: upper limit for the number of training images.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no images, and what `ImageFiles` refuses.
+        ValueError: no images, or invalid arguments of `ImageFiles`.
     """
 
     def __init__(
@@ -219,13 +219,13 @@ def _listed(root: Path, what: str = "") -> ImageListing:
 
 
 def _split_of_folders(places: Sequence[str]) -> list[Split] | None:
-    """The split of each image where all lie below train/, val/ or test/; else None."""
+    """The split of each image if all are below train/, val/ or test/; otherwise None."""
     tops = [place.partition("/")[0] for place in places]
     return [SPLIT_NAMES[top] for top in tops] if all(top in SPLIT_NAMES for top in set(tops)) else None
 
 
-def _sort_out(places: Sequence[str]) -> list[_Entry]:
-    """The images that lie in a domain's folder."""
+def _by_domain(places: Sequence[str]) -> list[_Entry]:
+    """Assign images to domains (and splits) by their folders, without those that are in none."""
     parts = [(place.split("/"), place) for place in places]
     tops = {part[0] for part, _ in parts if len(part) > 1}
     if tops and tops <= SPLIT_NAMES.keys():

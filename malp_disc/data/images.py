@@ -1,7 +1,6 @@
-"""The data set made of image files.
+"""The data set of labelled image files.
 
-Start-up stays cheap: nothing but a handful of headers is read before the first batch, unless ``on_broken="skip"`` asks
-for a full check.
+Construction is cheap: it reads the headers of a few images only, unless ``on_broken="skip"`` requests a full check.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 OnBroken = Literal["raise", "skip"]
 
-_HEADERS = 8  # images whose header is read up front, evenly spread, to find wrong settings before any long work
+_HEADERS = 8  # images whose header is read at construction, evenly spaced, to detect wrong settings early
 _NAMED = 20  # images named in a warning
 
 
@@ -39,13 +38,13 @@ class ImageFiles(Dataset):
         attribute_names: A names, in the order of the label.
         image_size: N, pixels.
         crop_size: side of the centre crop taken before resizing; None takes the largest centred square.
-        on_broken: ``"raise"`` stops at an image that can't be decoded when it is met; ``"skip"`` decodes every image now,
-            drops those that fail into `dropped`, and names them in a warning.
-        name: what the images are, for `description`.
+        on_broken: ``"raise"`` raises when an image that can't be decoded is read; ``"skip"`` decodes every image at construction,
+            moves those that fail to `dropped`, and logs a warning.
+        name: name of the data set, for `description` and messages.
 
     Raises:
-        ValueError: for sizes that don't fit, a crop larger than the images, labels of another shape, no images (left),
-            or, with ``on_broken="raise"``, a broken one among the few looked at up front.
+        ValueError: invalid sizes, a crop larger than the images, labels of another shape, no (decodable) images,
+            or, with ``on_broken="raise"``, a broken one among those whose header is checked.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class ImageFiles(Dataset):
         image_size: int = 64,
         crop_size: int | None = None,
         on_broken: OnBroken = "raise",
-        name: str = "pictures",
+        name: str = "images",
     ) -> None:
         check_sizes(image_size, crop_size)
         if on_broken not in ("raise", "skip"):
@@ -89,7 +88,7 @@ class ImageFiles(Dataset):
 
     @property
     def description(self) -> str:
-        """One line for a report: what, how many, how cropped, how large."""
+        """One line for reports: name, number of images, crop and size."""
         crop = "largest centred square" if self.crop_size is None else f"centre crop {self.crop_size}"
         return f"{self.name}, {len(self)} images, {crop}, {self.image_size}x{self.image_size}"
 
@@ -117,10 +116,10 @@ class ImageFiles(Dataset):
 
 
 def load_image(path: str | Path, *, image_size: int, crop_size: int | None = None) -> Tensor:
-    """Decode, turn upright (EXIF), centre crop, resize: (3, N, N) float32 on the 8-bit grid of [-1, 1].
+    """Decode, apply the EXIF orientation, centre crop, resize: (3, N, N) float32 in [-1, 1], rounded to 8 bits.
 
-    The resize is Pillow's antialiased bilinear one, and the crop is placed as torchvision's `CenterCrop` places it: the
-    published StarGAN weights were trained on exactly these pixels. What is transparent turns white.
+    The resize is Pillow's antialiased bilinear filter and the crop is torchvision's `CenterCrop`: the published StarGAN weights were
+    trained on exactly these pixels. Transparent pixels are composited over white.
 
     Raises:
         BrokenImageError: the file can't be decoded (a ValueError that names it).
@@ -137,7 +136,7 @@ def load_image(path: str | Path, *, image_size: int, crop_size: int | None = Non
 
 
 def find_broken(paths: Sequence[str]) -> dict[str, str]:
-    """Decode every file, in threads and behind a progress bar: path -> what is wrong with it, in the order of `paths`."""
+    """Decode every file in threads, with a progress bar: error message by path for those that fail, in the order of `paths`."""
 
     def complaint(path: str) -> str | None:
         try:
@@ -146,15 +145,17 @@ def find_broken(paths: Sequence[str]) -> dict[str, str]:
             return str(error)
         return None
 
-    # Truncation shows in the pixels only: Image.verify() passes a JPEG that lost its second half.
+    # Truncation is found only by decoding the pixels: Image.verify() accepts a JPEG without its second half.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         complaints = list(tqdm(pool.map(complaint, paths), total=len(paths), desc="checking images", unit="", disable=None))
     return {path: text for path, text in zip(paths, complaints) if text is not None}
 
 
 def check_sizes(image_size: int, crop_size: int | None) -> None:
-    """Raises:
-    ValueError: an image size below 16 or not divisible by 4 (networks here halve it twice), or a crop below 1.
+    """Check the image size and the crop size.
+
+    Raises:
+        ValueError: an image size below 16 or not divisible by 4 (the networks downsample twice by 2), or a crop below 1.
     """
     if image_size < 16 or image_size % 4:
         raise ValueError(f"expected an image size of at least 16 and divisible by 4, got {image_size}; give --image-size 64 or 128")

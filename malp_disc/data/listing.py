@@ -1,12 +1,13 @@
-"""Which files below a folder are images: one rule for data sets, references and `malp-disc fid`.
+"""Lists the image files of a folder, by one rule for data sets, references and `malp-disc fid`.
 
-* Sub-folders count at any depth, and links to folders and files are followed. Each path is an image of its own, so a folder that two links
-  lead to counts twice; a link to a folder that it lies in itself, above the root too, is cut.
-* The suffix decides, in either case (`IMAGE_SUFFIXES`). A ``.npy`` file counts if its header announces uint8 pixels, see `is_image_array`.
-* Names with a leading dot and what systems leave behind (`SYSTEM_FOLDERS`) don't count.
-* The order is that of the '/'-separated paths by code point, on every file system.
+* Sub-folders are searched at any depth, and links to folders and files are followed. Each path is an image of its own, so the images of a
+  folder that is linked twice are listed twice. A link to a folder that contains it, above the root too, isn't followed.
+* Images are recognized by their suffix, in upper or lower case (`IMAGE_SUFFIXES`), and ``.npy`` files by a header of uint8 pixels
+  (`is_image_array`).
+* Hidden files and the files and folders of operating systems (`SYSTEM_FOLDERS`) are ignored.
+* Images are sorted by the code points of their '/'-separated paths, on every file system.
 
-Whatever is left out is counted, and `ImageListing.left_out` says so in one line.
+`ImageListing.left_out` summarizes in one line what was skipped.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 PACKAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What clean-fid lists; pytorch-fid lists the same without ``.npy``."""
+"""The suffixes of clean-fid; pytorch-fid has the same without ``.npy``."""
 IMAGE_SUFFIXES = (*PACKAGE_SUFFIXES, ".gif", ".jfif", ".jpe", ".pbm")
-"""Besides, other names of JPEG and of PPM's family, and GIF. Of an animation the first frame counts."""
+"""In addition, further suffixes of JPEG and PPM, and GIF. Of an animation, the first frame is used."""
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
 _UNSUPPORTED = (".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".tga", ".ico")
-_SMALLEST_ARRAY = 8  # pixels; a table of labels (N, 5) in uint8 is no image
-_SHOWN = 3  # suffixes and names in the line
+_SMALLEST_ARRAY = 8  # pixels; excludes label tables such as uint8 (N, 5)
+_SHOWN = 3  # suffixes or names per reason in `left_out`
 
 DEAD, LOOP, FORBIDDEN, SPECIAL = "dead link", "link back to a folder above", "folder without permission to read", "special file"
 HIDDEN, FORMAT, ARRAY, OTHER = "hidden file", "image of an unsupported format", ".npy array that is no image", "file of another kind"
@@ -45,39 +46,41 @@ _PLURALS = {
     ARRAY: ".npy arrays that are no images",
     OTHER: "files of other kinds",
 }
-_LOSSES = (DEAD, FORBIDDEN, SPECIAL, FORMAT, ARRAY)  # may have been meant to count
+_LOSSES = (DEAD, FORBIDDEN, SPECIAL, FORMAT, ARRAY)  # possibly images that the user expects to be used
 
 
 @dataclass(frozen=True)
 class ImageListing:
-    """The images below a folder, and what lies there and isn't one."""
+    """The images below a folder, and what was skipped."""
 
     root: Path
     names: tuple[str, ...]
-    """'/'-separated paths below `root`, sorted by code point."""
+    """'/'-separated paths relative to `root`, sorted by code point."""
     skipped: dict[str, list[str]] = field(default_factory=dict)
-    """Reason -> what was left out for it: paths as in `names`."""
+    """Skipped paths by reason."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def left_out(self) -> str:
-        """One line on what isn't counted, ``"left out: 2 dead links (a.png, b.png)"``; empty where nothing was left out."""
+        """One line on what was skipped, ``"left out: 2 dead links (a.png, b.png)"``; empty if nothing was."""
         parts = [_describe(reason, self.skipped[reason]) for reason in _PLURALS if self.skipped.get(reason)]
         return "left out: " + ", ".join(parts) if parts else ""
 
     def warn(self) -> None:
-        """Log `left_out`, once in a process: as a warning where images may be missing, else as information."""
+        """Log `left_out` once per process: as a warning if images may be missing, otherwise as information."""
         line = f"{printable(self.root)}: {self.left_out}"
-        if not self.left_out or line in _said:
+        if not self.left_out or line in _logged:
             return
-        _said.add(line)
+        _logged.add(line)
         logger.log(logging.WARNING if any(self.skipped.get(reason) for reason in _LOSSES) else logging.INFO, "%s", line)
 
     def check_enough(self, fewest: int = 1) -> None:
-        """Raises:
-        ValueError: fewer than `fewest` images; the message says what there is instead.
+        """Check the number of images.
+
+        Raises:
+            ValueError: fewer than `fewest` images; the message lists what was skipped.
         """
         if len(self) < fewest:
             found = f"{len(self)} image{'s' * (len(self) != 1)}" if self.names else "no images"
@@ -87,16 +90,16 @@ class ImageListing:
             )
 
 
-_said: set[str] = set()  # a run lists its folder once a split, and says it once
+_logged: set[str] = set()  # a run lists its folder once per split, but should warn once only
 
 
 def list_images(root: str | Path) -> ImageListing:
-    """All images below `root`, by the rule at the top of this file. No file is opened, but for the headers of ``.npy`` files.
+    """All images below `root`, by the rule in this module's docstring. Opens no files except the headers of ``.npy`` files.
 
     Raises:
-        FileNotFoundError: nothing at `root`.
+        FileNotFoundError: `root` doesn't exist.
         ValueError: `root` is a file.
-        PermissionError: `root` itself may not be read. (Of folders below it, this is counted.)
+        PermissionError: `root` itself can't be read; unreadable folders below it are skipped.
         OSError: the disk or the network failed.
     """
     root = Path(root).expanduser()
@@ -108,9 +111,11 @@ def list_images(root: str | Path) -> ImageListing:
 
 
 def check_folder(root: Path, flag: str = "") -> None:
-    """Raises:
-    FileNotFoundError: nothing at `root`, or a link that leads nowhere; names `flag`, where one is given.
-    ValueError: `root` is a file.
+    """Check that `root` is a folder; messages name the command-line option `flag`, if given.
+
+    Raises:
+        FileNotFoundError: `root` doesn't exist or is a dead link.
+        ValueError: `root` is a file.
     """
     must = f"; {flag} must name one that holds images" if flag else "; give one that holds images"
     if not root.exists():
@@ -119,17 +124,17 @@ def check_folder(root: Path, flag: str = "") -> None:
     if root.is_dir():
         return
     if root.suffix.lower() in IMAGE_SUFFIXES:
-        raise ValueError(f"{printable(root)} is no folder but a single file; give the folder that it lies in")
+        raise ValueError(f"{printable(root)} is a single file, expected a folder; give the folder that holds it")
     if root.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".rar", ".7z", ".lmdb"):
-        raise ValueError(f"{printable(root)} is no folder but an archive; unpack it and give the folder")
-    raise ValueError(f"{printable(root)} is no folder{must}")
+        raise ValueError(f"{printable(root)} is an archive, expected a folder; unpack it and give the folder")
+    raise ValueError(f"{printable(root)} is a file, expected a folder{must}")
 
 
 def npy_header(path: str | Path) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of the array in a ``.npy`` file.
 
     Raises:
-        ValueError: no such file, or one cut short in its header.
+        ValueError: not a ``.npy`` file, or truncated in its header.
     """
     with open(path, "rb") as file:
         version = np.lib.format.read_magic(file)
@@ -141,20 +146,23 @@ def npy_header(path: str | Path) -> tuple[tuple[int, ...], np.dtype]:
 def is_image_array(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     """Whether an array holds an image: uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), at least 8 by 8.
 
-    Floats are not taken, since nothing in the file says whether they lie in [0, 1], [-1, 1] or [0, 255].
+    Floats are refused, since the file doesn't tell whether their range is [0, 1], [-1, 1] or [0, 255].
     """
     fits = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
     return dtype == np.uint8 and fits and min(shape[:2]) >= _SMALLEST_ARRAY
 
 
 def printable(name: str | Path) -> str:
-    """A path that every encoding can write: bytes that aren't UTF-8 appear as their escape sequence."""
+    """A path for messages: bytes that aren't UTF-8 are replaced by escape sequences."""
     return os.fspath(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _walk(folder: str, prefix: str, above: tuple[object, ...], keep: Callable[[str], None], skip: Callable[[str, str], None]) -> None:
-    """Visit `folder`, which `prefix` leads to from the root; `above` identifies it and the folders that it lies in,
-    the root's own included: a link to one of these, or one that leads back through another link, would go round for ever or bring in the whole disk."""
+    """List `folder` recursively; `prefix` is its path below the root, with a trailing '/'.
+
+    `above` identifies the folder and all its parents, up to the file system's root: following a link to one of these would recurse
+    without end or list the whole disk.
+    """
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
@@ -186,7 +194,7 @@ def _walk(folder: str, prefix: str, above: tuple[object, ...], keep: Callable[[s
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """ "folder", "file", or the reason why it is neither."""
+    """ "folder", "file", or the reason to skip it."""
     try:
         if entry.is_dir():
             return "folder"
@@ -196,7 +204,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     except OSError as error:
         if error.errno == errno.ELOOP:  # links that lead to each other
             return DEAD
-        if isinstance(error, PermissionError):  # the link leads through a folder that may not be read
+        if isinstance(error, PermissionError):  # the link's target is in an unreadable folder
             return FORBIDDEN
         raise
 
@@ -206,7 +214,7 @@ def _no_image(entry: os.DirEntry[str]) -> str | None:
     if suffix == ".npy":
         try:
             return None if is_image_array(*npy_header(entry.path)) else ARRAY
-        except (ValueError, OSError):  # damaged: decoding it will name it, as it does for the other formats
+        except (ValueError, OSError):  # damaged: listed, and reported when it is decoded, as in the other formats
             return None
     if suffix in IMAGE_SUFFIXES:
         return None
@@ -219,7 +227,7 @@ def _identity(folder: str) -> object:
 
 
 def _around(folder: str | Path) -> list[object]:
-    """The folders that a folder, or what a link to it leads to, lies in."""
+    """All parents of a folder, with links resolved."""
     return [_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents]
 
 

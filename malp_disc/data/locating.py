@@ -1,12 +1,13 @@
-"""Where the images lie that a table names: attribute tables, CelebA's lists and its partition file.
+"""Resolves the image names of a table (attribute tables, CelebA's lists and its partition file) to files below a root folder.
 
 A row may name its image by
 
-1. its path below the root, or the end of that path, as long as only one image ends so (``000.png`` for ``images/000.png``);
-2. a path that starts with the end of the root's own (``images/000.png`` where the root is ``…/images``);
-3. an absolute path, or one relative to the table's folder, that leads below the root, through links or not.
+1. its path below the root, or a suffix of that path that is unique (``000.png`` for ``images/000.png``);
+2. a path that starts with the last folders of the root's own path (``images/000.png`` if the root is ``…/images``);
+3. an absolute path, or a path relative to the table's folder, to an image below the root, also through links.
 
-``./``, ``..``, doubled and Windows' slashes are understood; case and Unicode's form (an accent from macOS) matter only where they tell two images apart.
+``./``, ``..``, repeated slashes and backslashes are normalized. Case and Unicode normalization form (macOS decomposes accents) are ignored
+unless they distinguish two images.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ _NAMED = 3  # in an error
 
 
 class ImageLocator:
-    """Finds images by the names that a table gives them.
+    """Finds images by their names in a table.
 
     Args:
         listing: the images.
-        table: the file that names them: relative names may be relative to its folder, and errors name it.
+        table: path of the table, for names relative to its folder and for messages.
     """
 
     def __init__(self, listing: ImageListing, table: str | Path) -> None:
@@ -42,10 +43,10 @@ class ImageLocator:
         self._real_folders: dict[str, str] = {}
 
     def find(self, name: str) -> str | None:
-        """The place below the root of the image called `name`; None if there is none.
+        """The path, relative to the root, of the image called `name`; None if there is none.
 
         Raises:
-            ValueError: several images answer to the name, or it lies outside the root.
+            ValueError: the name is ambiguous, or outside the root.
         """
         name = plain_name(name)
         if name in self._places:  # most rows
@@ -58,12 +59,12 @@ class ImageLocator:
             return self._one(name, self._inside(name, os.path.join(self.table.parent, name), os.path.join(self.root, name)))
         places = self._candidates(name, self._by_name, str) or self._candidates(name, self._by_folded, _folded)
         beside = os.path.join(self.table.parent, name)
-        if not places and os.path.exists(beside):  # through a link that lies there
+        if not places and os.path.exists(beside):  # a link beside the table
             places = self._inside(name, beside)
         return self._one(name, places)
 
     def find_all(self, names: Sequence[str]) -> list[str]:
-        """The place of each name.
+        """The path, relative to the root, of each name.
 
         Raises:
             ValueError: absent images, ambiguous names, names outside the root, or two names of one image.
@@ -98,17 +99,17 @@ class ImageLocator:
         return _grouped(self.listing.names, lambda place: os.path.realpath(os.path.join(self.root, place)))
 
     def _candidates(self, name: str, grouped: dict[str, list[str]], fold: Callable[[str], str]) -> list[str]:
-        """Images whose place ends in `name`; or, with the root's own folders before it, is `name`."""
+        """Images whose path is `name`; else those whose path, with the root's path before it, ends in `name`."""
         name = fold(name)
         alike = grouped.get(_last(name), [])
         exact = [place for place in alike if fold(place) == name]
         return exact or [place for place in alike if any(f"{fold(root)}/{fold(place)}".endswith("/" + name) for root in self._roots)]
 
     def _inside(self, name: str, *paths: str) -> list[str]:
-        """Places of the image at one of the absolute `paths`, by its name or by what links lead to.
+        """Paths, relative to the root, of the image at one of the absolute `paths`, literally or with links resolved.
 
         Raises:
-            ValueError: none of them lies below the root.
+            ValueError: none of `paths` is below the root.
         """
         outside = 0
         for path in paths:
@@ -133,14 +134,14 @@ class ImageLocator:
         )
 
     def _resolved(self, path: str) -> str:
-        """`path` with the links resolved that lead to its folder: thousands of rows share one."""
+        """`path` with the links in its folder resolved; cached, since thousands of rows share a folder."""
         folder, name = os.path.split(os.path.abspath(path) if "/../" not in path else os.path.realpath(path))
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)
         return os.path.join(self._real_folders[folder], name)
 
     def _exactly(self, place: str) -> list[str]:
-        """The image at a place, whatever the case."""
+        """Images whose path equals `place` up to case and Unicode form."""
         return [other for other in self._by_folded.get(_folded(_last(place)), []) if _folded(other) == _folded(place)]
 
     def _one(self, name: str, places: list[str]) -> str | None:
@@ -152,30 +153,30 @@ class ImageLocator:
         return places[0] if places else None
 
     def _renamed(self, name: str) -> str:
-        """A hint where the images were converted since."""
+        """A hint if there is an image of the same name with another suffix."""
         stem = posixpath.splitext(_last(plain_name(name)))[0]
         other = next((place for place in self.listing.names if posixpath.splitext(_last(place))[0] == stem), None)
         return f" (there is {printable(other)}: is the suffix right?)" if stem and other else ""
 
 
 def names_for_split(names: Sequence[str], places: Sequence[str]) -> list[str]:
-    """What decides on which side of the split each image falls: its name in the table, or its place where the name depends on the machine."""
+    """The names to hash for the split: those in the table, or the paths below the root where the table's depend on the machine."""
     return [name if f"/{place}".endswith(f"/{name}") else place for name, place in zip(names, places)]
 
 
 def plain_name(name: str) -> str:
-    """A name as a table writes it, '/'-separated and without detours: ``.\\\\a\\\\..\\\\b.png`` is ``b.png``."""
+    """A name from a table, normalized and '/'-separated: ``.\\\\a\\\\..\\\\b.png`` becomes ``b.png``."""
     name = name.strip().replace("\\", "/")
     return posixpath.normpath(name) if name else name
 
 
 def is_absolute(name: str) -> bool:
-    """Whether a '/'-separated name starts at the root of a file system, Windows' drives included."""
+    """Whether a '/'-separated name is an absolute path, on Windows too."""
     return name.startswith(("/", "~/")) or _DRIVE.match(name) is not None
 
 
 def _relative(path: str, root: str) -> str:
-    """`path` seen from `root`, '/'-separated; it starts with ``../`` where it lies outside."""
+    """`path` relative to `root`, '/'-separated; starts with ``../`` if it is outside."""
     try:
         return os.path.relpath(path, root).replace(os.sep, "/")
     except ValueError:  # on Windows another drive

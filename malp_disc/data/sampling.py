@@ -1,7 +1,7 @@
-"""Which images and which random numbers step t sees: a function of (seed, t) alone, so that a resumed run is the same run.
+"""Batches and random numbers of each optimizer step as a function of (seed, step) alone, so that a resumed run is identical.
 
-`StepBatches` gives the rows, `StepRandom` the noise. Both know the whole step over all processes and hand out this process's part, so
-two processes with half the batch each see together what one process sees.
+`StepBatches` samples the rows, `StepRandom` the noise. Both are defined for the step of all processes and return this process's part: two
+processes with half the batch each compute the same as one.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-_ROWS = 1 << 24  # more images than a step has: numbers (step, row) in one integer
+_ROWS = 1 << 24  # upper limit for the images of a step: (step, row) becomes one integer
 
 
 class StepBatches(Sampler[list[int]]):
     """Batches of row numbers for the optimizer steps `start`, `start` + 1, …, `stop` - 1; every epoch is a fresh permutation.
 
     Args:
-        length: rows in the data set.
-        batch_size: rows per forward pass and process.
-        seed: of the permutations.
+        length: number of rows in the data set.
+        batch_size: rows per micro-batch and process.
+        seed: seed of the permutations.
         start, stop: first step, and the step to stop before.
-        rank, world_size: this process and how many there are.
-        accumulation: forward passes per step; that many batches come for each step. Together, over all processes, they are the rows that
-            one process with the whole batch would see.
+        rank, world_size: index of this process, and the number of processes.
+        accumulation: micro-batches per step. Together, over all processes, they hold the rows of one process with the whole batch.
 
     Raises:
-        ValueError: one step of all processes needs more rows than there are.
+        ValueError: one step over all processes needs more rows than there are.
     """
 
     def __init__(
@@ -58,15 +57,15 @@ class StepBatches(Sampler[list[int]]):
 
 
 class StepRandom:
-    """The random numbers of one optimizer step, per image; each process and each forward pass gets the rows of its own images.
+    """The random numbers of one optimizer step, per image; each process and each micro-batch gets those of its own images.
 
-    Draw in the same order everywhere. Two processes, or two accumulated forward passes, then draw together what one batch draws.
+    If all call the same methods in the same order, two processes, or two micro-batches, together draw the numbers of one batch.
 
     Args:
-        seed, step: of which all numbers are a function.
-        batch_size: images per forward pass and process.
-        rank, world_size: this process and how many there are.
-        number, accumulation: this forward pass of the step and how many there are.
+        seed, step: determine all numbers.
+        batch_size: images per micro-batch and process.
+        rank, world_size: index of this process, and the number of processes.
+        number, accumulation: index of this micro-batch in the step, and the number of micro-batches.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class StepRandom:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0, 1), (B, *shape)."""
-        if shape:  # every image has its own stream: nobody draws the large noise of other processes' images
+        if shape:  # one stream per image, so that no process has to draw the noise of other processes' images
             return torch.stack([torch.rand(*shape, generator=generator) for generator in self._of_each]).to(self._device)
         return torch.rand(self._whole, generator=self._generator)[self._rows].to(self._device)
 
@@ -100,19 +99,19 @@ class StepRandom:
         return torch.randint(high, (self._whole,), generator=self._generator)[self._rows].to(self._device)
 
     def permutation(self) -> Tensor:
-        """A permutation of all images of the step, this pass's rows: indices into the step's images, which are ordered by pass, then process."""
+        """This micro-batch's part (B,) of a permutation of all images of the step, which are ordered by micro-batch, then process."""
         return torch.randperm(self._whole, generator=self._generator)[self._rows].to(self._device)
 
     def seed_dropout(self) -> None:
-        """Seed torch's global generators for this pass: what a network draws in its forward pass, above all dropout.
+        """Seed torch's global generators for this micro-batch: they are used by networks with dropout.
 
-        Dropout alone is drawn per forward pass and not per image, so with it two processes don't equal one.
+        Unlike the other numbers, dropout is drawn per micro-batch, not per image: with it, two processes differ from one.
         """
         torch.manual_seed(self._dropout_seed)
 
 
 def _generator(seed: int, number: int, stream: int) -> torch.Generator:
-    """An independent generator for (seed, number, stream). Philox-like mixing: nearby numbers must not give nearby seeds."""
+    """An independent generator for (seed, number, stream). The bits are mixed so that consecutive numbers give unrelated seeds."""
     mixed = (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     mixed ^= mixed >> 31
     mixed = (mixed * 0xD6E8FEB86659FD93) & 0xFFFFFFFFFFFFFFFF

@@ -1,7 +1,7 @@
-"""Which images are for training and which are held back: a function of the file names alone.
+"""Splits images into training and test set as a function of their file names alone.
 
-Names are ordered by their sha256, so neither the file system's order nor sorted names with a meaning (dates, domains, the
-same person in a row) decide, and a few images more or less move a few images, not all of them.
+Names are ordered by their sha256. So the split depends neither on the file system nor on meaningful orders of names (dates, domains,
+consecutive images of one person), and adding a few images changes the split of few.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def split_indices(
     """Indices into `names` of one split, ascending.
 
     Args:
-        names: file names; of equal ones the earlier comes first.
-        split: ``"train"``, ``"test"``, or ``"valid"``, which only `given` can hold.
-        given: each image's split as the data set's authors made it; it overrules `test_size`. ``"valid"`` images serve as the
-            test set where no ``"test"`` images exist, and are left out otherwise. All ``"train"`` counts as not given.
-        test_size: how many names, those first by sha256, are held back where no split is given; exact.
-        train_size: cap on the training images; a smaller cap takes a subset of what a larger one takes.
+        names: file names; equal names keep their order.
+        split: ``"train"``, ``"test"``, or, if in `given`, ``"valid"``.
+        given: split of each image in the published data set, used instead of `test_size`. ``"valid"`` images are the test set if there
+            are no ``"test"`` images, and unused otherwise. If all are ``"train"``, `given` is ignored.
+        test_size: exact number of test images, the first by sha256, if no split is given.
+        train_size: upper limit for the number of training images; a smaller limit selects a subset of a larger one's images.
 
     Raises:
-        ValueError: the split is empty or unknown, or a size leaves nothing.
+        ValueError: the split is empty or unknown, or the sizes leave no images.
     """
     if split not in ("train", "valid", "test"):
         raise ValueError(f'expected split "train", "valid" or "test", got {split!r}')
@@ -52,12 +52,12 @@ def split_indices(
         if not chosen:
             raise ValueError(f"no {split} images: the {len(names)} images come with a split of their own, {_counts(given)}")
     elif split == "valid":
-        raise ValueError("no valid images: the data set comes without a split of its own, only train and test are made")
+        raise ValueError("no valid images: the data set has no split of its own and is divided into train and test only")
     else:
         if test_size >= len(names):
             raise ValueError(f"--test-size {test_size} leaves nothing to train on: there are {len(names)} images; give a smaller one")
         if split == "test" and test_size == 0:
-            raise ValueError("no test images: --test-size is 0; hold some back")
+            raise ValueError("no test images: --test-size is 0; give a larger number")
         if 2 * test_size > len(names):
             logger.warning("holding back %d of only %d images; --test-size sets how many", test_size, len(names))
         chosen = order[:test_size] if split == "test" else order[test_size:]

@@ -59,7 +59,7 @@ def test_the_training_size_caps_training_only(tmp_path, make_celeba):
 def test_a_missing_part_is_named_with_the_places_looked_at(tmp_path, make_celeba):
     with pytest.raises(FileNotFoundError, match="no folder at .*nowhere"):
         CelebA(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="the images not found under .* looked for .*img_align_celeba.* celeba, CelebA, Img"):
+    with pytest.raises(FileNotFoundError, match="the images not found in .* searched for .*img_align_celeba.* celeba, CelebA, Img"):
         CelebA(tmp_path)
     root = make_celeba(tmp_path)
     (root / "list_attr_celeba.txt").unlink()
@@ -96,7 +96,7 @@ def test_a_cut_attribute_file_is_noticed(tmp_path, make_celeba):
     root = make_celeba(tmp_path)
     lines = (root / "list_attr_celeba.txt").read_text().splitlines()
     (root / "list_attr_celeba.txt").write_text("\n".join(lines[:-3]))
-    with pytest.raises(ValueError, match="announces 12 images on its first line and lists 9"):
+    with pytest.raises(ValueError, match="states 12 images .* lists 9"):
         CelebA(root)
 
 

@@ -64,7 +64,7 @@ def damaged(folder) -> dict[str, str]:
     contents = {
         "empty.png": (b"", "empty file"),
         "empty.npy": (b"", "empty file"),
-        "page.jpg": (b"<html>404</html>", "no image in a format"),
+        "page.jpg": (b"<html>404</html>", "not an image in a format"),
         "cut.png": (good.read_bytes()[:200], "cut.png can't be decoded"),
         "cut.jpg": ((folder / "good.jpg").read_bytes()[:-200], "truncated"),
         "cut.npy": (array.read_bytes()[:-9], "cut.npy can't be decoded"),
@@ -94,7 +94,7 @@ def test_each_damage_is_named_with_its_file(tmp_path):
 def test_an_image_too_large_for_pillow_says_so(tmp_path, monkeypatch):
     noise("RGB").save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(BrokenImageError, match="x.png can't be decoded .more than 200 pixels, which Pillow takes for an attack; make it smaller"):
+    with pytest.raises(BrokenImageError, match="x.png can.t be decoded .more than 200 pixels"):
         decode_image(tmp_path / "x.png")
 
 

@@ -116,8 +116,8 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
         ("", "is empty"),
         ("file\n0.png\n", "no attribute columns"),
         ("file A\n0.png 1\n", "no attribute columns"),
-        ("0.png,1\n1.png,0\n", "starts with a row, '0.png,1'; expected a header file,Attr1"),
-        ("0,1,0\n1,0,1\n", "starts with a row, '0,1,0'"),
+        ("0.png,1\n1.png,0\n", "no header: it starts with the row '0.png,1'; add a first line file,Attr1"),
+        ("0,1,0\n1,0,1\n", "no header: it starts with the row '0,1,0'"),
         ("file,A\n,1\n", "line 2: no file name"),
         ("file,A\n0.png,1\n./0.png,1\n", "lists 0.png more than once"),
         ("file,A\n", "lists no images"),
@@ -129,7 +129,7 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
         ("file,A\n0.png,0\n1.png,-1\n", "A holds both 0 and -1"),
         ("file,A,split\n0.png,1,dev\n", "line 2: split is 'dev'"),
         ("file,A\n0.png,1\nmissing.png,1\n", r"1 of 2 images listed are absent .*missing.png"),
-        ("3\nA\n0.png 1\n", "announces 3 images on its first line and lists 1"),
+        ("3\nA\n0.png 1\n", "states 3 images .* lists 1"),
         ("\x89PNG\udcff", "can't be read as a table"),
     ],
 )
@@ -268,8 +268,8 @@ def test_what_is_left_out_is_said(tmp_path, make_domains, make_picture, caplog):
     (root / "c" / "x.txt").write_bytes(b"")
     with caplog.at_level(logging.WARNING):
         DomainFolder(root, test_size=0)
-    assert "1 images lie beside" in caplog.text
-    assert "no image files in c," in caplog.text
+    assert "1 images that aren't in a domain" in caplog.text
+    assert "no image files in c;" in caplog.text
 
 
 # Real images, where they are

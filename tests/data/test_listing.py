@@ -197,7 +197,7 @@ def test_a_folder_called_like_an_image_is_a_folder(tmp_path, make_picture):
 def test_what_is_no_folder_says_what_it_is(tmp_path, make_picture):
     make_picture(tmp_path / "x.png")
     (tmp_path / "set.zip").write_bytes(b"PK")
-    for name, words in (("x.png", "a single file; give the folder that it lies in"), ("set.zip", "an archive; unpack it")):
+    for name, words in (("x.png", "a single file"), ("set.zip", "an archive.*unpack it")):
         for wanted in (list_images, ImageFolder.scan, DomainFolder, lambda path: check_folder(path, "--data-root")):
             with pytest.raises(ValueError, match=words):
                 wanted(tmp_path / name)

@@ -79,7 +79,7 @@ def test_what_is_no_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder at .*nowhere"):
         ImageFolder.scan(tmp_path / "nowhere")
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="is a file, expected a folder"):
         ImageFolder.scan(tmp_path / "file")
 
 
@@ -93,7 +93,7 @@ def test_images_of_mixed_sizes_are_described_and_come_unstacked_in_the_order_of_
         np.testing.assert_array_equal(quantize(image).permute(1, 2, 0).numpy(), np.asarray(Image.open(path)))
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no image at all", "no image in a format that Pillow knows")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no image at all", "not an image in a format that Pillow supports")])
 def test_a_file_that_is_no_picture_is_named(make_folder, tmp_path, content, reason):
     a = make_folder(tmp_path / "a", 3)
     (a / "bad.png").write_bytes(content)
