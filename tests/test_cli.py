@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
     [
         (["none", "b"], ["no images in", "none", "at least 8"]),
         (["one", "b"], ["1 image in", "at least 8"]),
-        (["a", "broken"], ["10.png", "no image"]),
+        (["a", "broken"], ["10.png", "not an image"]),
         (["a", "w.pth"], ["w.pth is a file, expected a folder"]),
         (["a", "lost.npz"], ["nothing at", "lost.npz"]),
         (["a", "b", "--fid-weights", "lost.pth"], ["no checkpoint at", "lost.pth"]),
