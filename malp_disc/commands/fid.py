@@ -96,7 +96,7 @@ def fid(options: Fid) -> None:
 
 def compare(options: Fid, device: torch.device, *, quiet: bool = False) -> dict[str, Any]:
     """The record that `--json` writes: ``fid``, ``kid`` and ``precision_recall`` (null if not asked for), ``notes``, ``versions``."""
-    from malp_disc.metrics.comparison import describe_frechet, describe_kernel, describe_neighbours
+    from malp_disc.metrics.comparison import describe_frechet, describe_kernel, describe_precision_recall
     from malp_disc.metrics.feature_sets import folder_features, read_features
     from malp_disc.metrics.features import create_extractor
     from malp_disc.metrics.image_folder import ImageFolder
@@ -117,7 +117,7 @@ def compare(options: Fid, device: torch.device, *, quiet: bool = False) -> dict[
     return {
         "fid": {"mode": options.mode, **describe_frechet(images, reference, extractor)},
         "kid": describe_kernel(images, reference, extractor) if options.kid else None,
-        "precision_recall": describe_neighbours(images, reference) if options.precision_recall else None,
+        "precision_recall": describe_precision_recall(images, reference) if options.precision_recall else None,
         "notes": _notes(sets, folders, extractor),
         "versions": collect_environment(),
     }

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from malp_disc.malp import MaLP
-from malp_disc.metrics.extrapolation import extrapolated_frechet
 from malp_disc.metrics.features import FeatureExtractor, quantize
+from malp_disc.metrics.fid_infinity import extrapolated_frechet
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.spectrum import power_spectrum
 from malp_disc.run_folder.arms import SMALLER

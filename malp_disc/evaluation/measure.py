@@ -26,12 +26,12 @@ from malp_disc.evaluation.feature_views import (
 )
 from malp_disc.evaluation.localize import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
 from malp_disc.malp import MaLP
+from malp_disc.metrics.attribute_leakage import leakage
 from malp_disc.metrics.editing import edit_accuracy, identity_l1
 from malp_disc.metrics.face_embedding import identity_similarity
 from malp_disc.metrics.features import FeatureExtractor, extract_features
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
-from malp_disc.metrics.leakage import leakage
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity

@@ -8,7 +8,7 @@ from typing import Any
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.metrics.feature_sets import FeatureSet
 from malp_disc.metrics.kid import kernel_distance
-from malp_disc.metrics.neighbours import neighbour_scores
+from malp_disc.metrics.precision_recall import precision_recall
 
 NEIGHBOURS = 5
 _SUBSET = 1000  # images in a subset of KID, clean-fid's number
@@ -41,6 +41,6 @@ def describe_kernel(images: FeatureSet, reference: FeatureSet, extractor: Featur
     return {"label": label, "value": value, "std": std if subsets > 1 else None, "subsets": subsets, "subset_size": size, "seed": seed}
 
 
-def describe_neighbours(images: FeatureSet, reference: FeatureSet) -> dict[str, Any]:
+def describe_precision_recall(images: FeatureSet, reference: FeatureSet) -> dict[str, Any]:
     """Precision, recall, density and coverage. Both need their features."""
-    return {**asdict(neighbour_scores(reference.features, images.features, k=NEIGHBOURS)), "k": NEIGHBOURS}
+    return {**asdict(precision_recall(reference.features, images.features, k=NEIGHBOURS)), "k": NEIGHBOURS}

@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features ("KID" on Inception's 2048): unlike Fréchet's it is unbiased, so it may be negative.
+"""The kernel distance between two sets of features (KID for the 2048 features of Inception). It is unbiased and may be negative.
 
     MMD² with k(u, v) = (uᵀv / D + 1)³        Bińkowski et al., ICLR 2018, arXiv:1801.01401
 """
@@ -17,13 +17,13 @@ def kernel_distance(
     """Mean and standard deviation of the unbiased squared MMD over random subsets of features (N, D) and (M, D).
 
     Args:
-        subsets: how many; each draws its rows without replacement, from x and from y apart.
-        subset_size: rows of each; None takes half of the smaller set, at most 1000. Taking all rows makes every subset the same and
-            the deviation 0.
-        seed: of the draws.
+        subsets: number of subsets; the rows of each are drawn without replacement, from x and y independently.
+        subset_size: rows per subset; None takes half of the smaller set, at most 1000. With all rows, all subsets are equal and the
+            deviation is 0.
+        seed: seed of the subsets.
 
     Raises:
-        ValueError: features of different width, or a subset that is larger than a set or has less than 2 rows.
+        ValueError: features of different width, or a subset size below 2 or above the size of a set.
     """
     x, y = check_features(x, "x"), check_features(y, "y")
     check_same_width(x, y)
@@ -37,12 +37,17 @@ def kernel_distance(
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased MMD² of float64 rows: mean of k over pairs i ≠ j within x, within y, minus twice the mean over all pairs across."""
-    n, m = len(x), len(y)
-    xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
-    within = (xx.sum() - np.trace(xx)) / (n * (n - 1)) + (yy.sum() - np.trace(yy)) / (m * (m - 1))
-    return float(within - 2 * xy.mean())
+    """Unbiased MMD² of float64 rows: mean of k over pairs i ≠ j within x, plus that within y, minus twice the mean over all pairs (x, y)."""
+    return mean_within(x) + mean_within(y) - 2 * float(kernel(x, y).mean())
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+def mean_within(x: np.ndarray) -> float:
+    """Mean of k over pairs i ≠ j of the rows of x."""
+    k, n = kernel(x, x), len(x)
+    return float((k.sum() - np.trace(k)) / (n * (n - 1)))
+
+
+def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """k(u, v) = (uᵀv / D + 1)³ of all pairs of rows, (N, M)."""
+    k = x @ y.T / x.shape[1] + 1
+    return k * k * k

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from malp_disc.metrics.paired import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
+from malp_disc.metrics.paired_bootstrap import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
 from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.run_folder.arms import BASELINES, SCORES
 from malp_disc.run_folder.schema import complete, read_features, read_lines

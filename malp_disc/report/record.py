@@ -38,7 +38,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
         * ``bootstrap``, ``notes``, ``config``, ``environment``.
 
     Args:
-        resamples, seed: of the paired bootstrap, see `malp_disc.metrics.paired`.
+        resamples, seed: of the paired bootstrap, see `malp_disc.metrics.paired_bootstrap`.
 
     Raises:
         FileNotFoundError: no such folder, or no measurements in it.

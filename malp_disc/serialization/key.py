@@ -5,7 +5,7 @@ uploaded with a detector, and is named in public by its fingerprint, which gives
 
 Note:
     A detector knows its key: `E_E` was trained to paint the template, so detector and one encrypted image together give it away, and so does
-    averaging many encrypted images (`malp_disc.metrics.leak`; measured in docs/results/localizer.md). Keeping the file apart guards
+    averaging many encrypted images (`malp_disc.metrics.template_leakage`; measured in docs/results/localizer.md). Keeping the file apart guards
     against handing it out by mistake. It doesn't make a published detector safe.
 """
 

@@ -47,7 +47,7 @@ from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, load_all
 from malp_disc.evaluation.localize import Seen, measure_malp, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
-from malp_disc.metrics.leak import randomly_shifted, template_leak
+from malp_disc.metrics.template_leakage import randomly_shifted, template_leak
 from malp_disc.run_folder.experiment import content_of, not_compared, work
 from malp_disc.serialization.files import write_text
 from malp_disc.serialization.state_dicts import fingerprint

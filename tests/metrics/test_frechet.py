@@ -15,8 +15,8 @@ from malp_disc.metrics.frechet import (
     frechet_distance,
     frechet_distance_from_statistics,
     frechet_distance_low_rank,
-    paired_frechet_delta,
 )
+from malp_disc.metrics.paired_bootstrap import paired_frechet_delta
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_float32_features_are_summed_in_float64(rng):
     [
         (np.zeros((5, 3)), np.zeros((5, 4)), "one extractor, got 3 and 4"),
         (np.zeros((1, 3)), np.zeros((5, 3)), "N >= 2, got shape"),
-        (np.full((5, 3), np.nan), np.zeros((5, 3)), "x holds 5 rows that are not finite"),
+        (np.full((5, 3), np.nan), np.zeros((5, 3)), "x has 5 rows with values that are not finite"),
     ],
 )
 def test_unfit_features_are_refused(x, y, message):

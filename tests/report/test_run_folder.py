@@ -121,7 +121,7 @@ def test_features_that_are_pickled_cut_off_or_not_finite_are_refused(tmp_path):
         read_features(tmp_path, "control")
     assert "allow_pickle" not in str(caught.value)
     np.save(path, np.full((9, 4), np.nan))
-    with pytest.raises(ValueError, match="control.npy holds 9 rows that are not finite"):
+    with pytest.raises(ValueError, match="control.npy has 9 rows"):
         read_features(tmp_path, "control")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from malp_disc.encryption import NO_TEMPLATE, Encryption
-from malp_disc.metrics.leak import Leak, randomly_shifted, template_leak
+from malp_disc.metrics.template_leakage import Leak, randomly_shifted, template_leak
 from tests.tiny import pictures
 
 SIZE = 32

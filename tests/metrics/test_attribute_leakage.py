@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.metrics.leakage import leakage
+from malp_disc.metrics.attribute_leakage import leakage
 
 
 def test_only_entries_that_nobody_asked_for_count_and_only_if_the_reading_changed():

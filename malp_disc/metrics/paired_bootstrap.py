@@ -1,7 +1,7 @@
-"""Differences between generators that edited the same inputs, with intervals: the paired bootstrap for many arms at once, and KID's own.
+"""Confidence intervals for differences between generators that edited the same inputs, for Fréchet distance and KID.
 
-`malp_disc.metrics.frechet.paired_frechet_delta` is the same bootstrap for two arms, written out; here every resample of the reference is
-shared by all arms, and nothing of the size of the features is computed twice, so seven arms cost little more than two.
+The paired bootstrap of many generators shares every resample, and all products of features are computed once: seven generators cost little
+more than two.
 """
 
 from __future__ import annotations
@@ -13,26 +13,78 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from malp_disc.metrics.frechet import Interval, check_features, check_same_width
+from malp_disc.metrics.frechet import check_features, check_same_width
+from malp_disc.metrics.kid import kernel, mean_within
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A distance to the reference, and what it is on resamples (R,) that are the same for all arms."""
+    """A distance to the reference, and its values (R,) on resamples that are the same for all generators."""
 
     value: float
     draws: np.ndarray
 
 
-def resampled_frechet(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, resamples: int = 200, seed: int = 0) -> dict[str, Resampled]:
-    """Fréchet distance of every arm to the reference, and on `resamples` draws with replacement of rows and of the reference.
+def paired_frechet_delta(
+    reference: ArrayLike, a: ArrayLike, b: ArrayLike, *, resamples: int = 200, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """FD(reference, a) − FD(reference, b) with a bootstrap interval; below zero, a is nearer to the reference.
+
+    Row i of a and row i of b come from the same input through two generators, so each resample draws one set of rows for both, and
+    the variation of the inputs cancels. The reference is resampled too, once for both: with a fixed reference, its sampling error is
+    missed, and the coverage of 95 % intervals fell as low as 0.57.
+
+    The Fréchet distance is biased upward, and on a resample, which repeats rows, the bias is larger. The mean over the resamples minus
+    the value estimates the difference of the biases of a and b. The interval is ±z·s (s the standard deviation over the resamples)
+    around both the value and the bias-corrected value, so that bias alone makes no difference significant. A percentile interval
+    would count the bias twice.
 
     Args:
         reference: features (M, D) of real images.
-        arms: features (N, D) by arm; row i of each comes from the same input.
+        a, b: features (N, D), paired by row.
+        resamples: number of resamples; 200 give s to about 5 %.
+        seed: seed of the resampling.
+        confidence: coverage of the interval.
 
     Raises:
-        ValueError: widths or numbers of rows that differ, or fewer than 2 resamples.
+        ValueError: different widths, different numbers of rows of a and b, fewer than 2 resamples, or a confidence outside (0, 1).
+
+    Note:
+        The interval covers the difference expected at this N and, if N is well above D, that of infinite sets. Measured coverage of 95 %
+        intervals on Gaussians with spectrum 1/k, where a and b are equal or differ in mean, spread or noise, 100 to 200 trials each:
+        D = 16, N = 300: 0.945 to 1.00 for both (Student's t with 6 degrees of freedom: 0.94 to 1.00); D = 96, N = 1000: 0.95 to
+        1.00 (flat spectrum: 1.00, too wide). At D = 768, N = 1000 the difference of infinite sets is *not* covered (true −0.48, measured
+        −0.88): there, compare at equal N only, or use fewer features. Without a true difference, zero was excluded in 0 to 1 % of trials.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected a confidence in (0, 1), got {confidence}")
+    resampled = resampled_frechet(reference, {"a": a, "b": b}, resamples=resamples, seed=seed)
+    return bootstrap_delta(resampled["a"], resampled["b"], confidence=confidence)
+
+
+def resampled_frechet(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, resamples: int = 200, seed: int = 0) -> dict[str, Resampled]:
+    """Fréchet distance of every arm to the reference, on all rows and on bootstrap resamples of the rows and of the reference.
+
+    Args:
+        reference: features (M, D) of real images.
+        arms: features (N, D) of each generator; row i of each comes from the same input.
+        resamples, seed: number and seed of the resamples.
+
+    Raises:
+        ValueError: different widths or numbers of rows, or fewer than 2 resamples.
     """
     reference = check_features(reference, "reference")
     arms = _checked(reference, arms)
@@ -41,9 +93,9 @@ def resampled_frechet(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, re
     if not arms:
         return {}
     rows, width = next(iter(arms.values())).shape
-    centre = reference.mean(axis=0)  # a shift that changes no distance and keeps the products below accurate
+    centre = reference.mean(axis=0)  # leaves distances unchanged and keeps the products below accurate
     reference = reference - centre
-    kind = _Wide if min(rows, len(reference)) <= width else _Tall
+    kind = _FromProducts if min(rows, len(reference)) <= width else _FromCovariances
     sides = {name: kind(reference, features - centre) for name, features in arms.items()}
     rng = np.random.default_rng(seed)
     counts = [(np.ones(len(reference)), np.ones(rows))]
@@ -57,7 +109,7 @@ def resampled_frechet(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, re
 
 
 def bootstrap_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> Interval:
-    """Distance of a minus that of b, with the interval of `paired_frechet_delta`: ±z·s around the value, and less its bias.
+    """Distance of a minus distance of b, with the interval described in `paired_frechet_delta`.
 
     Raises:
         ValueError: confidence outside (0, 1).
@@ -66,19 +118,19 @@ def bootstrap_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> 
         raise ValueError(f"expected a confidence in (0, 1), got {confidence}")
     value, draws = a.value - b.value, a.draws - b.draws
     unbiased = 2 * value - float(draws.mean())
-    margin = NormalDist().inv_cdf((1 + confidence) / 2) * float(draws.std(ddof=1))
+    margin = _margin(draws, confidence)
     return Interval(value, min(value, unbiased) - margin, max(value, unbiased) + margin)
 
 
 def halved_kernel(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, subsets: int = 100, seed: int = 0) -> dict[str, Resampled]:
-    """Kernel distance (KID) of every arm on random halves of the rows, the same rows in every arm.
+    """Kernel distance (KID) of every arm on random halves of the rows, the same rows for all arms.
 
-    Halves are drawn without replacement, because a repeated row would count the kernel of an image with itself. The spread over halves is
-    that of the whole (the delete-half jackknife), so `half_delta` gives an interval. Halves have at most 1000 rows; beyond, the interval
-    is too wide. Measured coverage of 95 % intervals, D = 16, N = 300 to 1000: 0.98 to 1.00; heavy tails, D = 1, N = 200: 0.90.
+    Halves are drawn without replacement, because a repeated row would add the kernel of an image with itself. The spread over halves
+    estimates that of the whole (delete-half jackknife), on which `half_delta` bases its interval. Halves have at most 1000 rows; for more
+    than 2000 images the interval is too wide. Measured coverage of 95 % intervals, D = 16, N = 300 to 1000: 0.98 to 1.00; heavy tails, D = 1, N = 200: 0.90.
 
     Raises:
-        ValueError: widths or numbers of rows that differ, fewer than 4 rows, or fewer than 2 subsets.
+        ValueError: different widths or numbers of rows, fewer than 4 rows, or fewer than 2 subsets.
     """
     reference = check_features(reference, "reference")
     arms = _checked(reference, arms)
@@ -95,30 +147,23 @@ def halved_kernel(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, subset
     for _ in range(subsets):
         real, taken = (rng.permutation(n)[:size] for n, size in zip((len(reference), rows), sizes))
         x = reference[real]
-        within = _within(x)
+        within = mean_within(x)
         for name, features in arms.items():
             y = features[taken]
-            values[name].append(within + _within(y) - 2 * float(_kernel(x, y).mean()))
+            values[name].append(within + mean_within(y) - 2 * float(kernel(x, y).mean()))
     return {name: Resampled(float(np.mean(found)), np.array(found)) for name, found in values.items()}
 
 
 def half_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> Interval:
-    """Kernel distance of a minus that of b, ±z·s over the halves: unbiased, so nothing is corrected."""
+    """Kernel distance of a minus that of b, ±z·s over the halves; the estimate is unbiased and needs no correction."""
     value, draws = a.value - b.value, a.draws - b.draws
-    margin = NormalDist().inv_cdf((1 + confidence) / 2) * float(draws.std(ddof=1))
+    margin = _margin(draws, confidence)
     return Interval(value, value - margin, value + margin)
 
 
-def _within(rows: np.ndarray) -> float:
-    """Mean kernel of different rows."""
-    table, n = _kernel(rows, rows), len(rows)
-    return float((table.sum() - np.trace(table)) / (n * (n - 1)))
-
-
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(uᵀv / D + 1)³, as in `malp_disc.metrics.kid`."""
-    table = x @ y.T / x.shape[1] + 1
-    return table * table * table
+def _margin(draws: np.ndarray, confidence: float) -> float:
+    """z·s, the half width of a normal confidence interval."""
+    return NormalDist().inv_cdf((1 + confidence) / 2) * float(draws.std(ddof=1))
 
 
 def _checked(reference: np.ndarray, arms: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
@@ -132,19 +177,19 @@ def _checked(reference: np.ndarray, arms: Mapping[str, ArrayLike]) -> dict[str, 
 
 
 def _draw(rng: np.random.Generator, n: int) -> np.ndarray:
-    """How often each of n rows comes up in n draws with replacement."""
+    """Number of times that each of n rows is drawn in n draws with replacement."""
     return np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
 
 
-class _Tall:
-    """More rows than columns: everything from means and covariances (D, D)."""
+class _FromCovariances:
+    """Resampled Fréchet distance for N, M > D, from means and covariances (D, D)."""
 
     def __init__(self, reference: np.ndarray, features: np.ndarray) -> None:
         self.features = features
 
     @staticmethod
     def of_reference(reference: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-        """Mean, trace of the covariance, and a root of it."""
+        """Mean, trace of the covariance, and a square root of the covariance."""
         mean, covariance = _moments(reference, counts)
         values, vectors = np.linalg.eigh(covariance)
         return mean, float(np.trace(covariance)), vectors * np.sqrt(values.clip(min=0))
@@ -156,8 +201,8 @@ class _Tall:
         return max(0.0, float(((mean - own_mean) ** 2).sum() + trace + np.trace(covariance) - 2 * nuclear))
 
 
-class _Wide:
-    """Rows up to as many as columns: everything from products of rows, (N, M), which are taken once."""
+class _FromProducts:
+    """Resampled Fréchet distance for N or M <= D, from products of rows, (N, N) and (N, M), computed once."""
 
     def __init__(self, reference: np.ndarray, features: np.ndarray) -> None:
         self.cross = features @ reference.T  # (N, M)
@@ -185,7 +230,7 @@ class _Wide:
 
 
 def _moments(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and unbiased covariance (D, D) of rows of which the i-th was drawn `counts[i]` times."""
+    """Mean (D,) and unbiased covariance (D, D) of rows, the i-th counted `counts[i]` times."""
     n = counts.sum()
     mean = counts @ rows / n
     centred = (rows - mean) * np.sqrt(counts)[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from malp_disc.metrics.extrapolation import extrapolate, extrapolated_frechet
+from malp_disc.metrics.fid_infinity import extrapolate, extrapolated_frechet
 from malp_disc.metrics.frechet import frechet_distance
 
 

@@ -7,7 +7,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from malp_disc.metrics.neighbours import neighbour_scores
+from malp_disc.metrics.precision_recall import precision_recall
 
 
 def test_by_hand_on_a_line():
@@ -17,7 +17,7 @@ def test_by_hand_on_a_line():
     coverage 1.
     0 and 1 lie in the ball of 0.5, and 10 in that of 30: recall 1.
     """
-    scores = neighbour_scores([[0.0], [1.0], [10.0]], [[0.5], [3.0], [30.0]], k=1)
+    scores = precision_recall([[0.0], [1.0], [10.0]], [[0.5], [3.0], [30.0]], k=1)
     assert astuple(scores) == pytest.approx((2 / 3, 1, 1, 1))
 
 
@@ -25,7 +25,7 @@ def test_real_and_generated_are_not_interchangeable():
     """Generated images that all sit in one place: real-looking, but they cover nothing else. Turned round it is the opposite."""
     rng = np.random.default_rng(0)
     spread, mode = rng.standard_normal((60, 3)), 0.05 * rng.standard_normal((60, 3))
-    collapsed, turned = neighbour_scores(spread, mode), neighbour_scores(mode, spread)
+    collapsed, turned = precision_recall(spread, mode), precision_recall(mode, spread)
     assert collapsed.precision > 0.9 and collapsed.recall < 0.2 and collapsed.coverage < 0.3
     assert (turned.precision, turned.recall) == (collapsed.recall, collapsed.precision)
 
@@ -44,7 +44,7 @@ def literal(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, ...
 def test_equal_to_the_definitions_written_out():
     rng = np.random.default_rng(1)
     real, generated = rng.standard_normal((30, 4)), 0.8 * rng.standard_normal((25, 4)) + 0.5
-    scores = neighbour_scores(real, generated, k=3)
+    scores = precision_recall(real, generated, k=3)
     assert astuple(scores) == pytest.approx(literal(real, generated, 3))
     assert 0 < scores.precision < 1 and 0 < scores.recall < 1
 
@@ -56,9 +56,9 @@ def test_in_parts_as_in_one_piece():
 
     rng = np.random.default_rng(2)
     real, generated = rng.standard_normal((90, 4)), rng.standard_normal((150, 4)) + 0.5
-    whole = neighbour_scores(real, generated)
+    whole = precision_recall(real, generated)
     with sklearn.config_context(working_memory=0.001):
-        assert neighbour_scores(real, generated) == whole
+        assert precision_recall(real, generated) == whole
 
 
 def test_expectation_for_one_distribution():
@@ -68,7 +68,7 @@ def test_expectation_for_one_distribution():
     """
     n, m, k = 40, 50, 3
     rng = np.random.default_rng(3)
-    scores = np.array([astuple(neighbour_scores(rng.standard_normal((n, 5)), rng.standard_normal((m, 5)), k=k)) for _ in range(60)])
+    scores = np.array([astuple(precision_recall(rng.standard_normal((n, 5)), rng.standard_normal((m, 5)), k=k)) for _ in range(60)])
     expected = 1 - np.prod([(n - i) / (n + m - i) for i in range(1, k + 1)])
     for value, column in ((1, scores[:, 2]), (expected, scores[:, 3])):
         assert abs(column.mean() - value) < 4 * column.std() / np.sqrt(len(column)), (column.mean(), value)
@@ -76,4 +76,4 @@ def test_expectation_for_one_distribution():
 
 def test_sets_with_fewer_rows_than_neighbours_are_refused():
     with pytest.raises(ValueError, match="k of 1 to 4, .* got 5"):
-        neighbour_scores(np.zeros((9, 2)), np.zeros((5, 2)))
+        precision_recall(np.zeros((9, 2)), np.zeros((5, 2)))

@@ -1,6 +1,6 @@
-"""What a Fréchet distance would be with images without end: its bias falls as 1/n, so a straight line in 1/n is followed to 0.
+"""FID∞: the Fréchet distance extrapolated to infinitely many images, by a linear fit in 1/n.
 
-FD(n) ≈ FD(∞) + c / n        Chong and Forsyth, CVPR 2020, arXiv:1911.07023 ("FID infinity")
+    FD(n) ≈ FD(∞) + c / n        Chong and Forsyth, CVPR 2020, arXiv:1911.07023
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from numpy.typing import ArrayLike
 
 from malp_disc.metrics.frechet import check_features, check_same_width, frechet_distance
 
-SMALLEST_SHARE = 4  # sizes go from a quarter of the images to all
+SMALLEST_SHARE = 4  # the smallest subset has a quarter of the images
 
 
 def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Where the least-squares line of `values` over 1/`sizes` meets 0; exact if the values follow a + c/n.
+    """Intercept of the least-squares line of `values` over 1/`sizes`; exact if the values are a + c/n.
 
     Raises:
-        ValueError: other than one value per size, or fewer than two different sizes above 0.
+        ValueError: the numbers of sizes and values differ, or there are fewer than two different sizes above 0.
     """
     if len(sizes) != len(values) or len(set(sizes)) < 2 or min(sizes) <= 0:
         raise ValueError(
@@ -30,19 +30,24 @@ def extrapolate(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def extrapolated_frechet(reference: ArrayLike, features: ArrayLike, *, points: int = 6, seed: int = 0) -> float | None:
-    """The Fréchet distance of features (N, D) to a reference (M, D), followed to infinitely many images on both sides.
+    """The Fréchet distance of features (N, D) to a reference (M, D), extrapolated to infinitely many images in both sets.
 
-    Both sets are cut to the same share, a quarter to all at equal steps of 1/share, so that both biases follow the same law; a smaller
-    cut is measured on as many disjoint parts as there are, and averaged.
+    Both sets are reduced to the same share, from a quarter to all at equal steps of 1/share, so that both biases decay alike; for smaller
+    shares, the distances of all disjoint subsets are averaged.
+
+    Args:
+        points: number of shares.
+        seed: seed of the random subsets.
 
     Returns:
-        None where a quarter of the smaller set has fewer than D + 1 rows: there the covariance is short of rank and the law doesn't hold.
+        The intercept at 1/n = 0. None if a quarter of the smaller set has at most D rows: then the covariance is singular and
+        the linear law doesn't hold.
 
     Raises:
-        ValueError: widths that differ, or fewer than 2 points.
+        ValueError: different widths, or fewer than 2 points.
 
     Note:
-        Not an unbiased number: the law is the first term of a series. Below 0 it says "too close to tell".
+        Not unbiased: the linear law is the first term of a series. A negative result means a distance too small to be resolved.
     """
     reference, features = check_features(reference, "reference"), check_features(features, "features")
     check_same_width(reference, features)

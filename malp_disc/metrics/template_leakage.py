@@ -1,7 +1,7 @@
-"""The measured leak: how much of a template comes back from published encrypted images alone (attackers: `malp_disc.metrics.attackers`).
+"""Template leakage: how well attacks estimate the template from published encrypted images alone (`malp_disc.metrics.template_attacks`).
 
-A template is the one thing that the images of its owner share. Whoever collects enough of them can estimate it, and then take it off, or
-put it on images of their own. Neither a set of templates nor shifting them keeps the able attackers out, so judge by the best of them.
+The template is common to all images of its owner, so it can be estimated from enough of them, and then removed from them or added to other
+images. Neither a set of templates nor random shifts prevent the stronger attacks; the strongest attack is the relevant one.
 """
 
 from __future__ import annotations
@@ -15,24 +15,32 @@ from torch import Tensor
 
 from malp_disc.encryption import NO_TEMPLATE, Encryption
 from malp_disc.fakeness import check_images
-from malp_disc.metrics.attackers import Published, aligned_average, average, clustered_average, residual_average, rolled, weighted_average
+from malp_disc.metrics.template_attacks import (
+    Published,
+    aligned_average,
+    average,
+    clustered_average,
+    residual_average,
+    rolled,
+    weighted_average,
+)
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
-"""Numbers of images from one to a well-filled account."""
+"""Default numbers of published images."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What one attacker gets out of some number of images.
+    """Result of one attack on a number of images.
 
     Attributes:
-        attacker: as in the heading of `malp_disc.metrics.attackers`.
-        images: N, how many.
-        cosine: |CS| of the estimate with the true template, mean over disjoint groups of N images. Of several templates, estimates or
-            shifts the best.
-        error: standard error of that mean; None where there were images for one group only.
-        chance: what the same estimates score against templates of the same spectrum that were never added.
-        groups: how many.
+        attacker: name of the attack, see `malp_disc.metrics.template_attacks`.
+        pictures: N, number of images.
+        cosine: |CS| of the estimate and the true template, mean over disjoint groups of N images. The maximum over all templates,
+            estimates and shifts counts.
+        error: standard error of the mean; None for one group.
+        chance: the same for the estimates and templates of the same spectrum that weren't added, as a baseline.
+        groups: number of groups.
     """
 
     attacker: str
@@ -54,20 +62,23 @@ def template_leak(
     groups: int = 10,
     seed: int = 0,
 ) -> list[Leak]:
-    """Every attacker on every number of images, attacker by attacker.
+    """Cosine of estimated and true templates for every attack and number of images.
 
     Args:
-        encrypted: (P, 3, H, W) in [-1, 1], all that were published; each image has one of the templates.
-        templates: the true set at that size, (n, 1, H, W), as `Encryption.at` gives it.
-        originals_mean: (3, H, W), mean of other, unencrypted images of the same kind; None leaves out the attacker who needs it.
-        shifted: the templates were rolled per image (`randomly_shifted`): an attacker who aligns joins in, and |CS| is the best over all
-            shifts, for chance too.
-        counts: N, each at most P.
-        groups: of N images each, disjoint; as many as P allows, up to this number.
-        seed: of the grouping, of k-means and of the templates that stand for chance.
+        encrypted: (P, 3, H, W) in [-1, 1], the published images; each has one of the templates.
+        templates: the true set at the images' size, (n, 1, H, W), from `Encryption.at`.
+        originals_mean: (3, H, W), mean of other, unencrypted images of the same kind; None skips the attack that needs it.
+        shifted: whether the templates were shifted per image (`randomly_shifted`). If so, the aligning attack is included, and |CS| is the
+            maximum over all shifts, for the baseline too.
+        counts: values of N, each at most P.
+        groups: maximum number of disjoint groups of N images.
+        seed: seed of the groups, of k-means and of the baseline templates.
+
+    Returns:
+        One result per attack and number of images, grouped by attack.
 
     Raises:
-        ValueError: shapes that don't fit together, or more images to take than there are.
+        ValueError: shapes that don't fit together, or a count above P.
     """
     check_images(encrypted, "encrypted")
     size = tuple(encrypted.shape[2:])
@@ -102,12 +113,12 @@ def template_leak(
 
 
 def randomly_shifted(encryption: Encryption, images: Tensor, index: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """T(I) = I + m·roll(S_i), the template rolled circularly by another (dy, dx) in each image, clamped: Eq. 6 made harder to average.
+    """T(I) = I + m·roll(S_i), Eq. 6 with the template shifted circularly by a random (dy, dx) per image, clamped: a defence against averaging.
 
     Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1].
 
     Raises:
-        ValueError: as `Encryption`.
+        ValueError: as for `Encryption`.
     """
     check_images(images)
     index = encryption.check_index(index, len(images))
@@ -119,7 +130,7 @@ def randomly_shifted(encryption: Encryption, images: Tensor, index: Tensor, gene
 
 
 def _best_cosine(estimates: Tensor, templates: Tensor, shifted: bool) -> float:
-    """Largest |CS| of (K, H, W) with (n, H, W), over circular shifts too where `shifted`; 0 for an estimate of zero."""
+    """Largest |CS| of (K, H, W) with (n, H, W), if `shifted` also over circular shifts; 0 for an estimate of zero."""
     estimates, templates = estimates.double(), templates.double()
     norms = estimates.flatten(1).norm(dim=1)[:, None] * templates.flatten(1).norm(dim=1)  # (K, n)
     if shifted:
@@ -131,6 +142,6 @@ def _best_cosine(estimates: Tensor, templates: Tensor, shifted: bool) -> float:
 
 
 def _same_spectrum(templates: Tensor, seed: int) -> Tensor:
-    """Templates with the same magnitudes and other phases, those of noise. NumPy's: torch's noise of this seed may be the templates themselves."""
+    """Templates with the same spectral magnitudes and the phases of noise. From NumPy, since torch's noise of this seed may be the templates."""
     noise = torch.fft.rfft2(torch.from_numpy(np.random.default_rng([seed, 1]).standard_normal(templates.shape, dtype=np.float32)))
     return torch.fft.irfft2(torch.fft.rfft2(templates).abs() * noise / noise.abs(), s=templates.shape[1:])
