@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["FeatureDiscriminator", "LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map"]
 
-_ROOMS = {
+_MODULES = {
     "FeatureDiscriminator": "feature_discriminator",
     "LossWeights": "losses",
     "MaLP": "malp",
@@ -25,10 +25,10 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: the command line's help must not wait for torch."""
-    if name not in _ROOMS:
+    """Import public names on first use, so that the command line's help doesn't import torch."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

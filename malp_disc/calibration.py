@@ -1,4 +1,4 @@
-"""The threshold above which a score means "manipulated", set for a false-alarm rate on images that nobody has manipulated."""
+"""Detection threshold for a given false-alarm rate, calibrated on images that aren't manipulated."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Statistic = Literal["image", "window"]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A threshold, and what it rests on. Saved beside the MaLP that it belongs to, as ``detection.json``.
+    """A detection threshold and how it was calibrated. Saved in the MaLP's folder as ``detection.json``.
 
     Attributes:
-        threshold: a score *above* it counts as manipulated.
-        false_alarm_rate: what it was set for: a further image like the `n` exceeds it with at most this probability.
-        n: images that it was set on (of each kind, where there were several).
-        detection_rate: share of manipulated images above it, or None if none were at hand.
-        n_manipulated: how many these were.
-        statistic: "image" for the mean score over an image's windows, "window" for the highest.
-        images: what kind of images.
+        threshold: images with a score *above* it are classified as manipulated.
+        false_alarm_rate: upper bound for the probability that an image from the distribution of the `n` exceeds the threshold.
+        n: number of calibration images (of each kind, if there are several).
+        detection_rate: share of manipulated images above the threshold; None if there were none.
+        n_manipulated: number of manipulated images.
+        statistic: "image" for the mean score over an image's windows, "window" for the maximum.
+        images: description of the calibration images.
         detector: fingerprint of weights and key, since other weights need another threshold.
     """
 
@@ -53,16 +53,17 @@ class Calibration:
         images: str = "",
         detector: str = "",
     ) -> Calibration:
-        """The threshold for scores of real images.
+        """Calibrate on the scores of real images.
 
         Args:
-            real: scores (n,) for each kind of image that is to pass as real (encrypted; unprotected as well, for a MaLP that learned such). The highest of
-                their thresholds holds for all of them.
+            real: scores (n,) of each kind of real images (encrypted, and unprotected for a MaLP trained on both). The highest of their
+                thresholds is used.
             false_alarm_rate: in (0, 1).
-            manipulated: scores (m,) of manipulated images.
+            manipulated: scores (m,) of manipulated images, for `detection_rate`.
+            statistic, images, detector: see the class.
 
         Raises:
-            ValueError: as `conservative_threshold`.
+            ValueError: as for `conservative_threshold`.
         """
         threshold = max(conservative_threshold(scores, false_alarm_rate) for scores in real)
         found = np.asarray(manipulated, np.float64)
@@ -79,8 +80,11 @@ class Calibration:
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:
-        """Raises:
-        ValueError: damaged, or of another version.
+        """Read a ``detection.json``.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: damaged, or of another version.
         """
         from malp_disc.serialization.reading import read_json
 
@@ -88,7 +92,7 @@ class Calibration:
         fields = {field.name for field in dataclasses.fields(cls)}
         number = content.get("threshold")
         if set(content) - fields or not {"threshold", "false_alarm_rate", "n"} <= set(content) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise ValueError(f"{path} is no calibration of this version; delete it, and calibrate again with malp-disc detect --calibrate")
+            raise ValueError(f"{path} is not a calibration of this version; delete it, and calibrate again with malp-disc detect --calibrate")
         return cls(**content)
 
     def write(self, path: str | Path) -> None:
@@ -96,7 +100,7 @@ class Calibration:
         write_json(path, self.as_json())
 
     def as_json(self) -> dict[str, Any]:
-        """All fields, in their order."""
+        """All fields as a dictionary."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
@@ -105,10 +109,10 @@ class Calibration:
 
 
 def conservative_threshold(scores: ArrayLike, false_alarm_rate: float) -> float:
-    """The lowest of the n scores that a further one exceeds with a probability of at most `false_alarm_rate`.
+    """The smallest of the n scores that a new score exceeds with probability at most `false_alarm_rate` (split conformal prediction).
 
-    Of n + 1 exchangeable scores the last is equally likely to have any rank, so it exceeds the k-th smallest of the others with a probability of at most
-    1 − k / (n + 1), whatever their distribution. k = ⌈(n + 1)(1 − rate)⌉.
+    Of n + 1 exchangeable scores, the last has any rank with equal probability. So it exceeds the k-th smallest of the others with
+    probability at most 1 − k / (n + 1), for any distribution. k = ⌈(n + 1)(1 − rate)⌉.
 
     Raises:
         ValueError: a rate outside (0, 1), scores that aren't finite, or too few of them: n must be at least 1 / rate − 1.
@@ -118,7 +122,7 @@ def conservative_threshold(scores: ArrayLike, false_alarm_rate: float) -> float:
         raise ValueError(f"expected a false-alarm rate between 0 and 1, got {false_alarm_rate}")
     if not np.isfinite(values).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} scores are not finite")
-    rank = math.ceil((len(values) + 1) * (1 - false_alarm_rate) - 1e-9)  # 100 · (1 − 0.01) is a little above 99 in floats
+    rank = math.ceil((len(values) + 1) * (1 - false_alarm_rate) - 1e-9)  # in floating point, 100 · (1 − 0.01) exceeds 99
     if rank > len(values):
         least = math.ceil(1 / false_alarm_rate - 1e-9) - 1
         raise ValueError(f"a false-alarm rate of {false_alarm_rate:g} needs at least {least} real images, got {len(values)}; give more of them, or a higher rate")

@@ -1,4 +1,4 @@
-"""What a MaLP is made of."""
+"""Architecture and template set of a MaLP, saved in its ``config.json``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from malp_disc.official.networks import OFFICIAL_SIZE, OFFICIAL_WIDTH
 
 @dataclass(frozen=True, kw_only=True)
 class MaLPConfig:
-    """What a MaLP is made of.
+    """Architecture and template set of a MaLP.
 
     Attributes:
-        image_size: side of the training images. The CNN takes any size; templates are resampled to it.
-        set_size: n, templates in the set (paper: 1 in its main tables).
-        strength: m of Eq. 6 (paper: 0.3); 0 makes a passive detector.
+        image_size: side of the training images. The CNN accepts any size; templates are resampled to it.
+        set_size: n, number of templates (paper: 1 in its main tables).
+        strength: m of Eq. 6 (paper: 0.3); 0 gives a passive detector.
         architecture: "paper", or "official": the networks of the authors' code, for 128×128 images and of width 64 (`MaLP.from_official`).
-        width: channels of the shallow CNN (64 in the authors' code; less is faster).
-        transformer: train with the second branch E_T.
+        width: channels of the shallow CNN (64 in the authors' code; smaller is faster).
+        transformer: whether to train the second branch E_T.
         template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
-        vit_generation: of an official transformer, one of `official_vit.VIT_GENERATIONS`; no other architecture reads it.
+        vit_generation: version of an official transformer, one of `malp_disc.official.vit.VIT_GENERATIONS`; unused otherwise.
     """
 
     image_size: int = 128

@@ -1,5 +1,5 @@
-"""Detection (paper, section 3.2.3): was this image manipulated? Two witnesses, averaged: a classifier of the fakeness map, and how
-much of the template is left."""
+"""Detection (paper, section 3.2.3): was this image manipulated? The average of two scores: a classifier of the fakeness map, and the
+cosine similarity of the recovered template."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from malp_disc.freezing import Float32Module
 from malp_disc.precision import full_precision
 
-_EPSILON = 1e-6  # under the root of a norm: the gradient of a cosine at a zero vector stays finite (measured near 4e7 without)
+_EPSILON = 1e-6  # added to squared norms, for a finite gradient of the cosine at zero vectors (about 4e7 was measured without)
 
 
 class MapClassifier(Float32Module):
-    """C: decides from a fakeness map alone. Any image size: pooled over space by mean and maximum, so that a small bright spot counts.
+    """C: classifies an image as manipulated from its fakeness map, of any size. Pooled by mean and maximum, so that small regions count.
 
     Shape:
         map (B, 1, H, W) in [0, 1] -> logit (B,), positive for "manipulated".
@@ -36,14 +36,14 @@ class MapClassifier(Float32Module):
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """CS(a, b) per row over all other dimensions, (B, …) × (B, …) -> (B,); 0 with a finite gradient where one of them is zero."""
+    """CS(a, b) of each row over all other dimensions, (B, …) × (B, …) -> (B,); 0, with a finite gradient, if a or b is zero."""
     a, b = a.float().flatten(1), b.float().flatten(1)
     norm = (a.square().sum(1) + _EPSILON).sqrt() * (b.square().sum(1) + _EPSILON).sqrt()
     return (a * b).sum(1) / norm
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson's correlation per row over all other dimensions, (B, …) × (B, …) -> (B,): the cosine of what is left without the means."""
+    """Pearson's correlation of each row over all other dimensions, (B, …) × (B, …) -> (B,): the cosine after subtracting the means."""
     a, b = a.float().flatten(1), b.float().flatten(1)
     return cosine(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True))
 
@@ -58,20 +58,20 @@ def template_similarity(recovered: Tensor, templates: Tensor) -> Tensor:
 
 
 def manipulation_score(logit: Tensor, similarity: Tensor, template_expected: Tensor | bool = True) -> Tensor:
-    """P(manipulated): the average of both witnesses, the bracket of Eq. 10; (B,), (B,) -> (B,) in [0, 1].
+    """P(manipulated): the average of classifier and template score, the bracket of Eq. 10; (B,), (B,) -> (B,) in [0, 1].
 
     Args:
-        logit: of `MapClassifier`.
-        similarity: CS(S_R, S), counted from 0 to 1 (a negative one says "no template" as 0 does).
-        template_expected: (B,) or one for all; where False (a passive detector, an image left without a template) a missing template
-            proves nothing, and the classifier answers alone.
+        logit: (B,), output of `MapClassifier`.
+        similarity: (B,), CS(S_R, S), clamped to [0, 1], since a negative one means no template, as 0 does.
+        template_expected: (B,) or one for all. Where False (passive detector or unprotected image), a missing template is no evidence of
+            manipulation, and the classifier's probability is returned.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: `logit` and `similarity` aren't of one shape (B,).
 
     Note:
-        Eq. 10 is written for y = 1 on encrypted images, hence C and CS are added there. Here the positive class is "manipulated", and both
-        are turned round.
+        In Eq. 10, y = 1 for encrypted images, so C and CS are added there. Here the positive class is "manipulated", and both enter as
+        1 minus their value.
     """
     if logit.ndim != 1 or logit.shape != similarity.shape:
         raise ValueError(f"expected logit and similarity of one shape (B,), got {tuple(logit.shape)} and {tuple(similarity.shape)}")

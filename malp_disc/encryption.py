@@ -1,4 +1,4 @@
-"""Encryption (paper, section 3.2.1): a template out of a learned set is added to a real image, Eq. 3 and 6."""
+"""Encryption (paper, section 3.2.1): adds a template of a learned set to a real image, Eq. 3 and 6."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from malp_disc.freezing import Float32Module
 from malp_disc.precision import full_precision
 
 PAPER_TEMPLATE_SIZE = 128
-_INITIAL_DEVIATION = 0.2  # of the templates' values; with m = 0.3 an encrypted image starts near 30 dB PSNR
+_INITIAL_DEVIATION = 0.2  # of the templates' initial values; with m = 0.3 the initial PSNR of encrypted images is about 30 dB
 
 _WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
-NO_TEMPLATE = -1  # in an index: this image was left as it is
+NO_TEMPLATE = -1  # in an index: an unprotected image
 
 
 class Encryption(Float32Module):
@@ -23,13 +23,13 @@ class Encryption(Float32Module):
 
     Args:
         set_size: n.
-        template_size: side of the square one-channel templates; 128 in the paper. At another image size they are resampled
+        template_size: side of the square one-channel templates; 128 in the paper. For other image sizes they are resampled
             (paper, section 4.3).
         strength: m, 0.3 in the paper. 0 gives a passive detector: nothing is added.
 
     Note:
-        The paper doesn't say from what the templates start (the authors' code: uniform in [0, 1)). Here it is a normal distribution
-        about 0, so that encryption doesn't begin by brightening the image.
+        The paper doesn't give the initialization of the templates (the authors' code: uniform in [0, 1)). Here it is a normal distribution
+        with mean 0, so that initially encryption doesn't brighten the image.
     """
 
     def __init__(self, set_size: int = 1, *, template_size: int = PAPER_TEMPLATE_SIZE, strength: float = 0.3) -> None:
@@ -46,12 +46,12 @@ class Encryption(Float32Module):
         return len(self.templates)
 
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """i = Rand(1 … n) for `count` images: (count,) long, counted from 0."""
+        """i = Rand(1 … n) for `count` images: (count,) long in 0 … n - 1."""
         where = generator.device if generator is not None else "cpu"
         return torch.randint(self.set_size, (count,), generator=generator, device=where).to(self.templates.device)
 
     def at(self, size: tuple[int, int]) -> Tensor:
-        """The set resampled to images of `size` (H, W): (n, 1, H, W)."""
+        """The template set resampled to `size` (H, W): (n, 1, H, W)."""
         templates = self.templates.float()[:, None]
         if templates.shape[2:] == tuple(size):
             return templates
@@ -59,10 +59,10 @@ class Encryption(Float32Module):
 
     @full_precision
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """T(I), clamped to the range of images.
+        """T(I) of Eq. 6, clamped to [-1, 1].
 
-        Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1], float32 whatever the images
-        are: a faint template would be lost in the rounding of 16 bits.
+        Shapes: images (B, 3, H, W) in [-1, 1]; index (B,) long, a template's number or `NO_TEMPLATE` -> (B, 3, H, W) in [-1, 1], always
+        float32, since 16-bit rounding would destroy a faint template.
 
         Raises:
             ValueError: wrong shapes, range, dtype or device, or an index outside the set.
@@ -76,22 +76,22 @@ class Encryption(Float32Module):
 
     @torch.no_grad()
     def limit_(self, psnr: float) -> None:
-        """Scale down in place every template that would put encrypted images below `psnr` dB (over the range of 2); for use after each step.
+        """Scale down in place every template with which the PSNR of encrypted images would be below `psnr` dB; to be called after each step.
 
-        J_T alone is a price and no limit: where the template has a lot to gain, as under degradations, it pays (16 dB were measured). Clamping
-        to [-1, 1] only raises the PSNR, so images lie at `psnr` or above, up to resampling.
+        J_T penalizes the magnitude but doesn't bound it: if a strong template lowers the other losses, as with degradations, the PSNR
+        falls (16 dB was measured). Clamping to [-1, 1] only raises the PSNR, so images are at `psnr` or above, up to resampling.
         """
         allowed = 2 * 10 ** (-psnr / 20) / self.strength if self.strength else float("inf")
         norms = self.templates.square().mean((1, 2), keepdim=True).sqrt()
         self.templates.mul_((allowed / norms.clamp(min=1e-12)).clamp(max=1))
 
     def check_index(self, index: Tensor, count: int) -> Tensor:
-        """The index, long and on the templates' device, or a ValueError that says what is wrong with it."""
+        """The index as long on the templates' device; ValueError if it is invalid."""
         return check_index(index, count, self.set_size, self.templates.device)
 
 
 def check_index(index: Tensor, count: int, set_size: int, device: torch.device, *, first: int = NO_TEMPLATE) -> Tensor:
-    """`index` as (count,) long on `device`, or a ValueError that says what is wrong with it: numbers from `first` to set_size - 1 are allowed."""
+    """`index` as (count,) long on `device`; ValueError unless its values are whole numbers from `first` to set_size - 1."""
     if not isinstance(index, Tensor):
         raise ValueError(f"expected an index as a tensor of {count} whole numbers, one per image, got {type(index).__name__}; use torch.tensor(...)")
     if index.shape != (count,) or index.dtype not in _WHOLE_NUMBERS:

@@ -7,27 +7,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# Weights of grey, ITU-R BT.601: what "Gray" means in the authors' code, in PIL and in OpenCV.
+# Grey from RGB, ITU-R BT.601, as in the authors' code, PIL and OpenCV.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 
-# Dequantised images and generators without a tanh pass [-1, 1] by a little. Another scale passes it by far.
+# Dequantized images and outputs of generators without tanh exceed [-1, 1] slightly; images on another scale exceed this by far.
 _TOLERATED = 1.5
 
 
 def fakeness_map(images: Tensor, fake: Tensor) -> Tensor:
-    """M_GT = Gray|I − G(T(I))| / 255, the proactive ground truth, Eq. 5; with G(I) for `fake` the passive one, Eq. 2.
+    """M_GT = Gray|I − G(T(I))| / 255, the ground-truth fakeness map of Eq. 5; with `fake` = G(I), that of Eq. 2 (passive).
 
-    Eq. 5 is on the 0..255 scale, so for images in [-1, 1] the factor is 127.5 / 255: a pixel turned from black to white has 1.
-    Differentiable; where the images are equal the gradient is 0 (the subgradient of ``abs`` that torch takes).
+    Eq. 5 is on the 0..255 scale, so for images in [-1, 1] the factor is 127.5 / 255: a pixel that changes from black to white has 1.
+    Differentiable; where the images are equal, the gradient is 0 (torch's subgradient of ``abs``).
 
     Shapes: images and fake (B, 3, H, W) in [-1, 1] -> (B, 1, H, W) in [0, 1].
 
     Raises:
-        ValueError: shapes differ or aren't (B, 3, H, W), values are not floating point, not finite or on another scale.
+        ValueError: shapes differ or aren't (B, 3, H, W), or values are not floating point, not finite or on another scale.
 
     Note:
-        The absolute value comes before grey, as printed: a change of colour at equal brightness counts. The authors' code
-        takes the signed difference of the greys instead, see `signed_fakeness_map_official`.
+        The absolute value is taken before the conversion to grey, as printed, so that a change of hue at equal brightness counts. The
+        authors' code uses the signed difference of the grey images instead, see `signed_fakeness_map_official`.
 
     Example:
         >>> black, white = -torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
@@ -39,13 +39,13 @@ def fakeness_map(images: Tensor, fake: Tensor) -> Tensor:
 
 
 def signed_fakeness_map_official(images: Tensor, fake: Tensor) -> Tensor:
-    """Grey difference ``Gray(fake) − Gray(images)`` with its sign, as the authors' released code has it (not the paper).
+    """Signed grey difference ``Gray(fake) − Gray(images)`` of the authors' released code (not the paper).
 
     Shapes: images and fake (B, 3, H, W) in [-1, 1] -> (B, 1, H, W) in [-2, 2], 0 where nothing changed.
-    Their metric min-max normalises it per image, see `malp_disc.metrics.localization`.
+    The authors' metric min-max normalizes it per image, see `malp_disc.metrics.localization`.
 
     Raises:
-        ValueError: as `fakeness_map`.
+        ValueError: as for `fakeness_map`.
     """
     check_image_pair(images, fake)
     return _grey(fake.float() - images.float())
@@ -59,7 +59,7 @@ def check_image_pair(images: Tensor, fake: Tensor, names: tuple[str, str] = ("im
 
 
 def check_images(images: Tensor, name: str = "images") -> None:
-    """Raise ValueError unless `images` is a floating-point batch (B, 3, H, W) on the scale [-1, 1]. A batch of none passes."""
+    """Raise ValueError unless `images` is a floating-point batch (B, 3, H, W) in about [-1, 1]. An empty batch is valid."""
     check_batches({name: images})
     if images.numel() == 0 or images.is_meta:
         return
@@ -70,12 +70,12 @@ def check_images(images: Tensor, name: str = "images") -> None:
 
 
 def check_batches(batches: Mapping[str, Tensor], *, device: torch.device | None = None, nonempty: bool = False) -> None:
-    """Raise ValueError unless each is a floating-point batch (B, 3, H, W), all of one shape and on one device. Their values aren't looked at.
+    """Raise ValueError unless each is a floating-point batch (B, 3, H, W), all of one shape and on one device. Values aren't checked.
 
     Args:
-        batches: by the name that the message gives them.
-        device: where the network is; None where there is none.
-        nonempty: refuse a batch of none, which has no mean.
+        batches: batches by their name in the message.
+        device: the network's device, for a further check; None for no check.
+        nonempty: refuse empty batches.
     """
     for name, images in batches.items():
         if not isinstance(images, Tensor):

@@ -1,7 +1,7 @@
 """Localization (paper, section 3.2.2): which pixels did a generator change?
 
-`ShallowCNN` is E_C, the branch that stays; its trunk also feeds E_E, which recovers the template (section 3.2.3; the authors' code shares the
-trunk too). `GlobalTransformer` is E_T, the branch that helps in training and is switched off in inference.
+`ShallowCNN` is E_C, the branch used in inference; its trunk is shared with E_E, which recovers the template (section 3.2.3; shared in the
+authors' code as well). `GlobalTransformer` is E_T, the branch used in training only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from malp_disc.freezing import Float32Module
 from malp_disc.precision import full_precision
 
-_START_BIAS = -2.0  # maps start near sigmoid(-2) = 0.12: most pixels are unchanged
+_START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, since most pixels are unchanged
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -21,16 +21,16 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class ShallowCNN(Float32Module):
-    """E_C and E_E: ten layers to the fakeness map at full resolution; three more blocks lead to the recovered template.
+    """E_C and E_E: ten layers to the fakeness map at full resolution, and three more blocks to the recovered template.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] -> map (B, 1, H, W) in (0, 1), template (B, 1, H, W) unbounded.
 
     Note:
-        The paper gives the depth only. Width 64 and 3×3 kernels are the authors'. Two things differ from their code: the map ends in a
-        sigmoid, because a batch-norm-ReLU end can die for good (all zero, no gradient); and norms are per image (group norm), so that a
-        image's map doesn't depend on its neighbours in the batch, the statistics of real and fake halves can't leak the class,
-        training equals evaluation, and two processes equal one.
+        The paper gives the depth only; width 64 and 3×3 kernels are from the authors' code. Two things differ from it. The map ends in a
+        sigmoid, because an output of batch norm and ReLU can become zero everywhere, without gradient. And normalization is per image
+        (group norm): maps don't depend on the other images of the batch, batch statistics of encrypted and manipulated images can't reveal
+        the class, training and evaluation mode agree, and two processes agree with one.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -42,23 +42,23 @@ class ShallowCNN(Float32Module):
 
     @full_precision
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.trunk(images.float().contiguous(memory_format=torch.channels_last))  # the same numbers, in three quarters of the time on a CPU
+        features = self.trunk(images.float().contiguous(memory_format=torch.channels_last))  # same results, 25 % less time on a CPU
         return torch.sigmoid(self.map_head(features)), self.recovery(features)
 
 
 class GlobalTransformer(Float32Module):
-    """E_T: a ViT whose patch tokens are put back in their places as 8×8 pieces of the map.
+    """E_T: a ViT whose patch tokens are mapped to the 8×8 pixels of their patch in the fakeness map.
 
     Shape:
         images (B, 3, H, W) in [-1, 1], H and W divisible by `patch_size` -> map (B, 1, H, W) in (0, 1).
 
     Note:
-        The authors' code detaches the tokens (their ViT never learns) and reshapes them row by row, which smears a token over half an
-        image row. Here gradients flow, and each token becomes its own patch. Depth, heads and widths are theirs.
+        The authors' code detaches the tokens, so that their ViT isn't trained, and reshapes them row by row, so that a token covers half an
+        image row. Here gradients reach the ViT, and each token covers its patch. Depth, heads and widths are the authors'.
     """
 
     def __init__(self, image_size: int, *, patch_size: int = 8, dim: int = 64, depth: int = 6, heads: int = 4, dropout: float = 0.1) -> None:
-        from timm.models import VisionTransformer  # late: brings in torchvision, and takes as long as torch to import
+        from timm.models import VisionTransformer  # imported late: it imports torchvision and takes as long as torch
 
         super().__init__()
         self.patch_size = patch_size

@@ -1,7 +1,7 @@
 """The pretraining objective J = J_T + J_R + J_C + J_L (paper, Eq. 7-11).
 
-Every ‖·‖₂ is taken as a root mean square (the norm over √count) and every sum over images as a mean, so that the weights λ mean the same at
-every image and batch size. The paper's values of λ are in its supplement only; `LossWeights` holds ours, with the reason.
+Every ‖·‖₂ is computed as a root mean square (the norm divided by √count) and every sum over images as a mean, so that the weights λ don't
+depend on image and batch size. The paper's values of λ are in its supplement only; `LossWeights` has the values used here, with reasons.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from malp_disc.detection import correlation, cosine, manipulation_score, templat
 from malp_disc.encryption import NO_TEMPLATE, check_index
 from malp_disc.ssim import structural_similarity
 
-_LOW_PASS_RADIUS = 0.25  # of the Nyquist frequency: what L keeps
+_LOW_PASS_RADIUS = 0.25  # cut-off of L, in units of the Nyquist frequency
 _PROBABILITY_MARGIN = 1e-6
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """λ1 … λ10 of Eq. 7-10, and two weights that aren't in the paper. A weight of 0 switches its term off."""
+    """λ1 … λ10 of Eq. 7-10, and two weights that aren't in the paper. A weight of 0 disables its term."""
 
-    magnitude: float = 1.5  # λ1: against the detector's wish for stronger templates: with 0.5 encrypted images fell below 30 dB (λ10 = 2)
+    magnitude: float = 1.5  # λ1: the other terms favour strong templates; with 0.5 the PSNR of encrypted images fell below 30 dB (λ10 = 2)
     orthogonality: float = 0.5  # λ2
     high_frequency: float = 0.1  # λ3
-    encrypted_zero: float = 100.0  # λ4: mean square of a map is small (0.003), so its weight is large; see map_error
+    encrypted_zero: float = 100.0  # λ4: large, since the mean square of a map is small (0.003); see map_error
     encrypted_cosine: float = 0.5  # λ5
     manipulated_cosine: float = 2.0  # λ6
     manipulated_ssim: float = 0.5  # λ7
     recover_encrypted: float = 1.0  # λ8
     recover_manipulated: float = 1.0  # λ9
-    classification: float = 2.0  # λ10: with 0.5 the maps of both classes stayed alike for longer
-    map_error: float = 100.0  # not in Eq. 8, but in the authors' code (their loss 5): cosine and SSIM don't fix the map's scale. As large as λ4:
-    # with 10 and 10 one dim map for both classes was the cheapest (mean 0.018 and 0.019, truth 0.055, 400 steps on real faces)
-    map_correlation: float = 2.0  # not in the paper: the cosine of non-negative maps is near its end for a constant map already, Pearson's isn't
+    classification: float = 2.0  # λ10: with 0.5 the maps of both classes became distinct later
+    map_error: float = 100.0  # not in Eq. 8, but in the authors' code (loss 5): cosine and SSIM don't determine the map's scale. Equal to λ4:
+    # with 10 for both, the minimum was one dim map for both classes (means 0.018 and 0.019, truth 0.055, 400 steps on real faces)
+    map_correlation: float = 2.0  # not in the paper: the cosine of non-negative maps is close to 1 even for a constant map, Pearson's is 0
 
 
 @dataclass
 class MaLPLosses:
-    """J and its parts, each a scalar tensor; `penalty` is R1 where a discriminator was told to take it, else 0."""
+    """J and its terms, each a scalar tensor; `penalty` is the R1 penalty of a discriminator that uses it, otherwise 0."""
 
     total: Tensor
     template: Tensor
@@ -58,8 +58,8 @@ def template_loss(templates: Tensor, weights: LossWeights) -> Tensor:
     Shape: templates (n, H, W) -> scalar.
 
     Note:
-        L keeps the frequencies up to a quarter of Nyquist on both axes; F is orthonormal. Both are unsaid in the paper (the authors' code
-        touches two rows of the spectrum). The sum over i ≠ j counts both orders, as printed, and is divided by n - 1.
+        L passes frequencies up to a quarter of Nyquist on both axes, and F is orthonormal. The paper specifies neither (the authors' code
+        modifies two rows of the spectrum). The sum over i ≠ j has both orders, as printed, and is divided by n - 1.
     """
     n = len(templates)
     templates = templates.float()
@@ -71,7 +71,7 @@ def template_loss(templates: Tensor, weights: LossWeights) -> Tensor:
 
 
 def low_frequency(templates: Tensor) -> Tensor:
-    """‖L(F(S))‖₂ of Eq. 7: root mean square of the spectrum's low-pass part, (n, H, W) -> scalar."""
+    """‖L(F(S))‖₂ of Eq. 7: root mean square of the low frequencies of the spectrum, (n, H, W) -> scalar."""
     spectrum = torch.fft.fft2(templates.float(), norm="ortho")
     vertical = torch.fft.fftfreq(templates.shape[1], device=templates.device).abs() <= _LOW_PASS_RADIUS / 2
     horizontal = torch.fft.fftfreq(templates.shape[2], device=templates.device).abs() <= _LOW_PASS_RADIUS / 2
@@ -83,9 +83,9 @@ def localization_loss_encrypted(maps: Tensor, truth: Tensor, weights: LossWeight
     """J_L for encrypted images, Eq. 8 (first case): λ4 ‖M̂‖² + λ5 CS(M̂, M_GT); maps and truth (B, 1, H, W) in [0, 1].
 
     Note:
-        The cosine of a map that is nearly zero, as the first term wants it, is lowest for a map that is zero but for one bright spot where little
-        changes. Taken as printed, that spot is what was learned (measured; it showed in the gallery, not in the scores). So the
-        map's norm counts as at least that of M_GT here: then the term goes to 0 with the map, and no spot gains anything.
+        The first term drives the map towards zero. For such maps, the printed cosine is lowest if a single bright spot remains where little
+        changes, and this artefact was indeed learned (visible in the images, not in the scores). Therefore the map's norm in the
+        denominator is at least that of M_GT: then the term vanishes with the map, and a spot lowers nothing.
     """
     _check_one_shape(maps, truth)
     flat, target = maps.float().flatten(1), truth.float().flatten(1)
@@ -98,8 +98,8 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
     """J_L for manipulated images, Eq. 8 (second case): λ6 (1 - CS) + λ7 (1 - SSIM), and our λ (M̂ - M_GT)² + λ (1 - Pearson); (B, 1, H, W) in [0, 1].
 
     Note:
-        An image that the generator left untouched (M_GT zero everywhere) has no cosine and no correlation; these terms count 0 then, SSIM and
-        squared error remain.
+        If the generator didn't change an image (M_GT zero everywhere), its cosine and correlation are undefined; these terms are 0 then, and
+        SSIM and squared error remain.
     """
     _check_one_shape(maps, truth)
     maps, truth = maps.float(), truth.float()
@@ -108,7 +108,7 @@ def localization_loss_manipulated(maps: Tensor, truth: Tensor, weights: LossWeig
     if weights.map_correlation:
         total = total + weights.map_correlation * ((1 - correlation(maps, truth)) * changed).mean()
     if weights.manipulated_ssim:
-        # Images as channels: the same mean, and depthwise windows, which a CPU convolves ten times as fast as those of one channel.
+        # Images as channels: same mean, but depthwise convolution, which is ten times as fast on a CPU as convolving single channels.
         similarity = structural_similarity(maps.transpose(0, 1), truth.transpose(0, 1), data_range=1.0).mean()
         total = total + weights.manipulated_ssim * (1 - similarity)
     return total + weights.map_error * (maps - truth).square().mean()
@@ -120,8 +120,8 @@ def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tenso
     Shapes: recovered templates (B, 1, H, W) each, templates (n, 1, H, W) at the same size, index (B,) of the template that was added.
 
     Note:
-        Printed is Σ CS, whose minimum -1 asks for the negative of the template to be painted; the square asks for none of it. Images
-        that were left without a template (index -1) have nothing to recover: they count as manipulated ones do.
+        Eq. 9 has Σ CS, whose minimum -1 rewards recovering the negative of the template; the square rewards recovering none of it.
+        Unprotected images (index -1) are treated like manipulated ones, since there is no template to recover.
     """
     if on_encrypted.shape != on_manipulated.shape or on_encrypted.shape[1:] != templates.shape[1:]:
         shapes = ", ".join(str(tuple(values.shape)) for values in (on_encrypted, on_manipulated, templates))
@@ -136,13 +136,13 @@ def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tenso
 
 
 def classification_loss(logit: Tensor, similarity: Tensor, manipulated: Tensor, template_expected: Tensor | bool, weights: LossWeights) -> Tensor:
-    """J_C, Eq. 10: λ10 · binary cross-entropy of the averaged witnesses (`manipulation_score`).
+    """J_C, Eq. 10: λ10 · binary cross-entropy of `manipulation_score`, the average of classifier and template score.
 
     Shapes: logit, similarity (B,); manipulated (B,) in {0, 1}; template_expected (B,) bool or one for all.
 
     Note:
-        The printed equation has a minus before (1 - y), under which the second class would be pushed the wrong way; this is the standard
-        cross-entropy. It is written out because torch refuses the one on probabilities under CUDA autocast.
+        The printed equation has a minus before (1 - y), with which the second class would be trained in the wrong direction; this is the
+        standard cross-entropy. It is written out because torch refuses `binary_cross_entropy` under CUDA autocast.
     """
     if manipulated.shape != logit.shape:
         raise ValueError(f"expected a label for each logit (B,), got {tuple(manipulated.shape)} for {tuple(logit.shape)}")
@@ -152,7 +152,7 @@ def classification_loss(logit: Tensor, similarity: Tensor, manipulated: Tensor, 
 
 
 def check_maps(maps: Tensor, *, like: Tensor) -> None:
-    """Raise ValueError unless `maps` are fakeness maps (B, 1, H, W) in [0, 1] that go with the images `like`."""
+    """Raise ValueError unless `maps` are fakeness maps (B, 1, H, W) in [0, 1] for the images `like`."""
     expected = (len(like), 1, *like.shape[2:])
     if not isinstance(maps, Tensor) or tuple(maps.shape) != expected or not maps.is_floating_point() or maps.device != like.device:
         found = f"{maps.dtype} {tuple(maps.shape)} on {maps.device}" if isinstance(maps, Tensor) else type(maps).__name__

@@ -33,15 +33,15 @@ from malp_disc.precision import full_precision
 
 @dataclass
 class MaLPOutput:
-    """What MaLP sees in a batch of images.
+    """Predictions of MaLP for a batch of images.
 
     Attributes:
-        map: predicted fakeness map M̂ of E_C, (B, 1, H, W) in [0, 1]; 0 is untouched.
+        map: fakeness map M̂ predicted by E_C, (B, 1, H, W) in [0, 1]; 0 means unchanged.
         template: recovered template S_R, (B, 1, H, W).
-        logit: of the classifier C on the map, (B,), positive for "manipulated".
-        similarity: largest CS(S_i, S_R) over the set, (B,) in [-1, 1]; means nothing for a passive detector.
-        score: P(manipulated) from both witnesses, (B,) in [0, 1] (the bracket of Eq. 10).
-        transformer_map: M̂ of E_T, or None where that branch is off.
+        logit: output of the classifier C on the map, (B,), positive for "manipulated".
+        similarity: largest CS(S_i, S_R) over the set, (B,) in [-1, 1]; meaningless for a passive detector.
+        score: P(manipulated) from classifier and template, (B,) in [0, 1] (the bracket of Eq. 10).
+        transformer_map: M̂ predicted by E_T; None unless that branch was run.
     """
 
     map: Tensor
@@ -53,10 +53,11 @@ class MaLPOutput:
 
 
 class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
-    """Encryption, localization and detection, always in float32.
+    """Encryption, localization and detection in one network, always in float32.
 
-    ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, on it or on a module that holds it, leave its weights in float32. Images of any floating-point
-    dtype are converted on entry, autocast is off inside, and all results are float32; gradients arrive in the images' own dtype.
+    ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, of it or of a module that contains it, leave its weights in float32.
+    Images of any floating-point dtype are converted, autocast is disabled, and all outputs are float32; gradients have the dtype of the
+    images.
 
     Example:
         >>> malp = MaLP(MaLPConfig(image_size=64, width=16, transformer=False))
@@ -78,7 +79,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
             self.transformer = OfficialViT(self.config.vit_generation) if self.config.transformer else None
             self.classifier = OfficialClassifier()
             self._similarity = official_similarity
-            nn.init.uniform_(self.encryption.templates)  # as theirs start
+            nn.init.uniform_(self.encryption.templates)  # the authors' initialization
         else:
             self.cnn = ShallowCNN(self.config.width)
             self.transformer = GlobalTransformer(self.config.image_size) if self.config.transformer else None
@@ -88,22 +89,22 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
 
     @property
     def passive(self) -> bool:
-        """True where no template is added: localization without protection, the paper's baseline."""
+        """True if no template is added (strength 0): the paper's passive baseline."""
         return self.config.strength == 0
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """The device of the weights, on which images are expected."""
         return self.encryption.templates.device
 
     @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """T(I), Eq. 6: images with a template added, and which.
+        """T(I), Eq. 6: add a template to each image.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
-            index: (B,) long, the templates to add (-1 for none); drawn at random if None.
-            generator: where the draw comes from.
+            index: (B,) long, the templates to add (-1 for none); random if None.
+            generator: random number generator for the choice of templates.
 
         Returns:
             Encrypted images, clamped to [-1, 1], float32, and the index (B,).
@@ -119,20 +120,24 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
 
     @full_precision
     def forward(self, images: Tensor, *, transformer: bool = False) -> MaLPOutput:
-        """See `MaLPOutput`. `transformer` also runs the second branch, which serves in training only.
+        """Predict fakeness map, template and score, see `MaLPOutput`.
+
+        Args:
+            images: (B, 3, H, W) in [-1, 1].
+            transformer: also run E_T, which is used in training only.
 
         Raises:
-            ValueError: wrong shape, range, dtype or device, or no second branch to run.
+            ValueError: wrong shape, range, dtype or device, or `transformer` for a network without E_T.
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
-        return self._seen(images, transformer=transformer)
+        return self._predict(images, transformer=transformer)
 
-    def _seen(self, images: Tensor, *, transformer: bool) -> MaLPOutput:
-        """`forward`, of images that have been checked."""
+    def _predict(self, images: Tensor, *, transformer: bool) -> MaLPOutput:
+        """`forward` without checks of the images."""
         self.check_weights()
         if transformer and self.transformer is None:
-            raise ValueError("this MaLP was made with transformer=False and has no second branch")
+            raise ValueError("this MaLP was created with transformer=False and has no transformer branch")
         images = images.float()
         maps, template = self.cnn(images)
         logit = self.classifier(maps)
@@ -142,18 +147,18 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         return MaLPOutput(maps.clamp(0, 1), template, logit, similarity, score, second)  # the authors' map has no upper bound
 
     def similarities(self, recovered: Tensor, templates: Tensor) -> Tensor:
-        """CS of every recovered template with every one of `templates`, as this architecture measures it: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
+        """CS of every recovered template with every one of `templates`, as defined by the architecture: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
         return self._similarity(recovered, templates)
 
     @full_precision
     def losses(self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None) -> MaLPLosses:
-        """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over both halves.
+        """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
 
         Args:
-            encrypted: T(I), (B, 3, H, W) in [-1, 1], as `encrypt` returned it (gradients reach the templates through it).
-            manipulated: G(T(I)), same shape; its gradient isn't needed.
+            encrypted: T(I), (B, 3, H, W) in [-1, 1], from `encrypt`; gradients reach the templates through it.
+            manipulated: G(T(I)), same shape; may be detached.
             truth: M_GT of Eq. 5, (B, 1, H, W) in [0, 1].
-            index: (B,), as `encrypt` returned it.
+            index: (B,), from `encrypt`.
             weights: λ1 … λ10.
 
         Raises:
@@ -166,18 +171,18 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         check_maps(truth, like=encrypted)
         count = len(encrypted)
         index = self.encryption.check_index(index, count)
-        out = self._seen(torch.cat([encrypted.float(), manipulated.float()]), transformer=self.transformer is not None)
+        out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), transformer=self.transformer is not None)
         localization = torch.zeros((), device=encrypted.device)
         for maps in (out.map, out.transformer_map):
             if maps is not None:
                 localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
                 localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
         manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
-        kept = index != NO_TEMPLATE  # without a template neither an image nor its manipulated partner can show one
+        kept = index != NO_TEMPLATE  # no template can be recovered from an unprotected image or its manipulated version
         expected = torch.cat([kept, kept]) & (not self.passive)
         classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
         if self.passive:
-            unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # every parameter takes part: DDP insists
+            unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # DDP requires every parameter in the graph
             template, recovery = unused, torch.zeros_like(unused)
         else:
             template = template_loss(self.encryption.templates, weights)
@@ -188,26 +193,27 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
 
     @classmethod
     def from_official(cls, path: str | Path, *, strength: float = OFFICIAL_STRENGTH) -> MaLP:
-        """A checkpoint the authors published, "localization only" or "localization + detection", in evaluation mode.
+        """Load a checkpoint published by the authors, "localization only" or "localization + detection", in evaluation mode.
 
         Args:
-            path: ``<count>_model.pickle`` of github.com/vishal3477/pro_loc. It is read as plain tensors; optimiser entries are ignored.
-            strength: m, which the file doesn't tell. Their code's default is 0.1, the paper says 0.3.
+            path: ``<count>_model.pickle`` of github.com/vishal3477/pro_loc. It is read as plain tensors; optimizer states are ignored.
+            strength: m, which isn't stored in the file. The default of the authors' code is 0.1, the paper's value 0.3.
 
-        Theirs are the weights, the templates, every layer, P(manipulated by the classifier) = sigmoid(`logit`), and `similarity`, the cosine of
-        a template with the min-max normalised recovered one. `transformer_map` is their raw reshape of the tokens, unbounded.
+        As in the authors' code: weights, templates, all layers, the classifier's P(manipulated) = sigmoid(`logit`), and `similarity`, the
+        cosine of a template and the min-max normalized recovered one. `transformer_map` is the authors' reshape of the tokens, unbounded.
 
-        Ours: `map` is their map, which ends in a ReLU and has no upper bound, clamped to [0, 1] (the classifier sees it as it is). `score`
-        averages both witnesses by Eq. 10, their code doesn't. `encrypt` clamps to [-1, 1]. At another size than 128×128 the templates
-        and the classifier's input are resampled. `losses` sees both halves in one batch, so that batch norms mix them.
+        Different: `map` is the authors' map, which ends in a ReLU and is unbounded, clamped to [0, 1]; the classifier gets the unclamped
+        one. `score` averages classifier and template by Eq. 10, which the authors' code doesn't. `encrypt` clamps to [-1, 1]. At sizes
+        other than 128×128, the templates and the classifier's input are resampled. `losses` computes encrypted and manipulated images in
+        one batch, so that batch norm mixes their statistics.
 
         Note:
-            A file without a classifier gets one that answers 0 for every image, and a warning: `score` rests on the template then. A file of
-            train_loc.py ("localization only") can carry a classifier although that script has no use for one; nothing in the file tells.
+            If the file has no classifier, `logit` is 0 for every image, with a warning, and `score` depends on the template only. A file of
+            train_loc.py ("localization only") may contain a classifier that was never trained; this can't be detected.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: the file is damaged, needs code to be read, or isn't such a checkpoint.
+            ValueError: the file is damaged, contains objects other than tensors, or isn't such a checkpoint.
         """
         found = read_official(path)
         generation = found.vit_generation

@@ -1,4 +1,4 @@
-"""Structural similarity (Wang, Bovik, Sheikh, Simoncelli, 2004), differentiable. Nothing but torch is needed."""
+"""Structural similarity (Wang, Bovik, Sheikh, Simoncelli, 2004), differentiable, in plain torch."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from torch import Tensor
 
 from malp_disc.precision import full_precision
 
-SSIM_WINDOW = 11  # side of the Gaussian window; images have to be larger than half of it, for the reflection at their edges
+SSIM_WINDOW = 11  # side of the Gaussian window; reflection padding needs images larger than half of it
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
 
 
 @full_precision
 def structural_similarity(images: Tensor, reference: Tensor, *, data_range: float) -> Tensor:
-    """SSIM of each image with its reference, 1 for equal ones; the mean over channels and pixels. Same numbers as torchmetrics.
+    """SSIM of each image and its reference, averaged over channels and pixels; 1 for equal images. Equal in value to torchmetrics.
 
     SSIM = (2 μx μy + c1)(2 σxy + c2) / ((μx² + μy² + c1)(σx² + σy² + c2)), with c1 = (0.01 L)² and c2 = (0.03 L)²; means, variances and
-    covariance are taken under a Gaussian window of 11×11 pixels, σ = 1.5, images reflected at their edges.
+    covariance are weighted by a Gaussian window of 11×11 pixels, σ = 1.5, with reflection padding.
 
     Shapes: images and reference (B, C, H, W) in floating point -> (B,); float64 stays float64, half precision becomes float32.
 
     Args:
-        data_range: L, largest minus smallest possible value: 2 for images in [-1, 1], 1 for maps in [0, 1].
+        data_range: L, the difference of the largest and smallest possible value: 2 for images in [-1, 1], 1 for maps in [0, 1].
 
     Raises:
-        ValueError: shapes that differ or aren't (B, C, H, W), whole numbers, or images too small for the window.
+        ValueError: shapes that differ or aren't (B, C, H, W), integer tensors, or images too small for the window.
     """
     if images.ndim != 4 or images.shape != reference.shape:
         raise ValueError(f"expected two batches of one shape (B, C, H, W), got {tuple(images.shape)} and {tuple(reference.shape)}")
@@ -51,7 +51,7 @@ def structural_similarity(images: Tensor, reference: Tensor, *, data_range: floa
 
 
 def _window(like: Tensor) -> Tensor:
-    """The Gaussian window, (11, 11), sums to 1."""
+    """The Gaussian window (11, 11), with sum 1."""
     distance = torch.arange(SSIM_WINDOW, dtype=like.dtype, device=like.device) - SSIM_WINDOW // 2
     weights = torch.exp(-torch.pow(distance / _SIGMA, 2) / 2)
     weights = (weights / weights.sum())[None]

@@ -1,14 +1,14 @@
-"""Images of any size: the template laid out in tiles, and MaLP looking through windows of its training size.
+"""Protection and inspection of images of any size: the template is tiled, and MaLP is applied to windows of its training size.
 
-MaLP learns at one size. Its template is fine grain, and a template that is stretched to a larger image has another grain, which neither E_E nor E_C
-knows (similarity 0.00 instead of 0.99 at 144×144 for a MaLP of 64×64; docs/commands.md has the numbers). So an image of any size is tiled:
+MaLP is trained at one size. Its template has high frequencies only; resampled to a larger image, it has other frequencies, which E_E and E_C
+don't recognize (similarity 0.00 instead of 0.99 at 144×144 for a MaLP of 64×64; see docs/commands.md). Therefore:
 
-* `protect_levels` repeats the template at the scale of training, from the upper left corner on;
-* `inspect_levels` looks through windows of the training size. E_C norms its features over everything that it sees at once, so in its view of a large
-  image as a whole one region would change the map of another. Scores are those of windows that lie on the template's tiles, as in training (elsewhere an
-  untouched image gets about twice the score). The map is blended from other windows, which overlap by a quarter.
+* `protect_levels` repeats the template at the training resolution, starting at the upper left corner.
+* `inspect_levels` applies MaLP to windows of the training size. (The group norm of E_C takes its statistics over the whole input, so that in
+  a large image one region would change the map of another.) Scores are computed on windows aligned with the template's tiles, as in
+  training; on others, an unchanged image gets about twice the score. The map is blended from windows that overlap by a quarter.
 
-At the training size both are `MaLP.encrypt` and `MaLP.forward`. Memory doesn't grow beyond the image, its map and one row of windows.
+At the training size, they are `MaLP.encrypt` and `MaLP.forward`. Memory is bounded by the image, its map and one row of windows.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from torch import Tensor
 from malp_disc.detection import manipulation_score
 from malp_disc.malp import MaLP
 
-SMALLEST = 16  # pixels; in less there is nothing to recognise
+SMALLEST = 16  # pixels of the shorter side
 _BATCH = 16  # windows per forward pass
 
 
 @dataclass(frozen=True)
 class Window:
-    """What MaLP said of one window.
+    """Scores of one window.
 
     Attributes:
         box: left, top, right, bottom in pixels.
         score: P(manipulated).
-        similarity: of the recovered template with the image's template.
+        similarity: CS of the recovered template and the image's template.
     """
 
     box: tuple[int, int, int, int]
@@ -44,14 +44,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What MaLP said of one image.
+    """Fakeness map and scores of one image.
 
     Attributes:
-        map: the fakeness map, (H, W) uint16, 65535 for 1; None if it wasn't asked for.
-        score: P(manipulated), the mean over the image: a window counts as much as it adds to those before it.
-        similarity: of the recovered template with that one of the set that fits the whole image best, the mean likewise.
+        map: the fakeness map, (H, W) uint16, 65535 for 1; None if it wasn't requested.
+        score: P(manipulated), mean over windows, each weighted by the area that it adds to the previous ones.
+        similarity: CS of the recovered template and the template of the set that fits the whole image best, averaged likewise.
         template: the number of that template.
-        windows: in reading order.
+        windows: scores of the windows, row by row.
     """
 
     map: np.ndarray | None
@@ -67,10 +67,10 @@ class Inspection:
 
 
 def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
-    """T(I) with the template tiled, rounded to 8 bits: (H, W, 3) uint8 -> (H, W, 3) uint8.
+    """T(I), Eq. 6, with the template tiled over the image, rounded to 8 bits: (H, W, 3) uint8 -> (H, W, 3) uint8.
 
     Raises:
-        ValueError: no image, or no template of this number.
+        ValueError: not an image (see `check_levels`), or an index outside the set.
     """
     check_levels(levels)
     if not 0 <= index < malp.encryption.set_size:
@@ -91,16 +91,16 @@ def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
 def inspect_levels(
     malp: MaLP, levels: np.ndarray, *, with_map: bool = True, progress: Callable[[int], object] = lambda windows: None
 ) -> Inspection:
-    """Map and scores of an image, window by window.
+    """Fakeness map and scores of an image, computed in windows.
 
     Args:
-        malp: in evaluation mode.
+        malp: the detector, in evaluation mode.
         levels: (H, W, 3) uint8.
-        with_map: without it, only the scores are made, in about a third of the time.
-        progress: called with the number of windows done since the last call.
+        with_map: if False, only the scores are computed, in about a third of the time.
+        progress: called with the number of windows computed since the last call.
 
     Raises:
-        ValueError: no image, or one smaller than 16 pixels.
+        ValueError: not an image, or smaller than 16 pixels.
     """
     check_levels(levels)
     windows, template = _scores(malp, levels, progress)
@@ -111,14 +111,14 @@ def inspect_levels(
 
 
 def count_windows(malp: MaLP, height: int, width: int, *, with_map: bool = True) -> int:
-    """How many windows `inspect_levels` looks through."""
+    """The number of windows that `inspect_levels` computes."""
     size = malp.config.image_size
     tiles = len(tile(height, size)[0]) * len(tile(width, size)[0])
     return tiles + with_map * len(cut(height, size)[0]) * len(cut(width, size)[0])
 
 
 def _scores(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -> tuple[list[tuple[Window, float]], int]:
-    """Every tile's window with its weight, and the number of the template that fits all of them best."""
+    """The windows on the template's tiles with their weights, and the number of the template with the highest mean similarity."""
     size = malp.config.image_size
     templates = malp.encryption.at((size, size))
     (tops, fresh_y), (lefts, fresh_x) = (tile(length, size) for length in levels.shape[:2])
@@ -126,7 +126,7 @@ def _scores(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -
     logits, similarities = [], []
     for top in tops:
         for columns in _batches(len(lefts)):
-            out = malp(_look(malp, levels, top, height, [lefts[i] for i in columns], width))
+            out = malp(_windows(malp, levels, top, height, [lefts[i] for i in columns], width))
             logits.append(out.logit.cpu())
             for i, recovered in zip(columns, out.template):
                 laid = templates[:, :, _phase(top, height, size)][:, :, :, _phase(lefts[i], width, size)]
@@ -138,7 +138,7 @@ def _scores(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -
     own = table[:, template]
     scores = manipulation_score(torch.cat(logits), own, not malp.passive).tolist()
     boxes = [(left, top, left + width, top + height) for top in tops for left in lefts]
-    return [(Window(*said), weight) for *said, weight in zip(boxes, scores, own.tolist(), weights.tolist())], template
+    return [(Window(*values), weight) for *values, weight in zip(boxes, scores, own.tolist(), weights.tolist())], template
 
 
 def _map(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -> np.ndarray:
@@ -147,10 +147,10 @@ def _map(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -> n
     (tops, fade_y), (lefts, fade_x) = (cut(length, size) for length in levels.shape[:2])
     height, width = fade_y.shape[1], fade_x.shape[1]
     found = np.empty(levels.shape[:2], np.uint16)
-    band = np.zeros((height, levels.shape[1]), np.float32)  # the rows that windows still to come may add to
+    band = np.zeros((height, levels.shape[1]), np.float32)  # the rows that further windows overlap
     for row, top in enumerate(tops):
         for columns in _batches(len(lefts)):
-            maps = malp(_look(malp, levels, top, height, [lefts[i] for i in columns], width)).map[:, 0].cpu().numpy()
+            maps = malp(_windows(malp, levels, top, height, [lefts[i] for i in columns], width)).map[:, 0].cpu().numpy()
             for i, window_map in zip(columns, maps):
                 band[:, lefts[i] : lefts[i] + width] += window_map * fade_y[row][:, None] * fade_x[i]
             progress(len(columns))
@@ -161,10 +161,10 @@ def _map(malp: MaLP, levels: np.ndarray, progress: Callable[[int], object]) -> n
 
 
 def tile(length: int, size: int) -> tuple[list[int], np.ndarray]:
-    """Windows along one axis that lie on the template's tiles, the last one flush with the end.
+    """Windows along one axis, aligned with the template's tiles; the last ends at the image's border.
 
     Returns:
-        Where they begin, and the share of each one that no other has covered before it, (windows,).
+        Starts of the windows, and the share of each that the previous ones don't cover, (windows,).
     """
     if length <= size:
         return [0], np.ones(1)
@@ -177,11 +177,10 @@ def tile(length: int, size: int) -> tuple[list[int], np.ndarray]:
 
 
 def cut(length: int, size: int) -> tuple[list[int], np.ndarray]:
-    """Evenly spread windows along one axis, neighbours sharing at least a quarter of their length.
+    """Evenly spaced windows along one axis that overlap by at least a quarter of their length.
 
     Returns:
-        Where they begin, and how much each counts at each of its pixels, (windows, min(size, length)): linear fades, whose sum over all
-        windows is 1 at every pixel.
+        Starts of the windows, and blending weights (windows, min(size, length)): linear ramps that sum to 1 at every pixel.
     """
     if length <= size:
         return [0], np.ones((1, length), np.float32)
@@ -207,14 +206,14 @@ def _batches(count: int) -> list[range]:
     return [range(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
 
 
-def _look(malp: MaLP, levels: np.ndarray, top: int, height: int, lefts: list[int], width: int) -> Tensor:
-    """Windows of one row as images on MaLP's device."""
+def _windows(malp: MaLP, levels: np.ndarray, top: int, height: int, lefts: list[int], width: int) -> Tensor:
+    """The windows of one row, (windows, 3, height, width) in [-1, 1] on MaLP's device."""
     windows = [_to_images(levels[top : top + height, left : left + width]) for left in lefts]
     return torch.cat(windows).to(malp.encryption.templates.device)
 
 
 def _phase(start: int, length: int, size: int) -> Tensor:
-    """Which rows or columns of a repeated template lie over `length` pixels from `start` on."""
+    """Rows (or columns) of the template that a tiled template has at pixels `start` … `start` + `length` - 1."""
     return torch.arange(start, start + length) % size
 
 

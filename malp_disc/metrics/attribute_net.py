@@ -1,4 +1,4 @@
-"""A small convolutional network that reads attributes: the embedded judge of edits, and the source of the "FD-faces" features."""
+"""A small convolutional attribute classifier: the built-in evaluation model of edits, and the feature extractor of "FD-faces"."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ INPUT_SIZE = 64
 
 
 class AttributeNet(Float32Module):
-    """Seven 3×3 convolutions at 64, 32, 16 and 8 pixels, the mean over the last map, one linear layer.
+    """Attribute classifier: seven 3×3 convolutions at 64, 32, 16 and 8 pixels, global average pooling, one linear layer.
 
     Args:
-        attribute_names: what the logits stand for, in order.
-        width: channels at full size; the pooled features have ``4 * width``.
-        whitened: with a linear layer after pooling that `whiten` fits; for networks whose features measure distances.
+        attribute_names: names of the logits, in order.
+        width: channels at full size; there are ``4 * width`` pooled features.
+        whitened: whether a linear layer, fitted by `whiten`, follows the pooling; for feature extractors of distances.
 
     Raises:
-        ValueError: without attribute names, with one twice, or for a width below 4.
+        ValueError: no attribute names, repeated names, or a width below 4.
     """
 
     def __init__(self, attribute_names: Sequence[str], *, width: int = 24, whitened: bool = False) -> None:
@@ -52,7 +52,7 @@ class AttributeNet(Float32Module):
         self.head = nn.Linear(self.dims, len(self.attribute_names))
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (B, 4 * width) of images (B, 3, H, W) in [-1, 1]; another size than 64 is resized with antialiasing."""
+        """Features (B, 4 * width) of images (B, 3, H, W) in [-1, 1], which are resized to 64×64 with antialiasing."""
         return self.whitening(self.pooled(images))
 
     def pooled(self, images: Tensor) -> Tensor:
@@ -68,18 +68,18 @@ class AttributeNet(Float32Module):
         return self.body(images).mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, A) in the order of `attribute_names`; above 0 the attribute is read as present."""
+        """Logits (B, A) in the order of `attribute_names`; above 0 means present."""
         return self.head(self.features(images))
 
     @torch.no_grad()
     def whiten(self, pooled: Tensor) -> AttributeNet:
-        """A copy whose features are uncorrelated, mean 0 and variance 1, on the images that gave `pooled` (N, 4 * width); same logits.
+        """A copy with whitened features (uncorrelated, mean 0, variance 1) on the images of `pooled` (N, 4 * width); same logits.
 
-        Without it a Fréchet distance is ruled by the few directions in which faces differ most, and what a generator gets wrong, in
-        directions in which real faces hardly differ, is lost in their sampling error.
+        Without whitening, a few directions of large variance dominate the Fréchet distance, and errors of a generator in directions of
+        small variance are lost in the sampling error of the others.
 
         Raises:
-            ValueError: too few images to know the covariance.
+            ValueError: too few images to estimate the covariance.
         """
         if len(pooled) < 4 * self.dims:
             raise ValueError(f"expected at least {4 * self.dims} images to whiten {self.dims} features, got {len(pooled)}")
@@ -95,7 +95,7 @@ class AttributeNet(Float32Module):
         return net.eval().requires_grad_(False)
 
     def save(self, path: str | Path) -> None:
-        """Write safetensors with names, width and whitening in the header; convolutions rounded to 16 bits to stay small."""
+        """Write safetensors with names, width and whitening in the header; convolutions in half precision, for a small file."""
         tensors = {
             key: value.half() if key.startswith("body.") and value.is_floating_point() else value
             for key, value in self.state_dict().items()
@@ -111,16 +111,16 @@ class AttributeNet(Float32Module):
 
     @classmethod
     def load(cls, path: str | Path) -> AttributeNet:
-        """Read what `save` wrote, in evaluation mode, float32, gradients off.
+        """Load a file written by `save`, in evaluation mode, float32, with gradients disabled.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not such a file.
+            ValueError: another kind of file, or damaged.
         """
         tensors = load_tensors(path)
         metadata = load_metadata(path)
         if metadata.get("kind") != _KIND:
-            raise ValueError(f"{path} is no AttributeNet; make one with recipes/train_attribute_classifier.py --output PATH")
+            raise ValueError(f"{path} is not an AttributeNet; train one with recipes/train_attribute_classifier.py --output PATH")
         try:
             whitened = json.loads(metadata.get("whitened", "false"))
             net = cls(json.loads(metadata["attribute_names"]), width=int(metadata["width"]), whitened=whitened)
@@ -131,9 +131,9 @@ class AttributeNet(Float32Module):
 
 
 def shipped_weights(name: str) -> Path:
-    """Path of a network that comes with the library: "faces_features" (FD-faces) or "faces_classifier" (edit accuracy).
+    """Path of a network that is part of the package: "faces_features" (FD-faces) or "faces_classifier" (edit accuracy).
 
-    The two are independent: other seed, other width, disjoint images. A generator tuned against one hasn't seen the other.
+    The two were trained independently, with different seeds and widths on disjoint images.
     """
     path = Path(__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Two sets of features side by side, in every way there is, each number with what a reader needs to compare it with another one."""
+"""Distances between two sets of features for `malp-disc fid`, as JSON with everything needed to compare them with other results."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.precision_recall import precision_recall
 
 NEIGHBOURS = 5
-_SUBSET = 1000  # images in a subset of KID, clean-fid's number
+_SUBSET = 1000  # images per subset of KID, as in clean-fid
 
 
 def describe_frechet(images: FeatureSet, reference: FeatureSet, extractor: FeatureExtractor) -> dict[str, Any]:
-    """The Fréchet distance."""
+    """Fréchet distance, with extractor, resize and numbers of images."""
     return {
         "label": extractor.label,
         "value": images.frechet_from(reference),
@@ -30,9 +30,9 @@ def describe_frechet(images: FeatureSet, reference: FeatureSet, extractor: Featu
 
 
 def describe_kernel(images: FeatureSet, reference: FeatureSet, extractor: FeatureExtractor, *, seed: int = 0) -> dict[str, Any]:
-    """The kernel distance over a hundred subsets of 1000, as clean-fid takes it.
+    """Kernel distance over 100 subsets of 1000 images, as in clean-fid.
 
-    Where both sets have no more, the one subset is everything, and there is no deviation. Both need their features.
+    If neither set has more images than a subset, one subset holds all of them and there is no standard deviation. Both sets need features.
     """
     size = min(_SUBSET, images.n, reference.n)
     subsets = 100 if size < max(images.n, reference.n) else 1
@@ -42,5 +42,5 @@ def describe_kernel(images: FeatureSet, reference: FeatureSet, extractor: Featur
 
 
 def describe_precision_recall(images: FeatureSet, reference: FeatureSet) -> dict[str, Any]:
-    """Precision, recall, density and coverage. Both need their features."""
+    """Precision, recall, density and coverage. Both sets need features."""
     return {**asdict(precision_recall(reference.features, images.features, k=NEIGHBOURS)), "k": NEIGHBOURS}

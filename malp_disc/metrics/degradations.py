@@ -1,11 +1,11 @@
-"""What happens to images on their way (paper, section 4.5 and Figure 5): JPEG, blur, noise, low resolution.
+"""Image degradations of the robustness test (paper, section 4.5 and Figure 5): JPEG, blur, noise, low resolution.
 
-Every function takes images (B, 3, H, W) in [-1, 1] and gives new ones of the same shape on the 8-bit grid of [-1, 1]: what arrives is a
-file. `DEGRADATIONS` lists them with levels from none to severe, so that a caller can loop.
+Every function takes images (B, 3, H, W) in [-1, 1] and returns new ones of the same shape, rounded to 8 bits, as if saved to a file.
+`DEGRADATIONS` lists them with levels from none to severe.
 
 Note:
-    The paper names the four kinds, "as adopted by [21]" (FakeLocator), but no levels. The ranges here go as far as a 64-pixel image can
-    still be recognised.
+    The paper names the four kinds, "as adopted by [21]" (FakeLocator), but no levels. At the most severe levels here, a 64-pixel image is
+    barely recognizable.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from malp_disc.metrics.features import quantize
 
 
 def to_8bit(images: Tensor) -> Tensor:
-    """As saved to PNG and read back: rounded to the nearest of 256 levels."""
+    """Rounded to the nearest of 256 levels, as if saved to PNG."""
     check_images(images)
     return _from_levels(quantize(images))
 
 
 def jpeg(images: Tensor, quality: int | None) -> Tensor:
-    """As saved to JPEG by Pillow and read back, chroma at half resolution (4:2:0, what most programs write).
+    """JPEG compression by Pillow, with 4:2:0 chroma subsampling, the most common setting.
 
-    quality: 1 … 100, Pillow's; None for no JPEG, only 8 bits.
+    Args:
+        quality: Pillow's, 1 … 100; None for rounding to 8 bits only.
 
     Raises:
         ValueError: another quality.
@@ -45,9 +46,9 @@ def jpeg(images: Tensor, quality: int | None) -> Tensor:
     if isinstance(quality, bool) or quality not in range(1, 101):
         raise ValueError(f"expected a JPEG quality of 1 … 100, a whole number, or None for no JPEG, got {quality!r}")
     decoded = []
-    for picture in quantize(images).permute(0, 2, 3, 1).cpu().numpy():  # (H, W, 3)
+    for levels in quantize(images).permute(0, 2, 3, 1).cpu().numpy():  # (H, W, 3)
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=int(quality), subsampling="4:2:0")
+        Image.fromarray(levels).save(buffer, "JPEG", quality=int(quality), subsampling="4:2:0")
         with Image.open(buffer) as image:
             decoded.append(np.array(image))
     levels = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, *images.shape[2:], 3)
@@ -55,7 +56,7 @@ def jpeg(images: Tensor, quality: int | None) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Convolved with a Gaussian of `sigma` pixels, the image mirrored at its border; 0 leaves it as it is.
+    """Gaussian blur with a standard deviation of `sigma` pixels and reflection padding; 0 only rounds to 8 bits.
 
     Raises:
         ValueError: a negative sigma, or one whose kernel is larger than the image.
@@ -66,13 +67,13 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def gaussian_noise(images: Tensor, sigma: float, generator: torch.Generator | None = None) -> Tensor:
-    """Independent normal noise on every value.
+    """Additive Gaussian noise, independent for every value.
 
-    Drawn image by image: batches of any size, one after the other with one generator, get the same noise.
+    The noise is sampled per image, so it doesn't depend on how the images are divided into batches.
 
     Args:
-        sigma: standard deviation in grey levels, of 255; where noise leaves the range it is clipped.
-        generator: where the noise comes from; torch's global one if None.
+        sigma: standard deviation in grey levels, of 255; the result is clipped to the range.
+        generator: random number generator; torch's global one if None.
 
     Raises:
         ValueError: a negative sigma.
@@ -87,7 +88,7 @@ def gaussian_noise(images: Tensor, sigma: float, generator: torch.Generator | No
 
 
 def resize_down_up(images: Tensor, factor: float) -> Tensor:
-    """Made smaller by `factor` (bilinear, antialiased), saved with 8 bits, and brought back to the old size (bilinear); 1 leaves it as it is.
+    """Downsampled by `factor` (bilinear, antialiased), rounded to 8 bits, and upsampled to the old size (bilinear); 1 only rounds.
 
     Raises:
         ValueError: a factor below 1, or above the smaller side.
@@ -103,13 +104,13 @@ def resize_down_up(images: Tensor, factor: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One kind of degradation, over a range.
+    """A kind of degradation with its levels.
 
     Attributes:
-        function: (images, level) -> images, or with a third argument, the generator, where it is `drawn`.
-        levels: from none, which leaves the image as it is but for 8 bits, to severe.
-        label: what a level is, with its unit.
-        drawn: it has a random part.
+        function: (images, level) -> images; if `drawn`, with the generator as third argument.
+        levels: from none (only rounding to 8 bits) to severe.
+        label: meaning and unit of a level.
+        drawn: whether it is random.
     """
 
     function: Callable[..., Tensor]
@@ -119,11 +120,11 @@ class Degradation:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The levels in words, for an axis: "none", "95", "90" …"""
+        """Labels of the levels for an axis: "none", "95", "90" …"""
         return ("none", *(f"{level:g}" for level in self.levels[1:]))
 
     def __call__(self, images: Tensor, level: float | None, generator: torch.Generator | None = None) -> Tensor:
-        """The images (B, 3, H, W) degraded to `level`; any level that the function takes, not only those of `levels`."""
+        """The images (B, 3, H, W) degraded to `level`, which needn't be one of `levels`."""
         return self.function(images, level, generator) if self.drawn else self.function(images, level)
 
 
@@ -133,15 +134,15 @@ DEGRADATIONS = {
     "noise": Degradation(gaussian_noise, (0, 1, 2, 5, 10, 20, 40), "noise, σ in grey levels of 255", drawn=True),
     "resize": Degradation(resize_down_up, (1, 1.25, 1.5, 2, 3, 4, 8), "resolution, made smaller by"),
 }
-"""The degradations of the paper's Figure 5, in its order of naming."""
+"""The degradations of the paper's Figure 5, in its order."""
 
 
 def random_degradation(dice: Sequence[float]) -> Callable[[Tensor], Tensor]:
-    """What an image may meet on an ordinary way, for training: JPEG of quality 50 … 95, a blur up to 1 pixel, noise up to 10 grey levels, or a
-    resolution down to a half, each as likely.
+    """A random moderate degradation, for training: JPEG of quality 50 … 95, blur up to 1 pixel, noise up to 10 grey levels, or downsampling
+    by up to 2, with equal probability.
 
     Args:
-        dice: three numbers in [0, 1): the kind, the level, and the seed of the noise.
+        dice: three numbers in [0, 1), which determine kind, level, and seed of the noise.
     """
     kind, level = list(DEGRADATIONS)[int(len(DEGRADATIONS) * dice[0])], dice[1]
     chosen = {"jpeg": 50 + round(45 * level), "blur": level, "noise": 10 * level, "resize": 1 + level}[kind]
@@ -149,7 +150,7 @@ def random_degradation(dice: Sequence[float]) -> Callable[[Tensor], Tensor]:
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W) in float, the kernel cut at 3 sigma, mirrored at the border.
+    """Gaussian blur of (B, C, H, W) in float32, the kernel truncated at 3 sigma, with reflection padding.
 
     Raises:
         ValueError: the kernel is larger than the image.
@@ -158,8 +159,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
         return images.float()
     reach = math.ceil(3 * sigma)
     if reach >= min(images.shape[2:]):
-        raise ValueError(f"a blur of {sigma} pixels reaches {reach} pixels far, too far for images of {tuple(images.shape[2:])}; take less")
-    from torchvision.transforms.functional import gaussian_blur as torchvision_blur  # late: takes as long as torch to import
+        raise ValueError(f"a blur of {sigma} pixels has a kernel radius of {reach} pixels, too large for images of {tuple(images.shape[2:])}; use a smaller sigma")
+    from torchvision.transforms.functional import gaussian_blur as torchvision_blur  # imported late: takes as long as torch
 
     return torchvision_blur(images.float(), [2 * reach + 1] * 2, [float(sigma)] * 2)
 

@@ -1,4 +1,4 @@
-"""How well a score tells manipulated images from untouched ones (the paper's Table 3: accuracy, EER, AUC, and average precision)."""
+"""Detection metrics (the paper's Table 3): accuracy, equal error rate, AUC and average precision."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class DetectionScores:
     """All in [0, 1]. Only accuracy depends on a threshold."""
 
     images: int
-    accuracy: float  # share on the right side of the threshold
-    eer: float  # equal error rate: where false alarms and misses are equally frequent
-    auc: float  # area under the ROC curve: chance that a manipulated image scores above an untouched one
+    accuracy: float  # share classified correctly at the threshold
+    eer: float  # equal error rate: where the false positive rate equals the false negative rate
+    auc: float  # area under the ROC curve: probability that a manipulated image has a higher score than an unchanged one
     average_precision: float
 
 
@@ -25,16 +25,15 @@ def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float =
     """Accuracy, EER, AUC and average precision.
 
     Args:
-        labels: (N,), 1 for manipulated, 0 for untouched.
-        scores: (N,), higher for manipulated; probabilities if the default threshold is to mean something.
-        threshold: for accuracy; an image scoring exactly this counts as manipulated.
+        labels: (N,), 1 for manipulated, 0 for unchanged.
+        scores: (N,), higher for manipulated; the default threshold is for probabilities.
+        threshold: for accuracy; an image with exactly this score is classified as manipulated.
 
     Raises:
         ValueError: different lengths, labels other than 0 and 1, only one class, or scores that are not finite.
 
     Note:
-        With few images no threshold makes the two errors exactly equal; EER is then read off the straight line between two points of
-        the ROC.
+        For few images, no threshold may make the two errors equal; then the ROC curve is interpolated linearly.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # late: takes a second to import
 
@@ -59,7 +58,7 @@ def detection_scores(labels: ArrayLike, scores: ArrayLike, *, threshold: float =
 
 
 def _equal_error_rate(false_alarms: np.ndarray, hits: np.ndarray) -> float:
-    """Where false alarms = misses on the ROC's straight pieces. Their difference only rises along the curve, from -1 to 1."""
+    """Where false positive rate = false negative rate on the piecewise linear ROC, along which their difference rises from -1 to 1."""
     difference = false_alarms - (1 - hits)
     after = int(np.argmax(difference >= 0))
     before = after - 1

@@ -1,4 +1,4 @@
-"""Published weights in a cache of our own: per user, checked by sha256, and a file appears whole or not at all."""
+"""Downloads published weights to a cache per user, verified by sha256 and written atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 20
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file on the internet that must have exactly this content."""
+    """A downloadable file with known content."""
 
     name: str
     url: str
@@ -27,7 +27,7 @@ class PublishedFile:
     megabytes: int
 
 
-# What pytorch-fid 0.3.0 and clean-fid 0.1.35 would fetch by themselves; neither checks its copy when reading it again.
+# The files that pytorch-fid 0.3.0 and clean-fid 0.1.35 download; neither verifies its cached copy.
 PYTORCH_FID_INCEPTION = PublishedFile(
     name="pt_inception-2015-12-05-6726825d.pth",
     url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
@@ -43,7 +43,7 @@ CLEAN_FID_INCEPTION = PublishedFile(
 
 
 def cache_folder() -> Path:
-    """``$MALP_DISC_CACHE``, else ``malp-disc`` in the user's cache folder. Not made before something is put there."""
+    """``$MALP_DISC_CACHE``, otherwise ``malp-disc`` in the user's cache folder. Created only when a file is written."""
     if os.environ.get("MALP_DISC_CACHE"):
         return Path(os.environ["MALP_DISC_CACHE"]).expanduser()
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
@@ -52,11 +52,11 @@ def cache_folder() -> Path:
 
 
 def fetch(file: PublishedFile) -> Path:
-    """Path of the file in the cache, downloaded if it isn't there yet.
+    """Path of the file in the cache, downloaded if it isn't there.
 
     Raises:
-        FileNotFoundError: it isn't there and can't be downloaded; says what to put where.
-        ValueError: content other than expected, in the cache or from the internet.
+        FileNotFoundError: not in the cache, and the download failed; the message says which file to copy where.
+        ValueError: the file, cached or downloaded, has another content than expected.
     """
     path = cache_folder() / file.name
     if path.is_file():
@@ -77,7 +77,7 @@ def fetch(file: PublishedFile) -> Path:
 
 
 def check_content(path: Path, file: PublishedFile) -> None:
-    """Raise ValueError unless `path` holds exactly the published bytes."""
+    """Raise ValueError unless `path` has the sha256 of the published file."""
     found = file_sha256(path)
     if found != file.sha256:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Did the generator do what it was asked? A generator that edits less has a lower FID, so this stands beside every FID."""
+"""Edit accuracy: does the edited image have the target attributes? Reported with every FID, since a generator that edits less has a lower FID."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from torch import Tensor
 
 from malp_disc.fakeness import check_image_pair
 
-# StarGAN treats these as one choice (solver.py, create_labels); an image has at most one of them.
+# Mutually exclusive in StarGAN (solver.py, create_labels): an image has at most one of them.
 HAIR_COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
 
 
 @dataclass(frozen=True)
 class EditScores:
-    """Shares in [0, 1]; None where nothing was asked, or nothing was to be kept."""
+    """Shares in [0, 1]; None if there are no entries to average."""
 
     images: int
-    edited: float | None  # images in which every requested entry reads as the target
-    kept: float | None  # entries nobody asked to change that still read as before
-    per_attribute: dict[str, float | None]  # requested entries of one attribute that read as the target
+    edited: float | None  # images in which all requested attributes are predicted as in the target
+    kept: float | None  # entries not requested that are predicted as in the target, which for them is the label
+    per_attribute: dict[str, float | None]  # requested entries of one attribute that are predicted as in the target
 
 
 def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribute_names: Sequence[str] | None = None) -> EditScores:
-    """Read edited images with an independent classifier: is the requested attribute there, are the others as they were?
+    """Edit accuracy from an independent classifier's predictions for the edited images.
 
     Args:
-        logits: (B, A), the classifier's, of the edited images; above 0 means present.
-        target: (B, A) in {0, 1}, the label the generator was given.
-        requested: (B, A) bool, entries that were asked to change: ``target != labels``. A new hair colour is two requests,
-            one colour comes and another goes, and both have to succeed.
-        attribute_names: for `per_attribute`; numbers otherwise.
+        logits: (B, A), the classifier's output for the edited images; above 0 means present.
+        target: (B, A) in {0, 1}, the target label given to the generator.
+        requested: (B, A) bool, the entries to change: ``target != labels``. A change of hair colour has two requested entries, and both
+            must match the target.
+        attribute_names: keys of `per_attribute`; column numbers if None.
 
     Raises:
-        ValueError: shapes that differ, a target other than 0 and 1, names of another number, or logits that are not finite.
+        ValueError: different shapes, a target other than 0 and 1, another number of names, or logits that are not finite.
     """
     if logits.ndim != 2 or logits.shape != target.shape or logits.shape != requested.shape or len(logits) == 0:
         shapes = f"{tuple(logits.shape)}, {tuple(target.shape)} and {tuple(requested.shape)}"
@@ -44,7 +44,7 @@ def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribut
         raise ValueError(f"expected requested to be bool, got {requested.dtype}; pass target != labels")
     _check_labels(target, "target")
     if not logits.isfinite().all():
-        raise ValueError("the classifier's logits are not finite; look at the edited images")
+        raise ValueError("the classifier's logits are not finite; check the edited images")
     names = [str(i) for i in range(logits.shape[1])] if attribute_names is None else list(attribute_names)
     if len(names) != logits.shape[1]:
         raise ValueError(f"expected {logits.shape[1]} attribute names, got {len(names)}")
@@ -59,12 +59,12 @@ def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribut
 
 
 def identity_l1(images: Tensor, edited: Tensor) -> float:
-    """Mean |x − G(x)| over all values, in units of [-1, 1] images: 0 for a generator that does nothing, at most 2.
+    """Mean |x − G(x)| over all values of images in [-1, 1]: 0 for a generator that copies its input, at most 2.
 
     Shapes: (B, 3, H, W) both.
 
     Raises:
-        ValueError: no images, shapes that differ or another scale.
+        ValueError: no images, different shapes or another scale.
     """
     check_image_pair(images, edited)
     if images.numel() == 0:
@@ -80,22 +80,23 @@ def single_attribute_targets(
     first: int = 0,
     official: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One edit per image, attributes in turn: image i gets attribute ``(first + i) mod A``. StarGAN's test rule.
+    """One edit per image, cycling through the attributes: image i gets attribute ``(first + i) mod A``, as in StarGAN's test.
 
     An exclusive attribute (a hair colour) is set to 1 and the rest of its group to 0; any other attribute is flipped.
-    StarGAN's own rule asks a dark-haired person for dark hair now and then, which is no edit, flatters edit accuracy and pulls
-    FID towards that of the inputs. So an image that has the requested colour already gets the next one of the group, and every
-    image is really edited. `official` keeps their rule.
+    StarGAN's rule sometimes requests the hair colour that a person already has. This is no edit, raises edit accuracy and moves FID towards
+    that of the inputs. Therefore such an image gets the next colour of the group, so that every image is edited. `official` uses
+    StarGAN's rule.
 
     Args:
         labels: (B, A) in {0, 1}.
         attribute_names: A names.
-        exclusive: names of which an image has one. None: the hair colours among the names. For one folder per domain
-            pass all names: an image then moves to another domain.
-        first: number of the first image, for batches: batch after batch gives what the whole set at once gives.
+        exclusive: mutually exclusive names. None: the hair colours among the names. For one folder per domain,
+            pass all names: each image is then translated to another domain.
+        first: index of the first image, so that the edits don't depend on how a set is divided into batches.
+        official: use StarGAN's rule.
 
     Returns:
-        target (B, A), of the dtype of `labels`, and the number (B,) long of the attribute that was edited.
+        target (B, A), of the dtype of `labels`, and the index (B,) long of the edited attribute.
 
     Raises:
         ValueError: labels of another shape or other than 0 and 1, or unknown exclusive names.
@@ -109,7 +110,7 @@ def single_attribute_targets(
         raise ValueError(f"exclusive names {unknown} are not among the attributes {names}")
     group = [i for i, name in enumerate(names) if name in (HAIR_COLOURS if exclusive is None else exclusive)]
     if len(group) < 2 and not official:
-        group = []  # a lone hair colour has no other to change to: it comes and goes like glasses
+        group = []  # a single hair colour has no alternative: it is flipped like any other attribute
 
     target = labels.clone()
     edited = (torch.arange(len(labels), device=labels.device) + first) % len(names)
@@ -128,13 +129,15 @@ def single_attribute_targets(
 
 
 def one_attribute_targets(labels: Tensor, attribute_names: Sequence[str], attribute: str) -> Tensor:
-    """The same edit for every image: hair takes the named colour, any other attribute is flipped.
+    """The same edit for every image: a hair colour is set, any other attribute is flipped.
 
     Args:
         labels: (B, A) in {0, 1}.
+        attribute_names: A names.
+        attribute: the attribute to edit.
 
     Returns:
-        target (B, A), of the dtype of `labels`. An image that has the hair colour already keeps its labels.
+        target (B, A), of the dtype of `labels`. An image that already has the hair colour keeps its labels.
 
     Raises:
         ValueError: labels of another shape or other than 0 and 1, or an unknown attribute.

@@ -1,7 +1,7 @@
-"""What every feature extractor is, and how features are taken of many images: in batches, and shared out over processes.
+"""The base class of feature extractors, and the extraction of features in batches and over several processes.
 
-Images in [-1, 1] go in, features (B, D) float32 come out. Distances are comparable only within one extractor, one resize and one number
-of images, so each extractor says what it is (`name`), how it resizes (`resize`), and what a Fréchet distance on it may be called (`label`).
+Extractors map images in [-1, 1] to features (B, D) float32. Distances are comparable only at the same extractor, resize and number of images,
+so each extractor has a `name`, a description of its `resize`, and a `label` for Fréchet distances of its features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from malp_disc.precision import full_float32
 
 
 class MixedSizes(Sequence[Tensor]):
-    """A batch of images (3, H, W) whose sizes differ, so that they can't be stacked before they are resized."""
+    """A batch of images (3, H, W) of different sizes, which can't be stacked before they are resized."""
 
     def __init__(self, images: Sequence[Tensor]) -> None:
         self.images = tuple(images)
@@ -35,19 +35,19 @@ class MixedSizes(Sequence[Tensor]):
 
 
 INCEPTION_DIMS = (64, 192, 768, 2048)
-"""Numbers of features that the layers of FID's Inception give."""
+"""Numbers of features of the layers of FID's Inception."""
 
 
 class FeatureExtractor(Freezable, Float32Module):
-    """A fixed network that takes images (B, 3, H, W) in [-1, 1], any size, and gives features (B, dims) float32. ``.half()`` and the like leave it in float32.
+    """A fixed network that maps images (B, 3, H, W) in [-1, 1] of any size to features (B, dims) float32. Casts leave it in float32.
 
-    Images of several sizes (`MixedSizes`) are resized one by one. A subclass says how: by `_resized` and `_embedded`, which lets the network have
-    them in one batch, or, where the two aren't apart, by `_features`, which then gets each size's images in a batch of their own.
+    Images of several sizes (`MixedSizes`) are resized one by one. A subclass implements `_resized` and `_embedded`, so that the network gets
+    the resized images in one batch; or, if the two can't be separated, `_features`, which gets one batch per image size.
 
     Attributes:
-        label: what a Fréchet distance on these features is called: "FID" for Inception's 2048 only.
-        name: network and weights, the latter by the first digits of their file's sha256.
-        resize: how images reach the network's size.
+        label: name of a Fréchet distance of these features: "FID" only for the 2048 of Inception.
+        name: network and weights, the latter by the first digits of the file's sha256.
+        resize: how images are resized to the network's input.
         dims: number of features.
     """
 
@@ -58,7 +58,7 @@ class FeatureExtractor(Freezable, Float32Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor | MixedSizes) -> Tensor:
-        """Features of images as a saved PNG would hold them, see `quantize`; in full float32 (no TF32) whatever the autocast and the settings around."""
+        """Features (B, dims) of images rounded to 8 bits (see `quantize`), in full float32, without autocast or TF32."""
         mixed = isinstance(images, MixedSizes)
         for image in images if mixed else [images]:
             check_images(image[None] if mixed else image)
@@ -72,15 +72,15 @@ class FeatureExtractor(Freezable, Float32Module):
         return self._embedded(self._resized(levels))
 
     def _resized(self, levels: Tensor) -> Tensor:
-        """8-bit images (B, 3, H, W) uint8 at the network's size, float."""
+        """8-bit images (B, 3, H, W) uint8 resized to the network's input, as float."""
         raise NotImplementedError
 
     def _embedded(self, resized: Tensor) -> Tensor:
-        """Features (B, dims) of images at the network's size."""
+        """Features (B, dims) of images at the network's input size."""
         raise NotImplementedError
 
     def _mixed_features(self, images: Sequence[Tensor]) -> Tensor:
-        """Features (B, dims) of 8-bit images (1, 3, H, W), in their order."""
+        """Features (B, dims) of 8-bit images (1, 3, H, W) of different sizes, in their order."""
         if type(self)._features is FeatureExtractor._features:
             return self._embedded(torch.cat([self._resized(image) for image in images]))
         rows: dict[int, Tensor] = {}
@@ -100,12 +100,12 @@ def extract_features(
     """Features (N, D) float32 of all images of `batches`, in their order.
 
     Args:
-        batches: image batches (B, 3, H, W) in [-1, 1], alone or first in a tuple, as a `DataLoader` gives them; `MixedSizes` where they differ.
-        device: where to compute; None for where the extractor is.
-        progress: called with the number of images after each batch (tqdm's `update` fits).
+        batches: image batches (B, 3, H, W) in [-1, 1], or tuples that start with one, as from a `DataLoader`; `MixedSizes` for different sizes.
+        device: device of the computation; None for that of the extractor.
+        progress: called after each batch with its number of images, like tqdm's `update`.
 
     Raises:
-        ValueError: no batches, or images as refused by the extractor.
+        ValueError: no batches, or images that the extractor refuses.
     """
     device = torch.device(device) if device is not None else next(extractor.parameters()).device
     extractor = extractor.to(device).eval()
@@ -116,18 +116,18 @@ def extract_features(
         if progress is not None:
             progress(len(images))
     if not features:
-        raise ValueError("no images to take features of")
+        raise ValueError("no images to compute features of")
     return np.concatenate(features).astype(np.float32, copy=False)
 
 
 def gather_features(features: np.ndarray, count: int) -> np.ndarray:
-    """The features (count, D) of a set that was dealt out like cards: process r of w took images r, r + w, r + 2w … and has their features.
+    """Features (count, D) of a set that is divided over processes: process r of w has the features of images r, r + w, r + 2w …
 
-    Every process must call it, and each gets all rows, in the order of the whole set. Alone, a process has them already.
+    Every process must call it, and each gets all rows, in the order of the whole set.
 
     Args:
-        features: (⌈(count − r) / w⌉, D) of this process; (0, D) where there are more processes than images.
-        count: images of all processes together.
+        features: (⌈(count − r) / w⌉, D), those of this process; (0, D) if there are more processes than images.
+        count: number of images of all processes.
 
     Raises:
         ValueError: another number of rows than this process's share.
@@ -143,8 +143,8 @@ def gather_features(features: np.ndarray, count: int) -> np.ndarray:
 
 
 def quantize(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> uint8 (same shape), rounded as saving a PNG does.
+    """Images in [-1, 1] -> uint8 (same shape), rounded as when saved to PNG.
 
-    A generator gives floats, the real images lie on the 8-bit grid; compared without rounding, the grid itself tells them apart.
+    Real images have 8 bits and generated ones are continuous; without rounding, this difference would affect the features.
     """
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)

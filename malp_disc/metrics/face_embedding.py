@@ -1,9 +1,9 @@
-"""MobileFaceNet: does an edit keep the person? 128 numbers per face, whose cosine is high between images of one person.
+"""MobileFaceNet: face embeddings of 128 numbers, to measure whether an edit preserves the identity.
 
-    Chen, Liu, Gao, Han: MobileFaceNets, CCBR 2018, arXiv:1804.07573. Built from the paper's Table 1 for faces of 112×96.
+    Chen, Liu, Gao, Han: MobileFaceNets, CCBR 2018, arXiv:1804.07573. Implemented from the paper's Table 1 for faces of 112×96.
 
-Keys are those of the widely used PyTorch training code (Xiaoccer/MobileFaceNet_Pytorch), whose checkpoints nest them under
-``net_state_dict``. The weights come without stated terms, so none are shipped: give a file.
+State-dict keys are those of the PyTorch training code Xiaoccer/MobileFaceNet_Pytorch, whose checkpoints nest them under
+``net_state_dict``. Its weights have no stated licence, so they aren't part of the package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from malp_disc.precision import full_precision
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
-# Table 1: expansion, channels, repeats, stride of the first.
+# Table 1: expansion, channels, repeats, stride of the first block.
 _BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
 HEIGHT, WIDTH = 112, 96
 
@@ -30,8 +30,8 @@ class MobileFaceNet(Float32Module):
     """Embeddings (B, 128) of faces (B, 3, H, W) in [-1, 1], centre-cropped to 7:6 and resized to 112×96.
 
     Note:
-        The network was trained on faces aligned by their landmarks. CelebA's aligned images are near enough for comparing a face with
-        its own edit; nothing here aligns.
+        The network was trained on faces aligned by landmarks. No alignment is done here; CelebA's aligned images are close enough to compare
+        a face with its edit.
     """
 
     def __init__(self) -> None:
@@ -51,11 +51,11 @@ class MobileFaceNet(Float32Module):
 
     @classmethod
     def load(cls, path: str | Path) -> MobileFaceNet:
-        """From a checkpoint, in evaluation mode, gradients off.
+        """Load a checkpoint, in evaluation mode, with gradients disabled.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: another network's.
+            ValueError: a checkpoint of another network.
         """
         net = cls()
         tensors = load_tensors(path, forms=(("conv1.conv.weight", "linear1.conv.weight"),), entries=("net_state_dict", "state_dict"))
@@ -78,7 +78,7 @@ class MobileFaceNet(Float32Module):
 
 @torch.no_grad()
 def identity_similarity(net: nn.Module, images: Tensor, edited: Tensor, *, batch: int = 32, device: torch.device | str = "cpu") -> float:
-    """Mean cosine of the embeddings of images (N, 3, H, W) and of their edits: 1 keeps the person, about 0 is a stranger."""
+    """Mean cosine of the embeddings of images (N, 3, H, W) and their edits: 1 for an unchanged identity, about 0 for another person."""
     pairs = zip(images.split(batch), edited.split(batch))
     return torch.cat([F.cosine_similarity(net(a.to(device)), net(b.to(device))).cpu() for a, b in pairs]).double().mean().item()
 
@@ -107,7 +107,7 @@ class _Convolution(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """Expand, filter each channel, project; added to its input where shapes allow."""
+    """Inverted bottleneck: expansion, depthwise convolution, projection; residual if the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: features of a folder, kept in the user's cache by content, or what others have kept of theirs."""
+"""Features of image folders, cached by content, and feature statistics saved by pytorch-fid or clean-fid."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _KIND = "malp-disc features 1"
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features (N, D) of N images; or, where that is all a file holds, only their mean (D,) and covariance (D, D)."""
+    """Features (N, D) of N images, or only their mean (D,) and covariance (D, D)."""
 
     text: str
-    """What it is, for a reader."""
+    """Description for the user."""
     n: int | None
-    """Images, copies included; None where a file doesn't say."""
+    """Number of images, including duplicates; None if unknown."""
     features: np.ndarray | None
     given: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -52,12 +52,13 @@ class FeatureSet:
 def folder_features(
     images: ImageFolder, extractor: FeatureExtractor, *, batch_size: int = 32, keep: bool = False, quiet: bool = False
 ) -> FeatureSet:
-    """Features of a folder, from the cache where they are in it. Where torch.distributed is started, all processes share the work.
+    """Features of a folder, cached or computed. If torch.distributed is initialized, the images are divided over the processes.
 
     Every process must call it, and each gets all rows, in the folder's order.
 
     Args:
-        keep: put them into the cache: for a reference, which is compared with again and again.
+        keep: write them to the cache; for references, which are used repeatedly.
+        quiet: no progress bar.
 
     Raises:
         ValueError: an image that can't be decoded.
@@ -65,30 +66,30 @@ def folder_features(
     rank, world = rank_and_world_size()
     path = cache_path(images, extractor)
     features = _from_cache(path, len(images), extractor)
-    if not all(gather_objects(features is not None)):  # one that misses it needs the others' help
+    if not all(gather_objects(features is not None)):  # all compute if one of them lacks the file
         share = len(range(rank, len(images), world))
-        bar = tqdm(total=share, desc=f"features of {Path(images.name).name}", unit="picture", disable=quiet or rank > 0)
+        bar = tqdm(total=share, desc=f"features of {Path(images.name).name}", unit="image", disable=quiet or rank > 0)
         batches = images.batches(batch_size, rank=rank, world=world)
         with bar:
             own = extract_features(extractor, batches, progress=bar.update) if share else np.zeros((0, extractor.dims), np.float32)
         features = gather_features(own, len(images))
         if keep and rank == 0:
-            _keep(path, features, images, extractor)
+            _write_cache(path, features, images, extractor)
     return FeatureSet(f"{images.name} ({len(images)} images)", len(images), features)
 
 
 def cache_path(images: ImageFolder, extractor: FeatureExtractor) -> Path:
-    """Where the features are kept: named by the images' content, network, weights and resize, and the Pillow that decodes."""
+    """Path of the cached features, a hash of the images' content, network, weights, resize, and Pillow's version."""
     key = json.dumps([_KIND, images.digest, extractor.name, extractor.resize, PIL.__version__])
     return cache_folder() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 
 def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
-    """A file from the cache (taken to a machine that lacks the images, say), or statistics saved by pytorch-fid or clean-fid (.npz).
+    """Read a file of the cache, or statistics saved by pytorch-fid or clean-fid (.npz).
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, or features of another extractor or resize, or of another number.
+        ValueError: another kind of file, or features of another extractor, resize or dimension.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -100,12 +101,12 @@ def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
     except (SafetensorError, KeyError, OSError) as error:
         kind = file_kind(path)
         reason = f"it is {kind.text}; {kind.advice}" if kind.name != "safetensors" else str(error).strip("'")
-        raise ValueError(f"{path} is neither a folder of images nor a features file of this program ({reason})") from error
+        raise ValueError(f"{path} is neither a folder of images nor a feature file of malp-disc ({reason})") from error
     for what, own in (("extractor", extractor.name), ("resize", extractor.resize)):
         if metadata.get(what) != own:
             raise ValueError(
-                f"{path} has features by another {what}: {metadata.get(what)!r}, and here it is {own!r}; numbers across them mean "
-                "nothing, so give the --mode, --dims and --fid-weights it was made with"
+                f"{path} has features of another {what}: {metadata.get(what)!r}, expected {own!r}; they aren't comparable, so use the "
+                "--mode, --dims and --fid-weights that the file was made with"
             )
     if features.ndim != 2 or features.shape[1] != extractor.dims or not np.isfinite(features).all():
         raise ValueError(f"{path} has features of shape {features.shape}, expected (n, {extractor.dims}) of finite numbers; delete it and compute them again")
@@ -120,11 +121,11 @@ def _statistics(path: Path, extractor: FeatureExtractor) -> FeatureSet:
     if mean.shape != (extractor.dims,) or covariance.shape != (extractor.dims, extractor.dims):
         raise ValueError(
             f"{path} has statistics of shapes {mean.shape} and {covariance.shape}, expected ({extractor.dims},) and "
-            f"({extractor.dims}, {extractor.dims}); give the --dims it was made with"
+            f"({extractor.dims}, {extractor.dims}); use the --dims that the file was made with"
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise ValueError(f"{path} has statistics that are not finite; compute them again")
-    return FeatureSet(f"statistics from {path.name}, which doesn't say by which weights, resize or n", None, None, (mean, covariance))
+    return FeatureSet(f"statistics from {path.name}, of unknown weights, resize and n", None, None, (mean, covariance))
 
 
 def _from_cache(path: Path, n: int, extractor: FeatureExtractor) -> np.ndarray | None:
@@ -148,7 +149,7 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
         return file.get_tensor("features"), metadata
 
 
-def _keep(path: Path, features: np.ndarray, images: ImageFolder, extractor: FeatureExtractor) -> None:
+def _write_cache(path: Path, features: np.ndarray, images: ImageFolder, extractor: FeatureExtractor) -> None:
     metadata = {
         "kind": _KIND,
         "pictures": Path(images.name).name,
@@ -158,7 +159,7 @@ def _keep(path: Path, features: np.ndarray, images: ImageFolder, extractor: Feat
     }
     try:
         save_tensors(path, {"features": torch.from_numpy(features)}, metadata)
-    except OSError as error:  # a full or read-only disk: the number is worth more than the cache
-        logger.warning("can't keep features in %s (%s); MALP_DISC_CACHE names another folder", path.parent, error.strerror or error)
+    except OSError as error:  # a full or read-only disk: the cache is optional
+        logger.warning("can't write features to the cache %s (%s); MALP_DISC_CACHE names another folder", path.parent, error.strerror or error)
     else:
-        logger.info("kept in the cache: %s", path)
+        logger.info("written to the cache: %s", path)

@@ -1,4 +1,4 @@
-"""Feature extractors by name, for Fréchet and kernel distances."""
+"""Creates feature extractors by name, for Fréchet and kernel distances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXTRACTORS = ("faces", "clean", *(f"clean-{dims}" for dims in DIMS), *(f"incepti
 
 
 class FacesExtractor(FeatureExtractor):
-    """Whitened features of an `AttributeNet`: quick, embedded, made for the drawn faces. Not Inception, so never called FID."""
+    """Whitened features of an `AttributeNet`, trained on the drawn faces: fast and part of the package. Distances aren't called FID."""
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
@@ -34,16 +34,17 @@ class FacesExtractor(FeatureExtractor):
 
 
 def create_extractor(name: str, *, weights: str | Path | None = None, device: torch.device | str | None = None) -> FeatureExtractor:
-    """An extractor by name, in evaluation mode.
+    """Create a feature extractor by name, in evaluation mode.
 
     Args:
-        name: "faces" (ships with the library); "inception-64", "-192", "-768", "-2048" (pytorch-fid); "clean-64" … "clean-2048" (the same
-            network on clean-fid's resize) and "clean" (clean-fid's own file of it, 2048); "squeezenet" (a second opinion).
-        weights: path of the weights; None takes the shipped ones, the cache, or the internet, in this order.
+        name: "faces" (part of the package); "inception-64", "-192", "-768", "-2048" (pytorch-fid); "clean-64" … "clean-2048" (the same
+            network with clean-fid's resize) and "clean" (2048 features from clean-fid's file); "squeezenet" (a backbone other than Inception).
+        weights: path of the weights; None for the packaged, cached or downloaded ones, in this order.
+        device: device of the extractor.
 
     Raises:
-        ValueError: unknown name, or weights that don't fit it.
-        FileNotFoundError: weights that are not there and can't be downloaded.
+        ValueError: unknown name, or weights of another network.
+        FileNotFoundError: the weights are missing and can't be downloaded.
     """
     if name not in EXTRACTORS:
         raise ValueError(f"no feature extractor {name!r}; choose from {', '.join(EXTRACTORS)}")
@@ -51,7 +52,7 @@ def create_extractor(name: str, *, weights: str | Path | None = None, device: to
     if family == "faces":
         extractor: FeatureExtractor = FacesExtractor(weights)
     elif family == "squeezenet":
-        from malp_disc.metrics.squeezenet import SqueezeNetExtractor  # late, as below: torchvision takes as long as torch to import
+        from malp_disc.metrics.squeezenet import SqueezeNetExtractor  # imported late, as below: torchvision takes as long as torch
 
         extractor = SqueezeNetExtractor(weights)
     else:

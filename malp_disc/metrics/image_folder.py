@@ -1,4 +1,4 @@
-"""A folder of image files as the FID packages read it, known by its content."""
+"""A folder of image files, read as by pytorch-fid and clean-fid, and identified by its content."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from malp_disc.data.decoding import count_frames, decode_image, read_header
 from malp_disc.data.listing import PACKAGE_SUFFIXES, ImageListing, list_images, printable
 from malp_disc.metrics.extractor import MixedSizes
 
-_THREADS = 4  # Pillow lets go of the interpreter while it decodes
+_THREADS = 4  # Pillow releases the GIL while decoding
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Image files in the order of their contents' sha256: copies under other names are the same set, row by row.
+    """Image files, ordered by the sha256 of their contents, so that the rows don't depend on file names.
 
-    Images are taken as pytorch-fid and clean-fid take them: what Pillow's ``convert("RGB")`` makes of the file, so neither turned by EXIF
-    nor put on white. Which files count says `malp_disc.data.listing`: sub-folders do, as in clean-fid (pytorch-fid looks at the top only).
-    Sizes may differ; an extractor resizes each image by itself, as clean-fid does.
+    As in pytorch-fid and clean-fid, images are decoded by Pillow's ``convert("RGB")``, without EXIF orientation or compositing over white.
+    `malp_disc.data.listing` defines which files are images; sub-folders are searched, as in clean-fid (pytorch-fid doesn't).
+    Sizes may differ; extractors resize each image separately, as in clean-fid.
     """
 
     name: str
-    """The folder as it was given."""
+    """The folder as given by the user."""
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
     """sha256 of each file."""
     sizes: tuple[tuple[int, int], ...]
     """Width and height of each."""
     animations: int = 0
-    """Files of several frames, of which the first counts."""
+    """Number of files with several frames, of which the first is used."""
     left_out: str = ""
-    """What else the folder holds, see `ImageListing.left_out`."""
+    """Summary of skipped files, see `ImageListing.left_out`."""
 
     @classmethod
     def scan(cls, folder: str | Path, *, fewest: int = 2, quiet: bool = False) -> ImageFolder:
-        """Read every file once, for its hash and its header.
+        """List a folder and read every file once, for hash and header.
 
         Raises:
             FileNotFoundError: no such folder.
-            ValueError: fewer than `fewest` images, or files that are no images.
+            ValueError: fewer than `fewest` images, or files that aren't images.
         """
         listing = list_images(folder)
         listing.check_enough(fewest)
@@ -60,7 +60,7 @@ class ImageFolder:
         paths = [listing.root / name for name in listing.names]
         with ThreadPoolExecutor(_THREADS) as pool:
             what = f"reading {printable(listing.root.name)}"
-            read = list(tqdm(pool.map(_glance, paths), total=len(paths), desc=what, unit="file", leave=False, disable=quiet))
+            read = list(tqdm(pool.map(_read_header, paths), total=len(paths), desc=what, unit="file", leave=False, disable=quiet))
         ordered = sorted((digest, path, size) for path, (digest, size, _) in zip(paths, read))
         digests, paths, sizes = zip(*ordered)
         frames = sum(frames > 1 for *_, frames in read)
@@ -71,24 +71,24 @@ class ImageFolder:
 
     @property
     def digest(self) -> str:
-        """sha256 of the set: of the contents, whatever the files are called and wherever they lie."""
+        """sha256 of the set of contents; independent of file names and location."""
         return hashlib.sha256("".join(self.digests).encode()).hexdigest()
 
     @property
     def copies(self) -> int:
-        """How many files repeat another one byte by byte."""
+        """Number of files that are exact duplicates of another one."""
         return len(self) - len(set(self.digests))
 
     @property
     def unlisted(self) -> int:
-        """How many images have a suffix that pytorch-fid and clean-fid don't look for."""
+        """Number of images whose suffix pytorch-fid and clean-fid ignore."""
         return sum(path.suffix.lower() not in PACKAGE_SUFFIXES for path in self.paths)
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Iterator[Tensor | MixedSizes]:
-        """Images (B, 3, H, W) in [-1, 1], every `world`-th from `rank` on, read as they are asked for; `MixedSizes` where the sizes differ.
+        """Batches of images (B, 3, H, W) in [-1, 1], every `world`-th from `rank` on, read lazily; `MixedSizes` if the sizes differ.
 
         Raises:
-            ValueError: a file that can't be decoded, by name.
+            ValueError: a file can't be decoded.
         """
         mine = self.paths[rank::world]
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -100,7 +100,7 @@ class ImageFolder:
                 yield torch.stack(images) if len({image.shape for image in images}) == 1 else MixedSizes(images)
 
     def describe_sizes(self) -> str:
-        """The commonest sizes, with how many and the first file of each."""
+        """The most frequent sizes, with number and first file of each."""
         counted = Counter(self.sizes)
         if len(counted) == 1:
             return "{}x{}".format(*self.sizes[0])
@@ -109,8 +109,8 @@ class ImageFolder:
         return ", ".join(named) + (f" and {len(counted) - 3} more" if len(counted) > 3 else "")
 
 
-def _glance(path: Path) -> tuple[str, tuple[int, int], int]:
-    """sha256, size and number of frames of an image file, its pixels not yet decoded."""
+def _read_header(path: Path) -> tuple[str, tuple[int, int], int]:
+    """sha256, size and number of frames of an image file, without decoding its pixels."""
     content = path.read_bytes()
     with read_header(path, io.BytesIO(content), as_stored=True) as image:
         return hashlib.sha256(content).hexdigest(), image.size, count_frames(image)

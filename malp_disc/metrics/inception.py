@@ -1,4 +1,4 @@
-"""The Inception of FID up to a chosen layer, and the two ways images reach it: pytorch-fid's resize and clean-fid's."""
+"""The Inception of FID up to a given layer, with pytorch-fid's or clean-fid's resize."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
-# The last layer with weights that each number of features needs.
+# The last layer with weights, by number of features.
 _LAST = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}
 
 
 class FIDInception(nn.Sequential):
-    """Inception up to some layer, (B, 3, 299, 299) in [-1, 1] -> a map (B, dims, h, w), to be averaged over h and w."""
+    """Inception up to a layer, (B, 3, 299, 299) in [-1, 1] -> feature map (B, dims, h, w), to be averaged over h and w."""
 
 
 def build_inception(dims: int) -> FIDInception:
-    """The layers that give `dims` features, under the names of pytorch-fid's state dict; weights are whatever torch draws.
+    """Inception up to the layer with `dims` features, with pytorch-fid's layer names and random weights.
 
-    pytorch-fid's own constructor downloads.
+    pytorch-fid's constructor isn't used because it downloads weights.
 
-    dims: 64 first max-pooling, 192 second max-pooling, 768 before the auxiliary classifier, 2048 final average-pooling.
+    Args:
+        dims: 64 (first max-pooling), 192 (second max-pooling), 768 (before the auxiliary classifier) or 2048 (final average-pooling).
 
     Raises:
         ValueError: other dims.
@@ -65,11 +66,11 @@ def build_inception(dims: int) -> FIDInception:
 
 
 def load_inception(dims: int, path: str | Path) -> FIDInception:
-    """`build_inception` with weights from pytorch-fid's state dict, .pth or .safetensors; layers past what `dims` needs may be absent.
+    """`build_inception` with weights from pytorch-fid's state dict, .pth or .safetensors; later layers may be missing.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file ends before the layer that `dims` needs, or is another network's.
+        ValueError: the file lacks layers that `dims` needs, or is of another network.
     """
     net = build_inception(dims)
     tensors = load_tensors(path, forms=(("Conv2d_1a_3x3.conv.weight",),))
@@ -91,10 +92,7 @@ def _holds(tensors: Mapping[str, Tensor], layer: str) -> bool:
 
 
 class InceptionExtractor(FeatureExtractor):
-    """pytorch-fid's Inception on its resize: the same features as pytorch-fid gets from these images saved as PNG.
-
-    clean-fid's mode "legacy_pytorch" computes this too.
-    """
+    """Inception with pytorch-fid's resize: the features that pytorch-fid, and clean-fid's mode "legacy_pytorch", compute from PNG files."""
 
     def __init__(self, dims: int, weights: str | Path | None = None) -> None:
         super().__init__()
@@ -113,20 +111,20 @@ class InceptionExtractor(FeatureExtractor):
 
 
 class CleanExtractor(FeatureExtractor):
-    """clean-fid's resize before Inception.
+    """Inception with clean-fid's resize.
 
-    The network is pytorch-fid's state dict, which both packages say is the one of 2015-12-05 that the first FID was made with; so
-    64, 192 and 768 features can be had, which clean-fid itself doesn't offer. Or it is clean-fid's own file: that one is
-    TorchScript, which is code, so only the published bytes are run.
+    The weights are pytorch-fid's state dict, according to both packages the network of 2015-12-05 of the original FID; it allows 64, 192
+    and 768 features too, which clean-fid doesn't have. Or they are clean-fid's own file: since it is TorchScript, that is code, its
+    sha256 is verified.
 
     Args:
         dims: number of features; None for 2048 from clean-fid's own file, unless `weights` is a state dict.
-        weights: a state dict of pytorch-fid, or ``inception-2015-12-05.pt``, known by its name.
+        weights: a state dict of pytorch-fid, or clean-fid's file, recognized by its name ``inception-2015-12-05.pt``.
     """
 
     def __init__(self, dims: int | None, weights: str | Path | None = None) -> None:
         super().__init__()
-        from cleanfid.resize import build_resizer  # late: brings in requests
+        from cleanfid.resize import build_resizer  # imported late: it imports requests
 
         path = Path(weights) if weights is not None else fetch(CLEAN_FID_INCEPTION if dims is None else PYTORCH_FID_INCEPTION)
         self.dims = dims or 2048
@@ -141,8 +139,8 @@ class CleanExtractor(FeatureExtractor):
         self.resize = "antialiased bicubic to 299, in float (clean-fid's)"
 
     def _resized(self, levels: Tensor) -> Tensor:
-        pictures = levels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3) uint8, one at a time through Pillow
-        resized = np.stack([self._resize_one(picture) for picture in pictures])
+        images = levels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3) uint8
+        resized = np.stack([self._resize_one(image) for image in images])  # Pillow resizes one image at a time
         return torch.from_numpy(resized).permute(0, 3, 1, 2).to(levels.device)  # (B, 3, 299, 299) in [0, 255]
 
     def _embedded(self, resized: Tensor) -> Tensor:

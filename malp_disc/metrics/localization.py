@@ -1,8 +1,7 @@
-"""How well a predicted fakeness map matches what really changed. Every score is taken per image, then averaged.
+"""Localization metrics: agreement of predicted and true fakeness maps, computed per image and averaged.
 
-Cosines of non-negative maps are high whatever the map: a *constant* one scores around 0.8 by Eq. 5 and above 0.95 by the
-authors' code. So each cosine stands beside its constant-map baseline, and Pearson's correlation, 0 for a constant map, tells
-methods apart.
+The cosine of non-negative maps is high for any map: for a *constant* one, it is about 0.8 by Eq. 5 and above 0.95 in the authors' code.
+Therefore each cosine is reported with that of a constant map, and with Pearson's correlation, which is 0 for a constant map.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 from malp_disc.fakeness import check_image_pair, fakeness_map, signed_fakeness_map_official
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
-_CHUNK = 64  # images at a time: SSIM holds some twenty maps per image
-_PERFECT_MSE = 1e-10  # caps PSNR at 100 dB, so that one perfect image doesn't make the mean infinite
+_CHUNK = 64  # images at a time, since SSIM needs memory for about twenty maps per image
+_PERFECT_MSE = 1e-10  # limits PSNR to 100 dB, since one perfect map would make the mean infinite
 
 
 @dataclass(frozen=True)
@@ -25,10 +24,10 @@ class LocalizationScores:
     """Means over images. A cosine or correlation is None when no image has one (nothing was changed anywhere)."""
 
     images: int
-    unchanged: int  # images with an all-zero M_GT: left out of the cosines and of Pearson, counted here
+    unchanged: int  # number of images with M_GT = 0, excluded from the cosines and from Pearson's correlation
     cs: float | None  # cosine of M̂ and M_GT, Eq. 5
     cs_constant: float | None  # the same for a constant map
-    cs_official: float | None  # as the authors' code: signed M_GT, both maps min-max normalised
+    cs_official: float | None  # as in the authors' code: signed M_GT, both maps min-max normalized
     cs_official_constant: float | None
     pearson: float | None
     psnr: float  # dB, maps in [0, 1], at most 100
@@ -36,15 +35,15 @@ class LocalizationScores:
 
 
 def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) -> LocalizationScores:
-    """Scores of predicted maps against M_GT = `fakeness_map`(real, manipulated), Eq. 5.
+    """Scores of predicted maps with M_GT = `fakeness_map`(real, manipulated), Eq. 5.
 
     Shapes: predicted (B, 1, H, W) in [0, 1]; real and manipulated (B, 3, H, W) in [-1, 1].
 
-    Where a score is undefined:
-        * M_GT all zero: no direction to compare with, so the image is left out of the cosines and Pearson, and counted.
-        * M_GT constant (official: signed M_GT constant): left out of Pearson (of the official cosine).
-        * M̂ all zero: `cs` 0, it found nothing. M̂ constant: `pearson` 0, and `cs_official` takes it as the constant map
-          (in the authors' code min-max divides by zero there, and the mean becomes NaN).
+    Special cases:
+        * M_GT zero everywhere: cosines and Pearson's correlation are undefined; the image is excluded from them and counted in `unchanged`.
+        * M_GT constant: excluded from Pearson's correlation. Signed M_GT constant: excluded from the official cosine.
+        * M̂ zero everywhere: `cs` is 0. M̂ constant: `pearson` is 0, and `cs_official` is that of the constant map
+          (in the authors' code, min-max normalization then divides by zero, and the mean is NaN).
 
     Raises:
         ValueError: no images, shapes that don't fit together, smaller than SSIM's window of 11, or values outside the ranges.
@@ -52,7 +51,7 @@ def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) ->
     _check(predicted, real, manipulated)
     parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(predicted), _CHUNK):
-        chunk = (images[start : start + _CHUNK].detach().cpu() for images in (predicted, real, manipulated))  # not every GPU has float64
+        chunk = (images[start : start + _CHUNK].detach().cpu() for images in (predicted, real, manipulated))  # some devices have no float64
         for name, values in _per_image(*chunk).items():
             parts.setdefault(name, []).append(values)
     scores = {name: torch.cat(values) for name, values in parts.items()}
@@ -63,7 +62,7 @@ def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) ->
 
 
 def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str, Tensor]:
-    """Every score of every image, (B,) each in float64; NaN where undefined."""
+    """Scores per image, (B,) each in float64; NaN if undefined."""
     truth = fakeness_map(real, manipulated)
     map_, gt = predicted.double().flatten(1), truth.double().flatten(1)  # (B, H*W)
     signed = signed_fakeness_map_official(real, manipulated).double().flatten(1)
@@ -85,23 +84,23 @@ def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of rows in float64, 0 where one of them is zero; the epsilon is far below any change an image can hold."""
+    """Cosine of rows in float64, 0 if one of them is zero; the epsilon is negligible for 8-bit images."""
     return F.cosine_similarity(a, b, dim=1, eps=1e-30)
 
 
 def _cosine_official(map_: Tensor, signed: Tensor) -> Tensor:
-    """The authors' metric: cosine, epsilon 1e-4, of the min-max normalised maps; zero change becomes mid-grey by it."""
+    """The authors' metric: cosine, epsilon 1e-4, of the min-max normalized maps, in which zero change is mid-grey."""
     return F.cosine_similarity(_min_max(map_), _min_max(signed), dim=1, eps=1e-4)
 
 
 def _min_max(rows: Tensor) -> Tensor:
-    """Rows stretched to [0, 1]; a constant row becomes ones, which has the direction of every constant."""
+    """Rows min-max normalized to [0, 1]; a constant row becomes ones."""
     spread = _range(rows).unsqueeze(1)
     return torch.where(spread > 0, (rows - rows.amin(dim=1, keepdim=True)) / spread, torch.ones_like(rows))
 
 
 def _centred(rows: Tensor) -> Tensor:
-    """Rows minus their means; a constant row becomes exactly zero, which rounding of the mean would not give."""
+    """Rows minus their means; a constant row becomes exactly zero, without rounding error of the mean."""
     return torch.where(_range(rows).unsqueeze(1) > 0, rows - rows.mean(dim=1, keepdim=True), torch.zeros_like(rows))
 
 

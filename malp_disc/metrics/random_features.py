@@ -1,7 +1,7 @@
-"""Features of a network that was never trained: a second opinion that needs no file, and that has no taste of its own.
+"""Features of an untrained network with fixed random weights, as a second extractor that needs no file and has no bias from training data.
 
-Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020, arXiv:2002.09797: random networks judge images
-unlike those that the trained ones know.
+Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models", ICML 2020, arXiv:2002.09797, propose random networks for
+images unlike those that pretrained networks were trained on.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from malp_disc.serialization.state_dicts import fingerprint
 _WIDTHS = (32, 32, 32)
 _SEED = 0
 _PER_FEATURE = 4
-_FLOOR = 1e-6  # of the largest variance: no direction is blown up from nothing
+_FLOOR = 1e-6  # lower limit of variances, relative to the largest, in whitening
 
 
 class RandomExtractor(FeatureExtractor):
-    """Three 3×3 convolutions with weights drawn from one seed, at full, half and a quarter of the size; the deviation of every channel:
-    96 features.
+    """Three 3×3 convolutions with fixed random weights, at full, half and a quarter of the size; the features are the 96 standard deviations
+    of their channels.
 
-    It sees texture and contrast, not faces. Not Inception, so never called FID. After `fit` its features are whitened: without it, a few
-    directions in which all images differ rule the distance (a small StarGAN had twice the distance of its unedited inputs, and 3.5
-    times after).
+    They measure texture and contrast. Distances aren't called FID. `fit` whitens the features: without it, a few directions of large
+    variance dominate the distance (that of a small StarGAN was twice that of its unedited inputs, and 3.5 times after whitening).
     """
 
     mean: Tensor
@@ -47,10 +46,9 @@ class RandomExtractor(FeatureExtractor):
         self.resize = "none"
 
     def fit(self, reference: np.ndarray) -> np.ndarray:
-        """Whiten by these features (N, D) of real images: from now on they are uncorrelated there, with variance 1. Gives the same
-        features whitened.
+        """Fit the whitening to features (N, D) of real images, and return them whitened (uncorrelated, variance 1).
 
-        Of fewer than four images per feature the covariance isn't known well enough, and nothing is changed.
+        With fewer than four images per feature, the covariance can't be estimated well, and nothing is changed.
         """
         if len(reference) < _PER_FEATURE * self.dims:
             return reference

@@ -1,7 +1,7 @@
-"""The power spectrum of generated images over that of real ones: what is too smooth, too rough, or a checkerboard.
+"""Ratio of the power spectra of generated and real images: shows blur, noise and checkerboard artefacts.
 
-Frequencies are in units of the Nyquist frequency (half a cycle per pixel): 1 is a pattern that changes from pixel to pixel along a row or a
-column, √2 the chequered one, which changes along both. Every generator that upsamples by strided convolutions risks exactly these.
+Frequencies are in units of the Nyquist frequency (half a cycle per pixel): 1 is a pattern that alternates from pixel to pixel along rows or
+columns, √2 one that alternates along both. Both are typical artefacts of upsampling by strided convolutions.
 """
 
 from __future__ import annotations
@@ -18,30 +18,29 @@ from malp_disc.metrics.features import quantize
 
 _MOST_RINGS = 48
 FINE = 0.75
-"""Where "fine" begins: from ¾ of the Nyquist frequency to 1."""
+"""Lower limit of the "fine" frequencies, in units of Nyquist; the upper limit is 1."""
 
 
 @dataclass(frozen=True)
 class SpectrumRatio:
-    """Power of generated over real images; 1 everywhere is perfect. None where the real images have none."""
+    """Power of generated divided by that of real images, 1 for equal spectra. None where the real images have no power."""
 
-    frequency: list[float]  # middle of each ring, in units of Nyquist
+    frequency: list[float]  # centre of each ring, in units of Nyquist
     ratio: list[float | None]
     fine: float | None  # rings from FINE to 1
     nyquist: float | None  # at (1, 0), (0, 1) and (1, 1): checkerboards
 
 
 def power_spectrum(batches: Iterable[Tensor]) -> np.ndarray:
-    """Mean power (H, W) over images and channels, frequencies as `torch.fft.fftfreq` orders them.
+    """Mean power (H, W) over images and channels, with frequencies in the order of `torch.fft.fftfreq`.
 
-    Images are rounded to 8 bits, as files are, their mean is taken off, and a Hann window keeps the jump from one border to the other
-    out of it.
+    Images are rounded to 8 bits, their mean is subtracted, and a Hann window suppresses the discontinuity at the borders.
 
     Args:
         batches: images (B, 3, H, W) in [-1, 1], all of one size.
 
     Raises:
-        ValueError: no images, or sizes that differ.
+        ValueError: no images, or different sizes.
     """
     total, count, window = None, 0, None
     for images in batches:
@@ -54,12 +53,12 @@ def power_spectrum(batches: Iterable[Tensor]) -> np.ndarray:
         power = torch.fft.fft2(levels).abs().square().double().mean(dim=1).sum(dim=0)
         total, count = power if total is None else total + power, count + len(levels)
     if total is None or count == 0:
-        raise ValueError("no images to take a spectrum of")
+        raise ValueError("no images to compute a spectrum of")
     return (total / count).numpy()
 
 
 def radial_power(power: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean power over rings about frequency 0, which is left out itself: (middles in units of Nyquist up to √2, means)."""
+    """Radially averaged power without frequency 0: (centres of the rings in units of Nyquist up to √2, means)."""
     radius = _radius(power.shape)
     rings = min(_MOST_RINGS, math.ceil(math.sqrt(2) * min(power.shape) / 2))
     number = np.minimum((radius / math.sqrt(2) * rings).astype(int), rings - 1).ravel()
@@ -74,7 +73,7 @@ def spectrum_ratio(generated: np.ndarray, real: np.ndarray) -> SpectrumRatio:
     """Compare two spectra of `power_spectrum`, (H, W) both.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: different shapes.
     """
     if generated.shape != real.shape:
         raise ValueError(f"expected spectra of images of one size, got {generated.shape} and {real.shape}")
@@ -88,12 +87,12 @@ def spectrum_ratio(generated: np.ndarray, real: np.ndarray) -> SpectrumRatio:
 
 
 def _radius(shape: tuple[int, ...]) -> np.ndarray:
-    """Distance of every frequency from 0, in units of Nyquist."""
+    """Magnitude of every frequency, in units of Nyquist."""
     return 2 * np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None])
 
 
 def _nyquist(shape: tuple[int, ...]) -> np.ndarray:
-    """The three Nyquist points and their neighbours, over which the window spreads a pattern."""
+    """The three Nyquist frequencies and their neighbours, over which the window spreads a pattern."""
     reach = [1.5 / size for size in shape]  # in cycles per pixel: one neighbour to either side
     low, high = zip(*((np.abs(f) < r, np.abs(f) > 0.5 - r) for f, r in zip((np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1])), reach)))
     return (high[0][:, None] & (low[1] | high[1])[None]) | (low[0][:, None] & high[1][None])

@@ -1,4 +1,4 @@
-"""SqueezeNet's features: a second opinion on a Fréchet distance, from a network that is not Inception and was trained on its own.
+"""SqueezeNet features for Fréchet distances, as a second extractor that is independent of Inception.
 
 SqueezeNet 1.0: Iandola et al., arXiv:1602.07360; the layers are torchvision's.
 """
@@ -18,20 +18,20 @@ from malp_disc.serialization.state_dicts import fingerprint, load_state, load_te
 _SIZE = 227
 SqueezeNetInput = Literal["auto", "caffe", "torchvision"]
 _CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red, of 0 … 255
-_CAFFE_BIAS = (0.4963, -0.1765, -0.4331, 0.2819, 0.9466, 0.1158, -0.2076, -0.3234)  # the first of conv1 in the authors' compressed Caffe weights
-_SAME = 2e-3  # wider than half precision rounds them
+_CAFFE_BIAS = (0.4963, -0.1765, -0.4331, 0.2819, 0.9466, 0.1158, -0.2076, -0.3234)  # first biases of conv1 in the authors' compressed Caffe weights
+_SAME = 2e-3  # tolerance above the rounding error of half precision
 
 
 class SqueezeNetExtractor(FeatureExtractor):
-    """The last map before the classifier, averaged: 512 features. Not Inception, so never called FID.
+    """Global average of the last feature map before the classifier, 512 features. Distances aren't called FID.
 
     Args:
-        weights: a state dict of torchvision's ``squeezenet1_0``, in any packaging and precision.
-        input: what the weights were trained on. "torchvision": RGB, mean 0 and deviation 1 on ImageNet. "caffe": BGR, 0 … 255 minus the mean. "auto": "caffe" for
-            the authors' compressed Caffe weights, which are known by their values, and "torchvision" for all others.
+        weights: path of a state dict of torchvision's ``squeezenet1_0``, possibly nested, in any precision.
+        input: normalization of the input. "torchvision": RGB, mean 0 and deviation 1 on ImageNet. "caffe": BGR, 0 … 255 minus the mean.
+            "auto": "caffe" for the authors' compressed Caffe weights, recognized by their values, "torchvision" for all others.
 
     Raises:
-        ValueError: no weights, another network's, or an unknown input.
+        ValueError: no weights, weights of another network, or an unknown input.
         FileNotFoundError: no such file.
     """
 
@@ -49,14 +49,14 @@ class SqueezeNetExtractor(FeatureExtractor):
         bias = self.net[0].bias.detach()[: len(_CAFFE_BIAS)]
         known = torch.allclose(bias, torch.tensor(_CAFFE_BIAS), rtol=0, atol=_SAME)
         self._caffe = input == "caffe" or (input == "auto" and known)
-        digest = fingerprint(net.state_dict())  # of the values: the same weights saved again are the same weights
+        digest = fingerprint(net.state_dict())  # of the values, so that it doesn't depend on the file format
         self.dims = 512
         self.label = "FD-SqueezeNet"
         self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights {digest[:8]}"
         self.resize = f"antialiased bilinear to {_SIZE}, in float"
 
     def prepared(self, levels: Tensor, *, side: int = _SIZE) -> Tensor:
-        """What the network takes: (B, 3, H, W) in [0, 255] -> (B, 3, side, side); gradients pass."""
+        """The network's input: (B, 3, H, W) in [0, 255] -> (B, 3, side, side), resized and normalized; differentiable."""
         images = F.interpolate(levels.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         if self._caffe:
             return images.flip(1) - _per_channel(_CAFFE_MEAN, images)

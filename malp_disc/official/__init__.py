@@ -1,1 +1,1 @@
-"""The authors' own networks, for their published checkpoints."""
+"""The networks of the authors' code, for their published checkpoints."""

@@ -1,8 +1,8 @@
-"""The authors' own networks, and how to read the checkpoints they published.
+"""The networks of the authors' code, and a reader for their published checkpoints.
 
-Official code: https://github.com/vishal3477/pro_loc (MIT). Written from a description of the code, key by key; the state-dict keys are the
-authors', so the entries of ``<count>_model.pickle`` load as they are. Architecture "official" of `MaLP` is made of these parts. How they
-differ from the paper's (`localization.py`, `detection.py`) is said at each.
+Official code: https://github.com/vishal3477/pro_loc (MIT). Written from a description of the code; the state-dict keys are the authors', so
+the entries of ``<count>_model.pickle`` load unchanged. `MaLP` with architecture "official" consists of these networks. Their docstrings
+name the differences to the paper's (`malp_disc.localization`, `malp_disc.detection`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from malp_disc.serialization.state_dicts import load_entries, load_state
 
 OFFICIAL_SIZE = 128  # of images, maps and templates
 OFFICIAL_WIDTH = 64
-OFFICIAL_STRENGTH = 0.1  # default of the authors' --template_strength; the paper says 0.3
+OFFICIAL_STRENGTH = 0.1  # default of the authors' --template_strength; the paper's value is 0.3
 
 
 def convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -38,7 +38,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class OfficialEncoder(Float32Module):
-    """E_C and E_E of the authors' code: five layers for both, then four each to the fakeness map and to the recovered template.
+    """E_C and E_E of the authors' code: five shared layers, then four each for the fakeness map and the recovered template.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] -> map (B, 1, H, W), template (B, 1, H, W), both >= 0 and unbounded: each ends in batch norm and ReLU.
@@ -64,15 +64,15 @@ class OfficialClassifier(Float32Module):
     """C of the authors' code: convolutions at full resolution down to one map, then two pooled convolutions and three linear layers.
 
     Args:
-        channels: of the input; 1 for MaLP's maps, 3 for the images of their CVPR 2022 method.
-        depth: 3×3 layers, the first and the last included.
+        channels: input channels; 1 for MaLP's maps, 3 for the images of the CVPR 2022 method.
+        depth: number of 3×3 layers, including the first and the last.
 
     Shape:
-        maps (B, channels, H, W) -> logit (B,), positive for "manipulated". At another size than 128×128 the map is resampled first,
-        which is ours: theirs takes 128×128 only.
+        maps (B, channels, H, W) -> logit (B,), positive for "manipulated". Maps of other sizes are resampled to 128×128, the only size that
+        the authors' code accepts.
 
     Note:
-        Their output is a pair of sigmoids, and they train it by the cross-entropy of a softmax *of those sigmoids*. So their P(manipulated)
+        The authors' output is a pair of sigmoids, trained by the cross-entropy of a softmax *of the sigmoids*. So their P(manipulated)
         is sigmoid(y₁ − y₀), between 0.27 and 0.73, and the logit here is y₁ − y₀, between -1 and 1.
     """
 
@@ -101,7 +101,7 @@ class OfficialClassifier(Float32Module):
 
     @full_precision
     def sigmoids(self, maps: Tensor) -> Tensor:
-        """Their own output y: (B, channels, 128, 128) -> (B, 2) in (0, 1), column 0 for "real" and column 1 for "fake".
+        """The output y of the authors' code: (B, channels, 128, 128) -> (B, 2) in (0, 1), column 0 for "real" and column 1 for "fake".
 
         Raises:
             ValueError: any other shape.
@@ -112,10 +112,10 @@ class OfficialClassifier(Float32Module):
 
 
 def official_similarity(recovered: Tensor, templates: Tensor) -> Tensor:
-    """The authors' cosine of templates: the recovered one is min-max normalised first; (B, 1, H, W) × (n, 1, H, W) -> (B, n).
+    """The authors' cosine of templates, with the recovered one min-max normalized: (B, 1, H, W) × (n, 1, H, W) -> (B, n).
 
-    A constant recovered template, 0/0 in their code, has similarity 0 to everything: nothing was recovered. The strength m, which they
-    multiply the templates with, changes no cosine.
+    A constant recovered template (0/0 in the authors' code) has similarity 0 with every template. The strength m, by which they multiply
+    the templates, doesn't change the cosine.
     """
     rows = recovered.float().flatten(1)
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
@@ -128,7 +128,7 @@ def official_similarity(recovered: Tensor, templates: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """What ``<count>_model.pickle`` holds, the optimisers left out. Transformer and classifier may be missing, and are None then."""
+    """The networks and templates in ``<count>_model.pickle``. Transformer and classifier are None if the file has none."""
 
     source: str
     templates: Tensor  # (set_size, 128, 128)
@@ -141,7 +141,7 @@ class OfficialCheckpoint:
         return vit_generation(self.transformer, source=self.source) if self.transformer is not None else None
 
     def load_into(self, templates: nn.Parameter, encoder: OfficialEncoder, transformer: OfficialViT | None, classifier: OfficialClassifier) -> None:
-        """Copy the weights into networks that exist.
+        """Copy the weights into the given networks.
 
         Raises:
             ValueError: keys or shapes differ; the message names the first.
@@ -150,7 +150,7 @@ class OfficialCheckpoint:
             if network is not None and state is not None:
                 load_state(network, state, source=self.source, optional=("num_batches_tracked",))
         if self.classifier is None:
-            warnings.warn(f"{self.source} holds no classifier: logit will be 0 for every image, and score rest on the template alone", stacklevel=3)
+            warnings.warn(f"{self.source} holds no classifier: logit will be 0 for every image, and score depend on the template only", stacklevel=3)
             for parameter in classifier.layers4[4].parameters():
                 nn.init.zeros_(parameter)
         with torch.no_grad():
@@ -158,11 +158,11 @@ class OfficialCheckpoint:
 
 
 def read_official(path: str | Path) -> OfficialCheckpoint:
-    """Read a checkpoint of train_loc_det.py or train_loc.py, without running anything it holds.
+    """Read a checkpoint of the authors' train_loc_det.py or train_loc.py as plain tensors, without unpickling objects.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, needs code to be read, or isn't such a checkpoint.
+        ValueError: the file is damaged, contains objects other than tensors, or isn't such a checkpoint.
     """
     encoder, signal, transformer, classifier = (f"state_dict_{name}" for name in ("encoder", "signal", "transformer", "class"))
     found = load_entries(path, (encoder, signal), (transformer, classifier), what="a MaLP checkpoint of the authors")
@@ -171,9 +171,9 @@ def read_official(path: str | Path) -> OfficialCheckpoint:
 
 
 def official_templates(entry: Mapping[str, Tensor], shape: tuple[int, ...], *, source: str) -> Tensor:
-    """The template set A out of its entry: (set_size, *shape), or a ValueError that says what there is instead."""
+    """The template set A of a checkpoint's entry, (set_size, *shape); ValueError if the entry has other content."""
     templates = entry.get("A")
     if set(entry) != {"A"} or templates.ndim != 1 + len(shape) or templates.shape[1:] != shape or not len(templates):
         found = {key: tuple(value.shape) for key, value in list(entry.items())[:3]}
-        raise ValueError(f"{source} is no template set: expected one entry A of shape (set_size, {', '.join(map(str, shape))}), found {found}")
+        raise ValueError(f"{source} is not a template set: expected one entry A of shape (set_size, {', '.join(map(str, shape))}), found {found}")
     return templates

@@ -1,8 +1,8 @@
-"""Proactive image manipulation detection (Asnani, Yin, Hassner, Liu, CVPR 2022): the method MaLP grew out of, for comparison.
+"""Proactive image manipulation detection (Asnani, Yin, Hassner, Liu, CVPR 2022): the predecessor of MaLP, for comparison.
 
 Official code: https://github.com/vishal3477/proactive_IMD (MIT). Written from a description of the code; the state-dict keys of the networks are
-the authors', so that ``<epoch>_model.pickle`` loads as it is. A template is added to a real image; an encoder recovers it from whatever the image has
-become; the cosine of both says whether a generator has been at work. There is no map.
+the authors', so that ``<epoch>_model.pickle`` loads unchanged. A template is added to a real image; an encoder recovers it from the image, which
+may have been manipulated; the cosine of both is the detection score. There is no fakeness map.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from malp_disc.serialization.state_dicts import load_entries, load_state
 
 IMD_STRENGTH = 0.3  # the authors' for StarGAN and GauGAN; 0.08 for CycleGAN
 
-_MEAN, _DEVIATION = 0.6490, 0.1269  # of their images in [0, 1], the same for every channel
+_MEAN, _DEVIATION = 0.6490, 0.1269  # of the authors' images in [0, 1], the same for every channel
 
 
 class RecoveryEncoder(Float32Module):
-    """Their encoder2: ten layers from an image to the template in it, (B, 3, H, W) -> (B, 1, H, W), >= 0 and unbounded."""
+    """The authors' encoder2: ten layers that recover the template from an image, (B, 3, H, W) -> (B, 1, H, W), >= 0 and unbounded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,23 +40,23 @@ class RecoveryEncoder(Float32Module):
 
 
 class ImageClassifier(OfficialClassifier):
-    """Their encoder1: real or fake by the image alone, (B, 3, H, W) -> logit (B,). It is in no checkpoint and their training doesn't use it."""
+    """The authors' encoder1: a real/fake classifier of the image, (B, 3, H, W) -> logit (B,). Neither used in their training nor in their checkpoints."""
 
     def __init__(self) -> None:
         super().__init__(channels=3, depth=10)
 
 
 class ProactiveIMD(Float32Module):
-    """Template set and recovery encoder, always in float32, as `malp_disc.MaLP`: casts leave the weights as they are, images of any floating-point dtype are converted.
+    """Template set and recovery encoder, always in float32 like `malp_disc.MaLP`: casts don't change the weights, and images are converted.
 
     Args:
-        set_size: templates in the set.
+        set_size: number of templates.
         strength: m.
 
     Note:
-        The authors work on three scales. A template is added to the *normalised* image, ((x + 1)/2 − 0.6490)/0.1269 for x in [-1, 1]; the
-        generator gets it de-normalised; the encoder sees encrypted images normalised, and what a generator returns as it returns it. `encrypt`
-        hides the first two; for the third, give `recover` and `score` what `normalized` makes of an image that no generator has touched.
+        The authors' code uses images on several scales. A template is added to the *normalized* image, ((x + 1)/2 − 0.6490)/0.1269 for x in
+        [-1, 1]; the generator gets the result in [-1, 1]; the encoder gets encrypted images normalized, but generated images in [-1, 1].
+        `encrypt` takes and returns images in [-1, 1]; apply `normalized` to images that aren't generated before `recover` and `score`.
 
     Example:
         >>> imd = ProactiveIMD(set_size=3).eval()
@@ -78,11 +78,12 @@ class ProactiveIMD(Float32Module):
 
     @classmethod
     def from_official(cls, path: str | Path, *, strength: float = IMD_STRENGTH) -> ProactiveIMD:
-        """A checkpoint the authors published, in evaluation mode. The set size is read from it, `strength` isn't in it.
+        """Load a checkpoint published by the authors, in evaluation mode. The file has the template set, but not `strength`.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: the file is damaged, needs code to be read, or isn't such a checkpoint; the message names the first difference.
+            ValueError: the file is damaged, contains objects other than tensors, or isn't such a checkpoint; the message names the first
+                difference.
         """
         encoder, signal = "state_dict_encoder2", "state_dict_signal_set"
         found = load_entries(path, (encoder, signal), what="a proactive-IMD checkpoint of the authors")
@@ -95,21 +96,21 @@ class ProactiveIMD(Float32Module):
 
     @staticmethod
     def normalized(images: Tensor) -> Tensor:
-        """Images in [-1, 1] on the scale of the authors' data loader."""
+        """Images in [-1, 1], normalized as in the authors' data loader."""
         check_images(images)
         return ((images.float() + 1) / 2 - _MEAN) / _DEVIATION
 
     @full_precision
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Images with a template added, and which; the template is resampled (nearest, as theirs) where the size differs.
+        """Add a template to each image; for other image sizes it is resampled (nearest neighbour, as in the authors' code).
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
-            index: (B,) long, the templates to add; drawn at random if None.
-            generator: where the draw comes from.
+            index: (B,) long, the templates to add; random if None.
+            generator: random number generator for the choice of templates.
 
         Returns:
-            Encrypted images, clamped to [-1, 1] (theirs aren't), float32, and the index (B,).
+            Encrypted images, float32, clamped to [-1, 1] (not clamped in the authors' code), and the index (B,).
 
         Raises:
             ValueError: wrong shape, range, dtype or device, or an index outside the set.
@@ -122,15 +123,15 @@ class ProactiveIMD(Float32Module):
             index = torch.randint(len(self.templates), (len(images),), generator=generator, device=where)
         index = check_index(index, len(images), len(self.templates), self.templates.device, first=0)
         templates = F.interpolate(self.templates.float(), images.shape[2:], mode="nearest")
-        step = 2 * _DEVIATION * self.strength  # added on the normalised scale, seen on that of [-1, 1]
+        step = 2 * _DEVIATION * self.strength  # m on the normalized scale, converted to that of [-1, 1]
         return (images.float() + step * templates[index]).clamp(-1, 1), index
 
     @full_precision
     def recover(self, images: Tensor) -> Tensor:
-        """The template in what a generator returned, or in a `normalized` image: (B, 3, H, W) -> (B, 1, 128, 128).
+        """Recover the template from a generated image, or from a `normalized` one: (B, 3, H, W) -> (B, 1, 128, 128).
 
         Raises:
-            ValueError: wrong shape, dtype or device, or values that are not finite. (Their range isn't looked at: it differs between the two.)
+            ValueError: wrong shape, dtype or device, or values that are not finite. The range isn't checked, since it differs between the two.
         """
         self.check_weights()
         check_batches({"images": images}, device=self.templates.device)
@@ -139,7 +140,7 @@ class ProactiveIMD(Float32Module):
         return self.encoder(F.interpolate(images.float(), (OFFICIAL_SIZE, OFFICIAL_SIZE), mode="nearest"))
 
     def score(self, images: Tensor) -> Tensor:
-        """Largest CS(m·A_i, recovered) over the set, (B, 3, H, W) as for `recover` -> (B,); high for an encrypted image nobody has changed."""
+        """Largest CS(m·A_i, recovered) over the set, (B, 3, H, W) as for `recover` -> (B,); high for an encrypted, unmanipulated image."""
         return template_similarity(self.recover(images), self.templates).amax(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:

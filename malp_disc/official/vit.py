@@ -1,4 +1,4 @@
-"""E_T of the authors' code: the ViT of vit-pytorch in the four generations of its keys. The other networks are in `official.py`."""
+"""E_T of the authors' code: the ViT of vit-pytorch, with the state-dict keys of its four versions."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _HEAD_WIDTH = 64  # of one attention head
 
 
 class OfficialViT(Float32Module):
-    """E_T of the authors' code: the ViT of vit-pytorch, whose patch tokens are written row by row into a map.
+    """E_T of the authors' code: the ViT of vit-pytorch, whose patch tokens are reshaped row by row to a map.
 
     Args:
-        generation: which vit-pytorch wrote the keys. The arithmetic changed with them: "prenorm" (to 0.40.2) has one linear layer as patch
-            embedding; "dualpatchnorm" (1.0 to 1.2) has a layer norm on either side of it; "foldednorm" (1.4 to 1.16.1) moves the blocks'
-            norms inside and the last norm from the head to the end of the blocks, so that the tokens taken here have passed it; "current"
-            (from 1.16.2) drops a dimension of two parameters.
-        The others: the authors' values are the defaults.
+        generation: version of vit-pytorch, which determines keys and computation. "prenorm" (up to 0.40.2): the patch embedding is a linear
+            layer; "dualpatchnorm" (1.0 to 1.2): with a layer norm before and after it; "foldednorm" (1.4 to 1.16.1): the norms of the
+            blocks move into attention and feed-forward, and the final norm from the head to the end of the blocks, so that it applies to
+            the tokens used here; "current" (from 1.16.2): two parameters have one dimension less.
+        image_size, patch_size, num_classes, dim, depth, heads, mlp_dim, dropout, emb_dropout: as in vit-pytorch; defaults are the authors'.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by `patch_size`, no more patches than at `image_size` -> map (B, 1, H, W), unbounded.
 
     Note:
-        The map is *not* put together from patches: each token fills 64 consecutive pixels, half a row at 128×128. That is the authors' and is
-        kept. They also detach the tokens, so that none of these weights ever learned; that is not kept, a gradient passes here.
-        `GlobalTransformer` is the branch as the paper has it.
+        As in the authors' code, the map is *not* assembled from patches: each token fills 64 consecutive pixels, half a row at 128×128.
+        Unlike in their code, tokens aren't detached, so that these weights can be trained. `malp_disc.localization.GlobalTransformer` is
+        the branch of the paper.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class OfficialViT(Float32Module):
         self.mlp_head = nn.Linear(dim, num_classes) if folded else nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        unused = sum(parameter.sum() for parameter in self.mlp_head.parameters())  # takes part with gradient 0: DDP insists
+        unused = sum(parameter.sum() for parameter in self.mlp_head.parameters())  # DDP requires every parameter in the graph
         return self.tokens(images)[:, 1:].reshape(len(images), 1, *images.shape[2:]) + 0.0 * unused
 
     @full_precision
     def tokens(self, images: Tensor) -> Tensor:
-        """What leaves the blocks: (B, 1 + patches, dim), the class token first."""
+        """Output tokens of the transformer, (B, 1 + patches, dim), the class token first."""
         height, width = images.shape[2:]
         count, most = (height // self.patch_size) * (width // self.patch_size), self.pos_embedding.shape[-2] - 1
         if height % self.patch_size or width % self.patch_size or count > most:
@@ -83,12 +83,12 @@ class OfficialViT(Float32Module):
         return self.transformer(self.dropout(x + self.pos_embedding[..., : count + 1, :]))
 
     def classes(self, tokens: Tensor) -> Tensor:
-        """The class head on `tokens`, (B, num_classes). MaLP has no use for it; the checkpoints carry it."""
+        """The class head applied to `tokens`, (B, num_classes). In the checkpoints, but unused by MaLP."""
         return self.mlp_head(tokens[:, 0])
 
 
 class _Patches(nn.Module):
-    """(B, 3, H, W) -> (B, patches, 3·size²): a patch's numbers in the order row, column, channel."""
+    """(B, 3, H, W) -> (B, patches, 3·size²), the values of a patch in the order row, column, channel."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -150,10 +150,10 @@ class _FeedForward(nn.Module):
 
 
 def vit_generation(keys: Mapping[str, Tensor], *, source: str) -> str:
-    """Which of `VIT_GENERATIONS` a state dict of a ViT is of.
+    """The version of vit-pytorch, out of `VIT_GENERATIONS`, that a ViT's state dict was saved by.
 
     Raises:
-        ValueError: of none.
+        ValueError: it isn't a state dict of vit-pytorch's ViT.
     """
     if "mlp_head.weight" in keys and "cls_token" in keys:  # the last norm left the head
         return "current" if keys["cls_token"].ndim == 2 else "foldednorm"
