@@ -1,14 +1,13 @@
-"""The report on a run: before, controls and after. JSON lines first; the page, Markdown and figures are made from them.
+"""The report on a run, computed from the JSON lines and features in its folder: ``report.json``, page, Markdown and figures.
 
-    arms views                      what is compared, and through which eyes it is looked at
-    inputs measure localizing       measure a generator
-    folder compare seeds            a run's folder; differences with intervals; means over seeds
-    verdict findings record         what follows, by rule
-    cells tables sections           the facts in words, once for all renderings
-    markdown page images          the renderings
-    charts run_charts training_curves grids gallery figures    what is drawn
+    compare seeds                                   differences between arms with intervals; means over seeds
+    verdict_rule verdict findings record            conclusions by fixed rules, and the whole as one JSON object
+    numbers cells tables sections                   text and tables, the same for all renderings
+    markdown page images templates/                 the renderings
+    run_charts training_curves grids                the figures
+    writing                                         everything into the run's folder
 
-Names are imported when they are first asked for: drawing and extracting features are heavy, and the command line's help must not wait.
+Names are imported on first use, because matplotlib is heavy and the command line's help must not wait for it.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_record", "render_markdown", "render_page", "write_report"]
 
-_ROOMS = {"build_record": "record", "render_markdown": "markdown", "render_page": "page", "write_report": "writing"}
+_MODULES = {"build_record": "record", "render_markdown": "markdown", "render_page": "page", "write_report": "writing"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -1,7 +1,7 @@
 """Differences between the arms of a run, seed by seed, with intervals: ``bootstrap.jsonl``.
 
-Made from the features where they are, else read from the file: so a run's folder can be passed on without its features. Lines that were
-made from the very same features in the same way are not made again.
+Computed from the features where they exist, otherwise read from the file, so that a run's folder can be passed on without its features. Lines
+that were computed from the same features with the same settings are reused.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from malp_disc.run_folder.arms import BASELINES, SCORES
 from malp_disc.run_folder.schema import complete, read_features, read_lines
 
 logger = logging.getLogger("malp_disc")
-_FEWEST = 4  # images that have halves to speak of
+_FEWEST = 4  # images, for halves of at least two
 _LINE = {"score": str, "arm": str, "against": str, "value": float, "low": float, "high": float, "features": str}
 Runs = Mapping[int, Mapping[str, Mapping[str, Any]]]
 
 
 def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 0) -> list[dict[str, Any]]:
-    """One line per seed, score, arm and what it is compared with; a line with ``against`` None holds the arm's own distance by its
-    features.
+    """One line per seed, score, arm and arm that it is compared with; a line with ``against`` None has the arm's own distance, computed
+    from its features.
 
     Args:
         runs: as `read_measurements` gives them.
-        resamples, seed: of the bootstrap. What is read for want of features keeps its own.
+        resamples, seed: of the bootstrap. Lines that are read because features are missing keep their own.
 
     Raises:
         ValueError: a damaged file, or features that don't fit together; the message names the files.
@@ -45,8 +45,8 @@ def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 
 
 
 def arm_of(runs: Runs, seed: int, arm: str) -> int | None:
-    """The seed whose measurement of `arm` belongs to `seed`: its own, or for "before", which no seed changes, the first there is; None if
-    there is none."""
+    """The seed whose measurement of `arm` is used for `seed`: its own, or for "before", which doesn't depend on the seed, the first one; None
+    if there is none."""
     if arm in runs[seed]:
         return seed
     return next((other for other, arms in runs.items() if arm in arms), None) if arm == "before" else None
@@ -115,5 +115,5 @@ def _stored(folder: Path) -> dict[tuple, dict[str, Any]]:
 
 
 def _digest(features: np.ndarray) -> str:
-    """First digits of the sha256 of features as they are written, in float32."""
+    """First digits of the sha256 of the features in float32, as saved."""
     return hashlib.sha256(np.ascontiguousarray(features, dtype=np.float32).tobytes()).hexdigest()[:12]

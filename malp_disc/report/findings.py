@@ -1,4 +1,4 @@
-"""What else a reader has to know: whether the images are really harder to localize, and every reason to be careful."""
+"""Findings besides the verdict: whether changes became harder to localize, and cautions about the numbers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from malp_disc.report.verdict_rule import TOLERATED_NYQUIST
 from malp_disc.run_folder.arms import VIEWS
 
 PEARSON = 0.02
-"""A fall of Pearson's correlation that counts."""
+"""The smallest fall of Pearson's correlation that counts."""
 IDENTITY = 0.05
-"""A fall of the cosine of face embeddings that is worth a word."""
-_PER_DIMENSION = 5  # images per feature that a covariance needs to be known, about
+"""The smallest fall of the cosine of face embeddings that gets a caution."""
+_PER_DIMENSION = 5  # images per feature for a usable estimate of the covariance, roughly
 
 
 def localization_finding(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Is an arm really harder to localize, or did it only learn to fool one net? A clause; None where nothing was measured.
+    """Whether an arm is harder to localize or only fools one network, as a clause; None where nothing was measured.
 
-    Compared with the control, which trained as long (the control itself, and a run without one, with before). The MaLP that tuning started with
-    is asked, and a fresh one that was trained from scratch against each generator. A fall of Pearson's correlation by 0.02 counts, and the fresh
-    one must see at least half of the fall.
+    Compared with the control, which trained as long (the control itself, and any arm of a run without one, with before), by two detectors: the
+    MaLP that fine-tuning started with, and one trained from scratch against each generator. A fall of Pearson's correlation by 0.02 counts, and
+    the MaLP trained from scratch must show at least half of it.
     """
     if arm == "before":
         return None
@@ -35,16 +35,16 @@ def localization_finding(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> str
         return f"no harder to localize ({known})"
     fresh_base, fresh = (_pearson(arms, side, "localization_fresh") for side in (other, arm))
     if fresh is None or fresh_base is None:
-        lacking = "no fresh MaLP was asked" if fresh is None else f"no fresh MaLP was trained against {other}"
+        lacking = "no MaLP was trained from scratch" + ("" if fresh is None else f" against {other}")
         return f"harder to localize for the MaLP it started with ({known}); {lacking}, so it may have learned to fool this one only"
-    told = f"{known}; {number(fresh)} by a fresh one, {other} {number(fresh_base)}"
+    measured = f"{known}; {number(fresh)} by one trained from scratch, {other} {number(fresh_base)}"
     if fresh_base - fresh >= max(PEARSON, fall / 2):
-        return f"really harder to localize ({told})"
-    return f"it learned to fool one net: a fresh MaLP still finds the changes ({told})"
+        return f"really harder to localize ({measured})"
+    return f"it learned to fool one network: a MaLP trained from scratch still finds the changes ({measured})"
 
 
 def cautions(record: Mapping[str, Any]) -> list[str]:
-    """Every reason not to take a number for more than it is, as clauses without a full stop."""
+    """Everything that limits what the numbers show, as clauses without a full stop."""
     arms = record["arms"]
     return [
         *(
@@ -54,10 +54,10 @@ def cautions(record: Mapping[str, Any]) -> list[str]:
         ),
         *_stale_features(record),
         *_different_seeds(record["seeds_of"]),
-        *_few_pictures(arms),
+        *_few_images(arms),
         *_kernel_says_otherwise(record),
         *_checkerboards(arms),
-        *_strangers(arms),
+        *_changed_identities(arms),
     ]
 
 
@@ -66,7 +66,7 @@ def _pearson(arms: Mapping[str, Mapping[str, Any]], arm: str, by: str) -> float 
 
 
 def _stale_features(record: Mapping[str, Any]) -> list[str]:
-    """Features that are not those of the measurement, as in a folder that two runs wrote to."""
+    """Features that don't belong to the measurement, as in a folder that two runs wrote to."""
     notes = []
     for seed, run in record["per_seed"].items():
         for arm, again in run["from_features"].items():
@@ -74,23 +74,23 @@ def _stale_features(record: Mapping[str, Any]) -> list[str]:
             if value is not None and abs(again - value) > 0.01 * max(abs(again), abs(value)) + 1e-3:
                 which = arm if len(record["seeds"]) == 1 else f"{arm}, seed {seed}"
                 notes.append(
-                    f"{which}: the saved features give {number(again)}, the measurement says {number(value)}; they are not of the same "
-                    "pictures"
+                    f"{which}: the saved features give {number(again)}, the measurement has {number(value)}; they are not of the same "
+                    "images"
                 )
     return notes
 
 
 def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
-    """Means over different seeds don't compare; "before" has no seed."""
+    """Arms with different seeds, whose means aren't comparable; "before" has no seed."""
     found = {arm: tuple(seeds) for arm, seeds in seeds_of.items() if arm != "before"}
     if len(set(found.values())) < 2:
         return []
     listed = ", ".join(f"{arm} {' '.join(map(str, seeds))}" for arm, seeds in found.items())
-    return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; the differences are, seed by seed"]
+    return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; the differences are, because they are taken seed by seed"]
 
 
-def _few_pictures(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Too few images to know a covariance of so many features: short of rank, or known badly."""
+def _few_images(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Distances with too few images to estimate the covariance of their features."""
     short: dict[str, None] = {}
     few: dict[str, None] = {}
     for distance in (measured[view] for measured in arms.values() for view in VIEWS):
@@ -105,8 +105,8 @@ def _few_pictures(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     notes = []
     if short:
         notes.append(
-            f"no more images than features in {', '.join(short)}: the covariance is short of rank and bias makes most of the value; compare "
-            "equal n only, and don't take the intervals for those of larger sets"
+            f"no more images than features in {', '.join(short)}: the covariance is rank-deficient and most of the value is bias; compare "
+            "equal n only, and don't expect the intervals to hold for larger sets"
         )
     if few:
         notes.append(
@@ -116,7 +116,7 @@ def _few_pictures(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
-    """Arms that the kernel distance ranks the other way round than a Frechet interval that excludes zero."""
+    """Arms for which KID contradicts a Fréchet interval that excludes zero."""
     notes = []
     for arm, deltas in record["comparison"].items():
         delta, kids = (
@@ -128,7 +128,7 @@ def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
         if (kids[0] - kids[1]) * delta["value"] < 0:
             ours, control = map(number, kids)
             notes.append(
-                f"{arm}: KID says the opposite of the Frechet distance, {ours} against the control's {control}; look at the images"
+                f"{arm}: KID shows the opposite of the Fréchet distance, {ours} against the control's {control}; look at the images"
             )
     return notes
 
@@ -136,15 +136,15 @@ def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
 def _checkerboards(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     powers = {arm: measured["spectrum"]["nyquist"] for arm, measured in arms.items()}
     high = ", ".join(f"{arm} {number(power)}" for arm, power in powers.items() if power is not None and power > TOLERATED_NYQUIST)
-    limit = f"more than {TOLERATED_NYQUIST:g} times the power of real images at the Nyquist frequency, as a checkerboard has"
+    limit = f"more than {TOLERATED_NYQUIST:g} times the power of real images at the Nyquist frequency, a checkerboard or noise"
     return [f"{limit}: {high}"] if high else []
 
 
-def _strangers(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _changed_identities(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     control = arms.get("control", {}).get("identity", {}).get("value")
     found = {arm: measured["identity"]["value"] for arm, measured in arms.items()}
     return [
-        f"{arm} keeps the person less: {number(value)} against the control's {number(control)} (cosine of face embeddings)"
+        f"{arm} preserves identity less: {number(value)} against the control's {number(control)} (cosine of face embeddings)"
         for arm, value in found.items()
         if value is not None and control is not None and control - value > IDENTITY
     ]

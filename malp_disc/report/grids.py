@@ -1,4 +1,4 @@
-"""``samples.png`` and ``fakeness.png``, from the strips that a run left behind."""
+"""``samples.png`` and ``fakeness.png``, from the strips in a run's folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, pink
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.strips import Strip
 
-_SHOWN = 128  # pixels that an image should have on the page, at least
+_SHOWN = 128  # pixels, the least size of an image on the page
 
 
 def samples_figure(strips: Sequence[Strip], path: str | Path) -> bool:
-    """The same inputs through every arm; False, and nothing drawn, without any strips."""
+    """Draw the same inputs through every arm; False, and nothing drawn, without any strips."""
     table = {(strip.arm, strip.kind): strip for strip in strips}
     edited = {arm: table[arm, "edited"] for arm in ARMS if (arm, "edited") in table}
     inputs = {kind: table[None, kind] for kind in ("real", "encrypted") if (None, kind) in table}
@@ -26,13 +26,13 @@ def samples_figure(strips: Sequence[Strip], path: str | Path) -> bool:
 
 
 def fakeness_figure(strips: Sequence[Strip], path: str | Path) -> bool:
-    """The paper's Figure 3 for the first arm there is; False, and nothing drawn, without maps."""
+    """Draw the paper's Figure 3 for the first arm that has maps; False, and nothing drawn, without any."""
     table = {(strip.arm, strip.kind): strip for strip in strips}
     arm = next((arm for arm in ARMS if (arm, "map") in table), None)
     wanted = [(None, "real"), (None, "encrypted"), (arm, "manipulated"), (arm, "truth"), (None, "map_encrypted"), (arm, "map")]
     if arm is None or any(key not in table for key in wanted):
         return False
-    headings = ("real", "encrypted", f"{arm}: manipulated", "M_GT, what changed", "map of encrypted", "map of manipulated")
+    headings = ("real", "encrypted", f"{arm}: manipulated", "M_GT, true change", "map of encrypted", "map of manipulated")
     columns = {heading: table[key].pictures for heading, key in zip(headings, wanted)}
     columns = {heading: pink(levels / 255) if levels.ndim == 3 else levels for heading, levels in columns.items()}
     return _draw(columns, table[arm, "map"], path, vmax=PINK_VMAX)

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: about four digits, a sign where it is a difference, a word where nothing was measured."""
+"""Numbers as text: about four digits, differences with a sign, a word where nothing was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MISSING = "not measured"
 
 
 def number(value: float | None, *, missing: str = MISSING, size: float | None = None) -> str:
-    """Whole numbers as they are, others to about four digits; `size`: with as many decimals as that number has."""
+    """Whole numbers unchanged, others with about four digits; with `size`, as many decimals as a number of that size."""
     if value is None:
         return missing
     if isinstance(value, int):
@@ -20,12 +20,12 @@ def number(value: float | None, *, missing: str = MISSING, size: float | None = 
 
 
 def signed(value: float, *, size: float | None = None) -> str:
-    """As `number`, with a plus or a minus before it."""
+    """As `number`, with a plus or minus sign."""
     return ("+" if value > 0 else "") + number(value, size=size)
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as whole per cent, for people."""
+    """A share in [0, 1] in whole per cent."""
     return f"{100 * share:.0f} %"
 
 

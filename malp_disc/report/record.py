@@ -1,4 +1,4 @@
-"""The record: all that a run found, as one JSON object, from which every rendering is made."""
+"""The record: all results of a run as one JSON object, from which every rendering is made."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from malp_disc.run_folder.schema import ANCHORS, complete, read_json, read_measu
 
 
 def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
-    """Read a run's folder and compare its arms. The same folder gives the same record, and without its features too, if it was reported
-    before.
+    """Read a run's folder and compare its arms. The same folder gives the same record, also after its features were deleted if there was a
+    report before.
 
     Returns:
         JSON-ready, None where something was not measured:
@@ -29,11 +29,11 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
           intervals against the controls, corrected for the number of candidates;
         * ``arms.<arm>``: means over seeds of ``malp_disc.run_folder.schema.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
           (Student's t);
-        * ``anchors``: the unedited inputs, and two halves of the reference, for every distance;
+        * ``anchors``, reference points for every distance: the unedited inputs, and a real-vs-real split (two halves of the reference);
         * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, images, seeds, count}`` or None: the
           arm's Frechet distance minus the other's, see `malp_disc.report.seeds.delta_over_seeds`; ``views.<score>.<arm>`` the same for
           the other distances;
-        * ``localization_findings.<arm>``: whether its changes are really harder to find;
+        * ``localization_findings.<arm>``: whether its changes are harder to localize;
         * ``seeds``, ``seeds_of.<arm>`` and ``per_seed.<seed>.{arms, comparison, views, from_features}``;
         * ``bootstrap``, ``notes``, ``config``, ``environment``.
 
@@ -48,7 +48,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
 
 
 def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """`build_record`, and the lines of ``bootstrap.jsonl`` that it stands on."""
+    """`build_record`, and the lines of ``bootstrap.jsonl`` that it is computed from."""
     folder = Path(folder)
     runs = read_measurements(folder)
     check_one_experiment(runs, str(folder))
@@ -92,14 +92,14 @@ def _averaged(arm: str, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 def _over_seeds(
     lines: Sequence[Mapping[str, Any]], runs: Mapping[int, Any], seeds_of: Mapping[str, Sequence[int]], score: str
 ) -> dict[str, dict[str, Any]]:
-    """Each arm but the control against what it has to beat; None where a side was not measured. "before" is the same in every seed of the
-    other side."""
+    """Each arm but the control against its controls and baselines; None where a side was not measured. "before" is the same for every seed of
+    the other side."""
     table = {(line["seed"], line["arm"], line["against"]): line for line in lines if line["score"] == score}
 
     def delta(arm: str, other: str) -> dict[str, Any] | None:
         seeds = seeds_of[arm] if arm != "before" else seeds_of.get(other, seeds_of[arm])
-        if arm == "before":  # measured once: turned round from the other side's lines where those exist
-            return delta_over_seeds([table.get((run, arm, other)) or _turned(table.get((run, other, arm))) for run in seeds])
+        if arm == "before":  # measured once: negated from the other side's lines where those exist
+            return delta_over_seeds([table.get((run, arm, other)) or _negated(table.get((run, other, arm))) for run in seeds])
         return delta_over_seeds([table.get((run, arm, other)) for run in seeds])
 
     shown = {
@@ -110,7 +110,7 @@ def _over_seeds(
     return {arm: {f"delta_vs_{other}": None if arm == other else delta(arm, other) for other in others} for arm, others in shown.items()}
 
 
-def _turned(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _negated(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if line is None or line["low"] is None else {"value": -line["value"], "low": -line["high"], "high": -line["low"]}
 
 
@@ -134,7 +134,7 @@ def _one_seed(lines: Sequence[Mapping[str, Any]], runs: Mapping[int, Mapping[str
 
 
 def _how(lines: Sequence[Mapping[str, Any]], resamples: int, seed: int) -> dict[str, Any]:
-    """How the intervals were made: what the lines say, which may be of an earlier report."""
+    """How the intervals were computed, from the lines, which may be of an earlier report."""
     first = next(iter(lines), {})
     return {
         "resamples": first.get("resamples", resamples),
@@ -144,7 +144,7 @@ def _how(lines: Sequence[Mapping[str, Any]], resamples: int, seed: int) -> dict[
 
 
 def _without_folders(value: Any) -> Any:
-    """Absolute paths cut to their last part, also within a command: a report is passed on, and where things lay is nobody's business."""
+    """Absolute paths cut to their last part, also within a command, because a report is passed on."""
     if isinstance(value, dict):
         return {key: _without_folders(entry) for key, entry in value.items()}
     if isinstance(value, list):

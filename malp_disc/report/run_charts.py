@@ -1,4 +1,4 @@
-"""Charts of a run's generators: their distances, what sets them apart from the control, where that sits, and their power spectra."""
+"""Charts of a run's generators: distances, differences from the control by view, and power spectra."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from malp_disc.plotting.style import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYL
 from malp_disc.report.numbers import number, percent, signed
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, VIEWS
 
-_ANCHORS = {"unedited": "unedited inputs", "halves": "two halves of the reference"}
+_REFERENCE_POINTS = {"unedited": "unedited inputs", "halves": "real-vs-real split"}
 Record = Mapping[str, Any]
 
 
 @in_default_style
 def comparison_figure(record: Record, path: str | Path) -> None:
-    """A PNG of two panels: each arm's Frechet distance between the anchors, and its difference from the control with the interval.
+    """A PNG of two panels: each arm's Frechet distance with the reference points, and its difference from the control with the interval.
 
     Args:
         record: as `build_record` gives it. What was not measured is left out; without any interval so is the second panel.
@@ -45,12 +45,12 @@ def spectrum_figure(record: Record, path: str | Path) -> bool:
 
 
 def panel_height(record: Record) -> float:
-    """Inches that a row for each arm takes."""
+    """Height in inches of a chart with a row per arm."""
     return 1.35 + 0.34 * len(record["arms"])
 
 
 def draw_distances(axes: Axes, record: Record) -> None:
-    """A bar per arm, a dot per seed, the anchors as lines."""
+    """Draw a bar per arm, a dot per seed, and the reference points as lines."""
     arms = {arm: measured["frechet"] for arm, measured in record["arms"].items() if measured["frechet"]["value"] is not None}
     for y, (arm, frechet) in enumerate(arms.items()):
         axes.barh(y, frechet["value"], height=0.62, color=COLOURS[arm], zorder=2)
@@ -62,23 +62,23 @@ def draw_distances(axes: Axes, record: Record) -> None:
         if arm != "before":
             axes.plot(seeds, [y] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.6, markeredgewidth=0.8, zorder=3)
     first = next(iter(arms.values()), {"label": None, "n": None})
-    anchors = {text: record["anchors"][name]["value"] for name, text in _ANCHORS.items() if record["anchors"][name]["value"] is not None}
-    for (text, value), style in zip(anchors.items(), ((0, (5, 2)), (0, (1, 1.5)))):
+    points = {text: record["anchors"][name]["value"] for name, text in _REFERENCE_POINTS.items() if record["anchors"][name]["value"] is not None}
+    for (text, value), style in zip(points.items(), ((0, (5, 2)), (0, (1, 1.5)))):
         axes.axvline(value, color=PAPER, linewidth=3, zorder=2.5)  # cuts through the bars, so that the dashes show on any colour
         axes.axvline(value, color=INK, linewidth=1, linestyle=style, zorder=3, label=f"{text}: {number(value)}")
     axes.set_yticks(range(len(arms)), list(arms))
     axes.set_ylim(max(len(arms), 1) - 0.4, -0.6)
     axes.margins(x=0.16)
-    axes.set_xlim(left=0, right=max([axes.get_xlim()[1], *(1.08 * value for value in anchors.values())]))
+    axes.set_xlim(left=0, right=max([axes.get_xlim()[1], *(1.08 * value for value in points.values())]))
     tidy(axes)
     axes.tick_params(axis="y", labelsize=9, length=0)
     title(axes, f"{first['label'] or 'Frechet distance'}, lower is better (n = {number(first['n'])})")
-    if anchors:
+    if points:
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.1), ncols=1, frameon=False, fontsize=8, labelcolor=INK, handlelength=2.4)
 
 
 def draw_deltas(axes: Axes, record: Record) -> None:
-    """Minus the control: the interval that the verdict takes as a line, the one over images thicker, a dot per seed."""
+    """Draw differences from the control: the whole 95 % interval as a line, the one over images thicker, a dot per seed."""
     deltas = _deltas(record)
     axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
     for y, (arm, delta) in enumerate(deltas.items()):
@@ -104,7 +104,7 @@ def draw_deltas(axes: Axes, record: Record) -> None:
 
 
 def draw_where(axes: Axes, record: Record) -> None:
-    """What was tuned minus the control, in every view, in per cent of the control's distance there: the views have scales of their own."""
+    """Draw every candidate minus the control, by view, in per cent of the control's distance there, because the views have different scales."""
     arms, views = _tuned(record), _measured_views(record)
     scores = {"frechet": record["comparison"], **record["views"]}
     axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
@@ -130,7 +130,7 @@ def draw_where(axes: Axes, record: Record) -> None:
 
 
 def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
-    """Power over that of real images at every frequency, on a logarithmic scale."""
+    """Draw power relative to real images over frequency, on a logarithmic scale."""
     axes.axhline(1, color=AXIS, linewidth=1, zorder=1)
     axes.axvline(1, color=AXIS, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
     for arm, measured in record["arms"].items():
@@ -154,13 +154,13 @@ def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
     axes.yaxis.set_minor_formatter("")
     axes.grid(axis="y", color=FAINT, linewidth=0.7)
     axes.set_xlabel("frequency, 1 = Nyquist", fontsize=8.5, color=INK)
-    title(axes, "power over that of real images")
+    title(axes, "power relative to real images")
     if legend:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _squeeze(axes: Axes, values: Sequence[float]) -> str:
-    """A horizontal axis that is logarithmic outside the usual, where one value would flatten all others; says so in words."""
+    """Make the horizontal axis logarithmic beyond the usual range if one value would flatten all others; returns a note for the title."""
     sizes = sorted(abs(value) for value in values)
     usual = 2 * sizes[len(sizes) // 2] if sizes else 0
     if not usual or sizes[-1] < 10 * usual:
@@ -180,7 +180,7 @@ def has_spectrum(record: Record) -> bool:
 
 
 def has_where(record: Record) -> bool:
-    """More than one view of something that was tuned, and a control."""
+    """Whether there are a candidate, a control, and more than one view."""
     return "control" in record["arms"] and bool(_tuned(record)) and len(_measured_views(record)) > 1
 
 
@@ -199,6 +199,6 @@ def _deltas(record: Record) -> dict[str, Mapping[str, Any]]:
 
 
 def _of_seeds(record: Record, get: Any) -> Sequence[float]:
-    """A number of every seed; none for a single seed, whose dot would only hide the bar's end."""
+    """A number of every seed; empty for a single seed, whose dot would only hide the bar's end."""
     runs = record.get("per_seed", {})
     return [value for run in runs.values() if (value := get(run)) is not None] if len(runs) > 1 else []

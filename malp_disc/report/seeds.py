@@ -1,4 +1,4 @@
-"""From the seeds of a run to one number: means, and Student's t interval of the mean."""
+"""Means over the seeds of a run with Student's t intervals, and the correction of intervals for several tests."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ CONFIDENCE = 0.95
 
 
 def mean_and_half_width(values: Sequence[float], *, confidence: float = CONFIDENCE) -> tuple[float, float | None]:
-    """Mean over seeds and half its interval by Student's t; None for the interval of a single seed."""
+    """Mean over seeds and half the width of its interval by Student's t, None for a single seed."""
     from scipy.stats import t  # late: takes a second to import
 
     if len(values) < 2:
         return float(np.mean(values)), None
-    if all(value == values[0] for value in values):  # which rounding of the mean would not give
+    if all(value == values[0] for value in values):  # rounding of the mean would give a tiny deviation
         return float(values[0]), 0.0
     mean = float(np.mean(values))
     return mean, float(t.ppf((1 + confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def mean_over_seeds(values: Sequence[Any], where: str = "") -> Any:
-    """The same nested value for every seed -> one, numbers as their means.
+    """The mean of nested values of the same shape, number by number.
 
     A number that one seed lacks is None in the mean: a generator that diverged must not drop out of its arm's average.
 
     Args:
-        where: what this is, for the error.
+        where: name of the value, for the error message.
 
     Raises:
         ValueError: text that differs between seeds, such as another extractor.
@@ -46,7 +46,7 @@ def mean_over_seeds(values: Sequence[Any], where: str = "") -> Any:
     if all(isinstance(value, list) for value in values) and len({len(value) for value in values}) == 1:
         return [mean_over_seeds(entries, where) for entries in zip(*values)]
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values):
-        if where.split(" ")[-1] in ("file", "sha256"):  # every seed has weights of its own
+        if where.split(" ")[-1] in ("file", "sha256"):  # differ from seed to seed
             return None
         if any(value != first for value in values):
             raise ValueError(
@@ -70,8 +70,8 @@ def half_widths(values: Sequence[Any]) -> Any:
 def delta_over_seeds(deltas: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | None:
     """One difference from those of every seed, with both intervals; None if any seed lacks it.
 
-    ``pictures``: the mean of the seeds' bootstrap intervals. All seeds edit the same images, so their luck is shared and doesn't
-    average out; the spread of a mean is at most the mean of the spreads. ``seeds``: Student's t over the seeds, None for a single one.
+    ``pictures``: the mean of the seeds' bootstrap intervals. All seeds edit the same images, so their sampling error is shared and
+    doesn't average out; the spread of a mean is at most the mean of the spreads. ``seeds``: Student's t over the seeds, None for a single one.
     ``low`` and ``high`` enclose both, so below zero means that both are.
     """
     if not deltas or any(delta is None for delta in deltas):

@@ -1,4 +1,4 @@
-"""Every table of the report, as text cells: Markdown and the page show the same ones, so they can't disagree."""
+"""Every table of the report as text cells, the same for Markdown and the page."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from malp_disc.report.numbers import number, percent
 from malp_disc.report.verdict import MOST_REASONS
 from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, VIEWS
 
-_ANCHORS = {"unedited": "the unedited inputs", "halves": "two halves of the reference"}
+_REFERENCE_POINTS = {"unedited": "unedited inputs", "halves": "real-vs-real split"}
 
 
 def quality_table(record: Record) -> Table:
-    """Each arm's distance with the difference from the control and from before, and what frames them."""
+    """Each arm's distance with its differences from the control and from before, and the reference points."""
     label, confidence = label_of(record), percent(record["bootstrap"]["confidence"])
     header = ["generator", f"{label}{sample_count(record)} ↓", f"minus control ({confidence})", f"minus before ({confidence})"]
     header += ["with n → ∞", "KID ↓ (± over subsets)", f"KID minus control ({confidence})", "n", "seeds", "steps", "seconds"]
@@ -29,7 +29,7 @@ def quality_table(record: Record) -> Table:
         ]
         row += [value(record, arm, "frechet", "infinity"), _kid(kid), delta_text(kids.get(arm, {}).get("delta_vs_control"))]
         rows.append([*row, plain(measured["frechet"]["n"]), seeds, plain(measured["steps"]), plain(measured["seconds"])])
-    for name, words in _ANCHORS.items():
+    for name, words in _REFERENCE_POINTS.items():
         anchor = record["anchors"][name]
         rows.append(
             [
@@ -65,13 +65,13 @@ def controls_table(record: Record) -> Table:
 
 
 def views_table(record: Record) -> Table:
-    """The distance in every view of the same images: where does a difference sit?"""
+    """The distances at every image size and by the second extractor."""
     views = _views(record)
     if len(views) < 2:
         return Table([], [])
     header = ["generator", *views.values()]
     rows = [[arm, *(value(record, arm, view, "value") for view in views)] for arm in record["arms"]]
-    for name, words in _ANCHORS.items():
+    for name, words in _REFERENCE_POINTS.items():
         rows.append(
             [words, *(plain((record["anchors"] if view == "frechet" else record["anchors"][view])[name]["value"]) for view in views)]
         )
@@ -79,7 +79,7 @@ def views_table(record: Record) -> Table:
 
 
 def differences_table(record: Record) -> Table:
-    """Minus the control, in every view."""
+    """Differences from the control at every image size and by the second extractor."""
     views = _views(record)
     if len(views) < 2:
         return Table([], [])
@@ -95,15 +95,15 @@ def differences_table(record: Record) -> Table:
 
 
 def spectrum_table(record: Record) -> Table:
-    """Power over that of real images, where generators go wrong."""
-    header = [f"power over that of real images{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
+    """Power relative to real images at the high frequencies."""
+    header = [f"power relative to real images{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
     rows = [[arm, value(record, arm, "spectrum", "fine"), value(record, arm, "spectrum", "nyquist")] for arm in record["arms"]]
     frame = record["anchors"]["spectrum"]
-    return _framed(header, [*rows, [_ANCHORS["unedited"], plain(frame["fine"]), plain(frame["nyquist"])]], 1)
+    return _framed(header, [*rows, [_REFERENCE_POINTS["unedited"], plain(frame["fine"]), plain(frame["nyquist"])]], 1)
 
 
 def edits_table(record: Record) -> Table:
-    """Was done what was asked, and nothing else?"""
+    """Edit accuracy, leakage, edit strength and similarity to the input."""
     embedding = next((m["identity"]["name"] for m in record["arms"].values() if m["identity"]["name"]), None)
     header = [
         f"generator{sample_count(record)}",
@@ -119,28 +119,28 @@ def edits_table(record: Record) -> Table:
     keys += [("identity", "value")] * bool(embedding)
     rows = [[arm, *(value(record, arm, *key) for key in keys)] for arm in record["arms"]]
     anchors = record["anchors"]
-    frame = [_ANCHORS["unedited"], plain(anchors["edit_accuracy"]), plain(anchors["kept_accuracy"]), "0", "0", "1", NONE]
+    frame = [_REFERENCE_POINTS["unedited"], plain(anchors["edit_accuracy"]), plain(anchors["kept_accuracy"]), "0", "0", "1", NONE]
     frame += ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 
 
 def attributes_table(record: Record, key: str = "edit_accuracy_per_attribute") -> Table:
-    """Edit accuracy by attribute, or with ``leakage_per_attribute`` what changed unasked."""
+    """Edit accuracy by attribute, or with ``leakage_per_attribute`` the leakage."""
     scores = {arm: measured[key] for arm, measured in record["arms"].items()}
     names = list(dict.fromkeys(name for found in scores.values() for name in found or {}))
     return Table(["attribute", *scores], [[name, *(value(record, arm, key, name) for arm in scores)] for name in names])
 
 
 def localization_table(record: Record, key: str = "localization") -> Table:
-    """How well a MaLP's maps match, each cosine beside what a constant map has."""
+    """Localization scores of a MaLP, each cosine similarity beside that of a constant map."""
     header = [
         "generator",
         "CS (Eq. 5)",
-        "a constant map has",
+        "CS of a constant map",
         "CS (authors' code)",
-        "a constant map has",
+        "CS of a constant map",
         "Pearson",
-        "the mean map has",
+        "Pearson of the mean map",
         "PSNR, dB",
         "SSIM",
     ]
@@ -149,14 +149,14 @@ def localization_table(record: Record, key: str = "localization") -> Table:
 
 
 def detection_table(record: Record, key: str = "detection") -> Table:
-    """How well a MaLP tells manipulated images from untouched ones."""
+    """Detection scores of a MaLP: manipulated images against encrypted ones."""
     header = ["generator", "accuracy", "equal error rate", "AUC", "average precision"]
     keys = ("accuracy", "eer", "auc", "average_precision")
     return Table(header, _measured([[arm, *(value(record, arm, key, name) for name in keys)] for arm in record["arms"]]))
 
 
 def seeds_table(record: Record) -> Table:
-    """Every seed by itself, with the paired bootstrap within it; empty for a single seed."""
+    """Every seed separately, with its paired bootstrap; empty for a single seed."""
     header = [
         "generator, seed",
         f"{label_of(record)}{sample_count(record)} ↓",
@@ -179,9 +179,9 @@ def seeds_table(record: Record) -> Table:
 
 
 def hashes_table(record: Record) -> Table:
-    """What was measured, to the byte."""
+    """Hashes of the images and weights that were measured."""
     anchors = record["anchors"]
-    rows = [["the inputs", "", anchors["inputs_sha256"] or NONE], ["the reference", "", anchors["reference_sha256"] or NONE]]
+    rows = [["inputs", "", anchors["inputs_sha256"] or NONE], ["reference", "", anchors["reference_sha256"] or NONE]]
     rows += [["MaLP's templates (public fingerprint)", "", anchors["key_fingerprint"]]] if anchors["key_fingerprint"] else []
     for arm in record["arms"]:
         for seed in record["seeds_of"][arm]:
@@ -192,12 +192,12 @@ def hashes_table(record: Record) -> Table:
 
 
 def described(record: Record) -> list[str]:
-    """What the distances are: once if it is the same for all, else once per difference; then what the arms are."""
+    """Extractor, resize and reference of every distance, the description of every arm, and how intervals were computed."""
     users: dict[str, list[str]] = {}
     for view in VIEWS:
-        frames = record["anchors"] if view == "frechet" else record["anchors"][view]
+        points = record["anchors"] if view == "frechet" else record["anchors"][view]
         entries = {arm: measured[view] for arm, measured in record["arms"].items()} | {
-            words: frames[name] for name, words in _ANCHORS.items()
+            words: points[name] for name, words in _REFERENCE_POINTS.items()
         }
         for name, distance in entries.items():
             if distance["value"] is not None:
@@ -208,8 +208,8 @@ def described(record: Record) -> list[str]:
     lines += [f"{arm}: {ARMS[arm]}" for arm in record["arms"]]
     boot, seeds = record["bootstrap"], record["seeds"]
     lines.append(
-        f"intervals: paired bootstrap, {boot['resamples']} resamples, seed {boot['seed']}; images and reference are drawn anew together. "
-        "KID: random halves"
+        f"intervals: paired bootstrap, {boot['resamples']} resamples, seed {boot['seed']}; images and reference are both resampled. "
+        "KID: random halves of the rows"
     )
     if len(seeds) > 1:
         lines.append(f"seeds {' '.join(map(str, seeds))}: values are means ± half the 95 % interval of the mean (Student's t)")
@@ -217,7 +217,7 @@ def described(record: Record) -> list[str]:
 
 
 def _views(record: Record) -> dict[str, str]:
-    """Heading by view, of the views that were measured."""
+    """Column heading of each view that was measured."""
     measured = [view for view in VIEWS if any(m[view]["value"] is not None for m in record["arms"].values())]
     return {view: f"{label_of(record, view)}{sample_count(record, view)}" for view in measured}
 

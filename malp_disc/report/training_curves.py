@@ -1,4 +1,4 @@
-"""Curves while training: one panel per number that was logged, one colour per arm, one line per seed."""
+"""Training curves: one panel per logged number, one colour per arm, one line per seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from malp_disc.plotting.style import DPI, FAINT, INK, STYLES, colour_of, save_pn
 
 _NAMES = {"malp": "MaLP, pretraining"}
 _PANELS_PER_ROW = 4
-_POINTS = 150  # of one line on paper; more can't be told apart
+_POINTS = 150  # of one line; more can't be distinguished at this size
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 Series = Mapping[str, list[tuple[np.ndarray, np.ndarray]]]
 
@@ -22,7 +22,7 @@ Series = Mapping[str, list[tuple[np.ndarray, np.ndarray]]]
 def curves_figure(curves: Curves, path: str | Path) -> None:
     """A PNG of small multiples, the step on every horizontal axis.
 
-    Faint: what was logged. Bold: the mean over a window of a tenth of the lines.
+    Faint: logged values. Bold: the running mean over a tenth of them.
 
     Args:
         curves: by arm, dicts with ``"step"``, perhaps ``"seed"``, and any other keys; a key may be missing from any of them.
@@ -81,7 +81,7 @@ def by_key(curves: Curves) -> dict[str, Series]:
 
 
 def draw_panel(axes: Axes, key: str, lines: Series, names: Sequence[str]) -> None:
-    """One number of all arms and seeds. `names`: all arms of the figure, which decide the colours."""
+    """Draw one number for all arms and seeds. `names`: all arms of the figure, which determine the colours."""
     for arm, seeds in lines.items():
         for number, (steps, values) in enumerate(seeds):
             _draw_line(
@@ -108,7 +108,7 @@ def _draw_line(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str, s
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over neighbours, so that at most `_POINTS` are left."""
+    """At most `_POINTS` points, each the mean of neighbours."""
     if len(steps) <= _POINTS:
         return steps, values
     groups = np.array_split(np.arange(len(steps)), _POINTS)

@@ -69,7 +69,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        return self.own["frechet"]["label"] or "Fréchet distance"
+        return self.own["frechet"]["label"] or "Frechet distance"
 
     @property
     def numbers(self) -> str:

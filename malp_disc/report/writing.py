@@ -1,4 +1,4 @@
-"""Write a run's report into its folder: JSON first, then the page, the Markdown and the figures that are made from it."""
+"""Write a run's report into its folder: the JSON record, then page, Markdown and figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
     """Write ``report.json``, ``report.html``, ``report.md`` and the figures into a run's folder, from the JSON lines and features in it.
 
     The differences with their intervals are kept in ``bootstrap.jsonl``, so that ``features/`` can be deleted afterwards. ``samples.png``
-    and ``fakeness.png`` are drawn from the gallery; in folders that have none they are left as they are.
+    and ``fakeness.png`` are drawn from the gallery, and left unchanged in folders without one.
 
     Args:
         resamples, seed: of the paired bootstrap.

@@ -22,12 +22,12 @@ def arms(base: float | None, found: float | None, fresh: float | None = None, fr
     [
         ((0.69, 0.68), "no harder to localize"),
         ((0.69, 0.75), "no harder to localize"),
-        ((0.69, 0.40), "no fresh MaLP was asked, so it may have learned to fool this one only"),
-        ((0.69, 0.40, 0.50), "no fresh MaLP was trained against control, so it may have learned"),
-        ((0.69, 0.40, 0.68, 0.70), "it learned to fool one net: a fresh MaLP still finds the changes"),
-        ((0.69, 0.40, 0.60, 0.70), "it learned to fool one net"),  # a third of the fall
-        ((0.69, 0.40, 0.50, 0.70), "really harder to localize .*0.5000 by a fresh one, control 0.7000"),
-        ((0.69, 0.66, 0.68, 0.695), "it learned to fool one net"),  # half the fall, but within what doesn't count
+        ((0.69, 0.40), "no MaLP was trained from scratch, so it may have learned to fool this one only"),
+        ((0.69, 0.40, 0.50), "no MaLP was trained from scratch against control, so it may have learned"),
+        ((0.69, 0.40, 0.68, 0.70), "it learned to fool one network: a MaLP trained from scratch still finds the changes"),
+        ((0.69, 0.40, 0.60, 0.70), "it learned to fool one network"),  # a third of the fall
+        ((0.69, 0.40, 0.50, 0.70), "really harder to localize .*0.5000 by one trained from scratch, control 0.7000"),
+        ((0.69, 0.66, 0.68, 0.695), "it learned to fool one network"),  # half the fall, but within what doesn't count
     ],
 )
 def test_localization_is_judged_by_two_malps_against_the_control(numbers, words):
@@ -76,8 +76,8 @@ def test_a_checkerboard_a_stranger_and_other_seeds_are_named(make_full_run):
             line["arm"] = "control"  # a later line of the same seed: random has two seeds only
 
     found = notes(make_full_run(change=change))
-    assert "at the Nyquist frequency, as a checkerboard has: frozen 22.00" in found
-    assert "cotrain keeps the person less: 0.7000 against the control's 0.8100" in found
+    assert "at the Nyquist frequency, a checkerboard or noise: frozen 22.00" in found
+    assert "cotrain preserves identity less: 0.7000 against the control's 0.8100" in found
     assert "not every arm has the same seeds" in found and "random 0 1" in found
 
 

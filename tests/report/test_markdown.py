@@ -33,17 +33,17 @@ def test_an_arms_row_has_its_numbers_with_interval_and_n(record):
     assert rows(page, "cotrain")[1] == ["cotrain", "0.9500", "0.9711", "–", "0.1200", "–", "–"]
 
 
-def test_the_anchors_stand_in_the_same_table(record):
+def test_the_reference_points_stand_in_the_same_table(record):
     page = render_markdown(record)
-    assert rows(page, "*the unedited inputs*")[0][1] == "41.31"
-    assert rows(page, "*two halves of the reference*")[0][1] == "2.840"
+    assert rows(page, "*unedited inputs*")[0][1] == "41.31"
+    assert rows(page, "*real-vs-real split*")[0][1] == "2.840"
 
 
 def test_every_distance_is_named_with_extractor_resize_reference_and_n(record):
     page = render_markdown(record)
     described = "FD-faces, n = 120: AttributeNet faces (96 features); resize: bilinear to 64; reference: drawn faces, n = 150"
-    assert f"- before, control, frozen, cotrain, the unedited inputs: {described}" in page
-    assert "- two halves of the reference: FD-faces, n = 75: " in page
+    assert f"- before, control, frozen, cotrain, unedited inputs: {described}" in page
+    assert "- real-vs-real split: FD-faces, n = 75: " in page
 
 
 def test_each_cosine_stands_beside_its_constant_map(record):

@@ -110,7 +110,7 @@ def test_features_that_contradict_the_measurement_are_noted(make_run, arms):
 def test_a_kernel_distance_that_says_the_opposite_is_noted(make_run, arms):
     assert not any("KID" in note for note in quick(make_run())["notes"])
     arms["cotrain"]["kid"]["value"] = arms["control"]["kid"]["value"] + 0.1
-    assert any(note.startswith("cotrain: KID says the opposite") for note in quick(make_run())["notes"])
+    assert any(note.startswith("cotrain: KID shows the opposite") for note in quick(make_run())["notes"])
 
 
 def test_what_is_not_measured_is_none_at_every_path(make_run, arms):
