@@ -100,7 +100,7 @@ def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
         raise
     except NotImplementedError as error:
         raise ValueError(f"{what} is missing, but the module has parameters that learn: define forward(fake, batch), or freeze them") from error
-    except Exception as error:  # somebody else's code may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
         raise ValueError(f"{what} failed: {type(error).__name__}: {error}{users_line(error)}") from error
 
 

@@ -52,6 +52,8 @@ class Saved(ModelHubMixin):
             ValueError: a damaged or foreign file, or another detector's key.
         """
         name = str(Path(pretrained_model_name_or_path).expanduser()) if str(pretrained_model_name_or_path).startswith("~") else str(pretrained_model_name_or_path).rstrip("/\\")
+        if not name:
+            raise FileNotFoundError("got an empty name; give a folder written by save_pretrained, or a Hub id of the form owner/name")
         if Path(name).is_file():
             raise FileNotFoundError(f"{name} is a file; give the folder that save_pretrained wrote, {Path(name).parent}")
         path_only = name.count("/") != 1 or name.startswith((".", "/")) or Path(name).parent.is_dir()
@@ -61,6 +63,7 @@ class Saved(ModelHubMixin):
             if (Path(name) / _CONFIG_FILE).is_file():
                 _read_config(Path(name) / _CONFIG_FILE)  # before huggingface_hub does, whose error names no file
             return super().from_pretrained(name, key=key, **options)
+        logger.warning("no folder %s (current folder: %s): looking for it on the Hugging Face Hub", name, Path.cwd())  # which takes half a minute without internet
         try:
             return super().from_pretrained(name, key=key, **options)
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, ConnectionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 
 import pytest
@@ -93,6 +94,14 @@ def checkpointed(reentrant: bool) -> nn.Module:
     return sick(manipulate=manipulate)
 
 
+def changing_itself() -> nn.Module:
+    def manipulate(self, images, target):
+        self.last.bias.data += 0.01
+        return Sound.manipulate(self, images, target)
+
+    return sick(manipulate=manipulate)
+
+
 PROBLEMS = {
     "a rounded result": (lambda: sick(lambda y, x: (127.5 * y).round() / 127.5), "all 4 gradients are zero.*rounded to 8 bits.*Remove the rounding"),
     "bytes and back": (lambda: sick(lambda y, x: (127.5 * y + 127.5).byte().float() / 127.5 - 1), "depend on its.*rounding to 8 bits"),
@@ -120,6 +129,9 @@ PROBLEMS = {
     "wrapped as a whole": (lambda: nn.DataParallel(Sound()), "a DataParallel without manipulate.*its .module"),
     "not a module": (lambda: (Sound(), None), "a tuple .*without manipulate"),
     "an error of its own": (lambda: sick(lambda y, x: y @ torch.zeros(3, 3)), "failed on .*RuntimeError.*test_generator_checks.py, line"),
+    "ending the program": (lambda: sick(lambda y, x: sys.exit(3)), "failed on .*SystemExit: 3.*test_generator_checks.py, line"),
+    "changing its weights": (changing_itself, r"changes its own weights \(last.bias\)"),
+    "an eval of its own": (lambda: sick(eval=lambda self: 1 / 0), "eval.* fails: ZeroDivisionError"),
     "training mode": (lambda: sick(manipulate=lambda self, images, target: Sound.manipulate(self.train(), images, target)), "into training mode"),
     "freezing itself": (lambda: sick(manipulate=lambda self, images, target: Sound.manipulate(self.requires_grad_(False), images, target)), "sets requires_grad"),
     "NaN gradients": (lambda: sick(lambda y, x: torch.where(y > 9, y, 0.9 * y + 0 * (y - y).abs().sqrt())), "not finite in"),
@@ -211,6 +223,7 @@ class Learning(Losses):
         (lambda: nn.Linear(1, 1), "mine: got a Linear; expected an nn.Module with generator_loss"),
         (lambda: Losses(lambda fake: fake.detach().mean()), "terms of generator_loss have no gradient"),
         (lambda: Losses(lambda fake: fake @ torch.zeros(3, 3)), r"generator_loss failed: RuntimeError.*test_generator_checks.py, line"),
+        (lambda: Losses(lambda fake: sys.exit(3)), "generator_loss failed: SystemExit"),
         (lambda: Losses(learns=True), "forward is missing"),
         (lambda: Learning(lambda x: x.detach().mean(), learns=True), "gradient"),
     ],

@@ -322,7 +322,7 @@ def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
     assert untouched.score.max() < changed.score.min()
 
 
-@pytest.mark.parametrize("name, said", [("runs/malp", "no folder runs/malp in"), ("./malp", "no folder"), ("a/b/c", "no folder"), ("file.txt", "is a file"), ("run", "did you mean run.malp")])
+@pytest.mark.parametrize("name, said", [("runs/malp", "no folder runs/malp in"), ("./malp", "no folder"), ("a/b/c", "no folder"), ("file.txt", "is a file"), ("", "empty name"), ("run", "did you mean run.malp")])
 def test_a_folder_that_is_not_there_is_named_first(tmp_path, monkeypatch, name, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

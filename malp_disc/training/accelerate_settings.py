@@ -25,7 +25,7 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
     """Refuse what the launcher asks for and these recipes can't do.
 
     Raises:
-        ValueError: sharded training, torch.compile by Accelerate, or gradient accumulation or clipping outside the recipe's own flags.
+        ValueError: sharded training, torch.compile by Accelerate, gradient accumulation or clipping outside the recipe's own flags, or a device that isn't there.
     """
     for variable, name in _SHARDING.items():
         if _on(environment.get(variable)):
@@ -47,6 +47,12 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
         )
     if _on(environment.get("ACCELERATE_GRADIENT_CLIPPING")):
         raise ValueError("Accelerate's configuration sets gradient_clipping; give the recipe's own --max-grad-norm instead")
+    if device := environment.get("ACCELERATE_TORCH_DEVICE"):
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            said = str(error).splitlines()[0]
+            raise ValueError(f"can't compute on the device that ACCELERATE_TORCH_DEVICE names, {device} ({said}); unset it, or set it to cpu or cuda") from error
 
 
 def resolve_mixed_precision(flag: str | None, environment: Mapping[str, str] = os.environ, *, cuda: bool | None = None) -> str:

@@ -20,7 +20,7 @@ from malp_disc.errors import make_output_printable, plain_errors
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.experiment import experiment_of
-from malp_disc.run_folder.lock import lock_folder, release_locks
+from malp_disc.run_folder.lock import is_locked, lock_folder, release_locks
 from malp_disc.serialization.files import sweep, write_json
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
 from malp_disc.training.guards import TrainingStopped
@@ -30,6 +30,7 @@ from malp_disc.training.train_options import TrainOptions, plain
 
 logger = logging.getLogger("malp_disc")
 Config = TypeVar("Config")
+_NEW_RUN_WAITS = 0.5  # seconds, in which a process that was just stopped ends
 
 
 def run_recipe(
@@ -116,12 +117,16 @@ def open_folder(
         ValueError: the folder can't be written, another run works in it, or it holds another experiment's results.
     """
     folder = options.output_dir
-    if not dry:
-        claim_folder(folder)
-        if not shared:
-            lock_folder(folder)
-    experiment = experiment_of(options, processes=accelerator.num_processes if accelerator is not None else 1)
     resumes = getattr(options, "resume_from_checkpoint", None) is not None
+    if dry:
+        check_claimable(folder)
+        if not shared and is_locked(folder):
+            raise ValueError(f"another run is working in {folder}; wait for it to end, stop it, or choose another --output-dir")
+    else:
+        claim_folder(folder)
+        if not shared:  # only a resumed run waits for one that is ending: a new one would then start over what has just been finished
+            lock_folder(folder, wait=None if resumes else _NEW_RUN_WAITS)
+    experiment = experiment_of(options, processes=accelerator.num_processes if accelerator is not None else 1)
     anew = check_folder(folder, experiment, type(options), resumes=resumes, accumulates=accumulates or shared)
     if dry:
         return
@@ -165,6 +170,17 @@ def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
     }
+
+
+def check_claimable(folder: Path, flag: str = "--output-dir") -> None:
+    """`claim_folder` as far as it can be told without writing."""
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ValueError(f"can't write to {folder} ({place} is {'a link that leads nowhere' if place.is_symlink() else 'no folder'}); choose another {flag}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"can't write to {folder} (no permission to write in {place}); choose another {flag}")
 
 
 def claim_folder(folder: Path, flag: str = "--output-dir") -> None:

@@ -55,6 +55,12 @@ def test_what_the_recipes_cannot_do_is_refused(variable, value):
         check_launcher({variable: value})
 
 
+def test_a_device_that_cant_compute_is_refused():
+    with pytest.raises(ValueError, match="ACCELERATE_TORCH_DEVICE names, meta"):
+        check_launcher({"ACCELERATE_TORCH_DEVICE": "meta"})
+    check_launcher({"ACCELERATE_TORCH_DEVICE": "cpu"})
+
+
 def test_what_accelerate_sets_by_default_is_taken():
     check_launcher({"ACCELERATE_DYNAMO_BACKEND": "NO", "ACCELERATE_USE_FSDP": "false", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"})
 

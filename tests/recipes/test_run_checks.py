@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from malp_disc.run_folder.experiment import arms_of, content_of, differences, ex
 from malp_disc.run_folder.lock import LOCK_FILE, is_locked, lock_folder, release_locks
 from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.checkpoints import save_training
-from malp_disc.training.launch import check_images_per_step
+from malp_disc.training.launch import check_images_per_step, open_folder
 from malp_disc.training.options import FinetuneOptions
 from malp_disc.training.output_folder import PREVIOUS, check_folder, find_resume, set_aside, write_experiment
 from malp_disc.training.preflight import try_out
@@ -234,6 +235,23 @@ def test_a_second_run_is_refused_by_the_firsts_name_and_a_killed_one_holds_nothi
     lock_folder(tmp_path)
     lock_folder(tmp_path)  # its own
     assert not is_locked(tmp_path) and json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+
+
+def test_a_dry_run_also_says_that_the_folder_cant_be_used(tmp_path):
+    (tmp_path / "notes.txt").write_text("a file")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    for name in ("notes.txt", "notes.txt/run", "gone"):
+        with pytest.raises(ValueError, match="can't write to .*choose another --output-dir"):
+            open_folder(options(output_dir=tmp_path / name), dry=True)
+    open_folder(options(output_dir=tmp_path / "new" / "run"), dry=True)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / LOCK_FILE).touch()
+    with FileLock(str(tmp_path / LOCK_FILE)):
+        for dry in (True, False):
+            began = time.monotonic()
+            with pytest.raises(ValueError, match="is working in"):
+                open_folder(options(output_dir=tmp_path), dry=dry)
+            assert time.monotonic() - began < 5, "only a resumed run waits"
 
 
 def test_a_recipe_leaves_a_folder_alone_in_which_another_run_works(monkeypatch, tmp_path):

@@ -47,7 +47,7 @@ def check_gradients(subject: Subject) -> list[Finding]:
         (fake * projection).sum().backward()
         grads = [(name, p.grad) for name, p in parameters]
         elsewhere = [name for name, p in originals if p.grad is not None or id(p) in graph.leaves]
-    except Exception as error:  # somebody else's code may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
         return [_problem(f"the backward pass fails: {type(error).__name__}: {error}", "does manipulate edit in place what a gradient needs?")]
     finally:
         subject.generator.zero_grad()

@@ -55,10 +55,14 @@ def check_generator(generator: Any, images: Tensor, target: Tensor | None, *, tr
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.enable_grad():  # the run's own random numbers are the same with and without these checks
         try:
-            copied = copy_module(generator).to(images.device).eval()
+            copied = copy_module(generator)
         except ValueError as error:
             said, _, advice = str(error).partition(". ")
             return [Finding("copy", "problem", said, advice)], None
+        try:
+            copied = copied.to(images.device).eval()
+        except Exception as error:  # they may be overridden
+            return [_problem("mode", f".to(device) or .eval() fails: {type(error).__name__}: {error}{users_line(error)}", "leave both to nn.Module")], None
         subject = Subject(copied, images, target, generator)
         findings, usable = _run(subject)
         if usable and training:
@@ -102,7 +106,7 @@ def _run(subject: Subject) -> tuple[list[Finding], bool]:
             fake = subject.edit(subject.images)
         except ResultError as error:
             return [_problem("shape", error.said, error.advice)], False
-        except Exception as error:  # somebody else's code may raise anything
+        except (Exception, SystemExit) as error:  # somebody else's code may raise anything
             said = f"manipulate failed on {tuple(subject.images.shape)} images: {type(error).__name__}: {error}{users_line(error)}"
             return [_problem("interface", said, "does it want another --image-size, or another number of attributes?")], False
         findings = [Finding("shape", "ok", f"{tuple(fake.shape)} in and out"), _range(subject, fake)]
@@ -158,7 +162,7 @@ def _repeatable(subject: Subject, fake: Tensor) -> Finding:
 def _neighbours(subject: Subject, fake: Tensor) -> Finding:
     try:
         alone = subject.edit(subject.images[:1])
-    except Exception as error:  # somebody else's code may raise anything
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
         said = f"it fails on a batch of one image: {error}" if isinstance(error, ResultError) else f"it fails on a batch of one image: {type(error).__name__}: {error}"
         return _problem("neighbours", said, "a data set's last batch may have one: no .squeeze(), and no batch norm in training mode")
     difference = (alone - fake[:1]).abs().max().item()
@@ -172,6 +176,9 @@ def _state(subject: Subject, before: dict[str, Tensor]) -> list[Finding]:
     """What the forward passes changed in the module itself."""
     if any(part.training for part in subject.generator.modules()):
         return [_problem("mode", "manipulate puts the module into training mode", "leave train() and eval() to the caller: dropout and batch norm would change the measurement")]
+    for (name, value), (_, original) in zip(subject.generator.named_parameters(), subject.original.named_parameters()):
+        if not torch.allclose(value, original.to(value.device), rtol=0, atol=0, equal_nan=True):
+            return [_problem("weights", f"manipulate changes its own weights ({name})", "each call then depends on those before it; compute with a changed copy instead")]
     changed = [name for name, value in subject.generator.named_buffers() if name in before and not torch.equal(value, before[name])]
     if not changed:
         return []
