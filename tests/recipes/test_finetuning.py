@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,28 +14,27 @@ from safetensors.torch import load_file
 
 from malp_disc.training.finetune import keep_best
 from malp_disc.training.options import FinetuneOptions, learning_rate_factor
-from tests.recipes.in_process import CPU, run_in_process
+from tests.recipes.in_process import run_in_process
+from tests.recipes.own_process import OwnProcesses
 
 ENGINE = Path(__file__).parent / "engine.py"
 ARMS = ("control", "control_d", "frozen", "cotrain")
 DEFAULTS = ("--train-batch-size", 4, "--log-steps", 1, "--checkpointing-steps", 2, "--template-dropout", 0.5)
 
 
-def start(folder: Path, *arguments: object, processes: int = 1) -> subprocess.Popen:
-    starter = [sys.executable] if processes == 1 else [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*starter, str(ENGINE), *map(str, [*DEFAULTS, "--output-dir", folder, *arguments])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **CPU}, cwd="/", start_new_session=True)
+def start(folder: Path, *arguments: object, processes: int = 1) -> OwnProcesses:
+    return OwnProcesses(
+        ENGINE, *DEFAULTS, "--output-dir", folder, *arguments, processes=processes, log=folder.with_name(f"{folder.name}-{time.monotonic_ns()}.log")
+    )
 
 
 def run(folder: Path, *arguments: object, processes: int = 1, status: int = 0) -> str:
     """What the run printed and logged. Only several processes, or one that kills itself, are started outside this one."""
     if processes == 1 and status >= 0:
-        done = run_in_process(ENGINE, *map(str, [*DEFAULTS, "--output-dir", folder, *arguments]))
+        done = run_in_process(ENGINE, *DEFAULTS, "--output-dir", folder, *arguments)
         code, said = done.returncode, done.stdout + done.stderr
     else:
-        process = start(folder, *arguments, processes=processes)
-        said, _ = process.communicate(timeout=600)
-        code = process.returncode
+        code, said = start(folder, *arguments, processes=processes).wait()
     assert code == status, said[-4000:]
     return said
 
@@ -127,14 +123,14 @@ def killed_at_random(folder: Path, times: int, seed: int, processes: int) -> int
     """Run to the end, killed by SIGKILL `times` times at random moments of its training; how often it was hit before it was done."""
     dice, hit = random.Random(seed), 0
     for _ in range(times):
-        process, before = start(folder, *LONG, "--resume-from-checkpoint", "latest", processes=processes), lines_of(folder)
-        while process.poll() is None and lines_of(folder) in (0, before):
+        running, before = start(folder, *LONG, "--resume-from-checkpoint", "latest", processes=processes), lines_of(folder)
+        while not running.ended() and lines_of(folder) in (0, before):
             time.sleep(0.01)  # until it trains
         time.sleep(dice.uniform(0, 0.4))
-        if process.poll() is None:
+        if not running.ended():
             hit += 1
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+            running.kill()
+        running.wait()
     run(folder, *LONG, "--resume-from-checkpoint", "latest", processes=processes)
     return hit
 
