@@ -14,6 +14,28 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+FIRST = ("tests/recipes/", "tests/test_shipped_weights.py", "tests/test_feature_discriminator.py")
+"""The longest files: started last, one worker would be left with them."""
+SINGLE = ("tests/golden/test_data.py",)
+"""Files whose tests share no fixture, so that any worker may take any test; they come last and fill what time the workers have left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: 0 if item.nodeid.startswith(FIRST) else 2 if item.nodeid.startswith(SINGLE) else 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one file stay in one worker, for the sake of its fixtures, except those of `SINGLE`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(SINGLE) else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

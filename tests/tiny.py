@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from malp_disc import MaLP, MaLPConfig
@@ -35,6 +39,12 @@ def with_rectangles(images: Tensor, *, seed: int = 0) -> Tensor:
         colour = torch.rand(3, 1, 1, generator=generator).round() * 1.6 - 0.8
         picture[:, top : top + height // 3, left : left + width // 3] = colour
     return changed
+
+
+def coloured_share(path: Path) -> float:
+    """Share of an image file's pixels that aren't grey: 0 for axes and text into which nothing was drawn."""
+    pixels = np.asarray(Image.open(path).convert("RGB"), dtype=int)
+    return float((pixels.max(2) - pixels.min(2) > 40).mean())
 
 
 class Snapshot:

@@ -16,6 +16,7 @@ from malp_disc.training.pretrain_step import learning_rates
 from recipes import train_stargan
 from tests.recipes.conftest import TINY
 from tests.recipes.test_bad_input import run as message_of
+from tests.tiny import coloured_share
 
 EVALUATION = ["--test-size", 24, "--eval-size", 24, "--reference-size", 48]
 
@@ -80,7 +81,7 @@ def test_finetuning_reports_every_arm(finetuned):
     assert report["verdict"] and report["environment"] and report["config"]["max_train_steps"] == 2
     assert "FD-faces" in (finetuned / "report.md").read_text()
     for picture in ("samples.png", "fakeness.png", "curves.png"):
-        assert Image.open(finetuned / picture).size[0] > 100
+        assert coloured_share(finetuned / picture) > 0.001, picture
 
 
 def test_every_arm_moves_the_generator_and_to_another_place(finetuned, stargan):
