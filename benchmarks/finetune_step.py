@@ -27,7 +27,7 @@ from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWe
 from malp_disc import MaLP
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
-from malp_disc.training.finetune import Setup, finetune
+from malp_disc.training.finetune import ArmSetup, finetune
 from malp_disc.training.options import FinetuneOptions
 
 
@@ -78,7 +78,7 @@ def main(config: Config) -> None:
         def __getitem__(self, index: int):
             return pictures[index]
 
-    def ours(setup: Setup) -> Callable[[int], None]:
+    def ours(setup: ArmSetup) -> Callable[[int], None]:
         def run(steps: int) -> None:
             own = StarGANObjective(stargan_discriminator(FACES_DISCRIMINATOR), weights)
             with tempfile.TemporaryDirectory() as folder:
@@ -92,9 +92,9 @@ def main(config: Config) -> None:
     malp = MaLP.from_pretrained(FACES_MALP).to(accelerator.device).eval()
     runs = {
         "bare loop": bare,
-        "control": ours(Setup()),
-        "frozen": ours(Setup(malp, weight=0.2)),
-        "cotrain": ours(Setup(malp, trainable=True, weight=1.0, template_dropout=1.0)),
+        "control": ours(ArmSetup()),
+        "frozen": ours(ArmSetup(malp, weight=0.2)),
+        "cotrain": ours(ArmSetup(malp, trainable=True, weight=1.0, template_dropout=1.0)),
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(config.rounds + 1):  # the first warms up

@@ -1,4 +1,4 @@
-"""A copy of somebody else's module whose weights are its own, also where `copy.deepcopy` alone gives up."""
+"""Deep copies of user modules, also of those that `copy.deepcopy` alone can't copy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ _REGISTRIES = ("_parameters", "_modules")
 
 
 def copy_module(module: Module, name: str = "the generator") -> Module:
-    """A deep copy. Tensors that an earlier forward pass left in attributes (``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` leave the
-    computed weight) are detached, locks are made anew.
+    """A deep copy with weights of its own.
+
+    Non-leaf tensors in attributes, such as the computed weights of ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune``, are detached, and
+    locks are replaced by new ones.
 
     Args:
-        name: what the message calls it.
+        name: of the module in messages.
 
     Raises:
         ValueError: an attribute can't be copied (an open file, a running generator function, a process group …); the message names it.
@@ -42,7 +44,7 @@ def copy_module(module: Module, name: str = "the generator") -> Module:
 
 
 def _substitutes(module: nn.Module) -> dict[int, Any]:
-    """What `copy.deepcopy` takes in place of objects that it can't copy, by their id."""
+    """Replacements for objects that `copy.deepcopy` can't copy, by their id."""
     found = {id(part): _copy_scripted(part) for part in module.modules() if isinstance(part, torch.jit.ScriptModule)}
     for _, value in _attributes(module):
         if isinstance(value, Tensor) and not value.is_leaf:
@@ -53,7 +55,7 @@ def _substitutes(module: nn.Module) -> dict[int, Any]:
 
 
 def _copy_scripted(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """A TorchScript module with weights of its own, by way of a file: the methods of its deepcopy compute with the original's."""
+    """A copy of a TorchScript module through save and load: the methods of its deepcopy would use the original's weights."""
     file = io.BytesIO()
     torch.jit.save(module, file)
     file.seek(0)
@@ -64,7 +66,7 @@ def _copy_scripted(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def _uncopyable(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Path and value of what can't be copied, the innermost first."""
+    """Path and value of the objects that can't be copied, the innermost first."""
     substitutes = _substitutes(module)
     paths = list(_attributes(module))
     for path, value in sorted(paths, key=lambda entry: -entry[0].count(".") - entry[0].count("[")):
@@ -75,7 +77,7 @@ def _uncopyable(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Everything that hangs on a module and its submodules besides parameters, by path: attributes, and what is inside containers and plain objects."""
+    """All attributes of a module and its submodules except parameters, by path, including the contents of containers and plain objects."""
     seen = {id(part) for part in module.modules()} | {id(parameter) for parameter in module.parameters()}
 
     def inside(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -91,7 +93,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
         elif isinstance(value, (list, tuple, set)):
             for number, item in enumerate(value):
                 yield from inside(f"{path}[{number}]", item)
-        elif isinstance(value, nn.Module):  # one that isn't registered, as in a plain list
+        elif isinstance(value, nn.Module):  # not registered as a submodule, as in a plain list
             seen.update(id(parameter) for parameter in value.parameters())
             yield from _own(path, value)
         elif hasattr(value, "__dict__") and not callable(value):
@@ -108,7 +110,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def moving_average_of(module: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """An exponential moving average of a module's weights, which starts as a copy of it."""
+    """An exponential moving average of a module's weights, initialised with a copy of the module."""
     average = torch.optim.swa_utils.AveragedModel(nn.Identity(), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay))
     average.module = copy_module(module)  # AveragedModel's own deepcopy can't copy what copy_module can
     return average.requires_grad_(False)

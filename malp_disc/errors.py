@@ -1,4 +1,4 @@
-"""What the user got wrong ends in one plain message, not in a traceback."""
+"""User errors end in a one-line message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def make_output_printable() -> None:
-    """A character that the terminal's encoding lacks (cp1252 on Windows, ASCII under ``LC_ALL=C``) is printed as its escape sequence instead of ending the program."""
+    """Print characters that the terminal's encoding lacks (cp1252 on Windows, ASCII under ``LC_ALL=C``) as escape sequences instead of raising."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -18,12 +18,12 @@ def make_output_printable() -> None:
 
 @contextlib.contextmanager
 def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
-    """What the user got wrong ends in one message and status 1, Ctrl-C in one line, `interrupted`, and status 130: no traceback."""
+    """Turn user errors into a one-line message and exit status 1, and Ctrl-C into the line `interrupted` and status 130."""
     try:
         yield
     except (ValueError, FileNotFoundError, PermissionError) as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:  # whoever read the output, as `| head` does, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except ConnectionError as error:

@@ -1,8 +1,7 @@
-"""MaLP's question asked of better eyes: a discriminator on the features of a frozen, pretrained network.
+"""A discriminator on a frozen, pretrained backbone, as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et al., NeurIPS 2021).
 
-MaLP's own network sees pixels, and what a generator learns from it is fine texture (docs/results/real-faces.md). Here small heads stand on several depths of a
-SqueezeNet that never changes; only the heads learn. They are asked how much each place was changed (M_GT, Eq. 2), as MaLP's map is, or whether the image is real,
-as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et al., NeurIPS 2021).
+MaLP's own network works on pixels, and a generator learns only fine texture from it (docs/results/real-faces.md). Here small trainable heads take the
+features of a SqueezeNet at several depths. They predict MaLP's target, how much each location was changed (M_GT, Eq. 2), or whether the image is real.
 """
 
 from __future__ import annotations
@@ -21,25 +20,26 @@ from malp_disc.precision import full_precision
 
 FeatureTarget = Literal["map", "realness"]
 _DEPTHS = {5: 256, 10: 512, 12: 512}
-"""Layers of SqueezeNet 1.0 that are looked at, and their channels: strides 4, 8 and 16."""
+"""Layers of SqueezeNet 1.0 with a head, and their channels; strides 4, 8 and 16."""
 _WIDTH = 64
 
 
 class FeatureDiscriminator(Float32Module):
-    """A discriminator beside a generator's own losses. In a training loop, with images in [-1, 1]:
+    """A discriminator that is used in addition to a generator's own losses. In a training loop, with images in [-1, 1]:
 
-        loss = loss + weight * disc.generator_loss(fake)          # G's step; gradients reach fake
-        disc.discriminator_loss(images, fake).backward()          # its own step; only the heads learn
+        loss = loss + weight * disc.generator_loss(fake)          # generator update; gradients reach fake
+        disc.discriminator_loss(images, fake).backward()          # discriminator update; only the heads are trained
 
-    in any order, also with the heads' optimizer step between G's loss and its ``backward``. It always computes in float32; ``.half()`` and the like leave its weights as
-    they are, and images of any floating-point dtype are converted. The backbone is frozen, whatever a parent's ``requires_grad_(True)`` asks for.
+    The order doesn't matter: the heads' optimizer step may also lie between the generator's loss and its ``backward``. All arithmetic is float32: ``.half()`` and
+    the like don't change the weights, and images of any floating-point dtype are converted. The backbone stays frozen even if a parent calls
+    ``requires_grad_(True)``.
 
     Args:
         weights: a state dict of torchvision's ``squeezenet1_0``.
-        target: what it learns of manipulated images. "map": how much each place was changed, M_GT of Eq. 2; weigh it with 200 or so, its gradients are
-            small. "realness": that they are manipulated, everywhere alike; weigh it with 1.
-        side: of the square that SqueezeNet sees the images as. 128 for images of 64, with which a step takes a quarter longer than with MaLP
-            of width 16 (one CPU core).
+        target: what it predicts for manipulated images. "map": how much each location was changed, M_GT of Eq. 2; use a weight of about 200, since its
+            gradients are small. "realness": 1 everywhere; use a weight of about 1.
+        side: images are resized to a square of this side for SqueezeNet. With 128, a step takes a quarter longer than with MaLP of width 16 (images of
+            64x64, one CPU core).
 
     Raises:
         ValueError: an unknown target, or another network's weights.
@@ -56,12 +56,12 @@ class FeatureDiscriminator(Float32Module):
         self.float()  # also under another torch.set_default_dtype
 
     def parameter_groups(self, *, lr: float) -> list[dict[str, Any]]:
-        """For the optimizer: the heads at `lr`."""
+        """Parameter groups for the optimizer: the heads at `lr`."""
         return [{"params": list(self.heads.parameters()), "lr": lr}]
 
     @full_precision
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Logits per place and depth, positive for "changed": (B, 3, H, W) in [-1, 1] -> a list of (B, 1, h, w), the finest first.
+        """Logits of "changed" per location and depth: (B, 3, H, W) in [-1, 1] -> a list of (B, 1, h, w), the finest first.
 
         Raises:
             ValueError: images of another shape, range or type, or not finite.
@@ -76,7 +76,7 @@ class FeatureDiscriminator(Float32Module):
             check_images(images, name)
 
     def _features(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps of the backbone by depth; gradients reach the images alone."""
+        """Feature maps of the backbone by depth; gradients reach the images alone."""
         maps, features = self.network.prepared(255 * (images + 1) / 2, side=self.side), {}
         for number, layer in enumerate(self.network.net):
             maps = layer(maps)
@@ -86,7 +86,7 @@ class FeatureDiscriminator(Float32Module):
 
     @full_precision
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """-log P(unchanged), the mean over places and depths: what G has to lower. Gradients reach `fake` alone, and nothing is left in the heads.
+        """-log P(unchanged), the mean over locations and depths, for the generator to minimise. Gradients reach `fake` alone.
 
         Raises:
             ValueError: no images, images of another shape, range, type or device, or not finite.
@@ -100,9 +100,9 @@ class FeatureDiscriminator(Float32Module):
         """Cross-entropy of real images with "unchanged" and of `fake` with the target.
 
         Args:
-            images: what G was given, (B, 3, H, W).
-            fake: what it made of them, of the same shape; its gradient isn't needed.
-            real: images of the domain that G leads to, where that isn't the images' own; of any number and size.
+            images: the generator's inputs, (B, 3, H, W).
+            fake: its outputs, of the same shape.
+            real: images of the generator's target domain if it isn't that of the inputs; of any number and size.
 
         None of them gets a gradient.
 
@@ -119,12 +119,13 @@ class FeatureDiscriminator(Float32Module):
 
 
 def _entropy(logits: list[Tensor], truth: Tensor) -> Tensor:
-    """Cross-entropy of what is said of each place with `truth` (B, 1, H, W) in [0, 1], the mean over places and depths."""
-    entropies = [F.binary_cross_entropy_with_logits(said, F.adaptive_avg_pool2d(truth.float(), said.shape[2:])) for said in logits]
+    """Cross-entropy of the logits (B, 1, h, w) with `truth` (B, 1, H, W) in [0, 1], the mean over locations and depths."""
+    entropies = [F.binary_cross_entropy_with_logits(values, F.adaptive_avg_pool2d(truth.float(), values.shape[2:])) for values in logits]
     return torch.stack(entropies).mean()
 
 
 def _head(channels: int) -> nn.Sequential:
+    """Features (B, channels, h, w) -> logits (B, 1, h, w)."""
     return nn.Sequential(
         nn.Conv2d(channels, _WIDTH, 3, padding=1), nn.GroupNorm(8, _WIDTH), nn.LeakyReLU(0.2), nn.Conv2d(_WIDTH, 1, 1)
     )

@@ -1,4 +1,8 @@
-"""Which weights learn: frozen for good (`freeze`), or left out of a loss that another network takes (`gradients_to_inputs_only`, `called_on_copies`). And weights that stay in float32."""
+"""Control over gradients and dtypes of weights.
+
+`freeze` freezes a module permanently, `gradients_to_inputs_only` and `called_on_copies` keep a loss from reaching a module's weights, and `Float32Module`
+keeps weights in float32.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class FrozenParameter(nn.Parameter):
     """A parameter that never requires a gradient.
 
-    ``parent.requires_grad_(True)`` and ``for p in parent.parameters(): p.requires_grad = True``, which GAN training loops run before every discriminator
-    update, go straight to the parameters of the whole tree. A frozen network inside can only resist here.
+    GAN training loops call ``parent.requires_grad_(True)`` or set ``p.requires_grad = True`` for all parameters before every discriminator update, which
+    bypasses the modules in between. So a frozen submodule has to be protected at the level of its parameters.
     """
 
     def requires_grad_(self, requires_grad: bool = True) -> FrozenParameter:
@@ -33,7 +37,7 @@ class FrozenParameter(nn.Parameter):
 
 
 class Freezable(nn.Module):
-    """A module that `freeze` also keeps in evaluation mode, whatever is asked of a module around it. Moves, copies and pickles of it are frozen too."""
+    """A module that `freeze` also keeps in evaluation mode, even if a parent calls ``train()``. Moved, copied and unpickled instances stay frozen."""
 
     frozen: bool = False
 
@@ -43,18 +47,18 @@ class Freezable(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         if self.frozen:
-            _hold(self)  # a move to another kind of device, or to the meta device, makes new parameters
+            _freeze_parameters(self)  # a move to another kind of device, or to the meta device, makes new parameters
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self.frozen:
-            _hold(self)  # pickle makes plain parameters
+            _freeze_parameters(self)  # pickle makes plain parameters
 
 
 def freeze(module: Module) -> Module:
-    """Evaluation mode and no gradients, for good: ``requires_grad_(True)`` on it or on a parent changes nothing. `unfreeze` undoes it."""
-    _hold(module)
+    """Permanently switch a module to evaluation mode without gradients: ``requires_grad_(True)`` on it or a parent has no effect. `unfreeze` undoes it."""
+    _freeze_parameters(module)
     for part in module.modules():
         if isinstance(part, Freezable):
             part.frozen = True
@@ -62,7 +66,7 @@ def freeze(module: Module) -> Module:
 
 
 def unfreeze(module: Module) -> Module:
-    """Undo `freeze`: its frozen parameters require gradients again; the others stay as they are. The mode isn't changed."""
+    """Undo `freeze`: frozen parameters require gradients again; others and the mode stay unchanged."""
     for parameter in module.parameters():
         if isinstance(parameter, FrozenParameter):
             parameter.__class__ = nn.Parameter
@@ -73,7 +77,7 @@ def unfreeze(module: Module) -> Module:
     return module
 
 
-def _hold(module: nn.Module) -> None:
+def _freeze_parameters(module: nn.Module) -> None:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
         parameter.__class__ = FrozenParameter  # in place, so that optimizers and tied weights keep their reference
@@ -81,14 +85,14 @@ def _hold(module: nn.Module) -> None:
 
 @contextlib.contextmanager
 def gradients_to_inputs_only(*modules: nn.Module | None, evaluation: bool = False) -> Iterator[None]:
-    """For the generator's loss from a network that learns too: what is computed inside passes gradients to the inputs, none to the modules' parameters.
+    """Within this context, results of the modules carry gradients to their inputs but not to their parameters, as a generator's loss needs.
 
-    Afterwards, also after an exception, every parameter that required a gradient does so again (one that the user fixed stays fixed), and every submodule
-    has its own mode again. When ``backward`` is called doesn't matter: the graph doesn't contain the parameters.
+    On exit, also after an exception, every parameter that required a gradient does so again, and every submodule has its previous mode. ``backward`` may
+    be called at any time: the graph doesn't contain the parameters.
 
     Args:
-        modules: may contain None, which is skipped.
-        evaluation: switch them to evaluation mode meanwhile.
+        modules: None is skipped.
+        evaluation: switch the modules to evaluation mode in this context.
     """
     present = [module for module in modules if module is not None]
     learning = [parameter for module in present for parameter in module.parameters() if parameter.requires_grad]
@@ -108,31 +112,31 @@ def gradients_to_inputs_only(*modules: nn.Module | None, evaluation: bool = Fals
 
 
 def called_on_copies(module: nn.Module, *inputs: Any) -> Any:
-    """``module(*inputs)`` on copies of its weights and buffers that no gradient reaches: gradients pass to the inputs alone.
+    """``module(*inputs)`` with detached copies of its weights and buffers, so that gradients reach the inputs only.
 
-    The module may change before ``backward``: an optimizer's step, or the running statistics of a batch norm, would spoil a graph on the weights themselves.
+    Unlike a graph on the weights themselves, this graph stays valid if the weights or the running statistics of a batch norm change before ``backward``.
     """
     copies = {name: value.detach().clone() for name, value in itertools.chain(module.named_parameters(), module.named_buffers())}
     return torch.func.functional_call(module, copies, inputs)
 
 
 class Float32Module(nn.Module):
-    """A module whose weights stay in float32: ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, on it or on a parent, only move it between devices.
+    """A module whose weights stay in float32: ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, on it or a parent, don't change their dtype.
 
-    Its arithmetic is float32 whatever the dtype of its inputs, and rounding small weights to 16 bits would change what it computes and stall its training.
+    Such a module computes in float32 for inputs of any dtype; rounding its small weights to 16 bits would change its results and stall its training.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def in_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             if tensor.is_floating_point() and moved.dtype != torch.float32:
-                moved = tensor.to(moved.device, torch.float32)  # from the original: a round trip would lose digits
+                moved = tensor.to(moved.device, torch.float32)  # from the original: a round trip through 16 bits would lose precision
             return moved
 
         return super()._apply(in_float32, recurse)
 
     def check_weights(self) -> None:
-        """Raise ValueError for weights of another dtype, which only ``parameter.data = …`` and ``load_state_dict(assign=True)`` can bring about."""
+        """Raise ValueError for weights of another dtype, which only ``parameter.data = …`` and ``load_state_dict(assign=True)`` can cause."""
         for name, parameter in self.named_parameters():
             if parameter.dtype != torch.float32:
                 raise ValueError(f"expected the weights of {type(self).__name__} in float32, got {name} in {parameter.dtype}; call .float() on it")

@@ -1,6 +1,6 @@
-"""The one way in which a generator's own losses are called: they get copies, and what they return is checked.
+"""Interface of a generator's own losses, and safe calls of them: arguments are copied, and results are checked.
 
-Like the generator they are somebody else's code: a loss that augments ``batch.images`` in place must not change what MaLP and the curves see.
+The losses are user code: one that augments ``batch.images`` in place must not change the images that MaLP and the curves get.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 AnyBatch = TypeVar("AnyBatch")
-_TAKEN = ("keep", "malp", "map", "edit_strength")
-"""Names that the curves use for other values of G's update."""
+_RESERVED = ("keep", "malp", "map", "edit_strength")
+"""Names of other values of the generator update in the curves."""
 
 
 class GeneratorObjective(Protocol):
-    """A generator's own losses: an `nn.Module` with these two methods. Its parameters (a discriminator, say) learn along."""
+    """A generator's own losses: an `nn.Module` with these two methods. Its parameters, such as those of a discriminator, are trained as well."""
 
     def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """Weighted terms for G; ``edit(images, target)`` runs G once more, with gradients."""
+        """Weighted loss terms for the generator; ``edit(images, target)`` runs the generator once more, with gradients."""
 
     def __call__(self, fake: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Weighted terms for the module's own parameters (its ``forward``); `fake` is detached. Never called where it has none."""
+        """Weighted loss terms for the module's own parameters (its ``forward``); `fake` is detached. Not called if there are none."""
 
 
 class TermsError(ValueError):
-    """What the losses returned can't be used."""
+    """The return value of the losses can't be used."""
 
 
-def call_generator_loss(own: nn.Module, fake: Tensor, batch: Any, edit: Edit) -> dict[str, Tensor]:
-    """``own.generator_loss(fake, batch, edit)`` on copies, which keep gradients: weighted scalar terms for G, by name.
+def call_generator_loss(objective: nn.Module, fake: Tensor, batch: Any, edit: Edit) -> dict[str, Tensor]:
+    """``objective.generator_loss(fake, batch, edit)`` on copies that keep gradients: weighted scalar terms for the generator, by name.
 
     Raises:
         TermsError: it doesn't return named scalar tensors.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled()):  # losses may call torch.set_grad_enabled themselves
-        terms = own.generator_loss(fake.clone(), copy_batch(batch), edit)
-    terms = check_terms(terms, f"{type(own).__name__}.generator_loss")
-    if taken := [name for name in terms if name in _TAKEN]:
-        raise TermsError(f"{type(own).__name__}.generator_loss returns a term named {taken[0]!r}, which the recipe uses itself; choose another name")
+        terms = objective.generator_loss(fake.clone(), copy_batch(batch), edit)
+    terms = check_terms(terms, f"{type(objective).__name__}.generator_loss")
+    if taken := [name for name in terms if name in _RESERVED]:
+        raise TermsError(f"{type(objective).__name__}.generator_loss returns a term named {taken[0]!r}, a name that the recipe uses itself; choose another name")
     return terms
 
 
 def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dict[str, Tensor]:
-    """``network(fake, batch)`` on copies, `fake` detached: weighted scalar terms for the losses' own parameters, by name.
+    """``network(fake, batch)`` on copies, with `fake` detached: weighted scalar terms for the objective's own parameters, by name.
 
     Args:
-        network: the losses, perhaps wrapped for several processes.
+        network: the objective, possibly wrapped by DistributedDataParallel.
 
     Raises:
         TermsError: it doesn't return named scalar tensors.
@@ -67,19 +67,19 @@ def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dic
     return check_terms(terms, f"{type(getattr(network, 'module', network)).__name__}.forward")
 
 
-def check_losses(own: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
-    """Run both losses once on `batch`, before any long work; returns a copy of the losses, in training mode, that hasn't learned.
+def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
+    """Run both losses once on `batch`, before any long work; returns an unchanged copy of the objective in training mode.
 
     Args:
-        edit: (images, target) -> G's images, with gradients.
-        source: what the messages call the losses.
+        edit: (images, target) -> the generator's images, with gradients.
+        source: name of the losses in messages.
 
     Raises:
-        ValueError: not such a module, it can't be copied, it fails, or its terms depend on nothing that learns.
+        ValueError: it isn't such a module, can't be copied, fails, or its terms have no gradient.
     """
-    if not isinstance(own, nn.Module) or not callable(getattr(own, "generator_loss", None)):
-        raise ValueError(f"{source}: got a {type(own).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
-    copied = copy_module(own, source).to(batch.images.device).train()
+    if not isinstance(objective, nn.Module) or not callable(getattr(objective, "generator_loss", None)):
+        raise ValueError(f"{source}: got a {type(objective).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
+    copied = copy_module(objective, source).to(batch.images.device).train()
     with torch.random.fork_rng([batch.images.device] if batch.images.device.type == "cuda" else []), torch.enable_grad():
         fake = batch.images.clone().requires_grad_(True)
         total = _tried(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
@@ -88,24 +88,24 @@ def check_losses(own: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
         if any(p.requires_grad for p in copied.parameters()):
             total = _tried(lambda: call_discriminator_loss(copied, fake, batch), f"{source}: forward")
             if not total.requires_grad:
-                raise ValueError(f"{source}: the terms of forward have no gradient, but the module has parameters that learn; freeze them with requires_grad_(False)")
-    return copy_module(own, source).train()
+                raise ValueError(f"{source}: the terms of forward have no gradient, but the module has trainable parameters; freeze them with requires_grad_(False)")
+    return copy_module(objective, source).train()
 
 
 def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
-    """The sum of the terms, or a ValueError with the place of the failure."""
+    """The sum of the terms. Raises ValueError with the file and line of a failure."""
     try:
         return sum(run().values())
     except TermsError:
         raise
     except NotImplementedError as error:
-        raise ValueError(f"{what} is missing, but the module has parameters that learn: define forward(fake, batch), or freeze them") from error
-    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+        raise ValueError(f"{what} is missing, but the module has trainable parameters: define forward(fake, batch), or freeze them") from error
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise ValueError(f"{what} failed: {type(error).__name__}: {error}{users_line(error)}") from error
 
 
 def copy_batch(batch: AnyBatch) -> AnyBatch:
-    """A batch with copies of its tensors; its random numbers are the same object, which advances as it is drawn from."""
+    """A batch with copies of its tensors; its random number generator is shared, not copied."""
     copied = copy.copy(batch)
     for name, value in vars(batch).items():
         if isinstance(value, Tensor):

@@ -20,10 +20,10 @@ _SHAPE = "return the images alone, a floating-point tensor (B, 3, H, W) in [-1, 
 
 
 class ResultError(ValueError):
-    """What `manipulate` returned can't be used.
+    """The return value of `manipulate` can't be used.
 
     Attributes:
-        said: what was returned.
+        said: description of the returned value.
         advice: what to change.
     """
 
@@ -64,7 +64,7 @@ def check_result(result: Any, images: Tensor) -> None:
 
 
 def describe(value: Any) -> str:
-    """A value in a few words: its type, and what is inside a container."""
+    """A short description of a value: its type, and the contents of a container."""
     kind = type(value).__name__
     if value is None:
         return "None"
@@ -91,7 +91,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _advice_for(result: Any, images: Tensor) -> str:
-    """How to get from another kind of result to the images."""
+    """Advice on how to return the images from another kind of result."""
     if result is None:
         return "is a `return` missing? " + _SHAPE
     first = result[0] if isinstance(result, (tuple, list)) and result else result

@@ -1,4 +1,4 @@
-"""Arithmetic: float32 whatever the images' dtype, no autocast and no TF32 where numbers are compared, deterministic kernels for runs that must be repeatable to the bit."""
+"""Numerical precision: float32 without autocast or TF32 where values are compared, and deterministic kernels for bitwise reproducible runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def full_precision(function: Function) -> Function:
-    """A decorator: float16 and bfloat16 tensors are converted to float32, and autocast is off inside. Gradients arrive in the dtype of the tensor that was given.
+    """Decorator that converts float16 and bfloat16 arguments to float32 and disables autocast. Gradients have the dtype of the original tensors.
 
-    Float64 is left to the function: a loss that is to be checked by finite differences needs it.
+    Float64 isn't converted: gradient checks by finite differences need it.
     """
 
     @functools.wraps(function)
@@ -40,7 +40,7 @@ def _not_half(value: Any) -> Any:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Matrix products and convolutions in IEEE float32 instead of TF32, whatever the process has set; restored afterwards.
+    """Within this context, matrix products and convolutions use IEEE float32 instead of TF32; the previous settings are restored afterwards.
 
     cuDNN uses TF32 by default on Ampere GPUs and newer, with which the features of an evaluation network differ from the CPU's by about 0.1 %.
     """
@@ -62,9 +62,9 @@ def full_float32() -> Iterator[None]:
 
 
 def use_deterministic_kernels() -> None:
-    """From now on the same bytes from the same seed on the same GPU; a kernel that can't promise that raises RuntimeError when it is called.
+    """Use deterministic kernels from now on: the same seed gives the same bytes on the same GPU. An operation without one raises RuntimeError.
 
-    Has to come before the first use of the GPU: cuBLAS reads ``CUBLAS_WORKSPACE_CONFIG`` once.
+    Call it before the first use of the GPU: cuBLAS reads ``CUBLAS_WORKSPACE_CONFIG`` once.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False

@@ -40,27 +40,27 @@ def watching(**state) -> TrainingMonitor:
 def test_a_healthy_run_is_left_in_peace():
     watch = watching()
     for step in range(5):
-        assert watch.look(step, {**HEALTHY, "map": 0.01 - 0.002 * step, "edit_strength": 0.2 - 0.02 * step}) == []
+        assert watch.check(step, {**HEALTHY, "map": 0.01 - 0.002 * step, "edit_strength": 0.2 - 0.02 * step}) == []
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"edit_strength": 0.09}, r"step 4: the generator edits less and less: .* 0.0900, 45% of what it was"),
+        ({"edit_strength": 0.09}, r"step 4: the generator edits less and less: .* 0.0900, 45% of its initial value"),
         ({"map_peak": 5e-5, "map": 1e-9}, r"step 4: MaLP's map is dead: its largest value is 5.0e-05"),
-        ({"map": 5e-5}, r"step 4: MaLP is fooled completely: .* has 0.5% of the mean square"),
+        ({"map": 5e-5}, r"step 4: MaLP is fooled completely: .* has 0.5% of its initial mean square"),
     ],
 )
 def test_each_trouble_is_told_once_also_over_a_resume(values, message):
     watch = watching()
-    (said,) = watch.look(4, {**HEALTHY, **values})
+    (said,) = watch.check(4, {**HEALTHY, **values})
     assert re.match(message, said)
-    assert watch.look(5, {**HEALTHY, **values}) == []
-    assert TrainingMonitor(state=watch.state).look(6, {**HEALTHY, **values}) == []
+    assert watch.check(5, {**HEALTHY, **values}) == []
+    assert TrainingMonitor(state=watch.state).check(6, {**HEALTHY, **values}) == []
 
 
 def test_an_arm_without_malp_is_judged_by_its_edits_alone():
     watch = TrainingMonitor()
     watch.begin({"edit_strength": 0.2})
-    assert watch.look(1, {"edit_strength": 0.2}) == []
-    assert len(watch.look(2, {"edit_strength": 0.05})) == 1
+    assert watch.check(1, {"edit_strength": 0.2}) == []
+    assert len(watch.check(2, {"edit_strength": 0.05})) == 1

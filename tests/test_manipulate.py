@@ -12,7 +12,7 @@ from torch import nn
 
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.evaluation.eval_set import EvalSet, edit
-from malp_disc.evaluation.localize import malp_gallery, score_clean, through_generator
+from malp_disc.evaluation.localize import malp_gallery, score_unprotected, through_generator
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import ResultError, call_manipulate
 from malp_disc.training.preflight import Editor
@@ -75,7 +75,7 @@ def test_every_measurement_leaves_the_inputs_as_they_are():
     malp = tiny_malp().eval()
     edit(in_place, inputs.images, inputs.targets)
     through_generator(in_place, inputs, malp)
-    score_clean(in_place, inputs, malp)
+    score_unprotected(in_place, inputs, malp)
     shown = malp_gallery(in_place, inputs, malp, count=3)
     assert torch.equal(inputs.images, images) and torch.equal(inputs.targets, labels)
     assert torch.equal(shown["real"], images) and not torch.equal(shown["encrypted"], shown["manipulated"])

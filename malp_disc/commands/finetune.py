@@ -34,7 +34,7 @@ from malp_disc.experiment.run import run_arms
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
-from malp_disc.training.generator_contract import check_contract, check_own_losses
+from malp_disc.training.generator_contract import check_contract, check_objective
 from malp_disc.training.launch import start
 
 
@@ -111,7 +111,7 @@ def load_networks(
     else:
         objective = call_by_name(config.losses) if config.losses is not None else None
         if objective is not None:
-            check_own_losses(objective, generator, dataset, device, source=config.losses)
+            check_objective(objective, generator, dataset, device, source=config.losses)
     return generator, objective, MaLP.from_pretrained(given) if given is not None else None
 
 

@@ -22,7 +22,7 @@ from malp_disc.calibration import CALIBRATION_FILE, Calibration
 from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.localize import look, malp_gallery, measure_malp, score_clean, through_generator
+from malp_disc.evaluation.localize import malp_gallery, measure_malp, predict, score_unprotected, through_generator
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.serialization.files import write_json
@@ -63,7 +63,7 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
     """The threshold of `malp-disc detect`, from images that weren't trained on: ``<output-dir>/malp/detection.json``."""
     seen = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
     real = {"encrypted": seen.published} | ({"unprotected": seen.images} if config.malp_template_dropout else {})
-    scores = [look(malp, to_8bit(images), seen.index, device=accelerator.device).score for images in (*real.values(), seen.manipulated)]
+    scores = [predict(malp, to_8bit(images), seen.index, device=accelerator.device).score for images in (*real.values(), seen.manipulated)]
     kinds = f"held-back images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
     try:
         malp.detection = Calibration.fit(
@@ -79,7 +79,7 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
 def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
     """Localization on images that weren't trained on: metrics.json and fakeness.png."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
-    metrics["clean"] = score_clean(generator.manipulate, inputs, malp, device=accelerator.device)
+    metrics["clean"] = score_unprotected(generator.manipulate, inputs, malp, device=accelerator.device)
     write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})
     fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
     scores = metrics["localization"]

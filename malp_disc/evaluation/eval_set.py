@@ -1,4 +1,4 @@
-"""The images that a generator is measured on, and their way through it."""
+"""The inputs of an evaluation, and the edits of a generator on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 32
 
 @dataclass
 class EvalSet:
-    """The images every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), the attribute asked for (N,)."""
+    """The inputs that every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), and the index of the attribute to edit (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -29,7 +29,7 @@ class EvalSet:
     def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> EvalSet:
         """The first `count` images of a data set, each with one attribute to edit (`single_attribute_targets`).
 
-        Where the data set has no attributes there is nothing to choose: targets (N, 0), `edited` -1.
+        For a data set without attributes, targets are (N, 0) and `edited` is -1.
         """
         images, labels = load_all(dataset, count, "inputs")
         if not dataset.attribute_names:
@@ -38,7 +38,7 @@ class EvalSet:
         return cls(images, labels, targets, edited, tuple(dataset.attribute_names))
 
     def of_one_attribute(self, attribute: str) -> EvalSet:
-        """The same images, all with the same edit; those that have it already (a hair colour) are left out."""
+        """The same images, all with the same edit, without those that have the attribute already (a hair colour)."""
         targets = one_attribute_targets(self.labels, self.attribute_names, attribute)
         rows = (targets != self.labels).any(dim=1)
         edited = torch.full_like(self.edited, self.attribute_names.index(attribute))

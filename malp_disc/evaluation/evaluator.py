@@ -1,4 +1,4 @@
-"""The judges of a run, and the bench on which every generator is measured the same way."""
+"""The evaluation of a run: evaluation models, inputs and reference images, on which every generator is measured in the same way."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class EvaluationOptions:
 
 @dataclass
 class Evaluator:
-    """The same inputs, targets, reference and judges for every arm and seed; what it measures is written to the run's folder."""
+    """Measures every arm and seed on the same inputs, targets and reference, with the same evaluation models, and writes the results to the run's folder."""
 
     folder: Path
     inputs: EvalSet
@@ -88,7 +88,7 @@ class Evaluator:
     models: EvaluationModels
     device: torch.device
     selection: EvalSet | None = None
-    """On which the distance is taken on the way: others than `inputs`, because the best step is chosen by it."""
+    """Inputs for the Fréchet distance during training. They differ from `inputs` because the best step is chosen on them."""
 
     def measure(
         self, arm: str, manipulate: Manipulate, *, seed: int = 0, weights: Path | None = None, fresh: MaLP | None = None, **more: Any
@@ -97,9 +97,9 @@ class Evaluator:
 
         Args:
             arm: out of `malp_disc.run_folder.arms.ARMS`. "before" is the same for all seeds: measure it once.
-            weights: the generator's file, whose hash the report tells.
+            weights: the generator's file, whose hash goes into the report.
             fresh: a MaLP trained from scratch against this generator, or later `measure_fresh`.
-            more: goes along (steps, seconds).
+            more: further entries of the line (steps, seconds).
         """
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
         malp = self.models.malp
@@ -110,17 +110,17 @@ class Evaluator:
             logger.warning(f"{arm}, seed {seed}: the images are not finite, nothing was measured")
         else:
             write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, malp, evidence=evidence, device=self.device), seed=seed)
-            _tell(arm, measured)
+            _log_summary(arm, measured)
         if weights is not None:
             measured["weights"] = {"file": weights.name, "sha256": file_sha256(weights)}
         self._write("measurements.jsonl", {"seed": seed, "arm": arm}, {**measured, **more})
         return measured
 
     def measure_fresh(self, arm: str, manipulate: Manipulate, fresh: MaLP, *, seed: int = 0) -> dict[str, Any]:
-        """Add what a fresh MaLP finds to the line of an arm that was measured.
+        """Add the scores of a fresh MaLP to the line of an arm that was measured.
 
         Raises:
-            ValueError: it was not.
+            ValueError: the arm wasn't measured.
         """
         own = [line for line in self._lines("measurements.jsonl") if (line.get("seed", 0), line["arm"]) == (seed, arm)]
         if not own:
@@ -130,7 +130,7 @@ class Evaluator:
         return found
 
     def quick_fid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
-        """The Fréchet distance on the way, on the images that choose, into ``quality.jsonl``; infinity for images that are not finite."""
+        """The Fréchet distance during training, on the `selection`, also written to ``quality.jsonl``; infinity for images that are not finite."""
         value = measure_frechet(
             manipulate, self.selection or self.inputs, self.reference, self.models.extractor, device=self.device, label="quick_fid"
         )
@@ -148,13 +148,13 @@ class Evaluator:
             sample_grid({"real": shown.images, arm: edited}, folder / f"{step:06d}.png", captions=captions_of(shown))
 
     def measure_anchors(self) -> None:
-        """What frames every scale, and the reference's features; once for all seeds."""
+        """Reference points for every metric, ``anchors.json``, and the reference's features; once for all seeds."""
         write_json(self.folder / "anchors.json", measure_anchors(self.inputs, self.reference, self.models, device=self.device))
         for view, features in self.reference.features.items():
             save_features(features_path(self.folder, "reference", view=view), features)
 
     def measured(self, *, seed: int = 0) -> list[str]:
-        """Arms of a seed that a run, perhaps an earlier try of it, has measured; "before" counts for all seeds."""
+        """Arms of a seed that this run or an interrupted try of it has measured; "before" counts for all seeds."""
         return [line["arm"] for line in self._lines("measurements.jsonl") if line.get("seed", 0) == seed or line["arm"] == "before"]
 
     def draw(self, arms: Mapping[str, Manipulate], *, seed: int = 0) -> None:
@@ -168,7 +168,7 @@ class Evaluator:
         return [line for _, line in read_lines(self.folder / name)] if (self.folder / name).exists() else []
 
     def _write(self, name: str, key: dict[str, Any], values: dict[str, Any]) -> None:
-        """A line in place of the one with the same key. What is not finite is None: it counts as not measured."""
+        """Replace the line with the same key, or add one. Values that are not finite become None, not measured."""
         lines = [
             line
             for line in self._lines(name)
@@ -179,7 +179,7 @@ class Evaluator:
 
 
 def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> EvaluationModels:
-    """All judges but MaLP, loaded before any long work: what is missing is said at once."""
+    """All evaluation models except MaLP, loaded before any long work, so that a missing file is reported at once."""
     name = options.extractor
     if name == "auto":
         name = "faces" if data.data == "faces" else "inception-2048"
@@ -227,7 +227,7 @@ class SelectedAttributes(torch.nn.Module):
 
 @dataclass(frozen=True)
 class EvaluationSets:
-    """The images of an evaluation: held back from training, real ones to compare with, and the training images among which the best step is chosen."""
+    """Data sets of an evaluation: held-back images, real images to compare with, and the training images on which the best step is chosen."""
 
     held_out: Dataset
     real: Dataset
@@ -235,7 +235,10 @@ class EvaluationSets:
 
 
 def evaluation_sets(options: EvaluationOptions, data: DataOptions, reference: Dataset | None = None) -> EvaluationSets:
-    """Find the images and check that there are enough. `reference`: other real images than the data's own.
+    """Find the images and check that there are enough.
+
+    Args:
+        reference: real images to compare with; those of the data set if None.
 
     Raises:
         ValueError: too few to measure anything. Fewer than asked for are taken as they are, with a warning.
@@ -274,7 +277,7 @@ def save_features(path: Path, features: np.ndarray) -> None:
 
 
 def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
-    """A generator made for other attributes fails here, with their number, and not in the middle of a run."""
+    """Raise ValueError unless a generator takes as many attributes as the data set has."""
     if c_dim != len(dataset.attribute_names):
         raise ValueError(
             f"{source} takes {c_dim} attributes, but {len(dataset.attribute_names)} are selected ({' '.join(dataset.attribute_names)}); "
@@ -282,7 +285,7 @@ def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
         )
 
 
-def _tell(arm: str, measured: Mapping[str, Any]) -> None:
+def _log_summary(arm: str, measured: Mapping[str, Any]) -> None:
     frechet, accuracy = measured["frechet"], measured.get("edit_accuracy")
     edits = "edit accuracy not measured" if accuracy is None else f"edit accuracy {accuracy:.3f}"
     logger.info(

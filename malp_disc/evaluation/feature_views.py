@@ -1,4 +1,7 @@
-"""The eyes that images are looked at with: features of every view in one pass, and the power spectrum beside them."""
+"""Feature extractors and image scales used in evaluation: features of every view, and the power spectrum, in one pass over the images.
+
+A *view* is an extractor at an image scale: "frechet", "second", and the first extractor at reduced sizes.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,20 @@ from malp_disc.metrics.spectrum import power_spectrum
 from malp_disc.run_folder.arms import SMALLER
 from malp_disc.serialization.files import atomic_path
 
-_SMALLEST = 8  # pixels of the shorter side that a smaller image must keep
+_SMALLEST = 8  # pixels: images aren't reduced below this shorter side
 
 
 @dataclass
 class EvaluationModels:
-    """Who judges; each but the first may be absent.
+    """The evaluation models; all but the first are optional.
 
     Attributes:
-        extractor: the features of the Fréchet distance.
-        classifier: an independent reader of attributes, (B, 3, H, W) -> logits (B, A).
-        malp: looks for edits.
-        second: another extractor, for a second opinion.
-        embedding: of faces, (B, 3, H, W) -> (B, D), with a `name`: is it still the same person?
-        smaller: also look at images made so many times smaller, 2 and 4 or one of them.
+        extractor: feature extractor of the Fréchet distance.
+        classifier: independent attribute classifier, (B, 3, H, W) -> logits (B, A).
+        malp: localizes and detects edits.
+        second: another feature extractor, to check that a result doesn't depend on the first.
+        embedding: face embedding (B, 3, H, W) -> (B, D), with a `name`, which measures whether an edit preserves the identity.
+        smaller: factors of the views at reduced size, out of 2 and 4.
     """
 
     extractor: FeatureExtractor
@@ -49,6 +52,7 @@ class EvaluationModels:
     smaller: tuple[int, ...] = tuple(SMALLER.values())
 
     def of(self, view: str) -> FeatureExtractor:
+        """The extractor of a view."""
         return self.second if view == "second" else self.extractor
 
     def views(self, height: int, width: int) -> list[str]:
@@ -59,7 +63,7 @@ class EvaluationModels:
 
 @dataclass
 class FeatureCache:
-    """A set of images as the judges see it: features (N, D) by view, the power spectrum (H, W), and a hash of the images' bytes."""
+    """Features (N, D) of a set of images by view, their power spectrum (H, W), and a hash of the images' bytes."""
 
     features: dict[str, np.ndarray]
     power: np.ndarray
@@ -74,7 +78,10 @@ class FeatureCache:
 def extract_views(
     models: EvaluationModels, batches: Iterable[Tensor], *, device: torch.device | str = "cpu", label: str = "features", count: int | None = None
 ) -> FeatureCache:
-    """Look at images (B, 3, H, W) in [-1, 1], batch by batch, in every view. `label` and `count`, the number of images, are for the progress bar.
+    """Features and power spectrum of images (B, 3, H, W) in [-1, 1], batch by batch, in every view.
+
+    Args:
+        label, count: text and number of images for the progress bar.
 
     Raises:
         ValueError: no images.
@@ -82,7 +89,7 @@ def extract_views(
     features: dict[str, list[np.ndarray]] = {}
     digest = hashlib.sha256()
 
-    def looked_at() -> Iterable[Tensor]:
+    def with_features() -> Iterable[Tensor]:
         for images in batches:
             for view in models.views(*images.shape[2:]):
                 extractor = models.of(view).to(device).eval()
@@ -91,22 +98,22 @@ def extract_views(
             bar.update(len(images))
             yield images
 
-    with tqdm(desc=label, total=count, unit="picture", leave=False) as bar:
-        power = power_spectrum(looked_at())
+    with tqdm(desc=label, total=count, unit="image", leave=False) as bar:
+        power = power_spectrum(with_features())
     return FeatureCache(
         {view: np.concatenate(parts).astype(np.float32, copy=False) for view, parts in features.items()}, power, digest.hexdigest()[:16]
     )
 
 
 def save_feature_cache(models: EvaluationModels, extracted: FeatureCache, path: Path) -> None:
-    """Write a portrait to an .npz file, with who looked."""
+    """Write features and spectrum to an .npz file, together with the names of the extractors."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:  # a name without .npz would get one
         features = {f"features_{view}": values for view, values in extracted.features.items()}
         np.savez(file, power=extracted.power, made_from=np.array(_made_from(models, extracted.sha256)), **features)
 
 
 def load_feature_cache(models: EvaluationModels, batches: Iterable[tuple[Tensor, Tensor]], path: Path | None) -> FeatureCache | None:
-    """What `save_feature_cache` wrote, where it is of these very images and judges; None otherwise, also for a damaged file."""
+    """What `save_feature_cache` wrote, if it is of these images and extractors; None otherwise, and for a damaged file."""
     if path is None or not path.exists():
         return None
     digest, shape = hashlib.sha256(), (0, 0)
@@ -141,7 +148,7 @@ def downsample_antialiased(images: Tensor, factor: int) -> Tensor:
 
 
 def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor: FeatureExtractor) -> dict[str, Any]:
-    """A Fréchet distance with all that a reader needs to compare it with another one."""
+    """A Fréchet distance, JSON-ready, with everything needed to compare it with another one: label, extractor, resize, and both sample sizes."""
     factor, real = SMALLER.get(view), reference.features[view]
     made_smaller = "" if factor is None else f"made {factor} times smaller, antialiased; then "
     return {

@@ -1,12 +1,12 @@
-"""The images that a report shows, as strips of PNG in ``gallery/`` and a line each in ``gallery.jsonl``.
+"""The images that a report shows: PNG strips in ``gallery/``, with one line each in ``gallery.jsonl``.
 
-A strip holds images of one size, one below the other. Images have three channels; maps have one, 255 for a fakeness of 1, and are
-coloured where they're shown.
+A strip holds images of one size, one below the other. Images have three channels. Maps have one, 255 for a fakeness of 1, and are
+coloured when they are displayed.
 
     real, encrypted, map_encrypted      the inputs, without an arm
-    edited                              what an arm makes of the inputs
-    manipulated, truth, map             what it makes of the encrypted inputs, what it changed (M_GT), and what MaLP says it changed
-    worst, best                         manipulated images that MaLP is surest of, and least sure
+    edited                              an arm's edits of the inputs
+    manipulated, truth, map             its edits of the encrypted inputs, M_GT, and MaLP's prediction of it
+    worst, best                         the manipulated images with the highest and the lowest P(manipulated)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PIXELS = ROWS * 96 * 96
 
 
 def rows_of(inputs: EvalSet) -> int:
-    """How many of the inputs are shown."""
+    """The number of inputs that a gallery shows; fewer for larger images."""
     height, width = inputs.images.shape[2:]
     return min(len(inputs.images), ROWS, max(4, _PIXELS // (height * width)))
 
@@ -37,7 +37,7 @@ def draw_arm(
     """An arm's strips by kind, as (images, captions): images (N, 3, H, W) in [-1, 1], maps (N, 1, H, W) in [0, 1].
 
     Args:
-        evidence: of the arm's measurement; without it there are no worst and best images.
+        evidence: of the arm's measurement; without it, there are no worst and best images.
     """
     count = rows_of(inputs)
     captions = captions_of(inputs.first(count))
@@ -51,25 +51,25 @@ def draw_arm(
         strips |= {"encrypted": shown["encrypted"], "map_encrypted": shown["predicted_encrypted"]}
         strips |= {"manipulated": shown["manipulated"], "truth": shown["truth"], "map": shown["predicted_manipulated"]}
     drawn = {kind: (images.clamp(0 if images.shape[1] == 1 else -1, 1), captions) for kind, images in strips.items()}
-    if evidence is not None and evidence.seen is not None and evidence.looked is not None:
+    if evidence is not None and evidence.manipulated is not None and evidence.predictions is not None:
         drawn |= _extremes(evidence, inputs, (count + 1) // 2)
     return drawn
 
 
 def _extremes(evidence: Evidence, inputs: EvalSet, count: int) -> dict[str, tuple[Tensor, list]]:
-    """Surest and least sure first; the maps' brightness decides between scores that float32 can't tell apart."""
-    brightness = evidence.looked.map.mean(dim=(1, 2, 3))
-    order = np.lexsort((brightness.numpy(), evidence.looked.score.numpy()))
+    """The images with the highest and with the lowest score. Equal scores are ordered by the mean of the map."""
+    brightness = evidence.predictions.map.mean(dim=(1, 2, 3))
+    order = np.lexsort((brightness.numpy(), evidence.predictions.score.numpy()))
     captions = captions_of(inputs)
     chosen = {"worst": order[::-1][:count].copy(), "best": order[:count]}
     return {
-        kind: (evidence.seen.manipulated[rows], [f"{captions[row]}: {evidence.looked.score[row]:.3f}".removeprefix(": ") for row in rows])
+        kind: (evidence.manipulated.manipulated[rows], [f"{captions[row]}: {evidence.predictions.score[row]:.3f}".removeprefix(": ") for row in rows])
         for kind, rows in chosen.items()
     }
 
 
 def captions_of(inputs: EvalSet) -> list[str]:
-    """What was asked of each image: "+ Smiling", "- Eyeglasses"; nothing where there are no attributes."""
+    """The requested edit of each image, as "+ Smiling" or "- Eyeglasses"; empty where there are no attributes."""
     if not inputs.attribute_names:
         return [""] * len(inputs.images)
     edited = inputs.edited.tolist()

@@ -1,8 +1,7 @@
-"""Measure one MaLP: does it find what a generator changed, on images as a detector gets them?
+"""Localization and detection scores of a MaLP on the edits of one generator.
 
-Two things can happen to an image besides the generator. It is *published*: an encrypted image is saved, as PNG or JPEG, before anybody
-manipulates it. And it is *sent*: whatever the detector sees, untouched or manipulated, has been saved, scaled or blurred on its way
-(paper, section 4.5). Both are functions that the caller may give; the truth M_GT is always that of what the generator did.
+Besides the edit, an image may be changed twice: when it is *published*, which means saved as PNG or JPEG before the generator gets it, and by a
+*degradation* before MaLP gets it, edited or not (paper, section 4.5). The caller may pass a function for each. M_GT is always the change by the generator alone.
 """
 
 from __future__ import annotations
@@ -25,14 +24,20 @@ from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores
 
-LOCALIZED = 512  # images whose maps are scored; a map's score settles long before FID does
+LOCALIZED = 512  # images whose maps are scored; localization scores need far fewer images than FID
 Change = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class Seen:
-    """What one MaLP's images became: originals (N, 3, H, W), the published encrypted ones, what the generator made of these, and whose
-    template."""
+class ManipulatedImages:
+    """Images before and after the edit, on the CPU.
+
+    Attributes:
+        images: the originals, (N, 3, H, W) in [-1, 1].
+        published: their encrypted versions, as published.
+        manipulated: the generator's edits of `published`.
+        index: of each image's template, (N,).
+    """
 
     images: Tensor
     published: Tensor
@@ -43,99 +48,113 @@ class Seen:
 @torch.no_grad()
 def through_generator(
     manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, publish: Change | None = None, device: torch.device | str = "cpu"
-) -> Seen:
-    """Encrypt the first 512 images of `inputs`, the templates in turn, publish them, and let the generator edit what was published."""
+) -> ManipulatedImages:
+    """Encrypt the first 512 images of `inputs`, cycling through the templates, publish them, and edit the published ones with the generator."""
     images = inputs.images[:LOCALIZED]
     index = torch.arange(len(images), device=device) % malp.encryption.set_size
     encrypted = torch.cat([malp.encrypt(part.to(device), i)[0].cpu() for part, i in zip(images.split(BATCH), index.split(BATCH))])
     published = encrypted if publish is None else publish(encrypted)
-    return Seen(images, published, edit(manipulate, published, inputs.targets[: len(images)], device=device), index)
+    return ManipulatedImages(images, published, edit(manipulate, published, inputs.targets[: len(images)], device=device), index)
 
 
 @dataclass
-class Looked:
-    """What a MaLP said of images: maps (N, 1, H, W), scores (N,), and CS (N,) of the recovered template with the image's own."""
+class Predictions:
+    """MaLP's outputs for N images, on the CPU.
+
+    Attributes:
+        map: fakeness maps (N, 1, H, W) in [0, 1].
+        score: P(manipulated), (N,).
+        similarity: CS of the recovered template with the image's own, (N,).
+    """
 
     map: Tensor
     score: Tensor
-    own: Tensor
+    similarity: Tensor
 
 
 @torch.no_grad()
-def look(malp: MaLP, pictures: Tensor, index: Tensor, *, device: torch.device | str = "cpu") -> Looked:
-    """A MaLP on images (N, 3, H, W) that carry or carried template `index` (N,); the answer is on the CPU."""
-    templates = malp.encryption.at(pictures.shape[2:])
+def predict(malp: MaLP, images: Tensor, index: Tensor, *, device: torch.device | str = "cpu") -> Predictions:
+    """MaLP's outputs for images (N, 3, H, W) that were encrypted with the templates `index` (N,), in batches."""
+    templates = malp.encryption.at(images.shape[2:])
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part, i in zip(pictures.split(BATCH), index.split(BATCH)):
+    for part, i in zip(images.split(BATCH), index.split(BATCH)):
         out = malp(part.to(device))
         parts.append((out.map.cpu(), out.score.cpu(), template_similarity(out.template, templates).gather(1, i[:, None])[:, 0].cpu()))
-    return Looked(*(torch.cat(values) for values in zip(*parts)))
+    return Predictions(*(torch.cat(values) for values in zip(*parts)))
 
 
-def score_malp(seen: Seen, malp: MaLP, *, send: Change = to_8bit, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """How well a MaLP localizes and detects in `seen`, after every image was sent; see `score_looks` for what comes back.
+def score_malp(images: ManipulatedImages, malp: MaLP, *, degradation: Change = to_8bit, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Localization and detection scores on degraded images; see `score_predictions` for what is returned.
 
     Args:
-        send: what happens to every image before MaLP gets it. A detector reads files, so the least is 8 bits; without that it could tell
-            the classes apart by who lies on the 8-bit grid.
+        degradation: applied to every image, edited or not, before MaLP gets it. The default rounds to 8 bits, as any image file does; otherwise MaLP
+            could tell the two classes apart by which of them lies on the 8-bit grid.
     """
-    untouched, changed = (look(malp, send(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated))
-    return score_looks(seen, malp, untouched, changed)
+    published, manipulated = (predict(malp, degradation(batch), images.index, device=device) for batch in (images.published, images.manipulated))
+    return score_predictions(images, malp, published, manipulated)
 
 
-def score_looks(seen: Seen, malp: MaLP, untouched: Looked, changed: Looked) -> dict[str, Any]:
-    """Scores of what a MaLP said of the published images and of the manipulated ones.
+def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predictions, manipulated: Predictions) -> dict[str, Any]:
+    """Localization and detection scores from MaLP's outputs for the published images and for the manipulated ones.
 
     Returns:
-        ``localization`` (`LocalizationScores` of the manipulated images; ``cs_encrypted``: CS of the encrypted image's map with M_GT,
-        which Eq. 8 wants to be 0; ``mean_encrypted``, ``mean_manipulated``: the maps' brightness; ``spread``: standard deviation of the
-        manipulated images' maps over all pixels, near 0 for a dead head; ``cs_mean_map``, ``pearson_mean_map``: what the mean M_GT of
-        all *other* images scores, a guess that knows where this generator changes faces and never looks at the image), ``detection``
-        (`DetectionScores`), ``template`` (CS of recovered and added one on either kind, and ``between`` the templates of the set; None
-        for a passive MaLP), ``encrypted_psnr`` in dB (None likewise).
+        A JSON-ready dict with
+
+        * ``localization``: `LocalizationScores` of the manipulated images; ``cs_encrypted``, CS of the encrypted image's map with M_GT, 0 in the
+          ideal case (Eq. 8); ``mean_encrypted`` and ``mean_manipulated``, the mean of the maps; ``spread``, the standard deviation of the
+          manipulated images' maps over all pixels, near 0 for a collapsed head; ``cs_mean_map`` and ``pearson_mean_map``, the scores of a baseline
+          that predicts the mean M_GT of all *other* images and ignores the image itself.
+        * ``detection``: `DetectionScores`.
+        * ``template``: CS of the recovered and the added template for both kinds of images, and ``between`` the templates of the set; None for a
+          passive MaLP.
+        * ``encrypted_psnr``: in dB; None for a passive MaLP.
     """
-    truth = fakeness_map(seen.images, seen.manipulated)
-    labels = np.repeat([0, 1], len(seen.images))
-    localization = _plain(localization_scores(changed.map, seen.images, seen.manipulated))
+    truth = fakeness_map(images.images, images.manipulated)
+    labels = np.repeat([0, 1], len(images.images))
+    localization = _as_json(localization_scores(manipulated.map, images.images, images.manipulated))
     localization |= {
-        "cs_encrypted": cosine(untouched.map, truth).mean().item(),
-        "mean_encrypted": untouched.map.mean().item(),
-        "mean_manipulated": changed.map.mean().item(),
-        "spread": changed.map.std().item(),
+        "cs_encrypted": cosine(published.map, truth).mean().item(),
+        "mean_encrypted": published.map.mean().item(),
+        "mean_manipulated": manipulated.map.mean().item(),
+        "spread": manipulated.map.std().item(),
     }
     if len(truth) > 1:
         others = (truth.sum(0) - truth) / (len(truth) - 1)
         localization |= {"cs_mean_map": cosine(others, truth).mean().item(), "pearson_mean_map": correlation(others, truth).mean().item()}
     return {
         "localization": localization,
-        "detection": _plain(detection_scores(labels, torch.cat([untouched.score, changed.score]).numpy())),
+        "detection": _as_json(detection_scores(labels, torch.cat([published.score, manipulated.score]).numpy())),
         "template": None
         if malp.passive
-        else {"encrypted": untouched.own.mean().item(), "manipulated": changed.own.mean().item(), "between": _between(malp)},
-        "encrypted_psnr": None if malp.passive else psnr(seen.published, seen.images),
+        else {
+            "encrypted": published.similarity.mean().item(),
+            "manipulated": manipulated.similarity.mean().item(),
+            "between": _similarity_between_templates(malp),
+        },
+        "encrypted_psnr": None if malp.passive else psnr(images.published, images.images),
     }
 
 
 def measure_malp(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """`score_malp` on images that nothing happened to but the generator and 8 bits."""
+    """`score_malp` without publishing, and with no degradation but 8 bits."""
     return score_malp(through_generator(manipulate, inputs, malp, device=device), malp, device=device)
 
 
 @torch.no_grad()
-def score_clean(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, float]:
-    """What a MaLP says where no template is: can it tell x from G(x) by looking, as a discriminator has to?
+def score_unprotected(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Scores on unprotected images: can MaLP tell x from G(x) by their content alone, as a discriminator has to?
 
-    One that was only ever shown templates takes a missing one for manipulation, and says the same of both.
+    A MaLP that was trained with templates only takes a missing one for manipulation, and gives both the same score.
 
     Returns:
         ``auc`` of the classifier alone, real against manipulated; ``pearson`` of the manipulated images' maps with M_GT; ``mean_real`` and
-        ``mean_manipulated``, the maps' brightness. Of the first 512 images, in 8 bits.
+        ``mean_manipulated``, the mean of the maps. From the first 512 images, in 8 bits.
     """
     images = inputs.images[:LOCALIZED]
     manipulated = edit(manipulate, images, inputs.targets[: len(images)], device=device)
-    outputs = [[malp(part.to(device)) for part in to_8bit(pictures).split(BATCH)] for pictures in (images, manipulated)]
-    logits = torch.cat([out.logit.cpu() for side in outputs for out in side])
-    maps = [torch.cat([out.map.cpu() for out in side]) for side in outputs]
+    outputs = [[malp(part.to(device)) for part in to_8bit(group).split(BATCH)] for group in (images, manipulated)]
+    logits = torch.cat([out.logit.cpu() for group in outputs for out in group])
+    maps = [torch.cat([out.map.cpu() for out in group]) for group in outputs]
     scores = detection_scores(np.repeat([0, 1], len(images)), logits.numpy())  # not sigmoids: they would tie at 1
     return {
         "auc": scores.auc,
@@ -165,12 +184,12 @@ def malp_gallery(
 
 
 def psnr(encrypted: Tensor, images: Tensor) -> float:
-    """Of encrypted images against the originals, in dB over the range of 2, the mean over images. Shapes: (N, 3, H, W) in [-1, 1]."""
+    """Mean PSNR of encrypted images, 10 log10(2² / MSE) in dB. Shapes: (N, 3, H, W) in [-1, 1]."""
     error = (encrypted - images).square().flatten(1).mean(1)
     return (10 * torch.log10(4 / error)).mean().item()
 
 
-def _between(malp: MaLP) -> float | None:
+def _similarity_between_templates(malp: MaLP) -> float | None:
     """Mean CS of two different templates of the set."""
     count = malp.encryption.set_size
     if count < 2:
@@ -180,5 +199,6 @@ def _between(malp: MaLP) -> float | None:
     return ((table.sum() - table.diagonal().sum()) / (count * (count - 1))).item()
 
 
-def _plain(scores: Any) -> dict[str, Any]:
+def _as_json(scores: Any) -> dict[str, Any]:
+    """The fields of a dataclass of scores, without those that are counts."""
     return {key: value for key, value in dataclasses.asdict(scores).items() if key not in ("images", "unchanged")}

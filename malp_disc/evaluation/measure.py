@@ -24,7 +24,17 @@ from malp_disc.evaluation.feature_views import (
     load_feature_cache,
     save_feature_cache,
 )
-from malp_disc.evaluation.localize import LOCALIZED, Looked, Seen, look, measure_malp, psnr, score_looks, through_generator, to_8bit
+from malp_disc.evaluation.localize import (
+    LOCALIZED,
+    ManipulatedImages,
+    Predictions,
+    measure_malp,
+    predict,
+    psnr,
+    score_predictions,
+    through_generator,
+    to_8bit,
+)
 from malp_disc.malp import MaLP
 from malp_disc.metrics.attribute_leakage import leakage
 from malp_disc.metrics.editing import edit_accuracy, identity_l1
@@ -39,27 +49,35 @@ from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 __all__ = ["Evidence", "EvaluationModels", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
 
 Reference = FeatureCache
-"""The real images as the judges see them, with ``text`` saying in words what they are."""
+"""Features and spectrum of the real images that generators are compared with; ``text`` describes them."""
 
 _CHUNK = 64  # images at a time: SSIM holds some twenty maps per image
 
 
 @dataclass
 class Evidence:
-    """What an arm's numbers rest on: its images (N, 3, H, W) and features by view; what MaLP saw, None without one or if G diverged."""
+    """The images and features that an arm's measurements were computed from.
+
+    Attributes:
+        edited: the generator's images of the unprotected inputs, (N, 3, H, W).
+        features: of these, by view.
+        manipulated: its images of encrypted inputs; None without a MaLP, or if the generator diverged.
+        predictions: MaLP's outputs for the latter, or None.
+    """
 
     edited: Tensor
     features: dict[str, np.ndarray]
-    seen: Seen | None = None
-    looked: Looked | None = None
+    manipulated: ManipulatedImages | None = None
+    predictions: Predictions | None = None
 
 
 def measure_reference(
     dataset: Dataset, count: int, models: EvaluationModels, *, device: torch.device | str = "cpu", cache: Path | None = None
 ) -> Reference:
-    """The first `count` real images in the judges' eyes. A second extractor that has to be fitted to real images is fitted to these.
+    """Features and spectrum of the first `count` real images. A second extractor that has to be fitted to real images is fitted to these.
 
-    `cache`: an .npz file that keeps the features, and gives them back where images and extractors are the same to the last byte.
+    Args:
+        cache: an .npz file for the features, reused where images and extractors are the same to the last byte.
     """
     count = min(count, len(dataset))
     loader = DataLoader(Subset(dataset, range(count)), batch_size=BATCH)
@@ -74,15 +92,15 @@ def measure_reference(
 
 
 def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What frames every scale: the unedited inputs, one half of the reference against the other, the classifier on unedited images, and
-    the PSNR of encryption."""
+    """Reference points for every metric, JSON-ready: the unedited inputs, one half of the reference against the other, the classifier on unedited
+    images, and the PSNR of encryption."""
     unedited = extract_views(models, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
     halves = [
         FeatureCache({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
         for i in (0, 1)
     ]
     other = dataclasses.replace(halves[1], text="the other half of the reference")
-    frames = {
+    distances = {
         view: {
             "unedited": describe(view, unedited.features[view], reference, models.of(view)),
             "halves": describe(view, halves[0].features[view], other, models.of(view)),
@@ -90,8 +108,8 @@ def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationMod
         for view in reference.features
     }
     anchors: dict[str, Any] = {
-        **frames.pop("frechet"),
-        **frames,
+        **distances.pop("frechet"),
+        **distances,
         "kid": {
             "unedited": _kid(unedited.features["frechet"], reference),
             "halves": _kid(halves[0].features["frechet"], other),
@@ -101,7 +119,7 @@ def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationMod
         "reference_sha256": reference.sha256,
     }
     if models.classifier is not None:
-        scores = edit_accuracy(_read(models, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
+        scores = edit_accuracy(_attribute_logits(models, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
         anchors |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
     if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
@@ -122,19 +140,19 @@ def measure_arm(
     device: torch.device | str = "cpu",
     label: str = "measure",
 ) -> tuple[dict[str, Any], Evidence]:
-    """Everything about one generator that the report needs.
+    """All measurements of one generator that the report needs.
 
     Args:
         manipulate: (images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range.
         fresh: a MaLP that was trained from scratch against this very generator, see `measure_fresh`.
 
     Returns:
-        A JSON-ready dict, ``malp_disc.run_folder.schema.MEASUREMENT`` without what the recipe knows (steps, seconds, weights), and the
-        evidence. A generator whose images are not finite has ``diverged`` and nothing else.
+        A JSON-ready dict, ``malp_disc.run_folder.schema.MEASUREMENT`` without the entries that the recipe adds (steps, seconds, weights), and the
+        evidence. For a generator whose images are not finite, the dict has ``diverged`` alone.
 
     Note:
-        Quality, edit accuracy and identity are measured on clean inputs, which is what a deployed generator gets; localization and
-        detection on encrypted ones, which is what MaLP is for.
+        Image quality, edit accuracy and identity are measured on unprotected inputs, which a deployed generator gets; localization and
+        detection on encrypted ones, which MaLP is made for.
     """
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
     if not edited.isfinite().all():
@@ -148,21 +166,21 @@ def measure_arm(
     measured |= _edits(edited, inputs, models, device)
     evidence = Evidence(edited, extracted.features)
     if models.malp is not None:
-        seen = evidence.seen = through_generator(manipulate, inputs, models.malp, device=device)
-        untouched, changed = (
-            look(models.malp, to_8bit(pictures), seen.index, device=device) for pictures in (seen.published, seen.manipulated)
+        images = evidence.manipulated = through_generator(manipulate, inputs, models.malp, device=device)
+        published, manipulated = (
+            predict(models.malp, to_8bit(batch), images.index, device=device) for batch in (images.published, images.manipulated)
         )
-        measured |= score_looks(seen, models.malp, untouched, changed)
-        evidence.looked = changed
+        measured |= score_predictions(images, models.malp, published, manipulated)
+        evidence.predictions = manipulated
     if fresh is not None:
         measured |= measure_fresh(manipulate, inputs, fresh, device=device)
     return measured, evidence
 
 
 def measure_fresh(manipulate: Manipulate, inputs: EvalSet, fresh: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """``localization_fresh`` and ``detection_fresh``: by a MaLP trained from scratch against this generator.
+    """``localization_fresh`` and ``detection_fresh``: the scores of a MaLP that was trained from scratch against this generator.
 
-    A generator that only learned to fool the MaLP it was tuned against is found by a new one as before.
+    If the generator only learned to fool the MaLP that it was tuned against, a new one localizes its edits as well as before.
     """
     scores = measure_malp(manipulate, inputs, fresh, device=device)
     return {"localization_fresh": scores["localization"], "detection_fresh": scores["detection"]}
@@ -177,7 +195,7 @@ def measure_frechet(
     device: torch.device | str = "cpu",
     label: str = "measure",
 ) -> float | None:
-    """The Fréchet distance and nothing else, for a glance while training; None if the images are not finite."""
+    """The Fréchet distance alone, for use during training; None if the images are not finite."""
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
     if not edited.isfinite().all():
         return None
@@ -190,7 +208,7 @@ def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
 
 
 def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: torch.device | str) -> dict[str, Any]:
-    """Was done what was asked, and nothing else?"""
+    """How well the edits match the request: distance to the input, edit accuracy, leakage to other attributes, identity."""
     found: dict[str, Any] = {
         "identity_l1": identity_l1(inputs.images, edited),
         "ssim_to_input": _ssim(inputs.images, edited),
@@ -198,9 +216,9 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
     }
     if models.classifier is not None:
         requested, names = inputs.targets != inputs.labels, inputs.attribute_names
-        after = _read(models, edited, device)
+        after = _attribute_logits(models, edited, device)
         scores = edit_accuracy(after, inputs.targets, requested, attribute_names=names)
-        leaked = leakage(_read(models, inputs.images, device), after, requested, attribute_names=names)
+        leaked = leakage(_attribute_logits(models, inputs.images, device), after, requested, attribute_names=names)
         found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
         found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
     if models.embedding is not None:
@@ -210,8 +228,8 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
 
 
 @torch.no_grad()
-def _read(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
-    """The classifier's logits (N, A)."""
+def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
+    """Logits of the attribute classifier, (N, 3, H, W) -> (N, A), on the CPU."""
     return torch.cat([models.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
 
 

@@ -1,15 +1,15 @@
-"""The arms of a fine-tuning, side by side: each from the same networks, with the same images, targets and steps.
+"""The arms of a fine-tuning. All start from the same networks and see the same images and targets for the same number of steps.
 
-control    G and its own losses go on; no MaLP. What an arm does beyond this is MaLP's doing.
-control_d  the same, and G's own discriminator learns twice per step: the extra compute without MaLP.
-random     against a MaLP that never learned anything, fixed: is it the detector, or any regulariser?
-frozen     against the pretrained MaLP, fixed: the paper's first strategy.
-cotrain    against MaLP, which learns along: the paper's second strategy.
-passive    the same with a detector that never knew a template: does the template earn its place?
-scratch    as cotrain, from random weights: does it need the pretraining?
-aided      no MaLP but a discriminator on the features of a frozen SqueezeNet, vision-aided style: what one would take instead.
-aided_map  the same network asked MaLP's question, how much each place was changed: is it MaLP's question or its eyes?
-joint      cotrain and aided at once: does MaLP add to it?
+control    the generator's own losses alone, without MaLP. A difference of another arm to this one is due to MaLP.
+control_d  the same with two updates of the generator's own discriminator per step: the extra compute without MaLP.
+random     against an untrained, frozen MaLP: is the effect due to the detector, or would any regulariser do?
+frozen     against the pretrained MaLP, frozen: the paper's first strategy.
+cotrain    against the pretrained MaLP, co-trained: the paper's second strategy.
+passive    as cotrain, with a detector that was trained without templates: does the template help?
+scratch    as cotrain, from random weights: does the pretraining help?
+aided      no MaLP, but a real-or-fake discriminator on the features of a frozen SqueezeNet, as in vision-aided GANs: the common alternative.
+aided_map  the same network, trained to predict MaLP's target, the fakeness map: does the target matter, or the backbone?
+joint      cotrain and aided together: does MaLP add to it?
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluator import EvaluationOptions
 from malp_disc.feature_discriminator import FeatureDiscriminator
 from malp_disc.run_folder.experiment import evaluation, of_arms, work
-from malp_disc.training.finetune import Setup
+from malp_disc.training.finetune import ArmSetup
 from malp_disc.training.generator_losses import VisionAidedObjective
 from malp_disc.training.launch import check_seeds
 from malp_disc.training.options import FinetuneOptions
@@ -72,6 +72,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     This takes as long as a pretraining for every arm and seed."""
 
     def check(self) -> None:
+        """Raise ValueError for invalid flags, before any work."""
         super().check()
         if len(set(self.arms)) < len(self.arms) or not self.arms:
             raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
@@ -87,44 +88,48 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """The seeds of the run."""
+        """The seeds of the run: --seeds, or --seed alone."""
         return self.seeds or (self.seed,)
 
 
-def setup_of(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> Setup:
-    """What an arm does beyond the control."""
+def arm_setup(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> ArmSetup:
+    """The MaLP of an arm, its weight, and how it is trained.
+
+    Args:
+        malps: pretrained, by name: "malp", and "passive" if that arm is run.
+    """
     if arm in ("control", "aided", "aided_map"):
-        return Setup()
+        return ArmSetup()
     if arm == "control_d":
-        return Setup(second_discriminator_update=True)
+        return ArmSetup(second_discriminator_update=True)
     if arm in ("random", "scratch"):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             untrained = MaLP(malps["malp"].config).eval()
         if arm == "random":
-            return Setup(untrained, weight=config.frozen_weight)
-        return Setup(untrained, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout)
+            return ArmSetup(untrained, weight=config.frozen_weight)
+        return ArmSetup(untrained, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout)
     if arm == "frozen":
-        return Setup(malps["malp"], weight=config.frozen_weight)
+        return ArmSetup(malps["malp"], weight=config.frozen_weight)
     malp = malps["passive" if arm == "passive" else "malp"]
-    return Setup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "passive" else config.template_dropout)
+    return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "passive" else config.template_dropout)
 
 
-def losses_of(arm: Arm, own: nn.Module | None, config: ArmOptions) -> nn.Module | None:
-    """The losses beside MaLP's: the generator's own, and in some arms those of a feature discriminator."""
+def arm_objective(arm: Arm, objective: nn.Module | None, config: ArmOptions) -> nn.Module | None:
+    """The generator's losses other than MaLP's: its own `objective`, and in some arms that of a feature discriminator as well."""
     if arm not in _AIDED:
-        return own
+        return objective
     weight, target = (config.aided_map_weight, "map") if arm == "aided_map" else (config.aided_weight, "realness")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return VisionAidedObjective(own, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
+        return VisionAidedObjective(objective, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
 
 
-def given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:
-    """The detectors that the arms need, by name; None for those that have to be pretrained first.
+def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:
+    """The MaLPs that the arms need, by name; None for those that have to be pretrained first.
 
     Raises:
-        ValueError, FileNotFoundError: one that isn't there, can't be loaded or isn't what it should be, or flags of a pretraining that can't be.
+        ValueError, FileNotFoundError: a folder that is missing or can't be loaded, a passive MaLP that has a template, or invalid flags of the pretraining.
     """
     given = {"malp": malp}
     if "passive" in config.arms:

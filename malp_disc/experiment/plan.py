@@ -1,4 +1,4 @@
-"""What a run of several arms will do and what it needs, told before any work and by --dry-run."""
+"""The plan of a run: images per step, steps, checkpoints, and disk space, printed before any work and by --dry-run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of
+from malp_disc.experiment.arms import ArmOptions, arm_objective, arm_setup
 from malp_disc.training.checkpoints import CheckpointManager
 from malp_disc.training.options import make_optimizer
 from malp_disc.training.pretrain_options import build_malp
@@ -19,24 +19,24 @@ from malp_disc.training.pretrain_options import build_malp
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do, in lines for the user, and the bytes of disk that it needs."""
+    """A run's plan as lines of text, and the disk space that it needs, in bytes."""
 
     lines: list[str]
     disk: int
 
 
 def make_plan(
-    config: ArmOptions, before: nn.Module, own: nn.Module | None, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator
+    config: ArmOptions, before: nn.Module, objective: nn.Module | None, malp: MaLP | None, dataset: Dataset, accelerator: Accelerator
 ) -> Plan:
-    """What the arms will do: images per step, steps, checkpoints and their size."""
+    """The plan for all arms and seeds: images per step, number of steps, checkpoints and their size."""
     shown = {"malp": malp or build_malp(config)}
     shown["passive"] = shown["malp"]
-    pictures = config.images_per_step * accelerator.num_processes
+    images = config.images_per_step * accelerator.num_processes
     lines = [
-        f"images   {dataset.description}",
-        f"step       {pictures} images: {config.train_batch_size} x {config.gradient_accumulation_steps} passes x {accelerator.num_processes} processes, "
+        f"images     {dataset.description}",
+        f"step       {images} images: {config.train_batch_size} x {config.gradient_accumulation_steps} micro-batches x {accelerator.num_processes} processes, "
         f"on {accelerator.device.type}, {'float32' if config.mixed_precision == 'no' else config.mixed_precision}",
-        f"steps      {config.max_train_steps} per arm, {config.max_train_steps * pictures / len(dataset):.1f} times through the images",
+        f"steps      {config.max_train_steps} per arm, {config.max_train_steps * images / len(dataset):.1f} epochs",
     ]
     if malp is None:
         lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
@@ -44,7 +44,7 @@ def make_plan(
         lines.append(f"passive    none given: {config.malp_pretrain_steps} steps of pretraining first")
     total = 0
     for arm in config.arms:
-        setup, losses = setup_of(arm, shown, config), losses_of(arm, own, config)
+        setup, losses = arm_setup(arm, shown, config), arm_objective(arm, objective, config)
         networks = (
             {"G": before, "G_average": before}
             | ({"D": losses} if losses is not None else {})

@@ -1,4 +1,4 @@
-"""The settings that a run gets from Accelerate's configuration and launcher: each is honoured, or refused before any work.
+"""Settings from Accelerate's configuration and launcher: each is applied, or refused before any work.
 
 `accelerate launch` hands its flags and its configuration file to the script as environment variables, which `Accelerator` reads.
 """
@@ -22,10 +22,11 @@ _SHARDING = {
 
 
 def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse what the launcher asks for and these recipes can't do.
+    """Refuse settings of the launcher that these recipes don't support.
 
     Raises:
-        ValueError: sharded training, torch.compile by Accelerate, gradient accumulation or clipping outside the recipe's own flags, or a device that isn't there.
+        ValueError: sharded training, torch.compile by Accelerate, gradient accumulation or clipping other than by the recipe's own flags, or a device that
+            doesn't exist.
     """
     for variable, name in _SHARDING.items():
         if _on(environment.get(variable)):
@@ -56,17 +57,17 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def resolve_mixed_precision(flag: str | None, environment: Mapping[str, str] = os.environ, *, cuda: bool | None = None) -> str:
-    """The precision that a run has: the recipe's flag, else the launcher's setting, else "no".
+    """The precision of a run: the recipe's flag, else the launcher's setting, else "no".
 
     Args:
         flag: ``--mixed-precision``, or None if it wasn't given.
-        cuda: whether the run has a GPU; found out if None.
+        cuda: whether the run has a GPU; detected if None.
 
     Returns:
         "no", "bf16" or "fp16".
 
     Raises:
-        ValueError: flag and launcher contradict each other, the precision isn't one of the three, or fp16 without a GPU.
+        ValueError: flag and launcher contradict each other, the precision isn't one of the three, or it is fp16 without a GPU.
     """
     asked = (environment.get("ACCELERATE_MIXED_PRECISION") or "no").lower()
     if flag is not None and asked != "no" and flag != asked:
@@ -82,7 +83,7 @@ def resolve_mixed_precision(flag: str | None, environment: Mapping[str, str] = o
 
 
 def check_tracker(name: str | None) -> None:
-    """Raise ValueError unless the tracker of ``--report-to`` exists and its package is installed; Accelerate would leave it out silently."""
+    """Raise ValueError unless the tracker of ``--report-to`` exists and its package is installed; Accelerate would ignore it silently."""
     if name is None:
         return
     known = [kind for kind in LoggerType.list() if kind != "all"]

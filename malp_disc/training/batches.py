@@ -1,7 +1,7 @@
-"""Optimizer steps and the images of each: the same ones on one process or many, in one pass or several.
+"""Optimizer steps and their micro-batches: the same images whether there are one or many processes and micro-batches.
 
-An optimizer step of `--gradient-accumulation-steps` k has k passes of `--train-batch-size` images on every process. All k are loaded before
-the step, so that every network goes through all of them before the next one's turn: accumulated or not, G meets the same D.
+An optimizer step of `--gradient-accumulation-steps` k has k micro-batches of `--train-batch-size` images on every process. All k are loaded before
+the step, so that every network is updated on all of them before the next network's update: with or without accumulation, G meets the same D.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _EXTRA = 0x5EED  # added to the seed for the images of a second stream
 
 @dataclass
 class Batch:
-    """The images of one pass on this process.
+    """A micro-batch of this process.
 
     Attributes:
         images: (B, 3, H, W) in [-1, 1], mirrored at random, dequantised.
-        labels: (B, A), what is in the images.
-        target: (B, A), what they shall have: the labels of other images of the step.
-        reference: (B, 3, H, W), images of the domain that G leads to, where the data set has some; else None.
-        noise: this pass's random numbers, for whoever needs more.
-        shown, index, numbers: what G gets (encrypted or not), the templates' numbers (B,), and the numbers of the augmentation (B, 5); None until
-            `FinetuneStep.present` fills them in.
+        labels: attributes of the images, (B, A).
+        target: attributes to edit them to, (B, A): the labels of other images of the step.
+        reference: images of the generator's target domain, (B, 3, H, W), where the data set has some; else None.
+        noise: the micro-batch's random numbers; draw from it in the same order everywhere.
+        shown, index, numbers: the images that G gets (encrypted or not), the indices of their templates (B,), and the random numbers of the
+            augmentation (B, 5); None until `FinetuneStep.present` fills them in.
     """
 
     images: Tensor
@@ -50,15 +50,15 @@ class Batch:
 def steps(
     dataset: Dataset, options: TrainOptions, accelerator: Accelerator, *, start: int, extra: bool = False
 ) -> Iterator[tuple[int, list[Batch]]]:
-    """Steps from `start` on, counted from 1: the number a checkpoint after it has, and its passes.
+    """The steps after `start`: the number of each, counted from 1 as in the names of checkpoints, and its micro-batches.
 
     Args:
-        extra: a second stream of images, in another order.
+        extra: draw a second stream of images, in another order.
     """
     seed, accumulation = options.seed + _EXTRA * extra, options.gradient_accumulation_steps
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
     sampler = StepBatches(len(dataset), options.train_batch_size, seed=seed, start=start, stop=options.max_train_steps, **place)
-    # Not prepared: the sampler knows the processes itself, which is what makes a resumed run exact.
+    # Not prepared by Accelerate: the sampler knows rank and world size itself, and so a resumed run sees exactly the same images.
     loader = iter(DataLoader(dataset, batch_sampler=sampler, num_workers=options.dataloader_num_workers))
     for step in range(start, options.max_train_steps):
         loaded = [[part.to(accelerator.device) for part in next(loader)] for _ in range(accumulation)]
@@ -74,7 +74,7 @@ def steps(
 
 
 def micro_batches(accelerator: Accelerator, batches: list[Any], *wrapped: nn.Module) -> Iterator[Any]:
-    """The passes of one network's turn; processes exchange the gradients of the `wrapped` networks with the last pass only."""
+    """The micro-batches of one network's update; gradients of the `wrapped` networks are synchronised between processes with the last one only."""
     for number, batch in enumerate(batches):
         with contextlib.ExitStack() as stack:
             if number < len(batches) - 1:

@@ -1,7 +1,7 @@
 """Training checkpoints: ``checkpoint-<step>`` folders that are complete or absent, read back without unpickling anything.
 
 A folder holds ``<name>.safetensors`` for every network, ``optimizers.pt`` (plain tensors and numbers) and ``state.json``.
-Randomness isn't stored: it is a function of the seed and the step (`malp_disc.data.sampling`).
+Random states aren't stored: all random numbers are a function of the seed and the step (`malp_disc.data.sampling`).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def save_training(
     state: Mapping[str, Any],
     total_limit: int | None = None,
 ) -> Path:
-    """Write ``folder/checkpoint-<step>`` and then drop the oldest beyond `total_limit`. Call from one process.
+    """Write ``folder/checkpoint-<step>`` and then delete the oldest beyond `total_limit`. Call it from one process.
 
-    A process that is killed at any moment leaves either the whole checkpoint or none of that name, and never takes an older one with it.
+    The write is atomic: a process that is killed leaves either the whole checkpoint or none of that name, and older ones are untouched.
 
     Raises:
-        OSError: the disk is full or can't be written; what was there is still there.
+        OSError: the disk is full or not writable; existing checkpoints are unchanged.
     """
     folder = Path(folder)
     final, temporary = folder / f"checkpoint-{step}", folder / f".checkpoint-{step}.partial"
@@ -54,11 +54,11 @@ def save_training(
         with atomic_path(temporary / "optimizers.pt") as path, open(path, "wb") as file:  # given a path, torch would write its name into the file
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         write_json(temporary / "state.json", {"step": step, **state})
-    except (OSError, RuntimeError, SafetensorError) as error:  # what torch and safetensors make of a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk as these
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             raise
-        raise OSError(f"can't write {final}: {error}; checkpoints that were there are still there") from error
+        raise OSError(f"can't write {final}: {error}; existing checkpoints are unchanged") from error
     if final.exists():
         _drop(final)
     temporary.rename(final)
@@ -70,7 +70,7 @@ def save_training(
 
 
 def _drop(checkpoint: Path) -> None:
-    """Remove a checkpoint; killed halfway, what is left no longer looks like one."""
+    """Delete a checkpoint. It is renamed first, so that an incomplete deletion leaves nothing that looks like a checkpoint."""
     hidden = checkpoint.with_name(f".{checkpoint.name}.dropped")
     checkpoint.rename(hidden)
     shutil.rmtree(hidden)
@@ -79,23 +79,23 @@ def _drop(checkpoint: Path) -> None:
 def load_training(
     folder: str | Path, *, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], expected: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Load a folder of `save_training` into the given objects and return its state, ``step`` among it.
+    """Load a folder of `save_training` into the given objects and return its state, including ``step``.
 
     Args:
-        expected: entries of `state` that must be the same now as then, or the continued run would be another run.
+        expected: the resume fingerprint: entries of `state` that must have the same values now.
 
     Raises:
-        FileNotFoundError, ValueError: nothing there, other networks, or a run with other settings.
+        FileNotFoundError, ValueError: there is no checkpoint, it has other networks, or it belongs to a run with other settings.
     """
     folder = Path(folder)
     if not (folder / "state.json").is_file():
         raise FileNotFoundError(f"no training checkpoint in {folder}: expected a checkpoint-<step> folder with state.json")
-    with _damage_named(folder):
+    with _with_advice(folder):
         state = read_json(folder / "state.json", what="the state.json of a training checkpoint")
     differing = [f"{key} was {state.get(key)!r} and is {value!r} now" for key, value in expected.items() if state.get(key) != value]
     if differing:
         raise ValueError(f"{folder} belongs to a run with other settings: " + "; ".join(differing))
-    with _damage_named(folder):
+    with _with_advice(folder):
         weights = {name: load_tensors(folder / f"{name}.safetensors") for name in networks}
         states = _optimizer_states(folder / "optimizers.pt")
     if missing := sorted(set(optimizers) - set(states)):
@@ -111,8 +111,8 @@ def load_training(
 
 
 @contextlib.contextmanager
-def _damage_named(folder: Path) -> Iterator[None]:
-    """Errors of reading say which checkpoint is concerned, and what to go on from."""
+def _with_advice(folder: Path) -> Iterator[None]:
+    """Add to errors of reading which checkpoint is damaged, and from which one to resume instead."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
@@ -128,12 +128,12 @@ def _optimizer_states(path: Path) -> dict[str, Any]:
 
 
 def _instead(folder: Path) -> str:
-    """What to go on from when a checkpoint can't be used."""
+    """Advice for a checkpoint that can't be used: the latest older one, or a new start."""
     others = [path for path in list_training(folder.parent) if path.name != folder.name]
     number = int(match[1]) if (match := _NAME.fullmatch(folder.name)) else None
     older = [path for path in others if number is None or int(_NAME.fullmatch(path.name)[1]) < number]
     if older:
-        return f"Go on from the one before, --resume-from-checkpoint {older[-1]}, or move {folder.name} away and say latest"
+        return f"Resume from the one before, --resume-from-checkpoint {older[-1]}, or move {folder.name} away and give latest"
     return "There is no older one: start again without --resume-from-checkpoint, in another --output-dir"
 
 
@@ -148,7 +148,7 @@ def list_training(folder: str | Path) -> list[Path]:
 
 
 def find_training(folder: str | Path, resume: str | None) -> Path | None:
-    """What ``--resume-from-checkpoint`` names: None, ``latest`` (None if there is none yet) or a path."""
+    """The checkpoint that ``--resume-from-checkpoint`` names: a path or ``latest``; None for None, or if there is no latest yet."""
     if resume is None:
         return None
     if resume == "latest":
@@ -158,11 +158,11 @@ def find_training(folder: str | Path, resume: str | None) -> Path | None:
 
 
 class CheckpointManager:
-    """What makes up a training: networks, optimizers, settings, counters. Kept in ``folder/checkpoint-<step>``.
+    """Saves and restores a training (networks, optimizers, settings, counters) in ``folder/checkpoint-<step>``.
 
     Args:
         networks, optimizers: unwrapped, by the names of their files.
-        settings: of the run; a checkpoint of a run with others is refused.
+        settings: the resume fingerprint; a checkpoint of a run with other settings is refused.
     """
 
     def __init__(
@@ -176,9 +176,9 @@ class CheckpointManager:
         self.folder, self.networks, self.optimizers, self.settings = folder, networks, optimizers, settings
 
     def resume(self, options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
-        """Load what --resume-from-checkpoint names, before anything is wrapped; ``{"step": 0}`` if there is nothing yet.
+        """Load the checkpoint that --resume-from-checkpoint names; call it before anything is wrapped. ``{"step": 0}`` if there is none yet.
 
-        A checkpoint that isn't in this folder is of another arm or seed of the run, and meant for that one: here the latest counts then.
+        A checkpoint in another folder belongs to another arm or seed of the run; then the latest of this folder is loaded.
         """
         wanted = options.resume_from_checkpoint
         if wanted not in (None, "latest"):
@@ -191,18 +191,18 @@ class CheckpointManager:
         state = load_training(found, networks=self.networks, optimizers=self.optimizers, expected=self.settings)
         if accelerator.scaler is not None and "scaler" in state:
             accelerator.scaler.load_state_dict(state["scaler"])
-        was, now = state.get("pictures"), _pictures(options, accelerator)
+        was, now = state.get("pictures"), _batch_sizes(options, accelerator)
         if was is not None and was != now:
             logger.warning(
-                f"{found} was made with {_told(was)}, this run has {_told(now)}: it goes on, but not bit for bit as the stopped run would have, "
-                "and not with the same images per step unless the products agree"
+                f"{found} was made with {_batch_sizes_in_words(was)}, this run has {_batch_sizes_in_words(now)}: it continues, but not bit for bit as the "
+                "interrupted run would have, and with another number of images per step unless the products are equal"
             )
         return state
 
     def save(self, step: int, options: TrainOptions, accelerator: Accelerator, **more: Any) -> None:
         """Write ``checkpoint-<step>``; the main process writes, the others wait."""
         if accelerator.is_main_process:
-            state = {**self.settings, "pictures": _pictures(options, accelerator), **more}
+            state = {**self.settings, "pictures": _batch_sizes(options, accelerator), **more}
             if accelerator.scaler is not None:
                 state["scaler"] = accelerator.scaler.state_dict()
             limit = options.checkpoints_total_limit
@@ -210,11 +210,11 @@ class CheckpointManager:
         accelerator.wait_for_everyone()
 
     def due(self, step: int, options: TrainOptions) -> bool:
-        """Whether --checkpointing-steps wants a checkpoint now; the last step always has one."""
+        """Whether a checkpoint is due after `step` (--checkpointing-steps); the last step always has one."""
         return step % options.checkpointing_steps == 0 or step == options.max_train_steps
 
     def bytes(self) -> int:
-        """Size of one checkpoint: the networks, and Adam's two moments of what learns."""
+        """Size of one checkpoint in bytes: the networks, and Adam's two moments of every trained parameter."""
         networks = sum(
             value.numel() * value.element_size() for network in self.networks.values() for value in network.state_dict().values()
         )
@@ -227,13 +227,13 @@ class CheckpointManager:
         return networks + moments
 
     def space(self, options: TrainOptions) -> int:
-        """Bytes that the checkpoints of this training need at most: a new one is complete before the oldest goes."""
+        """Maximum size of all checkpoints of this training in bytes, counting one more than are kept: a new one is complete before the oldest is deleted."""
         written = -(-options.max_train_steps // options.checkpointing_steps)
         return self.bytes() * (min(written, options.checkpoints_total_limit or written) + 1)
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise ValueError unless `needed` bytes and a reserve of 200 MiB are free where `folder` lies or will lie."""
+    """Raise ValueError unless `needed` bytes and a reserve of 200 MiB are free on the disk of `folder`, which need not exist yet."""
     place = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if free < needed + 200 * 2**20:
@@ -243,10 +243,10 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _pictures(options: TrainOptions, accelerator: Accelerator) -> list[int]:
+def _batch_sizes(options: TrainOptions, accelerator: Accelerator) -> list[int]:
     return [options.train_batch_size, options.gradient_accumulation_steps, accelerator.num_processes]
 
 
-def _told(pictures: list[int]) -> str:
-    batch, accumulation, processes = pictures
-    return f"{batch} images x {accumulation} passes x {processes} processes"
+def _batch_sizes_in_words(sizes: list[int]) -> str:
+    batch, accumulation, processes = sizes
+    return f"{batch} images x {accumulation} micro-batches x {processes} processes"

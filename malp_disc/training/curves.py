@@ -1,4 +1,4 @@
-"""Training curves, and the progress bar."""
+"""Training curves as JSON lines, and the progress bar."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from malp_disc.training.train_options import TrainOptions
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON lines file; none if it isn't there. A last line that a killed run left unfinished is left out."""
+    """The lines of a JSON lines file, without an incomplete last line of a killed run; none if the file doesn't exist."""
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     return [json.loads(line) for line in lines[:-1]]
 
 
 class Curves:
-    """``curves.jsonl``: one line per logged step. A resumed run first drops the lines after its checkpoint.
+    """``curves.jsonl``, one line per logged step. A resumed run first deletes the lines after its checkpoint.
 
     Args:
-        run: names the curve in a tracker, where all curves of a run stand side by side ("control/seed0"); None where there is only one.
+        start: the step of the checkpoint, 0 for a new run.
+        run: prefix of the names in a tracker ("control/seed0"), which keeps the curves of several arms apart; None for no prefix.
     """
 
     def __init__(self, path: Path, accelerator: Accelerator, *, start: int, run: str | None = None) -> None:
@@ -36,6 +37,7 @@ class Curves:
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= start))
 
     def log(self, step: int, values: dict[str, float | Tensor]) -> dict[str, float]:
+        """Append a line to the file and log to the trackers, in the main process; returns the values as numbers."""
         numbers = {key: float(value) for key, value in values.items()}
         self._track(step, numbers)
         if self._accelerator.is_main_process:
@@ -47,7 +49,7 @@ class Curves:
         prefix = f"{self._run}/" if self._run else ""
         tagged = {f"{prefix}{key}": value for key, value in numbers.items()}
         for tracker in self._accelerator.trackers if self._accelerator.is_main_process else ():
-            if tracker.name == "wandb":  # takes steps that only grow, and every arm counts from 1: each gets an axis of its own
+            if tracker.name == "wandb":  # accepts only increasing steps, and every arm counts from 1, so each arm gets its own axis
                 axis = f"{prefix}step"
                 if not self._declared:
                     tracker.tracker.define_metric(f"{prefix}*", step_metric=axis)
@@ -58,7 +60,7 @@ class Curves:
 
 
 def progress(options: TrainOptions, accelerator: Accelerator, *, start: int, label: str) -> tqdm:
-    """Steps done, time left; only the main process shows it."""
+    """A progress bar over the steps, shown by the main process only."""
     return tqdm(
         total=options.max_train_steps,
         initial=start,

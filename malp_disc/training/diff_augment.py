@@ -1,6 +1,6 @@
-"""Differentiable augmentation before a discriminator (Zhao et al., NeurIPS 2020): what it may not lean on is taken from it.
+"""Differentiable augmentation before a discriminator (Zhao et al., NeurIPS 2020): removes cues that the discriminator could overfit to.
 
-Every image of a set (real, encrypted, manipulated) has to get the same numbers, or the fakeness map of the pair means nothing any more.
+The real, encrypted and manipulated version of an image need the same random numbers; otherwise the fakeness map of the pair would be wrong.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from torch import Tensor
 
 Augmentation = Literal["color", "translation"]
 NUMBERS = 5
-"""How many random numbers `augment` takes per image."""
+"""Random numbers per image that `augment` takes."""
 _SHIFT = 0.125  # of the side, at most, as in the paper
 
 
 def check_augmentation(kinds: Sequence[Augmentation]) -> None:
-    """Raise ValueError for an unknown kind, and where the library that does the work isn't installed."""
+    """Raise ValueError for an unknown kind, or if kornia isn't installed."""
     unknown = [kind for kind in kinds if kind not in get_args(Augmentation)]
     if unknown:
         raise ValueError(f"expected augmentations out of {get_args(Augmentation)}, got {unknown}")
@@ -30,11 +30,11 @@ def check_augmentation(kinds: Sequence[Augmentation]) -> None:
 
 
 def augment(images: Tensor, numbers: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
-    """Change the colours (brightness, contrast, saturation) or the place of each image; gradients pass.
+    """Augmented images: random brightness, contrast and saturation, or a random translation; differentiable.
 
     Args:
         images: (B, 3, H, W) in [-1, 1].
-        numbers: (B, 5), uniform in [0, 1): equal numbers change equally.
+        numbers: (B, 5), uniform in [0, 1); equal numbers give the same augmentation.
         kinds: "color": brightness by ±0.25, contrast by a factor of 0.5 to 1.5, saturation of 0 to 2. "translation": up to an eighth of the side each way, whole
             pixels, mirrored at the border.
 

@@ -1,11 +1,10 @@
-"""Fine-tune a generator against MaLP (Eq. 12): the loop of one arm. `malp-disc finetune` and the recipes run it for every arm and seed.
+"""The loop of a fine-tuning against MaLP (Eq. 12), for one arm. `malp-disc finetune` and the recipes run it for every arm and seed.
 
-In a step the generator's own discriminator is updated, then the generator, then MaLP (`malp_disc.training.finetune_step` has the updates). Each goes over
-all micro-batches, so accumulated gradients are those of one large batch, and the value by which MaLP's loss is scaled at the first step is that of the
-pretrained MaLP.
+A step updates the generator's own discriminator, then the generator, then MaLP (`malp_disc.training.finetune_step`). Each update uses all micro-batches,
+so accumulated gradients are those of one large batch. MaLP's loss is scaled by its value at the first step, which is that of the pretrained MaLP.
 
-The generator is fine-tuned in evaluation mode: its norms keep their statistics and its dropout is off, as when it is deployed and measured. So an image
-doesn't depend on the others of its batch, and two processes do what one does.
+The generator is fine-tuned in evaluation mode: its norms keep their statistics and its dropout is off, as in deployment and evaluation. An image then
+doesn't depend on the others of its batch, and two processes give the same result as one.
 """
 
 from __future__ import annotations
@@ -43,27 +42,27 @@ from malp_disc.training.options import FinetuneOptions, learning_rate_factor, ma
 from malp_disc.training.preflight import Editor, freeze_unused
 
 COTRAIN_WEIGHTS = {
-    # Drawn faces, seed 0: FD-faces +0.44 against the control, where those of pretraining have +3.83. On real faces MaLP loses hold of G with them: one dim
-    # map for real and fake alike is the cheapest (docs/results/real-faces.md).
+    # On drawn faces, seed 0, FD-faces is 0.44 above the control, and with the weights of pretraining 3.83. On real faces MaLP stops localizing with them: it
+    # predicts the same dim map for real and fake (docs/results/real-faces.md).
     "light": LossWeights(magnitude=0.5, encrypted_zero=10.0, classification=0.5, map_error=10.0, map_correlation=0.0),
     "pretraining": LossWeights(),
 }
-_MEASURE_BALANCE = 10  # steps between two measurements of the gradients' lengths, which cost a second backward pass each
+_MEASURE_BALANCE = 10  # steps between measurements of the gradient norms, each of which costs a second backward pass
 
 QuickFID = Callable[[int, Callable[..., Tensor]], float]
 SampleGrid = Callable[[int, Callable[..., Tensor]], None]
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What an arm does beyond the control.
+class ArmSetup:
+    """How an arm differs from the control.
 
     Attributes:
         malp: detector used as the discriminator, or None.
-        trainable: it is co-trained.
-        weight: of its loss on G.
+        trainable: whether MaLP is co-trained.
+        weight: of MaLP's loss on the generator.
         template_dropout: share of the images without a template.
-        second_discriminator_update: G's own discriminator gets one more update in every step, on other images.
+        second_discriminator_update: update the generator's own discriminator once more in every step, on other images.
     """
 
     malp: MaLP | None = None
@@ -75,7 +74,7 @@ class Setup:
 
 def finetune(
     arm: str,
-    setup: Setup,
+    setup: ArmSetup,
     before: nn.Module,
     objective: nn.Module | None,
     dataset: Dataset,
@@ -106,7 +105,7 @@ class FineTuning:
     def __init__(
         self,
         arm: str,
-        setup: Setup,
+        setup: ArmSetup,
         before: nn.Module,
         objective: nn.Module | None,
         dataset: Dataset,
@@ -121,7 +120,7 @@ class FineTuning:
         device = accelerator.device
 
         # Networks
-        self.generator = copy_module(before).to(device).eval()  # what is trainable in it stays as its author left it
+        self.generator = copy_module(before).to(device).eval()  # which parameters are trainable is the author's choice
         original = copy_module(self.generator).requires_grad_(False)
         if objective is not None:
             objective = copy_module(objective, "the module of its own losses").to(device).train()
@@ -133,7 +132,7 @@ class FineTuning:
         optimizers = {name: make_optimizer(name, network, config) for name, network in self.networks.trained.items()}
         self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
 
-        # Resume, then prepare. A frozen MaLP isn't prepared: it has nothing to synchronise.
+        # Resume, then prepare. A frozen MaLP isn't prepared: it has no gradients to synchronise.
         saved = {"G": self.generator, "G_average": self.average, "D": objective, "malp": malp}
         self.checkpoints = CheckpointManager(
             config.output_dir / "arms" / run_subdirectory(arm, config.seed),
@@ -186,12 +185,12 @@ class FineTuning:
         return self.average.module.eval()
 
     def train_step(self, number: int, batches: list[Batch], more: list[Batch] | None = None) -> dict[str, Tensor]:
-        """One step: every network is updated once. Returns the mean terms of the losses; none where an image of G wasn't finite.
+        """One step, in which every network is updated once. Returns the mean loss terms; an empty dict if an image of G wasn't finite.
 
         Args:
             number: of the step, from 1.
             batches: its micro-batches.
-            more: other ones, for a second update of G's own discriminator.
+            more: micro-batches for a second update of G's own discriminator.
         """
         step, trained = self.step, self.networks.trained
         batches = step.present(batches)
@@ -222,7 +221,7 @@ class FineTuning:
 
     @property
     def malp_weight(self) -> float:
-        """Of MaLP's loss on G: what the gradients' lengths ask for, or the arm's."""
+        """The weight of MaLP's loss on the generator: from the gradient balance, or the arm's fixed one."""
         return self.balance.weight if self.balance is not None and self.balance.weight is not None else self.setup.weight
 
     def _second_stream(self) -> Iterator[tuple[int, list[Batch]]] | None:
@@ -236,18 +235,18 @@ class FineTuning:
             set_learning_rates(optimizer, [rate * factor for rate in self.base_rates[name]])
 
     def _log(self, number: int, terms: dict[str, Tensor], curves: Curves, bar: tqdm) -> None:
-        """A line of the curves, the progress bar, and the monitor's warnings."""
+        """Write a line of the curves, update the progress bar, and print the monitor's warnings."""
         logged = curves.log(number, mean_values_over_processes(terms))
         rate = (bar.format_dict["rate"] or 0) * self.config.images_per_step * self.accelerator.num_processes
         bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
         watched = {"edit_strength": logged["G/edit_strength"]}
         if self.networks.malp is not None:
             watched |= {"map": logged["G/map"], "map_peak": logged["MaLP/map_peak"]}
-        for warning in self.monitor.look(number, watched):
+        for warning in self.monitor.check(number, watched):
             self.accelerator.print(f"{self.arm}, {warning}")
 
     def _evaluate(self, number: int) -> None:
-        """The sample grid and the quick FID, where they are due; by the main process."""
+        """Draw the sample grid and measure the quick FID when they are due; in the main process."""
         config, manipulate = self.config, self.average.module.manipulate
         if not self.accelerator.is_main_process:
             return
@@ -257,7 +256,7 @@ class FineTuning:
             keep_best(self.checkpoints.folder, number, self.quick_fid(number, manipulate), self.average.module)
 
 
-def make_discriminator(setup: Setup, config: FinetuneOptions) -> MaLPDiscriminator:
+def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscriminator:
     """A copy of the arm's MaLP as a discriminator."""
     disc = MaLPDiscriminator(
         copy.deepcopy(setup.malp),
@@ -270,7 +269,7 @@ def make_discriminator(setup: Setup, config: FinetuneOptions) -> MaLPDiscriminat
         scales=config.malp_scales if setup.trainable else (1,),
         loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
     )
-    # E_T has no part in G's loss, shares nothing with E_C, costs a third of the time, and its dropout is drawn per micro-batch.
+    # E_T doesn't contribute to G's loss, shares nothing with E_C, costs a third of the time, and its dropout is drawn per micro-batch.
     disc.malp.transformer = None
     return disc
 
@@ -278,7 +277,7 @@ def make_discriminator(setup: Setup, config: FinetuneOptions) -> MaLPDiscriminat
 def keep_best(folder: Path, step: int, distance: float, generator: nn.Module) -> None:
     """``best.safetensors`` and ``best.json``: the moving average with the lowest Fréchet distance so far, on the images that choose the best step."""
     record = folder / "best.json"
-    best = read_json(record, what="the note of the best step so far") if record.exists() else None
+    best = read_json(record, what="the record of the best step so far") if record.exists() else None
     if math.isfinite(distance) and (best is None or distance < best["frechet"]):
         save_tensors(folder / "best.safetensors", generator.state_dict())
         write_json(record, {"step": step, "frechet": distance})

@@ -1,6 +1,6 @@
-"""The updates of one fine-tuning step (Eq. 12): the generator's own discriminator, the generator, MaLP. Each is a method, and can be called alone.
+"""The updates of one fine-tuning step (Eq. 12): the generator's own discriminator, the generator, MaLP. Each is a method that can be called alone.
 
-A step goes over the same micro-batches in every update, so accumulated gradients are those of one large batch:
+Every update of a step uses the same micro-batches, so accumulated gradients are those of one large batch:
 
     batches = step.present(batches)                          # encrypted where MaLP takes part
     fakes = step.generate(batches, keep_graph=True)          # None where an image isn't finite
@@ -38,15 +38,15 @@ NAMES = {"G": "the generator", "D": "the generator's own discriminator", "MaLP":
 
 @dataclass
 class Networks:
-    """What takes part in the fine-tuning of one arm.
+    """The networks of one arm.
 
     Attributes:
         editor: the generator that is tuned, as a module whose forward pass is `manipulate`.
-        before: the generator as it was, frozen.
-        objective: the generator's own losses, perhaps with a discriminator that learns (`GeneratorObjective`), or None.
-        malp: as discriminator, frozen or co-trained, or None.
-        trained: those with an optimizer, by "G", "D", "MaLP".
-        wrapped: the same as Accelerate prepared them; `trained` itself until then.
+        before: the generator before fine-tuning, frozen.
+        objective: the generator's own losses, perhaps with a trainable discriminator (`GeneratorObjective`), or None.
+        malp: the discriminator, frozen or co-trained, or None.
+        trained: the networks with an optimizer, by "G", "D", "MaLP".
+        wrapped: the same after `Accelerator.prepare`; `trained` itself until then.
     """
 
     editor: Editor
@@ -71,7 +71,7 @@ class FinetuneStep:
     Args:
         optimizers: of ``networks.trained``, by the same names.
         guard: counts the steps that were skipped because a gradient wasn't finite.
-        balance: sets MaLP's weight by the gradients' lengths; None for a fixed weight.
+        balance: sets MaLP's weight by the gradient norms; None for a fixed weight.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class FinetuneStep:
         self.guard, self.balance = guard, balance
 
     def present(self, batches: Sequence[Batch], *, encrypted: bool = True) -> list[Batch]:
-        """The micro-batches with what G gets of each image, `shown`: the encrypted one where MaLP takes part."""
+        """The micro-batches with the images that G gets, `shown`: encrypted ones in the arms with MaLP."""
         malp = self.networks.malp
         presented = []
         for batch in batches:
-            # All is drawn in every arm, so that the arms share the random numbers that come after.
+            # Every arm draws the same numbers, so that all later random numbers are shared by the arms.
             chance, drawn = batch.noise.uniform(), batch.noise.integers(malp.malp.encryption.set_size if malp is not None else 1)
             shown, index, numbers = batch.images, None, batch.noise.uniform(NUMBERS)
             if malp is not None and encrypted:
@@ -102,16 +102,16 @@ class FinetuneStep:
         return presented
 
     def edit(self, images: Tensor, target: Tensor) -> Tensor:
-        """G(images) with gradients, through the wrapper that exchanges them between processes."""
+        """G(images) with gradients, through the wrapper that synchronises them between processes."""
         with self.accelerator.autocast():
             return self.networks.wrapped["G"](images, target)
 
     def generate(self, batches: Sequence[Batch], *, keep_graph: bool) -> list[Tensor] | None:
-        """G's image of every micro-batch, for all updates of the step; None where a value isn't finite, in any process.
+        """G's images of every micro-batch, for all updates of the step; None if a value isn't finite in any process.
 
         Args:
-            keep_graph: with a single micro-batch keep the graph for G's update, which saves a forward pass. With several every micro-batch builds
-                its own there, so that memory doesn't grow with their number.
+            keep_graph: with a single micro-batch, keep the graph for the generator update, which saves a forward pass. With several, the generator
+                update computes them again, so that memory doesn't grow with their number.
         """
         fakes = []
         for batch in batches:
@@ -138,7 +138,7 @@ class FinetuneStep:
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """One update of the generator: its own losses, and `malp_weight` times MaLP's loss on it.
 
-        Returns the mean terms, and G's images from before the update without their graphs, which is what MaLP learns from.
+        Returns the mean terms, and G's images from before the update, detached, on which MaLP is updated.
         """
         collected, detached = [], []
         with gradients_to_inputs_only(self.networks.objective):
@@ -169,7 +169,7 @@ class FinetuneStep:
         return self._finish(step, "MaLP", mean_terms("MaLP", collected))
 
     def calibrate(self, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, float]:
-        """Before the first update: fix the scale of MaLP's loss on G and its weight; returns what the training monitor compares with later.
+        """Before the first update, set the scale and the weight of MaLP's loss on G. Returns the initial values for the training monitor.
 
         ``edit_strength`` is mean |x - G(x)|, ``map`` the mean square of MaLP's map of G's images.
         """
@@ -187,7 +187,7 @@ class FinetuneStep:
         return start
 
     def _generator_losses(self, fake: Tensor, batch: Batch):
-        """The generator's own weighted terms, and MaLP's losses on it (None without MaLP)."""
+        """The weighted terms of the generator's own losses, and MaLP's losses on it (None without MaLP)."""
         terms: dict[str, Tensor] = {}
         if self.networks.objective is not None:
             with self.accelerator.autocast():
@@ -200,15 +200,15 @@ class FinetuneStep:
         return terms, malp.generator_loss(augment(fake, batch.numbers, self.config.augmentation), batch.index) if malp is not None else None
 
     def _finish(self, step: int, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The optimizer's step, unless the gradient isn't finite; `terms` are returned as they came."""
+        """Clip the gradient and take the optimizer's step, unless the gradient isn't finite; returns `terms` unchanged."""
         accelerator, optimizer, network = self.accelerator, self.optimizers[name], self.networks.trained[name]
         if accelerator.scaler is not None:
             accelerator.unscale_gradients(optimizer)
-        norm = gradient_norm(network.parameters())  # of the exchanged gradient: all processes decide alike
+        norm = gradient_norm(network.parameters())  # of the synchronised gradient, so all processes decide the same
         skipped = None
         if not norm.isfinite():
             shared = mean_values_over_processes(terms)
-            # Half precision overflows now and then by design: then the scaler skips the update and lowers its factor.
+            # In half precision occasional overflows are expected: the scaler then skips the update and lowers its factor.
             if accelerator.scaler is None or not all(value.isfinite() for value in shared.values()):
                 skipped = self.guard.allow(step, NAMES[name], norm, shared)
                 accelerator.print(skipped)
@@ -217,12 +217,12 @@ class FinetuneStep:
                 torch.nn.utils.clip_grads_with_norm_(network.parameters(), self.config.max_grad_norm, norm)
             optimizer.step()
         elif accelerator.scaler is not None:
-            accelerator.scaler.update()  # which ends what unscaling began
+            accelerator.scaler.update()  # resets the state that unscaling set
         optimizer.zero_grad()
         return terms
 
 
 @torch.no_grad()
 def map_peak(malp: MaLP, fakes: Sequence[Tensor]) -> Tensor:
-    """The largest value of each image's map, the mean over the step's images: a map that died has no gradient."""
+    """The maximum of each image's map, averaged over the step's images. Near 0 the map has no gradient."""
     return torch.stack([malp(fake.detach()).map.amax((1, 2, 3)).mean() for fake in fakes]).mean()

@@ -1,4 +1,4 @@
-"""Before any long work: does a generator, and do its own losses, keep to what the recipes ask of them? The same checks as in `malp-disc doctor`."""
+"""Checks of a generator and of its own losses before any long work, the same as in `malp-disc doctor`."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def check_contract(
     tolerated: Collection[str] = ("edit",),
     tell: Callable[[str], None] = logger.warning,
 ) -> None:
-    """Run the generator on the first images of `dataset`, each with the attributes of another one; see `require_usable`.
+    """Check the generator on the first images of `dataset`, each with the attributes of another one; see `require_usable`.
 
     Raises:
-        ValueError: it can't be used; the message says what it does, and what to change.
+        ValueError: the generator can't be used; the message says why, and what to change.
     """
     images, labels = first_images(dataset, device)[:2]
     require_usable(generator, images, labels.roll(1, 0), source=source, training=training, tolerated=tolerated, tell=tell)
 
 
-def check_own_losses(own: Any, generator: torch.nn.Module, dataset: Dataset, device: torch.device | str, *, source: str) -> None:
-    """Run a generator's own losses on the first images of `dataset`.
+def check_objective(objective: Any, generator: torch.nn.Module, dataset: Dataset, device: torch.device | str, *, source: str) -> None:
+    """Check a generator's own losses on the first images of `dataset`.
 
     Raises:
         ValueError: they can't be used; the message says why.
@@ -49,9 +49,9 @@ def check_own_losses(own: Any, generator: torch.nn.Module, dataset: Dataset, dev
     images, labels, *reference = first_images(dataset, device)
     noise = StepRandom(0, 0, batch_size=len(images), device=device)
     batch = Batch(images, labels, labels.roll(1, 0), reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
-    check_losses(own, batch, partial(call_manipulate, generator.manipulate), source=source)
+    check_losses(objective, batch, partial(call_manipulate, generator.manipulate), source=source)
 
 
 def first_images(dataset: Dataset, device: torch.device | str) -> list[torch.Tensor]:
-    """The first images of a data set, their labels and, where it has some, their references."""
+    """Batches of the first images of a data set, their labels and, if it has any, their references."""
     return [torch.stack(part).to(device) for part in zip(*(dataset[i] for i in range(min(_IMAGES, len(dataset)))))]

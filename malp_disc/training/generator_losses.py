@@ -1,4 +1,4 @@
-"""A generator's own losses and a `FeatureDiscriminator` beside them, for the arms aided, aided_map and joint."""
+"""The generator's own losses plus those of a `FeatureDiscriminator`, for the arms aided, aided_map and joint."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from malp_disc.training.diff_augment import Augmentation, augment
 
 
 class VisionAidedObjective(nn.Module):
-    """Both as `malp_disc.training.finetune.GeneratorObjective`.
+    """A generator's own objective and a feature discriminator as one `malp_disc.generator_objective.GeneratorObjective`.
 
     Args:
-        own: None for a generator without.
-        discriminator: learns along.
-        weight: of its loss on G.
-        augmentation: what happens to all images before it sees them.
+        own: the generator's own objective, or None.
+        discriminator: trained together with it.
+        weight: of the discriminator's loss on the generator.
+        augmentation: of all images that the discriminator gets.
     """
 
     def __init__(
@@ -27,18 +27,20 @@ class VisionAidedObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.own, self.discriminator, self.weight, self.augmentation = own, discriminator, weight, tuple(augmentation)
-        self._own_learns = own is not None and any(p.requires_grad for p in own.parameters())
+        self._own_is_trained = own is not None and any(p.requires_grad for p in own.parameters())
 
     def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        """The generator's own terms, and "aided", the weighted loss of the discriminator."""
         terms = call_generator_loss(self.own, fake, batch, edit) if self.own is not None else {}
         return terms | {"aided": self.weight * self.discriminator.generator_loss(self._augmented(fake, batch))}
 
     def forward(self, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
-        terms = call_discriminator_loss(self.own, fake, batch) if self._own_learns else {}
-        images, fake = (self._augmented(pictures, batch) for pictures in (batch.images, fake))
+        """The terms of the generator's own discriminator, if it has one, and "aided", the discriminator's loss."""
+        terms = call_discriminator_loss(self.own, fake, batch) if self._own_is_trained else {}
+        images, fake = (self._augmented(version, batch) for version in (batch.images, fake))
         real = None if batch.reference is None else self._augmented(batch.reference, batch)
         return terms | {"aided": self.discriminator.discriminator_loss(images, fake, real)}
 
-    def _augmented(self, pictures: Tensor, batch: Batch) -> Tensor:
-        """All of an image alike, so that the map of a pair stays right."""
-        return augment(pictures, batch.numbers, self.augmentation)
+    def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
+        """Augmented images, with the same random numbers for every version of an image, so that the fakeness map of a pair stays valid."""
+        return augment(images, batch.numbers, self.augmentation)

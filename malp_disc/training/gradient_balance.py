@@ -1,4 +1,4 @@
-"""How much of a generator's gradient comes from MaLP, measured where both losses meet: at G's last layer (after VQGAN, Esser et al., CVPR 2021)."""
+"""A weight for MaLP's loss from the gradient norms at the generator's last layer, as in VQGAN (Esser et al., CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from malp_disc.distributed import mean_over_processes
 from malp_disc.training.generator_checks.autograd_graph import graph_of
 
-_SMOOTHING = 0.5  # of the weight before, in each new one
+_SMOOTHING = 0.5  # share of the previous weight in a new one
 
 
 def last_layer(network: nn.Module, run: Callable[[], object]) -> nn.Parameter:
-    """The weight of the last layer that `run` computes with, by the order of execution and not of registration. A layer whose result `run` throws away
-    doesn't count; where weights are used without calling a layer (``F.conv2d(x, self.weight)``), it is the last one registered.
+    """The weight of the last layer in the order of execution, not of registration.
+
+    A layer whose result isn't used doesn't count. Where weights are used without calling a layer (``F.conv2d(x, self.weight)``), it is the last one registered.
 
     Args:
-        run: returns the images, with gradients.
+        run: computes the images, with gradients.
 
     Raises:
         ValueError: no trainable weight took part.
@@ -44,15 +45,17 @@ def last_layer(network: nn.Module, run: Callable[[], object]) -> nn.Parameter:
 
 
 class GradientBalance:
-    """A weight for MaLP's loss under which its gradient has `share` of the length of G's own at the last layer.
+    """A weight for MaLP's loss such that its gradient has `share` of the norm of the generator's own at the last layer:
 
-    Measure on every pass of a step and then `update`. The weight follows by a step, so that a step of many passes, or on many processes,
-    has one weight, the same for all of them.
+        weight = share · ‖∇L_own‖ / ‖∇L_MaLP‖, smoothed over measurements.
+
+    Call `measure` on every micro-batch of a step, and then `update`. A new weight applies from the next step on, so that all micro-batches and
+    processes of a step use the same one.
 
     Args:
         parameter: of `last_layer`.
-        share: ‖weight · ∇MaLP‖ / ‖∇own‖ wanted, above 0.
-        weight: of an earlier try, from a checkpoint.
+        share: wanted ratio of the norms, above 0.
+        weight: from a checkpoint; None for a new run.
     """
 
     def __init__(self, parameter: nn.Parameter, share: float, *, weight: float | None = None) -> None:
@@ -62,7 +65,7 @@ class GradientBalance:
         self._own = self._malp = None
 
     def measure(self, own: Tensor, malp: Tensor) -> None:
-        """Add this pass's gradients of both losses, unweighted. Their graphs stay usable."""
+        """Add this micro-batch's gradients of both unweighted losses. Their graphs are kept."""
         gradients = [torch.autograd.grad(loss, self.parameter, retain_graph=True)[0].float() for loss in (own, malp)]
         if self._own is None:
             self._own, self._malp = gradients
@@ -70,9 +73,9 @@ class GradientBalance:
             self._own, self._malp = self._own + gradients[0], self._malp + gradients[1]
 
     def update(self) -> float | None:
-        """The new weight, from all passes of all processes; the old one, None at first, where a gradient is zero or not finite."""
+        """The new weight, from all micro-batches and processes; the previous one (at first None) if a gradient is zero or not finite."""
         if self._own is None:
-            raise ValueError("nothing was measured; call measure on each pass first")
+            raise ValueError("nothing was measured; call measure on each micro-batch first")
         both = mean_over_processes(torch.stack([self._own.flatten(), self._malp.flatten()]))
         own, malp = both.norm(dim=1).tolist()
         self._own = self._malp = None

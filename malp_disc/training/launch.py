@@ -1,4 +1,4 @@
-"""What every recipe needs and none should repeat: common flags, the start of a run, curves, and errors without a traceback."""
+"""Start of a run, common to all recipes: parsing flags, checks, the accelerator, the run's folder, and errors without a traceback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NEW_RUN_WAITS = 0.5  # seconds, in which a process that was just stopped ends
 def run_recipe(
     main: Callable[[Config], Any], config: type[Config], description: str | None, *, prog: str | None = None, arguments: Sequence[str] | None = None
 ) -> None:
-    """Parse the command line and run; what the user got wrong ends in one plain message, not in a traceback.
+    """Parse the command line and run `main`; a user's mistake ends in a one-line message instead of a traceback.
 
     Args:
         prog: the command's name in its help; the script's if None.
@@ -44,7 +44,7 @@ def run_recipe(
     """
     make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to go on from the last checkpoint"):
+    with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to continue from the last checkpoint"):
         options = tyro.cli(config, prog=prog, args=arguments, description=description)
         try:
             main(options)
@@ -53,20 +53,20 @@ def run_recipe(
         except RuntimeError as error:
             if not is_nondeterminism_error(error):
                 raise
-            sys.exit(f"error: --deterministic: {str(error).split('. ')[0]}. Run without --deterministic, or without what needs that operation")
+            sys.exit(f"error: --deterministic: {str(error).split('. ')[0]}. Run without --deterministic, or without the option that needs this operation")
         finally:
             release_locks()
 
 
 def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folder: bool = False, **more: Any) -> Accelerator:
-    """Make the accelerator and the run's folder, check all that can be checked before work, seed the initialisation, save the resolved config.
+    """Check the flags, make the accelerator and the run's folder, save the resolved configuration, and seed the initialisation.
 
     Args:
-        dataset: the training images, of which a step has to find enough.
-        shared_folder: several commands may fill the folder with parts of one experiment, even at once.
+        dataset: the training images, to check that there are enough for one step.
+        shared_folder: several commands may write parts of one experiment into the folder, also at the same time.
 
     Raises:
-        ValueError: something that can't be, or a folder that isn't this run's; nothing has been written then.
+        ValueError: invalid flags, or a folder that belongs to another run. Nothing has been written then.
     """
     for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "sample_steps", "log_steps"):
         if getattr(options, name) < 1:
@@ -74,14 +74,14 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     check_seeds(options.seed)
     check_launcher()
     check_tracker(options.report_to)
-    options.mixed_precision = resolve_mixed_precision(options.mixed_precision)  # what runs is what is recorded and compared on resume
+    options.mixed_precision = resolve_mixed_precision(options.mixed_precision)  # so that the effective precision is recorded and compared on resume
     if options.deterministic:
         use_deterministic_kernels()
     stop_with_launcher()
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision, log_with=options.report_to, project_dir=str(options.output_dir), **more
     )
-    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # each would think that it is alone, and write over the others
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # otherwise each process would run alone and overwrite the others' files
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
         )
@@ -92,7 +92,7 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     if dataset is not None:
         check_images_per_step(options, len(dataset), accelerator.num_processes)
     options.resume_from_checkpoint = find_resume(options.output_dir, options.resume_from_checkpoint)
-    dry = getattr(options, "dry_run", False)  # then nothing is written
+    dry = getattr(options, "dry_run", False)  # a dry run writes nothing
     if accelerator.is_main_process:
         open_folder(options, accelerator, shared=shared_folder, dry=dry)
     accelerator.wait_for_everyone()
@@ -106,15 +106,15 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
 def open_folder(
     options: Any, accelerator: Accelerator | None = None, *, accumulates: bool = False, shared: bool = False, dry: bool = False
 ) -> None:
-    """Take ``--output-dir`` for this run, after a check that it holds nothing of another experiment.
+    """Prepare ``--output-dir`` for this run, after checking that it holds no results of another experiment.
 
     Args:
-        accumulates: the run adds to what is there, instead of starting anew.
-        shared: so does it, and other commands may do so at once: the folder isn't locked.
-        dry: only check.
+        accumulates: the run adds to existing results instead of starting over.
+        shared: the same, and other commands may do so at the same time: the folder isn't locked.
+        dry: check only.
 
     Raises:
-        ValueError: the folder can't be written, another run works in it, or it holds another experiment's results.
+        ValueError: the folder isn't writable, another run uses it, or it holds another experiment's results.
     """
     folder = options.output_dir
     resumes = getattr(options, "resume_from_checkpoint", None) is not None
@@ -124,13 +124,13 @@ def open_folder(
             raise ValueError(f"another run is working in {folder}; wait for it to end, stop it, or choose another --output-dir")
     else:
         claim_folder(folder)
-        if not shared:  # only a resumed run waits for one that is ending: a new one would then start over what has just been finished
+        if not shared:  # only a resumed run waits for one that is ending; a new one would replace the results that were just finished
             lock_folder(folder, wait=None if resumes else _NEW_RUN_WAITS)
     experiment = experiment_of(options, processes=accelerator.num_processes if accelerator is not None else 1)
-    anew = check_folder(folder, experiment, type(options), resumes=resumes, accumulates=accumulates or shared)
+    starts_over = check_folder(folder, experiment, type(options), resumes=resumes, accumulates=accumulates or shared)
     if dry:
         return
-    if anew:
+    if starts_over:
         set_aside(folder, [value for value in vars(options).values() if isinstance(value, Path)])
     if not shared:
         sweep(folder)
@@ -139,18 +139,18 @@ def open_folder(
 
 
 def check_images_per_step(options: TrainOptions, available: int, processes: int) -> None:
-    """Raise ValueError if one optimizer step of all processes needs more images than there are."""
+    """Raise ValueError if one optimizer step of all processes needs more images than the data set has."""
     StepBatches(available, options.train_batch_size, seed=0, stop=1, world_size=processes, accumulation=options.gradient_accumulation_steps)
 
 
 def check_seeds(*seeds: int) -> None:
-    """Raise ValueError for a seed that a random generator or the report doesn't take."""
+    """Raise ValueError for a seed outside 0 … 2³² - 1."""
     if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
         raise ValueError(f"expected seeds from 0 to {2**32 - 1}, got {' '.join(map(str, wrong))}")
 
 
 def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = None) -> None:
-    """``config.json`` (the resolved flags and the command) and ``environment.json`` (versions, device, precision), for whoever reads the results."""
+    """Write ``config.json`` (the command and its resolved flags) and ``environment.json`` (versions, device, precision)."""
     script = Path(sys.argv[0])
     name = "malp-disc" if script.stem in ("malp-disc", "__main__") else f"recipes/{script.name}"
     command = " ".join([name, *sys.argv[1:]])
@@ -159,7 +159,7 @@ def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = N
 
 
 def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
-    """What the run computes on and how."""
+    """Device, number of processes, and arithmetic of the run, JSON-ready."""
     cuda = accelerator.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(accelerator.device) if cuda else accelerator.device.type,
@@ -173,7 +173,7 @@ def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def check_claimable(folder: Path, flag: str = "--output-dir") -> None:
-    """`claim_folder` as far as it can be told without writing."""
+    """The checks of `claim_folder` that need no writing."""
     place = folder
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
@@ -184,7 +184,7 @@ def check_claimable(folder: Path, flag: str = "--output-dir") -> None:
 
 
 def claim_folder(folder: Path, flag: str = "--output-dir") -> None:
-    """Make `folder` and prove that it can be written to, before any long work."""
+    """Create `folder` and check that it is writable, before any long work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"

@@ -1,6 +1,6 @@
-"""A training that `accelerate launch` started ends with its launcher.
+"""Stops a training when the `accelerate launch` that started it has ended.
 
-The launcher for one process doesn't pass signals on: ``kill PID``, systemd or ``docker stop`` end it alone, and the training would go on without anybody.
+The launcher for one process doesn't forward signals: ``kill PID``, systemd or ``docker stop`` end only the launcher, and the training would keep running.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import time
 import psutil
 
 logger = logging.getLogger("malp_disc")
-_SECONDS = 0.5  # between two looks
+_INTERVAL = 0.5  # seconds between checks
 
 
 def stop_with_launcher() -> bool:
-    """Send this process SIGTERM, as the launcher was sent, once the `accelerate launch` that started it is gone.
+    """Send this process SIGTERM once the `accelerate launch` that started it has ended. Returns whether there is such a launcher.
 
-    A training started any other way (a shell, nohup, setsid, torchrun, which passes signals on itself) isn't watched: its parent may end without meaning
-    anything by it. Returns whether there is a launcher to watch.
+    Other parents (a shell, nohup, setsid, or torchrun, which forwards signals itself) aren't watched: they may end while the training should continue.
     """
     if os.name != "posix" or not _is_launcher(os.getppid()):
         return False
@@ -41,7 +40,7 @@ def _is_launcher(pid: int) -> bool:
 
 def _watch(launcher: int) -> None:
     while os.getppid() == launcher:
-        time.sleep(_SECONDS)
+        time.sleep(_INTERVAL)
     with contextlib.suppress(OSError):  # standard error may have gone with the launcher
-        logger.warning("the launcher was ended: stopping too")
+        logger.warning("the launcher has ended: stopping too")
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The flags of a fine-tuning, and what follows from them alone: optimizers, learning rates, names of files."""
+"""The flags of a fine-tuning, and functions of them: optimizers, learning rates, names of folders."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from malp_disc.training.train_options import TrainOptions
 
 Schedule = Literal["constant", "linear", "cosine"]
 COTRAINED = ("cotrain", "passive", "scratch", "joint")
-"""The arms in which MaLP learns along."""
+"""Arms with a co-trained MaLP."""
 AGAINST_MALP = ("random", "frozen", *COTRAINED)
-"""The arms that are trained against a MaLP at all."""
+"""Arms with a MaLP, frozen or co-trained."""
 
 
 @dataclass(kw_only=True)
@@ -96,7 +96,7 @@ class FinetuneOptions(TrainOptions):
     """Check everything, print what the run would do and what it needs, and stop."""
 
     def check(self) -> None:
-        """Raise ValueError for what can't be, before any work."""
+        """Raise ValueError for invalid flags, before any work."""
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
@@ -112,16 +112,16 @@ class FinetuneOptions(TrainOptions):
         if not self.malp_scales or min(self.malp_scales) < 1:
             raise ValueError(f"expected --malp-scales of 1 or more, got {list(self.malp_scales)}")
         if tuple(self.malp_scales) != (1,) and self.template_dropout < 1:
-            raise ValueError("--malp-scales shows MaLP smaller images, which no template survives; use it with --template-dropout 1")
+            raise ValueError("--malp-scales reduces the images, and a template doesn't survive that; use it with --template-dropout 1")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:
             raise ValueError(
-                "--augmentation translation moves the templates too, which MaLP knows by their place; use it with --template-dropout 1"
+                "--augmentation translation also moves the templates, which MaLP recognises by their position; use it with --template-dropout 1"
             )
 
 
 def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> torch.optim.Optimizer:
-    """Adam for G, its own discriminator, or MaLP."""
+    """Adam for the generator ("G"), its own discriminator ("D"), or MaLP ("MaLP")."""
     if name == "MaLP":
         return torch.optim.Adam(network.parameter_groups(lr=config.cotrain_learning_rate), eps=config.adam_epsilon)
     rate = config.learning_rate if name == "G" else config.discriminator_learning_rate
@@ -130,7 +130,7 @@ def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> to
 
 
 def learning_rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
-    """What the learning rate is multiplied with at `step`, counted from 0: a warm-up, then the schedule down to 0."""
+    """The factor of the learning rate at `step`, counted from 0: a linear warm-up, then the schedule."""
     if step < config.lr_warmup_steps:
         return (step + 1) / (config.lr_warmup_steps + 1)
     schedule = config.cotrain_lr_scheduler if name == "MaLP" else config.lr_scheduler
@@ -139,5 +139,5 @@ def learning_rate_factor(config: FinetuneOptions, name: str, step: int) -> float
 
 
 def run_subdirectory(arm: str, seed: int) -> str:
-    """Where an arm's files lie below the folder of their kind: ``<arm>``, or ``<seed>/<arm>`` where the seed isn't 0."""
+    """An arm's sub-folder of arms/, curves/ and the like: ``<arm>``, or ``<seed>/<arm>`` for seeds other than 0."""
     return f"{seed}/{arm}" if seed else arm

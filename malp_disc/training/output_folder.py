@@ -1,4 +1,4 @@
-"""A run's folder: whose results it holds, which checkpoint a resumed run goes on from, and a clean start."""
+"""A run's folder: the experiment that its results belong to, the checkpoint to resume from, and moving old results away for a new start."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from malp_disc.training.checkpoints import list_training
 
 logger = logging.getLogger("malp_disc")
 EXPERIMENT_FILE, PREVIOUS = "experiment.json", "previous"
-# With any of these, a folder holds results …
+# A folder with any of these holds results.
 _SIGNS = ("measurements.jsonl", "quality.jsonl", "curves.jsonl", "curves/**/*.jsonl", "checkpoint-*/state.json", "arms/**/state.json", "malp-training/*/state.json",
           "G-*.safetensors", "metrics.json", "probe.jsonl", "runs/*-[0-9]*.json")  # fmt: skip
-# … and this is all that a run leaves, but for what describes it.
+# All results of a run, without the files that describe the experiment.
 _RESULTS = (
     *("measurements.jsonl", "quality.jsonl", "gallery.jsonl", "bootstrap.jsonl", "anchors.json", "metrics.json", "report.*", "curves.jsonl", "hashes-*.json"),
     *("checkpoint-*", ".checkpoint-*", "arms", "curves", "features", "gallery", "samples", "fresh", "cotrained", "malp", "malp-training", "malp-passive", "malp-passive-training"),
@@ -28,14 +28,14 @@ _RESULTS = (
 
 
 def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, resumes: bool, accumulates: bool = False) -> bool:
-    """Whether a run of this experiment may work in `folder`; nothing is written.
+    """Check that a run of this experiment may use `folder`, without writing anything.
 
     Args:
-        resumes: it goes on from what is there.
-        accumulates: the recipe adds to what is there (other rows, seeds or generators of the same experiment).
+        resumes: the run continues from a checkpoint there.
+        accumulates: the recipe adds to existing results (other rows, seeds or generators of the same experiment).
 
     Returns:
-        Whether results are there that this run starts anew.
+        Whether there are results that this run replaces.
 
     Raises:
         ValueError: the folder holds another experiment's results.
@@ -45,8 +45,8 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
     record = folder / EXPERIMENT_FILE
     if not record.is_file():
         if resumes:
-            return False  # begun by an earlier version, or copied in part: the checkpoints say what they were made with
-        raise ValueError(f"{folder} holds results of a run that left no {EXPERIMENT_FILE}, so what they belong to isn't known; choose another --output-dir")
+            return False  # from an earlier version, or copied in part: the checkpoints have a resume fingerprint of their own
+        raise ValueError(f"{folder} holds results of a run without {EXPERIMENT_FILE}, so their experiment isn't known; choose another --output-dir")
     try:
         was = json.loads(record.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -54,7 +54,7 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
     found = differences(was, experiment, options=options, arms=_arms_in(folder) if resumes else None)
     if found and (resumes or accumulates):
         raise ValueError(
-            f"{folder} belongs to a run with other settings: {'; '.join(found)}. An experiment goes on with the options that it began with: give these, "
+            f"{folder} belongs to a run with other settings: {'; '.join(found)}. An experiment continues with the options that it began with: use these, "
             "or choose another --output-dir"
         )
     if found:
@@ -63,15 +63,15 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
 
 
 def write_experiment(folder: Path, experiment: dict[str, Any]) -> None:
-    """What `check_folder` reads next time."""
+    """Record the experiment for the next `check_folder`."""
     write_json(folder / EXPERIMENT_FILE, experiment)
 
 
 def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
-    """Move all results of an earlier run into ``folder/previous``, in place of what is there, so that nothing of them gets into the new report.
+    """Move all results of an earlier run into ``folder/previous``, replacing its content, so that none of them gets into the new report.
 
     Args:
-        inputs: what the new run reads; stays where it is.
+        inputs: files and folders that the new run reads; they aren't moved.
     """
     kept = {path.expanduser().resolve() for path in inputs}
     moved = sorted({path for pattern in _RESULTS for path in folder.glob(pattern)})
@@ -81,34 +81,34 @@ def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
     for path in moved:
         path.rename(folder / PREVIOUS / path.name)
     logger.warning(
-        f"{folder} holds an earlier run of this experiment: starting over, its results are in {folder / PREVIOUS} now (--resume-from-checkpoint latest goes on instead)"
+        f"{folder} holds an earlier run of this experiment: starting over, its results are in {folder / PREVIOUS} now (--resume-from-checkpoint latest continues it instead)"
     )
 
 
 def find_resume(folder: Path, wanted: str | None) -> str | None:
-    """What ``--resume-from-checkpoint`` asks for, made definite: None, ``latest``, the name ``checkpoint-<step>``, or a checkpoint's absolute path.
+    """Resolve ``--resume-from-checkpoint`` to None, ``latest``, a name ``checkpoint-<step>``, or a checkpoint's absolute path.
 
     Args:
-        wanted: ``latest``, a name within the run's folder as diffusers takes it, or a path (from the current folder, or from the run's).
+        wanted: ``latest``, a name in the run's folder as in diffusers, or a path relative to the current folder or to the run's.
 
     Raises:
-        ValueError: there is no such checkpoint, or it is another run's; lists those that there are.
+        ValueError: there is no such checkpoint in this run; the message lists those that exist.
     """
     if wanted in (None, "latest"):
         return wanted
-    there = [path for place in sorted({state.parent.parent for state in folder.rglob("checkpoint-*/state.json")}) for path in list_training(place)]
-    there = [path for path in there if PREVIOUS not in path.relative_to(folder).parts]
-    names = [path.relative_to(folder).as_posix() for path in there]
+    found = [path for place in sorted({state.parent.parent for state in folder.rglob("checkpoint-*/state.json")}) for path in list_training(place)]
+    found = [path for path in found if PREVIOUS not in path.relative_to(folder).parts]
+    names = [path.relative_to(folder).as_posix() for path in found]
     asked = Path(wanted).expanduser()
-    if (asked.parent == Path() or asked.parent.resolve() == folder.resolve()) and asked.name in {path.name for path in there}:
+    if (asked.parent == Path() or asked.parent.resolve() == folder.resolve()) and asked.name in {path.name for path in found}:
         return asked.name
     for place in (asked, folder / asked):
-        if place.resolve() in {path.resolve() for path in there}:
+        if place.resolve() in {path.resolve() for path in found}:
             return str(place.resolve())
     listed = f"there are {', '.join(names)}" if names else "there are none"
     if asked.is_dir() and folder.resolve() not in asked.resolve().parents:
         raise ValueError(
-            f"--resume-from-checkpoint {wanted} is not in this run's folder {folder} ({listed}); give --output-dir of the run that it belongs to"
+            f"--resume-from-checkpoint {wanted} is not in this run's folder {folder} ({listed}); give the --output-dir of the run that it belongs to"
         )
     raise ValueError(f"no complete checkpoint {wanted} in {folder}; {listed}" + ("; or give latest" if names else ", leave --resume-from-checkpoint out"))
 

@@ -1,4 +1,4 @@
-"""One run of everything on two images before the first step: what doesn't fit, what takes no part, and which layer of G is the last."""
+"""A forward and backward pass on two images before training: finds networks that don't fit the images, unused parameters, and G's last layer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from malp_disc.training.gradient_balance import last_layer
 from malp_disc.training.options import FinetuneOptions
 
 _NO_GRADIENT = (
-    "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor tells more)"
+    "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor checks this in detail)"
 )
 
 
 class Editor(nn.Module):
-    """A generator's `manipulate` as a forward pass, which is what a wrapper for several processes wraps."""
+    """A generator's `manipulate` as a forward pass, so that DistributedDataParallel can wrap it."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
@@ -36,15 +36,15 @@ class Editor(nn.Module):
         return call_manipulate(self.generator.manipulate, images, target)
 
 
-def try_out(
-    generator: nn.Module, own: nn.Module | None, malps: Sequence[MaLP], dataset: Dataset, config: FinetuneOptions, device: torch.device
+def check_forward_pass(
+    generator: nn.Module, objective: nn.Module | None, malps: Sequence[MaLP], dataset: Dataset, config: FinetuneOptions, device: torch.device
 ) -> None:
-    """Edit two images, and show them to the generator's own losses and to every MaLP: what can't take images of this size is known before any work.
+    """Run the generator, its own losses and every MaLP on two images, to find out before any work whether they accept images of this size.
 
-    Nothing learns, and no random number of the run is used up.
+    No weight changes, and no random number of the run is consumed.
 
     Raises:
-        ValueError: a network fails on them, or returns what it shouldn't.
+        ValueError: a network fails on them, or its result can't be used.
     """
     images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
     target, editor = labels.flip(0), Editor(copy_module(generator))
@@ -56,9 +56,9 @@ def try_out(
         with must_take(images, "MaLP"), torch.no_grad():
             for malp in malps:
                 malp.to(device)(images)
-        if own is None:
+        if objective is None:
             return
-        losses, noise = copy_module(own, "the module of its own losses").to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
+        losses, noise = copy_module(objective, "the module of its own losses").to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
         batch = Batch(images, labels, target, reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
         with must_take(images, "the generator's own losses"):
             call_generator_loss(losses, fake, batch, editor)
@@ -68,7 +68,7 @@ def try_out(
 
 @contextlib.contextmanager
 def must_take(images: Tensor, name: str) -> Iterator[None]:
-    """Turn torch's complaint about sizes that don't fit together into a ValueError that says which network can't take images (B, 3, H, W)."""
+    """Turn torch's errors about mismatched sizes into a ValueError that names the network and the image size; images (B, 3, H, W)."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -82,18 +82,18 @@ def must_take(images: Tensor, name: str) -> Iterator[None]:
 
 def freeze_unused(
     editor: Editor,
-    own: nn.Module | None,
+    objective: nn.Module | None,
     disc: MaLPDiscriminator | None,
     dataset: Dataset,
     config: FinetuneOptions,
     accelerator: Accelerator,
 ) -> nn.Parameter:
-    """Run everything once on two images, and take what gets no gradient out of the training: processes that wait for its gradient wait forever.
+    """Freeze parameters that get no gradient, found with a forward and backward pass on two images: DistributedDataParallel would wait for them forever.
 
-    Returns the weight of G's last layer.
+    Returns the weight of the generator's last layer.
 
     Raises:
-        ValueError: no gradient reaches the generator at all.
+        ValueError: no gradient reaches the generator.
     """
     device = accelerator.device
     images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
@@ -105,26 +105,27 @@ def freeze_unused(
     last = last_layer(editor, lambda: editor(images, labels.flip(0)))
     fake = editor(images, labels.flip(0))
     total = fake.square().mean()
-    if own is not None:
-        total = total + sum(call_generator_loss(own, fake, batch(), editor).values())
+    if objective is not None:
+        total = total + sum(call_generator_loss(objective, fake, batch(), editor).values())
     total.backward()
     unused = without_gradient(editor)
     if len(unused) == len(list(editor.parameters())):
         raise ValueError(_NO_GRADIENT)
-    if own is not None and any(p.requires_grad for p in own.parameters()):
-        own.zero_grad()
-        sum(call_discriminator_loss(own, fake, batch()).values()).backward()
-        unused += without_gradient(own)
+    if objective is not None and any(p.requires_grad for p in objective.parameters()):
+        objective.zero_grad()
+        sum(call_discriminator_loss(objective, fake, batch()).values()).backward()
+        unused += without_gradient(objective)
     if unused:
         names = ", ".join(name for name, _ in unused[:3])
-        accelerator.print(f"{len(unused)} parameters take no part and stay as they are: {names}{' …' if len(unused) > 3 else ''}")
+        accelerator.print(f"{len(unused)} parameters get no gradient and stay fixed: {names}{' …' if len(unused) > 3 else ''}")
         for _, parameter in unused:
             parameter.requires_grad_(False)
-    for network in (editor, own, disc):
+    for network in (editor, objective, disc):
         if network is not None:
             network.zero_grad()
     return last
 
 
 def without_gradient(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The trainable parameters of a network that have no gradient, with their names."""
     return [(name, p) for name, p in network.named_parameters() if p.requires_grad and p.grad is None]

@@ -1,4 +1,4 @@
-"""Flags common to all trainings, named as diffusers names them."""
+"""Flags common to all trainings, named as in diffusers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrainOptions:
     """Folder of the run, created if absent: resolved configuration, curves, sample grids, checkpoints, and results."""
     max_train_steps: int
     """Number of optimizer steps of the discriminator. The recipe says how often the generator is updated."""
-    train_batch_size: int = not_compared(8)  # but what an optimizer step takes altogether is
+    train_batch_size: int = not_compared(8)  # the number of images per optimizer step is compared instead
     """Images per process and micro-batch."""
     gradient_accumulation_steps: int = not_compared(1)
     """Micro-batches of --train-batch-size images per optimizer step. The result is that of one batch with all of these images."""
@@ -50,11 +50,11 @@ class TrainOptions:
 
     @property
     def images_per_step(self) -> int:
-        """Of one process; an optimizer step sees this times the number of processes."""
+        """Images per optimizer step of one process."""
         return self.train_batch_size * self.gradient_accumulation_steps
 
 
 def plain(options: Any) -> dict[str, Any]:
-    """A config as JSON-ready values."""
+    """The flags as JSON-ready values."""
     return {key: [str(v) if isinstance(v, Path) else v for v in value] if isinstance(value, (tuple, list)) else str(value) if isinstance(value, Path) else value
             for key, value in dataclasses.asdict(options).items()}  # fmt: skip

@@ -44,7 +44,7 @@ from malp_disc.data.images import load_image
 from malp_disc.data.listing import list_images
 from malp_disc.detection import correlation
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, load_all
-from malp_disc.evaluation.localize import Seen, measure_malp, score_malp, through_generator
+from malp_disc.evaluation.localize import ManipulatedImages, measure_malp, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
 from malp_disc.metrics.template_leakage import randomly_shifted, template_leak
@@ -166,7 +166,7 @@ def robustness(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Co
     for kind, degradation in DEGRADATIONS.items():
         for name, level in zip(degradation.names, degradation.levels):
             noise = torch.Generator().manual_seed(config.seed)
-            scores = score_malp(seen, probe.malp, send=lambda images: degradation(images, level, noise), device=config.device)  # noqa: B023
+            scores = score_malp(seen, probe.malp, degradation=lambda images: degradation(images, level, noise), device=config.device)  # noqa: B023
             yield {"kind": kind, "case": name, "n": len(seen.images), **scores}
 
 
@@ -218,7 +218,7 @@ def overlay_pairs(folder: Path) -> list[str]:
     return names
 
 
-def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
+def overlays(probe: Probe, folder: Path, size: int, count: int) -> ManipulatedImages:
     """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted image."""
     names = overlay_pairs(folder)[:count]
     real, pasted = (torch.stack([load_image(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
@@ -226,7 +226,7 @@ def overlays(probe: Probe, folder: Path, size: int, count: int) -> Seen:
     covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # JPEG noise is no paste, and small holes are closed
     index = torch.zeros(len(real), dtype=torch.long)
     encrypted, _ = probe.malp.encrypt(real, index)
-    return Seen(real, encrypted, covered * pasted + (1 - covered) * encrypted, index)
+    return ManipulatedImages(real, encrypted, covered * pasted + (1 - covered) * encrypted, index)
 
 
 def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator[dict[str, Any]]:
@@ -234,7 +234,7 @@ def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator
     large = EvalSet.take(build_dataset(dataclasses.replace(config, image_size=2 * config.image_size), "test"), config.eval_size)
     seen = through_generator(manipulate, large, probe.malp, device=config.device)
     yield {"case": f"{2 * config.image_size}x{2 * config.image_size}, no sc.", "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
-    scaled = Seen(*(halve(pictures) for pictures in (seen.images, seen.published, seen.manipulated)), seen.index)
+    scaled = ManipulatedImages(*(halve(pictures) for pictures in (seen.images, seen.published, seen.manipulated)), seen.index)
     yield {"case": f"scaled to {config.image_size}x{config.image_size}, sc.", "n": len(seen.images), **score_malp(scaled, probe.malp, device=config.device)}
 
 

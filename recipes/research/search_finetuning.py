@@ -33,7 +33,7 @@ from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluator import finite, make_evaluation_models
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
-from malp_disc.experiment.arms import given_malps, losses_of, setup_of
+from malp_disc.experiment.arms import arm_objective, arm_setup, load_given_malps
 from malp_disc.experiment.run import make_malps
 from malp_disc.plotting.image_grids import sample_grid
 from malp_disc.run_folder.experiment import not_compared, training_settings, work
@@ -78,10 +78,10 @@ def main(config: Config) -> None:
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
     generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
-    given = given_malps(config, malp)
+    given = load_given_malps(config, malp)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     for arm in config.arms:
-        losses_of(arm, None, config)
+        arm_objective(arm, None, config)
     if config.dry_run:
         lines = [f"{name}: {row.text}" for name, row in rows.items()]
         accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))
@@ -112,8 +112,8 @@ def main(config: Config) -> None:
             sweep(flags.output_dir)
             if config.resume_from_checkpoint is None:
                 shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of a command that was stopped
-            losses = losses_of(row.arm, own, flags)
-            tuned = finetune(row.arm, setup_of(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
+            losses = arm_objective(row.arm, own, flags)
+            tuned = finetune(row.arm, arm_setup(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))

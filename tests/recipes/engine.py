@@ -26,7 +26,7 @@ from malp_disc.run_folder.experiment import not_compared, work
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.state_dicts import save_tensors
 from malp_disc.training import finetune as finetuning
-from malp_disc.training.finetune import Setup, finetune
+from malp_disc.training.finetune import ArmSetup, finetune
 from malp_disc.training.launch import run_recipe, start
 from malp_disc.training.options import FinetuneOptions
 
@@ -89,10 +89,10 @@ def main(config: Config) -> None:
         malp.cnn.map_head.weight.mul_(20)  # a map that isn't one grey
     dataset = ProceduralFaces(48, image_size=config.image_size)
     setups = {
-        "control": Setup(),
-        "control_d": Setup(second_discriminator_update=True),
-        "frozen": Setup(malp, weight=config.frozen_weight),
-        "cotrain": Setup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout),
+        "control": ArmSetup(),
+        "control_d": ArmSetup(second_discriminator_update=True),
+        "frozen": ArmSetup(malp, weight=config.frozen_weight),
+        "cotrain": ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout),
     }
     if config.kill_at:
         kill_while_saving(config.kill_at)

@@ -12,8 +12,8 @@ from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.experiment.arms import ArmOptions, losses_of, setup_of
-from malp_disc.experiment.run import warn_if_blind
+from malp_disc.experiment.arms import ArmOptions, arm_objective, arm_setup
+from malp_disc.experiment.run import warn_if_uninformative
 from malp_disc.training.generator_losses import VisionAidedObjective
 from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp
@@ -37,14 +37,14 @@ def inputs() -> EvalSet:
 @pytest.mark.parametrize(("sign", "warned"), [(1.0, False), (0.0, True)])
 def test_a_malp_that_cannot_see_clean_pictures_is_warned_of(inputs, caplog, sign, warned):
     with caplog.at_level(logging.WARNING, logger="malp_disc"):
-        warn_if_blind(Localizer(inputs.images, sign), HalfDarker(), inputs, torch.device("cpu"))
+        warn_if_uninformative(Localizer(inputs.images, sign), HalfDarker(), inputs, torch.device("cpu"))
     assert bool(caplog.records) == warned
     assert not warned or "(AUC 0.50" in caplog.text and "--malp-template-dropout 0.5" in caplog.text
 
 
 def test_scratch_learns_along_from_random_weights_of_its_seed():
     malps = {"malp": tiny_malp(seed=5)}
-    first, again, other = (setup_of("scratch", malps, options(seed=seed, cotrain_weight=0.7, template_dropout=0.5)) for seed in (0, 0, 1))
+    first, again, other = (arm_setup("scratch", malps, options(seed=seed, cotrain_weight=0.7, template_dropout=0.5)) for seed in (0, 0, 1))
     assert first.trainable and (first.weight, first.template_dropout) == (0.7, 0.5)
     weights = [setup.malp.cnn.map_head.weight for setup in (first, again, other)] + [malps["malp"].cnn.map_head.weight]
     assert torch.equal(weights[0], weights[1])
@@ -55,13 +55,13 @@ def test_scratch_learns_along_from_random_weights_of_its_seed():
 def test_arms_with_a_feature_discriminator_add_it_to_the_own_losses(tmp_path, arm):
     torch.save(squeezenet1_0(weights=None).state_dict(), tmp_path / "squeezenet.pth")
     own, config = nn.Linear(1, 1), options(aided_network=tmp_path / "squeezenet.pth", aided_weight=2.0, aided_map_weight=30.0)
-    losses = losses_of(arm, own, config)
+    losses = arm_objective(arm, own, config)
     assert isinstance(losses, VisionAidedObjective) and losses.own is own
     assert (losses.weight, losses.discriminator.target) == ((30.0, "map") if arm == "aided_map" else (2.0, "realness"))
-    again = losses_of(arm, own, config)
+    again = arm_objective(arm, own, config)
     assert all(torch.equal(a, b) for a, b in zip(losses.discriminator.parameters(), again.discriminator.parameters())), "the seed decides"
-    assert (setup_of(arm, {"malp": tiny_malp()}, config).malp is not None) == (arm == "joint")
-    assert losses_of("cotrain", own, config) is own
+    assert (arm_setup(arm, {"malp": tiny_malp()}, config).malp is not None) == (arm == "joint")
+    assert arm_objective("cotrain", own, config) is own
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_without_losses_it_is_held_near_what_it_was_and_malp_is_pretrained(launc
 def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path):
     said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos", "--dry-run",
                   "--gradient-accumulation-steps", 3, "--output-dir", tmp_path / "run", cwd=material).stdout  # fmt: skip
-    assert "step       12 images: 4 x 3 passes x 1 processes" in said and "none given: 1000 steps of pretraining first" in said
+    assert "step       12 images: 4 x 3 micro-batches x 1 processes" in said and "none given: 1000 steps of pretraining first" in said
     assert "arm        cotrain: seeds 0, weight of MaLP 1, 1 checkpoints of" in said and "disk       about" in said
     assert not (tmp_path / "run").exists()
 

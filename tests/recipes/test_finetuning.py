@@ -166,7 +166,7 @@ def test_another_number_of_processes_is_told_and_other_settings_are_refused(tmp_
     refused = run(tmp_path, *control, "--learning-rate", 1e-3, "--resume-from-checkpoint", "latest", status=1)
     assert "error: " in refused and "--learning-rate was 0.0001, is 0.001" in refused and "Traceback" not in refused
     said = run(tmp_path, *control, "--train-batch-size", 2, "--resume-from-checkpoint", "latest", processes=2)
-    assert "4 images x 1 passes x 1 processes, this run has 2 images x 1 passes x 2 processes" in " ".join(said.split())
+    assert "4 images x 1 micro-batches x 1 processes, this run has 2 images x 1 micro-batches x 2 processes" in " ".join(said.split())
     assert (tmp_path / "arms" / "control" / "checkpoint-4").exists()
 
 
@@ -183,7 +183,7 @@ def test_a_nan_is_named_and_skipped_and_the_run_goes_on(tmp_path):
 
 def test_too_many_end_the_run_and_the_last_good_checkpoint_stays(tmp_path):
     said = run(tmp_path, "--toy-arms", "control", "--max-train-steps", 9, "--broken", 3, 4, 5, "--max-skipped-steps", 2, status=1)
-    assert "error: step 5: the gradient of the generator isn't finite" in said and "that was the limit" in said and "Traceback" not in said
+    assert "error: step 5: the gradient of the generator isn't finite" in said and "which is the limit" in said and "Traceback" not in said
     kept = load_file(tmp_path / "arms" / "control" / "checkpoint-4" / "G.safetensors")
     assert all(value.isfinite().all() for value in kept.values())
     assert not (tmp_path / "G-control.safetensors").exists()

@@ -25,4 +25,4 @@ def test_a_recipe_starts_with_one(tmp_path):
     assert {path.stem for path in FILES} == {"one_gpu", "one_node", "two_nodes"}
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes" / "accelerate" / "one_gpu.yaml")]
     result = subprocess.run([*command, str(ROOT / "recipes" / "finetune_stargan.py"), "--dry-run", "--output-dir", str(tmp_path / "run")], capture_output=True, text=True)
-    assert result.returncode == 0 and "step       8 images: 8 x 1 passes x 1 processes" in result.stdout, result.stderr[-2000:]
+    assert result.returncode == 0 and "step       8 images: 8 x 1 micro-batches x 1 processes" in result.stdout, result.stderr[-2000:]

@@ -59,7 +59,7 @@ def test_a_finished_arm_with_other_settings_is_refused(launch, stargan, malp, wh
 def test_the_recipe_on_two_processes_does_what_it_does_on_one(launch, stargan, malp, whole, tmp_path):
     """From data to report. How exact it is, test_finetuning.py tells; here Adam's usual epsilon lets rounding noise grow."""
     said = finetune(launch, stargan, malp, tmp_path, "--arms", "cotrain", "--train-batch-size", 2, processes=2).stdout
-    assert said.count("4 images: 2 x 1 passes x 2 processes") == 1 and said.count("report:") == 1, "told once, by the main process"
+    assert said.count("4 images: 2 x 1 micro-batches x 2 processes") == 1 and said.count("report:") == 1, "told once, by the main process"
     before = load_file(stargan / "G.safetensors")
     one, two = (load_file(folder / "G-cotrain.safetensors") for folder in (whole, tmp_path))
     keys = [key for key in before if before[key].is_floating_point()]

@@ -30,7 +30,7 @@ from malp_disc.training.checkpoints import save_training
 from malp_disc.training.launch import check_images_per_step, open_folder
 from malp_disc.training.options import FinetuneOptions
 from malp_disc.training.output_folder import PREVIOUS, check_folder, find_resume, set_aside, write_experiment
-from malp_disc.training.preflight import try_out
+from malp_disc.training.preflight import check_forward_pass
 from malp_disc.training.train_options import TrainOptions
 from recipes import evaluate, finetune, finetune_stargan, pretrain_malp, train_stargan
 from recipes.research import ablate_malp, probe_malp, search_finetuning
@@ -167,7 +167,7 @@ def test_the_same_experiment_starts_over_without_its_old_results(folder, caplog)
 
 def test_results_of_unknown_origin_are_refused_and_a_folder_without_results_is_free(folder, tmp_path_factory):
     (folder / "experiment.json").unlink()
-    with pytest.raises(ValueError, match="holds results of a run that left no experiment.json"):
+    with pytest.raises(ValueError, match="holds results of a run without experiment.json"):
         checked(folder)
     assert not checked(folder, resumes=True), "the checkpoints tell what they were made with"
     begun = tmp_path_factory.mktemp("begun")
@@ -196,7 +196,7 @@ def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(folder, 
         find_resume(folder, "checkpoint-250")
     other = tmp_path_factory.mktemp("other")
     save_training(other, 500, networks={}, optimizers={}, state={})
-    with pytest.raises(ValueError, match="is not in this run's folder .*give --output-dir of the run that it belongs to"):
+    with pytest.raises(ValueError, match="is not in this run's folder .*give the --output-dir of the run that it belongs to"):
         find_resume(folder, str(other / "checkpoint-500"))
     with pytest.raises(ValueError, match="there are none, leave --resume-from-checkpoint out"):
         find_resume(folder / "absent", "checkpoint-1")
@@ -343,12 +343,12 @@ class Halver(nn.Module):
 def test_networks_are_tried_on_images_of_the_size(tmp_path):
     generator, config, cpu = Halver(), options(output_dir=tmp_path), torch.device("cpu")
     state = torch.get_rng_state()
-    try_out(generator, None, [tiny_malp()], ProceduralFaces(4, image_size=32), config, cpu)
+    check_forward_pass(generator, None, [tiny_malp()], ProceduralFaces(4, image_size=32), config, cpu)
     with pytest.raises(ValueError, match="the generator can't work with images of 36x36 .*--image-size"):
-        try_out(generator, None, [], ProceduralFaces(4, image_size=36), config, cpu)
+        check_forward_pass(generator, None, [], ProceduralFaces(4, image_size=36), config, cpu)
     generator.learns = False
     with pytest.raises(ValueError, match="no gradient reaches the generator"):
-        try_out(generator, None, [], ProceduralFaces(4, image_size=32), config, cpu)
+        check_forward_pass(generator, None, [], ProceduralFaces(4, image_size=32), config, cpu)
     assert torch.equal(torch.get_rng_state(), state), "a run draws the same numbers with and without"
 
 

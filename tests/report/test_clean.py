@@ -8,7 +8,7 @@ from torch import nn
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.localize import score_clean
+from malp_disc.evaluation.localize import score_unprotected
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLPOutput
 
@@ -43,7 +43,7 @@ def half_darker(images: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("sign", "auc"), [(1.0, 1.0), (0.0, 0.5), (-1.0, 0.0)])
 def test_the_classifier_alone_is_ranked(inputs, sign, auc):
-    found = score_clean(half_darker, inputs, Localizer(inputs.images, sign))
+    found = score_unprotected(half_darker, inputs, Localizer(inputs.images, sign))
     assert found["auc"] == pytest.approx(auc)
     assert found["pearson"] > 0.95, "8 bits apart it is the truth"
     assert found["mean_real"] < 0.01 < found["mean_manipulated"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.gallery import draw_arm, rows_of
-from malp_disc.evaluation.localize import Looked, Seen
+from malp_disc.evaluation.localize import ManipulatedImages, Predictions
 from malp_disc.evaluation.measure import Evidence
 from malp_disc.report.grids import fakeness_figure, samples_figure
 from malp_disc.run_folder.strips import read_strips, write_strips
@@ -62,8 +62,8 @@ def test_a_picture_of_another_height_is_named(tmp_path):
 def test_an_arm_is_drawn_with_its_maps_and_the_extremes_of_the_detectors_score():
     given = inputs()
     manipulated = with_rectangles(given.images)
-    looked = Looked(torch.rand(12, 1, 32, 32), torch.tensor([0.5] * 10 + [0.9, 0.1]), torch.zeros(12))
-    seen = Seen(given.images, given.images, manipulated, torch.zeros(12, dtype=torch.long))
+    looked = Predictions(torch.rand(12, 1, 32, 32), torch.tensor([0.5] * 10 + [0.9, 0.1]), torch.zeros(12))
+    seen = ManipulatedImages(given.images, given.images, manipulated, torch.zeros(12, dtype=torch.long))
     strips = draw_arm(lambda x, _: with_rectangles(x), given, tiny_malp(), evidence=Evidence(manipulated, {}, seen, looked))
     assert set(strips) == {"real", "edited", "encrypted", "map_encrypted", "manipulated", "truth", "map", "worst", "best"}
     assert torch.equal(strips["edited"][0], manipulated[:10])
@@ -75,8 +75,8 @@ def test_an_arm_is_drawn_with_its_maps_and_the_extremes_of_the_detectors_score()
 def test_scores_that_float32_cant_tell_apart_are_ranked_by_the_map():
     given = inputs(3)
     maps = torch.stack([torch.full((1, 32, 32), v) for v in (0.2, 0.8, 0.5)])
-    looked = Looked(maps, torch.ones(3), torch.zeros(3))
-    evidence = Evidence(given.images, {}, Seen(given.images, given.images, given.images, torch.zeros(3, dtype=torch.long)), looked)
+    looked = Predictions(maps, torch.ones(3), torch.zeros(3))
+    evidence = Evidence(given.images, {}, ManipulatedImages(given.images, given.images, given.images, torch.zeros(3, dtype=torch.long)), looked)
     strips = draw_arm(lambda x, _: x, given, tiny_malp(), evidence=evidence)
     assert torch.equal(strips["worst"][0], given.images[[1, 2]])
     assert torch.equal(strips["best"][0], given.images[[0, 2]])

@@ -87,7 +87,7 @@ def test_both_classes_are_sent_alike_and_on_the_8_bit_grid(inputs):
         levels = (images + 1) * 127.5
         assert torch.allclose(levels, levels.round(), atol=1e-3)
     sent = []
-    score_malp(seen, malp, send=lambda images: sent.append(images) or images.flip(-1))
+    score_malp(seen, malp, degradation=lambda images: sent.append(images) or images.flip(-1))
     assert torch.equal(sent[0], seen.published) and torch.equal(sent[1], seen.manipulated)
 
 

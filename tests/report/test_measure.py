@@ -158,7 +158,7 @@ def test_each_judge_but_the_first_may_be_absent(evaluator):
     inputs, reference, models = evaluator
     alone = dataclasses.replace(models, classifier=None, malp=None, second=None, smaller=())
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
-    assert list(evidence.features) == ["frechet"] and evidence.seen is None
+    assert list(evidence.features) == ["frechet"] and evidence.manipulated is None
     assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & set(measured)
 
 
