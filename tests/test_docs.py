@@ -68,7 +68,7 @@ def test_every_file_of_the_repository_that_is_named_exists(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=str)
 def test_every_module_and_name_of_the_package_that_is_mentioned_can_be_imported(page):
     text = text_of(page)
-    for dotted in set(re.findall(r"(?<![\w/.-])malp_disc(?:\.[A-Za-z_]\w*)+", text)):
+    for dotted in {*re.findall(r"(?<![\w/.-])malp_disc(?:\.[A-Za-z_]\w*)+", text), *re.findall(r"^::: (\S+)", text, flags=re.M)}:
         resolve(dotted)
     for module, names in re.findall(r"^from ((?:malp_disc|generators)[\w.]*) import ([\w, ]+)", text, flags=re.M):
         for name in names.split(", "):
