@@ -1,4 +1,4 @@
-"""Grids of images, each input pixel drawn as a square of whole screen pixels: nothing is smoothed that a reader is to judge.
+"""Grids of images, each input pixel drawn as a square of whole screen pixels, so that nothing is smoothed.
 
 Drawn with matplotlib's objects, never pyplot: no backend is chosen and no global figure is left behind in the caller's process.
 """
@@ -17,28 +17,28 @@ from malp_disc.plotting.mpl import Figure, FigureCanvasAgg, in_default_style, ma
 from malp_disc.serialization.files import atomic_path
 
 PINK_VMAX = 0.5
-"""Upper end of the fakeness scale. A constant, so that the maps of two runs can be compared by eye."""
+"""Upper end of the fakeness scale. A constant, so that the maps of two runs are comparable."""
 
-_DPI = 128  # a power of two: sizes in pixels survive the way through inches
+_DPI = 128  # a power of two, so that converting pixels to inches and back is exact
 _GAP = 4
 _MARGIN = 12
-_LINE = 17  # pixels from one line of text to the next
-_CHARACTER = 7.9  # pixels, about
+_LINE = 17  # pixels, the height of a line of text
+_CHARACTER = 7.9  # pixels, the approximate width of a character
 _NARROWEST = 72  # columns of smaller images are spread, so that their headings don't run into each other
 _BAR = 12
 _INK = "#222222"
 
 
 def sample_grid(columns: Mapping[str, Tensor], path: str | Path, *, zoom: int = 2, captions: Sequence[str] | None = None) -> None:
-    """A PNG of images: one column per entry under its name, one row per image.
+    """Draw images into a PNG: one column per entry under its name, one row per image.
 
     Args:
         columns: (B, 3, H, W) in [-1, 1] by heading (real, encrypted, before, control …), all of one shape.
         zoom: screen pixels per pixel.
-        captions: one per row, drawn left of it, for example the edited attribute.
+        captions: one per row, to the left of it, for example the edited attribute.
 
     Raises:
-        ValueError: no columns, shapes that differ, values on another scale, or captions of another number.
+        ValueError: no columns, shapes that differ, values outside [-1, 1], or another number of captions than rows.
     """
     for name, images in columns.items():
         check_images(images, f"column {name!r}")
@@ -58,23 +58,23 @@ def fakeness_grid(
     vmax: float = PINK_VMAX,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """The paper's Figure 3, one row per image: real, encrypted, manipulated, M_GT, the map of the encrypted and of the manipulated one.
+    """Draw the paper's Figure 3, one row per image: real, encrypted, manipulated, M_GT, map of the encrypted and of the manipulated image.
 
-    Maps are drawn in matplotlib's "pink", as in the paper, on one scale for all: 0 is dark, `vmax` and above white. The scale
-    stands below.
+    Maps have matplotlib's colour map "pink", as in the paper, with one scale for all: 0 is dark, `vmax` and above white. A colour bar is
+    drawn below.
 
     Shapes: images (B, 3, H, W) in [-1, 1], maps (B, 1, H, W) in [0, 1].
 
     Raises:
-        ValueError: shapes that don't fit together, values on another scale, or vmax outside (0, 1].
+        ValueError: shapes that don't match, values outside their range, or vmax outside (0, 1].
     """
     if not 0 < vmax <= 1:
         raise ValueError(f"expected vmax in (0, 1], got {vmax}")
-    pictures = {"real": real, "encrypted": encrypted, "manipulated": manipulated}
-    maps = {"M_GT, what changed": truth, "map of encrypted": predicted_encrypted, "map of manipulated": predicted_manipulated}
-    for name, images in pictures.items():
+    images_of = {"real": real, "encrypted": encrypted, "manipulated": manipulated}
+    maps = {"M_GT, true change": truth, "map of encrypted": predicted_encrypted, "map of manipulated": predicted_manipulated}
+    for name, images in images_of.items():
         check_images(images, name)
-    columns = {name: _rgb(images) for name, images in pictures.items()}
+    columns = {name: _rgb(images) for name, images in images_of.items()}
     columns |= {name: _checked_pink(values, name, vmax) for name, values in maps.items()}
     draw_grid(columns, path, zoom=zoom, captions=captions, vmax=vmax)
 
@@ -83,7 +83,7 @@ def fakeness_grid(
 def draw_grid(
     columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int, captions: Sequence[str] | None, vmax: float | None = None
 ) -> None:
-    """`columns`: (B, H, W, 3) uint8 by heading. `vmax`: draw the scale of the maps below, where three columns of six are maps."""
+    """Draw columns (B, H, W, 3) uint8 by heading. `vmax`: also draw the colour bar of the maps, which are the last three columns."""
     if not columns or zoom < 1:
         raise ValueError(f"expected at least one column and a zoom of at least 1, got {len(columns)} and {zoom}")
     shapes = {name: array.shape for name, array in columns.items()}
@@ -114,7 +114,7 @@ def draw_grid(
 
 
 class _Page:
-    """A white image of whole pixels; x runs right and y down from the upper left corner."""
+    """A white canvas in pixel coordinates; x to the right and y down from the upper left corner."""
 
     def __init__(self, width: int, height: int) -> None:
         self.height = height
@@ -165,11 +165,11 @@ def _checked_pink(maps: Tensor, name: str, vmax: float) -> np.ndarray:
 
 
 def pink(values: np.ndarray, vmax: float = PINK_VMAX) -> np.ndarray:
-    """Maps (…, H, W) in [0, 1] -> (…, H, W, 3) uint8 in "pink"."""
+    """Maps (…, H, W) in [0, 1] -> (…, H, W, 3) uint8 in the colour map "pink"."""
     return matplotlib.colormaps["pink"](np.clip(values / vmax, 0, 1), bytes=True)[..., :3]
 
 
 def _wrap(text: str, pixels: int) -> list[str]:
-    """`text`, underscores as spaces, in lines that fit into `pixels`; a word that doesn't fit stays whole."""
+    """`text` with underscores as spaces, wrapped to lines of at most `pixels`; words aren't broken."""
     plain = text.replace("_", " ") if "M_GT" not in text else text
     return textwrap.wrap(plain, max(1, int(pixels / _CHARACTER)), break_long_words=False) or [""]

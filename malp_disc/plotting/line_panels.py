@@ -1,4 +1,4 @@
-"""Small multiples of measured curves: robustness against degradations (paper, Figure 5), template strength (Figure 6), the leak."""
+"""Small multiples of measured curves: robustness to degradations (paper, Figure 5), template strength (Figure 6), template leakage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#8A8A8A"
 _BASELINE_STYLES = ((0, (1, 1.2)), (0, (5, 2)), (0, (4, 1.5, 1, 1.5)))
 _PANEL = (2.5, 2.0)  # inches
-_CHARACTER, _HANDLE = 0.058, 0.68  # inches of a legend's entry, about: a letter, and what stands before and after its name
+_CHARACTER, _HANDLE = 0.058, 0.68  # inches of a legend's entry, roughly: a character, and the line with its padding
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Line:
     """One curve of a panel.
 
     Attributes:
-        values: one per x; NaN or None where nothing was measured, which leaves a gap.
-        margins: half-widths of the interval about each value, drawn as a band; None for none.
-        baseline: something to compare with, not a method: grey and dashed.
+        values: one per x; NaN or None for a gap where nothing was measured.
+        margins: half-widths of each value's interval, drawn as a band; None for no band.
+        baseline: drawn grey and dashed, as a baseline and not as a method.
     """
 
     values: Sequence[float | None]
@@ -41,10 +41,10 @@ class Panel:
     Attributes:
         x: numbers, or words (then evenly spaced in this order), the same for all lines.
         lines: by name. A name has one colour in all panels of a figure.
-        x_label, y_label: with units. Written below a column's last panel, and left of a row's first, where the others have the same.
+        x_label, y_label: with units; written only once where neighbouring panels have the same.
         title: above.
-        log_x: a logarithmic axis, for positive numbers.
-        y_limits: the lowest and the highest value shown; None fits all panels of a row with the same y_label together.
+        log_x: logarithmic x axis, for positive numbers.
+        y_limits: limits of the y axis; None fits all panels of a row with the same y_label together.
     """
 
     x: Sequence[float] | Sequence[str]
@@ -58,10 +58,10 @@ class Panel:
 
 @in_default_style
 def lines_figure(panels: Sequence[Sequence[Panel | None]], path: str | Path) -> None:
-    """A PNG of rows of panels, under one legend.
+    """Draw rows of panels with a common legend into a PNG.
 
     Args:
-        panels: rows from the top; None leaves a place empty.
+        panels: rows from the top; None leaves a cell empty.
 
     Raises:
         ValueError: nothing to draw, rows of different length, or a line that doesn't fit its panel.
@@ -104,7 +104,7 @@ def _check(panel: Panel) -> None:
 
 
 def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, object]]:
-    """How each name is drawn, methods before baselines, each in order of first appearance."""
+    """Line style of each name, methods before baselines, each in order of first appearance."""
     baseline: dict[str, bool] = {}
     for panel in panels:
         for name, line in panel.lines.items():
@@ -139,7 +139,7 @@ def _draw(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, object]]) -
 
 
 def _share_heights(row: Sequence[Panel | None], axes: Sequence[Axes]) -> None:
-    """One vertical scale for the panels of a row that measure the same, so that they can be compared by eye."""
+    """Set the same y limits for the panels of a row with the same y label."""
     fitted: dict[str, list[Axes]] = {}
     for panel, place in zip(row, axes):
         if panel is not None and panel.y_limits is None:
@@ -153,7 +153,7 @@ def _share_heights(row: Sequence[Panel | None], axes: Sequence[Axes]) -> None:
 
 
 def _label(rows: Sequence[Sequence[Panel | None]], axes: np.ndarray) -> None:
-    """Say what the axes are, once where neighbours have the same."""
+    """Write the axis labels, once where neighbours have the same."""
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             if panel is None:
@@ -167,7 +167,7 @@ def _label(rows: Sequence[Sequence[Panel | None]], axes: np.ndarray) -> None:
 
 
 def _legend(figure: Figure, looks: Mapping[str, Mapping[str, object]], width: float) -> None:
-    """Above, from left to right; in columns over several lines if one is too short."""
+    """Draw the legend above the panels, in several rows if one is too short."""
     widths = [len(name) * _CHARACTER + _HANDLE for name in looks]
     columns = len(widths) if sum(widths) <= width else max(1, int(width / max(widths)))
     figure.legend(

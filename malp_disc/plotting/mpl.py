@@ -1,8 +1,8 @@
-"""matplotlib as the figures use it: files only, in matplotlib's own default style, whatever the user's environment says.
+"""matplotlib for figures in files, in its default style, whatever the user's environment sets.
 
-Colab and Kaggle hand ``MPLBACKEND=module://matplotlib_inline.backend_inline`` to every process, and ``import matplotlib`` fails where that
-package isn't installed; an unreadable ``matplotlibrc`` makes it fail too. Nothing here opens a window, so neither matters. Every module that
-draws imports matplotlib from here, never directly and never pyplot.
+Colab and Kaggle pass ``MPLBACKEND=module://matplotlib_inline.backend_inline`` to every process, and ``import matplotlib`` fails where that
+package isn't installed; an unreadable ``matplotlibrc`` makes it fail too. Nothing here opens a window, so both can be ignored. Every module
+that draws imports matplotlib from here, never directly and never pyplot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Parameters, _Result = ParamSpec("_Parameters"), TypeVar("_Result")
 
 
 def _import_matplotlib() -> None:
-    """Import matplotlib without the user's backend, then give it back where it is one; without their ``matplotlibrc`` if that can't be read."""
+    """Import matplotlib without the user's backend and restore it afterwards if it exists; without their ``matplotlibrc`` if it is unreadable."""
     if "matplotlib" in sys.modules:
         return
     backend = os.environ.get("MPLBACKEND")
@@ -35,13 +35,13 @@ def _import_matplotlib() -> None:
             with _only_default_configuration():
                 matplotlib = importlib.import_module("matplotlib")
     if backend:
-        with contextlib.suppress(ValueError):  # not installed: matplotlib goes on to choose one if somebody asks for a window
+        with contextlib.suppress(ValueError):  # not installed: matplotlib chooses another one when a window is needed
             matplotlib.rcParams["backend"] = backend
 
 
 @contextlib.contextmanager
 def _changed_environment(name: str, value: str | None) -> Iterator[None]:
-    """`name` set to `value` in the environment, or removed, for a while."""
+    """Context with the environment variable `name` set to `value`, or removed."""
     before = os.environ.pop(name, None)
     if value is not None:
         os.environ[name] = value
@@ -55,7 +55,7 @@ def _changed_environment(name: str, value: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_default_configuration() -> Iterator[None]:
-    """matplotlib reads the ``matplotlibrc`` of the current folder, then of ``$MATPLOTLIBRC``, then the user's: leave only its own."""
+    """matplotlib reads the ``matplotlibrc`` of the current folder, ``$MATPLOTLIBRC`` or the user; leave only its own."""
     package = importlib.util.find_spec("matplotlib").submodule_search_locations[0]
     here = os.getcwd()
     with tempfile.TemporaryDirectory() as empty, _changed_environment("MATPLOTLIBRC", os.path.join(package, "mpl-data", "matplotlibrc")):

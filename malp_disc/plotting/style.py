@@ -1,4 +1,4 @@
-"""The look that all charts share: colours, axes, and the way into a file or into a page."""
+"""The common style of all charts: colours, axes, and export as PNG or inline SVG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from malp_disc.plotting.mpl import Axes, Figure, FigureCanvasAgg, FigureCanvasSVG, in_default_style, matplotlib
 from malp_disc.serialization.files import atomic_path
 
-# Told apart with any colour vision and in greys (after Okabe and Ito), and by their line style.
+# Distinguishable with any colour vision and in greyscale (after Okabe and Ito), and by line style.
 COLOURS = {
     "before": "#A3A3A3",
     "control": "#474747",
@@ -41,18 +41,18 @@ _OTHERS = ("#0072B2", "#B8A000", "#7D55A6", "#5B8C5A")
 INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#9A9A9A", "#FFFFFF"
 DPI = 128
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-# On a page these follow its light or dark theme.
+# On the page these colours follow the light or dark theme.
 _THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card", COLOURS["control"]: "--control"}
 
 
 def colour_of(arm: str, names: Sequence[str]) -> str:
-    """An arm's own colour; other curves of `names` take further ones in turn."""
+    """An arm's colour; other curves of `names` cycle through further ones."""
     others = [name for name in names if name not in COLOURS]
     return COLOURS[arm] if arm in COLOURS else _OTHERS[others.index(arm) % len(_OTHERS)]
 
 
 def tidy(axes: Axes) -> None:
-    """The look of every chart: two spines, small grey ticks."""
+    """Apply the common axis style: two spines, small grey ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(AXIS)
     axes.tick_params(colors=INK, labelsize=8, length=3, color=AXIS)
@@ -60,17 +60,17 @@ def tidy(axes: Axes) -> None:
 
 
 def title(axes: Axes, text: str, size: float = 9) -> None:
-    """Above, from the left; a dollar in it is a dollar."""
+    """Set a left-aligned title in which $ isn't parsed as mathematics."""
     axes.set_title(text, loc="left", fontsize=size, color=INK, parse_math=False)
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Running mean over `window` values, shorter at the ends."""
+    """Running mean over `window` values, over fewer at the ends."""
     return np.convolve(values, np.ones(window), "same") / np.convolve(np.ones(len(values)), np.ones(window), "same")
 
 
 def save_png(figure: Figure, path: str | Path) -> None:
-    """Written under a temporary name, then renamed."""
+    """Save a figure under a temporary name, then rename it."""
     canvas = FigureCanvasAgg(figure)
     with atomic_path(path) as temporary:
         canvas.print_png(str(temporary))
@@ -78,13 +78,13 @@ def save_png(figure: Figure, path: str | Path) -> None:
 
 @in_default_style
 def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) -> str:
-    """One pair of axes as SVG for a page: text stays text, and ink, grid and background are the page's own, so it is right in light and
-    dark.
+    """One pair of axes as inline SVG: text stays text, and ink, grid and background have the page's CSS colours, for its light and dark
+    theme.
 
     Args:
         draw: draws into the axes.
         size: in inches.
-        name: of letters, put before every id, because a page has many charts.
+        name: letters that are put before every id, because a page has many charts.
     """
     figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)

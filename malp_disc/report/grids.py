@@ -21,7 +21,7 @@ def samples_figure(strips: Sequence[Strip], path: str | Path) -> bool:
     inputs = {kind: table[None, kind] for kind in ("real", "encrypted") if (None, kind) in table}
     if not edited:
         return False
-    columns = {name: strip.pictures for name, strip in {**inputs, **edited}.items()}
+    columns = {name: strip.images for name, strip in {**inputs, **edited}.items()}
     return _draw(columns, next(iter(edited.values())), path)
 
 
@@ -33,12 +33,12 @@ def fakeness_figure(strips: Sequence[Strip], path: str | Path) -> bool:
     if arm is None or any(key not in table for key in wanted):
         return False
     headings = ("real", "encrypted", f"{arm}: manipulated", "M_GT, true change", "map of encrypted", "map of manipulated")
-    columns = {heading: table[key].pictures for heading, key in zip(headings, wanted)}
+    columns = {heading: table[key].images for heading, key in zip(headings, wanted)}
     columns = {heading: pink(levels / 255) if levels.ndim == 3 else levels for heading, levels in columns.items()}
     return _draw(columns, table[arm, "map"], path, vmax=PINK_VMAX)
 
 
 def _draw(columns: dict[str, np.ndarray], captioned: Strip, path: str | Path, *, vmax: float | None = None) -> bool:
     captions = [caption or "" for caption in captioned.captions]
-    draw_grid(columns, path, zoom=max(1, _SHOWN // captioned.pictures.shape[2]), captions=captions if any(captions) else None, vmax=vmax)
+    draw_grid(columns, path, zoom=max(1, _SHOWN // captioned.images.shape[2]), captions=captions if any(captions) else None, vmax=vmax)
     return True

@@ -90,9 +90,9 @@ def extremes_of(strips: Sequence[Strip], of_seed: str = "") -> Extremes | None:
 
 
 def _page_image(strip: Strip) -> PageImage:
-    count, height, width = strip.pictures.shape[:3]
-    image = Image.fromarray(strip.pictures.reshape(count * height, *strip.pictures.shape[2:]))
-    if strip.pictures.ndim == 3:  # a map: a palette takes a third of the bytes
+    count, height, width = strip.images.shape[:3]
+    image = Image.fromarray(strip.images.reshape(count * height, *strip.images.shape[2:]))
+    if strip.images.ndim == 3:  # a map: a palette takes a third of the bytes
         image.putpalette(pink(np.arange(256)[None] / 255).tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)

@@ -1,1 +1,1 @@
-"""What a run leaves in its folder: the one contract between training, evaluation and report."""
+"""The contents of a run's folder: the contract between training, evaluation and report."""

@@ -1,4 +1,4 @@
-"""What a run was made with: versions and machine type, without names of hosts, people or folders."""
+"""Software versions and machine type of a run, without names of hosts, people or folders."""
 
 from __future__ import annotations
 

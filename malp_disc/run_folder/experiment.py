@@ -1,6 +1,7 @@
-"""What makes two runs the same experiment: every option, but for those that are declared here, beside the option, to be something else.
+"""The options that define an experiment: all of them, except those whose declaration gives them another role.
 
-A run writes its experiment into ``experiment.json`` (malp_disc/training/output_folder.py compares it), and what an arm's training depends on into its checkpoints.
+A run writes its experiment into ``experiment.json`` (malp_disc/training/output_folder.py compares it), and the options that an arm's training
+depends on into its checkpoints.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ _DIGITS = 16  # of a sha256
 
 
 def not_compared(default: Any = dataclasses.MISSING) -> Any:
-    """An option that doesn't change the results: where they go, how often something is written, how much at a time. A subclass may override its default."""
+    """An option that doesn't change the results, such as folders, logging intervals and batch sizes of the evaluation. A subclass may override its default."""
     return dataclasses.field(default=default, metadata={_ROLE: "not compared"})
 
 
 def work(default: Any = dataclasses.MISSING) -> Any:
-    """An option that lists what is to be done, each entry for itself: a later run in the same folder may list others."""
+    """An option that lists independent pieces of work: a later run in the same folder may list others."""
     return dataclasses.field(default=default, metadata={_ROLE: "work"})
 
 
 def evaluation(default: Any = dataclasses.MISSING) -> Any:
-    """An option that decides how generators are measured, not how they are trained: the same for all of an experiment, but of no account to a checkpoint."""
+    """An option of the evaluation, not of the training: the same within an experiment, but irrelevant to a checkpoint."""
     return dataclasses.field(default=default, metadata={_ROLE: "evaluation"})
 
 
@@ -42,9 +43,9 @@ def of_arms(*arms: str, default: Any) -> Any:
 
 
 def experiment_of(options: Any, *, processes: int = 1) -> dict[str, Any]:
-    """The experiment that a recipe's options describe, JSON-ready: ``recipe``, ``images_per_step`` where it trains, and ``options``.
+    """The experiment described by a recipe's options, JSON-ready: ``recipe``, ``images_per_step`` if it trains, and ``options``.
 
-    Files and folders count by their content, so that a moved file or another spelling of its path is no difference.
+    Files and folders are identified by content, so that a moved file or another spelling of its path is no difference.
     """
     experiment: dict[str, Any] = {"recipe": _recipe_of(type(options))}
     if hasattr(options, "images_per_step"):
@@ -53,13 +54,13 @@ def experiment_of(options: Any, *, processes: int = 1) -> dict[str, Any]:
 
 
 def training_settings(options: Any, arm: str | None = None) -> dict[str, Any]:
-    """The options that a checkpoint depends on, JSON-ready; of an `arm`, without those of other arms. One made with others isn't continued."""
+    """The resume fingerprint: the options that a checkpoint depends on, JSON-ready; for an `arm`, without those of other arms."""
     names = {field.name for field in dataclasses.fields(options) if arm is None or not (arms := arms_of(type(options), field.name)) or arm in arms}
     return {name: value for name, value in _values(options, ("training",)).items() if name in names}
 
 
 def shared_hash(options: Any, *, processes: int = 1) -> str:
-    """A hash of what all arms and seeds of an experiment share; goes into every measurement, so that a report compares only what may be compared."""
+    """A hash of the options that all arms and seeds of an experiment share; part of every measurement, so that a report compares only comparable ones."""
     experiment = experiment_of(options, processes=processes)
     own = {name for name in experiment["options"] if name == "seed" or arms_of(type(options), name)}
     return _joint([json.dumps({name: value for name, value in experiment["options"].items() if name not in own}), str(experiment.get("images_per_step"))])
@@ -68,7 +69,7 @@ def shared_hash(options: Any, *, processes: int = 1) -> str:
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], *, options: type | None = None, arms: Collection[str] | None = None) -> list[str]:
     """What differs between two experiments, as clauses: "--learning-rate was 0.0001, is 0.0002".
 
-    An option that one side doesn't know (it came with another version) isn't compared.
+    An option that one side lacks (it is of another version) isn't compared.
 
     Args:
         options: the recipe's options.
@@ -90,19 +91,19 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], *, options: type
 
 
 def role_of(options: type, name: str) -> str:
-    """Of one option: "training" unless a class of its MRO declares it otherwise, so that a subclass that gives another default needn't repeat it."""
+    """The role of an option: "training" unless a class of the MRO declares another, so that a subclass with another default needn't repeat it."""
     return _declared(options, name, _ROLE) or "training"
 
 
 def arms_of(options: type, name: str) -> tuple[str, ...]:
-    """The arms that alone depend on an option; empty: all."""
+    """The only arms that depend on an option; empty for all."""
     return _declared(options, name, _ARMS) or ()
 
 
 def content_of(path: Path) -> str:
-    """What stands for a file or folder: the hash of a file, or of a saved network's files, or how many files a folder of images has and the hash of their names.
+    """The content of a file or folder as text: the hash of a file or of a saved network's files, or number and hash of the names of a folder of images.
 
-    A path with nothing there stands for itself (the id of a Hub repository, say), unless it is the name that several files of one checkpoint begin with.
+    A path that doesn't exist is returned as it is (it may be the id of a Hub repository), unless it is the common prefix of a checkpoint's files.
     """
     path = path.expanduser()
     if path.is_file():
@@ -146,7 +147,7 @@ def _sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _cached_sha256(path: str, changed: int, size: int) -> str:
-    """Checkpoints are asked for it in every arm; `changed` and `size` tell a file that was written anew."""
+    """Cached because every arm hashes the same checkpoints; `changed` and `size` identify a file that was rewritten."""
     return file_sha256(path)[:_DIGITS]
 
 

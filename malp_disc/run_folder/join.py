@@ -1,4 +1,4 @@
-"""Runs of the same experiment made apart, one seed per GPU say, become one."""
+"""Merge runs of the same experiment that were made separately, for example one seed per GPU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from malp_disc.run_folder.same_experiment import check_one_experiment
 from malp_disc.run_folder.schema import read_json, read_lines, read_measurements
 from malp_disc.serialization.files import atomic_path, write_text
 
-_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: images, reference, and the MaLP that looked
+_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: images, reference, and the MaLP of the evaluation
 
 
 def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
-    """Take the arms and seeds of `others` into the run in `folder`: measurements, features, curves and images. `others` stay as they are.
+    """Copy the arms and seeds of `others` into the run in `folder`: measurements, features, curves and images. `others` aren't changed.
 
-    "before" is the same in all and kept once. The generators' weights aren't copied. Stopped halfway, it can simply be called again.
+    "before" is the same in all and kept once. The generators' weights aren't copied. If interrupted, it can be called again.
 
     Raises:
         FileNotFoundError: one of them isn't a run's folder.
-        ValueError: they measured on other images, with another MaLP, or the same arm and seed twice; nothing has been written then.
+        ValueError: other images, another MaLP, or the same arm and seed twice; nothing has been written then.
     """
     folder = Path(folder)
     lines = {path: _taken(folder, path) for path in map(Path, others)}
@@ -35,12 +35,12 @@ def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
         for line in own:
             _copy_arm(path, folder, line["arm"], line.get("seed", 0))
         places = {(line["arm"], line.get("seed", 0)) for line in own}
-        for name in ("gallery.jsonl", "quality.jsonl", "measurements.jsonl"):  # the last one last: with it the run is in
+        for name in ("gallery.jsonl", "quality.jsonl", "measurements.jsonl"):  # measurements last: they complete the copy
             _append(path, folder, name, places)
 
 
 def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
-    """The lines of `other` that `folder` lacks, after a check that they belong together."""
+    """The lines of `other` that `folder` lacks, after checking that both are of one experiment."""
     ours, theirs = read_measurements(folder), read_measurements(other)
     anchors, others = (read_json(path / "anchors.json") or {} for path in (folder, other))
     for key in _SAME:
@@ -54,7 +54,7 @@ def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
                 (known,) = [measured["before"] for measured in ours.values() if "before" in measured][:1] or [line]
                 if not math.isclose(line["frechet"]["value"], known["frechet"]["value"], rel_tol=1e-4):
                     raise ValueError(
-                        f"{other} and {folder} can't be joined: their generators before differ ({line['frechet']['label']} "
+                        f"{other} and {folder} can't be joined: their generators before fine-tuning differ ({line['frechet']['label']} "
                         f"{line['frechet']['value']:.4f} and {known['frechet']['value']:.4f})"
                     )
             elif arm in ours.get(seed, {}):
@@ -64,7 +64,7 @@ def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
 
 
 def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
-    """Features, images and curve of one arm and seed, and what all arms of the seed share."""
+    """Copy features, images and curve of one arm and seed, and the images that all arms of the seed share."""
     files = [*(source / "features" / str(seed)).glob(f"{arm}.*"), *(source / "curves" / str(seed)).glob(f"{arm}.jsonl")]
     files += (source / "curves").glob(f"{arm}.jsonl") if seed == 0 else []
     pictures = (source / "gallery" / str(seed)).glob("*.png")
@@ -75,7 +75,7 @@ def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
 
 
 def _append(source: Path, target: Path, name: str, places: set[tuple[str, int]]) -> None:
-    """The lines of these arms and seeds, and of images that all arms of a seed share, unless they are there."""
+    """Append the lines of these arms and seeds, and of images that all arms of a seed share, unless they are present."""
     present, offered = ([line for _, line in read_lines(path)] if path.is_file() else [] for path in (target / name, source / name))
     seeds, files = {seed for _, seed in places}, {line["file"] for line in present if "file" in line}
     for line in offered:

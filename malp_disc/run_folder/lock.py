@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock that its process holds, and that the system releases when the process ends, however it ends."""
+"""A lock that allows one run at a time in a folder; the system releases it when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from filelock import FileLock, Timeout
 
 logger = logging.getLogger("malp_disc")
 LOCK_FILE = "run.lock"
-_WAIT = 10.0  # seconds: a run that was just killed may still be on its way out, with the processes that load its images
+_WAIT = 10.0  # seconds: a run that was just killed, with its data loader processes, may need a while to end
 _held: dict[Path, FileLock] = {}
 
 
 def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None = None) -> None:
-    """Take the lock ``folder/<name>`` for this process, which may take it several times, until `release_locks` or its end.
+    """Acquire the lock ``folder/<name>`` for this process until `release_locks` or its end; it may be acquired several times.
 
     Raises:
         ValueError: another process holds it; names that process where it is known.
@@ -33,7 +33,7 @@ def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None
         raise ValueError(
             f"{_holder(path) or 'another process'} is working in {folder}; wait for it to end, stop it, or choose another folder (--output-dir)"
         ) from None
-    except (NotImplementedError, OSError) as error:  # some network file systems know no locks
+    except (NotImplementedError, OSError) as error:  # some network file systems don't support locks
         logger.warning(f"can't lock {path} ({error}): make sure that no other run works in this folder")
         return
     _held[path] = lock
@@ -42,7 +42,7 @@ def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None
 
 
 def is_locked(folder: str | Path) -> bool:
-    """Whether another process works in `folder`. Leaves no trace there."""
+    """Whether another process holds the lock of `folder`, without changing it."""
     path = Path(folder).resolve() / LOCK_FILE
     if path in _held or not path.is_file():
         return False
@@ -58,13 +58,13 @@ def is_locked(folder: str | Path) -> bool:
 
 
 def release_locks() -> None:
-    """Give back every lock that this process holds."""
+    """Release every lock that this process holds."""
     for path in list(_held):
         _held.pop(path).release()
 
 
 def _acquire(lock: FileLock, path: Path, wait: float) -> None:
-    """At once, or else after saying who is waited for."""
+    """Acquire the lock, or log its holder and wait."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -73,9 +73,9 @@ def _acquire(lock: FileLock, path: Path, wait: float) -> None:
 
 
 def _holder(path: Path) -> str | None:
-    """The process that wrote its number into the lock's file."""
+    """The process that holds the lock, from the lock's file."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {told['pid']} on {told['host']}"
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return None

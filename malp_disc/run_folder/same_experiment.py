@@ -1,4 +1,4 @@
-"""Arms are compared only within one experiment: same data, same evaluation, same training but for what makes an arm an arm."""
+"""The check that arms are compared only within one experiment: the same data, evaluation and training, except for the arm itself."""
 
 from __future__ import annotations
 

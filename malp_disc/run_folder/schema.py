@@ -1,16 +1,16 @@
 """A run's folder as the recipe leaves it: measurements, anchors, features and curves, read with errors that name file and line.
 
     measurements.jsonl          one line per arm and seed
-    anchors.json                what frames the scale, the same for all seeds
+    anchors.json                reference points, the same for all seeds
     features/reference.npy      of the real images; <name>.<view>.npy for the views other than the first
     features/<seed>/<arm>.npy   of the edited images, row by row the same inputs in every file
-    bootstrap.jsonl             differences between arms with their intervals; made from the features, and enough without them
-    curves/<seed>/<arm>.jsonl   while training; curves/<name>.jsonl for what all seeds share
-    quality.jsonl               the distance on the way
+    bootstrap.jsonl             differences between arms with their intervals, computed from the features, which may be deleted then
+    curves/<seed>/<arm>.jsonl   training curves; curves/<name>.jsonl for what all seeds share
+    quality.jsonl               the distance during training
     gallery.jsonl, gallery/     the images that the report shows
 
 A line without a seed, and a file without a seed's folder, are of seed 0: so were runs written before there were several.
-NaN and infinity become None on the way in: what could not be computed counts as not measured, and JSON has no word for them.
+NaN and infinity are read as None: JSON can't represent them, and what could not be computed counts as not measured.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ MEASUREMENT = {
     "steps": float,
     "seconds": float,
 }
-_FRAME = {"unedited": FRECHET, "halves": FRECHET}
+_POINTS = {"unedited": FRECHET, "halves": FRECHET}
 ANCHORS = {
-    **_FRAME,
-    **{"second": _FRAME, "frechet_2x": _FRAME, "frechet_4x": _FRAME, "kid": dict.fromkeys(_FRAME, MEASUREMENT["kid"])},
+    **_POINTS,
+    **{"second": _POINTS, "frechet_2x": _POINTS, "frechet_4x": _POINTS, "kid": dict.fromkeys(_POINTS, MEASUREMENT["kid"])},
     **{"spectrum": MEASUREMENT["spectrum"], "edit_accuracy": float, "kept_accuracy": float, "encrypted_psnr": float},
     **{"inputs_sha256": str, "reference_sha256": str, "key_fingerprint": str},
 }
 
 
 def read_measurements(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
-    """The last line of every arm and seed in ``measurements.jsonl``: by seed, rising, then by arm in the order of `ARMS`.
+    """The last line of every arm and seed in ``measurements.jsonl``: by seed in ascending order, then by arm in the order of `ARMS`.
 
     Every key of `MEASUREMENT` is present (None: not measured).
 
@@ -92,7 +92,7 @@ def read_measurements(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
             complete(measured[key], dict.fromkeys(measured[key], float), f"{where}, {key}")
         found.setdefault(seed, {})[arm] = measured
     if not found:
-        raise ValueError(f"{path} is empty: no generator was measured; let the run go on to its measurements, then make the report")
+        raise ValueError(f"{path} is empty: no generator was measured; let the run get to its measurements first")
     return {seed: {arm: found[seed][arm] for arm in ARMS if arm in found[seed]} for seed in sorted(found)}
 
 
@@ -100,7 +100,7 @@ def read_lines(path: Path, *, growing: bool = False) -> list[tuple[str, dict[str
     """The objects of a JSON-lines file, each with "<file>, line <n>" for messages. Blank lines are skipped.
 
     Args:
-        growing: a run may be writing the file: what follows its last line's end doesn't count yet.
+        growing: a run may be writing the file, so an incomplete last line is ignored.
 
     Raises:
         ValueError: a line that isn't a JSON object.
@@ -148,7 +148,7 @@ def read_features(folder: Path, name: str, *, seed: int | None = None, view: str
 
 
 def features_path(folder: Path, name: str, *, seed: int | None = None, view: str = "frechet") -> Path:
-    """Where features are written."""
+    """The path of an arm's or the reference's features."""
     file = f"{name}.npy" if view == "frechet" else f"{name}.{view}.npy"
     return folder / "features" / file if seed is None else folder / "features" / str(seed) / file
 

@@ -1,4 +1,4 @@
-"""Strips of images that a run keeps for its report: the same faces through every generator."""
+"""Strips of images for the report: the same inputs through every generator."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from malp_disc.run_folder.schema import complete, read_lines
 from malp_disc.serialization.files import atomic_path, write_text
 
 ROWS = 10
-"""Images of a strip, at most; fewer of large ones, so that the page stays small enough to pass on."""
-
+"""The most images in a strip; fewer of large ones, so that the page stays small."""
 
 _LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Images (N, H, W, 3) or maps (N, H, W), uint8, with a caption or None for each."""
+    """Images (N, H, W, 3) or maps (N, H, W), uint8, each with a caption or None."""
 
     kind: str
     arm: str | None
     seed: int
-    pictures: np.ndarray
+    images: np.ndarray
     captions: list[str | None]
 
 
 def write_strips(folder: Path, arm: str, strips: Mapping[str, tuple[Tensor, Sequence[str | None]]], *, seed: int = 0) -> None:
-    """Write an arm's strips and their lines, in place of those of an earlier try."""
+    """Write an arm's strips and their lines, replacing those of an earlier run."""
     path = folder / "gallery.jsonl"
     lines = [line for _, line in read_lines(path)] if path.is_file() else []
     for kind, (images, captions) in strips.items():
@@ -48,7 +47,7 @@ def write_strips(folder: Path, arm: str, strips: Mapping[str, tuple[Tensor, Sequ
 
 
 def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
-    """The strips of one seed, of the first one drawn if not given; a file that isn't there any more is left out.
+    """The strips of one seed, by default of the first one with strips; missing files are left out.
 
     Raises:
         ValueError: a damaged line or image; the message names it.
@@ -68,8 +67,8 @@ def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
 
 def _read_strip(folder: Path, line: Mapping[str, Any], where: str) -> Strip:
     try:
-        with Image.open(folder / line["file"]) as picture:
-            levels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
+        with Image.open(folder / line["file"]) as image:
+            levels = np.asarray(image.convert("L" if image.mode == "L" else "RGB"))
     except OSError as error:
         raise ValueError(
             f"{where}: {line['file']} can't be read as an image ({error}); measure {line['arm']} again, or delete the line"
@@ -79,8 +78,8 @@ def _read_strip(folder: Path, line: Mapping[str, Any], where: str) -> Strip:
         raise ValueError(
             f"{where}: {line['file']} is {len(levels)} pixels high, which {count} images of one height don't fill; delete the line"
         )
-    pictures = levels.reshape(int(count), len(levels) // int(count), *levels.shape[1:])
-    return Strip(line["kind"], line["arm"], int(line["seed"]), pictures, list(line.get("captions") or [None] * len(pictures)))
+    images = levels.reshape(int(count), len(levels) // int(count), *levels.shape[1:])
+    return Strip(line["kind"], line["arm"], int(line["seed"]), images, list(line.get("captions") or [None] * len(images)))
 
 
 def _stacked(images: Tensor) -> np.ndarray:

@@ -1,12 +1,12 @@
-"""Which parts of MaLP matter? Every variant of the paper's Tables 8 and 9 and Figure 6, and of our own choices, trained alike and scored alike.
+"""Ablations of MaLP: every variant of the paper's Tables 8 and 9 and Figure 6, and of our own choices, trained and evaluated alike.
 
     python recipes/research/ablate_malp.py                                            # drawn faces and the shipped StarGAN, 25 variants, three seeds
     python recipes/research/ablate_malp.py --rows default passive --max-train-steps 3000
     python recipes/research/ablate_malp.py --generator-checkpoint 200000-G.ckpt --data celeba --data-root /data/celeba --image-size 128 --malp-width 64 …
 
-Each variant and seed is a short run whose scores go to ``runs/<row>-<seed>.json``; what is there already isn't run again, so a stopped ablation
-goes on where it stopped, and several commands with other --rows or --seeds may fill one folder. ``table.md`` and the figures are made from
-these files: mean over seeds ± half the 95 % interval (Student's t).
+Each variant and seed is a short run whose scores are written to ``runs/<row>-<seed>.json``. Finished runs aren't repeated, so an interrupted
+ablation continues, and several commands with other --rows or --seeds may share a folder. ``table.md`` and the figures are made from these
+files: mean over seeds ± half the 95 % interval (Student's t).
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from recipes.research.ablation_rows import ROWS, Row
 
 @dataclass(kw_only=True)
 class Config(PretrainConfig):
-    """Flags of the ablation: those of a pretraining, for any generator, and which variants."""
+    """Options of the ablation: those of the pretraining, for any generator, and the variants."""
 
     output_dir: Path = Path("runs/ablation")
     rows: tuple[str, ...] = work(tuple(ROWS))
     """Which variants (recipes/research/ablation_rows.py names them)."""
     seeds: tuple[int, ...] = work((0, 1, 2))
-    """One run each; of the initial weights, the order of the images and the noise."""
+    """Seeds of the initial weights, the order of the images and the noise; one run each."""
     max_train_steps: int = 400
-    """Of every run."""
+    """Number of steps of every run."""
     eval_size: int = evaluation(512)
-    """Held-back images that are scored."""
+    """Number of held-back images for evaluation."""
     log_steps: int = 50
 
 
@@ -68,23 +68,23 @@ def main(config: Config) -> None:
     check_seeds(*config.seeds)
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:
-        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} that there are")
+        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} available")
     check_options(config, dataset)
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
-        raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
+        raise ValueError("the runs are too short for several processes; start one command per GPU with other --rows and the same --output-dir")
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator = generator.eval().requires_grad_(False).to(accelerator.device)
     inputs = EvalSet.take(held_out, config.eval_size)
-    for seed in config.seeds:  # one seed of everything first: a stopped ablation has whole columns
+    for seed in config.seeds:  # all rows of one seed first, so that an interrupted ablation has complete columns
         for name in config.rows:
             run_row(name, ROWS[name], seed, generator, dataset, inputs, config, accelerator)
     print(report(config.output_dir))
 
 
 def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
-    """Train one variant and write its scores, or find that they were written by this same command before."""
+    """Train one variant and write its scores, unless they exist already with the same settings."""
     path = config.output_dir / "runs" / f"{name}-{seed}.json"
     settings = {
         "steps": config.max_train_steps, "batch": config.images_per_step, "n": len(inputs.images), "image_size": config.image_size,
@@ -99,10 +99,10 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
     folder = config.output_dir / "training" / f"{name}-{seed}"
     own = dataclasses.replace(config, **row.training, seed=seed, output_dir=folder)
     claim_folder(folder)
-    lock_folder(folder)  # another command may fill the same --output-dir with other rows
+    lock_folder(folder)  # another command may use the same --output-dir for other rows
     sweep(folder)
     if config.resume_from_checkpoint is None:
-        shutil.rmtree(folder / "malp-training", ignore_errors=True)  # of a command that was stopped
+        shutil.rmtree(folder / "malp-training", ignore_errors=True)  # of an interrupted command
     set_seed(seed)
     malp = build_malp(dataclasses.replace(own, **{f"malp_{key}": value for key, value in row.malp.items()}))
     if row.surgery is not None:
@@ -116,7 +116,7 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
     if name == "default" and seed == config.seeds[0]:
         fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=config.output_dir / "fakeness.png")
     write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **scores})
-    shutil.rmtree(folder / "malp-training", ignore_errors=True)  # the scores are safe now; curves stay
+    shutil.rmtree(folder / "malp-training", ignore_errors=True)  # the scores are saved; keep the curves
 
 
 def report(folder: Path) -> str:

@@ -32,7 +32,7 @@ COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
 
 
 def ablation_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[str, str]]) -> str:
-    """Markdown: a table per group of rows.
+    """The results as Markdown, one table per group of rows.
 
     Args:
         runs: one per row and seed: ``row``, ``seed``, ``settings``, and the scores as `measure_malp` gives them.

@@ -1,4 +1,4 @@
-"""The rows of the ablation table: what each leaves out or changes, in the words of the paper's Tables 8 and 9 and Figure 6."""
+"""The rows of the ablation table: what each removes or changes, named as in the paper's Tables 8 and 9 and Figure 6."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Row:
     malp: Mapping[str, Any] = field(default_factory=dict)  # of MaLPConfig
     weights: Mapping[str, float] = field(default_factory=dict)  # of LossWeights
     training: Mapping[str, Any] = field(default_factory=dict)  # of MaLPOptions
-    surgery: Callable[[MaLP], None] | None = None  # a change that no flag makes
+    surgery: Callable[[MaLP], None] | None = None  # a change of the network for which there is no flag
 
 
 class GlobalResNet50(nn.Module):
-    """ResNet-50 in the place of the transformer (Table 8): (B, 3, H, W) -> map (B, 1, H, W), sides divisible by 32.
+    """ResNet-50 in place of the transformer (Table 8): (B, 3, H, W) -> map (B, 1, H, W), sides divisible by 32.
 
-    Group norm, as E_C has it, and a linear layer from each of the last features to its 32×32 pixels, as E_T has one to its 8×8. From scratch.
+    Group norm as in E_C, and a linear layer from each of the last features to its 32×32 pixels, as E_T has for 8×8. Not pretrained.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class GlobalResNet50(nn.Module):
 
 
 class TransformerOnly(nn.Module):
-    """E_T gives the map, also in inference; a shallow CNN is left to recover the template. In the place of `MaLP.cnn`."""
+    """E_T predicts the map, also in inference; a shallow CNN only recovers the template. Replaces `MaLP.cnn`."""
 
     def __init__(self, transformer: GlobalTransformer, cnn: ShallowCNN) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class TransformerOnly(nn.Module):
 
 
 class AuthorsHead(nn.Sequential):
-    """The authors' end of E_C: convolution, batch norm of one channel, ReLU, cut at 1, in logits for the sigmoid that follows."""
+    """The authors' output layers of E_C: convolution, batch norm of one channel, ReLU, clamp at 1, as logits for the sigmoid that follows."""
 
     def __init__(self, width: int) -> None:
         super().__init__(nn.Conv2d(width, 1, 3, padding=1), nn.BatchNorm2d(1), nn.ReLU())

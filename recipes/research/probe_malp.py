@@ -1,20 +1,20 @@
-"""How far does a trained MaLP carry? Degraded images, published files, other generators and attributes, twice the size, and what leaks.
+"""Robustness and generalization of trained MaLPs: degradations, image files, other generators and attributes, image size, template leakage.
 
     python recipes/research/probe_malp.py --malps MaLP=runs/ablation/malp/default-0 MaLP=runs/ablation/malp/default-1 passive=runs/ablation/malp/passive-0
     python recipes/research/probe_malp.py --parts generators resolution --other-generators cartoongan=hayao.npz fast_srgan=model.pt --overlays pairs …
 
 Folders of one name are seeds of one method. Parts:
 
-    robustness   every image is degraded before MaLP sees it: JPEG, blur, noise, low resolution (paper, Figure 5)
-    files        encrypted images are published as PNG or JPEG, and only then manipulated
-    generators   generators that MaLP wasn't trained on, and masks pasted on photographs (Table 4)
+    robustness   every image is degraded before MaLP: JPEG, blur, noise, low resolution (paper, Figure 5)
+    files        encrypted images are saved as PNG or JPEG before they are manipulated
+    generators   generators that MaLP wasn't trained on, and masks pasted onto photographs (Table 4)
     attributes   each attribute alone; with a MaLP of `pretrain_malp.py --malp-attribute` the others are unseen (Table 3)
-    resolution   images of twice the size: seen as they are ("no sc.") and scaled down ("sc.", section 4.3)
-    scale        maps and truths blurred alike: at which scale a map is right, and how far a map without finer detail could get
-    leak         what averaging encrypted images gives away of the template
+    resolution   images of twice the size, unscaled ("no sc.") and scaled down ("sc.", section 4.3)
+    scale        predicted and true maps blurred alike: at which scale the map is correct, and the upper bound for a map without finer detail
+    leak         how much of the template an attacker recovers by averaging encrypted images
 
-Scores go to ``probe.jsonl``, a line each; ``probe.md``, ``robustness.png`` and ``leak.png`` are made from it. A part that is complete there
-isn't run again.
+Scores are written to ``probe.jsonl``; ``probe.md``, ``robustness.png`` and ``leak.png`` are made from it. Parts that are complete there aren't
+repeated.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from recipes.research.probe_report import leak_figure, probe_tables, robustness_
 Part = Literal["robustness", "files", "generators", "attributes", "resolution", "scale", "leak"]
 SCALES = (0.0, 1.0, 2.0, 4.0)  # σ of the blur, in pixels
 JPEG_QUALITIES = (95, 90, 75, 50)
-LEAKING = 1000  # images that the attacker collects
+LEAKING = 1000  # encrypted images available to the attacker
 
 
 @dataclass(kw_only=True)
@@ -69,21 +69,21 @@ class Config(GeneratorOptions, DataOptions):
     malps: tuple[str, ...] = work((f"MaLP={FACES_MALP}",))
     """NAME=FOLDER of saved MaLPs; folders of one name are seeds of one method."""
     other_generators: tuple[str, ...] = work(())
-    """NAME=CHECKPOINT, for the part generators: names of generators/README.md."""
+    """NAME=CHECKPOINT for the part generators, with names of generators/README.md."""
     overlays: Path | None = work(None)
-    """Folder with real/ and manipulated/: photographs and the same with something pasted on, for the part generators."""
+    """Folder for the part generators: real/ with photographs, manipulated/ with the same photographs after pasting."""
     parts: tuple[Part, ...] = work(("robustness", "files", "attributes", "scale", "leak"))
-    """What to probe."""
+    """The parts to run."""
     eval_size: int = 256
-    """Held-back images of every score."""
+    """Number of held-back images per score."""
     seed: int = 0
-    """Of the noise and of the attacker's draws."""
+    """Seed of the noise and of the attacker's random draws."""
     device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One trained MaLP under test."""
+    """One trained MaLP to evaluate."""
 
     name: str
     seed: int
@@ -94,7 +94,7 @@ def main(config: Config) -> None:
     check_seeds(config.seed)
     held_out = build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:
-        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} that there are")
+        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} available")
     probes = load_probes(config.malps, config.device)
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False).to(config.device)
     source = config.generator_name
@@ -149,7 +149,7 @@ def try_networks(probes: list[Probe], networks: dict[str, nn.Module], dataset: D
 
 
 def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:
-    """NAME=FOLDER … in their order; seeds are counted within a name."""
+    """Load NAME=FOLDER … in order; seeds are numbered within a name."""
     probes: list[Probe] = []
     for entry in given:
         name, equals, folder = entry.partition("=")
@@ -161,7 +161,7 @@ def load_probes(given: tuple[str, ...], device: str) -> list[Probe]:
 
 
 def robustness(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
-    """What reaches MaLP is degraded, the untouched and the manipulated images alike."""
+    """Scores of MaLP on degraded images, encrypted and manipulated ones alike."""
     seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
     for kind, degradation in DEGRADATIONS.items():
         for name, level in zip(degradation.names, degradation.levels):
@@ -171,7 +171,7 @@ def robustness(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Co
 
 
 def files(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
-    """What is published is a file; the generator starts from it."""
+    """Scores where the generator manipulates encrypted images that were saved to a file."""
     ways = {"not saved": None, "PNG, 8 bits": to_8bit, **{f"JPEG, quality {quality}": partial(jpeg, quality=quality) for quality in JPEG_QUALITIES}}
     for name, publish in ways.items():
         seen = through_generator(manipulate, inputs, probe.malp, publish=publish, device=config.device)
@@ -179,13 +179,14 @@ def files(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config)
 
 
 def attributes(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
+    """Scores for each attribute separately."""
     for attribute in inputs.attribute_names:
         own = inputs.of_one_attribute(attribute)
         yield {"case": attribute, "n": len(own.images), **measure_malp(manipulate, own, probe.malp, device=config.device)}
 
 
 def other_generators(config: Config) -> dict[str, nn.Module]:
-    """NAME=CHECKPOINT … as generators by name."""
+    """Load NAME=CHECKPOINT …: generators by name."""
     found = {}
     for entry in config.other_generators:
         name, _, checkpoint = entry.partition("=")
@@ -194,7 +195,7 @@ def other_generators(config: Config) -> dict[str, nn.Module]:
 
 
 def generators(probe: Probe, cases: dict[str, nn.Module], inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
-    """The generator of the training, then others on the same images, then pasted masks."""
+    """Scores for the generator of the training, for others on the same images, and for pasted masks."""
     for name, other in cases.items():
         yield {"case": name, "n": len(inputs.images), **measure_malp(other.manipulate, inputs, probe.malp, device=config.device)}
     if config.overlays is not None:
@@ -203,7 +204,7 @@ def generators(probe: Probe, cases: dict[str, nn.Module], inputs: EvalSet, confi
 
 
 def overlay_pairs(folder: Path) -> list[str]:
-    """The names of the pairs in a folder of overlays.
+    """The file names of the pairs in a folder of overlays.
 
     Raises:
         ValueError: there are none.
@@ -219,22 +220,22 @@ def overlay_pairs(folder: Path) -> list[str]:
 
 
 def overlays(probe: Probe, folder: Path, size: int, count: int) -> ManipulatedImages:
-    """Pairs of photographs: where the pair differs, what was pasted lies over the encrypted image."""
+    """Pairs of photographs with the pasted regions, where a pair differs, put over the encrypted image."""
     names = overlay_pairs(folder)[:count]
     real, pasted = (torch.stack([load_image(folder / side / name, image_size=size) for name in names]) for side in ("real", "manipulated"))
     changed = ((real - pasted).abs().amax(1, keepdim=True) > 24 / 127.5).float()
-    covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # JPEG noise is no paste, and small holes are closed
+    covered = -F.max_pool2d(-F.max_pool2d(changed, 3, 1, 1), 3, 1, 1)  # ignores JPEG noise and closes small holes
     index = torch.zeros(len(real), dtype=torch.long)
     encrypted, _ = probe.malp.encrypt(real, index)
     return ManipulatedImages(real, encrypted, covered * pasted + (1 - covered) * encrypted, index)
 
 
 def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator[dict[str, Any]]:
-    """At twice the size the template is resampled and the generator, being convolutional, runs as it is."""
+    """Scores at twice the size: the template is resampled, and the generator is convolutional."""
     large = EvalSet.take(build_dataset(dataclasses.replace(config, image_size=2 * config.image_size), "test"), config.eval_size)
     seen = through_generator(manipulate, large, probe.malp, device=config.device)
     yield {"case": f"{2 * config.image_size}x{2 * config.image_size}, no sc.", "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
-    scaled = ManipulatedImages(*(halve(pictures) for pictures in (seen.images, seen.published, seen.manipulated)), seen.index)
+    scaled = ManipulatedImages(*(halve(images) for images in (seen.images, seen.published, seen.manipulated)), seen.index)
     yield {"case": f"scaled to {config.image_size}x{config.image_size}, sc.", "n": len(seen.images), **score_malp(scaled, probe.malp, device=config.device)}
 
 
@@ -244,7 +245,7 @@ def halve(images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def scale(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
-    """Pearson of blurred map and blurred truth; and of the blurred truth with the truth, the most that a map without finer detail reaches."""
+    """Pearson correlation of blurred predicted and blurred true map; and of blurred and unblurred true map, the bound without finer detail."""
     seen = through_generator(manipulate, inputs, probe.malp, device=config.device)
     maps = torch.cat([probe.malp(to_8bit(part).to(config.device)).map.cpu() for part in seen.manipulated.split(BATCH)])
     truth = fakeness_map(seen.images, seen.manipulated)
@@ -255,7 +256,7 @@ def scale(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config)
 
 
 def leak(probe: Probe, config: Config) -> Iterator[dict[str, Any]]:
-    """The attacker has encrypted training images, and others of the same kind that nobody encrypted."""
+    """Template recovery by an attacker with encrypted training images and unprotected images of the same kind."""
     if probe.malp.passive:
         return
     images, _ = load_all(build_dataset(config, "train"), 2 * LEAKING, "images for the attacker")

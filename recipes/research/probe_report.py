@@ -25,11 +25,11 @@ _COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
 }
 _TITLES = {
     "robustness": "Images degraded before MaLP",
-    "files": "Published as files, then manipulated",
+    "files": "Saved as files, then manipulated",
     "generators": "Other generators",
     "attributes": "One attribute at a time",
     "resolution": "Twice the size",
-    "scale": "Map and truth blurred alike; ceiling: the blurred truth itself against the truth",
+    "scale": "Predicted and true map blurred alike; ceiling: blurred against unblurred true map",
     "leak": "What averaging N encrypted images recovers of the template: |cosine|, mean over seeds",
 }
 _SCALE_COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
@@ -41,7 +41,7 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def probe_tables(lines: Lines) -> str:
-    """Markdown, a table per part; mean over seeds ± half the 95 % interval (Student's t)."""
+    """The results as Markdown, one table per part; mean over seeds ± half the 95 % interval (Student's t)."""
     parts = [part for part in _TITLES if any(line["part"] == part for line in lines)]
     tables = {part: (_leak_table if part == "leak" else _table)(_of(lines, part=part)) for part in parts}
     return "\n".join(text for part in parts for text in ["", f"**{_TITLES[part]}**", "", tables[part]]) + "\n"

@@ -1,15 +1,15 @@
-"""Which way of fine-tuning against MaLP is best? Many short runs, scored on training images, so that the held-back ones are only reported on.
+"""Search for the best way of fine-tuning against MaLP: many short runs, evaluated on training images; held-back images are for the report only.
 
-    python recipes/research/search_finetuning.py --rows control cotrain hold-share --seeds 0 1                   # drawn faces and what ships
+    python recipes/research/search_finetuning.py --rows control cotrain hold-share --seeds 0 1                   # drawn faces and the included networks
     python recipes/research/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
         --aided-network squeezenet1_0.pth                                                              # all rows
 
-Each row (recipes/research/search_rows.py) and seed is one arm with its own flags, from the same networks on the same images. Its scores go to
-``runs/<row>-<seed>.json``; what is there already isn't run again, so a stopped search goes on where it stopped, and several commands with other --rows or
---seeds may fill one folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same images for each.
+Each row (recipes/research/search_rows.py) and seed is one arm with its own flags, from the same networks on the same images. Its scores are written to
+``runs/<row>-<seed>.json``. Finished runs aren't repeated, so an interrupted search continues, and several commands with other --rows or --seeds may share
+a folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same images for each.
 
-The images that are edited (--eval-size) are training images that aren't among those they are compared with (--reference-size). A row is chosen here and
-judged elsewhere: finetune_stargan.py with its flags, on the held-back images, with other seeds.
+The edited images (--eval-size) and the reference (--reference-size) are disjoint sets of training images. A row that is chosen here has to be evaluated
+again: finetune_stargan.py with its flags, on the held-back images, with other seeds.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from recipes.research.search_rows import ROWS, Row
 class Config(FinetuneConfig):
     output_dir: Path = Path("runs/search")
     rows: tuple[str, ...] = work(tuple(ROWS))
-    """Which recipes (recipes/research/search_rows.py names them)."""
+    """The rows to run (recipes/research/search_rows.py names them)."""
     eval_size: int = 500
-    """Training images that every generator edits."""
+    """Number of training images that every generator edits."""
     reference_size: int = 1500
-    """Training images they are compared with; others."""
+    """Number of other training images, the reference of the distances."""
     smaller_views: tuple[Literal[2, 4], ...] = ()
     eval_steps: int = 0
     log_steps: int = 50
     save_generators: bool = not_compared(False)
-    """Keep G of every row, ``G/<row>-<seed>.safetensors``."""
+    """Save the generator of every row as ``G/<row>-<seed>.safetensors``."""
 
 
 def main(config: Config) -> None:
@@ -76,7 +76,7 @@ def main(config: Config) -> None:
         raise ValueError(f"expected at least {last} training images for --reference-size and --eval-size, got {len(dataset)}")
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
-        raise ValueError("the runs are too short to share out; start one command per GPU with other --rows and the same --output-dir")
+        raise ValueError("the runs are too short for several processes; start one command per GPU with other --rows and the same --output-dir")
     generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     given = load_given_malps(config, malp)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
         accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))
         return
 
-    # What all rows share
+    # Networks, images and reference that all rows share
     if None in given.values():
         claim_folder(config.output_dir / "malp")
         lock_folder(config.output_dir / "malp")
@@ -98,7 +98,7 @@ def main(config: Config) -> None:
     reference = measure_reference(dataset, config.reference_size, models, device=accelerator.device, cache=kept)
 
     def score(name: str, row: Row | None, seed: int, settings: dict[str, Any]) -> None:
-        """Train, measure and write one row of one seed, or find that it is there. `row` is None for the generator as it came."""
+        """Train, evaluate and write one row of one seed, unless it exists. `row` is None for the generator before fine-tuning."""
         path = config.output_dir / "runs" / f"{name}-{seed}.json"
         if path.exists():
             check_same(path, settings)
@@ -108,10 +108,10 @@ def main(config: Config) -> None:
         if row is not None:
             flags = dataclasses.replace(config, **row.flags, seed=seed, output_dir=config.output_dir / "training" / f"{name}-{seed}")
             claim_folder(flags.output_dir)
-            lock_folder(flags.output_dir)  # another command may fill the same folder with other rows
+            lock_folder(flags.output_dir)  # another command may use the same folder for other rows
             sweep(flags.output_dir)
             if config.resume_from_checkpoint is None:
-                shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of a command that was stopped
+                shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of an interrupted command
             losses = arm_objective(row.arm, own, flags)
             tuned = finetune(row.arm, arm_setup(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
         seconds = round(time.perf_counter() - began, 1)
@@ -124,9 +124,9 @@ def main(config: Config) -> None:
             save_tensors(config.output_dir / "G" / f"{name}-{seed}.safetensors", tuned.state_dict())
         write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **finite(measured)})
         if row is not None:
-            shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # the scores are safe now; curves stay
+            shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # the scores are saved; keep the curves
 
-    # The rows, one seed of everything first: a stopped search has whole columns
+    # All rows of one seed first, so that an interrupted search has complete columns
     common = {"n": len(inputs.images), "reference": reference.sha256, "generator": fingerprint(generator.state_dict())}
     score("before", None, 0, common)
     for seed in config.all_seeds:
@@ -137,7 +137,7 @@ def main(config: Config) -> None:
 
 
 class Part(Subset):
-    """Images from `first` up to `last` of a data set, with its attributes' names."""
+    """Images `first` to `last` - 1 of a data set, with its attribute names."""
 
     def __init__(self, dataset: Dataset, first: int, last: int) -> None:
         super().__init__(dataset, range(first, last))
@@ -145,7 +145,7 @@ class Part(Subset):
 
 
 def check_same(path: Path, settings: dict[str, Any]) -> None:
-    """Raise ValueError if a row that is there was made with other flags, data or networks."""
+    """Raise ValueError if an existing row was made with other flags, data or networks."""
     found, now = read_json(path, what="the scores of a finished run").get("settings", {}), json.loads(json.dumps(settings))
     differing = [
         f"{key} was {found.get(key)!r} and is {now.get(key)!r} now" for key in sorted({*found, *now}) if found.get(key) != now.get(key)
@@ -159,7 +159,7 @@ def report(folder: Path) -> str:
     runs = [read_json(path, what="the scores of a finished run") for path in sorted((folder / "runs").glob("*.json"))]
     write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
     table = search_table(
-        runs, {"before": ("The generator as it came", "before"), **{name: (row.group, row.text) for name, row in ROWS.items()}}
+        runs, {"before": ("Before fine-tuning", "before"), **{name: (row.group, row.text) for name, row in ROWS.items()}}
     )
     write_text(folder / "table.md", table)
     return table

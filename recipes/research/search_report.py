@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], int]] = {
 
 
 def search_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[str, str]]) -> str:
-    """Markdown: one table per group of rows.
+    """The results as Markdown, one table per group of rows.
 
     Args:
         runs: one per row and seed: ``row``, ``seed``, ``seconds`` and the scores as `measure_arm` gives them.

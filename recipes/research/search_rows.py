@@ -1,4 +1,4 @@
-"""The rows of the search: what each recipe of fine-tuning changes against the recipe's defaults."""
+"""The rows of the search: how each differs from the defaults of fine-tuning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from malp_disc.experiment.arms import Arm
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe: an arm, and the flags in which it differs."""
+    """One row: an arm, and the flags that differ from the defaults."""
 
     group: str
     arm: Arm
@@ -19,17 +19,17 @@ class Row:
 
     @property
     def text(self) -> str:
-        """The row in words of the flags."""
-        told = ", ".join(
+        """The row's arm and flags as text."""
+        flags = ", ".join(
             f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
             for name, value in self.flags.items()
         )
-        return f"{self.arm}{': ' if told else ''}{told}"
+        return f"{self.arm}{': ' if flags else ''}{flags}"
 
 
 _CLASSIFIER = {"map_weight": 0.0, "classifier_weight": 1.0}
 _BOTH = {"map_weight": 1.0, "classifier_weight": 1.0}
-_HOLD = {"cotrain_losses": "pretraining"}  # MaLP keeps hold of G
+_HOLD = {"cotrain_losses": "pretraining"}  # MaLP keeps its pretraining losses
 
 ROWS: dict[str, Row] = {
     "control": Row("Without MaLP", "control"),
@@ -43,22 +43,22 @@ ROWS: dict[str, Row] = {
     "cotrain": Row("Co-trained MaLP", "cotrain"),
     "classifier": Row("Co-trained MaLP", "cotrain", _CLASSIFIER),
     "classifier-share": Row("Co-trained MaLP", "cotrain", {**_CLASSIFIER, "gradient_share": 0.3}),
-    "hold": Row("Co-trained MaLP that keeps hold", "cotrain", _HOLD),
-    "hold-share": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3}),
-    "hold-share-1": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 1.0}),
-    "hold-classifier": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 0.3}),
-    "hold-classifier-1": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 1.0}),
-    "hold-both": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, **_BOTH, "gradient_share": 0.3}),
-    "hold-r1": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "r1_weight": 1.0}),
-    "hold-slow": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
-    "hold-faint": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.1}),
-    "hold-scales": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (1, 2, 4)}),
-    "hold-small": Row("Co-trained MaLP that keeps hold", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
-    "aided": Row("What one would take instead", "aided"),
-    "aided-map-10": Row("MaLP's question, other eyes", "aided_map", {"aided_map_weight": 10.0}),
-    "aided-map-50": Row("MaLP's question, other eyes", "aided_map", {"aided_map_weight": 50.0}),
-    "aided-map-200": Row("MaLP's question, other eyes", "aided_map", {"aided_map_weight": 200.0}),
-    "aided-3": Row("What one would take instead", "aided", {"aided_weight": 3.0}),
-    "joint": Row("MaLP beside it", "joint", {**_HOLD, "gradient_share": 0.3}),
-    "joint-small": Row("MaLP beside it", "joint", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
+    "hold": Row("Co-trained MaLP with pretraining losses", "cotrain", _HOLD),
+    "hold-share": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3}),
+    "hold-share-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 1.0}),
+    "hold-classifier": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 0.3}),
+    "hold-classifier-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 1.0}),
+    "hold-both": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, **_BOTH, "gradient_share": 0.3}),
+    "hold-r1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "r1_weight": 1.0}),
+    "hold-slow": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
+    "hold-faint": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.1}),
+    "hold-scales": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (1, 2, 4)}),
+    "hold-small": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
+    "aided": Row("Feature discriminator instead", "aided"),
+    "aided-map-10": Row("Feature discriminator, MaLP's objective", "aided_map", {"aided_map_weight": 10.0}),
+    "aided-map-50": Row("Feature discriminator, MaLP's objective", "aided_map", {"aided_map_weight": 50.0}),
+    "aided-map-200": Row("Feature discriminator, MaLP's objective", "aided_map", {"aided_map_weight": 200.0}),
+    "aided-3": Row("Feature discriminator instead", "aided", {"aided_weight": 3.0}),
+    "joint": Row("MaLP and feature discriminator", "joint", {**_HOLD, "gradient_share": 0.3}),
+    "joint-small": Row("MaLP and feature discriminator", "joint", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
 }

@@ -30,8 +30,8 @@ def test_pictures_and_maps_come_back_to_the_8_bit_level(tmp_path):
     write_strips(tmp_path, "cotrain", {"edited": (images, ["a", None, "c", "d"]), "map": (maps, [None] * 4)}, seed=3)
     edited, map_ = read_strips(tmp_path)
     assert (edited.kind, edited.arm, edited.seed, edited.captions) == ("edited", "cotrain", 3, ["a", None, "c", "d"])
-    assert edited.pictures.transpose(0, 3, 1, 2) == pytest.approx((images.numpy() + 1) * 127.5, abs=0.51)
-    assert map_.pictures == pytest.approx(maps[:, 0].numpy() * 255, abs=0.51)
+    assert edited.images.transpose(0, 3, 1, 2) == pytest.approx((images.numpy() + 1) * 127.5, abs=0.51)
+    assert map_.images == pytest.approx(maps[:, 0].numpy() * 255, abs=0.51)
 
 
 def test_a_strip_is_replaced_and_the_first_seed_is_shown_with_before(tmp_path):
