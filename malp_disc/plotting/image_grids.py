@@ -71,7 +71,7 @@ def fakeness_grid(
     if not 0 < vmax <= 1:
         raise ValueError(f"expected vmax in (0, 1], got {vmax}")
     images_of = {"real": real, "encrypted": encrypted, "manipulated": manipulated}
-    maps = {"M_GT, true change": truth, "map of encrypted": predicted_encrypted, "map of manipulated": predicted_manipulated}
+    maps = {"M_GT, ground truth": truth, "map of encrypted": predicted_encrypted, "map of manipulated": predicted_manipulated}
     for name, images in images_of.items():
         check_images(images, name)
     columns = {name: _rgb(images) for name, images in images_of.items()}

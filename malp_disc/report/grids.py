@@ -32,7 +32,7 @@ def fakeness_figure(strips: Sequence[Strip], path: str | Path) -> bool:
     wanted = [(None, "real"), (None, "encrypted"), (arm, "manipulated"), (arm, "truth"), (None, "map_encrypted"), (arm, "map")]
     if arm is None or any(key not in table for key in wanted):
         return False
-    headings = ("real", "encrypted", f"{arm}: manipulated", "M_GT, true change", "map of encrypted", "map of manipulated")
+    headings = ("real", "encrypted", f"{arm}: manipulated", "M_GT, ground truth", "map of encrypted", "map of manipulated")
     columns = {heading: table[key].images for heading, key in zip(headings, wanted)}
     columns = {heading: pink(levels / 255) if levels.ndim == 3 else levels for heading, levels in columns.items()}
     return _draw(columns, table[arm, "map"], path, vmax=PINK_VMAX)
