@@ -25,7 +25,7 @@ _COLUMNS: dict[str, tuple[tuple[str, str], int]] = {
 }
 _TITLES = {
     "robustness": "Images degraded before MaLP",
-    "files": "Saved as files, then manipulated",
+    "files": "Published as files, then manipulated",
     "generators": "Other generators",
     "attributes": "One attribute at a time",
     "resolution": "Twice the size",
