@@ -61,7 +61,7 @@ def test_a_fingerprint_changes_with_every_value_and_survives_saving(tmp_path):
 
 def test_what_is_no_key_or_of_another_size_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"is no key file: expected one entry 'templates', found \['weight'\]"):
+    with pytest.raises(ValueError, match=r"is not a key file: expected one entry 'templates', found \['weight'\]"):
         load_key(tmp_path / "other.safetensors", shape=(1, 8, 8))
     save_key(tmp_path / "key.safetensors", torch.zeros(1, 8, 8))
     with pytest.raises(ValueError, match=r"holds templates of shape \(1, 8, 8\), the detector needs \(2, 8, 8\)"):

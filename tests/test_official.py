@@ -391,7 +391,7 @@ def exchange_the_classifier(content):
         (empty_the_encoder, r"its state_dict_encoder is no state dict, expected tensors by name, found \[\]"),
         (rename_a_key, r"OfficialEncoder: 1 missing, first \['layers_3.0.0.weight'\]; 1 unknown, first \['layers_4.0.0.weight'\]"),
         (widen_a_layer, r"OfficialEncoder: layers_5.0.weight is \(3, 64, 3, 3\) in the file and \(1, 64, 3, 3\) here"),
-        (flatten_the_signal, r"state_dict_signal of .* is no template set: expected one entry A of shape \(set_size, 128, 128\), found \{'A': \(128, 128\)\}"),
+        (flatten_the_signal, r"state_dict_signal of .* is not a template set: expected one entry A of shape \(set_size, 128, 128\), found \{'A': \(128, 128\)\}"),
         (enlarge_the_signal, r"expected one entry A of shape \(set_size, 128, 128\), found \{'A': \(1, 256, 256\)\}"),
         (rename_the_signal, r"expected one entry A of shape \(set_size, 128, 128\), found \{'B': \(1, 128, 128\)\}"),
         (exchange_the_transformer, r"holds no ViT of vit-pytorch: expected to_patch_embedding.1.weight, cls_token …, found \['weight', 'bias'\]"),

@@ -1,6 +1,6 @@
-"""What kind of file is that? Told from its first bytes and its table of contents, so that an error can say what was given in place of weights.
+"""Detects the kind of a file from its first bytes and its table of contents, for errors that say what was given instead of weights.
 
-Nothing is unpacked, unpickled or run here.
+Nothing is unpacked, unpickled or executed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _AGAIN = "download or copy it again"
 _STATE_DICT = 'in the environment where it was made, re-save just the weights: torch.save(network.state_dict(), "weights.pth")'
 _UNPACK = "unpack it and give the file with the weights that is inside"
 
-# First bytes -> what such a file is, and what to do. The first entry that fits counts.
+# First bytes, description, advice. The first matching entry is used.
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file that it stands for", "run `git lfs pull` in that repository, or download the file itself"),
     (b"\x1f\x8b", "a gzip archive", _UNPACK),
@@ -32,27 +32,32 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image", "give the file with the weights"),
     (b"GIF8", "a GIF image", "give the file with the weights"),
     (b"%PDF", "a PDF document", "give the file with the weights"),
-    (b"model_checkpoint_path:", "the note `checkpoint` that TensorFlow keeps beside its checkpoints", "give the NAME.index file beside it"),
+    (b"model_checkpoint_path:", "the text file `checkpoint` that TensorFlow writes beside its checkpoints", "give the NAME.index file beside it"),
 )
-_LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the number that torch.save before 1.6 starts with
+_LEGACY_TORCH = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # the first bytes of torch.save before version 1.6
 _TENSORFLOW_TABLE = struct.pack("<Q", 0xDB4775248B80FB57)
 _HEAD = 4096
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """`name` is one of "torch", "legacy torch", "pickle", "safetensors", "npz", "json", "tensorflow" for what has a reader, "unknown", or "other" for kinds that are known and never weights.
-
-    `text` completes "it is …"; `advice` says what to do where this isn't the file that was wanted.
-    """
+    """The kind of a file, with the words for an error message."""
 
     name: str
+    """For readable kinds "torch", "legacy torch", "pickle", "safetensors", "npz", "json" or "tensorflow"; "other" for known kinds that
+    never hold readable weights; "unknown"."""
     text: str
+    """Completes the sentence "it is …"."""
     advice: str
+    """What to do if this isn't the expected file."""
 
 
 def file_kind(path: str | Path) -> FileKind:
-    """The kind of an existing file. Raises OSError if it can't be read."""
+    """The kind of an existing file.
+
+    Raises:
+        OSError: the file can't be read.
+    """
     path = Path(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -82,7 +87,7 @@ def file_kind(path: str | Path) -> FileKind:
 
 
 def folder_kind(path: str | Path) -> FileKind:
-    """What a folder looks like that was given where a file is expected."""
+    """The kind of a folder that was given instead of a file."""
     path = Path(path)
     if (path / "saved_model.pb").is_file():
         return FileKind("other", "the folder of a TensorFlow SavedModel", "give a torch or safetensors file with the network's state dict")
@@ -124,7 +129,7 @@ def _tar_kind(head: bytes) -> FileKind:
 
 
 def _safetensors_kind(path: Path, size: int) -> FileKind:
-    """Also says how many bytes are missing of a file that is cut short."""
+    """Safetensors, or a truncated or damaged one."""
     with open(path, "rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
         header = file.read(length) if 8 + length <= size else b""
@@ -148,7 +153,7 @@ def _text_kind(path: Path, head: bytes) -> FileKind | None:
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if len(head) < _HEAD or error.start < len(head) - 4:  # else a character that the end of `head` cuts
+        if len(head) < _HEAD or error.start < len(head) - 4:  # otherwise a multi-byte character that is cut at the end of `head`
             return None
         text = head[: error.start].decode("utf-8-sig", "replace")
     if any(character < " " and character not in "\t\n\r\f\x1b" for character in text):

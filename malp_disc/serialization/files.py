@@ -17,7 +17,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file name beside `path`; on success it is flushed to disk and renamed onto it, on failure removed."""
+    """Write a file atomically: yields the path of a temporary file, which is flushed and renamed to `path`, or deleted after an exception."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -29,14 +29,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that nobody else may read
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp creates files with mode 600
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove the temporary files of `atomic_path` that a killed process left in `folder` and below. Only where nobody else is writing."""
+    """Delete temporary files of `atomic_path` that killed processes left in `folder` and below. No process may be writing there."""
     for path in Path(folder).rglob(".*"):
         match = _TEMPORARY.fullmatch(path.name)
         if match and Path(match["name"]).suffix == match["suffix"] and path.is_file():
@@ -44,7 +44,7 @@ def sweep(folder: str | Path) -> None:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Make the names in a folder last through a power cut, where the system can."""
+    """Flush a folder's directory entries to disk, if the system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -60,7 +60,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, keys in the order given. NaN and infinity are refused: no JSON reader has to take them."""
+    """Write JSON atomically, with keys in the given order.
+
+    Raises:
+        ValueError: NaN or infinity, which aren't valid JSON.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

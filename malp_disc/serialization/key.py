@@ -1,12 +1,12 @@
-"""The key: the template set, "a signature of the defender" (paper, section 3.1), kept in a file apart from the detector's weights.
+"""The key: the template set, "a signature of the defender" (paper, section 3.1), saved in a file separate from the detector's weights.
 
-Whoever has the templates can forge an encrypted image and remove a template from one. So the key file is readable by its owner only, isn't
-uploaded with a detector, and is named in public by its fingerprint, which gives nothing of it away.
+With the templates, anyone can forge encrypted images and remove templates from them. Therefore the key file is readable by its owner only,
+isn't uploaded with a detector, and is identified in public by a fingerprint, which reveals nothing about it.
 
 Note:
-    A detector knows its key: `E_E` was trained to paint the template, so detector and one encrypted image together give it away, and so does
-    averaging many encrypted images (`malp_disc.metrics.template_leakage`; measured in docs/results/localizer.md). Keeping the file apart guards
-    against handing it out by mistake. It doesn't make a published detector safe.
+    The template can be estimated from the detector and one encrypted image, since `E_E` was trained to recover it, and from many encrypted
+    images (`malp_disc.metrics.template_leakage`; results in docs/results/localizer.md). The separate file prevents publishing the key by
+    mistake; it doesn't make a published detector secure.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ENTRY = "templates"
 
 
 def key_fingerprint(templates: Tensor) -> str:
-    """16 hex digits of sha256 over the template set (n, h, w): the same key has the same, and nothing can be read from it."""
+    """The first 16 hex digits of a sha256 of the template set (n, h, w), as a public identifier of the key."""
     return fingerprint({_ENTRY: templates.detach().float()})
 
 
 def save_key(path: str | Path, templates: Tensor) -> str:
-    """Write a template set (n, h, w) for its owner alone (file mode 600); returns its fingerprint."""
+    """Write a template set (n, h, w) with file mode 600 (readable by the owner only); returns its fingerprint."""
     templates = templates.detach().float()
     known = key_fingerprint(templates)
     save_tensors(path, {_ENTRY: templates}, {"fingerprint": known})
@@ -41,17 +41,17 @@ def load_key(path: str | Path, *, shape: Sequence[int], expected: str | None = N
     """Read a template set (n, h, w).
 
     Args:
-        path: a file of `save_key`.
-        shape: what the detector needs.
-        expected: the fingerprint that the detector was saved with; None takes any key.
+        path: a file written by `save_key`.
+        shape: the shape that the detector expects.
+        expected: the fingerprint that was saved with the detector; None accepts any key.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no key, templates of another shape, or another detector's key.
+        ValueError: not a key file, templates of another shape, or the key of another detector.
     """
     tensors = load_tensors(path)
     if set(tensors) != {_ENTRY}:
-        raise ValueError(f"{path} is no key file: expected one entry {_ENTRY!r}, found {sorted(tensors)[:5]}")
+        raise ValueError(f"{path} is not a key file: expected one entry {_ENTRY!r}, found {sorted(tensors)[:5]}")
     templates = tensors[_ENTRY].float()
     if tuple(templates.shape) != tuple(shape):
         raise ValueError(f"{path} holds templates of shape {tuple(templates.shape)}, the detector needs {tuple(shape)}")

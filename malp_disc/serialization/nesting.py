@@ -1,14 +1,15 @@
-"""Finding a network's weights in what a file holds: nested under names, with prefixes before their keys, beside others.
+"""Finds a network's state dict in the content of a file: nested, with prefixed keys, beside other state dicts.
 
-Training scripts save ``{"state_dict": …}``, ``{"G": …, "D": …}``, ``{"params": …, "params_ema": …}`` and the like; DataParallel puts ``module.``
-before every key, torch.compile ``_orig_mod.``, a wrapper its attribute's name (``generator.``, ``netG.``, ``ema_model.``). All of these are one
-thing here, a path: ``{"state_dict": {"module.w": …}}`` holds the weights at ``state_dict.module.``. A network is looked for by a few keys that its file has.
+Training scripts save ``{"state_dict": …}``, ``{"G": …, "D": …}``, ``{"params": …, "params_ema": …}`` and the like; DataParallel prefixes
+keys by ``module.``, torch.compile by ``_orig_mod.``, and wrappers by an attribute's name (``generator.``, ``netG.``, ``ema_model.``). All of
+these are treated as paths: ``{"state_dict": {"module.w": …}}`` has the weights at ``state_dict.module.``. A network is recognized by a few of
+its keys.
 
-Where several paths hold the network's keys, one is taken by these rules, in this order, and a log line names it and the others:
+If several paths have the network's keys, these rules, in this order, select one, and a log line names it and the others:
 
-1. a path that names the wanted role (generator or discriminator) before one that names the other;
-2. for a generator, an averaged copy (``ema``, ``average``, ``g_running``, ``shadow``, ``swa`` in the path) before the rest; for a discriminator, after it;
-3. the entries that the network's published files use, in their order;
+1. a path that doesn't name the other role (generator or discriminator);
+2. for a generator, an averaged copy (``ema``, ``average``, ``g_running``, ``shadow``, ``swa`` in the path); for a discriminator, any other;
+3. the entries of the network's published files, in their order;
 4. the first in the file.
 """
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 Role = Literal["generator", "discriminator"]
 Form = tuple[str, ...]
-"""Keys by which one form of a network's file is known: all of them are there."""
+"""Keys that identify a network's state dict: one form of its files has all of them."""
 
 _INSIDE = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # wrappers of submodules as well
 _COUNTERS = {"n_averaged", "decay", "num_updates", "step", "steps", "global_step", "epoch", "iteration", "iterations", "initted", "best_loss"}
@@ -39,13 +40,13 @@ _DEEPEST = 8
 
 
 def find_weights(content: Any, forms: Sequence[Form], *, entries: Sequence[str] = (), role: Role = "generator", source: str) -> dict[str, Tensor] | None:
-    """The tensors of a network in what a file holds, by the keys that the network knows; None if no path holds one of the `forms`.
+    """The state dict of a network, without prefix; None if no path has the keys of one of the `forms`.
 
     Args:
-        content: what was read: mappings within mappings, and anything beside.
-        forms: keys of the network, for each form of it that files have.
-        entries: names under which its published files nest it, the best first.
-        role: what the network is, for the choice among several (see this module's first lines).
+        content: the content of the file: nested mappings, and possibly other objects.
+        forms: identifying keys, for each form of the network's files.
+        entries: names under which published files nest it, in order of preference.
+        role: generator or discriminator, for the choice among several (see the module's docstring).
         source: the file's name, for the log.
     """
     flat = flatten(content)
@@ -54,24 +55,24 @@ def find_weights(content: Any, forms: Sequence[Form], *, entries: Sequence[str] 
     if not outer:
         return None
     chosen = min(outer, key=lambda path: _rank(path, entries, role))  # the first of equals
-    _tell_choice(chosen, outer, source)
+    _log_choice(chosen, outer, source)
     return _below(flat, chosen, [path for path in outer if path != chosen])
 
 
 def find_parts(content: Any, parts: Sequence[str], optional: Sequence[str] = (), *, entries: Sequence[str] = (), source: str) -> dict[str, Tensor] | None:
-    """The same for a network of several `parts`, each nested under its name or with its name as prefix: keys "part.key"; None if one is missing.
+    """The state dict, with keys "part.key", of a network of several `parts`, each nested under its name or prefixed by it.
 
-    A ``module.`` that stands before every key of a part is removed. Anything beside the parts is left out.
+    None if one of the `parts` is missing. A ``module.`` before every key of a part is removed, and other content is ignored.
     """
     flat = flatten(content)
-    inner = dict.fromkeys(key[: dot.start()] for key in flat for dot in re.finditer(r"\.", key))  # every name that has something below it
+    inner = dict.fromkeys(key[: dot.start()] for key in flat for dot in re.finditer(r"\.", key))  # every prefix of a key
     first = re.compile(rf"(.*\.)?{re.escape(parts[0])}")
     paths = [match[1] or "" for name in inner if (match := first.fullmatch(name))]
     outer = _outermost([path for path in paths if all(path + part in inner for part in parts)])
     if not outer:
         return None
     chosen = min(outer, key=lambda path: _rank(path, entries, "generator"))
-    _tell_choice(chosen, outer, source)
+    _log_choice(chosen, outer, source)
     found: dict[str, Tensor] = {}
     for part in (*parts, *optional):
         tensors = without_module(_below(flat, f"{chosen}{part}.", []))
@@ -80,21 +81,21 @@ def find_parts(content: Any, parts: Sequence[str], optional: Sequence[str] = (),
 
 
 def flatten(content: Any) -> dict[str, Tensor]:
-    """Every tensor in nested mappings, by its path: names joined by dots, the names of compile and FSDP wrappers left out."""
+    """All tensors in nested mappings by path: names joined by dots, without those of compile and FSDP wrappers."""
     return {_INSIDE.sub("", path): value for path, value in _walk(content, "", ())}
 
 
 def without_module(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A leading ``module.`` removed where every key has it."""
+    """Remove a leading ``module.`` (of DataParallel) if every key has it."""
     if tensors and all(key.startswith("module.") for key in tensors):
         return {key.removeprefix("module."): value for key, value in tensors.items()}
     return dict(tensors)
 
 
 def strip_to(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` without the prefix that makes their keys the module's, where there is one; else as they are.
+    """Remove the prefix after which the keys are the module's, and the entries without that prefix; no change if there is none.
 
-    Batch counters don't count, other entries beside the prefix are left out.
+    Batch counters (``num_batches_tracked``) are ignored in the comparison.
     """
     own = [key for key in module.state_dict() if not key.endswith("num_batches_tracked")]
     flat = flatten(tensors)
@@ -107,7 +108,7 @@ def strip_to(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def describe_content(content: Any) -> str:
-    """What a file holds, for an error: names, and for nested state dicts the number of tensors and the first key."""
+    """The content of a file, for errors: names, and for nested state dicts the number of tensors and the first key."""
     if not isinstance(content, Mapping):
         return type(content).__name__
     described = []
@@ -118,14 +119,14 @@ def describe_content(content: Any) -> str:
 
 
 def nameless_weights(content: Any, depth: int = 0) -> bool:
-    """Whether there are tensors in a list, without names, as torch_ema keeps its ``shadow_params``."""
+    """Whether there is a list of tensors without names, such as torch_ema's ``shadow_params``."""
     if isinstance(content, (list, tuple)):
         return len(content) > 1 and all(isinstance(value, Tensor) for value in content)
     return isinstance(content, Mapping) and depth <= _DEEPEST and any(nameless_weights(value, depth + 1) for value in content.values())
 
 
 def _walk(content: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(content, (list, tuple)):  # of state dicts; a tensor in a list has no name
+    if isinstance(content, (list, tuple)):  # a list of state dicts; tensors in a list have no names
         content = {str(i): value for i, value in enumerate(content) if isinstance(value, Mapping)}
     elif id(content) in above:  # it contains itself
         return
@@ -141,7 +142,7 @@ def _walk(content: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str
 
 
 def _paths_with(flat: Mapping[str, Tensor], form: Form) -> Iterator[str]:
-    """Paths below which all keys of the form are."""
+    """Paths below which there are all keys of the form."""
     first = form[0]
     for key in flat:
         if key == first or key.endswith("." + first):
@@ -151,7 +152,7 @@ def _paths_with(flat: Mapping[str, Tensor], form: Form) -> Iterator[str]:
 
 
 def _outermost(paths: list[str]) -> list[str]:
-    """Without those that are a part of another's network: a residual block may have the same keys as the whole. One below a wrapper's name is no part."""
+    """The paths that aren't inside the network at another one (a residual block may have the same keys); names of wrappers don't count as inside."""
     return [path for path in paths if not any(path != other and path.startswith(other) and not _is_wrapping(path[len(other) :]) for other in paths)]
 
 
@@ -160,7 +161,7 @@ def _is_wrapping(names: str) -> bool:
 
 
 def words(name: str) -> set[str]:
-    """The words of a name in lower case: "netG_A2B" gives net, netg, g, a2b."""
+    """The words of a name in lower case: net, netg, g, a2b for "netG_A2B"."""
     parts = [part for part in re.split(r"[^A-Za-z0-9]+", name) if part]
     split = [word for part in parts for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|\d+", part)]
     return {word.lower() for word in (*parts, *split)}
@@ -176,14 +177,14 @@ def _rank(path: str, entries: Sequence[str], role: Role) -> tuple[bool, bool, in
     return foreign, averaged != (role == "generator"), place
 
 
-def _tell_choice(chosen: str, paths: Sequence[str], source: str) -> None:
+def _log_choice(chosen: str, paths: Sequence[str], source: str) -> None:
     if len(paths) > 1:
         others = ", ".join(path.rstrip(".") or "the top level" for path in paths if path != chosen)
         logger.warning("%s holds this network several times: taking %s, not %s", source, chosen.rstrip(".") or "the top level", others)
 
 
 def _below(flat: Mapping[str, Tensor], path: str, others: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors below a path by their own keys, without what lies below one of the `others` and without counters of wrappers."""
+    """The tensors below a path, without its prefix, without those below one of the `others` and without counters of wrappers."""
     others = [other for other in others if other.startswith(path)]
     below = {key[len(path) :]: value for key, value in flat.items() if key.startswith(path) and not key.startswith(tuple(others) or ("\0",))}
     return {key: value for key, value in below.items() if not (key in _COUNTERS and value.numel() == 1)}

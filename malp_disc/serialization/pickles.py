@@ -1,7 +1,7 @@
-"""Torch files with more in them than tensors: configuration and counters beside the weights are passed over, anything else is refused by name.
+"""Reads torch files that contain other objects than tensors: harmless ones (configuration, counters) are ignored, others refused by name.
 
-Nothing that a file names is imported or called. torch's own reader for ``weights_only=True`` builds tensors and plain containers; in the
-place of a class from the list below it gets `_Inert`, which takes any arguments and keeps none.
+Nothing that a file names is imported or called. torch's reader with ``weights_only=True`` builds tensors and plain containers; classes of
+the lists below are replaced by `_Inert`, which discards its arguments.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-# Classes that only hold values: those are found beside the weights in files of training scripts, of PyTorch Lightning above all.
+# Classes that only hold values, found in checkpoints of training scripts, mainly of PyTorch Lightning.
 _HARMLESS = re.compile(
     r"""numpy\.(_?core\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|dtype|ndarray|(bool_?|u?int\d*|float\d+)|dtypes\.\w+)
     |argparse\.Namespace | types\.SimpleNamespace | (datetime|decimal|fractions|uuid)\.\w+ | pathlib\.(_local\.)?\w*Path
@@ -27,7 +27,7 @@ _HARMLESS = re.compile(
     |(pytorch_lightning|lightning(\.pytorch|\.fabric)?|lightning_fabric)\.(callbacks|utilities)\.(\w+\.)*\w+""",
     re.VERBOSE,
 )
-# The same for dictionaries, which torch's reader fills key by key.
+# Dictionary classes, which torch's reader fills key by key.
 _HARMLESS_DICTS = re.compile(
     r"""collections\.defaultdict | easydict\.EasyDict | addict\.(addict\.)?Dict | (yacs|fvcore\.common|detectron2)\.config\.(\w+\.)*CfgNode
     |ml_collections\.(\w+\.)*ConfigDict | munch\.(\w+\.)?(Munch|DefaultMunch) | box\.(\w+\.)?Box | attrdict\.(\w+\.)?AttrDict
@@ -37,7 +37,7 @@ _HARMLESS_DICTS = re.compile(
 
 
 class _Inert(list):
-    """Stands in for a harmless object: nothing of what it was given is kept."""
+    """Replaces a harmless object and discards its content."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> _Inert:
         return super().__new__(cls)
@@ -48,7 +48,7 @@ class _Inert(list):
     def __setstate__(self, state: Any) -> None:
         pass
 
-    def __hash__(self) -> int:  # it may be a key
+    def __hash__(self) -> int:  # may be a dictionary key
         return id(self)
 
     def __eq__(self, other: object) -> bool:
@@ -56,14 +56,14 @@ class _Inert(list):
 
 
 class _InertDict:
-    """Makes a plain ordered dictionary in place of another kind of dictionary."""
+    """Replaces other dictionary classes by OrderedDict."""
 
     def __new__(cls, *arguments: Any, **options: Any) -> OrderedDict:  # type: ignore[misc]
         return OrderedDict()
 
 
 class ForeignObjects(ValueError):
-    """A file holds objects that are neither tensors nor known to be harmless; `names` are their classes and functions."""
+    """A file contains objects that are neither tensors nor known to be harmless; `names` are their classes and functions."""
 
     def __init__(self, names: list[str]) -> None:
         super().__init__(", ".join(names))
@@ -71,16 +71,16 @@ class ForeignObjects(ValueError):
 
 
 class OtherProtocol(ValueError):
-    """The file was saved with pickle protocol 4 or later, which torch's reader for ``weights_only=True`` doesn't take."""
+    """The file was saved with pickle protocol 4 or later, which torch doesn't read with ``weights_only=True``."""
 
 
 def load_torch(path: str | Path) -> Any:
-    """What a torch file holds, harmless objects beside the tensors replaced by empty ones.
+    """The content of a torch file, with harmless objects replaced by empty ones.
 
     Raises:
-        ForeignObjects: it holds others.
-        OtherProtocol: it was saved with another protocol than torch.save's own.
-        Exception: whatever torch raises for a damaged file.
+        ForeignObjects: it contains other objects.
+        OtherProtocol: it was saved with another pickle protocol than torch.save's default.
+        Exception: torch's errors for damaged files.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
@@ -91,7 +91,7 @@ def load_torch(path: str | Path) -> Any:
                 names = named_globals(path)
             except OtherProtocol:
                 raise
-            except Exception:  # so damaged that not even the names can be listed: torch's own error says more
+            except Exception:  # damaged such that the names can't be listed: torch's error is more informative
                 names = []
             unknown = [name for name in names if not _is_known(name)]
             if not unknown:
@@ -104,12 +104,12 @@ def load_torch(path: str | Path) -> Any:
 
 
 def _load(path: str | Path) -> Any:
-    with open(path, "rb") as file:  # given a path, torch chooses its reader by the ending
+    with open(path, "rb") as file:  # given a path, torch would choose its reader by the suffix
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def named_globals(path: str | Path) -> list[str]:
-    """Classes and functions that a torch file of either format names, as "module.name", in order; nothing is imported."""
+    """Classes and functions that a torch file (of either format) refers to, as "module.name", in order; nothing is imported."""
     names: dict[str, None] = {}
     with open(path, "rb") as file:
         if zipfile.is_zipfile(file):
@@ -119,7 +119,7 @@ def named_globals(path: str | Path) -> list[str]:
                     _collect(pickled, names)
         else:
             file.seek(0)
-            for _ in range(4):  # before 1.6: a number, a version, sizes of numbers, and then the object
+            for _ in range(4):  # before version 1.6: four pickles (magic number, protocol, type sizes, object)
                 _collect(file, names)
                 if not file.peek(1):
                     break
@@ -135,7 +135,7 @@ def _collect(pickled: BinaryIO, names: dict[str, None]) -> None:
 
 
 def _as_python_3(module: str, name: str) -> str:
-    """Pickles of protocol 2 use the names of Python 2; torch's reader translates them in the same way."""
+    """Translate Python 2 names, used by pickle protocol 2, as torch's reader does."""
     module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
     return f"{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}"
 
@@ -145,7 +145,7 @@ def _is_harmless(name: str) -> bool:
 
 
 def _is_known(name: str) -> bool:
-    """Whether torch's reader takes it anyway."""
+    """Whether torch's reader accepts it with ``weights_only=True``."""
     return name.startswith(("torch._utils._rebuild_", "torch.storage.")) or bool(
         re.fullmatch(r"torch\.(cuda\.|sparse\.)*(\w*Storage|\w*Tensor|Size|device|b?float\w*|u?int\d+|bool|complex\d+|nn\.parameter\.Parameter)", name)
         or name in ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "builtins.set", "builtins.complex", "builtins.bytearray", "torch._tensor._rebuild_from_type_v2", "torch.serialization._get_layout")

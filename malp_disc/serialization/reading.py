@@ -1,6 +1,6 @@
-"""Reading files of weights, arrays and settings: by what they are and not by their ending, and without running anything they hold.
+"""Reads files of weights, arrays and JSON, recognized by their content, without executing anything in them.
 
-An error says what the file is, what was expected, and what to do.
+Errors say what the file is, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _RESAVE = 'torch.save(network.state_dict(), "weights.pth")'
 
 
 def read_weights(path: str | Path) -> Any:
-    """Whatever a file holds that is safetensors, a torch file of any age, or numpy's ``.npz``; the name's ending doesn't matter.
+    """The content of a safetensors file, a torch file of any version, or numpy's ``.npz``, whatever its suffix.
 
     Raises:
         FileNotFoundError: no such file, or a folder.
-        ValueError: another kind of file, a damaged one, or one that needs code to be read.
+        ValueError: another kind of file, a damaged one, or one that contains objects other than tensors.
     """
     path = Path(path)
     check_file(path, "checkpoint", "the path of a .safetensors, .ckpt or .pth file")
@@ -41,7 +41,7 @@ def read_weights(path: str | Path) -> Any:
         raise
     except ForeignObjects as error:
         raise ValueError(f"{path} can't be read as plain tensors: {_refusal(error.names)}") from error
-    except Exception as error:  # a damaged file can make the readers raise nearly anything: IndexError, AssertionError, OSError …
+    except Exception as error:  # readers raise nearly any type for damaged files: IndexError, AssertionError, OSError …
         if kind.name == "pickle":
             raise ValueError(
                 f"{path} can't be read as plain tensors: it is a Python pickle and no file of torch.save, so nothing of it can be read without running "
@@ -58,10 +58,10 @@ def read_weights(path: str | Path) -> Any:
 
 
 def read_arrays(path: str | Path, *, what: str) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` by name, each a copy in memory.
+    """The arrays of a ``.npz`` by name.
 
     Args:
-        what: the file should hold, for the error: "statistics as pytorch-fid saves them".
+        what: the expected content, for errors: "statistics as pytorch-fid saves them".
 
     Raises:
         FileNotFoundError: no such file, or a folder.
@@ -77,7 +77,7 @@ def read_arrays(path: str | Path, *, what: str) -> dict[str, np.ndarray]:
             found = {name: arrays[name] for name in arrays.files}
     except PermissionError:
         raise
-    except Exception as error:  # damaged, or objects: many kinds of error
+    except Exception as error:  # damaged, or with objects: numpy raises many types
         objects = "allow_pickle" in str(error)
         reason = "it has objects in it, which would have to be unpickled" if objects else f"it is damaged: {_reason(error)}"
         advice = "save it with plain numbers only" if objects else "download or write it again"
@@ -88,10 +88,11 @@ def read_arrays(path: str | Path, *, what: str) -> dict[str, np.ndarray]:
 
 
 def read_json(path: str | Path, *, what: str, kind: type = dict) -> Any:
-    """A JSON file whose outermost value is of the type `kind`.
+    """The content of a JSON file, a value of type `kind`.
 
     Args:
-        what: the file should be, for the error: "the config.json of a saved MaLP".
+        what: the expected file, for errors: "the config.json of a saved MaLP".
+        kind: dict or list.
 
     Raises:
         FileNotFoundError: no such file, or a folder.
@@ -111,7 +112,14 @@ def read_json(path: str | Path, *, what: str, kind: type = dict) -> Any:
 
 
 def check_file(path: Path, noun: str, wanted: str) -> None:
-    """Raise FileNotFoundError, with what is there instead, unless `path` is a file."""
+    """Check that `path` is a file.
+
+    Args:
+        noun, wanted: what is missing and what to give, for the error: "checkpoint", "the path of a .pth file".
+
+    Raises:
+        FileNotFoundError: otherwise; the message says what is there instead.
+    """
     if path.is_file():
         return
     if path.is_dir():
@@ -129,7 +137,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _refusal(names: list[str]) -> str:
-    """Which objects stand in the way, and how to get the weights without them."""
+    """The objects that can't be read, and how to save the weights without them."""
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     if any("DTensor" in name for name in names):
         return f"it holds sharded tensors ({shown}); gather them where it was made (torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True) and save those"
@@ -138,6 +146,6 @@ def _refusal(names: list[str]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error, without torch's advice to trust the file."""
+    """The first line of an error, without torch's advice to disable ``weights_only``."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else ""
     return type(error).__name__ if not line or "weights_only" in line or "safe_globals" in line else line[:200].rstrip(".")

@@ -1,4 +1,4 @@
-"""Reading and writing weights: nothing from outside is unpickled, and a file appears whole or not at all."""
+"""State dicts of networks: safe loading, atomic saving, comparison with a module, fingerprints."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
 
 
 def load_tensors(path: str | Path, *, forms: Sequence[Form] = (), entries: tuple[str, ...] = (), role: Role = "generator") -> dict[str, Tensor]:
-    """Read a state dict from a file, without running anything it holds.
+    """Read a state dict from a file, without executing anything in it.
 
     Args:
-        path: safetensors, a torch file of any age that loads with ``weights_only=True``, or a ``.npz``.
-        forms: keys by which the network is known. They are looked for wherever the file nests them, behind whatever prefix
-            (`malp_disc.serialization.nesting`, which also says what is taken where several copies are there).
-        entries: names under which published files nest the state dict, the best first.
-        role: what the network is: of a generator the averaged copy is taken, of a discriminator the other.
+        path: safetensors, a torch file of any version that loads with ``weights_only=True``, or a ``.npz``.
+        forms: identifying keys of the network, found at any nesting and after any prefix (see `malp_disc.serialization.nesting`,
+            also for the choice among several copies).
+        entries: names under which published files nest the state dict, in order of preference.
+        role: of a generator, the averaged copy is preferred; of a discriminator, the other.
 
     Returns:
-        Tensors by name, on the CPU, without the prefix. Where none of the `forms` is found, the first of the `entries` that is there, or
-        what lies at the top, a leading ``module.`` (left by DataParallel) removed: the network's loader says then what it misses.
+        Tensors by name, on the CPU, without the prefix. If none of the `forms` is found: the first of the `entries` in the file, otherwise
+        its top level, without a leading ``module.``; then `load_state` reports the missing keys.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, needs code to be read, or holds no tensors.
+        ValueError: the file is damaged, contains objects other than tensors, or has no tensors.
     """
     path = Path(path)
     content = read_weights(path)
@@ -69,15 +69,15 @@ def load_tensors(path: str | Path, *, forms: Sequence[Form] = (), entries: tuple
     if forms and isinstance(taken, Mapping) and forms[0][0] in taken:
         raise ValueError(f"{path} holds the network's keys, but no tensors under them (numpy's arrays?); convert them with torch.from_numpy and save again")
     expected = f"tensors by name, {', '.join(forms[0])} among them" if forms else "tensors by name"
-    raise ValueError(f"{path} holds no state dict{' of this network' if forms else ''}: expected {expected}, found {_found(content) if not forms else describe_content(content)}")
+    raise ValueError(f"{path} holds no state dict{' of this network' if forms else ''}: expected {expected}, found {describe_content(content) if forms else _names_in(content)}")
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:
-    """The notes in the header of a safetensors file; none where there are none, or where the file is of another kind.
+    """The metadata in the header of a safetensors file; empty if there is none, or for torch and numpy files.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is neither safetensors nor a torch file, or is damaged.
+        ValueError: another kind of file, or a damaged one.
     """
     path = Path(path)
     check_file(path, "file", "the path of a .safetensors file")
@@ -93,61 +93,61 @@ def load_metadata(path: str | Path) -> dict[str, str]:
 
 
 def load_entries(path: str | Path, required: tuple[str, ...], optional: tuple[str, ...] = (), *, what: str) -> dict[str, dict[str, Tensor]]:
-    """Read several state dicts that one file holds side by side; anything else in it is left alone.
+    """Read several state dicts of one file; other entries are ignored.
 
     Args:
         path: as for `load_tensors`.
-        required, optional: the entries' names.
-        what: the file should be, for the error: "a MaLP checkpoint of the authors".
+        required, optional: names of the entries.
+        what: the expected file, for errors: "a MaLP checkpoint of the authors".
 
     Returns:
-        By entry, as `load_tensors` gives them; of the optional ones those that are there.
+        State dicts by entry, as from `load_tensors`; missing optional entries are omitted.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, needs code to be read, lacks a required entry, or an entry holds no tensors.
+        ValueError: the file is damaged, contains objects other than tensors, lacks a required entry, or an entry has no tensors.
     """
     path = Path(path)
     content = read_weights(path)
     missing = [name for name in required if not isinstance(content, Mapping) or name not in content]
     if missing:
-        raise ValueError(f"{path} is not {what}: expected the entries {list(required)}, found {_found(content)}")
+        raise ValueError(f"{path} is not {what}: expected the entries {list(required)}, found {_names_in(content)}")
     entries = {name: _tensors_of(content[name]) for name in (*required, *optional) if name in content}
     for name, tensors in entries.items():
         if not tensors:
-            raise ValueError(f"{path} is not {what}: its {name} is no state dict, expected tensors by name, found {_found(content[name])}")
+            raise ValueError(f"{path} is not {what}: its {name} is no state dict, expected tensors by name, found {_names_in(content[name])}")
     return {name: _plain(tensors, path) for name, tensors in entries.items()}
 
 
 def load_parts(
     path: str | Path, parts: tuple[str, ...], optional: tuple[str, ...] = (), *, entries: tuple[str, ...] = (), what: str
 ) -> dict[str, Tensor]:
-    """Read the state dicts that a file holds side by side as one: the keys of its entry "a" get the prefix "a.".
+    """Read several state dicts of one file as one: keys of entry "a" get the prefix "a.".
 
-    A file in which they are one already, as of a network that holds the parts under these names, is taken too; either may be nested or prefixed.
+    A file with a single state dict whose keys have these prefixes is accepted too. Either may be nested or prefixed.
 
     Args:
         path: as for `load_tensors`.
-        parts, optional: the entries' names; anything else is left alone.
-        entries: names under which published files nest the parts; the first one present is taken.
-        what: the file should be, for the error: "a checkpoint of UNIT".
+        parts, optional: names of the entries; others are ignored.
+        entries: names under which published files nest the parts, in order of preference.
+        what: the expected file, for errors: "a checkpoint of UNIT".
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged, needs code to be read, or has not all of the `parts`.
+        ValueError: the file is damaged, contains objects other than tensors, or lacks one of the `parts`.
     """
     content = read_weights(path)
     found = find_parts(content, parts, optional, entries=entries, source=str(path))
     if found is None:
         content = _entry_of(content, entries)
         empty = [part for part in parts if isinstance(content, Mapping) and part in content and not _tensors_of(content[part])]
-        told = f", {empty} without tensors" if empty else ""
-        raise ValueError(f"{path} is not {what}: expected the entries {list(parts)}, found {_found(content)}{told}")
+        note = f", {empty} without tensors" if empty else ""
+        raise ValueError(f"{path} is not {what}: expected the entries {list(parts)}, found {_names_in(content)}{note}")
     return _plain(found, path)
 
 
 def _entry_of(content: Any, entries: tuple[str, ...]) -> Any:
-    """The first of the entries that is a mapping; without one the content itself."""
+    """The first of the entries that is a mapping; the content itself if there is none."""
     if not isinstance(content, Mapping):
         return content
     return next((content[entry] for entry in entries if isinstance(content.get(entry), Mapping)), content)
@@ -160,7 +160,7 @@ def _tensors_of(content: Any) -> dict[str, Tensor]:
 
 
 def _plain(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """The tensors, or a ValueError for kinds that no network here has."""
+    """The tensors; ValueError if one is quantized, sparse, on the meta device or of another class."""
     for key, value in tensors.items():
         kind = type(value).__name__
         if value.is_meta:
@@ -171,18 +171,20 @@ def _plain(tensors: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _found(content: Any) -> list[str] | str:
+def _names_in(content: Any) -> list[str] | str:
+    """The names at the top level of a file, for errors."""
     return list(content)[:8] if isinstance(content, Mapping) else type(content).__name__
 
 
 def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, optional: tuple[str, ...] = ()) -> None:
-    """`load_state_dict` that names the first differences. Half precision is converted, a prefix before all keys of the module is removed.
+    """`load_state_dict` with an error that names the first differences. Half precision is converted, and a common prefix is removed.
 
     Args:
-        optional: key endings that the file may lack or have in excess. Batch counters (``num_batches_tracked``) always may.
+        source: the file's name, for errors.
+        optional: suffixes of keys that may be missing or surplus. Batch counters (``num_batches_tracked``) always may.
 
     Raises:
-        ValueError: keys, shapes or kinds of number differ; nothing has been loaded then.
+        ValueError: keys, shapes or dtypes differ; the module is unchanged then.
     """
     tensors, own, optional = strip_to(module, tensors), module.state_dict(), (*optional, "num_batches_tracked")
     missing = [key for key in own if key not in tensors and not key.endswith(optional)]
@@ -209,7 +211,7 @@ def load_state(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str,
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of names, shapes and values, first 16 hex digits: two checkpoints with the same fingerprint are the same weights."""
+    """The first 16 hex digits of a sha256 of names, dtypes, shapes and values, as an identifier of weights."""
     digest = hashlib.sha256()
     for key in sorted(tensors):
         value = tensors[key].detach().cpu().contiguous()

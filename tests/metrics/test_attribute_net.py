@@ -87,7 +87,7 @@ def test_whitening_needs_enough_pictures():
 
 def test_another_networks_file_is_refused(tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"weight": torch.zeros(2)})
-    with pytest.raises(ValueError, match="no AttributeNet; make one with recipes/train_attribute_classifier.py"):
+    with pytest.raises(ValueError, match="not an AttributeNet; train one with recipes/train_attribute_classifier.py"):
         AttributeNet.load(tmp_path / "other.safetensors")
 
 

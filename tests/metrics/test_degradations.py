@@ -134,7 +134,7 @@ def test_resizing_keeps_what_is_smooth_and_loses_what_is_fine():
         (lambda x: jpeg(x, True), "quality of 1 … 100"),
         (lambda x: gaussian_blur(x, -1), "sigma of 0 or more pixels, got -1"),
         (lambda x: gaussian_blur(x, math.nan), "sigma of 0 or more pixels, got nan"),
-        (lambda x: gaussian_blur(x, 20), r"too far for images of \(16, 16\)"),
+        (lambda x: gaussian_blur(x, 20), r"too large for images of \(16, 16\)"),
         (lambda x: gaussian_noise(x, -0.1), "sigma of 0 or more grey levels, got -0.1"),
         (lambda x: gaussian_noise(x, math.inf), "sigma of 0 or more grey levels"),
         (lambda x: resize_down_up(x, 0.5), "factor of 1 … 16 for images of 16x16, got 0.5"),

@@ -139,7 +139,7 @@ def test_a_kept_file_of_another_resize_is_never_compared_with(folder, colours):
     folder_features(folder, colours, keep=True)
     other = Colours()
     other.resize = "antialiased"
-    with pytest.raises(ValueError, match="by another resize: 'none', and here it is 'antialiased'"):
+    with pytest.raises(ValueError, match="of another resize: 'none', expected 'antialiased'"):
         read_features(cache_path(folder, colours), other)
 
 
@@ -156,13 +156,13 @@ def test_statistics_of_pytorch_fid_stand_for_their_folder(folder, colours, tmp_p
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("s.npz", {"mu": np.zeros(2048), "sigma": np.eye(2048)}, r"statistics of shapes \(2048,\).* give the --dims"),
+        ("s.npz", {"mu": np.zeros(2048), "sigma": np.eye(2048)}, r"statistics of shapes \(2048,\).* use the --dims"),
         ("s.npz", {"mean": np.zeros(3)}, "holds no statistics as pytorch-fid saves them"),
         ("s.npz", b"no zip", "it is a text file .*Expected a .npz with statistics as pytorch-fid saves them"),
         ("s.npz", b"", "it is an empty file"),
         ("s.npz", {"mu": np.full(3, np.nan), "sigma": np.eye(3)}, "statistics that are not finite"),
         ("f.safetensors", b"version https://git-lfs.github.com/spec/v1", "it is a git-lfs pointer.*run `git lfs pull`"),
-        ("f.safetensors", b"no tensors", "neither a folder of images nor a features file"),
+        ("f.safetensors", b"no tensors", "neither a folder of images nor a feature file"),
     ],
 )
 def test_other_files_are_refused(tmp_path, colours, name, content, message):
