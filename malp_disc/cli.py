@@ -1,7 +1,7 @@
-"""The command line, ``malp-disc COMMAND``. A command is a dataclass, whose fields are its flags, and a function that takes it.
+"""The command line, ``malp-disc COMMAND``. A command is a dataclass whose fields are its flags, and a function that takes it.
 
-Both live in a module of their own, which imports nothing heavy at its top, so that help comes at once. The two trainings have too many flags for that:
-their modules are imported when they are asked for, and only a line of help stands here.
+Both are defined in a module of malp_disc/commands that imports nothing heavy at its top, so that --help is fast. The modules of the two trainings need heavy
+imports for their flags, so they are imported only when their command is called, and this module has one line of help for each.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
 
 
 class Pretrain:
-    """Pretrain MaLP on a generator: a template, and a detector that finds what the generator changes."""
+    """Pretrain MaLP for a generator: a template, and a detector that localizes the generator's edits."""
 
 
 class Finetune:
-    """Fine-tune a generator against MaLP, beside a control, and report whether its images got better."""
+    """Fine-tune a generator against MaLP and report whether its images improved, compared with a control."""
 
 
 TRAININGS: dict[str, type] = {"pretrain": Pretrain, "finetune": Finetune}
@@ -61,7 +61,7 @@ def main() -> None:
         arguments = tyro.extras.subcommand_cli_from_dict(
             {command.__name__.lower(): command for command in (*TRAININGS.values(), *COMMANDS)},
             prog="malp-disc",
-            description="MaLP: see what a generator changed, and measure what fine-tuning did. Each command has a --help of its own.",
+            description="MaLP: localize what a generator changed in images, and fine-tune generators against it. Each command has its own --help.",
         )
         COMMANDS[type(arguments)](arguments)
 

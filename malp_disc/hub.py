@@ -25,19 +25,19 @@ Model = TypeVar("Model", bound="Saved")
 
 
 class Saved(ModelHubMixin):
-    """The half of `MaLP` that knows files. It needs `config`, `encryption` and a module's state dict."""
+    """Mixin of `MaLP` for saving and loading. It needs `config`, `encryption` and a module's state dict."""
 
     detection: Calibration | None = None
-    """The threshold of `malp-disc detect`, set for these very weights; saved with them, and dropped once they have changed."""
+    """The threshold of `malp-disc detect` for the current weights. It is saved with them, and discarded once they have changed."""
 
     @property
     def key_fingerprint(self) -> str:
-        """Names the template set in public without giving it away: 16 hex digits (`malp_disc.serialization.key`)."""
+        """Public identifier of the template set, which doesn't reveal it: 16 hex digits (`malp_disc.serialization.key`)."""
         return key_fingerprint(self.encryption.templates)
 
     @property
     def detector_fingerprint(self) -> str:
-        """Names weights and key together: 16 hex digits."""
+        """Identifier of weights and key together: 16 hex digits."""
         return fingerprint(self.state_dict())
 
     @classmethod
@@ -45,10 +45,10 @@ class Saved(ModelHubMixin):
         """A saved MaLP: a folder of `save_pretrained`, or the id of a Hub repository.
 
         Args:
-            key: the key file, where it isn't ``templates.safetensors`` beside the weights. It must be the key that the detector was saved with.
+            key: key file; by default ``templates.safetensors`` next to the weights. It must be the key that the detector was saved with.
 
         Raises:
-            FileNotFoundError: something that can only be a path, and nothing there; a folder without a MaLP; or no key.
+            FileNotFoundError: the folder doesn't exist, has no MaLP, or has no key.
             ValueError: a damaged or foreign file, or another detector's key.
         """
         name = str(Path(pretrained_model_name_or_path).expanduser()) if str(pretrained_model_name_or_path).startswith("~") else str(pretrained_model_name_or_path).rstrip("/\\")
@@ -61,7 +61,7 @@ class Saved(ModelHubMixin):
             raise FileNotFoundError(f"no folder {name} (current folder: {Path.cwd()}); give a folder written by save_pretrained, or a Hub id of the form owner/name")
         if Path(name).is_dir():
             if (Path(name) / _CONFIG_FILE).is_file():
-                _read_config(Path(name) / _CONFIG_FILE)  # before huggingface_hub does, whose error names no file
+                _read_config(Path(name) / _CONFIG_FILE)  # read first, because huggingface_hub's error doesn't name the file
             return super().from_pretrained(name, key=key, **options)
         logger.warning("no folder %s (current folder: %s): looking for it on the Hugging Face Hub", name, Path.cwd())  # which takes half a minute without internet
         try:

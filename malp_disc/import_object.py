@@ -1,4 +1,4 @@
-"""What a user names as ``module:function`` or ``path/to/file.py:function``, found by one rule everywhere.
+"""Import of user functions named as ``module:function`` or ``path/to/file.py:function``, by the same rules everywhere.
 
 1. ``path/to/file.py:function`` is that file.
 2. ``module:function`` is ``module.py`` (or the package ``module``) of the working folder where there is one, whatever it is called: a ``generators.py``, a

@@ -1,7 +1,7 @@
-"""The one way in which a generator's `manipulate` is called: it gets copies, and what it returns is checked.
+"""Safe calls of a generator's `manipulate`: arguments are copied, and the result is checked.
 
-A generator is somebody else's code. One that edits its input in place (``x.mul_(0.5).add_(0.5)``) would otherwise change the evaluation images for
-every later measurement, and one that returns its input, or a buffer of its own, would hand out a tensor that changes later.
+A generator is user code. One that edits its input in place (``x.mul_(0.5).add_(0.5)``) would otherwise change the evaluation images for every later
+measurement, and one that returns its input or an internal buffer would return a tensor that changes later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Manipulate = Callable[[Tensor, Tensor | None], Tensor]
-"""(images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range: what every generator here offers."""
+"""(images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range: the interface of all generators."""
 
 _SHAPE = "return the images alone, a floating-point tensor (B, 3, H, W) in [-1, 1]"
 

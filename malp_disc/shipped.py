@@ -1,4 +1,4 @@
-"""The checkpoints of the embedded example, drawn faces at 64x64: in the wheel, or in a checkout below weights/ (weights/README.md says how they were made)."""
+"""Paths of the included checkpoints for drawn faces at 64x64, in the wheel or in weights/ of a checkout (weights/README.md documents their training)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Measure StarGAN checkpoints side by side, without training: the report of a run for generators that exist already.
+"""Write the report for existing generators, without training: the generator before fine-tuning, and those of any arms.
 
-    python recipes/evaluate.py                                                               # the shipped generator on the embedded faces
-    python recipes/evaluate.py --before 200000-G.ckpt --control runs/celeba/G-control.safetensors --cotrain
-    runs/celeba/G-cotrain.safetensors \\
+The included generator on drawn faces, then three checkpoints of a StarGAN on CelebA:
+
+    python recipes/evaluate.py
+    python recipes/evaluate.py --before 200000-G.ckpt --control runs/celeba/G-control.safetensors --cotrain runs/celeba/G-cotrain.safetensors \\
         --malp runs/celeba/malp --data celeba --data-root /data/celeba --image-size 128 --output-dir runs/celeba-evaluated
 
-All of them edit the same held-back images in the same way. ``<output-dir>/report.html`` is the page, ``report.md`` and ``report.json``
-carry the same facts. Further seeds of the same arms are added by running it again with ``--seed 1`` … and the same --output-dir.
+All generators edit the same held-back images with the same targets. The page is ``<output-dir>/report.html``; ``report.md`` and ``report.json`` contain the same
+facts. To add other seeds of the same arms, run it again with ``--seed 1``, ``--seed 2`` and so on, and the same --output-dir.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Pretrain MaLP on a generator (paper, section 3, Eq. 11), from a checkout. The same as ``malp-disc pretrain``.
+"""Pretrain MaLP for a generator (paper, section 3, Eq. 11). The same as ``malp-disc pretrain``, from a checkout.
 
-    python recipes/pretrain_malp.py --output-dir runs/malp                                            # drawn faces, the shipped StarGAN
+Drawn faces and the included StarGAN, then a StarGAN on CelebA:
+
+    python recipes/pretrain_malp.py --output-dir runs/malp
     accelerate launch recipes/pretrain_malp.py --generator-checkpoint 200000-G.ckpt --data celeba --data-root /data/celeba \\
         --image-size 128 --malp-width 64 --max-train-steps 20000 --output-dir runs/malp-celeba
 
-The result is a folder for `MaLP.from_pretrained`: ``<output-dir>/malp``. Beside it ``metrics.json`` says how well the maps match on images that weren't
-trained on, and ``fakeness.png`` shows them.
+The result is the folder ``<output-dir>/malp``, for `MaLP.from_pretrained` and for the other commands' --malp. ``metrics.json`` has the localization and detection
+scores on held-back images, and ``fakeness.png`` shows their maps.
 """
 
 from __future__ import annotations

@@ -1,18 +1,17 @@
-"""Train a small network that reads attributes: the independent judge of edits, or the source of the features of an own "FD".
+"""Train a small attribute network: the classifier that measures edit accuracy, or a feature extractor for a Fréchet distance of your own.
 
-The two networks that come with the library were made so, on one CPU core (the measured accuracies stand beside them, in
-malp_disc/metrics/weights/README.md):
+The two included networks were trained with these commands on one CPU core (malp_disc/metrics/weights/README.md has their accuracy):
 
     python recipes/train_attribute_classifier.py --output malp_disc/metrics/weights/faces_features.safetensors \\
         --purpose features
     python recipes/train_attribute_classifier.py --output malp_disc/metrics/weights/faces_classifier.safetensors \\
         --first-index 40000000 --seed 1 --width 20 --steps 500
 
-On your own images; give the file to the evaluation as ``--attribute-classifier judge.safetensors``:
+A classifier for your own images, for the evaluation's --attribute-classifier:
 
-    python recipes/train_attribute_classifier.py --data celeba --data-root /data/celeba --output judge.safetensors --steps 5000
+    python recipes/train_attribute_classifier.py --data celeba --data-root /data/celeba --output classifier.safetensors --steps 5000
 
-The judge has to be independent of what it judges: never fine-tune a generator against the file that scores it.
+An evaluation model must be independent of the generator: never fine-tune a generator against the network that measures it.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ MAX_BOARD = 0.12  # amplitude of a checkerboard of single pixels, what transpose
 MAX_SHIFT = 4  # pixels
 THUMBNAIL = 4
 WHITENED_ON = 4096  # images that the features are whitened on
-FLAW_WEIGHT = 10  # reached at the end, see nuisance_loss
+FLAW_WEIGHT = 10  # at the end of the training, see nuisance_loss
 
 
 @dataclass(kw_only=True)
@@ -126,14 +125,14 @@ def main(config: Config) -> None:
         bar.set_postfix_str(f"loss={loss.item():.3f}", refresh=False)
     print(f"trained in {time.monotonic() - started:.0f} s")
 
-    # Results, of the weights as they will be loaded
+    # Results, measured with the weights as they are saved
     net.save(config.output)
-    judge = AttributeNet.load(config.output).to(device)
+    saved = AttributeNet.load(config.output).to(device)
     if config.purpose == "features":
-        pictures = Subset(train, range(min(WHITENED_ON, len(train))))
-        judge = judge.whiten(torch.cat([judge.pooled(images) for images, _ in batches(pictures, device)]))
-        judge.save(config.output)
-    clean, degraded = accuracy(judge, held_out, device, degrade=False), accuracy(judge, held_out, device, degrade=True)
+        subset = Subset(train, range(min(WHITENED_ON, len(train))))
+        saved = saved.whiten(torch.cat([saved.pooled(images) for images, _ in batches(subset, device)]))
+        saved.save(config.output)
+    clean, degraded = accuracy(saved, held_out, device, degrade=False), accuracy(saved, held_out, device, degrade=True)
     print(f"accuracy on {held_out.description}; in brackets with blur, noise and shift as in training")
     for name, a, b in zip(net.attribute_names, clean, degraded):
         print(f"  {name:16s} {a:.4f} ({b:.4f})")
@@ -141,7 +140,7 @@ def main(config: Config) -> None:
 
 
 def datasets(config: Config) -> tuple[Dataset, Dataset]:
-    """Training and held-out images. Of drawn faces all attributes are learned, and no image is seen twice."""
+    """Training and held-out images. For drawn faces, all attributes are used, and no image is repeated."""
     if config.data != "faces":
         return build_dataset(config, "train"), build_dataset(config, "test")
     names = config.selected_attributes or ATTRIBUTES
@@ -153,14 +152,14 @@ def datasets(config: Config) -> tuple[Dataset, Dataset]:
 
 
 def augment(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror and shift at random; blur half of the images, add noise to half: a generator's flaws must not change the verdict.
+    """Random mirroring and shift, blur of half of the images, and noise on half, so that a generator's artefacts don't change the predictions.
 
-    Returns the images and how much was done to each, (B, 2) in [0, 1]: blur, noise.
+    Returns the images and the amounts of blur and noise of each, (B, 2) in [0, 1].
     """
     b, device = len(images), images.device
     images = torch.where(torch.rand(b, 1, 1, 1, device=device) < 0.5, images.flip(-1), images)
     padded = F.pad(images, (MAX_SHIFT,) * 4, mode="reflect")
-    y, x = torch.randint(2 * MAX_SHIFT + 1, (2,)).tolist()  # one shift for the batch is enough: batches are many
+    y, x = torch.randint(2 * MAX_SHIFT + 1, (2,)).tolist()  # one shift per batch suffices, since there are many batches
     images = padded[..., y : y + images.shape[-2], x : x + images.shape[-1]]
     amount = torch.rand(b, 2, device=device) * (torch.rand(b, 2, device=device) < 0.5)
     images = gaussian_blur(images, MAX_BLUR * amount[:, 0])
@@ -180,7 +179,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def checkerboard(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Lay a faint checkerboard of single pixels over half of the images; returns them and its strength (B, 1) in [0, 1]."""
+    """Add a faint checkerboard of single pixels to half of the images. Returns the images and its amount (B, 1) in [0, 1]."""
     b, _, h, w = images.shape
     amount = torch.rand(b, 1, device=images.device) * (torch.rand(b, 1, device=images.device) < 0.5)
     sign = torch.where(torch.rand(b, 1, device=images.device) < 0.5, 1.0, -1.0)
@@ -189,10 +188,10 @@ def checkerboard(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nuisance_loss(predicted: Tensor, images: Tensor, flaws: Tensor, *, progress: float) -> Tensor:
-    """What else the features shall know, predicted (B, 3 + 48): blur, noise and checkerboard (B, 3), and the colours of a thumbnail.
+    """Auxiliary loss of the features, which also predict the amounts of blur, noise and checkerboard (B, 3) and the colours of a thumbnail (B, 48).
 
-    The weight of the flaws grows with the square of `progress`: at full weight from the start the net never learned smiles (measured),
-    and at weight 1 throughout, a generator's progress over 1000 steps stood out of the noise a third as clearly.
+    The weight of the first three grows with the square of `progress`. With the full weight from the start, the network didn't learn the attribute Smiling;
+    with a constant weight of 1, the distance separated a generator's progress over 1000 steps from noise only a third as clearly.
     """
     thumbnail = F.adaptive_avg_pool2d(images, THUMBNAIL).flatten(1)
     return FLAW_WEIGHT * progress**2 * F.mse_loss(predicted[:, :3], flaws) + F.mse_loss(predicted[:, 3:], thumbnail)
@@ -200,7 +199,7 @@ def nuisance_loss(predicted: Tensor, images: Tensor, flaws: Tensor, *, progress:
 
 @torch.no_grad()
 def accuracy(net: AttributeNet, dataset: Dataset, device: torch.device, *, degrade: bool) -> list[float]:
-    """Share of images whose attribute is read right, per attribute."""
+    """Accuracy per attribute."""
     torch.manual_seed(0)
     right: list[Tensor] = []
     for images, labels in batches(dataset, device):
@@ -210,6 +209,7 @@ def accuracy(net: AttributeNet, dataset: Dataset, device: torch.device, *, degra
 
 
 def batches(dataset: Dataset, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of images and labels on `device`, in order."""
     for images, labels in DataLoader(dataset, batch_size=64):
         yield images.to(device), labels.to(device)
 

@@ -1,19 +1,19 @@
-"""Train a StarGAN from scratch: the "before" generator on your own data.
+"""Train a StarGAN from scratch on your own data, as a generator to fine-tune later.
 
-On the embedded faces, one process on the CPU:
+Drawn faces, one process on the CPU:
 
     python recipes/train_stargan.py --output-dir runs/stargan
 
-On CelebA, one GPU; the paper's network and schedule; then the same on four:
+CelebA with the paper's network and schedule, on one GPU and on four:
 
     accelerate launch recipes/train_stargan.py --data celeba --data-root /data/celeba --image-size 128 --conv-dim 64 \\
         --train-batch-size 16 --n-critic 5 --max-train-steps 200000 --warmup-steps 0 --learning-rate 1e-4 \\
         --discriminator-learning-rate 1e-4 --mixed-precision bf16 --output-dir runs/stargan-celeba
     accelerate launch --multi_gpu --num_processes 4 recipes/train_stargan.py …
 
-Steps are counted as the paper counts them: each is one update of D, and every `n_critic`-th also updates G. The results are
-``G.safetensors`` (the exponential moving average of G) and ``D.safetensors``, with the authors' keys. With ``--generator-checkpoint`` and
-``--discriminator-checkpoint`` the training goes on from such files, with fresh optimizers and the schedule from its start.
+Steps are counted as in the paper: each is one discriminator update, and every --n-critic steps the generator is updated too. The results are
+``G.safetensors`` (the exponential moving average of the generator) and ``D.safetensors``, with the authors' keys. With --generator-checkpoint and
+--discriminator-checkpoint, training starts from such files, with new optimizers and the schedule from its beginning.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Config(TrainOptions, DataOptions):
 
 def main(config: Config) -> None:
     if (config.generator_checkpoint is None) != (config.discriminator_checkpoint is None):
-        raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither: one has learned against the other")
+        raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither; they were trained against each other")
 
     # Data
     dataset = build_dataset(config, "train")
@@ -145,7 +145,7 @@ def main(config: Config) -> None:
                 batch.target = torch.where(chosen[:, None], batch.labels, batch.target)
             values = {}
             if step - 1 >= 0.75 * config.warmup_steps:
-                # D learns
+                # Discriminator update
                 for batch in micro_batches(accelerator, batches, critic_ddp):
                     with torch.no_grad(), accelerator.autocast():
                         fake = generator(batch.images, batch.target)
@@ -156,14 +156,14 @@ def main(config: Config) -> None:
                 d_optimizer.zero_grad()
                 values |= {f"D/{name}": getattr(d_losses, name).detach() for name in ("adversarial", "classification", "penalty")}
             if step <= config.warmup_steps:
-                # G learns to copy
+                # Generator update: warm-up, copying the input
                 for batch in micro_batches(accelerator, batches, generator_ddp):
                     with accelerator.autocast():
                         copying = F.l1_loss(generator_ddp(batch.images, batch.labels), batch.images)
                     accelerator.backward(copying / len(batches))
                 values["G/copying"] = copying.detach()
             elif step % config.n_critic == 0:
-                # G learns to edit
+                # Generator update: editing
                 discriminator.requires_grad_(False)
                 for batch, chosen in micro_batches(accelerator, list(zip(batches, own)), generator_ddp):
                     with accelerator.autocast():
@@ -203,7 +203,7 @@ def main(config: Config) -> None:
 
 @torch.no_grad()
 def draw(generator: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, names: Sequence[str], path: Path) -> None:
-    """One row per face: the image, its copy with its own labels, then every attribute in turn: a hair colour is put on, another flipped."""
+    """Save a grid with one row per face: the image, its reconstruction with its own labels, and an edit of every attribute (hair colours are set, others flipped)."""
     columns = [images, generator(images, labels)]
     hair = [i for i, name in enumerate(names) if name in HAIR_COLOURS]
     for attribute in range(labels.shape[1]):

@@ -1,1 +1,1 @@
-"""The commands that work with a trained MaLP on files: protect, localize, detect, export. No module here imports anything heavy at its top."""
+"""The commands of ``malp-disc``. Modules that define a command import torch only when it runs, so that --help is fast."""

@@ -1,4 +1,4 @@
-"""A command's way through one image or a folder of them: what is done already, what stands in the way, what failed."""
+"""Processing of one image or a folder of images: skips finished ones, protects existing files, and collects failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN = 5  # failures named in the last line
 
 @dataclass
 class Sources:
-    """The images to work on: '/'-separated names below `root`."""
+    """The images to process, as '/'-separated names below `root`."""
 
     root: Path
     names: tuple[str, ...]
@@ -31,11 +31,11 @@ class Sources:
 
     @classmethod
     def find(cls, place: Path) -> Sources:
-        """Of a file, itself; of a folder, every image below it.
+        """The file itself, or all images in a folder and its sub-folders.
 
         Raises:
-            FileNotFoundError: nothing there.
-            ValueError: a folder without images.
+            FileNotFoundError: the path doesn't exist.
+            ValueError: the folder has no images.
         """
         place = place.expanduser()
         if not place.exists():
@@ -48,25 +48,23 @@ class Sources:
         return cls(place, listing.names, single=False)
 
     def check_apart(self, output: Path) -> None:
-        """Raises:
-        ValueError: results would lie among the images, where the next run takes them for images.
-        """
+        """Raise ValueError if the output folder lies inside the input folder, where the next run would process the results as images."""
         if not self.single and (output.resolve() == self.root.resolve() or self.root.resolve() in output.resolve().parents):
             raise ValueError(f"OUT {printable(output)} lies in IN {printable(self.root)}, so the next run would take the results for images; give a folder elsewhere")
 
 
 @dataclass
 class Outcome:
-    """What became of a batch."""
+    """The result of processing all images."""
 
     records: list[dict[str, Any]] = field(default_factory=list)
-    """Of every image that is done, now or before."""
+    """Of every finished image, from this run or an earlier one."""
     skipped: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-    """Name -> why."""
+    """Reason of the failure, by name."""
 
     def finish(self) -> None:
-        """End the command with status 1 where images failed."""
+        """Raise ValueError if images failed, which ends the command with status 1."""
         if self.failed:
             named = "; ".join(f"{printable(name)}: {why}" for name, why in list(self.failed.items())[:_SHOWN])
             more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
@@ -74,7 +72,7 @@ class Outcome:
             raise ValueError(f"{len(self.failed)} of {total} image{'s' * (total != 1)} failed: {named}{more}")
 
 
-def work_through(
+def process_images(
     sources: Sources,
     work: Callable[[str], dict[str, Any]],
     *,
@@ -82,19 +80,19 @@ def work_through(
     manifest: Manifest,
     settings: dict[str, Any],
     overwrite: bool,
-    tell: Callable[[dict[str, Any]], str],
+    summary: Callable[[dict[str, Any]], str],
     stream: TextIO,
     label: str,
 ) -> Outcome:
-    """Do `work` on every image that isn't done.
+    """Call `work` for every image that isn't finished.
 
-    An image is done if the manifest has a line of the same file contents and `settings`, and all its `targets` exist. Targets that nothing tells to be
-    ours are refused, unless `overwrite`, which also does finished images again. A bad image doesn't stop the others, and leaves no targets.
+    An image is finished if the manifest has a line with the same file content and `settings`, and all its `targets` exist. Existing targets that the manifest
+    doesn't list are refused, unless `overwrite` is set, which also processes finished images again. An image that fails doesn't stop the others, and leaves no targets.
 
     Args:
         work: name -> its record, after its targets have been written.
         targets: name -> the files that `work` writes.
-        tell: record -> the line to print to `stream`.
+        summary: record -> the line to print to `stream`.
     """
     outcome = Outcome()
     with tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
@@ -124,13 +122,13 @@ def work_through(
             finally:
                 manifest.end()
             outcome.records.append(record)
-            bar.write(tell(record), file=stream)
+            bar.write(summary(record), file=stream)
     return outcome
 
 
 @contextlib.contextmanager
 def _removed_on_failure(paths: Sequence[Path]) -> Iterator[None]:
-    """An image is done as a whole or not at all."""
+    """Delete `paths` if the body raises, so that an image is finished completely or not at all."""
     try:
         yield
     except BaseException:
@@ -140,12 +138,12 @@ def _removed_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def text_stream(json_file: Path | None) -> TextIO:
-    """Where lines for people go: standard output, unless JSON goes there."""
+    """The stream for human-readable lines: standard output, or standard error if JSON is written to standard output."""
     return sys.stderr if str(json_file) == "-" else sys.stdout
 
 
 def print_or_write(records: Sequence[dict[str, Any]], json_file: Path | None) -> None:
-    """JSON lines to a file, whole or not at all; to standard output for the name ``-``; nowhere for None."""
+    """Write JSON lines to a file, atomically, or to standard output for ``-``; nothing for None."""
     if json_file is None:
         return
     lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)

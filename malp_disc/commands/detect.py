@@ -1,6 +1,6 @@
-"""``malp-disc detect IN --malp DIR``: was this image manipulated?
+"""``malp-disc detect IN --malp DIR``: decide whether images were manipulated.
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from malp_disc.tiling import Inspection
 
 FOUND_STATUS = 3
-"""With --fail-on-found, where an image was manipulated; 1 is an error's, 2 a wrong flag's."""
+"""Exit status with --fail-on-found if an image was manipulated; 1 stands for an error and 2 for a wrong flag."""
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Detect:
     """Decide for each image whether it was manipulated, at a threshold that was set for a false-alarm rate.
 
-    Exit status: 0 whatever is found; 1 where an image can't be read; with --fail-on-found 3 where one was manipulated.
+    The exit status is 1 if an image can't be read, 3 if one was manipulated and --fail-on-found is given, and otherwise 0.
     """
 
     images: Annotated[Path | None, Positional, arg(metavar="IN")] = None
@@ -61,11 +61,11 @@ def detect(options: Detect) -> None:
     """Score, compare, print.
 
     Raises:
-        ValueError, OSError: flags or files that don't do, no threshold; at the end, images that failed.
-        SystemExit: with `FOUND_STATUS`, where that was asked for.
+        ValueError, OSError: invalid flags or files, or no threshold; at the end, images that failed.
+        SystemExit: with `FOUND_STATUS`, if an image was manipulated and --fail-on-found is given.
     """
     _check(options)
-    from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
+    from malp_disc.commands.batch import Sources, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
@@ -95,14 +95,14 @@ def detect(options: Detect) -> None:
             "false_alarm_rate": rate,
         }
 
-    outcome = work_through(
+    outcome = process_images(
         sources,
         work,
         targets=lambda name: [],
         manifest=Manifest(None),
         settings={"detector": malp.detector_fingerprint},
         overwrite=False,
-        tell=_tell,
+        summary=_summary_line,
         stream=stream,
         label="detect",
     )
@@ -116,7 +116,7 @@ def detect(options: Detect) -> None:
 
 
 def _check(options: Detect) -> None:
-    """Raises ValueError for flags that don't go together."""
+    """Raise ValueError for flags that contradict each other."""
     if options.images is None and options.calibrate is None:
         raise ValueError("nothing to do: give an image or a folder, or --calibrate FOLDER")
     if options.calibrate is None:
@@ -136,7 +136,7 @@ def _calibration_file(folder: str) -> Path:
 
 
 def _threshold(malp: MaLP, options: Detect) -> tuple[float, Calibration | None]:
-    """The one that was given, or the MaLP's own with what it rests on."""
+    """The threshold of --threshold (with None), or the saved one with its calibration."""
     if options.threshold is not None:
         return options.threshold, None
     if malp.detection is None:
@@ -157,7 +157,7 @@ def _statistic(found: Inspection, by: str) -> float:
 
 
 def _calibrate(malp: MaLP, options: Detect) -> Calibration:
-    """The threshold from the images of `--calibrate`, with the templates in turn."""
+    """The calibration on the images of `--calibrate`, cycling through the templates."""
     from tqdm import tqdm
 
     from malp_disc.calibration import Calibration, conservative_threshold
@@ -183,7 +183,7 @@ def _calibrate(malp: MaLP, options: Detect) -> Calibration:
     )
 
 
-def _tell(record: dict[str, Any]) -> str:
+def _summary_line(record: dict[str, Any]) -> str:
     from malp_disc.data.listing import printable
 
     verdict = "manipulated" if record["manipulated"] else "no manipulation found"

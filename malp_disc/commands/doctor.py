@@ -1,6 +1,6 @@
-"""``malp-disc doctor my_module:make_G``: will this generator train against MaLP, and what stands in its way?
+"""``malp-disc doctor my_module:make_G``: check whether a generator can be fine-tuned against MaLP.
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from malp_disc.import_object import call_by_name
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Doctor:
     """Check a generator before it is fine-tuned: value range, sizes, gradients, MaLP's share of them, half precision, time and memory per step."""
@@ -41,7 +41,7 @@ class Doctor:
 
 
 def doctor(options: Doctor) -> None:
-    """Print the findings; status 1 if one of them is in the way of fine-tuning."""
+    """Print the findings; exit with status 1 if one of them prevents fine-tuning."""
     if options.image_size < 16 or options.image_size % 4:
         raise ValueError(f"expected --image-size of 16 or more, divisible by 4, got {options.image_size}")
     if options.batch_size < 2:

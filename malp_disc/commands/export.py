@@ -1,6 +1,6 @@
-"""``malp-disc export DIR model.onnx``: the localizer for other runtimes.
+"""``malp-disc export DIR model.onnx``: export the localizer to ONNX.
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Export:
     """Export the localizer E_C and the classifier C to ONNX, for images of any size, and check the file against PyTorch. The key isn't exported."""
@@ -28,10 +28,10 @@ class Export:
 
 
 def export(options: Export) -> None:
-    """Export, check, and only then put the file in its place.
+    """Export and check the model; the file appears only if the check passes.
 
     Raises:
-        ValueError, OSError: a file that exists, packages that are missing, or a model that doesn't give PyTorch's values.
+        ValueError, OSError: an existing file, missing packages, or a model whose values differ from PyTorch's.
     """
     if options.output.suffix.lower() != ".onnx":
         raise ValueError(f"expected a name that ends in .onnx, got {options.output}")

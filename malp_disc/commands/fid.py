@@ -1,9 +1,9 @@
-"""``malp-disc fid A B``: how far the images in A are from those in B, in numbers that other people's compare with.
+"""``malp-disc fid A B``: the Fréchet distance between two folders of images, comparable with pytorch-fid and clean-fid.
 
     malp-disc fid samples/ real/ --kid --json fid.json
     torchrun --nproc-per-node 4 -m malp_disc.cli fid samples/ real/        # four GPUs share the work
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from malp_disc.metrics.image_folder import ImageFolder
 
 FEWEST = 8
-"""Images a folder must hold: of fewer, a covariance is luck in any number of dimensions."""
+"""Minimum number of images in a folder; with fewer, a covariance estimate is meaningless."""
 _FAMILY = {"clean": "clean", "legacy_pytorch": "inception"}
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Fid:
     """Compute the Fréchet distance (FID) between the images in folder A and the reference B."""
@@ -60,7 +60,7 @@ def fid(options: Fid) -> None:
     """Compare, print, and write the JSON.
 
     Raises:
-        ValueError, OSError: folders, weights or flags that don't do, each before any long work.
+        ValueError, OSError: invalid folders, weights or flags, all before any long work.
     """
     options.a, options.b = options.a.expanduser(), options.b.expanduser()
     for path in (options.a, options.b):
@@ -84,7 +84,7 @@ def fid(options: Fid) -> None:
             f"{device} has too little memory for --batch-size {options.batch_size}; give a smaller one, or --device cpu"
         ) from error
     if state.is_main_process:
-        _tell(record)
+        _print_summary(record)
         if options.json is not None:
             from malp_disc.serialization.files import write_json
 
@@ -124,7 +124,7 @@ def compare(options: Fid, device: torch.device, *, quiet: bool = False) -> dict[
 
 
 def _notes(sets: list[FeatureSet], folders: list[ImageFolder | None], extractor: FeatureExtractor) -> list[str]:
-    """What a sceptic would ask."""
+    """Caveats of the comparison."""
     notes = []
     known = [side.n for side in sets if side.n is not None]
     counts = [(side.n, side.n - (folder.copies if folder else 0)) for side, folder in zip(sets, folders) if side.n is not None]
@@ -152,7 +152,7 @@ def _notes(sets: list[FeatureSet], folders: list[ImageFolder | None], extractor:
 
 
 def _folder_notes(folder: ImageFolder) -> list[str]:
-    """What the files of one folder have to do with its number of images."""
+    """Caveats about the files of one folder: skipped files, duplicates, mixed sizes."""
     notes = []
     if folder.left_out:
         notes.append(f"{folder.name}: {folder.left_out}")
@@ -169,7 +169,7 @@ def _folder_notes(folder: ImageFolder) -> list[str]:
     return notes
 
 
-def _tell(record: dict[str, Any]) -> None:
+def _print_summary(record: dict[str, Any]) -> None:
     about, kid, scores = record["fid"], record["kid"], record["precision_recall"]
     print(f"{about['label']} {about['value']:.6g}   {about['images']} from {about['reference']}")
     if kid is not None:
@@ -183,7 +183,7 @@ def _tell(record: dict[str, Any]) -> None:
 
 
 def _is_kept(path: Path) -> bool:
-    """A file of features or statistics, not a folder that happens to be called so."""
+    """Whether the path is a file of features or statistics, not a folder of that name."""
     return path.suffix in (".safetensors", ".npz") and not path.is_dir()
 
 
@@ -201,7 +201,7 @@ def _device(name: str, state: PartialState) -> torch.device:
 
 
 def _claim(path: Path | None) -> None:
-    """Prove that the JSON can be written, before any long work."""
+    """Check that the JSON file can be written, before any long work."""
     if path is None:
         return
     if path.is_dir():

@@ -1,18 +1,30 @@
-"""Fine-tune a pretrained generator against MaLP (Eq. 12), and report whether that made its images better.
+"""Fine-tune a pretrained generator against MaLP (Eq. 12), and report whether its images improved.
 
-    malp-disc finetune                                                                              # drawn faces, the shipped StarGAN: minutes on a CPU
+Drawn faces and the included StarGAN, a few minutes on a CPU:
+
+    malp-disc finetune
+
+Your own generator and losses on a folder of images, after a check:
+
+    malp-disc doctor my_module:make --losses my_module:losses
     malp-disc finetune --generator my_module:make --losses my_module:losses --data images --data-root photos --image-size 128
+
+A generator of the zoo without losses of its own, with images of its target domain:
+
     accelerate launch -m malp_disc finetune --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
         --data images --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
+
+A StarGAN on CelebA, three seeds:
+
     accelerate launch -m malp_disc finetune --generator-checkpoint 200000-G.ckpt --discriminator-checkpoint 200000-D.ckpt --data celeba \\
         --data-root /data/celeba --image-size 128 --attribute-classifier runs/classifier.safetensors --seeds 0 1 2 --output-dir runs/celeba
 
-`malp-disc doctor MODULE:FUNCTION` looks a generator of your own over first. Its own losses keep it doing its task; they come as an nn.Module with
-``generator_loss(fake, batch, edit)`` and, where something of its own is trained too (a discriminator), ``forward(fake, batch)``: generators/README.md shows
-both in ten lines. Without them --keep-weight holds the generator near what it was. A StarGAN has its own losses built in.
+The generator's own losses keep it doing its task. They are an nn.Module with ``generator_loss(fake, batch, edit)`` and, if it has parameters to train (a
+discriminator), ``forward(fake, batch)``; generators/README.md shows both in ten lines. Without them, --keep-weight keeps the generator close to the original
+one. A StarGAN has its own losses built in.
 
---arms says what is compared, --dry-run what will be done and what it needs, ``--resume-from-checkpoint latest`` goes on after a stop or a kill as if it
-hadn't been. The report is ``<output-dir>/report.html``, the tuned generators are ``<output-dir>/G-<arm>.safetensors``.
+--arms chooses what is compared. --dry-run prints what the run would do and what it needs. ``--resume-from-checkpoint latest`` continues an interrupted run with
+the same result as an uninterrupted one. The report is ``<output-dir>/report.html``; the tuned generators are ``<output-dir>/G-<arm>.safetensors``.
 """
 
 from __future__ import annotations
@@ -58,7 +70,7 @@ class Config(ArmOptions, GeneratorOptions):
 
     @property
     def built_in_losses(self) -> bool:
-        """Whether the losses are StarGAN's own."""
+        """Whether StarGAN's built-in losses are used."""
         return self.generator == STARGAN and self.losses is None
 
     def check(self) -> None:
@@ -85,7 +97,7 @@ def main(config: Config) -> None:
 
 
 def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
-    """The training images, and those that the generator's images are compared with where they are others."""
+    """The training images, and the reference images if they differ from these."""
     dataset = build_dataset(config, "train")
     if config.reference_root is None:
         return dataset, None
@@ -96,10 +108,10 @@ def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
 def load_networks(
     config: Config, dataset: Dataset, device: torch.device, *, tell: Callable[[str], None]
 ) -> tuple[nn.Module, nn.Module | None, MaLP | None]:
-    """The generator, its own losses (None for none), and MaLP where there is a pretrained one.
+    """The generator, its own losses or None, and the pretrained MaLP or None.
 
     Raises:
-        ValueError: what is given doesn't go together, or a network that can't be fine-tuned.
+        ValueError: networks that don't fit each other or the data, or can't be fine-tuned.
     """
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, device, source=config.generator_name, training=True, tell=tell)

@@ -1,4 +1,4 @@
-"""Where a generator comes from: the zoo, by name and checkpoint, or a function of the user's."""
+"""Loading a generator: from the zoo by name and checkpoint, or from a user's function."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class GeneratorOptions:
 
     @property
     def generator_file(self) -> Path | None:
-        """The file of its weights, whose hash a report tells; None where the user's function loads them."""
+        """The file of its weights, whose hash goes into the report; None if the user's function loads them."""
         return self.generator_checkpoint or (FACES_GENERATOR if self.generator == STARGAN else None)
 
     @property
     def generator_name(self) -> str:
-        """For messages."""
+        """The generator's name in messages."""
         if self.generator == STARGAN and self.generator_checkpoint is None:
             return "the shipped generator"
         return str(self.generator_checkpoint or self.generator)
 
     def check_generator_options(self) -> None:
-        """Raise ValueError for what doesn't go together, before anything is loaded."""
+        """Raise ValueError for flags that contradict each other, before anything is loaded."""
         if ":" in self.generator and self.generator_checkpoint is not None:
             raise ValueError("--generator-checkpoint is for generators of the zoo; your own function loads its weights itself")
 
 
 def load_generator(options: GeneratorOptions, *, attributes: int | None = None) -> nn.Module:
-    """The generator, on the CPU, as its maker left it.
+    """The generator on the CPU, in the mode in which it was created.
 
     Args:
-        attributes: how many the data has; a StarGAN made for another number is refused.
+        attributes: number of attributes of the data; a StarGAN for another number is refused.
 
     Raises:
         ValueError: an unknown name, a checkpoint of another network, or an error in the user's function; FileNotFoundError: no such file.
@@ -65,7 +65,7 @@ def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:
     """A generator by name of the zoo or ``MODULE:FUNCTION``, with the weights of a file: of a checkpoint, or a ``G-<arm>.safetensors`` of a fine-tuning.
 
     Args:
-        weights: of a generator of the user's, None leaves those that its function loads.
+        weights: None keeps the weights that a user's function loads.
     """
     if ":" not in generator:
         import_own_packages()  # a generators.py of the working folder is the user's

@@ -1,4 +1,4 @@
-"""One image file in, one out: pixels, alpha channel, EXIF and colour profile."""
+"""Reading and writing image files with their alpha channel, EXIF data and colour profile."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _ENCODER = {
 
 @dataclass
 class ImageFile:
-    """An image with all that is to survive.
+    """An image with its alpha channel and metadata.
 
     Attributes:
         levels: (H, W, 3) uint8, upright: an EXIF orientation has been applied.
         alpha: (H, W) uint8, or None.
-        grey: the file has one channel of colour; the three of `levels` are equal.
+        grey: whether the file is greyscale; the three channels of `levels` are equal then.
         metadata: `exif` (without an orientation) and `icc_profile`, as Pillow's ``save`` takes them.
     """
 
@@ -46,8 +46,8 @@ class ImageFile:
         """Decode a file.
 
         Raises:
-            ValueError: no image, a damaged one, or one that would lose something: more than 8 bits per channel, several frames, CMYK or Lab.
-            OSError: the file is gone or may not be read.
+            ValueError: not an image, a damaged one, or one that can't be kept without loss: more than 8 bits per channel, several frames, CMYK or Lab.
+            OSError: the file can't be read.
         """
         with read_header(path, as_stored=True) as image:
             _check_loses_nothing(image, path)
@@ -67,7 +67,7 @@ class ImageFile:
         return cls(np.ascontiguousarray(pixels[..., :3]), pixels[..., 3] if transparent else None, False, metadata)
 
     def save(self, path: Path, *, quality: int | None = None) -> None:
-        """Write it in the format of the suffix, whole or not at all.
+        """Write the image in the format of the suffix, atomically.
 
         Args:
             quality: of a JPEG (``.jpg``, ``.jpeg``); every other format keeps the pixels as they are.
@@ -106,7 +106,7 @@ def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
 
 
 def _metadata(image: Image.Image) -> dict[str, Any]:
-    """What ``save`` takes of the colour profile and of EXIF, the orientation left out."""
+    """Colour profile and EXIF data as arguments of Pillow's ``save``, without the orientation."""
     kept: dict[str, Any] = {}
     if profile := image.info.get("icc_profile"):
         kept["icc_profile"] = profile

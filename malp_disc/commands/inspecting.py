@@ -1,4 +1,4 @@
-"""An image looked at by MaLP, with progress, and what was found as JSON."""
+"""MaLP's predictions for one image of any size, with a progress bar, as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 from malp_disc.malp import MaLP
 from malp_disc.tiling import Inspection, Window, count_windows, inspect_levels
 
-_MANY_WINDOWS = 200  # from here on an image gets a progress bar of its own
+_MANY_WINDOWS = 200  # an image with at least this many gets its own progress bar
 
 
 def inspect_with_progress(malp: MaLP, levels: np.ndarray, name: str, *, with_map: bool = True) -> Inspection:
@@ -21,7 +21,7 @@ def inspect_with_progress(malp: MaLP, levels: np.ndarray, name: str, *, with_map
 
 
 def describe(malp: MaLP, levels: np.ndarray, found: Inspection) -> dict[str, Any]:
-    """Size, scores, and the worst window; similarity and template are None for a passive detector."""
+    """Size, scores, and the window with the highest score; similarity and template are None for a passive detector."""
     height, width = levels.shape[:2]
     return {
         "width": width,
@@ -35,6 +35,6 @@ def describe(malp: MaLP, levels: np.ndarray, found: Inspection) -> dict[str, Any
 
 
 def describe_window(malp: MaLP, window: Window) -> dict[str, Any]:
-    """Where it is and what was found there."""
+    """Position and scores of a window."""
     similarity = None if malp.passive else round(window.similarity, 5)
     return {"box": list(window.box), "score": round(window.score, 5), "similarity": similarity}

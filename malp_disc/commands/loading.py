@@ -1,4 +1,4 @@
-"""The MaLP that a command works with, on the device that was asked for."""
+"""Loading a command's MaLP onto the requested device."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``malp-disc localize IN OUT --malp DIR``: which pixels of an image did a generator change?
+"""``malp-disc localize IN OUT --malp DIR``: predict which pixels of images a generator changed.
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MANIFEST = "localize.jsonl"
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Localize:
     """Localize what a generator changed in images: a 16-bit fakeness map, a heat map over the image, and scores."""
@@ -47,13 +47,13 @@ def localize(options: Localize) -> None:
     """Map, print, and keep the manifest.
 
     Raises:
-        ValueError, OSError: flags or files that don't do; at the end, images that failed.
+        ValueError, OSError: invalid flags or files; at the end, images that failed.
     """
     if not 0 <= options.changed_above < 1:
         raise ValueError(f"expected --changed-above in [0, 1), got {options.changed_above}")
     if not 0 < options.overlay_full <= 1:
         raise ValueError(f"expected --overlay-full in (0, 1], got {options.overlay_full}")
-    from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
+    from malp_disc.commands.batch import Sources, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
@@ -83,14 +83,14 @@ def localize(options: Localize) -> None:
             "map_mean": round(float(found.map.mean() / 65535), 5),
         }
 
-    outcome = work_through(
+    outcome = process_images(
         sources,
         work,
         targets=targets,
         manifest=Manifest(options.output / MANIFEST),
         settings={"detector": malp.detector_fingerprint, "changed_above": options.changed_above, "overlay_full": options.overlay_full},
         overwrite=options.overwrite,
-        tell=_tell,
+        summary=_summary_line,
         stream=text_stream(options.json),
         label="localize",
     )
@@ -111,7 +111,7 @@ def _save_map(fakeness: np.ndarray, path: Path) -> None:
         Image.fromarray(fakeness).save(temporary)
 
 
-def _tell(record: dict[str, Any]) -> str:
+def _summary_line(record: dict[str, Any]) -> str:
     from malp_disc.data.listing import printable
 
     similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"

@@ -1,4 +1,4 @@
-"""What a command has done so far, a JSON line per image, so that a repeated run goes on where the last one ended."""
+"""A record of finished images, one JSON line each, so that a repeated run continues where the last one ended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from malp_disc.serialization.files import write_text
 
 
 class Manifest:
-    """An append-only file of JSON lines, known by their entry ``file``; of several lines for one file the last counts.
+    """An append-only file of JSON lines with the key ``file``; the last line of a file counts.
 
-    While an image is worked on, a small hidden file beside it names it, so that after a kill its outputs are known to be ours.
+    While an image is processed, a small hidden file next to the manifest names it, so that its outputs can be recognised after the process was killed.
 
     Args:
-        path: the file; None keeps the lines in memory only.
+        path: of the manifest; None keeps the lines in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -24,7 +24,7 @@ class Manifest:
         self._needs_newline = False
         self._current = None if path is None else path.with_name(f".{path.name}.current")
         self.interrupted: dict[str, Any] | None = None
-        """What `begin` was told last, in a run that was killed."""
+        """The last argument of `begin` in a run that was killed, or None."""
         if self._current is not None and self._current.is_file():
             self.interrupted = json.loads(self._current.read_text(encoding="utf-8"))
         if path is not None and path.is_file():
@@ -39,17 +39,17 @@ class Manifest:
                     self.records[record["file"]] = record
 
     def begin(self, record: dict[str, Any]) -> None:
-        """Remember what is being worked on, until `end`."""
+        """Record the image in progress, until `end`."""
         if self._current is not None:
             write_text(self._current, json.dumps(record))
 
     def end(self) -> None:
-        """Nothing is being worked on any more."""
+        """Delete the record of the image in progress."""
         if self._current is not None:
             self._current.unlink(missing_ok=True)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a line, and have it on its way to the disk."""
+        """Append a line."""
         self.records[record["file"]] = record
         if self.path is None:
             return

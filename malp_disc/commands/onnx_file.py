@@ -1,4 +1,4 @@
-"""MaLP's localizer as an ONNX file: the wrapper that owns pre- and post-processing, the export, and the check."""
+"""MaLP's localizer as an ONNX file: a wrapper with pre- and post-processing, the export, and the check against PyTorch."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Localizer(nn.Module):
         image (B, H, W, 3) uint8, as ``numpy.asarray(PIL.Image)`` stacked -> map (B, H, W) in [0, 1], score (B,) in [0, 1].
 
     Note:
-        The score is the classifier's alone. The other witness, the similarity with the template, needs the key, which doesn't belong in a file to be
-        handed out; `MaLPOutput.score` averages both.
+        The score is that of the classifier alone. `MaLPOutput.score` averages it with the similarity to the template, which needs the key, and the key
+        must not be part of a file that is distributed.
     """
 
     def __init__(self, malp: MaLP) -> None:
@@ -44,19 +44,17 @@ class Localizer(nn.Module):
 
 
 def check_packages() -> None:
-    """Raises:
-    ValueError: one of the packages of the extra "onnx" isn't installed.
-    """
+    """Raise ValueError if a package of the extra "onnx" isn't installed."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"export needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}: pip install 'malp-disc[onnx]', or -e '.[onnx]' in the repository")
 
 
 def export_onnx(malp: MaLP, path: Path) -> float:
-    """Write the file, if it gives PyTorch's values; returns the largest difference found.
+    """Export, and keep the file if its values agree with PyTorch's. Returns the largest difference.
 
     Raises:
-        ValueError: no `check_packages`, or values that differ by more than 1e-4; nothing is left then.
+        ValueError: missing packages, or values that differ by more than 1e-4; no file is written then.
     """
     check_packages()
     localizer = Localizer(malp).cpu().eval()
@@ -83,7 +81,7 @@ def export_onnx(malp: MaLP, path: Path) -> float:
 
 @torch.no_grad()
 def largest_difference(localizer: Localizer, path: Path) -> float:
-    """Of map and score between PyTorch and onnxruntime, over images of several sizes and batches."""
+    """The largest difference of map and score between PyTorch and onnxruntime, over several image and batch sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -100,7 +98,7 @@ def largest_difference(localizer: Localizer, path: Path) -> float:
 
 @contextlib.contextmanager
 def _quiet():
-    """The exporter prints its progress and warns of its own packages."""
+    """Suppress the exporter's progress output and warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A fakeness map on top of its image, for people."""
+"""A fakeness map as a heat map over its image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OPAQUE = 0.85  # where the map is full; a little of the image stays visible
 
 
 def overlay(levels: np.ndarray, fakeness: np.ndarray, *, full: float) -> np.ndarray:
-    """The image in grey, and over it matplotlib's "inferno", the more opaque the higher the map.
+    """The image in grey with the map in matplotlib's "inferno" over it, more opaque where the map is higher.
 
     Args:
         levels: (H, W, 3) uint8.

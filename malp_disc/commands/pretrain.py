@@ -1,12 +1,14 @@
-"""Pretrain MaLP on a generator: learn a template and a detector that finds what this generator changes (paper, section 3, Eq. 11).
+"""Pretrain MaLP for a generator: a template, and a detector that localizes the generator's edits (paper, section 3, Eq. 11).
 
-    malp-disc pretrain --output-dir runs/malp                                                          # drawn faces, the shipped StarGAN
+Drawn faces and the included StarGAN, then your own generator, then a StarGAN on CelebA:
+
+    malp-disc pretrain --output-dir runs/malp
     malp-disc pretrain --generator my_module:make --data images --data-root photos --image-size 128 --malp-width 64 --output-dir runs/malp
     accelerate launch -m malp_disc pretrain --generator-checkpoint 200000-G.ckpt --data celeba --data-root /data/celeba \\
         --image-size 128 --malp-width 64 --max-train-steps 20000 --output-dir runs/malp-celeba
 
-The result is a folder for `MaLP.from_pretrained`: ``<output-dir>/malp``. Beside it ``metrics.json`` says how well the maps match on images that weren't
-trained on, and ``fakeness.png`` shows them.
+The result is the folder ``<output-dir>/malp``, for `MaLP.from_pretrained` and for the other commands' --malp. ``metrics.json`` has the localization and detection
+scores on held-back images, and ``fakeness.png`` shows their maps.
 """
 
 from __future__ import annotations
@@ -60,10 +62,10 @@ def main(config: Config) -> None:
 
 
 def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
-    """The threshold of `malp-disc detect`, from images that weren't trained on: ``<output-dir>/malp/detection.json``."""
-    seen = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
-    real = {"encrypted": seen.published} | ({"unprotected": seen.images} if config.malp_template_dropout else {})
-    scores = [predict(malp, to_8bit(images), seen.index, device=accelerator.device).score for images in (*real.values(), seen.manipulated)]
+    """Set the threshold of `malp-disc detect` on held-back images and save it as ``<output-dir>/malp/detection.json``."""
+    images = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
+    real = {"encrypted": images.published} | ({"unprotected": images.images} if config.malp_template_dropout else {})
+    scores = [predict(malp, to_8bit(batch), images.index, device=accelerator.device).score for batch in (*real.values(), images.manipulated)]
     kinds = f"held-back images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
     try:
         malp.detection = Calibration.fit(
@@ -77,7 +79,7 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
 
 
 def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
-    """Localization on images that weren't trained on: metrics.json and fakeness.png."""
+    """Measure localization and detection on held-back images: ``metrics.json`` and ``fakeness.png``."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
     metrics["clean"] = score_unprotected(generator.manipulate, inputs, malp, device=accelerator.device)
     write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})

@@ -1,6 +1,6 @@
 """``malp-disc protect IN OUT --malp DIR``: add MaLP's template to images before they are published.
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 MANIFEST = "protect.jsonl"
 _SUFFIX = {"png": ".png", "webp": ".webp", "tiff": ".tiff", "jpeg": ".jpg"}
 _LOSSY = (".jpg", ".jpeg")
-_LOOKED_AT = 4  # templates along a side, in the middle of an image, that the check after saving covers
+_CHECKED_TILES = 4  # the check after saving covers this many templates along each side, in the middle of the image
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Protect:
     """Protect images: add a template, so that MaLP can later detect and localize manipulations."""
@@ -62,11 +62,11 @@ def protect(options: Protect) -> None:
     """Protect, print, and keep the manifest.
 
     Raises:
-        ValueError, OSError: flags or files that don't do; at the end, images that failed.
+        ValueError, OSError: invalid flags or files; at the end, images that failed.
     """
     if not 1 <= options.quality <= 100:
         raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
-    from malp_disc.commands.batch import Sources, print_or_write, text_stream, work_through
+    from malp_disc.commands.batch import Sources, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
@@ -95,14 +95,14 @@ def protect(options: Protect) -> None:
 
     settings = {"key": malp.key_fingerprint, "strength": malp.encryption.strength, "format": options.format, "template": options.template}
     settings |= {"quality": options.quality} if options.format == "jpeg" else {}
-    outcome = work_through(
+    outcome = process_images(
         sources,
         work,
         targets=lambda name: [places[name]],
         manifest=Manifest(None if sources.single else options.output / MANIFEST),
         settings=settings,
         overwrite=options.overwrite,
-        tell=_tell,
+        summary=_summary_line,
         stream=text_stream(options.json),
         label="protect",
     )
@@ -112,7 +112,7 @@ def protect(options: Protect) -> None:
 
 
 def _places(sources: Sources, options: Protect) -> dict[str, Path]:
-    """Where each image goes. Two that would meet (a.jpg and a.png as PNG) keep their old suffix in the name: a.jpg.png."""
+    """The output path of every image. Two with the same path (a.jpg and a.png as PNG) keep their old suffix in the name: a.jpg.png."""
     from malp_disc.commands.image_file import LOSSLESS
 
     if sources.single and not options.output.is_dir():
@@ -132,8 +132,8 @@ def _places(sources: Sources, options: Protect) -> dict[str, Path]:
         kept = suffix.lower() == wanted[1:] or (wanted, suffix.lower()) in ((".jpg", "jpeg"), (".tiff", "tif"))
         return name if kept else (name if whole else stem) + wanted
 
-    meetings = Counter(renamed(name, whole=False).lower() for name in sources.names)
-    return {name: options.output / renamed(name, whole=meetings[renamed(name, whole=False).lower()] > 1) for name in sources.names}
+    collisions = Counter(renamed(name, whole=False).lower() for name in sources.names)
+    return {name: options.output / renamed(name, whole=collisions[renamed(name, whole=False).lower()] > 1) for name in sources.names}
 
 
 def _draw(name: str, count: int) -> int:
@@ -149,14 +149,14 @@ def _psnr(original: np.ndarray, protected: np.ndarray) -> float | None:
 
 
 def _survival(malp: MaLP, image: ImageFile, saved: ImageFile) -> dict[str, float]:
-    """What MaLP finds before and after saving, in the middle of the image."""
+    """MaLP's scores before and after saving, from the middle of the image."""
     from malp_disc.tiling import inspect_levels
 
     size = malp.config.image_size
     height, width = image.levels.shape[:2]
-    top, left = (max(0, (length - _LOOKED_AT * size) // 2) // size * size for length in (height, width))  # on the template's grid
+    top, left = (max(0, (length - _CHECKED_TILES * size) // 2) // size * size for length in (height, width))  # on the template's grid
     before, after = (
-        inspect_levels(malp, file.levels[top : top + _LOOKED_AT * size, left : left + _LOOKED_AT * size], with_map=False) for file in (image, saved)
+        inspect_levels(malp, file.levels[top : top + _CHECKED_TILES * size, left : left + _CHECKED_TILES * size], with_map=False) for file in (image, saved)
     )
     return {
         "similarity": round(before.similarity, 4),
@@ -166,7 +166,7 @@ def _survival(malp: MaLP, image: ImageFile, saved: ImageFile) -> dict[str, float
     }
 
 
-def _tell(record: dict[str, Any]) -> str:
+def _summary_line(record: dict[str, Any]) -> str:
     from malp_disc.data.listing import printable
 
     fidelity = "unchanged" if record["psnr"] is None else f"{record['psnr']:.1f} dB"

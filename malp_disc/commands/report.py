@@ -1,6 +1,6 @@
-"""``malp-disc report RUN``: every table and figure of a run again, from its JSON lines alone.
+"""``malp-disc report RUN``: write every table and figure of a run again from its JSON lines.
 
-Nothing heavy is imported before it is needed: the command line's help must come at once.
+Heavy modules are imported only when the command runs, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 
-# tyro takes each flag's help from the string below the field.
+# The string below each field is the help of its flag.
 @dataclass(kw_only=True)
 class Report:
     """Write the report of a run again: report.html, report.md, report.json, and the figures."""
