@@ -52,7 +52,8 @@ def markdown_table(table: Table, *, left: Collection[int] = (0,)) -> str:
 def _section(section: Section, figures: Sequence[str]) -> list[str]:
     body = [section.text]
     for caption, table in section.tables:
-        body += [f"**{caption}**" if caption else "", markdown_table(table), table.note]
+        text = range(len(table.header)) if section.key == "verdicts" else (0,)
+        body += [f"**{caption}**" if caption else "", markdown_table(table, left=text), table.note]
     body += [*figures, "\n".join(f"- {item}" for item in section.items)]
     body = [part for part in body if part]
     return [f"## {section.title}", *body] if body else []

@@ -44,6 +44,6 @@ def _sentence(verdicts: Mapping[str, Verdict], comparison: Mapping[str, Deltas])
         ]
     else:
         also = [arm for arm in others if verdicts[arm].outcome == "improved"]
-        clauses += [f"{' and '.join(also)} improved as well"] if also else []
+        clauses += [f"{', '.join(also)} improved as well"] if also else []
         clauses += [f"{arm}: {verdicts[arm].reason.partition(' (')[0]}" for arm in others if arm not in also]  # without the numbers
     return ("" if improved else "No improvement shown: ") + "; ".join(clauses) + "."

@@ -75,7 +75,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_written(parts, 
         if line["arm"] == "before":
             line["frechet"]["value"] += 1
     (others / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match="generators before differ"):
+    with pytest.raises(ValueError, match="generators before fine-tuning differ"):
         join_runs(first, [others])
     with pytest.raises(FileNotFoundError, match="give its path"):
         join_runs(first, [tmp_path / "nowhere"])

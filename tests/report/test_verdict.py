@@ -128,7 +128,7 @@ def test_the_best_candidate_stands_first_with_its_reason_and_the_others_without_
         comparison[arm] = {"delta_vs_control": full(shift, shift - 6, shift + 6), "delta_vs_before": LOWER}
     sentence, _ = judge_run(arms, comparison)
     assert sentence.startswith("aided improved (FD-faces -80 against the control, 98.8 % interval (Bonferroni, 4 candidates) ")
-    assert sentence.endswith("; joint and cotrain improved as well; frozen: no difference from the control: interval contains zero.")
+    assert sentence.endswith("; joint, cotrain improved as well; frozen: no difference from the control: interval contains zero.")
 
 
 def test_a_gain_that_only_an_uncorrected_interval_shows_is_no_improvement_among_several_candidates(arms, comparison):
