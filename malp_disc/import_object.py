@@ -5,7 +5,7 @@
    ``recipes.py`` or a ``torch.py`` of the user's own is the user's.
 3. Else it is a module of this project or an installed one, as in ``generators.example_losses:super_resolution``.
 
-A file whose name is taken by a module that is loaded already (this project's ``generators``, say) is loaded beside it under another name, so that neither
+If another module of the same name is already loaded (such as this project's ``generators``), the user's file is loaded under another name, so that neither
 hides the other. While the user's module is loaded and its function runs, its own folder comes first among the places where imports look.
 """
 
@@ -30,10 +30,10 @@ _OWN_PACKAGES = ("generators", "recipes")
 
 
 def call_by_name(spec: str) -> Any:
-    """What the function named by `spec` makes when it is called without arguments; an `nn.Module` that is named itself is taken as it is.
+    """The return value of the function named by `spec`, called without arguments; a named `nn.Module` is returned itself.
 
     Raises:
-        ValueError: no such form, file, module or function, an error in it, or nothing made; an error in the user's code is told with file and line.
+        ValueError: a malformed name, a missing file, module or function, an error in the user's code (with file and line), or no return value.
     """
     place, colon, name = spec.rpartition(":")
     if not (place and colon and name):
@@ -46,7 +46,7 @@ def call_by_name(spec: str) -> Any:
 
 
 def _locate(place: str) -> tuple[str, Path, Path | None]:
-    """The module's name, the folder that it is looked for in, and its file there, if it has one."""
+    """The module's name, the folder to search, and the module's file there, or None."""
     if not (place.endswith(".py") or "/" in place or "\\" in place):
         folder = Path.cwd()
         return place, folder, _file_of(place, folder)
@@ -59,14 +59,14 @@ def _locate(place: str) -> tuple[str, Path, Path | None]:
 
 
 def _file_of(name: str, folder: Path) -> Path | None:
-    """The file of a module in a folder, if it's there: ``a/b/__init__.py`` or ``a/b.py`` for ``a.b``."""
+    """The file of a module in a folder, ``a/b/__init__.py`` or ``a/b.py`` for ``a.b``, or None."""
     base = folder.joinpath(*name.split("."))
     found = [file for file in (base / "__init__.py", base.with_name(f"{base.name}.py")) if file.is_file()]
     return found[0].resolve() if found else None
 
 
 def _load(name: str, folder: Path, file: Path | None) -> ModuleType:
-    """Import the module; what stops that is told in a ValueError with the place in the user's code."""
+    """Import the module. Raises ValueError with the file and line in the user's code if that fails."""
     source = str(file) if file is not None else name
     importlib.invalidate_caches()
     try:
@@ -80,7 +80,7 @@ def _load(name: str, folder: Path, file: Path | None) -> ModuleType:
             f"{source} ends the program when it is imported{users_line(error)}, by sys.exit or by argparse, which reads this command's flags; "
             'put what is to run as a script below `if __name__ == "__main__":`'
         ) from error
-    except Exception as error:  # somebody else's code may raise anything
+    except Exception as error:  # user code may raise anything
         if isinstance(error, ModuleNotFoundError) and file is None and f"{name}.".startswith(f"{error.name}."):
             near = _nearest(name, [path.stem for path in folder.glob("*.py")])
             raise ValueError(f"no module {name!r} in {folder} or among the installed ones{near}; give it as my_module:make_generator") from error
@@ -88,7 +88,7 @@ def _load(name: str, folder: Path, file: Path | None) -> ModuleType:
 
 
 def _is_free(name: str, folder: Path) -> bool:
-    """No other module than the folder's own is loaded under this name or that of its package."""
+    """Whether no other module than the folder's own is loaded under this name or that of its package."""
     for part in (name.partition(".")[0], name):
         loaded = sys.modules.get(part)
         if loaded is None:
@@ -138,7 +138,7 @@ def _function_of(module: ModuleType, place: str, name: str) -> Any:
 
 
 def _make(function: Any, spec: str) -> Any:
-    """What the function makes, or why it makes nothing."""
+    """Call the function and return its result. Raises ValueError if it fails or returns no object."""
     from torch import nn  # not above: the command line's help must come at once
 
     if isinstance(function, nn.Module):
@@ -151,7 +151,7 @@ def _make(function: Any, spec: str) -> Any:
         pass
     try:
         made = function()
-    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         raise ValueError(f"{spec}() failed: {type(error).__name__}: {error}{users_line(error)}") from error
     if made is None:
         raise ValueError(f"{spec}() returns None; is a `return` missing?")
@@ -162,7 +162,7 @@ def _make(function: Any, spec: str) -> Any:
 
 @contextlib.contextmanager
 def _first_on_path(folder: Path) -> Iterator[None]:
-    """Imports look into `folder` first, and afterwards last: functions may import later, and must hide no installed package from anybody then."""
+    """Put `folder` first in ``sys.path``, and last on exit: the function may import later, but must not hide installed packages then."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -218,6 +218,7 @@ def _is_users(filename: str) -> bool:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
+    """A hint with the most similar name, or an empty string."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
