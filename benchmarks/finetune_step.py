@@ -1,8 +1,8 @@
-"""What the fine-tuning loop costs beside a bare one, and what MaLP costs beside G's own losses, as ratios from one run.
+"""Time per step of the fine-tuning loop, without and with MaLP, relative to a minimal training loop.
 
     python benchmarks/finetune_step.py                    # shipped StarGAN, 64×64, batch 8
 
-The bare loop is what one would write in a notebook: the same networks, losses and Adam, no processes, checks, moving average, checkpoints or curves.
+The minimal loop has the same networks, losses and optimizer, but no processes, checks, moving average, checkpoints or curves.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from malp_disc.training.options import FinetuneOptions
 @dataclass
 class Config:
     steps: int = 12
-    """Of one measurement; a second run has three times as many, and the difference counts: what start and end cost falls out."""
+    """Steps of one measurement. It is repeated with three times as many, and the difference is timed, to exclude start-up."""
     rounds: int = 5
-    """Measurements of each, in turn; medians count."""
+    """Measurements per loop, in alternation; the median is reported."""
     batch: int = 8
     threads: int = 1
 
@@ -45,7 +45,7 @@ def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     dataset = ProceduralFaces(64, image_size=64)
-    pictures = [dataset[i] for i in range(64)]  # drawn once: drawing them isn't what is measured
+    items = [dataset[i] for i in range(64)]  # rendered once, so that rendering isn't timed
     weights = StarGANWeights(rec=30.0)
 
     def bare(steps: int) -> None:
@@ -58,7 +58,7 @@ def main(config: Config) -> None:
             torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.5, 0.999)) for network in (generator, discriminator)
         )
         for step in range(steps):
-            rows = [pictures[(step * config.batch + i) % 64] for i in range(config.batch)]
+            rows = [items[(step * config.batch + i) % 64] for i in range(config.batch)]
             images, labels = (torch.stack(part).to(accelerator.device) for part in zip(*rows))
             target = labels[torch.randperm(config.batch)]
             fake = generator(images, target)
@@ -76,7 +76,7 @@ def main(config: Config) -> None:
             return 64
 
         def __getitem__(self, index: int):
-            return pictures[index]
+            return items[index]
 
     def ours(setup: ArmSetup) -> Callable[[int], None]:
         def run(steps: int) -> None:

@@ -42,12 +42,12 @@ _GENERATORS = {
 
 
 def list_generators() -> list[str]:
-    """Names that `create_generator` takes."""
+    """Names that `create_generator` accepts."""
     return sorted(_GENERATORS)
 
 
 def create_generator(name: str, checkpoint: str | Path | None = None, **config: Any) -> nn.Module:
-    """A generator by name, with the weights of a published checkpoint or freshly initialised.
+    """Create a generator by name, with the weights of a published checkpoint or random ones.
 
     Args:
         name: one of `list_generators()`.

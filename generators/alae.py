@@ -85,7 +85,7 @@ class EncodeBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """E: images (B, 3, N, N) -> w (B, D), the sum of what all blocks say."""
+    """E: images (B, 3, N, N) -> w (B, D), the sum over all blocks."""
 
     def __init__(self, startf: int, maxf: int, layer_count: int, size: int, colours: int, fused_from: int) -> None:
         super().__init__()

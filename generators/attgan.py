@@ -64,14 +64,14 @@ def _choose(among: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 class AttGANGenerator(nn.Module):
-    """G(x, a): an encoder, and a decoder that is told the attributes.
+    """G(x, a): an encoder, and a decoder conditioned on the attributes.
 
     Args:
         enc_dim, enc_layers, enc_norm_fn, enc_acti_fn: channels of the first layer, layers, norm and activation of the encoder.
         dec_dim, dec_layers, dec_norm_fn, dec_acti_fn: the same of the decoder, channels of its last layer but one.
         n_attrs: attributes.
         shortcut_layers: how many decoder layers also see the encoder's features of their size.
-        inject_layers: how many decoder layers after the first are told the attributes again.
+        inject_layers: number of decoder layers after the first that are conditioned on the attributes again.
         img_size: taken because the port's setting.txt has it; any size runs.
 
     Shape:
@@ -146,7 +146,7 @@ class AttGANGenerator(nn.Module):
 
     @staticmethod
     def vector(target: Tensor) -> Tensor:
-        """What G is told of labels 0 and 1: -0.5 and 0.5; in training too, the port's default of `thres_int`."""
+        """G's condition for labels 0 and 1: -0.5 and 0.5; in training too, the port's default of `thres_int`."""
         return target - 0.5
 
 

@@ -1,4 +1,4 @@
-"""From labels to what an attribute editor is given: the authors' rules of StarGAN, AttGAN and STGAN, and the checks they share.
+"""Converts labels to the conditions of attribute editors, by the rules of StarGAN, AttGAN and STGAN, with shared checks.
 
 All three know a face by a row of 0 and 1, one column per attribute (CelebA's -1 means 0). Editing one attribute makes other labels
 impossible, and here the rules part:
@@ -7,7 +7,7 @@ impossible, and here the rules part:
                                              `malp_disc.metrics.editing.one_attribute_targets`
     AttGAN, and the authors' own STGAN       everything is flipped, hair too; what comes in drives out what it excludes: `flip_attribute`
 
-What a network is told is StarGAN's labels themselves, AttGAN's labels less one half (`attgan.attgan_target` adds the emphasis of its
+The network's condition is StarGAN's labels themselves, AttGAN's labels less one half (`attgan.attgan_target` adds the emphasis of its
 test), and STGAN's change of the labels: `difference`.
 """
 
@@ -68,7 +68,7 @@ ATTGAN_CONFLICTS: Mapping[str, tuple[str, ...]] = {**STGAN_CONFLICTS, **_each_ot
 def flip_attribute(
     labels: Tensor, names: Sequence[str], attribute: str, conflicts: Mapping[str, Sequence[str]] = ATTGAN_CONFLICTS
 ) -> Tensor:
-    """The labels wanted when one attribute is flipped: where it comes, what it excludes goes; where it goes, nothing else changes.
+    """Target labels with one attribute flipped: where it is set, the attributes that it excludes are cleared; where it is cleared, nothing else changes.
 
     Shape: labels (B, A) in {0, 1} -> (B, A).
 
@@ -105,18 +105,18 @@ def check_target(target: Tensor | None, shape: tuple[int, ...], low: float, high
 
 
 def tell(x: Tensor, condition: Tensor) -> Tensor:
-    """A condition beside the features, the same at every place: (B, C, h, w), (B, A) -> (B, C + A, h, w)."""
+    """Features concatenated with a condition, expanded over space: (B, C, h, w), (B, A) -> (B, C + A, h, w)."""
     return torch.cat([x, condition.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
 
 
 def check_condition(condition: Tensor, shape: tuple[int, int], column: str) -> None:
-    """Refuse what a network can't be told. Raises: ValueError: another shape."""
+    """Check the shape of a condition. Raises: ValueError: another shape."""
     if condition.shape != shape:
         raise ValueError(f"expected a condition of shape {shape}, one column per {column}, got {tuple(condition.shape)}")
 
 
 def difference(target: Tensor | None, images: Tensor, attributes: int) -> Tensor:
-    """What STGAN is told: (B, A) as it is, (B, 2, A) as first minus second, None as zeros. Raises as `STGANGenerator.manipulate`."""
+    """STGAN's condition from a target: (B, A) unchanged, (B, 2, A) as first minus second, None as zeros. Raises as `STGANGenerator.manipulate`."""
     if target is None:
         return images.new_zeros(len(images), attributes)
     if target.ndim == 3:

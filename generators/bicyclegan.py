@@ -10,7 +10,7 @@ keys are the authors', so ``edges2shoes_net_G.pth``, ``edges2shoes_net_E.pth`` a
     shoe = g.manipulate(drawings, e(photographs)[0])         # painted like the photographs
 
 Note:
-    Only the variant that the authors publish is built, in which every layer is told the style (``where_add="all"``). Their files for
+    Only the variant that the authors publish is built, in which every layer is conditioned on the style (``where_add="all"``). Their files for
     edges take one channel; an image's luminance is given to them, so the image should be the drawing. Files of old torch versions hold
     running averages of the instance norms, which are dropped as the official loader drops them.
 """

@@ -1,4 +1,4 @@
-"""CIE L*a*b* and sRGB, differentiable: the colour space in which images are coloured.
+"""Differentiable conversion between sRGB and CIE L*a*b*, the colour space of the colorization networks.
 
 Constants as in https://github.com/ImagingLab/Colorizing-with-GANs (and OpenCV): sRGB's transfer curve, its primaries, white D65 with
 X 0.950456 and Z 1.088754, and CIE's ε = 6/29.
@@ -24,7 +24,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """(B, 3, H, W) L in [0, 100], a, b -> sRGB in [0, 1]; what no screen can show is clipped, after the light is mixed."""
+    """(B, 3, H, W) L in [0, 100], a, b -> sRGB in [0, 1]; colours outside the gamut are clipped in linear RGB."""
     lightness, a, b = lab.unbind(1)
     y = (lightness + 16) / 116
     xyz = [torch.where(v <= EPSILON, 3 * EPSILON**2 * (v - 4 / 29), v**3) * white for v, white in zip((y + a / 500, y, y - b / 200), WHITE)]
@@ -33,5 +33,5 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
 
 
 def _mix(matrix: tuple[tuple[float, ...], ...], colours: Tensor) -> list[Tensor]:
-    """A matrix times each pixel, by sums: a matrix product would be bf16 under autocast."""
+    """A matrix times each pixel, as sums, since a matrix product would be bf16 under autocast."""
     return [sum(factor * colour for factor, colour in zip(row, colours.unbind(1))) for row in matrix]

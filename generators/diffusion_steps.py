@@ -27,7 +27,7 @@ class Diffusion:
         if not 2 <= steps <= TRAINED:
             raise ValueError(f"expected 2 to {TRAINED} steps, got {steps}")
         stride = (TRAINED - 1) / (steps - 1)
-        self.timesteps = [round(k * stride) for k in range(steps)]  # what the network is told
+        self.timesteps = [round(k * stride) for k in range(steps)]  # the network's time input
         full = torch.cumprod(1 - torch.linspace(1e-4, 0.02, TRAINED, dtype=torch.float64), dim=0)
         self.alphas_cumprod = full[self.timesteps]
         self.alphas_cumprod_before = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])

@@ -1,4 +1,4 @@
-"""Own losses for generators that come without any, to start from: `accelerate launch recipes/finetune.py --losses generators.example_losses:super_resolution`."""
+"""Example losses for generators that have none of their own: `accelerate launch recipes/finetune.py --losses generators.example_losses:super_resolution`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from malp_disc.freezing import gradients_to_inputs_only
 
 
 class ContentLoss(nn.Module):
-    """Weight times mean |G(x) - x|: for a generator that is to give the image back, as super-resolution of its small version is (the L1 form of SRGAN's
-    content loss). Nothing of it learns."""
+    """Content loss, weight · mean |G(x) - x|: for generators whose output should equal the input, such as super-resolution of a downsampled image
+    (SRGAN's content loss with L1). No parameters."""
 
     def __init__(self, weight: float = 10.0) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class ContentLoss(nn.Module):
 
 
 class PatchAdversary(nn.Module):
-    """A PatchGAN in least-squares form (LSGAN, Mao et al., ICCV 2017; PatchGAN: Isola et al., CVPR 2017), learning along, and what it thinks of G's images.
+    """A PatchGAN in least-squares form (LSGAN, Mao et al., ICCV 2017; PatchGAN: Isola et al., CVPR 2017), trained with the generator, and its generator loss.
 
     Real images are the batch's references (`--reference-root`), or its images where there are none. Instance norm is per image, so that two processes do
     what one does.
@@ -45,10 +45,10 @@ class PatchAdversary(nn.Module):
 
 
 def super_resolution() -> ContentLoss:
-    """For `fast_srgan`, `esrgan`, `real_esrgan`: stay true to the image."""
+    """Losses for `fast_srgan`, `esrgan` and `real_esrgan`: the output should equal the image."""
     return ContentLoss()
 
 
 def translation() -> PatchAdversary:
-    """For generators into another domain (`cyclegan`, `cartoongan` …): look like the references."""
+    """Losses for image-to-image translation (`cyclegan`, `cartoongan` …): an adversarial loss with the reference images as real."""
     return PatchAdversary()

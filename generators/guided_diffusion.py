@@ -43,7 +43,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class ResBlock(nn.Module):
-    """skip(x) + conv-of-norm twice, told the time in between; `resample` "down" or "up" halves or doubles the sides on both ways."""
+    """skip(x) + conv-of-norm twice, conditioned on the time in between; `resample` "down" or "up" halves or doubles the sides on both ways."""
 
     def __init__(self, channels: int, out_channels: int, times: int, *, scale_shift: bool, dropout: float, resample: str = "") -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class AttentionBlock(nn.Module):
 
 
 class Resample(nn.Module):
-    """Half or double the sides with a convolution: what a network without `resblock_updown` has."""
+    """Halve or double the sides with a convolution, for networks without `resblock_updown`."""
 
     def __init__(self, channels: int, *, up: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the adapters do to images on the way in and out: checks, channels, precision."""
+"""Conversion of a generator's input and output images: checks, channels, precision."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue in grey: ITU-R BT.601, as PIL has it, and TensorFlow, which rounds the first to 0.2989."""
+"""Weights of red, green and blue in grey: ITU-R BT.601, as in PIL, and in TensorFlow, which rounds the first to 0.2989."""
 
 
 def check_input(images: Tensor, network: str, *, divisor: int = 1, least: int = 1) -> None:
-    """Is this a batch of RGB images that `network` can take?
+    """Check that `images` is a batch of RGB images of a size that `network` accepts.
 
     Raises:
         ValueError: not (B, 3, H, W), a side that `divisor` doesn't divide, or one below `least`.
@@ -36,7 +36,7 @@ def luminance(images: Tensor) -> Tensor:
 
 
 def from_rgb(images: Tensor, channels: int) -> Tensor:
-    """RGB images as a network of 3 or 1 input channels takes them. Raises: ValueError: for other numbers of channels."""
+    """RGB images converted for a network of 3 or 1 input channels. Raises: ValueError: for other numbers of channels."""
     if channels == 3:
         return images
     if channels == 1:
@@ -45,7 +45,7 @@ def from_rgb(images: Tensor, channels: int) -> Tensor:
 
 
 def to_rgb(output: Tensor) -> Tensor:
-    """What a network of 3 or 1 output channels paints, as RGB. Raises: ValueError: for other numbers of channels."""
+    """The output of a network of 3 or 1 channels as RGB. Raises: ValueError: for other numbers of channels."""
     if output.shape[1] == 3:
         return output
     if output.shape[1] == 1:
@@ -54,6 +54,6 @@ def to_rgb(output: Tensor) -> Tensor:
 
 
 def in_float32(layers: nn.Module, x: Tensor) -> Tensor:
-    """The last layers, out of autocast: computed in bf16 the output would fall on a coarse grid that a detector learns to see."""
+    """Apply the last layers without autocast: bf16 output would be quantized coarsely, which a detector could learn to recognize."""
     with torch.autocast(x.device.type, enabled=False):
         return layers(x.to(next(layers.parameters()).dtype))

@@ -1,4 +1,4 @@
-"""What every loader of a published checkpoint does."""
+"""Helpers for loading published checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def agree(found: Mapping[str, Any], asked: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Constructor arguments: those that a checkpoint's shapes tell, and those asked for.
+    """Constructor arguments: those derived from a checkpoint's shapes, and those given by the user.
 
     Raises:
         ValueError: an argument was asked for that the file has otherwise.
@@ -27,6 +27,6 @@ def agree(found: Mapping[str, Any], asked: Mapping[str, Any], source: str | Path
 
 
 def numbered_kernels(tensors: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
-    """The 4-d tensors whose whole key fits the pattern, in the order of the number that its group captures."""
+    """The 4-d tensors whose whole key matches the pattern, sorted by the number in its group."""
     found = {int(match[1]): value for key, value in tensors.items() if (match := re.fullmatch(pattern, key)) and value.ndim == 4}
     return [found[number] for number in sorted(found)]

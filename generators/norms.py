@@ -1,4 +1,4 @@
-"""Normalisations by whose statistics they use: those of the image at hand, of the batch, or running averages.
+"""Normalization layers with selectable statistics: of each image, of the batch, or running averages.
 
 A batch norm over a batch of one image is an instance norm. The image-to-image networks here were published with scripts that never
 leave training mode and take one image at a time; ``statistics="picture"`` is that, for a batch of any size, and so an image's result
@@ -27,14 +27,14 @@ def image_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 
 
 def batch_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """The same over the whole batch; a single value becomes the bias."""
+    """Zero mean and unit (biased) variance per channel over the whole batch, then weight and bias; a single value becomes the bias."""
     if x.numel() == x.shape[1]:
         return _alone(x, weight, bias)
     return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
 
 
 def _alone(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """A value less its mean is 0, exactly: dividing rounding errors by √eps is no help."""
+    """The bias, for one value per channel: a value minus its mean is exactly 0, and rounding errors must not be divided by √eps."""
     normed = x - x
     return normed if weight is None else normed * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
 
@@ -55,7 +55,7 @@ class InstanceNorm(nn.InstanceNorm2d):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that can be told whose statistics to use.
+    """Batch norm with selectable statistics.
 
     Args:
         statistics: "running" is torch's usual batch norm: the batch's in training, running averages in evaluation. "batch" and "picture"

@@ -98,7 +98,7 @@ def real_esrgan(
         checkpoint: the file.
         weak, denoise_strength: a second file, of the network that denoises weakly (``realesr-general-wdn-x4v3.pth``). The weights are then
             denoise_strength · checkpoint + (1 - denoise_strength) · weak.
-        config: `architecture`, "rrdb" (if nothing says otherwise) or "srvgg", and the constructor arguments of that network.
+        config: `architecture`, "rrdb" (the default) or "srvgg", and the constructor arguments of that network.
 
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.

@@ -1,4 +1,4 @@
-"""Convolutions with TensorFlow's SAME padding: the output has ceil(n / stride) rows, and of an odd padding the larger part comes after."""
+"""Convolutions with TensorFlow's SAME padding: the output has ceil(n / stride) rows, and an odd padding has the extra row at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Rows before and after a side of `size`."""
+    """Numbers of padding rows before and after a side of `size`."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 

@@ -89,7 +89,7 @@ def generator_losses(
 class StarGANObjective(nn.Module):
     """StarGAN's own losses as `malp_disc/training/finetune.py` takes them: D's when it is called, G's from `generator_loss`; weighted terms by name.
 
-    Both look at a batch with `images`, `labels`, `target` and the random numbers `noise`.
+    Both take a batch with `images`, `labels`, `target` and the random numbers `noise`.
     """
 
     def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None) -> None:

@@ -142,7 +142,7 @@ _FINE_ONLY = ((8, 25), (33, 51), (76, 96))  # chin, eyebrows, mouth: not in the 
 
 
 def shifted(x: Tensor, rows: int) -> Tensor:
-    """Up by `rows`, down if negative; what leaves on one side comes in on the other."""
+    """Circular shift up by `rows`, down if negative."""
     return torch.roll(x, -rows, dims=2)
 
 

@@ -8,7 +8,7 @@ Two networks go by this name, with other keys and other arithmetic, and both are
 Written from the paper and the key lists; the state-dict keys are the port's, so its ``G_<iter>.pth.tar`` and ``D_<iter>.pth.tar`` load.
 
 Note:
-    STGAN is told what to change, not what to have: a = wanted − present, and 0 leaves an attribute alone. So wanted labels alone are no
+    STGAN's condition is the change, not the target: a = wanted − present, and 0 leaves an attribute alone. So wanted labels alone are no
     target for it; see `STGANGenerator.manipulate`. The state that goes to the next unit is the reset one, r·s, not the unit's output. The
     discriminator's instance norms carry running averages, but are always used with the statistics of the image at hand.
 """
@@ -195,7 +195,7 @@ def stgan(checkpoint: str | Path | None = None, *, form: str | None = None, **co
     """An STGAN generator, of either form; with a checkpoint the form and the widths are read from it, and any that are given must agree.
 
     Args:
-        form: "port" (taken if nothing says otherwise) or "official".
+        form: "port" (the default) or "official".
 
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.

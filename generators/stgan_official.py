@@ -74,7 +74,7 @@ class STGANOfficialGenerator(nn.Module):
         enc_dim, stu_dim, dec_dim: channels of the first encoder layer, of the last unit, of the last decoder layer but one.
         enc_layers, dec_layers: halvings and doublings; as many of the one as of the other.
         stu_layers: transfer units.
-        stu_inject_layers: how many units leave a state that is told the attributes again.
+        stu_inject_layers: number of units whose state is conditioned on the attributes again.
         stu_kernel_size: of the gates.
         shortcut_layers, inject_layers: how many decoder layers see transferred features, and the attributes, after their own output.
         one_more_conv: 0, or the kernel size of one more layer at full size (not checked against the authors' code).
@@ -158,7 +158,7 @@ class STGANOfficialGenerator(nn.Module):
         return in_float32(nn.Sequential(last, nn.Tanh()), x)
 
     def _transfer(self, encoded: list[Tensor], difference: Tensor) -> list[Tensor]:
-        """The encoder's features, those that have a unit replaced by what it lets through."""
+        """The encoder's features, with those that have a transfer unit replaced by its output."""
         passed = list(encoded)
         state = tell(encoded[-1], difference)
         units = list(self.Gstu.children())

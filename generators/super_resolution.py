@@ -1,4 +1,4 @@
-"""What the super-resolution generators share: the small image they start from, and the range of the ESRGANs."""
+"""Shared code of the super-resolution generators: downsampling of their input, and the range [0, 1] of the ESRGANs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from generators.images import check_input
 
 
 def shrink(images: Tensor, scale: int = 4) -> Tensor:
-    """1/scale of the size by antialiased bicubic interpolation, cut to [-1, 1]: how the networks' training images were made.
+    """1/scale of the size by antialiased bicubic interpolation, clamped to [-1, 1], as for the networks' training images.
 
-    Theirs were rounded to 8 bits as well; that would leave no gradient, so it is left out.
+    Those were rounded to 8 bits as well, which is omitted here, since it has no gradient.
 
     Shape: (B, 3, H, W) -> (B, 3, H / scale, W / scale).
 
@@ -24,15 +24,15 @@ def shrink(images: Tensor, scale: int = 4) -> Tensor:
 
 
 class SuperResolution:
-    """The two entries of a network whose forward pass makes an image in [0, 1] `scale` times larger.
+    """`manipulate` and `upscale` for a network whose forward pass enlarges an image in [0, 1] by `scale`.
 
-    The published code cuts the network's output off at 0 and 1; so does this, and where it does there is no gradient.
+    As in the published code, the output is clamped to [0, 1]; clamped pixels have no gradient.
     """
 
     scale: int
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out, same size. `target` is ignored."""
+        """Downsample and restore the images: (B, 3, H, W) in [-1, 1] -> the same. `target` is ignored."""
         check_input(images, f"super-resolution ×{self.scale}", divisor=self.scale, least=4 * self.scale)
         return self.upscale(shrink(images, self.scale))
 
