@@ -43,8 +43,6 @@ logger = logging.getLogger("malp_disc")
 Inception = Literal[
     "clean", "clean-64", "clean-192", "clean-768", "clean-2048", "inception-64", "inception-192", "inception-768", "inception-2048"
 ]
-
-
 _SELECTION = 500  # training images on which the best step is chosen, so that the held-back ones are only reported on
 
 
@@ -139,8 +137,7 @@ class Evaluator:
 
     @torch.no_grad()
     def grid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> None:
-        """The fixed images of the gallery as `manipulate` edits them now: ``samples/<arm>/<step>.png``, of other seeds than 0 below
-        ``samples/<seed>``."""
+        """Save the current edits of the gallery's images as ``samples/<arm>/<step>.png``, for seeds other than 0 below ``samples/<seed>``."""
         shown = self.inputs.first(rows_of(self.inputs))
         edited = edit(manipulate, shown.images, shown.targets, device=self.device)
         if edited.isfinite().all():
