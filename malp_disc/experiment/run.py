@@ -26,10 +26,10 @@ from malp_disc.run_folder.experiment import shared_hash, training_settings
 from malp_disc.serialization.state_dicts import load_metadata, save_tensors
 from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning
-from malp_disc.training.options import run_subdirectory
-from malp_disc.training.preflight import check_forward_pass
+from malp_disc.training.options import COTRAINED, run_subdirectory
+from malp_disc.training.preflight import check_forward_pass, try_cotraining
 from malp_disc.training.pretrain import pretrain
-from malp_disc.training.pretrain_options import build_malp
+from malp_disc.training.pretrain_options import build_malp, check_options
 
 logger = logging.getLogger("malp_disc")
 _CHECKED_IMAGES = 64
@@ -61,10 +61,16 @@ def run_arms(
     """
     # Checks before any work
     given = load_given_malps(config, malp)
+    if None in given.values() or config.fresh_malp_steps:
+        check_options(config, dataset)
     plan = make_plan(config, before, objective, given["malp"], dataset, accelerator)
     accelerator.print("\n".join(plan.lines))
     check_space(config.output_dir, plan.disk)
     check_forward_pass(before, objective, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
+    if set(config.arms) & set(COTRAINED):
+        with torch.random.fork_rng():
+            shown = given["malp"] or build_malp(config)
+        try_cotraining(shown, dataset, config, accelerator.device)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
     if config.dry_run:

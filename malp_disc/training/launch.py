@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -71,6 +72,11 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     for name in ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps", "sample_steps", "log_steps"):
         if getattr(options, name) < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(options, name)}")
+    if options.checkpoints_total_limit is not None and options.checkpoints_total_limit < 1:
+        raise ValueError(f"expected --checkpoints-total-limit of at least 1, got {options.checkpoints_total_limit}")
+    if options.dataloader_num_workers < 0:
+        raise ValueError(f"expected --dataloader-num-workers of 0 or more, got {options.dataloader_num_workers}")
+    check_finite(options)
     check_seeds(options.seed)
     check_launcher()
     check_tracker(options.report_to)
@@ -141,6 +147,13 @@ def open_folder(
 def check_images_per_step(options: TrainOptions, available: int, processes: int) -> None:
     """Raise ValueError if one optimizer step of all processes needs more images than the data set has."""
     StepBatches(available, options.train_batch_size, seed=0, stop=1, world_size=processes, accumulation=options.gradient_accumulation_steps)
+
+
+def check_finite(options: TrainOptions) -> None:
+    """Raise ValueError for a flag that is NaN or infinite, which no comparison with a bound finds reliably."""
+    for name, value in vars(options).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"expected a finite number for --{name.replace('_', '-')}, got {value}")
 
 
 def check_seeds(*seeds: int) -> None:

@@ -66,6 +66,22 @@ def check_forward_pass(
                 call_discriminator_loss(losses, fake, batch)
 
 
+def try_cotraining(malp: MaLP, dataset: Dataset, config: FinetuneOptions, device: torch.device) -> None:
+    """The loss of a co-trained MaLP on two images, at the sizes of ``--malp-scales``.
+
+    Raises:
+        ValueError: MaLP can't take images of such a size.
+    """
+    images = torch.stack([dataset[0][0], dataset[1][0]]).to(device)
+    with torch.random.fork_rng(), must_take(images, "MaLP"):
+        try:
+            disc = MaLPDiscriminator(copy_module(malp, "MaLP").to(device), trainable=True, template_dropout=config.template_dropout, scales=config.malp_scales)
+            encrypted, index = disc.encrypt(images)
+            disc.discriminator_loss(images, encrypted, images, index)
+        except ValueError as error:
+            raise ValueError(f"--malp-scales {' '.join(map(str, config.malp_scales))} of images of {images.shape[-1]}x{images.shape[-2]}: {error}") from error
+
+
 @contextlib.contextmanager
 def must_take(images: Tensor, name: str) -> Iterator[None]:
     """Turn torch's errors about mismatched sizes into a ValueError that names the network and the image size; images (B, 3, H, W)."""

@@ -71,7 +71,7 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     At most this share of real images scores above the threshold."""
 
 
-def check_options(config: PretrainOptions, dataset: Dataset) -> None:
+def check_options(config: MaLPOptions, dataset: Dataset) -> None:
     """Raise ValueError for invalid flags, before any work."""
     if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
@@ -79,6 +79,8 @@ def check_options(config: PretrainOptions, dataset: Dataset) -> None:
         raise ValueError(f"expected --malp-learning-rate above 0, got {config.malp_learning_rate}")
     if config.malp_template_learning_rate is not None and config.malp_template_learning_rate < 0:
         raise ValueError(f"expected --malp-template-learning-rate of 0 or more, got {config.malp_template_learning_rate}")
+    if config.malp_least_psnr < 0:
+        raise ValueError(f"expected --malp-least-psnr of 0 or more, got {config.malp_least_psnr}")
     with torch.random.fork_rng():
         build_malp(config)
 

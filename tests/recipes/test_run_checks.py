@@ -303,6 +303,13 @@ SMALL = ["--train-size", 40, "--test-size", 12, "--eval-size", 12, "--reference-
         (["--resume-from-checkpoint", "checkpoint-5"], "no complete checkpoint checkpoint-5"),
         (["--report-to", "nobody"], "'nobody'"),
         (["--fresh-malp-steps", 5, "--malp-width", 2], "width of at least 4"),
+        (["--arms", "cotrain", "--malp", FACES_MALP, "--malp-scales", 32], "--malp-scales 32 of images of 64x64: the transformer branch needs"),
+        (["--fresh-malp-steps", 5, "--malp-attribute", "Halo"], "--malp-attribute out of"),
+        (["--fresh-malp-steps", 5, "--malp-least-psnr", -1], "--malp-least-psnr of 0 or more"),
+        (["--learning-rate", "inf"], "finite number for --learning-rate"),
+        (["--cotrain-weight", "nan"], "finite number for --cotrain-weight"),
+        (["--checkpoints-total-limit", 0], "--checkpoints-total-limit of at least 1"),
+        (["--dataloader-num-workers", -1], "--dataloader-num-workers of 0 or more"),
         (["--image-size", 36], "image_size is 64 in the file and 36 was asked for"),
     ],
 )
