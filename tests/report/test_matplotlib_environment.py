@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -30,42 +31,74 @@ open(f"{folder}/chart.svg", "w", encoding="utf-8").write(svg(lambda axes: axes.p
 DARK = "axes.facecolor: black\nfont.family: cursive\nlines.linewidth: 9\nsavefig.dpi: 20\nfigure.dpi: 30\ntext.usetex: True\naxes.grid: True\nsvg.fonttype: path\n"
 
 
-def draw(folder: Path, cwd: Path | None = None, **environment: str) -> dict[str, bytes]:
-    """The figures that a fresh process draws, by name."""
-    folder.mkdir()
-    clean = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "MATPLOTLIBRC", "MPLCONFIGDIR")}
-    clean["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-    result = subprocess.run(
-        [sys.executable, "-c", DRAW, str(folder)], env={**clean, **environment}, cwd=cwd or folder, capture_output=True, text=True, timeout=240
-    )
-    assert result.returncode == 0, result.stderr
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+# A process that has imported torch, the slow part, and forks for every line it reads: matplotlib is imported afresh, under that line's environment.
+SERVER = """
+import json, os, sys
+import torch, malp_disc
+assert "matplotlib" not in sys.modules
+for line in sys.stdin:
+    case = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(case["log"], os.O_CREAT | os.O_WRONLY), 2)
+        os.environ.update(case["environment"])
+        os.chdir(case["cwd"])
+        sys.argv = ["draw", case["folder"]]
+        try:
+            exec(case["code"], {"__name__": "__main__"})
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> dict[str, bytes]:
+def draw():
+    """The figures that a fresh process draws, by name."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "MATPLOTLIBRC", "MPLCONFIGDIR")}
+    clean["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    server = subprocess.Popen([sys.executable, "-c", SERVER], env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+
+    def run(folder: Path, cwd: Path | None = None, **environment: str) -> dict[str, bytes]:
+        folder.mkdir()
+        log = folder.with_name("draw.log")
+        case = {"folder": str(folder), "cwd": str(cwd or folder), "environment": environment, "code": DRAW, "log": str(log)}
+        print(json.dumps(case), file=server.stdin, flush=True)
+        assert server.stdout.readline() == "0\n", log.read_text()
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    yield run
+    server.stdin.close()
+    server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def plain(draw, tmp_path_factory) -> dict[str, bytes]:
     return draw(tmp_path_factory.mktemp("plain") / "out")
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "inline", "nonsense", "module://no.such.module", "tkagg", "pdf"])
-def test_no_backend_is_in_the_way(plain, tmp_path, backend):
+def test_no_backend_is_in_the_way(draw, plain, tmp_path, backend):
     assert draw(tmp_path / "out", MPLBACKEND=backend) == plain
 
 
 @pytest.mark.parametrize("content", [DARK.encode(), b"font.size: banana\nno colon\nbackend: nonsense\n", b"\xff\xfe\x00 broken"])
 @pytest.mark.parametrize("where", ["environment", "folder"])
-def test_no_configuration_file_changes_or_breaks_a_figure(plain, tmp_path, content, where):
+def test_no_configuration_file_changes_or_breaks_a_figure(draw, plain, tmp_path, content, where):
     (tmp_path / "matplotlibrc").write_bytes(content)
     environment = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")} if where == "environment" else {}
     assert draw(tmp_path / "out", cwd=tmp_path, **environment) == plain
 
 
-def test_a_cache_folder_that_cannot_be_made_is_no_reason_to_fail(plain, tmp_path):
+def test_a_cache_folder_that_cannot_be_made_is_no_reason_to_fail(draw, plain, tmp_path):
     (tmp_path / "file").write_text("")
     assert draw(tmp_path / "out", MPLCONFIGDIR=str(tmp_path / "file" / "below")) == plain
 
 
-def test_broken_style_files_of_the_user_are_not_read(plain, tmp_path):
+def test_broken_style_files_of_the_user_are_not_read(draw, plain, tmp_path):
     (tmp_path / "config" / "stylelib").mkdir(parents=True)
     (tmp_path / "config" / "stylelib" / "mine.mplstyle").write_bytes(b"\xff\xfe broken")
     assert draw(tmp_path / "out", MPLCONFIGDIR=str(tmp_path / "config")) == plain
