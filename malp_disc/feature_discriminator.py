@@ -22,6 +22,7 @@ FeatureTarget = Literal["map", "realness"]
 _DEPTHS = {5: 256, 10: 512, 12: 512}
 """Layers of SqueezeNet 1.0 with a head, and their channels; strides 4, 8 and 16."""
 _WIDTH = 64
+_SMALLEST_SIDE = 32  # below about 20 a pooling layer has nothing left to pool
 
 
 class FeatureDiscriminator(Float32Module):
@@ -42,7 +43,7 @@ class FeatureDiscriminator(Float32Module):
             64x64, one CPU core).
 
     Raises:
-        ValueError: an unknown target, or another network's weights.
+        ValueError: an unknown target, a side that is too small, or another network's weights.
         FileNotFoundError: no such file.
     """
 
@@ -50,6 +51,8 @@ class FeatureDiscriminator(Float32Module):
         super().__init__()
         if target not in get_args(FeatureTarget):
             raise ValueError(f"expected a target out of {get_args(FeatureTarget)}, got {target!r}")
+        if not isinstance(side, int) or side < _SMALLEST_SIDE:
+            raise ValueError(f"expected a side of at least {_SMALLEST_SIDE} pixels, got {side!r}")
         self.target, self.side = target, side
         self.network = freeze(SqueezeNetExtractor(weights))
         self.heads = nn.ModuleDict({str(depth): _head(channels) for depth, channels in _DEPTHS.items()})

@@ -155,5 +155,9 @@ def test_other_real_pictures_and_the_two_questions_give_other_losses(weights, fa
 def test_what_it_is_made_of_has_to_be_there(weights, tmp_path):
     with pytest.raises(ValueError, match="target out of .*'realness'.*, got 'real'"):
         FeatureDiscriminator(weights, target="real")
+    for side in (0, 16, "128"):
+        with pytest.raises(ValueError, match="side of at least 32"):
+            FeatureDiscriminator(weights, side=side)
+    assert len(FeatureDiscriminator(weights, side=32)(torch.zeros(1, 3, 8, 8))) == 3
     with pytest.raises(FileNotFoundError):
         FeatureDiscriminator(tmp_path / "none.pth")
