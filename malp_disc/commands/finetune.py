@@ -41,6 +41,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
 from malp_disc.data import PlainFolder, WithReferences, build_dataset
+from malp_disc.data.listing import check_folder
 from malp_disc.experiment.arms import ArmOptions
 from malp_disc.experiment.run import run_arms
 from malp_disc.import_object import call_by_name, import_own_packages
@@ -101,6 +102,7 @@ def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
     dataset = build_dataset(config, "train")
     if config.reference_root is None:
         return dataset, None
+    check_folder(config.reference_root.expanduser(), "--reference-root")
     reference = PlainFolder(config.reference_root, image_size=config.image_size, crop_size=config.crop_size, test_size=0)
     return WithReferences(dataset, config.reference_root, paired=config.paired), reference
 

@@ -319,6 +319,10 @@ def test_it_is_said_before_work_and_by_a_dry_run(monkeypatch, tmp_path, dry, wro
     assert left <= {"config.json", "environment.json", "experiment.json", LOCK_FILE} and not (dry and left), "nothing was measured or trained"
 
 
+def test_missing_references_are_said_by_their_own_flag(monkeypatch, tmp_path):
+    assert "--reference-root must name" in message_of(monkeypatch, finetune, *SMALL, "--output-dir", tmp_path / "run", "--reference-root", "nowhere", "--dry-run")
+
+
 def test_a_dry_run_refuses_a_folder_with_another_experiment_and_leaves_it_alone(monkeypatch, tmp_path):
     write_experiment(tmp_path, experiment_of(finetune_stargan.Config(mixed_precision="no")))
     (tmp_path / "measurements.jsonl").write_text("{}\n")
