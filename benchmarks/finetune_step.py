@@ -27,7 +27,7 @@ from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWe
 from malp_disc import MaLP
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
-from malp_disc.training.finetune import ArmSetup, finetune
+from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.options import FinetuneOptions
 
 
@@ -85,7 +85,7 @@ def main(config: Config) -> None:
                 options = FinetuneOptions(
                     output_dir=Path(folder), max_train_steps=steps, train_batch_size=config.batch, checkpointing_steps=10**6
                 )
-                finetune("evaluator", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(), options, accelerator)
+                FineTuning("bench", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(), options, accelerator).run()
 
         return run
 

@@ -69,8 +69,10 @@ def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:
     """
     if ":" not in generator:
         import_own_packages()  # a generators.py of the working folder is the user's
-        from generators import create_generator
+        from generators import create_generator, list_generators
 
+        if weights is None and generator in list_generators():
+            raise ValueError(f"--generator {generator} needs --generator-checkpoint: without pretrained weights it is a random network")
         return create_generator(generator, weights)
     made = call_by_name(generator)
     if weights is not None and isinstance(made, nn.Module):

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from malp_disc.report.verdict_rule import Deltas, Verdict, judge_arm
+from malp_disc.report.verdict_case import Deltas, Verdict
+from malp_disc.report.verdict_rule import judge_arm
 from malp_disc.run_folder.arms import CANDIDATES
 
 MOST_REASONS = 2

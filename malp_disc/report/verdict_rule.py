@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from malp_disc.report.numbers import interval, number, percent, signed
-from malp_disc.report.seeds import CONFIDENCE, bonferroni_confidence, bonferroni_interval
+from malp_disc.report.numbers import number, percent, signed
+from malp_disc.report.seeds import CONFIDENCE
+from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.run_folder.arms import CONTROLS, WITH_TEMPLATE
 
 STANDARD_ERRORS = 2.0
@@ -38,59 +38,6 @@ RULE = (
     "of the generator before fine-tuning; leakage, second extractor and spectrum count where they were measured."
 )
 
-Outcome = Literal["improved", "edits weakened", "edits leak", "extractors disagree", "checkerboard", "no difference", "worse", "not decided"]
-Deltas = Mapping[str, Mapping[str, Any] | None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The rule's outcome for one arm with its reason, a clause without a full stop; ``where`` locates a gain (structure or texture), and is
-    empty for any other outcome."""
-
-    outcome: Outcome
-    reason: str
-    where: str = ""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Everything that the rule reads about one arm; the arguments of `judge_arm`."""
-
-    arm: str
-    arms: Mapping[str, Mapping[str, Any]]
-    comparison: Mapping[str, Deltas]
-    views: Mapping[str, Mapping[str, Deltas]]
-    candidates: int
-
-    @property
-    def own(self) -> Mapping[str, Any]:
-        """The arm's measurements."""
-        return self.arms[self.arm]
-
-    @property
-    def label(self) -> str:
-        return self.own["frechet"]["label"] or "Frechet distance"
-
-    @property
-    def numbers(self) -> str:
-        """The difference from the control with its interval and n."""
-        delta = self.against("control")
-        level = bonferroni_confidence(self.candidates)
-        correction = f" (Bonferroni, {self.candidates} candidates)" if self.candidates > 1 else ""
-        return (
-            f"{self.label} {signed(delta['value'])} against the control, {100 * level:.3g} % interval{correction} {both_intervals(delta)}, "
-            f"n = {number(self.own['frechet']['n'])}"
-        )
-
-    def against(self, control: str) -> Mapping[str, Any] | None:
-        """The difference of the distances from a control's, with the interval corrected for the number of candidates."""
-        delta = self.comparison[self.arm].get(f"delta_vs_{control}")
-        return None if delta is None else bonferroni_interval(delta, self.candidates)
-
-    def view(self, name: str, other: str) -> Mapping[str, Any] | None:
-        """The difference from `other` in another view of the images, None where it wasn't measured."""
-        return (self.views.get(name) or {}).get(self.arm, {}).get(f"delta_vs_{other}")
-
 
 def judge_arm(
     arm: str,
@@ -116,13 +63,6 @@ def judge_arm(
     unsure = ", though no different from before fine-tuning" if since["high"] >= 0 else ""
     where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _effect_of_template(case)]))
     return Verdict("improved", f"{case.numbers}, edits kept{unsure}" + (f"; {where}" if where else ""), where)
-
-
-def both_intervals(delta: Mapping[str, Any]) -> str:
-    """ "-52.1 to -40.2"; of several seeds "-52.1 to -40.2 over 3 seeds and -50.0 to -45.1 over images"."""
-    if not delta.get("seeds"):
-        return interval(delta)
-    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['pictures'])} over images"
 
 
 def tolerated_fall(p: float, q: float, n: float | None) -> float:

@@ -72,19 +72,8 @@ class ArmSetup:
     second_discriminator_update: bool = False
 
 
-def finetune(
-    arm: str,
-    setup: ArmSetup,
-    before: nn.Module,
-    objective: nn.Module | None,
-    dataset: Dataset,
-    config: FinetuneOptions,
-    accelerator: Accelerator,
-    *,
-    quick_fid: QuickFID | None = None,
-    sample_grid: SampleGrid | None = None,
-) -> nn.Module:
-    """Fine-tune a copy of `before` in one arm. Returns the moving average of the tuned generator, in evaluation mode.
+class FineTuning:
+    """The fine-tuning of one arm on a copy of `before`: networks, optimizers and counters, resumed from a checkpoint if there is one. `run` trains.
 
     Args:
         arm: its name, also of its files.
@@ -94,13 +83,7 @@ def finetune(
 
     Raises:
         ValueError: no gradient reaches the generator, or a checkpoint belongs to a run with other settings.
-        KeyboardInterrupt: the run was interrupted; its checkpoint is written.
     """
-    return FineTuning(arm, setup, before, objective, dataset, config, accelerator, quick_fid=quick_fid, sample_grid=sample_grid).run()
-
-
-class FineTuning:
-    """The fine-tuning of one arm: networks, optimizers and counters, resumed from a checkpoint where there is one. See `finetune` for the arguments."""
 
     def __init__(
         self,
@@ -152,7 +135,11 @@ class FineTuning:
         self.step = FinetuneStep(self.networks, self.optimizers, config, accelerator, guard=self.guard, balance=self.balance)
 
     def run(self) -> nn.Module:
-        """All steps; returns the moving average of the generator, in evaluation mode."""
+        """Train all steps; returns the moving average of the generator, in evaluation mode.
+
+        Raises:
+            KeyboardInterrupt: the run was interrupted; its checkpoint is written.
+        """
         config, accelerator = self.config, self.accelerator
         if self.first == 0 and self.sample_grid is not None:
             self.sample_grid(0, self.generator.manipulate)

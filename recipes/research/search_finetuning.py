@@ -41,7 +41,7 @@ from malp_disc.run_folder.lock import lock_folder
 from malp_disc.serialization.files import sweep, write_json, write_text
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
-from malp_disc.training.finetune import finetune
+from malp_disc.training.finetune import FineTuning
 from malp_disc.training.launch import claim_folder, run_recipe, start
 from recipes.research.search_report import search_table
 from recipes.research.search_rows import ROWS, Row
@@ -113,7 +113,7 @@ def main(config: Config) -> None:
             if config.resume_from_checkpoint is None:
                 shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of an interrupted command
             losses = arm_objective(row.arm, own, flags)
-            tuned = finetune(row.arm, arm_setup(row.arm, malps, flags), generator, losses, dataset, flags, accelerator)
+            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags), generator, losses, dataset, flags, accelerator).run()
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))

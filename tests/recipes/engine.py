@@ -26,7 +26,7 @@ from malp_disc.run_folder.experiment import not_compared, work
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.state_dicts import save_tensors
 from malp_disc.training import finetune as finetuning
-from malp_disc.training.finetune import ArmSetup, finetune
+from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.launch import run_recipe, start
 from malp_disc.training.options import FinetuneOptions
 
@@ -113,7 +113,7 @@ def main(config: Config) -> None:
     finetuning.CheckpointManager = Spied
     try:
         for arm in config.toy_arms:
-            tuned = finetune(arm, setups[arm], generator, own, dataset, config, accelerator, sample_grid=sample_grid)
+            tuned = FineTuning(arm, setups[arm], generator, own, dataset, config, accelerator, sample_grid=sample_grid).run()
             if accelerator.is_main_process:
                 save_tensors(config.output_dir / f"G-{arm}.safetensors", tuned.state_dict())
     finally:

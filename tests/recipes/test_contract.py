@@ -13,8 +13,7 @@ from torch import nn
 import generators
 from malp_disc import MaLP, MaLPConfig
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.training.finetune import ArmSetup
-from malp_disc.training.finetune import finetune as finetune_arm
+from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.generator_contract import check_contract
 from recipes import finetune, finetune_stargan, pretrain_malp
 from recipes.research import ablate_malp
@@ -112,7 +111,7 @@ def test_old_norms_and_locks_are_fine_tuned_after_a_forward_pass(tmp_path):
     generator.manipulate(torch.zeros(1, 3, 16, 16), torch.zeros(1, 5)), own.discriminator(torch.zeros(1, 3, 16, 16))
     config = Config(output_dir=tmp_path, max_train_steps=1, train_batch_size=2, mixed_precision="no", eval_steps=0)
     malp = MaLP(MaLPConfig(image_size=16, width=8, transformer=False))
-    tuned = finetune_arm("frozen", ArmSetup(malp, weight=0.2), generator, own, ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True))
+    tuned = FineTuning("frozen", ArmSetup(malp, weight=0.2), generator, own, ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True)).run()
     assert not torch.equal(tuned.last.weight_v, generator.last.weight_v) and all(p.grad is None for p in generator.parameters())
 
 
@@ -132,5 +131,5 @@ def test_losses_that_write_into_the_batch_change_nothing(tmp_path):
         generator, own = ToyGenerator(), Writing()
         own.write = write
         config = Config(output_dir=tmp_path / str(write), max_train_steps=2, train_batch_size=2, mixed_precision="no", eval_steps=0, keep_weight=1.0)
-        tuned.append(finetune_arm("control", ArmSetup(), generator, own, ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True)))
+        tuned.append(FineTuning("control", ArmSetup(), generator, own, ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True)).run())
     assert all(torch.equal(a, b) for a, b in zip(*(network.state_dict().values() for network in tuned)))

@@ -101,6 +101,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
     ("arguments", "words"),
     [
         (["--generator", "nobody"], ["unknown generator 'nobody'", "stargan"]),
+        (["--generator", "cyclegan"], ["cyclegan needs --generator-checkpoint"]),
         (["--generator", "nobody:make"], ["no module 'nobody'"]),
         (["--generator", "my_generators:broken"], ["Linear without manipulate"]),
         (["--generator", "my_generators:make", "--losses", "my_generators:broken"], ["Linear; expected an nn.Module with generator_loss"]),
