@@ -19,6 +19,7 @@ _GENERATORS = {
     "context_encoder": "context_encoder",
     "council_gan": "council_gan",
     "cyclegan": "cyclegan",
+    "cyclegan_compressed": "cyclegan_compressed",
     "dr_gan": "dr_gan",
     "drit": "drit",
     "dualgan": "dualgan",

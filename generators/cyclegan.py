@@ -137,6 +137,8 @@ def cyclegan(checkpoint: str | Path | None = None, **config: Any) -> ResnetGener
 
 def load_resnet(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str | Path) -> ResnetGenerator:
     """A `ResnetGenerator` with the weights of a state dict. Raises as `cyclegan` does."""
+    if any(key.endswith(".conv_block.1.conv.0.weight") for key in tensors):
+        raise ValueError(f"{source} has separable convolutions, a network of GAN Compression; load it as cyclegan_compressed")
     found: dict[str, Any] = {}
     blocks: dict[int, set[int]] = {}  # number in `model` -> numbers of the convolutions in `conv_block`
     for key, value in tensors.items():
