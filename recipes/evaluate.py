@@ -46,22 +46,22 @@ class Config(EvaluationOptions, DataOptions):
     By default, the included StarGAN, or the weights that your function loads."""
     control: Path | None = work(None)
     """Weights of the arm control: the file G-control.safetensors of a fine-tuning. The other arms are given likewise."""
-    control_d: Path | None = work(None)
-    """Weights of the arm control_d."""
+    control_2xD: Path | None = work(None)
+    """Weights of the arm control_2xD."""
     random: Path | None = work(None)
     """Weights of the arm random."""
     frozen: Path | None = work(None)
     """Weights of the arm frozen."""
     cotrain: Path | None = work(None)
     """Weights of the arm cotrain."""
-    passive: Path | None = work(None)
-    """Weights of the arm passive."""
-    scratch: Path | None = work(None)
-    """Weights of the arm scratch."""
-    aided: Path | None = work(None)
-    """Weights of the arm aided."""
-    aided_map: Path | None = work(None)
-    """Weights of the arm aided_map."""
+    no_template: Path | None = work(None)
+    """Weights of the arm no_template."""
+    from_scratch: Path | None = work(None)
+    """Weights of the arm from_scratch."""
+    vision_aided: Path | None = work(None)
+    """Weights of the arm vision_aided."""
+    feature_map: Path | None = work(None)
+    """Weights of the arm feature_map."""
     joint: Path | None = work(None)
     """Weights of the arm joint."""
     seed: int = work(0)

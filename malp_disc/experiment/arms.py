@@ -1,15 +1,15 @@
 """The arms of a fine-tuning. All start from the same networks and see the same images and targets for the same number of steps.
 
-control    the generator's own losses alone, without MaLP. A difference of another arm to this one is due to MaLP.
-control_d  the same with two updates of the generator's own discriminator per step: the extra compute without MaLP.
-random     against an untrained, frozen MaLP: is the effect due to the detector, or would any regulariser do?
-frozen     against the pretrained MaLP, frozen: the paper's first strategy.
-cotrain    against the pretrained MaLP, co-trained: the paper's second strategy.
-passive    as cotrain, with a detector that was trained without templates: does the template help?
-scratch    as cotrain, from random weights: does the pretraining help?
-aided      no MaLP, but a real-or-fake discriminator on the features of a frozen SqueezeNet, as in vision-aided GANs: the common alternative.
-aided_map  the same network, trained to predict MaLP's target, the fakeness map: does the target matter, or the backbone?
-joint      cotrain and aided together: does MaLP add to it?
+control        the generator's own losses alone, without MaLP. A difference of another arm to this one is due to MaLP.
+control_2xD    the same with two updates of the generator's own discriminator per step: the extra compute without MaLP.
+random         against an untrained, frozen MaLP: is the effect due to the detector, or would any regulariser do?
+frozen         against the pretrained MaLP, frozen: the paper's first strategy.
+cotrain        against the pretrained MaLP, co-trained: the paper's second strategy.
+no_template    as cotrain, with a passive MaLP, which was trained without templates: does the template help?
+from_scratch   as cotrain, from random weights: does the pretraining help?
+vision_aided   no MaLP, but a real-or-fake discriminator on the features of a frozen SqueezeNet, as in vision-aided GANs: the common alternative.
+feature_map    the same network, trained to predict MaLP's target, the fakeness map: does the target matter, or the backbone?
+joint          cotrain and vision_aided together: does MaLP add to it?
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from malp_disc.training.launch import check_seeds
 from malp_disc.training.options import FinetuneOptions
 from malp_disc.training.pretrain_options import MaLPOptions, build_malp
 
-_AIDED = ("aided", "aided_map", "joint")
-Arm = Literal["control", "control_d", "random", "frozen", "cotrain", "passive", "scratch", "aided", "aided_map", "joint"]
+_ON_BACKBONE = ("vision_aided", "feature_map", "joint")
+Arm = Literal["control", "control_2xD", "random", "frozen", "cotrain", "no_template", "from_scratch", "vision_aided", "feature_map", "joint"]
 
 
 @dataclass(kw_only=True)
@@ -44,22 +44,22 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     """Folder of the run, created if absent: checkpoints, tuned generators, measurements, and the report."""
     arms: tuple[Arm, ...] = work(("control", "cotrain"))
     """Arms to run and compare. Without control, the report has no verdict.
-    control: no MaLP. control_d: no MaLP, and two updates of the generator's own discriminator per step.
+    control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
     random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
-    passive: as cotrain, but without templates. scratch: as cotrain, but without pretraining.
-    aided: a real-or-fake discriminator on a frozen SqueezeNet. aided_map: the same, predicting the fakeness map.
-    joint: cotrain and aided together."""
+    no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
+    vision_aided: a real-or-fake discriminator on a frozen SqueezeNet. feature_map: the same, predicting the fakeness map.
+    joint: cotrain and vision_aided together."""
     seeds: tuple[int, ...] = work(())
     """Seeds with which every arm is repeated. Several seeds in one report show how much of a difference is chance.
     By default, --seed alone."""
     malp: Path | None = None
     """Folder of a MaLP pretrained on this generator (malp-disc pretrain).
     By default, the included one for the included generator; for any other, MaLP is pretrained first."""
-    passive_malp: Path | None = of_arms("passive", default=None)
-    """Folder of a passive MaLP (malp-disc pretrain --malp-strength 0), for the arm passive.
+    passive_malp: Path | None = of_arms("no_template", default=None)
+    """Folder of a passive MaLP (malp-disc pretrain --malp-strength 0), for the arm no_template.
     By default, it is pretrained first."""
-    aided_network: Path | None = of_arms(*_AIDED, default=None)
-    """Weights of torchvision's squeezenet1_0, the backbone of the discriminator in the arms aided, aided_map, and joint.
+    vision_aided_network: Path | None = of_arms(*_ON_BACKBONE, default=None)
+    """Weights of torchvision's squeezenet1_0, the backbone of the discriminator in the arms vision_aided, feature_map, and joint.
     Don't evaluate these arms with the same network; choose another --second-extractor."""
     malp_pretrain_steps: int = 1000
     """Number of steps of MaLP's pretraining, 1 or more."""
@@ -76,8 +76,8 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
         super().check()
         if len(set(self.arms)) < len(self.arms) or not self.arms:
             raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
-        if set(_AIDED) & set(self.arms) and self.aided_network is None:
-            raise ValueError("the arms aided, aided_map and joint need --aided-network, a state dict of torchvision's squeezenet1_0")
+        if set(_ON_BACKBONE) & set(self.arms) and self.vision_aided_network is None:
+            raise ValueError("the arms vision_aided, feature_map and joint need --vision-aided-network, a state dict of torchvision's squeezenet1_0")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
         check_seeds(*self.seeds)
@@ -96,13 +96,13 @@ def arm_setup(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> ArmSetup:
     """The MaLP of an arm, its weight, and how it is trained.
 
     Args:
-        malps: pretrained, by name: "malp", and "passive" if that arm is run.
+        malps: pretrained, by name: "malp", and "passive" if the arm no_template is run.
     """
-    if arm in ("control", "aided", "aided_map"):
+    if arm in ("control", "vision_aided", "feature_map"):
         return ArmSetup()
-    if arm == "control_d":
+    if arm == "control_2xD":
         return ArmSetup(second_discriminator_update=True)
-    if arm in ("random", "scratch"):
+    if arm in ("random", "from_scratch"):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             untrained = MaLP(malps["malp"].config).eval()
@@ -111,18 +111,18 @@ def arm_setup(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> ArmSetup:
         return ArmSetup(untrained, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout)
     if arm == "frozen":
         return ArmSetup(malps["malp"], weight=config.frozen_weight)
-    malp = malps["passive" if arm == "passive" else "malp"]
-    return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "passive" else config.template_dropout)
+    malp = malps["passive" if arm == "no_template" else "malp"]
+    return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "no_template" else config.template_dropout)
 
 
 def arm_objective(arm: Arm, objective: nn.Module | None, config: ArmOptions) -> nn.Module | None:
     """The generator's losses other than MaLP's: its own `objective`, and in some arms that of a feature discriminator as well."""
-    if arm not in _AIDED:
+    if arm not in _ON_BACKBONE:
         return objective
-    weight, target = (config.aided_map_weight, "map") if arm == "aided_map" else (config.aided_weight, "realness")
+    weight, target = (config.feature_map_weight, "map") if arm == "feature_map" else (config.vision_aided_weight, "realness")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        return VisionAidedObjective(objective, FeatureDiscriminator(config.aided_network, target=target), weight, config.augmentation)
+        return VisionAidedObjective(objective, FeatureDiscriminator(config.vision_aided_network, target=target), weight, config.augmentation)
 
 
 def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:
@@ -132,7 +132,7 @@ def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | 
         ValueError, FileNotFoundError: a folder that is missing or can't be loaded, a passive MaLP that has a template, or invalid flags of the pretraining.
     """
     given = {"malp": malp}
-    if "passive" in config.arms:
+    if "no_template" in config.arms:
         given["passive"] = MaLP.from_pretrained(config.passive_malp) if config.passive_malp is not None else None
         if given["passive"] is not None and not given["passive"].passive:
             raise ValueError(

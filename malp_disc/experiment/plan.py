@@ -40,8 +40,8 @@ def make_plan(
     ]
     if malp is None:
         lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
-    if "passive" in config.arms and config.passive_malp is None:
-        lines.append(f"passive    none given: {config.malp_pretrain_steps} steps of pretraining first")
+    if "no_template" in config.arms and config.passive_malp is None:
+        lines.append(f"MaLP       no passive one given: {config.malp_pretrain_steps} steps of pretraining first")
     total = 0
     for arm in config.arms:
         setup, losses = arm_setup(arm, shown, config), arm_objective(arm, objective, config)

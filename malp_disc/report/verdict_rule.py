@@ -23,7 +23,7 @@ NOISE_NYQUIST = 10.0
 
 RULE = (
     "An arm counts as improved only if (1) the interval of its Fréchet distance minus the control's lies below zero, and so does that of "
-    "its distance minus every further control that was measured (control_d, random), (2) its distance is not above the one before "
+    "its distance minus every further control that was measured (control_2xD, random), (2) its distance is not above the one before "
     "fine-tuning, (3) its edit accuracy, against the control and before, did not fall by more than "
     f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
     "without being requested) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
@@ -243,10 +243,10 @@ def _structure_or_texture(case: Case) -> str:
 
 def _effect_of_template(case: Case) -> str:
     """Whether the same network without a template does as well; empty for arms without a template."""
-    passive = case.comparison[case.arm].get("delta_vs_passive")
-    if passive is None or case.arm not in WITH_TEMPLATE:
+    delta = case.comparison[case.arm].get("delta_vs_no_template")
+    if delta is None or case.arm not in WITH_TEMPLATE:
         return ""
-    if passive["high"] < 0:
-        return f"better than the passive network by {number(-passive['value'])}"
-    found = f"{signed(passive['value'])}, {both_intervals(passive)}"
+    if delta["high"] < 0:
+        return f"better than no_template by {number(-delta['value'])}"
+    found = f"{signed(delta['value'])}, {both_intervals(delta)}"
     return f"not better than the same network without a template ({found}), so the template is not what helps"

@@ -5,28 +5,28 @@ from __future__ import annotations
 ARMS = {
     "before": "the pretrained generator, before fine-tuning",
     "control": "fine-tuned for the same steps on the same images in the same order, without MaLP",
-    "control_d": "the control, with two updates per step of the generator's own discriminator, the compute that MaLP would take",
+    "control_2xD": "the control, with two updates per step of the generator's own discriminator, the compute that MaLP would take",
     "random": "fine-tuned against a MaLP with random weights, at the same loss weight",
     "frozen": "fine-tuned against a fixed pretrained MaLP",
     "cotrain": "fine-tuned against a co-trained pretrained MaLP",
-    "passive": "fine-tuned against the same network, co-trained, without a template",
-    "scratch": "fine-tuned against a MaLP co-trained from random weights",
-    "aided": "fine-tuned against a discriminator on the features of a frozen SqueezeNet, without MaLP",
-    "aided_map": "fine-tuned against that discriminator, trained on MaLP's objective: how much was each location changed?",
-    "joint": "fine-tuned against both: a co-trained MaLP, and the feature discriminator of the arm aided",
+    "no_template": "fine-tuned against the same network, co-trained, without a template",
+    "from_scratch": "fine-tuned against a MaLP co-trained from random weights",
+    "vision_aided": "fine-tuned against a discriminator on the features of a frozen SqueezeNet, without MaLP",
+    "feature_map": "fine-tuned against that discriminator, trained on MaLP's objective: how much was each location changed?",
+    "joint": "fine-tuned against both: a co-trained MaLP, and the feature discriminator of the arm vision_aided",
 }
 """The generators a run compares, in the order of every table, with a description of each."""
 
-CONTROLS = ("control", "control_d", "random")
+CONTROLS = ("control", "control_2xD", "random")
 """Arms that a candidate has to beat, each where it was measured; without the first there is no verdict."""
 
 CANDIDATES = tuple(arm for arm in ARMS if arm not in ("before", *CONTROLS))
 """Arms that a verdict is given on: everything fine-tuned that isn't a control."""
 
-WITH_TEMPLATE = ("frozen", "cotrain", "scratch", "joint")
-"""Arms whose discriminator is a MaLP with a template; "passive" tells what the template contributes."""
+WITH_TEMPLATE = ("frozen", "cotrain", "from_scratch", "joint")
+"""Arms whose discriminator is a MaLP with a template; "no_template" tells what the template contributes."""
 
-BASELINES = (*CONTROLS, "passive", "scratch", "aided", "aided_map", "before")
+BASELINES = (*CONTROLS, "no_template", "from_scratch", "vision_aided", "feature_map", "before")
 """Arms that every other arm is compared with."""
 
 SMALLER = {"frechet_2x": 2, "frechet_4x": 4}

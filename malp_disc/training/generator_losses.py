@@ -1,4 +1,4 @@
-"""The generator's own losses plus those of a `FeatureDiscriminator`, for the arms aided, aided_map and joint."""
+"""The generator's own losses plus those of a `FeatureDiscriminator`, for the arms vision_aided, feature_map and joint."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class VisionAidedObjective(nn.Module):
         self._own_is_trained = own is not None and any(p.requires_grad for p in own.parameters())
 
     def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-        """The generator's own terms, and "aided", the weighted loss of the discriminator."""
+        """The generator's own terms, and "vision_aided", the weighted loss of the discriminator."""
         terms = call_generator_loss(self.own, fake, batch, edit) if self.own is not None else {}
-        return terms | {"aided": self.weight * self.discriminator.generator_loss(self._augmented(fake, batch))}
+        return terms | {"vision_aided": self.weight * self.discriminator.generator_loss(self._augmented(fake, batch))}
 
     def forward(self, fake: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the generator's own discriminator, if it has one, and "aided", the discriminator's loss."""
+        """The terms of the generator's own discriminator, if it has one, and "vision_aided", the discriminator's loss."""
         terms = call_discriminator_loss(self.own, fake, batch) if self._own_is_trained else {}
         images, fake = (self._augmented(version, batch) for version in (batch.images, fake))
         real = None if batch.reference is None else self._augmented(batch.reference, batch)
-        return terms | {"aided": self.discriminator.discriminator_loss(images, fake, real)}
+        return terms | {"vision_aided": self.discriminator.discriminator_loss(images, fake, real)}
 
     def _augmented(self, images: Tensor, batch: Batch) -> Tensor:
         """Augmented images, with the same random numbers for every version of an image, so that the fakeness map of a pair stays valid."""

@@ -15,7 +15,7 @@ from malp_disc.training.diff_augment import Augmentation, check_augmentation
 from malp_disc.training.train_options import TrainOptions
 
 Schedule = Literal["constant", "linear", "cosine"]
-COTRAINED = ("cotrain", "passive", "scratch", "joint")
+COTRAINED = ("cotrain", "no_template", "from_scratch", "joint")
 """Arms with a co-trained MaLP."""
 AGAINST_MALP = ("random", "frozen", *COTRAINED)
 """Arms with a MaLP, frozen or co-trained."""
@@ -60,11 +60,11 @@ class FinetuneOptions(TrainOptions):
     """Weight of MaLP's whole loss in the arms frozen and random, 0 or more.
     With 1, a fixed MaLP drove a generator into an adversarial checkerboard pattern in an early experiment."""
     cotrain_weight: float = of_arms(*COTRAINED, default=1.0)
-    """Weight of MaLP's whole loss in the arms cotrain, passive, scratch, and joint, 0 or more."""
-    aided_weight: float = of_arms("aided", "joint", default=1.0)
-    """Weight of the feature discriminator's loss in the arms aided and joint, 0 or more."""
-    aided_map_weight: float = of_arms("aided_map", default=200.0)
-    """Weight of the feature discriminator's loss in the arm aided_map, 0 or more.
+    """Weight of MaLP's whole loss in the arms cotrain, no_template, from_scratch, and joint, 0 or more."""
+    vision_aided_weight: float = of_arms("vision_aided", "joint", default=1.0)
+    """Weight of the feature discriminator's loss in the arms vision_aided and joint, 0 or more."""
+    feature_map_weight: float = of_arms("feature_map", default=200.0)
+    """Weight of the feature discriminator's loss in the arm feature_map, 0 or more.
     It is larger because a fakeness map is small nearly everywhere, and so are its gradients."""
     gradient_share: float | None = of_arms(*AGAINST_MALP, default=None)
     """Instead of a fixed weight, scale MaLP's loss so that its gradient has this share of the length of the generator's own, above 0.
@@ -84,7 +84,7 @@ class FinetuneOptions(TrainOptions):
     With 1 2 4 it sees coarse structure as well. Other values than 1 need --template-dropout 1."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Weight γ of the R1 gradient penalty on the real images of a co-trained MaLP, 0 or more. 0 for no penalty."""
-    augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "aided", "aided_map", default=())
+    augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "vision_aided", "feature_map", default=())
     """Differentiable augmentation of all images before MaLP or a feature discriminator sees them: color, translation, or both.
     It needs kornia. By default, none."""
 
@@ -100,7 +100,7 @@ class FinetuneOptions(TrainOptions):
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "aided_weight", "aided_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+        for name in ("frozen_weight", "cotrain_weight", "vision_aided_weight", "feature_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):

@@ -69,7 +69,7 @@ class ToyLosses(nn.Module):
 @dataclass(kw_only=True)
 class Config(FinetuneOptions):
     output_dir: Path
-    toy_arms: tuple[str, ...] = work(("control", "control_d", "frozen", "cotrain"))
+    toy_arms: tuple[str, ...] = work(("control", "control_2xD", "frozen", "cotrain"))
     losses: bool = True
     broken: tuple[int, ...] = ()
     kill_at: int = not_compared(0)
@@ -90,7 +90,7 @@ def main(config: Config) -> None:
     dataset = ProceduralFaces(48, image_size=config.image_size)
     setups = {
         "control": ArmSetup(),
-        "control_d": ArmSetup(second_discriminator_update=True),
+        "control_2xD": ArmSetup(second_discriminator_update=True),
         "frozen": ArmSetup(malp, weight=config.frozen_weight),
         "cotrain": ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout),
     }

@@ -18,7 +18,7 @@ from tests.recipes.in_process import run_in_process
 from tests.recipes.own_process import OwnProcesses
 
 ENGINE = Path(__file__).parent / "engine.py"
-ARMS = ("control", "control_d", "frozen", "cotrain")
+ARMS = ("control", "control_2xD", "frozen", "cotrain")
 DEFAULTS = ("--train-batch-size", 4, "--log-steps", 1, "--checkpointing-steps", 2, "--template-dropout", 0.5)
 
 

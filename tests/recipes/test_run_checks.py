@@ -72,7 +72,7 @@ def test_every_option_is_compared_unless_it_is_declared_otherwise():
 def test_an_exemption_survives_another_default_in_a_subclass():
     assert role_of(Own, "output_dir") == role_of(Own, "log_steps") == role_of(Own, "debug") == "not compared"
     assert (role_of(Own, "file"), role_of(Own, "eval_size"), role_of(search_finetuning.Config, "eval_size")) == ("training", "evaluation", "evaluation")
-    assert arms_of(Own, "cotrain_weight") == ("cotrain", "passive", "scratch", "joint") and arms_of(Own, "learning_rate") == ()
+    assert arms_of(Own, "cotrain_weight") == ("cotrain", "no_template", "from_scratch", "joint") and arms_of(Own, "learning_rate") == ()
 
 
 def test_differences_name_the_options_and_both_values():
@@ -143,10 +143,10 @@ def test_a_folder_with_another_experiment_is_refused(folder, ways, changed):
 
 
 def test_work_may_be_added_and_another_arm_may_bring_its_own_options(folder):
-    more = {"arms": ("control", "aided"), "seeds": (0, 1), "aided_network": FACES_GENERATOR, "checkpointing_steps": 7}
+    more = {"arms": ("control", "vision_aided"), "seeds": (0, 1), "vision_aided_network": FACES_GENERATOR, "checkpointing_steps": 7}
     assert not checked(folder, resumes=True, **more)
-    save_training(folder / "arms" / "1" / "aided", 1, networks={}, optimizers={}, state={})
-    with pytest.raises(ValueError, match="--aided-network was not given, is sha256"):
+    save_training(folder / "arms" / "1" / "vision_aided", 1, networks={}, optimizers={}, state={})
+    with pytest.raises(ValueError, match="--vision-aided-network was not given, is sha256"):
         checked(folder, resumes=True, **more)
 
 
@@ -287,9 +287,9 @@ SMALL = ["--train-size", 40, "--test-size", 12, "--eval-size", 12, "--reference-
     ("wrong", "words"),
     [
         (["--train-batch-size", 41], "41 x 1 images, but the data set has 40"),
-        (["--arms", "control", "passive", "--passive-malp", "nowhere"], "no folder nowhere"),
-        (["--arms", "control", "passive", "--passive-malp", FACES_MALP], "adds a template"),
-        (["--arms", "aided", "--aided-network", "nowhere.pth"], "nowhere.pth"),
+        (["--arms", "control", "no_template", "--passive-malp", "nowhere"], "no folder nowhere"),
+        (["--arms", "control", "no_template", "--passive-malp", FACES_MALP], "adds a template"),
+        (["--arms", "vision_aided", "--vision-aided-network", "nowhere.pth"], "nowhere.pth"),
         (["--malp", "./nowhere"], "no folder nowhere"),
         (["--generator-checkpoint", "G.pth", "--discriminator-checkpoint", "D.pth"], "G.pth"),
         (["--generator-checkpoint", FACES_GENERATOR, "--discriminator-checkpoint", "D.pth"], "D.pth"),

@@ -53,27 +53,27 @@ class Content(nn.Module):
 
 def test_own_losses_stay_and_their_parameters_learn_along(discriminator, batch):
     losses, fake = VisionAidedObjective(Own(), discriminator, 1.0), batch.images.roll(1, 0)
-    assert set(losses(fake, batch)) == set(losses.generator_loss(fake, batch, None)) == {"own", "aided"}
+    assert set(losses(fake, batch)) == set(losses.generator_loss(fake, batch, None)) == {"own", "vision_aided"}
     sum(losses(fake, batch).values()).backward()
     assert losses.own.weight.grad is not None
 
 
 def test_own_losses_without_parameters_are_not_asked_to_learn(discriminator, batch):
     losses = VisionAidedObjective(Content(), discriminator, 1.0)
-    assert set(losses(batch.images, batch)) == {"aided"}
-    assert set(VisionAidedObjective(None, discriminator, 1.0).generator_loss(batch.images, batch, None)) == {"aided"}
+    assert set(losses(batch.images, batch)) == {"vision_aided"}
+    assert set(VisionAidedObjective(None, discriminator, 1.0).generator_loss(batch.images, batch, None)) == {"vision_aided"}
 
 
 def test_g_is_told_with_the_weight_asked_for(discriminator, batch):
-    told = VisionAidedObjective(None, discriminator, 3.0).generator_loss(batch.images, batch, None)["aided"]
+    told = VisionAidedObjective(None, discriminator, 3.0).generator_loss(batch.images, batch, None)["vision_aided"]
     torch.testing.assert_close(told, 3 * discriminator.generator_loss(batch.images))
 
 
 def test_pictures_of_the_domain_are_what_is_real_where_there_are_some(discriminator, batch):
     losses, fake = VisionAidedObjective(None, discriminator, 1.0), batch.images.roll(1, 0)
-    torch.testing.assert_close(losses(fake, batch)["aided"], discriminator.discriminator_loss(batch.images, fake))
+    torch.testing.assert_close(losses(fake, batch)["vision_aided"], discriminator.discriminator_loss(batch.images, fake))
     batch.reference = -batch.images
-    torch.testing.assert_close(losses(fake, batch)["aided"], discriminator.discriminator_loss(batch.images, fake, batch.reference))
+    torch.testing.assert_close(losses(fake, batch)["vision_aided"], discriminator.discriminator_loss(batch.images, fake, batch.reference))
 
 
 def test_all_of_a_picture_are_augmented_alike(discriminator, batch):
@@ -82,4 +82,4 @@ def test_all_of_a_picture_are_augmented_alike(discriminator, batch):
     batch.reference = -batch.images
     seen = [augment(pictures, batch.numbers, ("color", "translation")) for pictures in (batch.images, fake, batch.reference)]
     assert (seen[0] - batch.images).abs().max() > 0.1
-    torch.testing.assert_close(losses(fake, batch)["aided"], discriminator.discriminator_loss(*seen))
+    torch.testing.assert_close(losses(fake, batch)["vision_aided"], discriminator.discriminator_loss(*seen))

@@ -69,7 +69,7 @@ def comparison() -> dict[str, dict[str, Any]]:
     )
 
 
-EVERY_ARM = {"before": 2.2, "control": 2.0, "control_d": 1.9, "random": 2.0, "frozen": 2.0, "cotrain": 1.0, "passive": 1.1}
+EVERY_ARM = {"before": 2.2, "control": 2.0, "control_2xD": 1.9, "random": 2.0, "frozen": 2.0, "cotrain": 1.0, "no_template": 1.1}
 """How far an arm's features are shifted from the reference's in the run of `make_full_run`."""
 VIEWS = {"frechet": 1.0, "second": 0.9, "frechet_2x": 0.1, "frechet_4x": 0.0}
 """The share of that shift which is still there in each view: the gain sits in fine texture."""

@@ -26,7 +26,7 @@ def find(lines, **wanted):
 
 def test_every_arm_of_every_seed_is_compared_with_all_it_has_to_beat_in_every_score(make_full_run):
     lines = lines_of(make_full_run(seeds=(0, 1)))
-    others = ("control", "control_d", "random", "passive", "before")
+    others = ("control", "control_2xD", "random", "no_template", "before")
     for score in ("frechet", "second", "frechet_2x", "frechet_4x", "kid"):
         for seed in (0, 1):
             assert {line["against"] for line in lines if (line["score"], line["seed"], line["arm"]) == (score, seed, "cotrain")} == {

@@ -34,7 +34,7 @@ document.getElementById("page").onload = ({target}) => {
   fires("#flip"); seen.cut.push(style(".stage .over").clipPath);
   const right = '.stage [data-side="right"]';
   seen.images = [style(right).backgroundImage.length > 50, style(right).backgroundImage];
-  set("right", "passive", "change"); seen.images.push(style(right).backgroundImage);
+  set("right", "no_template", "change"); seen.images.push(style(right).backgroundImage);
   seen.asked = [page.getElementById("asked").textContent];
   seen.position = [style(right).backgroundPosition];
   fires('.thumbs button[data-row="1"]'); seen.asked.push(page.getElementById("asked").textContent); seen.position.push(style(right).backgroundPosition);
@@ -79,8 +79,8 @@ def test_a_reader_on_a_phone_can_use_everything(page, tmp_path):
     assert seen["outside"] == []
     assert seen["names"][:2] == ["before", "cotrain"]
     assert [re.search(r"[\d.]+%\)$", cut).group() for cut in seen["cut"]] == ["50%)", "20%)", "100%)", "0%)"]
-    drawn, cotrain, passive = seen["pictures"]
-    assert drawn and cotrain != passive and passive.startswith('url("data:image/png')
+    drawn, cotrain, no_template = seen["pictures"]
+    assert drawn and cotrain != no_template and no_template.startswith('url("data:image/png')
     assert seen["asked"] == ["+ Smiling", "- <b>"]
     assert seen["position"][0] != seen["position"][1]
     assert seen["extremes"] == [["cotrain"], ["before"]]

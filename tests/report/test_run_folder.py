@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_not_measured(make_run, text):
     [
         ('{"arm": "cotrain", "frechet": {"val', "not JSON"),
         ("[1, 2]", "expected a JSON object, got \\[1, 2\\]"),
-        ('{"arm": "contorl"}', "expected an arm out of before, control, control_d, random, frozen, cotrain, passive, .*, joint, got 'contorl'"),
+        ('{"arm": "contorl"}', "expected an arm out of before, control, control_2xD, random, frozen, cotrain, no_template, .*, joint, got 'contorl'"),
         ('{"identity_l1": 1}', "expected an arm out of .* got None"),
         ('{"arm": "frozen", "seed": -1}', "expected a seed, a whole number of 0 or more, got -1"),
         ('{"arm": "frozen", "seed": "0"}', "expected a seed, a whole number of 0 or more, got '0'"),

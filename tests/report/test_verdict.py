@@ -123,11 +123,11 @@ def test_any_candidate_can_be_called_improved(arms, comparison, arm):
 
 
 def test_the_best_candidate_stands_first_with_its_reason_and_the_others_without_numbers(arms, comparison):
-    for arm, shift in (("aided", -80), ("joint", -60)):
+    for arm, shift in (("vision_aided", -80), ("joint", -60)):
         arms[arm] = copy.deepcopy(arms["cotrain"])
         comparison[arm] = {"delta_vs_control": full(shift, shift - 6, shift + 6), "delta_vs_before": LOWER}
     sentence, _ = judge_run(arms, comparison)
-    assert sentence.startswith("aided improved (FD-faces -80 against the control, 98.8 % interval (Bonferroni, 4 candidates) ")
+    assert sentence.startswith("vision_aided improved (FD-faces -80 against the control, 98.8 % interval (Bonferroni, 4 candidates) ")
     assert sentence.endswith("; joint, cotrain improved as well; frozen: no difference from the control: interval contains zero.")
 
 
@@ -211,7 +211,7 @@ def test_the_rule_states_its_numbers():
         "2 standard errors",
         "0.05",
         "25 %",
-        "control_d, random",
+        "control_2xD, random",
         "second extractor",
         "2 times the control's",
         "Student's t",
@@ -223,7 +223,7 @@ def full(value: float, low: float, high: float, **more):
     return {"value": value, "low": low, "high": high, **more}
 
 
-@pytest.mark.parametrize("other", ["control_d", "random"])
+@pytest.mark.parametrize("other", ["control_2xD", "random"])
 @pytest.mark.parametrize(
     ("delta", "outcome", "words"),
     [
@@ -300,12 +300,12 @@ def test_a_checkerboard_is_refused_above_twice_real_pictures_and_twice_the_contr
     assert judge_arm("cotrain", arms, comparison).outcome == outcome
 
 
-def test_a_passive_network_that_does_as_well_takes_the_credit_from_the_template(arms, comparison):
-    comparison["cotrain"]["delta_vs_passive"] = ZERO
+def test_a_network_without_templates_that_does_as_well_takes_the_credit_from_the_template(arms, comparison):
+    comparison["cotrain"]["delta_vs_no_template"] = ZERO
     verdict = judge_arm("cotrain", arms, comparison)
     assert verdict.outcome == "improved"
     assert "so the template is not what helps" in verdict.reason
-    arms["aided"], comparison["aided"] = arms["cotrain"], comparison["cotrain"]
-    assert "template" not in judge_arm("aided", arms, comparison).reason, "aided has none"
-    comparison["cotrain"]["delta_vs_passive"] = LOWER
-    assert "better than the passive network by 46.50" in judge_arm("cotrain", arms, comparison).reason
+    arms["vision_aided"], comparison["vision_aided"] = arms["cotrain"], comparison["cotrain"]
+    assert "template" not in judge_arm("vision_aided", arms, comparison).reason, "vision_aided has none"
+    comparison["cotrain"]["delta_vs_no_template"] = LOWER
+    assert "better than no_template by 46.50" in judge_arm("cotrain", arms, comparison).reason

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../../.."
 RUNS=${RUNS:-runs/real-faces}
 DATA="--data folder --data-root $CELEBA/images --attributes $CELEBA/list_attr.csv --selected-attributes Black_Hair Blond_Hair Brown_Hair Male Young --crop-size 89"
 FID="--extractor inception-768 --fid-weights $INCEPTION"
-EXTRACTORS="$FID --second-extractor squeezenet --second-weights $SQUEEZENET --aided-network $SQUEEZENET"
+EXTRACTORS="$FID --second-extractor squeezenet --second-weights $SQUEEZENET --vision-aided-network $SQUEEZENET"
 TUNE="--mixed-precision bf16 --reconstruction-weight 30 --max-train-steps 250 --attribute-classifier $RUNS/classifier.safetensors"
 
 # The attribute classifier that measures edit accuracy
@@ -23,7 +23,7 @@ python recipes/pretrain_malp.py $DATA --generator-checkpoint "$OLD/G.safetensors
     --output-dir "$RUNS/old-malp" --resume-from-checkpoint latest
 python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp weights/celeba64/malp --rows control control-slow classifier classifier-share --output-dir "$RUNS/search-blind"
 python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --output-dir "$RUNS/search" \
-    --rows control hold-share hold-classifier hold-faint hold-small aided aided-map-10 aided-map-50 aided-map-200 joint-small
+    --rows control hold-share hold-classifier hold-faint hold-small vision-aided feature-map-10 feature-map-50 feature-map-200 joint-small
 python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --max-train-steps 500 --lr-scheduler linear --rows hold-share --output-dir "$RUNS/search-500"
 
 # A better StarGAN, and a MaLP pretrained with template dropout
@@ -39,7 +39,7 @@ report() {
         --eval-size 1000 --reference-size 1500 --smaller-views 2 --face-embedding "$MOBILEFACE" --resume-from-checkpoint latest "$@"
 }
 report --arms control random frozen --output-dir "$RUNS/report"
-report --arms aided_map aided cotrain --output-dir "$RUNS/report-others"
+report --arms feature_map vision_aided cotrain --output-dir "$RUNS/report-others"
 malp-disc report "$RUNS/report" --join "$RUNS/report-others" --resamples 100
 
 # Is it really harder to localize? A fresh MaLP against the tuned generators of seed 0
@@ -51,6 +51,6 @@ done
 
 # A second case: Fast-SRGAN
 python recipes/finetune.py --generator fast_srgan --generator-checkpoint "$FASTSRGAN" --losses generators.example_losses:super_resolution --data pictures --data-root "$FACES144" \
-    --image-size 64 --malp-pretrain-steps 400 --max-train-steps 150 --lr-scheduler linear --cotrain-losses pretraining --arms control frozen cotrain aided --seeds 0 1 2 \
-    $FID --second-extractor random --aided-network "$SQUEEZENET" --eval-size 400 --reference-size 1200 --smaller-views --face-embedding "$MOBILEFACE" \
+    --image-size 64 --malp-pretrain-steps 400 --max-train-steps 150 --lr-scheduler linear --cotrain-losses pretraining --arms control frozen cotrain vision_aided --seeds 0 1 2 \
+    $FID --second-extractor random --vision-aided-network "$SQUEEZENET" --eval-size 400 --reference-size 1200 --smaller-views --face-embedding "$MOBILEFACE" \
     --eval-steps 0 --sample-steps 150 --resume-from-checkpoint latest --output-dir "$RUNS/fast-srgan"
