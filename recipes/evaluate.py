@@ -12,6 +12,7 @@ facts. To add other seeds of the same arms, run it again with ``--seed 1``, ``--
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ from malp_disc.report import write_report
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
 from malp_disc.run_folder.schema import read_lines
+from malp_disc.serialization.file_kinds import file_kind
 from malp_disc.serialization.files import file_sha256
+from malp_disc.serialization.state_dicts import load_metadata
 from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
@@ -105,7 +108,8 @@ def main(config: Config) -> None:
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in evaluator.measured(seed=config.seed):
             continue
-        evaluator.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), experiment=shared_hash(config))
+        details = {"experiment": shared_hash(config), "teachers": teachers_in(paths[arm])}
+        evaluator.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), **details)
     record = write_report(config.output_dir)
     print(f"{record['verdict']}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
 
@@ -120,6 +124,12 @@ def weights_by_arm(config: Config) -> dict[str, Path | None]:
         raise ValueError(f"--generator {config.generator} needs --before, the weights of the generator before fine-tuning")
     before = config.before or (FACES_GENERATOR if config.generator == STARGAN else None)
     return {"before": before} | {arm: path for arm in ARMS if arm != "before" and (path := getattr(config, arm)) is not None}
+
+
+def teachers_in(path: Path | None) -> list[dict[str, str]]:
+    """The pretrained networks that a tuned generator learned from, which a fine-tuning writes into its file; empty for a file of another origin."""
+    tuned = path is not None and path.is_file() and file_kind(path).name == "safetensors"
+    return json.loads(load_metadata(path).get("malp_disc", "{}")).get("teachers", []) if tuned else []
 
 
 def load_malp(folder: Path, device: torch.device) -> MaLP:

@@ -97,7 +97,7 @@ class Evaluator:
             arm: out of `malp_disc.run_folder.arms.ARMS`. "before" is the same for all seeds: measure it once.
             weights: the generator's file, whose hash goes into the report.
             fresh: a MaLP trained from scratch against this generator, or later `measure_fresh`.
-            more: further entries of the line (steps, seconds).
+            more: further entries of the line (steps, seconds, teachers).
         """
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
         malp = self.models.malp

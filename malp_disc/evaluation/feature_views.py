@@ -157,6 +157,8 @@ def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor
         "n": len(features),
         "dims": features.shape[1],
         "extractor": extractor.name,
+        "backbone": extractor.backbone,
+        "fingerprint": extractor.fingerprint,
         "resize": made_smaller + extractor.resize,
         "reference": reference.text,
         "reference_n": len(real),

@@ -19,6 +19,7 @@ from malp_disc.copying import copy_module
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluator import Evaluator, evaluation_sets, make_evaluation_models, make_evaluator
 from malp_disc.evaluation.localize import score_unprotected
+from malp_disc.evaluation.teachers import check_judges, teachers_of
 from malp_disc.experiment.arms import Arm, ArmOptions, arm_objective, arm_setup, load_given_malps
 from malp_disc.experiment.plan import make_plan
 from malp_disc.report import write_report
@@ -72,6 +73,7 @@ def run_arms(
             shown = given["malp"] or build_malp(config)
         try_cotraining(shown, dataset, config, accelerator.device)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
+    check_judges(models, {arm: arm_teachers(arm, objective, given, config) for arm in config.arms})
     sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
     if config.dry_run:
         return
@@ -125,7 +127,9 @@ def run_arm(
     began = time.perf_counter()
     callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
     setup = arm_setup(arm, malps, config)
-    training = FineTuning(arm, setup, before, arm_objective(arm, objective, config), dataset, config, accelerator, **callbacks)
+    losses = arm_objective(arm, objective, config)
+    teachers = teachers_of(setup.malp, losses)
+    training = FineTuning(arm, setup, before, losses, dataset, config, accelerator, **callbacks)
     tuned = training.run()
     seconds = round(time.perf_counter() - began, 1)
     if setup.trainable and accelerator.is_main_process:
@@ -134,11 +138,17 @@ def run_arm(
     if config.fresh_malp_steps:
         fresh = pretrained(f"fresh/{run_subdirectory(arm, seed)}", config, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
     if evaluator is not None:
-        metadata = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(config, arm)})
+        metadata = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(config, arm), "teachers": teachers})
         save_tensors(result, tuned.state_dict(), {"malp_disc": metadata})  # a single entry: safetensors doesn't keep the order of several
-        details = {"steps": config.max_train_steps, "seconds": seconds, "experiment": experiment}
+        details = {"steps": config.max_train_steps, "seconds": seconds, "experiment": experiment, "teachers": teachers}
         evaluator.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, **details)
     accelerator.wait_for_everyone()
+
+
+def arm_teachers(arm: Arm, objective: nn.Module | None, malps: dict[str, MaLP | None], config: ArmOptions) -> list[dict[str, str]]:
+    """The pretrained networks that an arm learns from; a MaLP that has yet to be pretrained has its configuration's."""
+    known = {name: malp if malp is not None else build_malp(config) for name, malp in malps.items()}
+    return teachers_of(arm_setup(arm, known, config).malp, arm_objective(arm, objective, config))
 
 
 def localizer_of(malp: MaLP) -> MaLP:

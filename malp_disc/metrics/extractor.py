@@ -49,12 +49,17 @@ class FeatureExtractor(Freezable, Float32Module):
         name: network and weights, the latter by the first digits of the file's sha256.
         resize: how images are resized to the network's input.
         dims: number of features.
+        backbone: architecture of the network, by timm's or torchvision's name where it has one.
+        fingerprint: `malp_disc.serialization.state_dicts.values_fingerprint` of its weights. With `backbone`, it tells whether the network that evaluates a
+            generator also trained it.
     """
 
     label: str
     name: str
     resize: str
     dims: int
+    backbone: str = ""
+    fingerprint: str = ""
 
     @torch.no_grad()
     def forward(self, images: Tensor | MixedSizes) -> Tensor:

@@ -11,6 +11,7 @@ from malp_disc.metrics.attribute_net import INPUT_SIZE, AttributeNet, shipped_we
 from malp_disc.metrics.extractor import INCEPTION_DIMS as DIMS
 from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, quantize
 from malp_disc.serialization.files import file_sha256
+from malp_disc.serialization.state_dicts import values_fingerprint
 
 __all__ = ["EXTRACTORS", "FacesExtractor", "FeatureExtractor", "create_extractor", "extract_features", "gather_features", "quantize"]
 
@@ -28,6 +29,7 @@ class FacesExtractor(FeatureExtractor):
         self.label = "FD-faces" if weights is None else f"FD-{path.stem}"
         self.name = f"AttributeNet {path.stem} ({self.dims} features), weights sha256 {file_sha256(path)[:8]}"
         self.resize = f"antialiased bilinear to {INPUT_SIZE}, in float"
+        self.backbone, self.fingerprint = "attribute_net", values_fingerprint(self.net.state_dict().values())
 
     def _features(self, levels: Tensor) -> Tensor:
         return self.net.features(levels.float() / 127.5 - 1)

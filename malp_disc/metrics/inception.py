@@ -17,7 +17,7 @@ from malp_disc.metrics.download import CLEAN_FID_INCEPTION, PYTORCH_FID_INCEPTIO
 from malp_disc.metrics.extractor import INCEPTION_DIMS as DIMS
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.serialization.files import file_sha256
-from malp_disc.serialization.state_dicts import load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors, values_fingerprint
 
 # The last layer with weights, by number of features.
 _LAST = {64: "Conv2d_2b_3x3", 192: "Conv2d_4a_3x3", 768: "Mixed_6e", 2048: "Mixed_7c"}
@@ -102,6 +102,7 @@ class InceptionExtractor(FeatureExtractor):
         self.label = "FID" if dims == 2048 else f"FID-{dims}"
         self.name = f"pytorch-fid InceptionV3 ({dims} features), weights sha256 {file_sha256(path)[:8]}"
         self.resize = "bilinear to 299 without antialiasing (pytorch-fid's)"
+        self.backbone, self.fingerprint = "inception_v3", values_fingerprint(self.net.state_dict().values())
 
     def _resized(self, levels: Tensor) -> Tensor:
         return F.interpolate(levels.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
@@ -137,6 +138,7 @@ class CleanExtractor(FeatureExtractor):
         self.label = "clean-FID" if self.dims == 2048 else f"clean-FID-{self.dims}"
         self.name = f"{source} InceptionV3 ({self.dims} features), weights sha256 {file_sha256(path)[:8]}"
         self.resize = "antialiased bicubic to 299, in float (clean-fid's)"
+        self.backbone, self.fingerprint = "inception_v3", values_fingerprint(self.net.state_dict().values())
 
     def _resized(self, levels: Tensor) -> Tensor:
         images = levels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3) uint8

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.metrics.frechet import feature_statistics
-from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.serialization.state_dicts import fingerprint, values_fingerprint
 
 _WIDTHS = (32, 32, 32)
 _SEED = 0
@@ -44,6 +44,7 @@ class RandomExtractor(FeatureExtractor):
         self.label = "FD-random"
         self.name = f"untrained convolutions ({self.dims} features), weights {fingerprint(dict(self.weights.named_parameters()))[:8]}"
         self.resize = "none"
+        self.backbone, self.fingerprint = "untrained_convolutions", values_fingerprint(drawn)
 
     def fit(self, reference: np.ndarray) -> np.ndarray:
         """Fit the whitening to features (N, D) of real images, and return them whitened (uncorrelated, variance 1).

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from malp_disc.metrics.extractor import FeatureExtractor
-from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors
+from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, values_fingerprint
 
 _SIZE = 227
 SqueezeNetInput = Literal["auto", "caffe", "torchvision"]
@@ -50,6 +50,7 @@ class SqueezeNetExtractor(FeatureExtractor):
         known = torch.allclose(bias, torch.tensor(_CAFFE_BIAS), rtol=0, atol=_SAME)
         self._caffe = input == "caffe" or (input == "auto" and known)
         digest = fingerprint(net.state_dict())  # of the values, so that it doesn't depend on the file format
+        self.backbone, self.fingerprint = "squeezenet1_0", values_fingerprint(net.state_dict().values())
         self.dims = 512
         self.label = "FD-SqueezeNet"
         self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights {digest[:8]}"

@@ -13,6 +13,7 @@ from malp_disc.report.numbers import number, percent, signed
 from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.run_folder.arms import CONTROLS, WITH_TEMPLATE
+from malp_disc.run_folder.teachers import is_teacher
 
 STANDARD_ERRORS = 2.0
 TOLERATED_FALL = 0.05
@@ -35,7 +36,8 @@ RULE = (
     f"that luck makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}; all other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "
     "make (5) easier to pass. With several seeds, every interval is two that must agree: over seeds "
     "(Student's t of the mean) and over images (paired bootstrap). Distance, edit accuracy and edit strength must have been measured, also "
-    "of the generator before fine-tuning; leakage, second extractor and spectrum count where they were measured."
+    "of the generator before fine-tuning; leakage, second extractor and spectrum count where they were measured. Nothing is decided if the extractor or the second "
+    "extractor is the network that the arm was fine-tuned against (the same architecture or the same weights): the judge is the teacher."
 )
 
 
@@ -89,6 +91,19 @@ def _comparable(case: Case) -> Verdict | None:
             return Verdict("not decided", f"not decided: {case.arm} and {other} were measured with different {', '.join(differing)}")
     if case.against("control") is None:
         return Verdict("not decided", "not decided: there are no features to compare it with the control by")
+    return None
+
+
+def _judge_is_no_teacher(case: Case) -> Verdict | None:
+    """An extractor, or second extractor, whose features the arm was not fine-tuned on."""
+    for view, words in (("frechet", "the extractor"), ("second", "the second extractor")):
+        judge = case.own.get(view) or {}
+        if is_teacher(judge, case.own.get("teachers") or ()):
+            return Verdict(
+                "not decided",
+                f"not decided: the judge is the teacher: {case.arm} was fine-tuned on the features of {judge.get('backbone')}, which is {words} as well "
+                f"({judge.get('label')}); measure it with another network",
+            )
     return None
 
 
@@ -184,6 +199,7 @@ def _no_checkerboard(case: Case) -> Verdict | None:
 
 _CONDITIONS: Sequence[Callable[[Case], Verdict | None]] = (
     _comparable,
+    _judge_is_no_teacher,
     _better_than_controls,
     _not_worse_than_before,
     _edits_kept,

@@ -29,12 +29,14 @@ from malp_disc.serialization.file_kinds import file_kind
 
 FRECHET = {
     **{"label": str, "value": float, "n": float, "extractor": str, "resize": str, "reference": str},
-    **{"dims": float, "reference_n": float, "infinity": float},
+    **{"dims": float, "reference_n": float, "infinity": float, "backbone": str, "fingerprint": str},
 }
 LOCALIZATION = dict.fromkeys(
     ("cs", "cs_constant", "cs_official", "cs_official_constant", "pearson", "pearson_mean_map", "psnr", "ssim"), float
 )
 DETECTION = dict.fromkeys(("accuracy", "eer", "auc", "average_precision"), float)
+NETWORK = {"backbone": str, "fingerprint": str}
+"""A pretrained network: its architecture, and the fingerprint of its weights' values."""
 MEASUREMENT = {
     "frechet": FRECHET,
     "second": FRECHET,
@@ -56,6 +58,7 @@ MEASUREMENT = {
     "localization_fresh": LOCALIZATION,
     "detection_fresh": DETECTION,
     "weights": {"file": str, "sha256": str},
+    "teachers": [NETWORK],
     "steps": float,
     "seconds": float,
 }
@@ -177,7 +180,7 @@ def read_curves(folder: Path, *, distance: str = "Frechet distance") -> dict[str
 
 
 def complete(given: Any, template: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`given` with every key of `template`, None where it is missing, further keys kept.
+    """`given` with every key of `template`, None where it is missing (a list of objects: empty), further keys kept.
 
     Raises:
         ValueError: an entry of another type than the template's.
@@ -190,6 +193,10 @@ def complete(given: Any, template: Mapping[str, Any], where: str) -> dict[str, A
         value = given.get(key)
         if isinstance(kind, Mapping):
             value = complete(value, kind, f"{where}, {key}")
+        elif isinstance(kind, list):
+            if not isinstance(value, (list, type(None))):
+                raise ValueError(f"{where}, {key}: expected a list of objects or null, got {value!r}")
+            value = [complete(entry, kind[0], f"{where}, {key}") for entry in value or ()]
         elif value is not None and not _fits(value, kind):
             raise ValueError(f"{where}, {key}: expected {_KINDS[kind]} or null, got {value!r}")
         result[key] = value

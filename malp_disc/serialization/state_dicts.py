@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +218,15 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{key}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def values_fingerprint(tensors: Iterable[Tensor]) -> str:
+    """The first 16 hex digits of a sha256 of floating-point values, whatever the tensors' names, order, nesting and file format.
+
+    The values are rounded to half precision first, so weights in float32 and their copy in a float16 file have one fingerprint. A bfloat16 file has fewer
+    digits than that, and its fingerprint differs. Whole numbers (batch counters) don't count.
+    """
+    largest = torch.finfo(torch.float16).max
+    rounded = [tensor.detach().cpu().float().clamp(-largest, largest).half() for tensor in tensors if tensor.is_floating_point()]
+    digests = sorted(hashlib.sha256(f"{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes()).hexdigest() for value in rounded)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

@@ -13,6 +13,7 @@ from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models, make_evaluator
 from malp_disc.report import write_report
 from malp_disc.run_folder.schema import read_features, read_measurements
+from malp_disc.serialization.state_dicts import save_tensors
 from recipes import evaluate
 from tests.tiny import coloured_share, tiny_malp, with_rectangles
 
@@ -125,3 +126,12 @@ def test_fresh_malps_are_named_by_their_arm(tmp_path):
     for wrong in ("runs/malp", "control=runs/malp", "cotrain="):
         with pytest.raises(ValueError, match="ARM=FOLDER with an arm that is measured"):
             evaluate.fresh_folders(evaluate.Config(fresh=(wrong,)), {"before": tmp_path, "cotrain": tmp_path})
+
+
+def test_a_tuned_generators_file_names_its_teachers(tmp_path):
+    teachers = [{"backbone": "squeezenet1_0", "fingerprint": "0123456789abcdef"}]
+    save_tensors(tmp_path / "G-vision_aided.safetensors", {"weight": torch.ones(1)}, {"malp_disc": json.dumps({"arm": "vision_aided", "teachers": teachers})})
+    save_tensors(tmp_path / "G.safetensors", {"weight": torch.ones(1)})
+    torch.save({"weight": torch.ones(1)}, tmp_path / "G.pth")
+    assert evaluate.teachers_in(tmp_path / "G-vision_aided.safetensors") == teachers
+    assert [evaluate.teachers_in(path) for path in (tmp_path / "G.safetensors", tmp_path / "G.pth", tmp_path / "model-500", None)] == [[]] * 4

@@ -18,6 +18,7 @@ import pytest
 import torch
 from filelock import FileLock
 from torch import nn
+from torchvision.models import squeezenet1_0
 
 from malp_disc.data import DataOptions
 from malp_disc.data.faces import ProceduralFaces
@@ -373,3 +374,11 @@ def test_an_arm_measured_from_another_file_is_refused(tmp_path):
     evaluate.check_measured(tmp_path, 1, {"control": new})
     with pytest.raises(ValueError, match="has control of seed 0 from another file than .*new.safetensors, and beside it cotrain"):
         evaluate.check_measured(tmp_path, 0, {"control": new, "frozen": new})
+
+
+def test_the_network_that_teaches_an_arm_is_refused_as_its_judge_before_work(monkeypatch, tmp_path):
+    torch.save(squeezenet1_0(weights=None).state_dict(), tmp_path / "teacher.pth")
+    torch.save(squeezenet1_0(weights=None).half().state_dict(), tmp_path / "judge.pth")  # another training of the same architecture
+    arms = ["--arms", "control", "vision_aided", "--vision-aided-network", tmp_path / "teacher.pth", "--second-extractor", "squeezenet", "--second-weights", tmp_path / "judge.pth"]
+    message = message_of(monkeypatch, finetune_stargan, *SMALL[:8], *SMALL[10:], "--output-dir", tmp_path / "run", *arms, "--dry-run")
+    assert "--second-extractor is SqueezeNet" in message and "the network that teaches vision_aided" in message

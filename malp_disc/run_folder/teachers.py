@@ -1,0 +1,29 @@
+"""Teachers: pretrained networks whose features a generator was fine-tuned on. None of them can evaluate it.
+
+A generator that was tuned on a network's features comes nearer to real images in these features, whether its images became better or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+Network = Mapping[str, str | None]
+"""``{"backbone", "fingerprint"}``: architecture, and fingerprint of the weights' values; a feature extractor's measurements have both keys as well."""
+
+
+def is_teacher(judge: Network, teachers: Iterable[Network]) -> bool:
+    """Whether a feature extractor is one of the teachers: the same architecture, whatever the weights, or the same weights under another name.
+
+    Two trainings of one architecture on the same data have similar features, so other weights don't make it an independent extractor.
+    """
+    return any(_same(judge, teacher) for teacher in teachers)
+
+
+def architecture(backbone: str) -> str:
+    """The architecture that a backbone's name means, without the origin of its weights: ``tf_efficientnet_lite0.in1k`` is ``efficientnet_lite0``."""
+    return backbone.lower().partition(".")[0].replace("-", "_").removeprefix("tf_")
+
+
+def _same(a: Network, b: Network) -> bool:
+    names, prints = ([network.get(key) for network in (a, b)] for key in ("backbone", "fingerprint"))
+    return all(names) and architecture(names[0]) == architecture(names[1]) or all(prints) and prints[0] == prints[1]
