@@ -92,6 +92,8 @@ class Config(TrainOptions, DataOptions):
 def main(config: Config) -> None:
     if (config.generator_checkpoint is None) != (config.discriminator_checkpoint is None):
         raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither; they were trained against each other")
+    if config.random_crop is not None:
+        raise ValueError("--random-crop has no place here: StarGAN's discriminator takes images of one size")
 
     # Data
     dataset = build_dataset(config, "train")

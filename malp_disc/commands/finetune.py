@@ -40,7 +40,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
-from malp_disc.data import PlainFolder, WithReferences, build_dataset
+from malp_disc.data import WithReferences, build_dataset, held_out_references, references_held_back
 from malp_disc.data.listing import check_folder
 from malp_disc.experiment.arms import ArmOptions
 from malp_disc.experiment.run import run_arms
@@ -64,10 +64,13 @@ class Config(ArmOptions, GeneratorOptions):
     """Weight λ_rec of a StarGAN's own reconstruction loss; use the value that the generator was trained with.
     By default, 30 for the included generator and otherwise the paper's 10."""
     reference_root: Path | None = None
-    """Folder with images of the target domain. The generator's own losses get them, and its images are compared with them.
-    By default, the training data is the reference."""
+    """Folder with images of the target domain. Discriminators and the generator's own losses get them as real images, and its images are
+    compared with those that were held back. By default, the training data is the reference."""
+    reference_test_size: int | None = None
+    """Number of images of --reference-root that are held back from training, for the comparison; 0 compares with those of training, which a
+    discriminator may have memorised. By default, half of the folder, at most --reference-size. No effect if it has folders train/ and test/."""
     paired: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Each image has a partner of the same name in --reference-root."""
+    """Each image has a partner of the same name in --reference-root. Held-back images are compared with their partners."""
 
     @property
     def built_in_losses(self) -> bool:
@@ -81,6 +84,8 @@ class Config(ArmOptions, GeneratorOptions):
         self.check_generator_options()
         if self.paired and self.reference_root is None:
             raise ValueError("--paired needs --reference-root, the folder of the partners")
+        if self.reference_test_size is not None and (self.paired or self.reference_root is None):
+            raise ValueError("--reference-test-size is for an unpaired --reference-root; partners of held-back images are always held back")
         if self.built_in_losses and self.generator_checkpoint is not None and self.discriminator_checkpoint is None:
             raise ValueError("--generator-checkpoint of a StarGAN needs --discriminator-checkpoint: its own D stays on while it is fine-tuned")
         if not self.built_in_losses:
@@ -98,13 +103,17 @@ def main(config: Config) -> None:
 
 
 def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
-    """The training images, and the reference images if they differ from these."""
+    """The training images, and the images to compare with if these aren't the data set's own."""
     dataset = build_dataset(config, "train")
     if config.reference_root is None:
         return dataset, None
-    check_folder(config.reference_root.expanduser(), "--reference-root")
-    reference = PlainFolder(config.reference_root, image_size=config.image_size, crop_size=config.crop_size, test_size=0)
-    return WithReferences(dataset, config.reference_root, paired=config.paired), reference
+    root = config.reference_root.expanduser()
+    check_folder(root, "--reference-root")
+    held_back = config.reference_test_size
+    if held_back is None and not config.paired:
+        held_back = references_held_back(root, most=config.reference_size)
+    reference = held_out_references(build_dataset(config, "test"), root, paired=config.paired, test_size=held_back or 0)
+    return WithReferences(dataset, root, paired=config.paired, test_size=held_back or 0), reference
 
 
 def load_networks(

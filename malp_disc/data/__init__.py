@@ -4,14 +4,14 @@ Every data set yields ``(image (3, N, N) float32 in [-1, 1], label (A,) float32 
 `description` and a length.
 """
 
-from .augment import dequantize, random_flip
+from .augment import dequantize, random_crop, random_flip
 from .celeba import CelebA
 from .decoding import BrokenImageError
 from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
 from .images import ImageFiles, load_image
 from .options import FACE_RANGES, DataOptions, build_dataset
-from .references import WithReferences
+from .references import WithReferences, held_out_references, references_held_back
 
 __all__ = [
     "FACE_RANGES",
@@ -26,6 +26,9 @@ __all__ = [
     "WithReferences",
     "build_dataset",
     "dequantize",
+    "held_out_references",
     "load_image",
+    "random_crop",
     "random_flip",
+    "references_held_back",
 ]

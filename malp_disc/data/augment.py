@@ -1,6 +1,6 @@
-"""Random horizontal flips and dequantization of training batches.
+"""Random crops, horizontal flips and dequantization of training batches.
 
-Both take their random numbers as arguments (drawn by `malp_disc.data.sampling.StepRandom`), so the images of step t are a function of
+All take their random numbers as arguments (drawn by `malp_disc.data.sampling.StepRandom`), so the images of step t are a function of
 (seed, t) for any number of loader workers and processes, as exact resuming requires.
 """
 
@@ -29,6 +29,31 @@ def random_flip(images: Tensor, coins: Tensor) -> Tensor:
     if coins.shape != (len(images),):
         raise ValueError(f"expected one coin per image, ({len(images)},), got {tuple(coins.shape)}")
     return torch.where((coins < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def random_crop(images: Tensor, side: int, places: Tensor) -> Tensor:
+    """A square of `side` pixels cut from each image, at a whole pixel chosen by its two numbers; every place is equally likely.
+
+    Args:
+        images: (B, C, H, W).
+        side: at most H and W.
+        places: (B, 2), uniform in [0, 1): the square's top and left edge as shares of the room that there is.
+
+    Returns:
+        (B, C, side, side), a new tensor.
+
+    Raises:
+        ValueError: `images` isn't a batch, the square is larger than an image, or `places` has another shape.
+    """
+    _check_batch(images)
+    height, width = images.shape[2:]
+    if not 1 <= side <= min(height, width):
+        raise ValueError(f"expected a crop between 1 and {min(height, width)} pixels, the shorter side of the images, got {side}")
+    if places.shape != (len(images), 2):
+        raise ValueError(f"expected two numbers per image, ({len(images)}, 2), got {tuple(places.shape)}")
+    room = torch.tensor([height - side + 1, width - side + 1], device=places.device)
+    corners = (places * room).long().clamp(max=room - 1)  # a product may round up to the room itself
+    return torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in zip(images, corners.tolist())])
 
 
 def dequantize(images: Tensor, noise: Tensor) -> Tensor:

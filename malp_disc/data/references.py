@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .folder import PlainFolder
 from .images import ImageFiles, load_image
 from .listing import list_images
 
@@ -20,32 +22,31 @@ class WithReferences(Dataset):
         folder: the folder of the reference images.
         paired: if True, the reference of ``a/x.jpg`` is the image ``x`` of the folder, whatever its suffix. Otherwise each image gets a fixed
             reference, assigned by the hash of the image's name such that all references are used equally often.
+        test_size: unpaired references that are not used, so that an evaluation may compare with them: the split of `PlainFolder`.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no references; with `paired`, an image with no reference or with several; or a data set that isn't made of files.
     """
 
-    def __init__(self, dataset: ImageFiles, folder: str | Path, *, paired: bool = False) -> None:
+    def __init__(self, dataset: ImageFiles, folder: str | Path, *, paired: bool = False, test_size: int = 0) -> None:
         if not isinstance(dataset, ImageFiles):
             raise ValueError("reference images need a data set of image files; use --data images, folder or celeba")
         folder = Path(folder).expanduser()
-        listing = list_images(folder)
-        if not listing.names:
-            raise ValueError(f"no images below {folder}; expected the references there{'; ' * bool(listing.left_out)}{listing.left_out}")
-        listing.warn()
-        found = list(listing.names)
-        self.dataset = dataset
+        self.dataset, self.paired = dataset, paired
         self.attribute_names, self.image_size = dataset.attribute_names, dataset.image_size
         names = [Path(path).stem for path in dataset.paths]
         if paired:
-            chosen = _partners(names, found, folder)
+            listing = list_images(folder)
+            listing.warn()
+            found = [str(folder / name) for name in listing.names]
+            self.references = _partners(names, found, folder)
         else:
+            found = PlainFolder(folder, test_size=test_size, **_sizes(dataset)).paths
             order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())
-            chosen = [""] * len(names)
+            self.references = [""] * len(names)
             for rank, index in enumerate(order):
-                chosen[index] = found[rank % len(found)]
-        self.references = [str(folder / place) for place in chosen]
+                self.references[index] = found[rank % len(found)]
         self.description = (
             f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} ({len(found)} images)"
         )
@@ -56,6 +57,34 @@ class WithReferences(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         image, label = self.dataset[index]
         return image, label, load_image(self.references[index], image_size=self.image_size, crop_size=self.dataset.crop_size)
+
+
+def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: bool = False, test_size: int = 0) -> ImageFiles:
+    """The reference images that an evaluation compares with: none of them is a reference in training.
+
+    Args:
+        held_out: the images that the evaluation edits.
+        paired: the partners of `held_out`.
+        test_size: number of unpaired references that are held back from training; 0 gives those of training.
+
+    Raises:
+        FileNotFoundError, ValueError: as `WithReferences`.
+    """
+    folder = Path(folder).expanduser()
+    if paired:
+        partners = WithReferences(held_out, folder, paired=True)
+        labels = torch.zeros(len(partners), 0)
+        return ImageFiles(partners.references, labels, attribute_names=(), name=f"{folder.resolve().name}, partners of the held-back images", **_sizes(held_out))
+    return PlainFolder(folder, split="test" if test_size else "train", test_size=test_size, **_sizes(held_out))
+
+
+def references_held_back(folder: Path, *, most: int) -> int:
+    """How many unpaired references to hold back where nothing else is said: half the images of the folder, at most `most`."""
+    return min(len(list_images(folder).names) // 2, most)
+
+
+def _sizes(dataset: ImageFiles) -> dict[str, int | None]:
+    return {"image_size": dataset.image_size, "crop_size": dataset.crop_size}
 
 
 def _partners(names: list[str], found: list[str], folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from malp_disc.data import dequantize, random_flip
+from malp_disc.data import dequantize, random_crop, random_flip
 from malp_disc.data.sampling import StepBatches, StepRandom
 from malp_disc.training.train_options import TrainOptions
 
@@ -28,7 +28,7 @@ class Batch:
     """A micro-batch of this process.
 
     Attributes:
-        images: (B, 3, H, W) in [-1, 1], mirrored at random, dequantised.
+        images: (B, 3, H, W) in [-1, 1], cropped and mirrored at random, dequantised.
         labels: attributes of the images, (B, A).
         target: attributes to edit them to, (B, A): the labels of other images of the step.
         reference: images of the generator's target domain, (B, 3, H, W), where the data set has some; else None.
@@ -66,11 +66,20 @@ def steps(
         batches = []
         for number, (images, labels, *reference) in enumerate(loaded):
             noise = StepRandom(seed, step, batch_size=len(images), number=number, device=accelerator.device, **place)
+            if options.random_crop is not None:
+                images, *reference = _cropped([images, *reference], options.random_crop, noise, paired=getattr(dataset, "paired", False))
             images = dequantize(random_flip(images, coins := noise.uniform()), noise.uniform(*images.shape[1:]))
             reference = dequantize(random_flip(reference[0], coins), noise.uniform(*reference[0].shape[1:])) if reference else None
             permutation = noise.permutation()
             batches.append(Batch(images, labels, pool[permutation] if labels.numel() else labels, reference, noise))
         yield step + 1, batches
+
+
+def _cropped(parts: Sequence[Tensor], side: int, noise: StepRandom, *, paired: bool) -> list[Tensor]:
+    """Random crops of the images and of their references, at the same places if they are pairs."""
+    places = [noise.uniform(2)]
+    places += [places[0] if paired else noise.uniform(2) for _ in parts[1:]]
+    return [random_crop(part, side, place) for part, place in zip(parts, places)]
 
 
 def micro_batches(accelerator: Accelerator, batches: list[Any], *wrapped: nn.Module) -> Iterator[Any]:

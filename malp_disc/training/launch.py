@@ -77,6 +77,7 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     if options.dataloader_num_workers < 0:
         raise ValueError(f"expected --dataloader-num-workers of 0 or more, got {options.dataloader_num_workers}")
     check_finite(options)
+    check_random_crop(options)
     check_seeds(options.seed)
     check_launcher()
     check_tracker(options.report_to)
@@ -107,6 +108,17 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
         flat = {key: value for key, value in plain(options).items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("tracker", config=flat)
     return accelerator
+
+
+def check_random_crop(options: TrainOptions) -> None:
+    """Raise ValueError for a --random-crop that the networks can't take, or that is larger than the images."""
+    side, whole = options.random_crop, getattr(options, "image_size", None)
+    if side is None:
+        return
+    if side < 16 or side % 4:
+        raise ValueError(f"expected a --random-crop of at least 16 and divisible by 4, got {side}")
+    if whole is not None and side > whole:
+        raise ValueError(f"--random-crop {side} is larger than the images; --image-size is {whole}")
 
 
 def open_folder(

@@ -19,6 +19,7 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.diff_augment import NUMBERS
 from malp_disc.training.gradient_balance import last_layer
 from malp_disc.training.options import FinetuneOptions
+from malp_disc.training.train_options import TrainOptions
 
 _NO_GRADIENT = (
     "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor checks this in detail)"
@@ -46,7 +47,7 @@ def check_forward_pass(
     Raises:
         ValueError: a network fails on them, or its result can't be used.
     """
-    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+    images, labels, *reference = two_items(dataset, config, device)
     target, editor = labels.flip(0), Editor(copy_module(generator))
     with torch.random.fork_rng():
         with must_take(images, "the generator"):
@@ -72,7 +73,7 @@ def try_cotraining(malp: MaLP, dataset: Dataset, config: FinetuneOptions, device
     Raises:
         ValueError: MaLP can't take images of such a size.
     """
-    images = torch.stack([dataset[0][0], dataset[1][0]]).to(device)
+    images = two_items(dataset, config, device)[0]
     with torch.random.fork_rng(), must_take(images, "MaLP"):
         try:
             disc = MaLPDiscriminator(copy_module(malp, "MaLP").to(device), trainable=True, template_dropout=config.template_dropout, scales=config.malp_scales)
@@ -80,6 +81,13 @@ def try_cotraining(malp: MaLP, dataset: Dataset, config: FinetuneOptions, device
             disc.discriminator_loss(images, encrypted, images, index)
         except ValueError as error:
             raise ValueError(f"--malp-scales {' '.join(map(str, config.malp_scales))} of images of {images.shape[-1]}x{images.shape[-2]}: {error}") from error
+
+
+def two_items(dataset: Dataset, config: TrainOptions, device: torch.device) -> list[Tensor]:
+    """The first two items of a data set as batches of training's size: images (2, 3, H, W), labels (2, A), and references where it has them."""
+    parts = [torch.stack(part).to(device) for part in zip(dataset[0], dataset[1])]
+    side = config.random_crop
+    return [part[..., :side, :side] if part.ndim == 4 else part for part in parts]
 
 
 @contextlib.contextmanager
@@ -112,7 +120,7 @@ def freeze_unused(
         ValueError: no gradient reaches the generator.
     """
     device = accelerator.device
-    images, labels, *reference = (torch.stack(part).to(device) for part in zip(dataset[0], dataset[1]))
+    images, labels, *reference = two_items(dataset, config, device)
 
     def batch() -> Batch:
         noise = StepRandom(config.seed, 0, batch_size=2, device=device)

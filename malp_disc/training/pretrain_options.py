@@ -99,7 +99,7 @@ def build_malp(config: MaLPOptions) -> MaLP:
         raise ValueError(f"expected --malp-template-delay in [0, 1), got {config.malp_template_delay}")
     return MaLP(
         MaLPConfig(
-            image_size=config.image_size,
+            image_size=getattr(config, "random_crop", None) or config.image_size,  # of the images that it is trained on
             set_size=config.malp_set_size,
             strength=config.malp_strength,
             width=config.malp_width,
@@ -110,6 +110,6 @@ def build_malp(config: MaLPOptions) -> MaLP:
 
 def resume_fingerprint(config: PretrainOptions) -> dict[str, object]:
     """The settings that a pretraining's checkpoint depends on; they are the same where the pretraining is a part of a fine-tuning."""
-    names = {field.name for options in (MaLPOptions, DataOptions) for field in dataclasses.fields(options)} | {"generator", "generator_checkpoint", "mixed_precision"}
+    names = {field.name for options in (MaLPOptions, DataOptions) for field in dataclasses.fields(options)} | {"generator", "generator_checkpoint", "mixed_precision", "random_crop"}
     own = {name: value for name, value in training_settings(config).items() if name in names}
     return {"seed": config.seed, "max_train_steps": config.max_train_steps, **own}

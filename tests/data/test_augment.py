@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.data import dequantize, random_flip
+from malp_disc.data import dequantize, random_crop, random_flip
 from malp_disc.data.augment import HALF_LEVEL
 
 
@@ -48,6 +48,31 @@ def test_rounding_to_8_bits_undoes_dequantisation():
     assert out.max() <= 1
     assert ((out + 1) * 127.5 - levels).abs().max() < 0.5 + 1e-4
     assert len(out.unique()) > 10_000
+
+
+def test_a_crop_is_a_part_of_its_image_at_the_place_that_its_numbers_name():
+    """An image whose values are its coordinates: 8×10 pixels leave 5 and 7 places for a side of 4."""
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(10.0), indexing="ij")
+    images = torch.stack([rows, columns, 100 * torch.ones(8, 10)]).expand(4, 3, 8, 10).clone()
+    places = torch.tensor([[0.0, 0.0], [0.999999, 0.999999], [0.4, 0.5], [0.2, 0.15]])
+    cropped = random_crop(images, 4, places)
+    assert cropped[:, 0, 0, 0].tolist() == [0, 4, 2, 1] and cropped[:, 1, 0, 0].tolist() == [0, 6, 3, 1]
+    assert cropped.shape == (4, 3, 4, 4) and cropped[1, :, -1, -1].tolist() == [7, 9, 100]
+    assert torch.equal(random_crop(images[..., :8], 8, places), images[..., :8])
+    cropped.zero_()
+    assert images[0, 2].min() == 100, "a copy"
+
+
+def test_every_place_of_a_crop_is_equally_likely():
+    corners = random_crop(torch.arange(5.0).expand(20_000, 1, 2, 5), 2, uniform(20_000, 2))[:, 0, 0, 0]
+    shares = corners.long().bincount() / len(corners)
+    assert len(shares) == 4 and (shares - 1 / 4).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(("side", "shape", "message"), [(5, (2, 2), "between 1 and 4 pixels.*got 5"), (0, (2, 2), "got 0"), (2, (1, 2), r"\(2, 2\), got \(1, 2\)")])
+def test_crops_that_cannot_be_are_refused(side, shape, message):
+    with pytest.raises(ValueError, match=message):
+        random_crop(torch.zeros(2, 3, 4, 6), side, torch.zeros(shape))
 
 
 def test_the_dtype_is_kept():

@@ -61,10 +61,10 @@ def report_of(folder: Path) -> dict:
 
 def test_ones_own_generator_with_its_losses_and_references(launch, material, tmp_path):
     result = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--losses", "my_generators:losses", "--data", "pictures", "--data-root", material / "photos",
-                    "--reference-root", material / "frames", "--malp", material / "malp", "--output-dir", tmp_path, cwd=material)  # fmt: skip
+                    "--reference-root", material / "frames", "--random-crop", 24, "--malp", material / "malp", "--output-dir", tmp_path, cwd=material)  # fmt: skip
     report = report_of(tmp_path)
     assert report["arms"]["cotrain"]["edit_accuracy"] is None and "No improvement shown" in report["verdict"], result.stdout
-    assert "frames" in report["arms"]["cotrain"]["frechet"]["reference"]
+    assert "frames test split, 12 images" in report["arms"]["cotrain"]["frechet"]["reference"], "--reference-size of them were held back"
     lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
     assert set(lines[0]) >= {"D/real", "D/fake", "G/adversarial", "G/malp", "MaLP/total"} and "G/keep" not in lines[0]
     tuned = {arm: load_file(tmp_path / f"G-{arm}.safetensors")["net.0.weight"] for arm in ("control", "cotrain")}
@@ -107,6 +107,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
         (["--generator", "my_generators:make", "--losses", "my_generators:broken"], ["Linear; expected an nn.Module with generator_loss"]),
         (["--generator", "my_generators:make", "--generator-checkpoint", "x.pth"], ["loads its weights itself"]),
         (["--generator", "my_generators:make", "--paired"], ["--paired needs --reference-root"]),
+        (["--generator", "my_generators:make", "--reference-test-size", 5], ["--reference-test-size is for an unpaired --reference-root"]),
+        (["--generator", "my_generators:make", "--random-crop", 64], ["--random-crop 64 is larger than the images; --image-size is 32"]),
         (["--generator", "my_generators:make", "--arms", "control", "control"], ["expected different arms"]),
         (["--generator", "my_generators:make", "--attributes", "t.csv"], ["--attributes has no effect with --data images"]),
     ],

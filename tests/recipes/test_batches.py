@@ -1,0 +1,81 @@
+"""The images of a step: random crops are a function of seed, step and image, and those of a pair are the same place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.data import Dataset
+
+from malp_disc.training.batches import Batch, steps
+from malp_disc.training.launch import check_random_crop
+from malp_disc.training.options import FinetuneOptions
+
+
+class Coordinates(Dataset):
+    """Images whose first two channels are row and column, in 8-bit levels, each with a reference that is the same image."""
+
+    attribute_names = ()
+
+    def __init__(self, *, paired: bool) -> None:
+        self.paired = paired
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int):
+        rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+        image = torch.stack([rows, columns, torch.full((32, 32), float(index))]) / 127.5 - 1
+        return image, torch.zeros(0), image.clone()
+
+
+def batches(start: int = 0, *, paired: bool = False, **changed) -> list[list[Batch]]:
+    options = FinetuneOptions(**{"output_dir": Path("x"), "train_batch_size": 4, "max_train_steps": 3, "random_crop": 16, **changed})
+    return [made for _, made in steps(Coordinates(paired=paired), options, Accelerator(cpu=True), start=start)]
+
+
+def corners(images: torch.Tensor) -> list[tuple[int, int]]:
+    """The top left corner of each crop, whichever way it was mirrored."""
+    levels = ((images + 1) * 127.5).round().long()
+    return [(int(image[0].min()), int(image[1].min())) for image in levels]
+
+
+def test_crops_are_of_the_size_and_differ_from_image_to_image_and_step_to_step():
+    places = []
+    for (batch,) in batches():
+        assert batch.images.shape == batch.reference.shape == (4, 3, 16, 16)
+        places += corners(batch.images) + corners(batch.reference)
+    assert len(set(places)) > 20 and max(map(max, places)) <= 16
+
+
+def test_a_resumed_run_and_smaller_micro_batches_see_the_same_crops():
+    whole = batches()
+    assert torch.equal(batches(start=2)[0][0].images, whole[2][0].images)
+    halves = batches(train_batch_size=2, gradient_accumulation_steps=2)
+    for (batch,), parts in zip(whole, halves):
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+        assert torch.equal(torch.cat([part.reference for part in parts]), batch.reference)
+    assert corners(batches(seed=1)[0][0].images) != corners(whole[0][0].images)
+
+
+def test_a_pair_is_cropped_at_one_place():
+    for (pair,), (single,) in zip(batches(paired=True), batches()):
+        assert corners(pair.images) == corners(pair.reference)
+        assert corners(single.images) != corners(single.reference)
+
+
+def test_without_the_option_whole_images_are_what_they_were():
+    whole = batches(random_crop=None)[0][0]
+    assert whole.images.shape == (4, 3, 32, 32) and corners(whole.images) == [(0, 0)] * 4
+
+
+@pytest.mark.parametrize(
+    ("side", "words"), [(8, "at least 16"), (18, "divisible by 4"), (64, "larger than the images; --image-size is 32")]
+)
+def test_a_crop_that_cannot_be_is_refused_before_any_work(side, words):
+    options = FinetuneOptions(output_dir=Path("x"), random_crop=side)
+    options.image_size = 32
+    with pytest.raises(ValueError, match=words):
+        check_random_crop(options)
