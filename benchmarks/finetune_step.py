@@ -85,7 +85,7 @@ def main(config: Config) -> None:
                 options = FinetuneOptions(
                     output_dir=Path(folder), max_train_steps=steps, train_batch_size=config.batch, checkpointing_steps=10**6
                 )
-                FineTuning("bench", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(), options, accelerator).run()
+                FineTuning("benchmark", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(), options, accelerator).run()
 
         return run
 

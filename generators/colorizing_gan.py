@@ -111,7 +111,7 @@ class ColorizingGenerator(nn.Module):
         output_channels: int = 3,
         kernel: int = 4,
         dropouts: Sequence[int] = (),
-        statistics: str = "picture",
+        statistics: str = "image",
         keep_lightness: bool = False,
     ) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class ResnetGenerator(nn.Module):
         use_dropout: dropout of 0.5 in every block (pix2pix).
         n_blocks: residual blocks, 9 for images of 256 px, 6 for 128 px.
         padding_type: "reflect", "replicate" or "zero", of the residual blocks.
-        statistics: which a batch norm uses, see `generators.norms`; "picture" is the authors' test script.
+        statistics: which a batch norm uses, see `generators.norms`; "image" is the authors' test script.
         noise: dropout stays on in evaluation too, the authors' test script again; every call gives another result.
 
     Shape:
@@ -76,7 +76,7 @@ class ResnetGenerator(nn.Module):
         use_dropout: bool = False,
         n_blocks: int = 9,
         padding_type: str = "reflect",
-        statistics: str = "picture",
+        statistics: str = "image",
         noise: bool = False,
     ) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ class CompressedResnetGenerator(nn.Module):
         input_nc: int = 3,
         output_nc: int = 3,
         norm: str = "instance",
-        statistics: str = "picture",
+        statistics: str = "image",
     ) -> None:
         super().__init__()
         if len(channels) != len(_UNITS) or min(channels) < 1:

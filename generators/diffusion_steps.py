@@ -51,14 +51,14 @@ class Diffusion:
         """
         eps, position = output.chunk(2, dim=1)
         kept, before, beta = (values[t].item() for values in (self.alphas_cumprod, self.alphas_cumprod_before, self.betas))
-        picture = (math.sqrt(1 / kept) * x - math.sqrt(1 / kept - 1) * eps).clamp(-1, 1)
-        mean = (math.sqrt(before) * beta / (1 - kept)) * picture + (math.sqrt(1 - beta) * (1 - before) / (1 - kept)) * x
+        image = (math.sqrt(1 / kept) * x - math.sqrt(1 / kept - 1) * eps).clamp(-1, 1)
+        mean = (math.sqrt(before) * beta / (1 - kept)) * image + (math.sqrt(1 - beta) * (1 - before) / (1 - kept)) * x
         if t == 0:
-            return mean, picture
+            return mean, image
         share = (position + 1) / 2
         least = beta * (1 - before) / (1 - kept)
         log_variance = share * math.log(beta) + (1 - share) * math.log(least)
-        return mean + (0.5 * log_variance).exp() * noise, picture
+        return mean + (0.5 * log_variance).exp() * noise, image
 
 
 class Noise:

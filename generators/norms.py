@@ -1,7 +1,7 @@
 """Normalization layers with selectable statistics: of each image, of the batch, or running averages.
 
 A batch norm over a batch of one image is an instance norm. The image-to-image networks here were published with scripts that never
-leave training mode and take one image at a time; ``statistics="picture"`` is that, for a batch of any size, and so an image's result
+leave training mode and take one image at a time; ``statistics="image"`` is that, for a batch of any size, and so an image's result
 doesn't depend on what stands beside it.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from malp_disc.serialization.state_dicts import load_state
 
-STATISTICS = ("picture", "batch", "running")
+STATISTICS = ("image", "batch", "running")
 
 
 def image_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -58,7 +58,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm with selectable statistics.
 
     Args:
-        statistics: "running" is torch's usual batch norm: the batch's in training, running averages in evaluation. "batch" and "picture"
+        statistics: "running" is torch's usual batch norm: the batch's in training, running averages in evaluation. "batch" and "image"
             are those of the batch, or of each image by itself, in either mode; the running averages are never read nor moved then.
         counter: has ``num_batches_tracked``, which TensorFlow's has not.
     """
@@ -73,7 +73,7 @@ class BatchNorm(nn.BatchNorm2d):
             self.track_running_stats = False  # else loading would miss the counter
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.statistics == "picture":
+        if self.statistics == "image":
             return image_norm(x, self.weight, self.bias, self.eps)
         if self.statistics == "batch":
             return batch_norm(x, self.weight, self.bias, self.eps)

@@ -5,7 +5,7 @@ the state-dict keys are the authors', so ``edges2shoes.pth``, ``facades_label2ph
 
 Note:
     The paper tests as it trains, on one image at a time: batch norm on that image's statistics, and dropout left on as the network's
-    noise. Here ``statistics="picture"`` (the default) is the former for batches of any size; dropout is off in evaluation, so that
+    noise. Here ``statistics="image"`` (the default) is the former for batches of any size; dropout is off in evaluation, so that
     results repeat, unless ``noise=True``. ``statistics="running"`` is the test script with ``--eval``.
 """
 
@@ -67,7 +67,7 @@ class UnetGenerator(nn.Module):
         ngf: int = 64,
         norm: str = "batch",
         use_dropout: bool = True,
-        statistics: str = "picture",
+        statistics: str = "image",
         noise: bool = False,
     ) -> None:
         super().__init__()

@@ -104,7 +104,7 @@ def main(config: Config) -> None:
     open_folder(config, accumulates=True)
     check_measured(config.output_dir, config.seed, paths)
     evaluator = make_evaluator(config, config, models, malp, config.output_dir, device, sets)
-    evaluator.measure_anchors()
+    evaluator.measure_reference_points()
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in evaluator.measured(seed=config.seed):
             continue

@@ -28,42 +28,32 @@ _DEFAULT_FACES = 20_000
 class DataOptions:
     """Images for training and evaluation."""
 
-    data: Literal["faces", "celeba", "folder", "images", "pictures"] = "faces"
-    """faces: drawn on the fly, nothing to download. celeba: CelebA as it is distributed. folder: your images, with a table of
-    attributes (--attributes) or else one sub-folder per domain. images: your images without labels, for generators that take no target
-    (pictures is the older name of images)."""
-
+    data: Literal["faces", "celeba", "folder", "images"] = "faces"
+    """Kind of images.
+    faces: drawn on the fly, nothing to download. celeba: CelebA as it is distributed.
+    folder: your images, with a table of attributes (--attributes), or else one sub-folder per domain.
+    images: your images without labels, for generators that take no target."""
     data_root: Path | None = None
     """Folder that holds the images (celeba, folder, images)."""
-
     attributes: Path | None = None
-    """Table of attributes: a CSV file,Attr1,Attr2,... with 1/-1, 1/0 or true/false, or a list_attr_celeba.txt. It names images by paths below
-    --data-root, by absolute paths, or by their names alone where these are unique. celeba finds its own."""
-
+    """Table of attributes: a CSV file,Attr1,Attr2,... with 1/-1, 1/0 or true/false, or a list_attr_celeba.txt.
+    It names images by paths below --data-root, by absolute paths, or by their names alone where these are unique.
+    celeba finds its own."""
     selected_attributes: tuple[str, ...] = ()
-    """Attributes (or domains) to edit, in the order of the label. Default: faces: three hair colours, Smiling, Eyeglasses; celeba: three hair
-    colours, Male, Young; folder: all columns or all domains."""
-
+    """Attributes (or domains) to edit, in the order of the label. The default depends on --data.
+    faces: three hair colours, Smiling, Eyeglasses. celeba: three hair colours, Male, Young. folder: all columns or all domains."""
     image_size: int = 64
-    """Pixels, a multiple of 4."""
-
+    """Side of the images in pixels, a multiple of 4."""
     crop_size: int | None = None
-    """Side of the centre crop taken before resizing. Default: 178 for celeba, the largest centred square for folder."""
-
+    """Side of the centre crop taken before resizing. By default, 178 for celeba, the largest centred square for folder."""
     train_size: int | None = None
     """Number of training images. faces: 20000 by default. celeba, folder, images: an upper limit, by default all."""
-
     test_size: int = 1000
-    """Number of images held back from training. No effect on a data set that has a split of its own: celeba's partition
-    file, a column split in the table, folders train/ and test/."""
-
+    """Number of images held back from training.
+    It has no effect on a data set with a split of its own: celeba's partition file, a column split in the table, folders train/ and test/."""
     on_broken: OnBroken = "raise"
-    """What to do with an image that can't be decoded. raise: stop when it is read. skip: decode all images at the start (a minute or more
-    for 200,000) and drop those that fail."""
-
-    def __post_init__(self) -> None:
-        if self.data == "images":
-            self.data = "pictures"  # the name in the configuration of existing runs: both must resume each other's run folders
+    """What to do with an image that can't be decoded.
+    raise: stop when it is read. skip: decode all images at the start (a minute or more for 200,000) and drop those that fail."""
 
 
 def build_dataset(options: DataOptions, split: Literal["train", "test", "reference"]) -> ImageFiles | ProceduralFaces:
@@ -81,11 +71,10 @@ def build_dataset(options: DataOptions, split: Literal["train", "test", "referen
     check_sizes(options.image_size, options.crop_size)
     if options.data == "faces":
         return _faces(options, split)
-    if options.data not in ("celeba", "folder", "pictures"):
+    if options.data not in ("celeba", "folder", "images"):
         raise ValueError(f"expected --data faces, celeba, folder or images, got {options.data!r}")
     if options.data_root is None:
-        name = "images" if options.data == "pictures" else options.data
-        raise ValueError(f"--data {name} needs --data-root, the folder that holds the images")
+        raise ValueError(f"--data {options.data} needs --data-root, the folder that holds the images")
     shared = {
         "split": "test" if split == "test" else "train",
         "image_size": options.image_size,
@@ -97,7 +86,7 @@ def build_dataset(options: DataOptions, split: Literal["train", "test", "referen
         crop_size = options.crop_size or CELEBA_CROP
         selected = options.selected_attributes or CELEBA_SELECTION
         return CelebA(options.data_root, selected_attributes=selected, crop_size=crop_size, attributes=options.attributes, **shared)
-    if options.data == "pictures":
+    if options.data == "images":
         for flag in ("attributes", "selected_attributes"):
             if getattr(options, flag):
                 raise ValueError(f"--{flag.replace('_', '-')} has no effect with --data images; use --data folder")

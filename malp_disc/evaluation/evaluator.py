@@ -23,11 +23,11 @@ from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
 from malp_disc.evaluation.measure import (
     EvaluationModels,
     Reference,
-    measure_anchors,
     measure_arm,
     measure_frechet,
     measure_fresh,
     measure_reference,
+    measure_reference_points,
 )
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
 from malp_disc.metrics.face_embedding import MobileFaceNet
@@ -144,9 +144,9 @@ class Evaluator:
             folder = self.folder / "samples" / (str(seed) if seed else "") / arm
             sample_grid({"real": shown.images, arm: edited}, folder / f"{step:06d}.png", captions=captions_of(shown))
 
-    def measure_anchors(self) -> None:
-        """Reference points for every metric, ``anchors.json``, and the reference's features; once for all seeds."""
-        write_json(self.folder / "anchors.json", measure_anchors(self.inputs, self.reference, self.models, device=self.device))
+    def measure_reference_points(self) -> None:
+        """Reference points for every metric, ``reference_points.json``, and the reference's features; once for all seeds."""
+        write_json(self.folder / "reference_points.json", measure_reference_points(self.inputs, self.reference, self.models, device=self.device))
         for view, features in self.reference.features.items():
             save_features(features_path(self.folder, "reference", view=view), features)
 

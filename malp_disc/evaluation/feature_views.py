@@ -150,7 +150,7 @@ def downsample_antialiased(images: Tensor, factor: int) -> Tensor:
 def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor: FeatureExtractor) -> dict[str, Any]:
     """A Fréchet distance, JSON-ready, with everything needed to compare it with another one: label, extractor, resize, and both sample sizes."""
     factor, real = SMALLER.get(view), reference.features[view]
-    made_smaller = "" if factor is None else f"made {factor} times smaller, antialiased; then "
+    downsampling = "" if factor is None else f"antialiased downsampling by {factor}, then "
     return {
         "label": extractor.label if factor is None else f"{extractor.label} at 1/{factor} size",
         "value": frechet_distance(real, features),
@@ -159,7 +159,7 @@ def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor
         "extractor": extractor.name,
         "backbone": extractor.backbone,
         "fingerprint": extractor.fingerprint,
-        "resize": made_smaller + extractor.resize,
+        "resize": downsampling + extractor.resize,
         "reference": reference.text,
         "reference_n": len(real),
         "infinity": extrapolated_frechet(real, features) if view == "frechet" else None,

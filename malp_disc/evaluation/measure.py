@@ -46,7 +46,7 @@ from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
-__all__ = ["Evidence", "EvaluationModels", "Reference", "measure_anchors", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
+__all__ = ["Evidence", "EvaluationModels", "Reference", "measure_reference_points", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
 
 Reference = FeatureCache
 """Features and spectrum of the real images that generators are compared with; ``text`` describes them."""
@@ -91,7 +91,7 @@ def measure_reference(
     return dataclasses.replace(extracted, text=f"{dataset.description}, n = {count}")
 
 
-def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def measure_reference_points(inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Reference points for every metric, JSON-ready: the unedited inputs, one half of the reference against the other, the classifier on unedited
     images, and the PSNR of encryption."""
     unedited = extract_views(models, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
@@ -103,16 +103,16 @@ def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationMod
     distances = {
         view: {
             "unedited": describe(view, unedited.features[view], reference, models.of(view)),
-            "halves": describe(view, halves[0].features[view], other, models.of(view)),
+            "real_split": describe(view, halves[0].features[view], other, models.of(view)),
         }
         for view in reference.features
     }
-    anchors: dict[str, Any] = {
+    reference_points: dict[str, Any] = {
         **distances.pop("frechet"),
         **distances,
         "kid": {
             "unedited": _kid(unedited.features["frechet"], reference),
-            "halves": _kid(halves[0].features["frechet"], other),
+            "real_split": _kid(halves[0].features["frechet"], other),
         },
         "spectrum": dataclasses.asdict(spectrum_ratio(unedited.power, reference.power)),
         "inputs_sha256": unedited.sha256,
@@ -120,13 +120,13 @@ def measure_anchors(inputs: EvalSet, reference: Reference, models: EvaluationMod
     }
     if models.classifier is not None:
         scores = edit_accuracy(_attribute_logits(models, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
-        anchors |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
+        reference_points |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
     if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
             [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
         )
-        anchors |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": models.malp.key_fingerprint}
-    return anchors
+        reference_points |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": models.malp.key_fingerprint}
+    return reference_points
 
 
 @torch.no_grad()

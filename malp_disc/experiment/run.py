@@ -86,7 +86,7 @@ def run_arms(
     if evaluator is not None and "cotrain" in config.arms and config.template_dropout:
         warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device)
     if evaluator is not None and not (config.resume_from_checkpoint and "before" in evaluator.measured()):
-        evaluator.measure_anchors()
+        evaluator.measure_reference_points()
         evaluator.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0, experiment=experiment)
     for seed in config.all_seeds:
         for arm in config.arms:

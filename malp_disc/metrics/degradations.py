@@ -132,7 +132,7 @@ DEGRADATIONS = {
     "jpeg": Degradation(jpeg, (None, 95, 90, 80, 70, 50, 30, 10), "JPEG quality"),
     "blur": Degradation(gaussian_blur, (0, 0.5, 0.75, 1, 1.5, 2, 3), "blur, σ in pixels"),
     "noise": Degradation(gaussian_noise, (0, 1, 2, 5, 10, 20, 40), "noise, σ in grey levels of 255", drawn=True),
-    "resize": Degradation(resize_down_up, (1, 1.25, 1.5, 2, 3, 4, 8), "resolution, made smaller by"),
+    "resize": Degradation(resize_down_up, (1, 1.25, 1.5, 2, 3, 4, 8), "downsampling factor"),
 }
 """The degradations of the paper's Figure 5, in its order."""
 

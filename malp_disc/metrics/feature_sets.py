@@ -110,7 +110,7 @@ def read_features(path: str | Path, extractor: FeatureExtractor) -> FeatureSet:
             )
     if features.ndim != 2 or features.shape[1] != extractor.dims or not np.isfinite(features).all():
         raise ValueError(f"{path} has features of shape {features.shape}, expected (n, {extractor.dims}) of finite numbers; delete it and compute them again")
-    return FeatureSet(f"{metadata.get('pictures', path.name)} ({len(features)} images), from {path.name}", len(features), features)
+    return FeatureSet(f"{metadata.get('images', path.name)} ({len(features)} images), from {path.name}", len(features), features)
 
 
 def _statistics(path: Path, extractor: FeatureExtractor) -> FeatureSet:
@@ -152,7 +152,7 @@ def _read(path: Path) -> tuple[np.ndarray, dict[str, str]]:
 def _write_cache(path: Path, features: np.ndarray, images: ImageFolder, extractor: FeatureExtractor) -> None:
     metadata = {
         "kind": _KIND,
-        "pictures": Path(images.name).name,
+        "images": Path(images.name).name,
         "extractor": extractor.name,
         "resize": extractor.resize,
         "digest": images.digest,

@@ -35,7 +35,7 @@ class Leak:
 
     Attributes:
         attacker: name of the attack, see `malp_disc.metrics.template_attacks`.
-        pictures: N, number of images.
+        images: N, number of images.
         cosine: |CS| of the estimate and the true template, mean over disjoint groups of N images. The maximum over all templates,
             estimates and shifts counts.
         error: standard error of the mean; None for one group.
@@ -44,7 +44,7 @@ class Leak:
     """
 
     attacker: str
-    pictures: int
+    images: int
     cosine: float
     error: float | None
     chance: float

@@ -49,7 +49,7 @@ def delta_text(delta: Mapping[str, Any] | None) -> str:
     if delta is None or delta["low"] is None:
         return NONE
     if delta.get("seeds"):
-        return f"{signed(delta['value'])}\nseeds {interval(delta['seeds'])}\nimages {interval(delta['pictures'])}"
+        return f"{signed(delta['value'])}\nseeds {interval(delta['seeds'])}\nimages {interval(delta['images'])}"
     return f"{signed(delta['value'])} ({interval(delta)})"
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from malp_disc.report.compare import arm_of, compare_arms
 from malp_disc.report.findings import cautions, localization_finding
 from malp_disc.report.seeds import CONFIDENCE, bonferroni_confidence, delta_over_seeds, half_widths, mean_over_seeds
-from malp_disc.report.verdict import judge_run
+from malp_disc.report.verdict import run_verdict
 from malp_disc.report.verdict_rule import RULE
 from malp_disc.run_folder.arms import ARMS, BASELINES, SCORES
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.same_experiment import check_one_experiment
-from malp_disc.run_folder.schema import ANCHORS, complete, read_json, read_measurements
+from malp_disc.run_folder.schema import REFERENCE_POINTS, complete, read_json, read_measurements
 
 
 def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
           intervals against the controls, corrected for the number of candidates;
         * ``arms.<arm>``: means over seeds of ``malp_disc.run_folder.schema.MEASUREMENT``, and ``half_widths.<arm>`` half their intervals
           (Student's t);
-        * ``anchors``, reference points for every distance: the unedited inputs, and a real-vs-real split (two halves of the reference);
+        * ``reference_points``, reference points for every distance: the unedited inputs, and a real-vs-real split (two halves of the reference);
         * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, images, seeds, count}`` or None: the
           arm's Frechet distance minus the other's, see `malp_disc.report.seeds.delta_over_seeds`; ``views.<score>.<arm>`` the same for
           the other distances;
@@ -52,7 +52,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     folder = Path(folder)
     runs = read_measurements(folder)
     check_one_experiment(runs, str(folder))
-    anchors = complete(read_json(folder / "anchors.json"), ANCHORS, str(folder / "anchors.json"))
+    reference_points = complete(read_json(folder / "reference_points.json"), REFERENCE_POINTS, str(folder / "reference_points.json"))
     config, environment = read_json(folder / "config.json"), read_json(folder / "environment.json")
     lines = compare_arms(folder, runs, resamples=resamples, seed=seed)
     seeds_of = {arm: [run for run in runs if arm in runs[run]] for arm in ARMS if any(arm in arms for arms in runs.values())}
@@ -60,7 +60,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     arms = {arm: _averaged(arm, measured) for arm, measured in per_arm.items()}
     scores = {score: _over_seeds(lines, runs, seeds_of, score) for score in SCORES}
     views = {score: deltas for score, deltas in scores.items() if score != "frechet"}
-    verdict, verdicts = judge_run(arms, scores["frechet"], views)
+    verdict, verdicts = run_verdict(arms, scores["frechet"], views)
     record = {
         "verdict": verdict,
         "verdict_rule": RULE,
@@ -68,7 +68,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
         "verdicts": {arm: dataclasses.asdict(judged) for arm, judged in verdicts.items()},
         "arms": arms,
         "half_widths": {arm: half_widths(measured) for arm, measured in per_arm.items()},
-        "anchors": anchors,
+        "reference_points": reference_points,
         "comparison": scores["frechet"],
         "views": views,
         "localization_findings": {arm: found for arm in arms if (found := localization_finding(arm, arms)) is not None},

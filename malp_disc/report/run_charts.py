@@ -12,7 +12,7 @@ from malp_disc.plotting.style import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYL
 from malp_disc.report.numbers import number, percent, signed
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, VIEWS
 
-_REFERENCE_POINTS = {"unedited": "unedited inputs", "halves": "real-vs-real split"}
+_REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
 Record = Mapping[str, Any]
 
 
@@ -62,7 +62,7 @@ def draw_distances(axes: Axes, record: Record) -> None:
         if arm != "before":
             axes.plot(seeds, [y] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.6, markeredgewidth=0.8, zorder=3)
     first = next(iter(arms.values()), {"label": None, "n": None})
-    points = {text: record["anchors"][name]["value"] for name, text in _REFERENCE_POINTS.items() if record["anchors"][name]["value"] is not None}
+    points = {text: record["reference_points"][name]["value"] for name, text in _REFERENCE_POINTS.items() if record["reference_points"][name]["value"] is not None}
     for (text, value), style in zip(points.items(), ((0, (5, 2)), (0, (1, 1.5)))):
         axes.axvline(value, color=PAPER, linewidth=3, zorder=2.5)  # cuts through the bars, so that the dashes show on any colour
         axes.axvline(value, color=INK, linewidth=1, linestyle=style, zorder=3, label=f"{text}: {number(value)}")
@@ -82,7 +82,7 @@ def draw_deltas(axes: Axes, record: Record) -> None:
     deltas = _deltas(record)
     axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
     for y, (arm, delta) in enumerate(deltas.items()):
-        inner = delta.get("pictures") or delta
+        inner = delta.get("images") or delta
         axes.plot([delta["low"], delta["high"]], [y, y], color=COLOURS[arm], linewidth=1.4, zorder=2, solid_capstyle="butt")
         axes.plot([inner["low"], inner["high"]], [y, y], color=COLOURS[arm], linewidth=3.6, zorder=2, solid_capstyle="butt")
         seeds = _of_seeds(record, lambda run, arm=arm: run["comparison"].get(arm, {}).get("delta_vs_control", {}).get("value"))

@@ -48,7 +48,7 @@ class Section:
 
 def sections(record: Mapping[str, Any]) -> list[Section]:
     """All sections between the verdict with its cautions and `making`; tables in which nothing was measured are left out."""
-    psnr = record["anchors"]["encrypted_psnr"]
+    psnr = record["reference_points"]["encrypted_psnr"]
     harder = [f"{arm}: {finding}" for arm, finding in record["localization_findings"].items()]
     found = [
         Section("verdicts", "Verdict by arm", _multiple_candidates(record), [("", verdicts_table(record))]),
@@ -103,7 +103,7 @@ def _multiple_candidates(record: Mapping[str, Any]) -> str:
     if count < 2:
         return ""
     return (
-        f"{count} candidates were judged. So that luck doesn't make one of them look better, the intervals against the controls have a "
+        f"{count} candidates are assessed. So that luck doesn't make one of them look better, the intervals against the controls have a "
         f"confidence of {100 * record['verdict_confidence']:.3g} % here (Bonferroni) instead of the {percent(record['bootstrap']['confidence'])} of the tables below."
     )
 
@@ -124,7 +124,7 @@ def commands(record: Mapping[str, Any]) -> str:
 
 def reading(record: Mapping[str, Any]) -> list[str]:
     """How to read the numbers, and what each protects against."""
-    label, halves = label_of(record), record["anchors"]["halves"]["value"]
+    label, halves = label_of(record), record["reference_points"]["real_split"]["value"]
     kind = "" if label.endswith("FID") else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
     floor = (
         "" if halves is None else f" Even two halves of the real images have a distance of {number(halves)} (real-vs-real split); differences near that mean little."

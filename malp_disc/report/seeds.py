@@ -70,17 +70,17 @@ def half_widths(values: Sequence[Any]) -> Any:
 def delta_over_seeds(deltas: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | None:
     """One difference from those of every seed, with both intervals; None if any seed lacks it.
 
-    ``pictures``: the mean of the seeds' bootstrap intervals. All seeds edit the same images, so their sampling error is shared and
+    ``images``: the mean of the seeds' bootstrap intervals. All seeds edit the same images, so their sampling error is shared and
     doesn't average out; the spread of a mean is at most the mean of the spreads. ``seeds``: Student's t over the seeds, None for a single one.
     ``low`` and ``high`` enclose both, so below zero means that both are.
     """
     if not deltas or any(delta is None for delta in deltas):
         return None
     value, half = mean_and_half_width([delta["value"] for delta in deltas])
-    pictures = {end: float(np.mean([delta[end] for delta in deltas])) for end in ("low", "high")}
+    images = {end: float(np.mean([delta[end] for delta in deltas])) for end in ("low", "high")}
     seeds = None if half is None else {"low": value - half, "high": value + half}
-    low, high = (pictures[end] if seeds is None else pick(pictures[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
-    return {"value": value, "low": low, "high": high, "pictures": pictures, "seeds": seeds, "count": len(deltas)}
+    low, high = (images[end] if seeds is None else pick(images[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
+    return {"value": value, "low": low, "high": high, "images": images, "seeds": seeds, "count": len(deltas)}
 
 
 def bonferroni_confidence(tests: int) -> float:
@@ -100,13 +100,13 @@ def bonferroni_interval(delta: Mapping[str, Any], tests: int) -> dict[str, Any]:
 
     tails = [(1 + confidence) / 2 for confidence in (bonferroni_confidence(tests), CONFIDENCE)]
     ratio = NormalDist().inv_cdf(tails[0]) / NormalDist().inv_cdf(tails[1])
-    pictures = _widened(delta["value"], delta.get("pictures") or delta, ratio)
+    images = _widened(delta["value"], delta.get("images") or delta, ratio)
     seeds = delta.get("seeds")
     if seeds:
         wide, usual = t.ppf(tails, delta["count"] - 1)
         seeds = _widened(delta["value"], seeds, float(wide / usual))
-    low, high = (pictures[end] if not seeds else pick(pictures[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
-    return {**delta, "low": low, "high": high, "pictures": pictures, "seeds": seeds}
+    low, high = (images[end] if not seeds else pick(images[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
+    return {**delta, "low": low, "high": high, "images": images, "seeds": seeds}
 
 
 def _widened(value: float, ends: Mapping[str, float], ratio: float) -> dict[str, float]:

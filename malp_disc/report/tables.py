@@ -9,7 +9,7 @@ from malp_disc.report.numbers import number, percent
 from malp_disc.report.verdict import MOST_REASONS
 from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, VIEWS
 
-_REFERENCE_POINTS = {"unedited": "unedited inputs", "halves": "real-vs-real split"}
+_REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
 
 
 def quality_table(record: Record) -> Table:
@@ -30,7 +30,7 @@ def quality_table(record: Record) -> Table:
         row += [value(record, arm, "frechet", "infinity"), _kid(kid), delta_text(kids.get(arm, {}).get("delta_vs_control"))]
         rows.append([*row, plain(measured["frechet"]["n"]), seeds, plain(measured["steps"]), plain(measured["seconds"])])
     for name, words in _REFERENCE_POINTS.items():
-        anchor = record["anchors"][name]
+        anchor = record["reference_points"][name]
         rows.append(
             [
                 words,
@@ -38,7 +38,7 @@ def quality_table(record: Record) -> Table:
                 "",
                 "",
                 plain(anchor["infinity"]),
-                _kid(record["anchors"]["kid"][name]),
+                _kid(record["reference_points"]["kid"][name]),
                 "",
                 plain(anchor["n"]),
                 "",
@@ -73,7 +73,7 @@ def views_table(record: Record) -> Table:
     rows = [[arm, *(value(record, arm, view, "value") for view in views)] for arm in record["arms"]]
     for name, words in _REFERENCE_POINTS.items():
         rows.append(
-            [words, *(plain((record["anchors"] if view == "frechet" else record["anchors"][view])[name]["value"]) for view in views)]
+            [words, *(plain((record["reference_points"] if view == "frechet" else record["reference_points"][view])[name]["value"]) for view in views)]
         )
     return _framed(header, rows, 2)
 
@@ -98,7 +98,7 @@ def spectrum_table(record: Record) -> Table:
     """Power relative to real images at the high frequencies."""
     header = [f"power relative to real images{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
     rows = [[arm, value(record, arm, "spectrum", "fine"), value(record, arm, "spectrum", "nyquist")] for arm in record["arms"]]
-    frame = record["anchors"]["spectrum"]
+    frame = record["reference_points"]["spectrum"]
     return _framed(header, [*rows, [_REFERENCE_POINTS["unedited"], plain(frame["fine"]), plain(frame["nyquist"])]], 1)
 
 
@@ -118,8 +118,8 @@ def edits_table(record: Record) -> Table:
     keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("ssim_to_input",), ("psnr_to_input",)]
     keys += [("identity", "value")] * bool(embedding)
     rows = [[arm, *(value(record, arm, *key) for key in keys)] for arm in record["arms"]]
-    anchors = record["anchors"]
-    frame = [_REFERENCE_POINTS["unedited"], plain(anchors["edit_accuracy"]), plain(anchors["kept_accuracy"]), "0", "0", "1", NONE]
+    reference_points = record["reference_points"]
+    frame = [_REFERENCE_POINTS["unedited"], plain(reference_points["edit_accuracy"]), plain(reference_points["kept_accuracy"]), "0", "0", "1", NONE]
     frame += ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 
@@ -180,9 +180,9 @@ def seeds_table(record: Record) -> Table:
 
 def hashes_table(record: Record) -> Table:
     """Hashes of the images and weights that were measured."""
-    anchors = record["anchors"]
-    rows = [["inputs", "", anchors["inputs_sha256"] or NONE], ["reference", "", anchors["reference_sha256"] or NONE]]
-    rows += [["MaLP's templates (public fingerprint)", "", anchors["key_fingerprint"]]] if anchors["key_fingerprint"] else []
+    reference_points = record["reference_points"]
+    rows = [["inputs", "", reference_points["inputs_sha256"] or NONE], ["reference", "", reference_points["reference_sha256"] or NONE]]
+    rows += [["MaLP's templates (public fingerprint)", "", reference_points["key_fingerprint"]]] if reference_points["key_fingerprint"] else []
     for arm in record["arms"]:
         for seed in record["seeds_of"][arm]:
             weights = record["per_seed"][str(seed)]["arms"][arm]["weights"]
@@ -195,7 +195,7 @@ def described(record: Record) -> list[str]:
     """Extractor, resize and reference of every distance, the description of every arm, and how intervals were computed."""
     users: dict[str, list[str]] = {}
     for view in VIEWS:
-        points = record["anchors"] if view == "frechet" else record["anchors"][view]
+        points = record["reference_points"] if view == "frechet" else record["reference_points"][view]
         entries = {arm: measured[view] for arm, measured in record["arms"].items()} | {
             words: points[name] for name, words in _REFERENCE_POINTS.items()
         }

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from malp_disc.report.verdict_case import Deltas, Verdict
-from malp_disc.report.verdict_rule import judge_arm
+from malp_disc.report.verdict_rule import arm_verdict
 from malp_disc.run_folder.arms import CANDIDATES
 
 MOST_REASONS = 2
 """The most candidates whose reasons fit into one sentence with their numbers; a table has those of more."""
 
 
-def judge_run(
+def run_verdict(
     arms: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Deltas], views: Mapping[str, Mapping[str, Deltas]] | None = None
 ) -> tuple[str, dict[str, Verdict]]:
     """One sentence for the whole run, and the verdict on each candidate: every fine-tuned arm that isn't a control.
@@ -27,7 +27,7 @@ def judge_run(
         return f"No verdict: no generator was fine-tuned, apart from controls (measured: {', '.join(arms)}).", {}
     if "control" not in arms:
         return "No verdict: there is no control arm, so the effect of training longer is unknown; run the control arm as well.", {}
-    verdicts = {arm: judge_arm(arm, arms, comparison, views, candidates=len(candidates)) for arm in candidates}
+    verdicts = {arm: arm_verdict(arm, arms, comparison, views, candidates=len(candidates)) for arm in candidates}
     return _sentence(verdicts, comparison), verdicts
 
 

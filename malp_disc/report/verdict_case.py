@@ -27,7 +27,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that the rule reads about one arm; the arguments of `judge_arm`."""
+    """Everything that the rule reads about one arm; the arguments of `arm_verdict`."""
 
     arm: str
     arms: Mapping[str, Mapping[str, Any]]
@@ -69,4 +69,4 @@ def both_intervals(delta: Mapping[str, Any]) -> str:
     """ "-52.1 to -40.2"; of several seeds "-52.1 to -40.2 over 3 seeds and -50.0 to -45.1 over images"."""
     if not delta.get("seeds"):
         return interval(delta)
-    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['pictures'])} over images"
+    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['images'])} over images"

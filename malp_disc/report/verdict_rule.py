@@ -41,7 +41,7 @@ RULE = (
 )
 
 
-def judge_arm(
+def arm_verdict(
     arm: str,
     arms: Mapping[str, Mapping[str, Any]],
     comparison: Mapping[str, Deltas],
@@ -55,7 +55,7 @@ def judge_arm(
         arms: measurements by arm, each with the keys of `malp_disc.run_folder.schema.MEASUREMENT`; ``"control"`` among them.
         comparison: by arm ``{"delta_vs_control": {"value", "low", "high"} or None, "delta_vs_before": …}``, with 95 % intervals.
         views: the same for the other views of the images, by the view's name.
-        candidates: how many arms of the run are judged; the intervals against the controls are corrected for it.
+        candidates: how many arms of the run are candidates; the intervals against the controls are corrected for it.
     """
     case = Case(arm, arms, comparison, views or {}, candidates)
     for condition in _CONDITIONS:

@@ -13,7 +13,7 @@ from malp_disc.run_folder.same_experiment import check_one_experiment
 from malp_disc.run_folder.schema import read_json, read_lines, read_measurements
 from malp_disc.serialization.files import atomic_path, write_text
 
-_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of anchors.json: images, reference, and the MaLP of the evaluation
+_SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of reference_points.json: images, reference, and the MaLP of the evaluation
 
 
 def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
@@ -42,10 +42,10 @@ def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
 def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
     """The lines of `other` that `folder` lacks, after checking that both are of one experiment."""
     ours, theirs = read_measurements(folder), read_measurements(other)
-    anchors, others = (read_json(path / "anchors.json") or {} for path in (folder, other))
+    reference_points, others = (read_json(path / "reference_points.json") or {} for path in (folder, other))
     for key in _SAME:
-        if anchors.get(key) != others.get(key):
-            raise ValueError(f"{other} and {folder} can't be joined: {key} differs ({others.get(key)} and {anchors.get(key)}); their numbers don't compare")
+        if reference_points.get(key) != others.get(key):
+            raise ValueError(f"{other} and {folder} can't be joined: {key} differs ({others.get(key)} and {reference_points.get(key)}); their numbers don't compare")
     both = {seed: {**ours.get(seed, {}), **theirs.get(seed, {})} for seed in {*ours, *theirs}}
     check_one_experiment(both, f"{folder} and {other} can't be joined")
     for seed, arms in theirs.items():
@@ -67,8 +67,8 @@ def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
     """Copy features, images and curve of one arm and seed, and the images that all arms of the seed share."""
     files = [*(source / "features" / str(seed)).glob(f"{arm}.*"), *(source / "curves" / str(seed)).glob(f"{arm}.jsonl")]
     files += (source / "curves").glob(f"{arm}.jsonl") if seed == 0 else []
-    pictures = (source / "gallery" / str(seed)).glob("*.png")
-    files += [path for path in pictures if path.stem.startswith(f"{arm}-") or path.stem in ("real", "encrypted", "map_encrypted")]
+    images = (source / "gallery" / str(seed)).glob("*.png")
+    files += [path for path in images if path.stem.startswith(f"{arm}-") or path.stem in ("real", "encrypted", "map_encrypted")]
     for path in files:
         with atomic_path(target / path.relative_to(source)) as temporary:
             shutil.copyfile(path, temporary)

@@ -1,7 +1,7 @@
-"""A run's folder as the recipe leaves it: measurements, anchors, features and curves, read with errors that name file and line.
+"""A run's folder as the recipe leaves it: measurements, reference points, features and curves, read with errors that name file and line.
 
     measurements.jsonl          one line per arm and seed
-    anchors.json                reference points, the same for all seeds
+    reference_points.json       reference points, the same for all seeds
     features/reference.npy      of the real images; <name>.<view>.npy for the views other than the first
     features/<seed>/<arm>.npy   of the edited images, row by row the same inputs in every file
     bootstrap.jsonl             differences between arms with their intervals, computed from the features, which may be deleted then
@@ -62,8 +62,8 @@ MEASUREMENT = {
     "steps": float,
     "seconds": float,
 }
-_POINTS = {"unedited": FRECHET, "halves": FRECHET}
-ANCHORS = {
+_POINTS = {"unedited": FRECHET, "real_split": FRECHET}
+REFERENCE_POINTS = {
     **_POINTS,
     **{"second": _POINTS, "frechet_2x": _POINTS, "frechet_4x": _POINTS, "kid": dict.fromkeys(_POINTS, MEASUREMENT["kid"])},
     **{"spectrum": MEASUREMENT["spectrum"], "edit_accuracy": float, "kept_accuracy": float, "encrypted_psnr": float},

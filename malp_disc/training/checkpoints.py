@@ -191,7 +191,7 @@ class CheckpointManager:
         state = load_training(found, networks=self.networks, optimizers=self.optimizers, expected=self.settings)
         if accelerator.scaler is not None and "scaler" in state:
             accelerator.scaler.load_state_dict(state["scaler"])
-        was, now = state.get("pictures"), _batch_sizes(options, accelerator)
+        was, now = state.get("batch_sizes"), _batch_sizes(options, accelerator)
         if was is not None and was != now:
             logger.warning(
                 f"{found} was made with {_batch_sizes_in_words(was)}, this run has {_batch_sizes_in_words(now)}: it continues, but not bit for bit as the "
@@ -202,7 +202,7 @@ class CheckpointManager:
     def save(self, step: int, options: TrainOptions, accelerator: Accelerator, **more: Any) -> None:
         """Write ``checkpoint-<step>``; the main process writes, the others wait."""
         if accelerator.is_main_process:
-            state = {**self.settings, "pictures": _batch_sizes(options, accelerator), **more}
+            state = {**self.settings, "batch_sizes": _batch_sizes(options, accelerator), **more}
             if accelerator.scaler is not None:
                 state["scaler"] = accelerator.scaler.state_dict()
             limit = options.checkpoints_total_limit

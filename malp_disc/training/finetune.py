@@ -126,7 +126,7 @@ class FineTuning:
         state = self.checkpoints.resume(config, accelerator)
         self.first = state["step"]
         self.guard = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0))
-        self.monitor = TrainingMonitor(state=state.get("watch"))
+        self.monitor = TrainingMonitor(state=state.get("monitor"))
         self.balance = None
         if config.gradient_share is not None and malp is not None:
             self.balance = GradientBalance(last_layer, config.gradient_share, weight=state.get("balance"))
@@ -163,7 +163,7 @@ class FineTuning:
                 if self.checkpoints.due(number, config) or stop:
                     weight = self.balance.weight if self.balance is not None else None
                     self.checkpoints.save(
-                        number, config, accelerator, skipped=self.guard.skipped, watch=self.monitor.state, balance=weight
+                        number, config, accelerator, skipped=self.guard.skipped, monitor=self.monitor.state, balance=weight
                     )
                 if stop and number < config.max_train_steps:
                     raise KeyboardInterrupt

@@ -103,6 +103,11 @@ class FinetuneOptions(TrainOptions):
         for name in ("frozen_weight", "cotrain_weight", "vision_aided_weight", "feature_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
+        if self.lr_warmup_steps >= self.max_train_steps:
+            raise ValueError(
+                f"expected --lr-warmup-steps below --max-train-steps {self.max_train_steps}, got {self.lr_warmup_steps}: the run would end before its "
+                "learning rate is reached"
+            )
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"expected --{name.replace('_', '-')} in [0, 1), got {getattr(self, name)}")

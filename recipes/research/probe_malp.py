@@ -266,9 +266,9 @@ def leak(probe: Probe, config: Config) -> Iterator[dict[str, Any]]:
     malp = probe.malp.cpu()
     templates = malp.encryption.at(own.shape[2:])
     counts = [count for count in (1, 3, 10, 30, 100, 300, 1000) if count <= len(own)]
-    ways = {"fixed place": malp.encrypt(own, index.cpu())[0], "random shift per image": randomly_shifted(malp.encryption, own, index.cpu(), draw)}
+    ways = {"fixed position": malp.encrypt(own, index.cpu())[0], "random shift per image": randomly_shifted(malp.encryption, own, index.cpu(), draw)}
     for way, encrypted in ways.items():
-        for found in template_leak(to_8bit(encrypted), templates, originals_mean=others.mean(0), shifted=way != "fixed place", counts=counts, seed=config.seed):
+        for found in template_leak(to_8bit(encrypted), templates, originals_mean=others.mean(0), shifted=way != "fixed position", counts=counts, seed=config.seed):
             yield {"case": way, "set_size": malp.encryption.set_size, **dataclasses.asdict(found)}
     probe.malp.to(config.device)
 

@@ -77,7 +77,7 @@ def leak_figure(lines: Lines, path: str | Path) -> None:
         row = []
         for name in _names(lines):
             own = _of(lines, case=way, name=name)
-            counts = sorted({line["pictures"] for line in own})
+            counts = sorted({line["images"] for line in own})
             curves = {
                 attacker: _leak_line(_of(own, attacker=attacker), counts, "cosine")
                 for attacker in dict.fromkeys(line["attacker"] for line in own)
@@ -106,11 +106,11 @@ def _table(lines: Lines) -> str:
 
 
 def _leak_table(lines: Lines) -> str:
-    counts = sorted({line["pictures"] for line in lines})
+    counts = sorted({line["images"] for line in lines})
     rows = []
     for name, way, attacker in dict.fromkeys((line["name"], line["case"], line["attacker"]) for line in lines):
         own = _of(lines, name=name, case=way, attacker=attacker)
-        cells = [cell([line["cosine"] for line in own if line["pictures"] == count], 2) for count in counts]
+        cells = [cell([line["cosine"] for line in own if line["images"] == count], 2) for count in counts]
         rows.append([name, str(own[0]["set_size"]), way, attacker, *cells])
     header = ["", "templates", "added at a", "attacker", *(f"N = {count}" for count in counts)]
     return markdown_table(Table(header, rows), left=(0, 2, 3))
@@ -122,7 +122,7 @@ def _line(lines: Lines, cases: Sequence[str], part: str, name: str, *, baseline:
 
 
 def _leak_line(lines: Lines, counts: Sequence[int], field: str, *, baseline: bool = False) -> Line:
-    groups = [[line[field] for line in lines if line["pictures"] == count] for count in counts]
+    groups = [[line[field] for line in lines if line["images"] == count] for count in counts]
     return Line([sum(values) / len(values) if values else None for values in groups], baseline=baseline)
 
 

@@ -1,6 +1,6 @@
 """Search for the best way of fine-tuning against MaLP: many short runs, evaluated on training images; held-back images are for the report only.
 
-    python recipes/research/search_finetuning.py --rows control cotrain hold-share --seeds 0 1                   # drawn faces and the included networks
+    python recipes/research/search_finetuning.py --rows control cotrain pretraining-share --seeds 0 1                   # drawn faces and the included networks
     python recipes/research/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
         --vision-aided-network squeezenet1_0.pth                                                              # all rows
 

@@ -29,7 +29,7 @@ class Row:
 
 _CLASSIFIER = {"map_weight": 0.0, "classifier_weight": 1.0}
 _BOTH = {"map_weight": 1.0, "classifier_weight": 1.0}
-_HOLD = {"cotrain_losses": "pretraining"}  # MaLP keeps its pretraining losses
+_PRETRAINING_LOSSES = {"cotrain_losses": "pretraining"}  # MaLP keeps its pretraining losses
 
 ROWS: dict[str, Row] = {
     "control": Row("Without MaLP", "control"),
@@ -43,22 +43,22 @@ ROWS: dict[str, Row] = {
     "cotrain": Row("Co-trained MaLP", "cotrain"),
     "classifier": Row("Co-trained MaLP", "cotrain", _CLASSIFIER),
     "classifier-share": Row("Co-trained MaLP", "cotrain", {**_CLASSIFIER, "gradient_share": 0.3}),
-    "hold": Row("Co-trained MaLP with pretraining losses", "cotrain", _HOLD),
-    "hold-share": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3}),
-    "hold-share-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 1.0}),
-    "hold-classifier": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 0.3}),
-    "hold-classifier-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, **_CLASSIFIER, "gradient_share": 1.0}),
-    "hold-both": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, **_BOTH, "gradient_share": 0.3}),
-    "hold-r1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "r1_weight": 1.0}),
-    "hold-slow": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
-    "hold-faint": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.1}),
-    "hold-scales": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (1, 2, 4)}),
-    "hold-small": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
+    "pretraining": Row("Co-trained MaLP with pretraining losses", "cotrain", _PRETRAINING_LOSSES),
+    "pretraining-share": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3}),
+    "pretraining-share-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 1.0}),
+    "pretraining-classifier": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, **_CLASSIFIER, "gradient_share": 0.3}),
+    "pretraining-classifier-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, **_CLASSIFIER, "gradient_share": 1.0}),
+    "pretraining-both": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, **_BOTH, "gradient_share": 0.3}),
+    "pretraining-r1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "r1_weight": 1.0}),
+    "pretraining-slow": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
+    "pretraining-faint": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.1}),
+    "pretraining-scales": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "malp_scales": (1, 2, 4)}),
+    "pretraining-small": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "malp_scales": (2, 4)}),
     "vision-aided": Row("Feature discriminator instead", "vision_aided"),
     "feature-map-10": Row("Feature discriminator, MaLP's objective", "feature_map", {"feature_map_weight": 10.0}),
     "feature-map-50": Row("Feature discriminator, MaLP's objective", "feature_map", {"feature_map_weight": 50.0}),
     "feature-map-200": Row("Feature discriminator, MaLP's objective", "feature_map", {"feature_map_weight": 200.0}),
     "vision-aided-3": Row("Feature discriminator instead", "vision_aided", {"vision_aided_weight": 3.0}),
-    "joint": Row("MaLP and feature discriminator", "joint", {**_HOLD, "gradient_share": 0.3}),
-    "joint-small": Row("MaLP and feature discriminator", "joint", {**_HOLD, "gradient_share": 0.3, "malp_scales": (2, 4)}),
+    "joint": Row("MaLP and feature discriminator", "joint", {**_PRETRAINING_LOSSES, "gradient_share": 0.3}),
+    "joint-small": Row("MaLP and feature discriminator", "joint", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "malp_scales": (2, 4)}),
 }

@@ -34,7 +34,7 @@ def turns(count: int, set_size: int) -> torch.Tensor:
 def table(leaks: list[Leak]) -> dict[str, dict[int, Leak]]:
     found: dict[str, dict[int, Leak]] = {}
     for leak in leaks:
-        found.setdefault(leak.attacker, {})[leak.pictures] = leak
+        found.setdefault(leak.attacker, {})[leak.images] = leak
     return found
 
 
@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_and_groups_do_not_share_pictures():
     by_count = table(measure(0))["residuals"]
     assert [leak.groups for leak in by_count.values()] == [7, 4, 1]  # 45 // 10 = 4
     assert [leak.error is None for leak in by_count.values()] == [False, False, True]
-    assert set(dataclasses.asdict(by_count[1])) == {"attacker", "pictures", "cosine", "error", "chance", "groups"}
+    assert set(dataclasses.asdict(by_count[1])) == {"attacker", "images", "cosine", "error", "chance", "groups"}
 
 
 def test_the_error_is_that_of_the_mean_over_groups():

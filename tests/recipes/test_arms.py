@@ -71,6 +71,7 @@ def test_arms_with_a_feature_discriminator_add_it_to_the_own_losses(tmp_path, ar
         ({"arms": ("control", "control")}, r"different arms out of control, .*joint, got \['control', 'control'\]"),
         ({"malp_scales": (1, 0)}, r"--malp-scales of 1 or more, got \[1, 0\]"),
         ({"malp_scales": (1, 2), "template_dropout": 0.5}, "use it with --template-dropout 1"),
+        ({"max_train_steps": 100, "lr_warmup_steps": 100}, "--lr-warmup-steps below --max-train-steps 100, got 100: the run would end"),
         ({"feature_map_weight": -1.0}, "--feature-map-weight of 0 or more"),
     ],
 )

@@ -74,7 +74,7 @@ def test_finetune_refuses_before_any_work(monkeypatch, folder, tmp_path, dry, na
     monkeypatch.chdir(folder)
     monkeypatch.setattr("malp_disc.commands.finetune.run_arms", lambda *_, **__: pytest.fail("it went to work"))
     flags = [flag for pair in zip(("--generator", "--losses"), (f"foreign_painters:{name}" for name in names)) for flag in pair]
-    message = run(monkeypatch, finetune, *flags, "--data", "pictures", "--data-root", folder / "photos", "--image-size", 32, "--train-batch-size", 2,
+    message = run(monkeypatch, finetune, *flags, "--data", "images", "--data-root", folder / "photos", "--image-size", 32, "--train-batch-size", 2,
                   "--test-size", 4, "--output-dir", tmp_path / "run", *dry)  # fmt: skip
     assert all(word in message for word in words), message
 

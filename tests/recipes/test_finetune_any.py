@@ -60,7 +60,7 @@ def report_of(folder: Path) -> dict:
 
 
 def test_ones_own_generator_with_its_losses_and_references(launch, material, tmp_path):
-    result = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--losses", "my_generators:losses", "--data", "pictures", "--data-root", material / "photos",
+    result = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--losses", "my_generators:losses", "--data", "images", "--data-root", material / "photos",
                     "--reference-root", material / "frames", "--random-crop", 24, "--malp", material / "malp", "--output-dir", tmp_path, cwd=material)  # fmt: skip
     report = report_of(tmp_path)
     assert report["arms"]["cotrain"]["edit_accuracy"] is None and "No improvement shown" in report["verdict"], result.stdout
@@ -75,14 +75,14 @@ def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material,
     torch.manual_seed(3)
     torch.save(create_generator("fast_srgan", n_filters=8, n_layers=1).state_dict(), tmp_path / "model.pt")
     launch("finetune.py", *SMALL, "--generator", "fast_srgan", "--generator-checkpoint", tmp_path / "model.pt", "--losses", "generators.example_losses:super_resolution",
-           "--data", "pictures", "--data-root", material / "photos", "--malp", material / "malp", "--output-dir", tmp_path / "run", cwd=ROOT)  # fmt: skip
+           "--data", "images", "--data-root", material / "photos", "--malp", material / "malp", "--output-dir", tmp_path / "run", cwd=ROOT)  # fmt: skip
     report_of(tmp_path / "run")
     loaded = create_generator("fast_srgan", tmp_path / "run" / "G-cotrain.safetensors")
     assert loaded.config == {"n_filters": 8, "n_layers": 1}
 
 
 def test_without_losses_it_is_held_near_what_it_was_and_malp_is_pretrained(launch, material, tmp_path):
-    launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos", "--malp-pretrain-steps", 2,
+    launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--malp-pretrain-steps", 2,
            "--malp-width", 4, "--output-dir", tmp_path, cwd=material)  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
     assert lines[0]["G/keep"] == 0 < lines[-1]["G/keep"] and "D/real" not in lines[0]
@@ -90,7 +90,7 @@ def test_without_losses_it_is_held_near_what_it_was_and_malp_is_pretrained(launc
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path):
-    said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos", "--dry-run",
+    said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--dry-run",
                   "--gradient-accumulation-steps", 3, "--output-dir", tmp_path / "run", cwd=material).stdout  # fmt: skip
     assert "step       12 images: 4 x 3 micro-batches x 1 processes" in said and "none given: 1000 steps of pretraining first" in said
     assert "arm        cotrain: seeds 0, weight of MaLP 1, 1 checkpoints of" in said and "disk       about" in said
@@ -115,14 +115,14 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
 )
 def test_what_cant_be_is_told_before_any_work(monkeypatch, material, tmp_path, arguments, words):
     monkeypatch.syspath_prepend(str(material))
-    message = run(monkeypatch, finetune, *SMALL, "--data", "pictures", "--data-root", material / "photos", "--output-dir", tmp_path / "run", *arguments)
+    message = run(monkeypatch, finetune, *SMALL, "--data", "images", "--data-root", material / "photos", "--output-dir", tmp_path / "run", *arguments)
     assert all(word in message for word in words), message
 
 
 def test_a_full_disk_is_told_before_training(monkeypatch, material, tmp_path):
     monkeypatch.syspath_prepend(str(material))
     monkeypatch.setattr("malp_disc.training.checkpoints.shutil.disk_usage", lambda path: type("Usage", (), {"free": 100 * 2**20})())
-    message = run(monkeypatch, finetune, *SMALL, "--generator", "my_generators:make", "--data", "pictures", "--data-root", material / "photos",
+    message = run(monkeypatch, finetune, *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos",
                   "--malp", material / "malp", "--output-dir", tmp_path / "run")  # fmt: skip
     assert "100 MiB are free" in message and "--checkpoints-total-limit" in message
     assert not list((tmp_path / "run").glob("arms/*"))

@@ -34,7 +34,7 @@ def darker(images, target):
 def test_arms_of_several_seeds_become_one_report(evaluator, tmp_path):
     weights = tmp_path / "G-cotrain.safetensors"
     weights.write_bytes(b"weights")
-    evaluator.measure_anchors()
+    evaluator.measure_reference_points()
     evaluator.measure("before", lambda x, t: with_rectangles(x), steps=0)
     for seed in (0, 1):
         assert evaluator.measured(seed=seed) == ["before"]

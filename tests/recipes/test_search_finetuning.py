@@ -14,7 +14,7 @@ from tests.recipes.conftest import TINY
 from tests.recipes.test_bad_input import run as message_of
 from tests.tiny import coloured_share
 
-TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "hold", "hold-both", "hold-r1", "hold-scales", "vision-aided", "feature-map-50", "joint")
+TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "pretraining", "pretraining-both", "pretraining-r1", "pretraining-scales", "vision-aided", "feature-map-50", "joint")
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_pictures_that_choose_are_not_among_those_compared_with(monkeypatch, fla
 
 
 def test_a_dry_run_names_the_rows_and_writes_nothing(launch, tmp_path):
-    said = launch("search_finetuning.py", "--rows", "control", "hold-r1", "--seeds", 3, 4, "--dry-run", "--output-dir", tmp_path / "run").stdout
+    said = launch("search_finetuning.py", "--rows", "control", "pretraining-r1", "--seeds", 3, 4, "--dry-run", "--output-dir", tmp_path / "run").stdout
     assert "2 rows, seeds 3 4, 250 steps each" in said
-    assert "hold-r1: cotrain: cotrain losses pretraining, gradient share 0.3, r1 weight 1.0" in said
+    assert "pretraining-r1: cotrain: cotrain losses pretraining, gradient share 0.3, r1 weight 1.0" in said
     assert not (tmp_path / "run").exists()
 
 

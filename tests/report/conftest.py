@@ -95,7 +95,7 @@ def full_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 def write_full_run(
     folder: Path, *, seeds: tuple[int, ...] = (0, 1, 2), change: Callable[[dict[str, Any]], None] = lambda line: None
 ) -> Path:
-    """Write a run with everything: seven arms, several seeds, every view, a gallery, curves, anchors. Features as in `make_run`, luck per seed.
+    """Write a run with everything: seven arms, several seeds, every view, a gallery, curves, reference_points. Features as in `make_run`, luck per seed.
 
     change: may alter every line of measurements before it is written.
     """
@@ -125,10 +125,10 @@ def write_full_run(
             draw_pictures(folder, arm, seed)
     _write_lines(folder / "measurements.jsonl", lines)
     frames = {view: {name: {**DISTANCE, "label": LABELS[view], "value": value} for name, value in FRAME.items()} for view in VIEWS}
-    anchors = {**frames.pop("frechet"), **frames, "kid": {name: {"value": 0.01, "std": 0.002} for name in FRAME}, "spectrum": spectrum(1.0, 1.0),
+    reference_points = {**frames.pop("frechet"), **frames, "kid": {name: {"value": 0.01, "std": 0.002} for name in FRAME}, "spectrum": spectrum(1.0, 1.0),
                "edit_accuracy": 0.02, "kept_accuracy": 0.995, "encrypted_psnr": 38.4, "inputs_sha256": "1234abcd", "reference_sha256": "5678ef00",
                "key_fingerprint": "16e914e1319aa301"}  # fmt: skip
-    (folder / "anchors.json").write_text(json.dumps(anchors))
+    (folder / "reference_points.json").write_text(json.dumps(reference_points))
     (folder / "config.json").write_text(json.dumps({"command": "recipes/finetune.py --seeds 0 1 2 --note <b>&amp;", "seeds": list(seeds)}))
     (folder / "environment.json").write_text(json.dumps({"malp_disc": "0.1.0", "python": "3.10.0"}))
     return folder
@@ -136,7 +136,7 @@ def write_full_run(
 
 LABELS = {"frechet": "FD-faces", "second": "FD-random", "frechet_2x": "FD-faces at 1/2 size", "frechet_4x": "FD-faces at 1/4 size"}
 DISTANCE = {**FRECHET, "dims": 6, "reference_n": 150, "infinity": 1.25}
-FRAME = {"unedited": 0.5, "halves": 0.3}
+FRAME = {"unedited": 0.5, "real_split": 0.3}
 
 
 def full_measurement(arm: str) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def make_run(tmp_path: Path, arms: dict[str, Any]) -> Callable[..., Path]:
                 )
         _write_lines(folder / "measurements.jsonl", lines)
         _write_lines(folder / "curves" / "malp.jsonl", [{"step": s, "MaLP/total": 3 / s} for s in range(10, 110, 10)])
-        anchors = {"unedited": {**FRECHET, "value": 41.31}, "halves": {**FRECHET, "value": 2.84, "n": 75}, "encrypted_psnr": 30.1}
-        (folder / "anchors.json").write_text(json.dumps(anchors))
+        reference_points = {"unedited": {**FRECHET, "value": 41.31}, "real_split": {**FRECHET, "value": 2.84, "n": 75}, "encrypted_psnr": 30.1}
+        (folder / "reference_points.json").write_text(json.dumps(reference_points))
         (folder / "config.json").write_text(json.dumps({"seed": 3, "image_size": 64, "output_dir": "/somewhere/private/run"}))
         return folder
 

@@ -183,10 +183,10 @@ def test_curves_without_numbers_or_steps_are_refused(curves, message, tmp_path):
 
 
 def test_a_bar_is_as_high_as_its_distance(arms, comparison, tmp_path):
-    """control 100, cotrain 50: half the orange of the dark bar, but for anchors' lines and outlines."""
+    """control 100, cotrain 50: half the orange of the dark bar, but for reference_points' lines and outlines."""
     arms["control"]["frechet"]["value"], arms["cotrain"]["frechet"]["value"] = 100.0, 50.0
-    anchors = {"unedited": {"value": 10.0}, "halves": {"value": None}}
-    record = {"arms": arms, "anchors": anchors, "comparison": {}, "bootstrap": {"confidence": 0.95}}
+    reference_points = {"unedited": {"value": 10.0}, "real_split": {"value": None}}
+    record = {"arms": arms, "reference_points": reference_points, "comparison": {}, "bootstrap": {"confidence": 0.95}}
     comparison_figure(record, tmp_path / "a.png")
     alone = pixels(tmp_path / "a.png")
     dark, orange = ((alone == colour).all(-1).sum() for colour in ((71, 71, 71), (213, 94, 0)))

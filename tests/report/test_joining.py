@@ -40,7 +40,7 @@ def test_the_joined_report_is_that_of_one_run(parts, capsys):
     report(Report(run=first, join=(others,), resamples=20))
     assert expected["verdict"] in capsys.readouterr().out
     joined = json.loads((first / "report.json").read_text())
-    for key in ("arms", "verdict", "deltas", "anchors"):
+    for key in ("arms", "verdict", "deltas", "reference_points"):
         if key in expected:
             assert json.loads(json.dumps(expected[key])) == joined[key], key
     assert (first / "samples.png").read_bytes() == (whole / "samples.png").read_bytes()
@@ -61,15 +61,15 @@ def test_a_join_that_was_stopped_can_be_made_again(parts):
 def test_what_does_not_belong_together_is_refused_and_nothing_is_written(parts, tmp_path):
     whole, first, others = parts
     before = (first / "measurements.jsonl").read_bytes()
-    anchors = json.loads((others / "anchors.json").read_text())
+    reference_points = json.loads((others / "reference_points.json").read_text())
     with pytest.raises(ValueError, match="control, seed 1 is in two of the runs to join"):
         join_runs(first, [others, part_of(whole, tmp_path / "again", (1,))])
     with pytest.raises(ValueError, match="control, seed 0 is in .*first and in .*whole"):
         join_runs(first, [whole.rename(tmp_path / "whole")])
-    (others / "anchors.json").write_text(json.dumps(anchors | {"inputs_sha256": "ffff"}))
+    (others / "reference_points.json").write_text(json.dumps(reference_points | {"inputs_sha256": "ffff"}))
     with pytest.raises(ValueError, match="inputs_sha256 differs"):
         join_runs(first, [others])
-    (others / "anchors.json").write_text(json.dumps(anchors))
+    (others / "reference_points.json").write_text(json.dumps(reference_points))
     lines = [json.loads(line) for line in (others / "measurements.jsonl").read_text().splitlines()]
     for line in lines:
         if line["arm"] == "before":

@@ -75,7 +75,7 @@ def test_fd_faces_is_said_not_to_be_fid_and_fid_is_not(record):
 def test_a_run_with_next_to_nothing_measured_still_renders(make_run):
     folder = make_run()
     (folder / "measurements.jsonl").write_text('{"arm": "before"}\n')
-    for name in ("anchors.json", "config.json"):
+    for name in ("reference_points.json", "config.json"):
         (folder / name).unlink()
     page = render_markdown(build_record(folder, resamples=20))
     assert "No verdict: no generator was fine-tuned" in page

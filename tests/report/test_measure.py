@@ -13,10 +13,17 @@ from torch import nn
 from malp_disc.data.faces import DEFAULT_SELECTION, draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.feature_views import downsample_antialiased
-from malp_disc.evaluation.measure import EvaluationModels, measure_anchors, measure_arm, measure_frechet, measure_fresh, measure_reference
+from malp_disc.evaluation.measure import (
+    EvaluationModels,
+    measure_arm,
+    measure_frechet,
+    measure_fresh,
+    measure_reference,
+    measure_reference_points,
+)
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.run_folder.schema import ANCHORS, MEASUREMENT, complete
+from malp_disc.run_folder.schema import MEASUREMENT, REFERENCE_POINTS, complete
 from tests.tiny import tiny_malp, with_rectangles
 
 COUNT = 40
@@ -68,15 +75,15 @@ def evaluator():
 
 def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluator):
     inputs, reference, models = evaluator
-    anchors = measure_anchors(inputs, reference, models)
+    reference_points = measure_reference_points(inputs, reference, models)
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
-    assert measured["frechet"]["value"] == pytest.approx(anchors["unedited"]["value"], rel=1e-6)
+    assert measured["frechet"]["value"] == pytest.approx(reference_points["unedited"]["value"], rel=1e-6)
     for view in ("second", "frechet_2x", "frechet_4x"):
-        assert measured[view]["value"] == pytest.approx(anchors[view]["unedited"]["value"], rel=1e-6)
-    assert measured["spectrum"] == anchors["spectrum"]
+        assert measured[view]["value"] == pytest.approx(reference_points[view]["unedited"]["value"], rel=1e-6)
+    assert measured["spectrum"] == reference_points["spectrum"]
     assert (measured["identity_l1"], measured["leakage"]) == (0, 0)
     assert measured["ssim_to_input"] == pytest.approx(1) and measured["psnr_to_input"] is None
-    assert measured["edit_accuracy"] == anchors["edit_accuracy"]
+    assert measured["edit_accuracy"] == reference_points["edit_accuracy"]
     assert {view: features.shape for view, features in evidence.features.items()} == {
         "frechet": (COUNT, 6), "second": (COUNT, 96), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
     }  # fmt: skip
@@ -86,12 +93,12 @@ def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
     inputs, reference, models = evaluator
     measured, _ = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models, fresh=models.malp)
     complete(measured, MEASUREMENT, "measured")
-    complete(measure_anchors(inputs, reference, models), ANCHORS, "anchors")
+    complete(measure_reference_points(inputs, reference, models), REFERENCE_POINTS, "reference_points")
     assert measured["localization_fresh"] == pytest.approx(measured["localization"])
     assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds"}
     described = measured["frechet_2x"]
     assert (described["label"], described["n"], described["dims"], described["reference_n"]) == ("FD-means at 1/2 size", COUNT, 6, 60)
-    assert described["resize"] == "made 2 times smaller, antialiased; then none"
+    assert described["resize"] == "antialiased downsampling by 2, then none"
 
 
 def test_the_distance_is_that_of_the_features_in_every_view(evaluator):

@@ -133,7 +133,7 @@ def test_charts_take_the_pages_colours_and_no_id_is_used_twice(run):
 def test_a_run_with_next_to_nothing_measured_still_has_a_page(make_run):
     folder = make_run()
     (folder / "measurements.jsonl").write_text('{"arm": "before"}\n')
-    for name in ("anchors.json", "config.json"):
+    for name in ("reference_points.json", "config.json"):
         (folder / name).unlink()
     write_report(folder, resamples=20)
     page = (folder / "report.html").read_text()

@@ -30,11 +30,11 @@ def test_a_table_per_part_with_the_mean_over_seeds():
 
 def test_the_leak_has_a_column_per_number_of_pictures(tmp_path):
     lines = [
-        line("leak", way, set_size=1, attacker="residuals", pictures=n, cosine=cosine, error=0.01, chance=0.02, groups=10)
-        for way in ("fixed place", "random shift per image") for n, cosine in ((1, 0.2), (100, 0.83))
+        line("leak", way, set_size=1, attacker="residuals", images=n, cosine=cosine, error=0.01, chance=0.02, groups=10)
+        for way in ("fixed position", "random shift per image") for n, cosine in ((1, 0.2), (100, 0.83))
     ]  # fmt: skip
     table = probe_tables(lines)
-    assert "| N = 1 | N = 100 |" in table and "| MaLP | 1 | fixed place | residuals | 0.20 | 0.83 |" in table
+    assert "| N = 1 | N = 100 |" in table and "| MaLP | 1 | fixed position | residuals | 0.20 | 0.83 |" in table
     leak_figure(lines, tmp_path / "leak.png")
     assert Image.open(tmp_path / "leak.png").size[1] > 400
 

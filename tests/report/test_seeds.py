@@ -42,7 +42,7 @@ def test_a_difference_over_seeds_has_both_intervals_and_the_ends_enclose_both():
     found = delta_over_seeds(deltas)
     half = 4.30265 / math.sqrt(3)
     assert (found["value"], found["count"]) == (-5, 3)
-    assert found["pictures"] == {"low": -6, "high": -3}
+    assert found["images"] == {"low": -6, "high": -3}
     assert found["seeds"] == {"low": pytest.approx(-5 - half, rel=1e-5), "high": pytest.approx(-5 + half, rel=1e-5)}
     assert (found["low"], found["high"]) == (found["seeds"]["low"], found["seeds"]["high"])
     wide = delta_over_seeds([{"value": -5.0, "low": -9.0, "high": 4.0}, {"value": -5.0, "low": -9.0, "high": 4.0}])
@@ -51,7 +51,7 @@ def test_a_difference_over_seeds_has_both_intervals_and_the_ends_enclose_both():
 
 def test_one_seed_has_the_bootstrap_alone_and_a_missing_one_leaves_nothing():
     assert delta_over_seeds([{"value": 1.0, "low": 0.5, "high": 2.0}]) == {
-        "value": 1.0, "low": 0.5, "high": 2.0, "pictures": {"low": 0.5, "high": 2.0}, "seeds": None, "count": 1,
+        "value": 1.0, "low": 0.5, "high": 2.0, "images": {"low": 0.5, "high": 2.0}, "seeds": None, "count": 1,
     }  # fmt: skip
     assert delta_over_seeds([{"value": 1.0, "low": 0.5, "high": 2.0}, None]) is None
     assert delta_over_seeds([]) is None

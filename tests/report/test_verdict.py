@@ -8,15 +8,15 @@ import math
 import pytest
 
 from malp_disc.report.seeds import bonferroni_interval
-from malp_disc.report.verdict import judge_run
-from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, TOLERATED_SHRINKAGE, judge_arm, tolerated_fall
+from malp_disc.report.verdict import run_verdict
+from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, TOLERATED_SHRINKAGE, arm_verdict, tolerated_fall
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, CONTROLS
 
 LOWER, ZERO, HIGHER = ({"value": v, "low": v - 6, "high": v + 6} for v in (-46.5, -2.2, 9.7))
 
 
 def test_lower_distance_with_edits_kept_is_improved_and_says_by_how_much(arms, comparison):
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "improved"
     assert "FD-faces -46.50" in verdict.reason
     assert "-52.50 to -40.50" in verdict.reason
@@ -49,32 +49,32 @@ def test_refusals_name_their_reason_and_never_say_improved(arms, comparison, cha
         target = arms[arm or "cotrain"]
         target = comparison["cotrain"] if name.startswith("delta") else target["frechet"] if name == "n" else target
         target[name] = value
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == outcome
     assert words in verdict.reason
     assert "improved" not in verdict.reason
-    assert judge_run(arms, comparison)[0].startswith("No improvement shown: ")
+    assert run_verdict(arms, comparison)[0].startswith("No improvement shown: ")
 
 
 def test_an_interval_that_only_touches_zero_contains_it(arms, comparison):
     comparison["cotrain"]["delta_vs_control"] = {"value": -3.0, "low": -6.0, "high": 0.0}
-    assert judge_arm("cotrain", arms, comparison).outcome == "no difference"
+    assert arm_verdict("cotrain", arms, comparison).outcome == "no difference"
 
 
 def test_weakened_edits_are_refused_exactly_beyond_the_stated_share(arms, comparison):
     for l1, outcome in ((1 - TOLERATED_SHRINKAGE + 0.01, "improved"), (1 - TOLERATED_SHRINKAGE - 0.01, "edits weakened")):
         arms["cotrain"]["identity_l1"] = l1 * 0.12
-        assert judge_arm("cotrain", arms, comparison).outcome == outcome
+        assert arm_verdict("cotrain", arms, comparison).outcome == outcome
 
 
 def test_stronger_edits_are_no_reason_to_refuse(arms, comparison):
     arms["cotrain"] |= {"identity_l1": 0.3, "edit_accuracy": 1.0}
-    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
 
 
 def test_no_difference_from_before_is_said_beside_an_improvement_on_the_control(arms, comparison):
     comparison["cotrain"]["delta_vs_before"] = ZERO
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "improved"
     assert "no different from before" in verdict.reason
 
@@ -85,7 +85,7 @@ def test_a_fall_within_sampling_noise_is_tolerated_and_the_same_fall_of_many_pic
     for n, outcome in ((180, "improved"), (10_000, "edits weakened")):
         for measured in arms.values():
             measured["frechet"]["n"] = n
-        assert judge_arm("cotrain", arms, comparison).outcome == outcome
+        assert arm_verdict("cotrain", arms, comparison).outcome == outcome
 
 
 def test_the_tolerance_is_two_standard_errors_of_the_difference_for_many_pictures():
@@ -104,7 +104,7 @@ def test_one_picture_of_many_may_fail_where_all_succeeded_before():
 
 
 def test_the_run_names_the_improved_arm_first_and_the_other_ones_reason(arms, comparison):
-    sentence, verdicts = judge_run(arms, comparison)
+    sentence, verdicts = run_verdict(arms, comparison)
     assert sentence.startswith("cotrain improved (")
     assert "frozen: no difference from the control" in sentence
     assert {arm: verdict.outcome for arm, verdict in verdicts.items()} == {"frozen": "no difference", "cotrain": "improved"}
@@ -118,7 +118,7 @@ def test_every_arm_but_before_and_the_controls_is_a_candidate():
 def test_any_candidate_can_be_called_improved(arms, comparison, arm):
     """Whatever it was trained against: the largest gain must not go unmentioned."""
     measured = {"before": arms["before"], "control": arms["control"], arm: arms["cotrain"]}
-    sentence, verdicts = judge_run(measured, {arm: comparison["cotrain"]})
+    sentence, verdicts = run_verdict(measured, {arm: comparison["cotrain"]})
     assert sentence.startswith(f"{arm} improved (") and set(verdicts) == {arm}
 
 
@@ -126,7 +126,7 @@ def test_the_best_candidate_stands_first_with_its_reason_and_the_others_without_
     for arm, shift in (("vision_aided", -80), ("joint", -60)):
         arms[arm] = copy.deepcopy(arms["cotrain"])
         comparison[arm] = {"delta_vs_control": full(shift, shift - 6, shift + 6), "delta_vs_before": LOWER}
-    sentence, _ = judge_run(arms, comparison)
+    sentence, _ = run_verdict(arms, comparison)
     assert sentence.startswith("vision_aided improved (FD-faces -80 against the control, 98.8 % interval (Bonferroni, 4 candidates) ")
     assert sentence.endswith("; joint, cotrain improved as well; frozen: no difference from the control: interval contains zero.")
 
@@ -134,8 +134,8 @@ def test_the_best_candidate_stands_first_with_its_reason_and_the_others_without_
 def test_a_gain_that_only_an_uncorrected_interval_shows_is_no_improvement_among_several_candidates(arms, comparison):
     """-6.5 ± 6 excludes zero at 95 %; for two candidates it is ± 6 · 2.2414 / 1.9600 = 6.86."""
     comparison["cotrain"]["delta_vs_control"] = full(-6.5, -12.5, -0.5)
-    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
-    sentence, verdicts = judge_run(arms, comparison)
+    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
+    sentence, verdicts = run_verdict(arms, comparison)
     assert verdicts["cotrain"].outcome == "no difference" and "97.5 % interval (Bonferroni, 2 candidates)" in sentence
 
 
@@ -143,7 +143,7 @@ def test_the_corrected_interval_by_hand():
     """z(0.9875) / z(0.975) = 2.2414 / 1.9600 over images; t(0.9875, 2) / t(0.975, 2) = 6.2053 / 4.3027 over three seeds."""
     delta = full(-10, -14, -6, seeds={"low": -14, "high": -6}, pictures={"low": -12, "high": -9}, count=3)
     wide = bonferroni_interval(delta, 2)
-    assert wide["pictures"] == {"low": pytest.approx(-10 - 2 * 1.14358, abs=1e-4), "high": pytest.approx(-10 + 1.14358, abs=1e-4)}
+    assert wide["images"] == {"low": pytest.approx(-10 - 2 * 1.14358, abs=1e-4), "high": pytest.approx(-10 + 1.14358, abs=1e-4)}
     assert wide["seeds"] == {"low": pytest.approx(-10 - 4 * 1.44221, abs=1e-4), "high": pytest.approx(-10 + 4 * 1.44221, abs=1e-4)}
     assert (wide["low"], wide["high"]) == (wide["seeds"]["low"], wide["seeds"]["high"])
     assert bonferroni_interval(delta, 1) == delta
@@ -153,7 +153,7 @@ def test_noise_is_not_improved_because_the_control_is_as_broken(arms, comparison
     """Both seeds are far above before, but two seeds have so wide an interval (t = 12.7) that it contains zero."""
     since = full(22.4, -8.0, 52.8, seeds={"low": -8.0, "high": 52.8}, pictures={"low": 21.0, "high": 23.8}, count=2)
     comparison["cotrain"]["delta_vs_before"] = since
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided"
     assert "above the one before fine-tuning, +22.40" in verdict.reason and "over 2 seeds" in verdict.reason
 
@@ -162,38 +162,38 @@ def test_broken_images_are_not_improved_when_the_generator_before_was_broken_too
     for nyquist, outcome in ((20 * NOISE_NYQUIST, "not decided"), (0.9 * NOISE_NYQUIST, "improved")):
         for measured in arms.values():
             measured["spectrum"] = {"nyquist": nyquist}
-        assert judge_arm("cotrain", arms, comparison).outcome == outcome
+        assert arm_verdict("cotrain", arms, comparison).outcome == outcome
 
 
 def test_a_checkerboard_that_the_control_shares_is_refused_against_before(arms, comparison):
     for arm, power in (("before", 1.0), ("control", 5.0), ("frozen", 5.0), ("cotrain", 5.0)):
         arms[arm]["spectrum"] = {"nyquist": power}
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "checkerboard" and "before 1.000" in verdict.reason
 
 
 def test_a_second_extractor_that_sees_a_loss_against_before_refuses(arms, comparison):
     arms["cotrain"]["second"] = {"label": "FD-random"}
     views = {"second": {"cotrain": {"delta_vs_control": LOWER, "delta_vs_before": HIGHER}}}
-    verdict = judge_arm("cotrain", arms, comparison, views)
+    verdict = arm_verdict("cotrain", arms, comparison, views)
     assert verdict.outcome == "extractors disagree" and "against the generator before fine-tuning" in verdict.reason
 
 
 def test_a_generator_before_that_was_measured_otherwise_decides_nothing(arms, comparison):
     arms["before"]["frechet"]["n"] = 60
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided" and "cotrain and before were measured with different n" in verdict.reason
 
 
 def test_without_a_control_there_is_no_verdict(arms, comparison):
     del arms["control"]
-    sentence, verdicts = judge_run(arms, comparison)
+    sentence, verdicts = run_verdict(arms, comparison)
     assert sentence.startswith("No verdict: there is no control arm")
     assert verdicts == {}
 
 
 def test_without_a_fine_tuned_arm_there_is_no_verdict(arms, comparison):
-    sentence, verdicts = judge_run({arm: arms[arm] for arm in ("before", "control")}, comparison)
+    sentence, verdicts = run_verdict({arm: arms[arm] for arm in ("before", "control")}, comparison)
     assert sentence.startswith("No verdict: no generator was fine-tuned")
     assert verdicts == {}
 
@@ -201,7 +201,7 @@ def test_without_a_fine_tuned_arm_there_is_no_verdict(arms, comparison):
 def test_without_the_arm_before_nothing_is_decided_because_the_control_may_be_broken(arms, comparison):
     del arms["before"]
     comparison["cotrain"]["delta_vs_before"] = None
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided" and "measure before" in verdict.reason
 
 
@@ -236,7 +236,7 @@ def full(value: float, low: float, high: float, **more):
 def test_every_further_control_that_was_measured_has_to_be_beaten(arms, comparison, other, delta, outcome, words):
     arms[other] = copy.deepcopy(arms["control"])
     comparison["cotrain"][f"delta_vs_{other}"] = delta
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == outcome
     assert words.format(other) in verdict.reason
 
@@ -247,9 +247,9 @@ def test_over_seeds_both_intervals_have_to_lie_below_zero(arms, comparison):
         ((-14, 3), (-8, -3), "no difference"),
         ((-9, -2), (-12, 1), "no difference"),
     ):
-        ends = {"seeds": dict(zip(("low", "high"), seeds)), "pictures": dict(zip(("low", "high"), pictures)), "count": 3}
+        ends = {"seeds": dict(zip(("low", "high"), seeds)), "images": dict(zip(("low", "high"), pictures)), "count": 3}
         comparison["cotrain"]["delta_vs_control"] = full(-5.5, min(seeds[0], pictures[0]), max(seeds[1], pictures[1]), **ends)
-        verdict = judge_arm("cotrain", arms, comparison)
+        verdict = arm_verdict("cotrain", arms, comparison)
         assert verdict.outcome == outcome
         assert "over 3 seeds and" in verdict.reason and "over images" in verdict.reason
 
@@ -259,10 +259,10 @@ def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_meas
     for n, outcome in ((10_000, "edits leak"), (100, "improved")):
         for arm, measured in arms.items():
             measured["frechet"]["n"], measured["leakage"] = n, 0.05 if arm == "cotrain" else 0.02
-        verdict = judge_arm("cotrain", arms, comparison)
+        verdict = arm_verdict("cotrain", arms, comparison)
         assert verdict.outcome == outcome
     arms["cotrain"]["leakage"] = None
-    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
 
 
 @pytest.mark.parametrize(
@@ -275,18 +275,18 @@ def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_meas
 )
 def test_a_second_extractor_may_refuse_and_is_always_heard(arms, comparison, second, outcome, words):
     arms["cotrain"]["second"] = {"label": "FD-random"}
-    verdict = judge_arm("cotrain", arms, comparison, {"second": {"cotrain": {"delta_vs_control": second}}})
+    verdict = arm_verdict("cotrain", arms, comparison, {"second": {"cotrain": {"delta_vs_control": second}}})
     assert verdict.outcome == outcome
     assert words in verdict.reason
 
 
 def test_without_a_second_extractor_the_sentence_says_so(arms, comparison):
-    assert "no second extractor was used" in judge_arm("cotrain", arms, comparison).reason
+    assert "no second extractor was used" in arm_verdict("cotrain", arms, comparison).reason
 
 
 @pytest.mark.parametrize(("half", "words"), [(LOWER, "the gain is in structure too"), (ZERO, "the gain is in fine texture only")])
 def test_the_sentence_says_where_a_gain_sits(arms, comparison, half, words):
-    verdict = judge_arm("cotrain", arms, comparison, {"frechet_2x": {"cotrain": {"delta_vs_control": half}}})
+    verdict = arm_verdict("cotrain", arms, comparison, {"frechet_2x": {"cotrain": {"delta_vs_control": half}}})
     assert verdict.outcome == "improved"
     assert words in verdict.where and words in verdict.reason
 
@@ -297,15 +297,15 @@ def test_the_sentence_says_where_a_gain_sits(arms, comparison, half, words):
 def test_a_checkerboard_is_refused_above_twice_real_pictures_and_twice_the_control(arms, comparison, ours, control, outcome):
     for arm, measured in arms.items():
         measured["spectrum"] = {"nyquist": ours if arm == "cotrain" else control}
-    assert judge_arm("cotrain", arms, comparison).outcome == outcome
+    assert arm_verdict("cotrain", arms, comparison).outcome == outcome
 
 
 def test_a_network_without_templates_that_does_as_well_takes_the_credit_from_the_template(arms, comparison):
     comparison["cotrain"]["delta_vs_no_template"] = ZERO
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "improved"
     assert "so the template is not what helps" in verdict.reason
     arms["vision_aided"], comparison["vision_aided"] = arms["cotrain"], comparison["cotrain"]
-    assert "template" not in judge_arm("vision_aided", arms, comparison).reason, "vision_aided has none"
+    assert "template" not in arm_verdict("vision_aided", arms, comparison).reason, "vision_aided has none"
     comparison["cotrain"]["delta_vs_no_template"] = LOWER
-    assert "better than no_template by 46.50" in judge_arm("cotrain", arms, comparison).reason
+    assert "better than no_template by 46.50" in arm_verdict("cotrain", arms, comparison).reason

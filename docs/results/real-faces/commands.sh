@@ -23,8 +23,8 @@ python recipes/pretrain_malp.py $DATA --generator-checkpoint "$OLD/G.safetensors
     --output-dir "$RUNS/old-malp" --resume-from-checkpoint latest
 python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp weights/celeba64/malp --rows control control-slow classifier classifier-share --output-dir "$RUNS/search-blind"
 python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --output-dir "$RUNS/search" \
-    --rows control hold-share hold-classifier hold-faint hold-small vision-aided feature-map-10 feature-map-50 feature-map-200 joint-small
-python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --max-train-steps 500 --lr-scheduler linear --rows hold-share --output-dir "$RUNS/search-500"
+    --rows control pretraining-share pretraining-classifier pretraining-faint pretraining-small vision-aided feature-map-10 feature-map-50 feature-map-200 joint-small
+python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --max-train-steps 500 --lr-scheduler linear --rows pretraining-share --output-dir "$RUNS/search-500"
 
 # A better StarGAN, and a MaLP pretrained with template dropout
 python recipes/train_stargan.py $DATA $(old) --max-train-steps 14000 --n-critic 1 --learning-rate 2e-4 --discriminator-learning-rate 4e-4 --warmup-steps 0 --train-batch-size 8 \
@@ -50,7 +50,7 @@ for arm in control frozen cotrain; do
 done
 
 # A second case: Fast-SRGAN
-python recipes/finetune.py --generator fast_srgan --generator-checkpoint "$FASTSRGAN" --losses generators.example_losses:super_resolution --data pictures --data-root "$FACES144" \
+python recipes/finetune.py --generator fast_srgan --generator-checkpoint "$FASTSRGAN" --losses generators.example_losses:super_resolution --data images --data-root "$FACES144" \
     --image-size 64 --malp-pretrain-steps 400 --max-train-steps 150 --lr-scheduler linear --cotrain-losses pretraining --arms control frozen cotrain vision_aided --seeds 0 1 2 \
     $FID --second-extractor random --vision-aided-network "$SQUEEZENET" --eval-size 400 --reference-size 1200 --smaller-views --face-embedding "$MOBILEFACE" \
     --eval-steps 0 --sample-steps 150 --resume-from-checkpoint latest --output-dir "$RUNS/fast-srgan"

@@ -1,1 +1,1 @@
-"""Checks of a generator before any long work: its interface, its gradients, and a full examination with a detector."""
+"""Checks of a generator before any long work: its interface, its gradients, and a full check with a detector."""

@@ -53,10 +53,10 @@ def check_gradients(subject: Subject) -> list[Finding]:
         subject.generator.zero_grad()
         for _, parameter in originals:
             parameter.grad = None
-    return _judge(subject, graph, grads, elsewhere, images.grad)
+    return _conclusion(subject, graph, grads, elsewhere, images.grad)
 
 
-def _judge(subject: Subject, graph: Graph, grads: list[tuple[str, Tensor | None]], elsewhere: list[str], of_images: Tensor | None) -> list[Finding]:
+def _conclusion(subject: Subject, graph: Graph, grads: list[tuple[str, Tensor | None]], elsewhere: list[str], of_images: Tensor | None) -> list[Finding]:
     reached = [name for name, grad in grads if grad is not None and grad.abs().max() > 0]
     if graph.reentrant:
         said = "torch.utils.checkpoint with use_reentrant=True: the weights inside get no gradient, because the images need none"
