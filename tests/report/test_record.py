@@ -13,7 +13,7 @@ from malp_disc.report import build_record
 from malp_disc.run_folder.environment import collect_environment, git_commit
 
 PATHS = """
-verdict verdict_rule reference_points.unedited.value reference_points.halves.n reference_points.encrypted_psnr config.seed
+verdict verdict_rule reference_points.unedited.value reference_points.real_split.n reference_points.encrypted_psnr config.seed
 environment.python environment.torch environment.torchvision environment.accelerate environment.numpy environment.scipy environment.timm
 environment.platform environment.cpu_count environment.malp_disc
 comparison.before.delta_vs_control.value comparison.frozen.delta_vs_control.low comparison.cotrain.delta_vs_control.high

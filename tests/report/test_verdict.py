@@ -141,7 +141,7 @@ def test_a_gain_that_only_an_uncorrected_interval_shows_is_no_improvement_among_
 
 def test_the_corrected_interval_by_hand():
     """z(0.9875) / z(0.975) = 2.2414 / 1.9600 over images; t(0.9875, 2) / t(0.975, 2) = 6.2053 / 4.3027 over three seeds."""
-    delta = full(-10, -14, -6, seeds={"low": -14, "high": -6}, pictures={"low": -12, "high": -9}, count=3)
+    delta = full(-10, -14, -6, seeds={"low": -14, "high": -6}, images={"low": -12, "high": -9}, count=3)
     wide = bonferroni_interval(delta, 2)
     assert wide["images"] == {"low": pytest.approx(-10 - 2 * 1.14358, abs=1e-4), "high": pytest.approx(-10 + 1.14358, abs=1e-4)}
     assert wide["seeds"] == {"low": pytest.approx(-10 - 4 * 1.44221, abs=1e-4), "high": pytest.approx(-10 + 4 * 1.44221, abs=1e-4)}
@@ -151,7 +151,7 @@ def test_the_corrected_interval_by_hand():
 
 def test_noise_is_not_improved_because_the_control_is_as_broken(arms, comparison):
     """Both seeds are far above before, but two seeds have so wide an interval (t = 12.7) that it contains zero."""
-    since = full(22.4, -8.0, 52.8, seeds={"low": -8.0, "high": 52.8}, pictures={"low": 21.0, "high": 23.8}, count=2)
+    since = full(22.4, -8.0, 52.8, seeds={"low": -8.0, "high": 52.8}, images={"low": 21.0, "high": 23.8}, count=2)
     comparison["cotrain"]["delta_vs_before"] = since
     verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided"
