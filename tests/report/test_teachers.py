@@ -14,8 +14,8 @@ from malp_disc.evaluation.feature_views import EvaluationModels
 from malp_disc.evaluation.teachers import check_judges, teachers_of
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.report.verdict import judge_run
-from malp_disc.report.verdict_rule import judge_arm
+from malp_disc.report.verdict import run_verdict
+from malp_disc.report.verdict_rule import arm_verdict
 from malp_disc.run_folder.schema import MEASUREMENT, complete
 from malp_disc.run_folder.teachers import is_teacher
 from malp_disc.serialization.state_dicts import save_tensors, values_fingerprint
@@ -94,14 +94,14 @@ def test_the_origin_of_a_backbones_weights_is_no_part_of_its_architecture():
 
 @pytest.mark.parametrize(("view", "words"), [("frechet", "is the extractor as well"), ("second", "is the second extractor as well")])
 def test_the_verdict_is_refused_where_a_judge_is_the_teacher(arms, comparison, view, words):
-    assert judge_arm("cotrain", arms, comparison).outcome == "improved"
+    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
     arms["cotrain"]["teachers"] = [SQUEEZENET]
-    assert judge_arm("cotrain", arms, comparison).outcome == "improved"  # another network judged
+    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"  # another network judged
     arms["cotrain"][view] = {**arms["cotrain"]["frechet"], **SQUEEZENET}
-    verdict = judge_arm("cotrain", arms, comparison)
+    verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided"
     assert "the judge is the teacher: cotrain was fine-tuned on the features of squeezenet1_0" in verdict.reason and words in verdict.reason
-    assert judge_run(arms, comparison)[0].startswith("No improvement shown: ")
+    assert run_verdict(arms, comparison)[0].startswith("No improvement shown: ")
 
 
 def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(file):
