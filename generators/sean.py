@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.images import check_input
+from generators.label_maps import check_label_map, one_hot
 from generators.loading import agree
-from generators.spade import SPADE, block_convolutions, check_label_map, doubled, last_layer, one_hot, read_trunk, with_right_vectors
+from generators.spade import read_trunk
+from generators.spade_layers import SPADE, block_convolutions, restore_spectral_norms, rgb_output, upsample
 from generators.style_layers import fixed_noise
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
@@ -171,11 +173,11 @@ class SEANGenerator(nn.Module):
         draw = draw or new_noise
         height, width = size or (self.crop_size, self.crop_size)
         x = self.head_0(self.fc(F.interpolate(semantics, (height // FACTOR, width // FACTOR))), semantics, codes, draw)
-        x = self.G_middle_0(doubled(x), semantics, codes, draw)
+        x = self.G_middle_0(upsample(x), semantics, codes, draw)
         x = self.G_middle_1(x, semantics, codes, draw)
         for block in (self.up_0, self.up_1, self.up_2, self.up_3):
-            x = block(doubled(x), semantics, codes, draw)
-        return last_layer(self.conv_img, x)
+            x = block(upsample(x), semantics, codes, draw)
+        return rgb_output(self.conv_img, x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         """The library's common entry: [-1, 1] in, [-1, 1] out, same size.
@@ -209,7 +211,7 @@ def sean(checkpoint: str | Path | None = None, **config: int) -> SEANGenerator:
     """
     if checkpoint is None:
         return SEANGenerator(**config)
-    tensors = with_right_vectors(load_tensors(checkpoint, forms=(("fc.weight", "conv_img.weight", "head_0.ace_0.fc_mu0.weight"),), entries=("state_dict", "G")))
+    tensors = restore_spectral_norms(load_tensors(checkpoint, forms=(("fc.weight", "conv_img.weight", "head_0.ace_0.fc_mu0.weight"),), entries=("state_dict", "G")))
     found = read_trunk(tensors, checkpoint, "head_0.ace_0.fc_mu0.weight", SEANGenerator)
     found = {"label_nc": found["channels"], "ngf": found["ngf"], "style_length": tensors["head_0.ace_0.fc_mu0.weight"].shape[0]}
     encoder = sum(re.fullmatch(r"Zencoder\.model\.\d+\.weight", key) is not None for key in tensors)

@@ -1,212 +1,42 @@
-"""StyleGAN: a style-based generator architecture for generative adversarial networks (Karras et al., CVPR 2019), with the latent edits of
-InterFaceGAN: interpreting the latent space of GANs for semantic face editing (Shen et al., CVPR 2020).
+"""StyleGAN: a style-based generator architecture for generative adversarial networks (Karras et al., CVPR 2019).
 
-Official code: https://github.com/NVlabs/stylegan (TensorFlow; CC BY-NC 4.0, the weights too) and https://github.com/genforce/interfacegan
-(MIT), whose PyTorch port turns NVIDIA's pickles into ``stylegan_ffhq.pth`` and ``stylegan_celebahq.pth``. The keys here are that port's.
-The other much used port, https://github.com/rosinality/style-based-gan-pytorch, has a file of its own: ``style_based_gan.py``; `stylegan`
-makes either. Written from the papers and the key lists.
+Official code: https://github.com/NVlabs/stylegan (TensorFlow; CC BY-NC 4.0, weights too). The checkpoints for PyTorch, ``stylegan_ffhq.pth`` and
+``stylegan_celebahq.pth``, are converted from NVIDIA's pickles by InterFaceGAN's port, https://github.com/genforce/interfacegan (MIT), whose
+state-dict keys are used here. The other widely used port, https://github.com/rosinality/style-based-gan-pytorch, is in ``style_based_gan.py``;
+`stylegan` builds either. Written from the papers and the key lists.
 
 Note:
-    A StyleGAN draws images from latents and has no encoder, so the image that is manipulated has no part in the result: `manipulate`
-    takes latents as its target. To edit a photograph, invert it first (with a tool of your choice), move the latents with `edit`, and give
-    them as the target.
+    StyleGAN generates images from latents and has no encoder: `manipulate` takes latents as its target, and the input image has no influence on
+    the result. To edit a photograph, invert it with a tool of your choice, move the latents with `generators.interfacegan.edit`, and pass them as
+    the target.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from generators.loading import agree
 from generators.style_based_gan import StyleBasedGAN, style_based_gan
-from generators.style_layers import Blur, check_latents, equalised, pixel_norm, spread, stylise
+from generators.style_layers import check_latents
+from generators.stylegan_layers import Mapping, Synthesis, Truncation
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
-class ScaledBias(nn.Module):
-    """Holds the bias of a `ScaledLinear`; the port keeps it one level deeper than the weight."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(size))
-
-
-class ScaledLinear(nn.Module):
-    """A linear layer whose weight is stored at unit variance, and learns `rate` times as fast."""
-
-    def __init__(self, inputs: int, outputs: int, *, gain: float, rate: float = 1.0) -> None:
-        super().__init__()
-        self.gain, self.rate = gain, rate
-        self.linear = nn.Linear(inputs, outputs, bias=False)
-        self.wscale = ScaledBias(outputs)
-        nn.init.normal_(self.linear.weight, std=1 / rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, equalised(self.linear.weight, self.gain) * self.rate, self.wscale.bias * self.rate)
-
-
-class Mapping(nn.Module):
-    """f: Z -> W, eight layers: (B, D) -> (B, D)."""
-
-    def __init__(self, size: int, depth: int = 8) -> None:
-        super().__init__()
-        self.depth = depth
-        for i in range(depth):
-            self.add_module(f"dense{i}", ScaledLinear(size, size, gain=math.sqrt(2), rate=0.01))
-
-    def forward(self, z: Tensor) -> Tensor:
-        x = pixel_norm(z)
-        for i in range(self.depth):
-            x = F.leaky_relu(self.get_submodule(f"dense{i}")(x), 0.2)
-        return x
-
-
-class Truncation(nn.Module):
-    """One style per layer, the first `cut` of them drawn towards the mean style: w̄ + ψ (w - w̄). (B, D) -> (B, L, D)."""
-
-    def __init__(self, size: int, layers: int, psi: float, cut: int) -> None:
-        super().__init__()
-        self.register_buffer("w_avg", torch.zeros(size))
-        self.register_buffer("truncation", torch.where(torch.arange(layers) < cut, psi, 1.0).view(1, layers, 1))
-
-    def forward(self, w: Tensor) -> Tensor:
-        return self.w_avg + (w[:, None] - self.w_avg) * self.truncation
-
-
-class Noise(nn.Module):
-    """x + weight · noise. The noise is drawn once and belongs to the network."""
-
-    def __init__(self, channels: int, side: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels))
-        self.register_buffer("noise", torch.randn(1, 1, side, side))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.noise * self.weight[:, None, None]
-
-
-class StyleModulation(nn.Module):
-    """The style's affine map A: w -> (scale - 1, shift), applied to normed maps."""
-
-    def __init__(self, size: int, channels: int) -> None:
-        super().__init__()
-        self.dense = ScaledLinear(size, 2 * channels, gain=1.0)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        scale, shift = self.dense(w).chunk(2, dim=1)
-        return stylise(x, scale + 1, shift)
-
-
-class Epilogue(nn.Module):
-    """Noise, bias, leaky ReLU, style: what follows every convolution."""
-
-    def __init__(self, size: int, channels: int, side: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.apply_noise = Noise(channels, side)
-        self.style_mod = StyleModulation(size, channels)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.style_mod(F.leaky_relu(self.apply_noise(x) + self.bias[:, None, None], 0.2), w)
-
-
-class FirstLayer(nn.Module):
-    """The learned constant from which every image starts."""
-
-    def __init__(self, size: int, channels: int) -> None:
-        super().__init__()
-        self.first_layer = nn.Parameter(torch.ones(1, channels, 4, 4))
-        self.epilogue = Epilogue(size, channels, 4)
-
-    def forward(self, w: Tensor) -> Tensor:
-        return self.epilogue(self.first_layer.expand(len(w), -1, -1, -1), w)
-
-
-class Convolution(nn.Module):
-    """3×3 convolution at the same size."""
-
-    def __init__(self, size: int, inputs: int, outputs: int, side: int) -> None:
-        super().__init__()
-        self.conv = _unit_conv(inputs, outputs, 3)
-        self.epilogue = Epilogue(size, outputs, side)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        return self.epilogue(F.conv2d(x, equalised(self.conv.weight), padding=1), w)
-
-
-class Enlargement(nn.Module):
-    """Twice the size, convolution, blur. Where it is `fused` the first two are one transposed convolution, and the weight is (3, 3, in, out)."""
-
-    def __init__(self, size: int, inputs: int, outputs: int, side: int, *, fused: bool) -> None:
-        super().__init__()
-        self.fused = fused
-        if fused:
-            self.weight = nn.Parameter(torch.randn(3, 3, inputs, outputs))
-        else:
-            self.conv = _unit_conv(inputs, outputs, 3)
-        self.blur = Blur(outputs, "kernel")
-        self.epilogue = Epilogue(size, outputs, side)
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        if self.fused:
-            weight = equalised(self.weight.permute(3, 2, 0, 1))  # (out, in, 3, 3)
-            x = F.conv_transpose2d(x, spread(weight.transpose(0, 1)), stride=2, padding=1)
-        else:
-            x = F.conv2d(F.interpolate(x, scale_factor=2), equalised(self.conv.weight), padding=1)
-        return self.epilogue(self.blur(x), w)
-
-
-class Output(nn.Module):
-    """Maps to colours, in float32 under autocast as well: in bf16 they would fall on a coarse grid that a detector learns to see."""
-
-    def __init__(self, channels: int, colours: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(colours))
-        self.conv = _unit_conv(channels, colours, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return F.conv2d(x.to(self.bias.dtype), equalised(self.conv.weight, 1.0), self.bias)
-
-
-class Synthesis(nn.Module):
-    """g: styles (B, L, D) -> colours (B, 3, R, R), about [-1, 1] and not clamped."""
-
-    def __init__(self, size: int, widths: list[int], colours: int, fused: Callable[[int], bool]) -> None:
-        super().__init__()
-        self.lod = nn.Parameter(torch.zeros(()), requires_grad=False)  # how far the progressive training had got: 0 is the end
-        self.layers = 2 * len(widths)
-        for i, width in enumerate(widths):
-            before, side = widths[max(i - 1, 0)], 4 * 2**i
-            first = Enlargement(size, before, width, side, fused=fused(side)) if i else FirstLayer(size, width)
-            self.add_module(f"layer{2 * i}", first)
-            self.add_module(f"layer{2 * i + 1}", Convolution(size, width, width, side))
-            self.add_module(f"output{i}", Output(width, colours))  # all but the last served progressive training
-
-    def forward(self, styles: Tensor) -> Tensor:
-        x = self.layer0(styles[:, 0])
-        for i in range(1, self.layers):
-            x = self.get_submodule(f"layer{i}")(x, styles[:, i])
-        return self.get_submodule(f"output{self.layers // 2 - 1}")(x)
-
-
 class StyleGANGenerator(nn.Module):
-    """z -> w -> one style per layer -> image.
+    """StyleGAN: z -> w (mapping) -> one style per layer (truncation) -> image (synthesis).
 
     Args:
-        resolution: side of the images, a power of 2 (1024 published).
-        w_space_dim: D, size of z and w.
-        fused_scale: "auto" fuses enlargement and convolution from 128 pixels on, as published; or always, or never.
-        output_channels: colours.
-        truncation_psi, truncation_layers: how strongly, and in how many layers, styles are drawn to the mean style.
-        fmaps_base, fmaps_max: a layer of side r has min(fmaps_base / r, fmaps_max) channels, halved before the first.
+        resolution: R, side of the images, a power of 2 (published: 1024).
+        w_space_dim: D, dimension of z and w.
+        fused_scale: whether upsampling is fused into the convolution; "auto", as published: from 128 pixels on.
+        output_channels: image channels.
+        truncation_psi, truncation_layers: ψ of the truncation trick, and the number of layers it applies to.
+        fmaps_base, fmaps_max: a layer of resolution r has min(fmaps_base / r, fmaps_max) channels.
     """
 
     def __init__(
@@ -243,15 +73,15 @@ class StyleGANGenerator(nn.Module):
         self.synthesis = Synthesis(w_space_dim, widths, output_channels, lambda side: side >= 128 if fused_scale == "auto" else fused_scale)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Images of codes (B, D) of Z, mapped and truncated, or of styles (B, L, D) as they are; (B, 3, R, R), not clamped."""
+        """Codes of Z (B, D), which are mapped and truncated, or styles (B, L, D), which are used as they are -> (B, 3, R, R), not clamped."""
         return self.synthesis(self.truncation(self.mapping(latents)) if latents.ndim == 2 else latents)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry, [-1, 1] out. The image decides nothing, see the note of this file.
+        """Common interface of all generators: the images generated from `target`, in [-1, 1]. See the module's note: the input image isn't used.
 
         Args:
-            images: (B, 3, R, R); only their number and size count.
-            target: latents: (B, D) codes of Z, or (B, L, D) styles, L = 2 log2(R) - 2. There is no default.
+            images: (B, 3, R, R); only batch size and resolution are used.
+            target: codes of Z (B, D), or styles (B, L, D), L = 2 log2(R) - 2. None is refused.
 
         Raises:
             ValueError: other shapes, or no target.
@@ -260,44 +90,14 @@ class StyleGANGenerator(nn.Module):
         return self(target.to(images.dtype)).clamp(-1, 1)
 
 
-def edit(codes: Tensor, boundary: Tensor, distance: float | Tensor) -> Tensor:
-    """InterFaceGAN's edit: latents moved across the hyperplane that separates faces with an attribute from those without.
-
-    A code of Z or W is moved along the normal n until its distance to the plane is `distance`: code + (distance - code · n) n. Styles per layer
-    have no one distance, so they are moved by it: style + distance · n.
-
-    Args:
-        codes: (B, D), or styles (B, L, D). Codes of Z are to have the norm √D first: `to_sphere`. Those of W go through ``truncation`` afterwards.
-        boundary: the unit normal, (D,) or (1, D): the authors' ``boundaries/stylegan_ffhq_smile_boundary.npy`` and its like, "_w" for W.
-        distance: one number, or one per code (B,).
-
-    Raises:
-        ValueError: the sizes of codes and boundary differ, or the boundary isn't a unit vector.
-    """
-    normal = boundary.flatten().to(codes)
-    if codes.ndim not in (2, 3) or len(normal) != codes.shape[-1]:
-        raise ValueError(f"expected codes (B, {len(normal)}) or (B, L, {len(normal)}), as long as the boundary, got {tuple(codes.shape)}")
-    if abs(float(normal.norm()) - 1) > 1e-3:
-        raise ValueError(f"expected a boundary of norm 1, got {float(normal.norm()):.4g}; divide it by its norm")
-    distances = torch.as_tensor(distance, dtype=codes.dtype, device=codes.device).expand(len(codes))
-    if codes.ndim == 3:
-        return codes + distances[:, None, None] * normal
-    return codes + (distances - codes @ normal)[:, None] * normal
-
-
-def to_sphere(z: Tensor) -> Tensor:
-    """Codes of Z at the norm √D that nearly all drawn ones have: (B, D) -> (B, D)."""
-    return F.normalize(z, dim=1) * math.sqrt(z.shape[1])
-
-
 def stylegan(checkpoint: str | Path | None = None, *, port: str | None = None, **config: Any) -> StyleGANGenerator | StyleBasedGAN:
-    """A StyleGAN v1; with a checkpoint its port and its sizes are read from it, and any that are given must agree.
+    """Build StyleGAN (v1); with a checkpoint, port and architecture are inferred from its tensors, and arguments given explicitly must agree with it.
 
     Args:
         checkpoint: InterFaceGAN's ``stylegan_ffhq.pth`` (a bare state dict, with or without ``truncation.truncation``) or rosinality's
-            ``stylegan-256px-new.model``, of which ``g_running`` is taken.
-        port: "interfacegan" or "rosinality"; without a checkpoint the first is meant.
-        config: of `StyleGANGenerator` or of `StyleBasedGAN`.
+            ``stylegan-256px-new.model`` (its ``g_running`` is loaded).
+        port: "interfacegan" (the default without a checkpoint) or "rosinality".
+        config: arguments of `StyleGANGenerator` or `StyleBasedGAN`.
 
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
@@ -347,10 +147,3 @@ def _from_interfacegan(tensors: dict[str, Tensor], source: str | Path, **config:
         )
     load_state(network, tensors, source=str(source), optional=("truncation.truncation",))
     return network
-
-
-def _unit_conv(inputs: int, outputs: int, side: int) -> nn.Conv2d:
-    """Carries a weight of unit variance; it's scaled where it is used."""
-    conv = nn.Conv2d(inputs, outputs, side, bias=False)
-    nn.init.normal_(conv.weight)
-    return conv

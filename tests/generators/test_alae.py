@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generators import create_generator
-from generators.alae import ALAE, statistics
+from generators.alae import ALAE
+from generators.alae_networks import instance_statistics
 from tests.generators.contract import GeneratorContract
 from tests.tiny import pictures
 
@@ -41,7 +42,7 @@ class TestContractFused(TestContract):
 
 def test_a_maps_statistics_are_its_mean_and_deviation_with_a_gradient_where_it_is_flat():
     x = torch.tensor([[[[1.0, 3.0], [3.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]]]], requires_grad=True)
-    values = statistics(x)
+    values = instance_statistics(x)
     assert torch.allclose(values, torch.tensor([[2.0, 2.0, 1.0, 0.0]]))
     values.sum().backward()
     assert x.grad.isfinite().all()

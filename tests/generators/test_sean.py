@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from generators import create_generator
+from generators.label_maps import one_hot
 from generators.sean import LABELS, SEANGenerator
-from generators.spade import one_hot
 from tests.generators.contract import GeneratorContract
 from tests.generators.test_spade import quarters
 from tests.tiny import pictures

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from generators import create_generator
-from generators.spade import CHANNELS, DATA_SETS, SPADE, SPADEGenerator, edges, one_hot, spectral_norm
+from generators.label_maps import edges, one_hot
+from generators.spade import CHANNELS, DATA_SETS, SPADEGenerator
+from generators.spade_layers import SPADE, spectral_norm
 from tests.generators.contract import GeneratorContract
 from tests.tiny import pictures
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from generators import create_generator
-from generators.starganv2 import HighPass, StarGANv2, StarGANv2Discriminator, StyledBlock, starganv2_discriminator
+from generators.starganv2 import StarGANv2, starganv2_discriminator
+from generators.starganv2_networks import HighPass, StarGANv2Discriminator, StyledBlock
 from tests.generators.contract import GeneratorContract
 from tests.tiny import pictures
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from generators import create_generator
+from generators.interfacegan import edit, to_sphere
 from generators.style_based_gan import StyleBasedGAN
-from generators.stylegan import StyleGANGenerator, edit, to_sphere
+from generators.stylegan import StyleGANGenerator
 from tests.generators.contract import GeneratorContract
 from tests.tiny import pictures
 

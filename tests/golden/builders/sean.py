@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from generators.label_maps import one_hot
 from generators.sean import SEANGenerator
-from generators.spade import one_hot
 from tests.golden.case import Built, Case
 from tests.golden.seeded import drawn
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generators.spade import SPADEGenerator, edges
+from generators.label_maps import edges
+from generators.spade import SPADEGenerator
 from tests.golden.case import Built, Case
 
 

@@ -13,8 +13,9 @@ from generators.council_gan import CouncilGAN
 from generators.drit import DRIT
 from generators.gdwct import GDWCTGenerator
 from generators.munit import MUNITGenerator
-from generators.starganv2 import StarGANv2, StarGANv2Discriminator
+from generators.starganv2 import StarGANv2
 from generators.starganv2_fan import FAN, face_masks
+from generators.starganv2_networks import StarGANv2Discriminator
 from generators.unit import UNITGenerator
 from tests.golden.case import Built, Case
 from tests.golden.seeded import stream

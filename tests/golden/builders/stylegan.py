@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from generators.interfacegan import edit, to_sphere
 from generators.style_based_gan import StyleBasedGAN
-from generators.stylegan import StyleGANGenerator, edit, to_sphere
+from generators.stylegan import StyleGANGenerator
 from tests.golden.case import Built, Case
 
 
