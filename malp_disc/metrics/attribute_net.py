@@ -131,9 +131,9 @@ class AttributeNet(Float32Module):
 
 
 def shipped_weights(name: str) -> Path:
-    """Path of a network that is part of the package: "faces_features" (FD-faces) or "faces_classifier" (edit accuracy).
+    """Path of a network that is part of the package: "faces_features" (FD-faces), "faces_classifier" (edit accuracy), or "squeezenet1_0_features".
 
-    The two were trained independently, with different seeds and widths on disjoint images.
+    The first two were trained independently, with different seeds and widths on disjoint images; the third is published (``weights/README.md``).
     """
     path = Path(__file__).parent / "weights" / f"{name}.safetensors"
     if not path.is_file():

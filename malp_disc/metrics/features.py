@@ -40,7 +40,8 @@ def create_extractor(name: str, *, weights: str | Path | None = None, device: to
 
     Args:
         name: "faces" (part of the package); "inception-64", "-192", "-768", "-2048" (pytorch-fid); "clean-64" … "clean-2048" (the same
-            network with clean-fid's resize) and "clean" (2048 features from clean-fid's file); "squeezenet" (a backbone other than Inception).
+            network with clean-fid's resize) and "clean" (2048 features from clean-fid's file); "squeezenet" (another backbone than Inception,
+            trained on ImageNet, part of the package).
         weights: path of the weights; None for the packaged, cached or downloaded ones, in this order.
         device: device of the extractor.
 

@@ -84,12 +84,39 @@ def test_an_unknown_input_is_refused(file):
         SqueezeNetExtractor(file, input="bgr")
 
 
-def test_without_weights_and_with_anothers(tmp_path):
-    with pytest.raises(ValueError, match="comes without weights"):
-        create_extractor("squeezenet")
+def test_anothers_weights_are_refused(tmp_path):
     save_tensors(tmp_path / "w.safetensors", {"conv.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="not a checkpoint of this SqueezeNet"):
         create_extractor("squeezenet", weights=tmp_path / "w.safetensors")
+
+
+def test_a_file_may_lack_the_classifier_and_nothing_else(net, file, images, tmp_path):
+    layers = {key: value for key, value in net.state_dict().items() if key.startswith("features.")}
+    save_tensors(tmp_path / "layers.safetensors", layers)
+    extractor = create_extractor("squeezenet", weights=tmp_path / "layers.safetensors")
+    assert extractor.name == create_extractor("squeezenet", weights=file).name
+    torch.testing.assert_close(extractor(images), create_extractor("squeezenet", weights=file)(images))
+    layers.pop("features.7.expand3x3.weight")
+    save_tensors(tmp_path / "fewer.safetensors", layers)
+    with pytest.raises(ValueError, match="1 missing, first .*features.7.expand3x3.weight"):
+        create_extractor("squeezenet", weights=tmp_path / "fewer.safetensors")
+
+
+def test_the_included_weights_are_the_published_ones_in_half_precision(shared, images):
+    included, published = create_extractor("squeezenet"), create_extractor("squeezenet", weights=shared(WEIGHTS))
+    assert "Caffe" in included.name
+    for key, value in published.net.state_dict().items():
+        assert torch.equal(included.net.state_dict()[key], value.half().float()), key
+    assert (included(images) - published(images)).norm() < 0.002 * published(images).norm()
+
+
+def test_the_included_weights_tell_how_damaged_an_image_is(images):
+    """Without any file: more blur is further away, and one grey level hardly counts."""
+    extractor = create_extractor("squeezenet")
+    soft, softer = (F.interpolate(F.interpolate(images, side, mode="bilinear", antialias=True), 64, mode="bilinear") for side in (40, 24))
+    here, brighter = extractor(images), extractor((images + 1 / 127.5).clamp(-1, 1))
+    steps = [(extractor(other) - here).norm() for other in (soft, softer)]
+    assert steps[1] > steps[0] > 3 * (brighter - here).norm()
 
 
 def test_the_real_weights_see_blur_and_hardly_a_grey_level(shared, images):
