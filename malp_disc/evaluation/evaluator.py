@@ -50,13 +50,13 @@ _SELECTION = 500  # training images on which the best step is chosen, so that th
 class EvaluationOptions:
     """Evaluation models, and the number of images."""
 
-    extractor: Literal["auto", "faces", "squeezenet"] | Inception = evaluation("auto")
+    extractor: Literal["auto", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
     """Feature extractor of the Fréchet distance.
     auto: the included small network on drawn faces (FD-faces), inception-2048 (FID) on real images."""
     fid_weights: Path | None = evaluation(None)
     """File of the extractor's weights, for machines without internet access.
     For Inception, pytorch-fid's state dict as .pth or .safetensors."""
-    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet"] | Inception = evaluation("auto")
+    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
     """A second feature extractor, to check that a result doesn't depend on the first.
     auto: squeezenet if --second-weights is given, else random, untrained convolutions that need no file."""
     second_weights: Path | None = evaluation(None)

@@ -17,6 +17,7 @@ from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, values_fingerprint
 
 _SIZE = 227
+_SMALLEST = 32  # so that the last feature map has more than one location
 SqueezeNetInput = Literal["auto", "caffe", "torchvision"]
 _CAFFE_MEAN = (104.0, 117.0, 123.0)  # blue, green, red, of 0 … 255
 _CAFFE_BIAS = (0.4963, -0.1765, -0.4331, 0.2819, 0.9466, 0.1158, -0.2076, -0.3234)  # first biases of conv1 in the authors' compressed Caffe weights
@@ -26,9 +27,12 @@ _SAME = 2e-3  # tolerance above the rounding error of half precision
 class SqueezeNetExtractor(FeatureExtractor):
     """Global average of the last feature map before the classifier, 512 features. Distances aren't called FID.
 
+    Images are resized to a square of `side` pixels. 227 is that of the network's training; 128 is four times as fast, and enough for images of 64 pixels.
+
     Args:
         weights: path of a state dict of torchvision's ``squeezenet1_0``, possibly nested, in any precision, with or without the classifier.
             None for the included ones: the layers before the classifier of the authors' compressed Caffe weights (ImageNet), in half precision.
+        side: side of the network's input, in pixels. Distances of different sides can't be compared.
         input: normalization of the input. "torchvision": RGB, mean 0 and deviation 1 on ImageNet. "caffe": BGR, 0 … 255 minus the mean.
             "auto": "caffe" for the authors' compressed Caffe weights, recognized by their values, "torchvision" for all others.
 
@@ -37,8 +41,10 @@ class SqueezeNetExtractor(FeatureExtractor):
         FileNotFoundError: no such file.
     """
 
-    def __init__(self, weights: str | Path | None = None, *, input: SqueezeNetInput = "auto") -> None:
+    def __init__(self, weights: str | Path | None = None, *, side: int = _SIZE, input: SqueezeNetInput = "auto") -> None:
         super().__init__()
+        if side < _SMALLEST:
+            raise ValueError(f"expected a side of at least {_SMALLEST} pixels, got {side}")
         if input not in get_args(SqueezeNetInput):
             raise ValueError(f"expected an input out of {', '.join(get_args(SqueezeNetInput))}, got {input!r}")
         from torchvision.models import squeezenet1_0  # late: takes as long as torch to import
@@ -54,13 +60,15 @@ class SqueezeNetExtractor(FeatureExtractor):
         layers = self.net.state_dict()  # the classifier doesn't change the features
         digest = fingerprint(layers)  # of the values, so that it doesn't depend on the file format
         self.backbone, self.fingerprint = "squeezenet1_0", values_fingerprint(layers.values())
+        self.side = side
         self.dims = 512
-        self.label = "FD-SqueezeNet"
+        self.label = "FD-SqueezeNet" if side == _SIZE else f"FD-SqueezeNet-{side}"
         self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights {digest[:8]}"
-        self.resize = f"antialiased bilinear to {_SIZE}, in float"
+        self.resize = f"antialiased bilinear to {side}, in float"
 
-    def prepared(self, levels: Tensor, *, side: int = _SIZE) -> Tensor:
-        """The network's input: (B, 3, H, W) in [0, 255] -> (B, 3, side, side), resized and normalized; differentiable."""
+    def prepared(self, levels: Tensor, *, side: int | None = None) -> Tensor:
+        """The network's input: (B, 3, H, W) in [0, 255] -> (B, 3, side, side), resized and normalized; differentiable. None: the extractor's own side."""
+        side = self.side if side is None else side
         images = F.interpolate(levels.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True)
         if self._caffe:
             return images.flip(1) - _per_channel(_CAFFE_MEAN, images)

@@ -79,9 +79,20 @@ def test_the_published_caffe_weights_are_known_by_their_values(shared, tmp_path)
     assert "Caffe" in SqueezeNetExtractor(shared(WEIGHTS)).name and "Caffe" in SqueezeNetExtractor(tmp_path / "again.safetensors").name
 
 
-def test_an_unknown_input_is_refused(file):
+def test_an_unknown_input_and_a_side_that_is_too_small_are_refused(file):
     with pytest.raises(ValueError, match="caffe"):
         SqueezeNetExtractor(file, input="bgr")
+    with pytest.raises(ValueError, match="at least 32 pixels, got 16"):
+        SqueezeNetExtractor(file, side=16)
+
+
+@torch.no_grad()
+def test_another_side_has_another_label(net, file, images):
+    smaller = create_extractor("squeezenet-128", weights=file)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    resized = F.interpolate(quantize(images).float(), (128, 128), mode="bilinear", antialias=True)
+    torch.testing.assert_close(smaller(images), net.features((resized / 255 - mean) / deviation).mean(dim=(2, 3)))
+    assert smaller.label == "FD-SqueezeNet-128" and "128" in smaller.resize and smaller.name == create_extractor("squeezenet", weights=file).name
 
 
 def test_anothers_weights_are_refused(tmp_path):
