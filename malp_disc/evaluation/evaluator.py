@@ -66,7 +66,7 @@ class EvaluationOptions:
     Each takes as long as the full size. The flag without numbers measures the full size only."""
     attribute_classifier: Path | None = evaluation(None)
     """Attribute classifier that measures edit accuracy, made by recipes/train_attribute_classifier.py.
-    By default, the included one on drawn faces. On real images without one, there is no edit accuracy and no verdict."""
+    By default, the included one on drawn faces. On real images with attributes and without one, there is no edit accuracy and no verdict."""
     face_embedding: Path | None = evaluation(None)
     """MobileFaceNet checkpoint that measures whether an edit preserves the identity.
     Without one, SSIM to the input takes its place."""
@@ -145,10 +145,12 @@ class Evaluator:
             sample_grid({"real": shown.images, arm: edited}, folder / f"{step:06d}.png", captions=captions_of(shown))
 
     def measure_reference_points(self) -> None:
-        """Reference points for every metric, ``reference_points.json``, and the reference's features; once for all seeds."""
-        write_json(self.folder / "reference_points.json", measure_reference_points(self.inputs, self.reference, self.models, device=self.device))
-        for view, features in self.reference.features.items():
-            save_features(features_path(self.folder, "reference", view=view), features)
+        """Reference points for every metric, ``reference_points.json``, and the features of the reference and of the unedited inputs; once for all seeds."""
+        reference_points, unedited = measure_reference_points(self.inputs, self.reference, self.models, device=self.device)
+        write_json(self.folder / "reference_points.json", reference_points)
+        for name, features in (("reference", self.reference.features), ("unedited", unedited)):
+            for view, values in features.items():
+                save_features(features_path(self.folder, name, view=view), values)
 
     def measured(self, *, seed: int = 0) -> list[str]:
         """Arms of a seed that this run or an interrupted try of it has measured; "before" counts for all seeds."""
@@ -183,20 +185,30 @@ def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attrib
     extractor = create_extractor(name, weights=options.fid_weights, device=device)
     second = _second_extractor(options, device)
     embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
+    classifier = _attribute_classifier(options, data, attribute_names, device)
+    return EvaluationModels(extractor, classifier, None, second, embedding, options.smaller_views)
+
+
+def _attribute_classifier(
+    options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device
+) -> SelectedAttributes | None:
+    """The classifier that measures edit accuracy; None for images without attributes, or, with a warning, where there is none."""
+    if not attribute_names:
+        if options.attribute_classifier is not None:
+            raise ValueError("--attribute-classifier has no effect on images without attributes; leave it out, or use --data folder with --attributes")
+        return None
     path = options.attribute_classifier or (shipped_weights("faces_classifier") if data.data == "faces" else None)
-    classifier = None
     if path is None:
         logger.warning(
             "no --attribute-classifier: edit accuracy isn't measured, and without it no verdict is given "
             "(see recipes/train_attribute_classifier.py)"
         )
-    else:
-        classifier = AttributeNet.load(path).to(device).eval()
-        missing = [attribute for attribute in attribute_names if attribute not in classifier.attribute_names]
-        if missing:
-            raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
-        classifier = SelectedAttributes(classifier, attribute_names)
-    return EvaluationModels(extractor, classifier, None, second, embedding, options.smaller_views)
+        return None
+    classifier = AttributeNet.load(path).to(device).eval()
+    missing = [attribute for attribute in attribute_names if attribute not in classifier.attribute_names]
+    if missing:
+        raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
+    return SelectedAttributes(classifier, attribute_names)
 
 
 def _second_extractor(options: EvaluationOptions, device: torch.device) -> FeatureExtractor | None:

@@ -37,6 +37,7 @@ from malp_disc.evaluation.localize import (
 )
 from malp_disc.malp import MaLP
 from malp_disc.metrics.attribute_leakage import leakage
+from malp_disc.metrics.content import edge_agreement
 from malp_disc.metrics.editing import edit_accuracy, identity_l1
 from malp_disc.metrics.face_embedding import identity_similarity
 from malp_disc.metrics.features import FeatureExtractor, extract_features
@@ -91,9 +92,14 @@ def measure_reference(
     return dataclasses.replace(extracted, text=f"{dataset.description}, n = {count}")
 
 
-def measure_reference_points(inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reference points for every metric, JSON-ready: the unedited inputs, one half of the reference against the other, the classifier on unedited
-    images, and the PSNR of encryption."""
+def measure_reference_points(
+    inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reference points for every metric, and the features of the unedited inputs by view.
+
+    The points are JSON-ready: the unedited inputs, one half of the reference against the other, the classifier on unedited images, and the
+    PSNR of encryption.
+    """
     unedited = extract_views(models, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
     halves = [
         FeatureCache({view: np.array_split(features, 2)[i] for view, features in reference.features.items()}, reference.power, "")
@@ -126,7 +132,7 @@ def measure_reference_points(inputs: EvalSet, reference: Reference, models: Eval
             [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
         )
         reference_points |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": models.malp.key_fingerprint}
-    return reference_points
+    return reference_points, unedited.features
 
 
 @torch.no_grad()
@@ -210,7 +216,9 @@ def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
 def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: torch.device | str) -> dict[str, Any]:
     """How well the edits match the request: distance to the input, edit accuracy, leakage to other attributes, identity."""
     found: dict[str, Any] = {
+        "attributes": len(inputs.attribute_names),
         "identity_l1": identity_l1(inputs.images, edited),
+        "content": _content(inputs.images, edited),
         "ssim_to_input": _ssim(inputs.images, edited),
         "psnr_to_input": None if torch.equal(inputs.images, edited) else psnr(edited, inputs.images),
     }
@@ -231,6 +239,12 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
 def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
     """Logits of the attribute classifier, (N, 3, H, W) -> (N, A), on the CPU."""
     return torch.cat([models.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
+
+
+def _content(images: Tensor, edited: Tensor) -> dict[str, float]:
+    """Mean and standard deviation over images of `edge_agreement`."""
+    values = torch.cat([edge_agreement(a, b) for a, b in zip(images.split(_CHUNK), edited.split(_CHUNK))]).double()
+    return {"value": values.mean().item(), "std": values.std().item()}
 
 
 def _ssim(images: Tensor, edited: Tensor) -> float | None:

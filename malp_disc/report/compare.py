@@ -16,7 +16,7 @@ import numpy as np
 
 from malp_disc.metrics.paired_bootstrap import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
 from malp_disc.report.seeds import CONFIDENCE
-from malp_disc.run_folder.arms import BASELINES, SCORES
+from malp_disc.run_folder.arms import BASELINES, SCORES, UNEDITED
 from malp_disc.run_folder.schema import complete, read_features, read_lines
 
 logger = logging.getLogger("malp_disc")
@@ -58,7 +58,8 @@ def _compare(
     """All lines of one seed and score."""
     view = "frechet" if score == "kid" else score
     owners = {arm: arm_of(runs, run, arm) for arm in dict.fromkeys((*runs[run], "before"))}
-    features = {arm: read_features(folder, arm, seed=owner, view=view) for arm, owner in owners.items() if owner is not None}
+    owners[UNEDITED] = None
+    features = {arm: read_features(folder, arm, seed=owner, view=view) for arm, owner in owners.items() if owner is not None or arm == UNEDITED}
     features = {arm: found for arm, found in features.items() if found is not None}
     reference = read_features(folder, "reference", view=view)
     if score == "kid" and reference is not None and min(map(len, (reference, *features.values()))) < _FEWEST:
@@ -68,7 +69,7 @@ def _compare(
     made: dict[str, Resampled] | None = None
     lines = []
     for arm in runs[run]:
-        for other in (None, *(name for name in BASELINES if name != arm and name in owners)):
+        for other in (None, *(name for name in BASELINES if name != arm and name in owners), *((UNEDITED,) if arm == "before" else ())):
             sides = [side for side in (arm, other) if side is not None]
             key = {"seed": run, "score": score, "arm": arm, "against": other}
             old = stored.get(tuple(key.values()))

@@ -12,7 +12,7 @@ from malp_disc.report.findings import cautions, localization_finding
 from malp_disc.report.seeds import CONFIDENCE, bonferroni_confidence, delta_over_seeds, half_widths, mean_over_seeds
 from malp_disc.report.verdict import run_verdict
 from malp_disc.report.verdict_rule import RULE
-from malp_disc.run_folder.arms import ARMS, BASELINES, SCORES
+from malp_disc.run_folder.arms import ARMS, BASELINES, SCORES, UNEDITED
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.same_experiment import check_one_experiment
 from malp_disc.run_folder.schema import REFERENCE_POINTS, complete, read_json, read_measurements
@@ -32,7 +32,7 @@ def build_record(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
         * ``reference_points``, reference points for every distance: the unedited inputs, and a real-vs-real split (two halves of the reference);
         * ``comparison.<arm>.{delta_vs_control, delta_vs_before, …}``, each ``{value, low, high, images, seeds, count}`` or None: the
           arm's Frechet distance minus the other's, see `malp_disc.report.seeds.delta_over_seeds`; ``views.<score>.<arm>`` the same for
-          the other distances;
+          the other distances; ``"before"`` has ``delta_vs_unedited`` as well, its distance minus that of the unedited inputs;
         * ``localization_findings.<arm>``: whether its changes are harder to localize;
         * ``seeds``, ``seeds_of.<arm>`` and ``per_seed.<seed>.{arms, comparison, views, from_features}``;
         * ``bootstrap``, ``notes``, ``config``, ``environment``.
@@ -107,6 +107,8 @@ def _over_seeds(
         for arm in seeds_of
         if arm != "control"
     }
+    if "before" in shown:
+        shown["before"].append(UNEDITED)
     return {arm: {f"delta_vs_{other}": None if arm == other else delta(arm, other) for other in others} for arm, others in shown.items()}
 
 

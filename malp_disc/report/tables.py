@@ -103,7 +103,7 @@ def spectrum_table(record: Record) -> Table:
 
 
 def edits_table(record: Record) -> Table:
-    """Edit accuracy, leakage, edit strength and similarity to the input."""
+    """Edit accuracy, leakage, edit strength, and what is left of the input: its content, and similarity to it."""
     embedding = next((m["identity"]["name"] for m in record["arms"].values() if m["identity"]["name"]), None)
     header = [
         f"generator{sample_count(record)}",
@@ -111,15 +111,16 @@ def edits_table(record: Record) -> Table:
         "others kept ↑",
         "leakage ↓",
         "mean abs(x - G(x))",
+        "content kept ↑ (edge agreement)",
         "SSIM to the input",
         "PSNR to the input, dB",
     ]
     header += [f"same person ↑ ({embedding.split(',')[0]} cosine)"] if embedding else []
-    keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("ssim_to_input",), ("psnr_to_input",)]
+    keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("content", "value"), ("ssim_to_input",), ("psnr_to_input",)]
     keys += [("identity", "value")] * bool(embedding)
     rows = [[arm, *(value(record, arm, *key) for key in keys)] for arm in record["arms"]]
     reference_points = record["reference_points"]
-    frame = [_REFERENCE_POINTS["unedited"], plain(reference_points["edit_accuracy"]), plain(reference_points["kept_accuracy"]), "0", "0", "1", NONE]
+    frame = [_REFERENCE_POINTS["unedited"], plain(reference_points["edit_accuracy"]), plain(reference_points["kept_accuracy"]), "0", "0", "1", "1", NONE]
     frame += ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 

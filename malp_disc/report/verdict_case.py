@@ -9,7 +9,7 @@ from typing import Any, Literal
 from malp_disc.report.numbers import interval, number, signed
 from malp_disc.report.seeds import bonferroni_confidence, bonferroni_interval
 
-Outcome = Literal["improved", "edits weakened", "edits leak", "extractors disagree", "checkerboard", "no difference", "worse", "not decided"]
+Outcome = Literal["improved", "edits weakened", "edits leak", "content lost", "extractors disagree", "checkerboard", "no difference", "worse", "not decided"]
 
 
 Deltas = Mapping[str, Mapping[str, Any] | None]
@@ -54,6 +54,14 @@ class Case:
             f"{self.label} {signed(delta['value'])} against the control, {100 * level:.3g} % interval{correction} {both_intervals(delta)}, "
             f"n = {number(self.own['frechet']['n'])}"
         )
+
+    @property
+    def without_attributes(self) -> bool:
+        """Whether the generator edits no attributes (it translates images to another domain, say), so that there is no edit accuracy to ask for.
+
+        Measurements that don't tell count as ones with attributes, for which the rule asks more.
+        """
+        return self.own.get("attributes") == 0
 
     def against(self, control: str) -> Mapping[str, Any] | None:
         """The difference of the distances from a control's, with the interval corrected for the number of candidates."""

@@ -5,19 +5,17 @@ A generator that edits less has a lower Fréchet distance (G(x) = x has the lowe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from malp_disc.report.numbers import number, percent, signed
 from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
+from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
+from malp_disc.report.verdict_translation import measurements_of, translation_kept
 from malp_disc.run_folder.arms import CONTROLS, WITH_TEMPLATE
 from malp_disc.run_folder.teachers import is_teacher
 
-STANDARD_ERRORS = 2.0
-TOLERATED_FALL = 0.05
-TOLERATED_SHRINKAGE = 0.25
 TOLERATED_NYQUIST = 2.0
 NOISE_NYQUIST = 10.0
 """Power at the Nyquist frequency, relative to real images, above which an arm is broken whatever it is compared with."""
@@ -31,12 +29,16 @@ RULE = (
     f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) the second extractor does not show the opposite, against the "
     "control or before, with an interval above zero, and (6) its power at the Nyquist frequency is not above "
     f"{TOLERATED_NYQUIST:g} times that of real images and at the same time {TOLERATED_NYQUIST:g} times the control's or the one before (a "
-    f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). Every arm that is neither a control nor the "
+    f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). For generators without attributes, such as translation to "
+    "another domain, (3) is instead: the generator before fine-tuning is closer to the reference than the unedited inputs, with an interval of the "
+    "difference below zero, so that weaker edits can't be what lowers the distance, and the content of the inputs, the agreement of edge "
+    f"orientations, against the control and before, did not fall by more than {STANDARD_ERRORS:g} standard errors of the difference and never by more "
+    f"than {TOLERATED_FALL:g}. Every arm that is neither a control nor the "
     f"generator before fine-tuning is a candidate. The intervals of (1) have a confidence of 1 - {1 - CONFIDENCE:.2g} / candidates (Bonferroni), so the chance "
     f"that luck makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}; all other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "
     "make (5) easier to pass. With several seeds, every interval is two that must agree: over seeds "
     "(Student's t of the mean) and over images (paired bootstrap). Distance, edit accuracy and edit strength must have been measured, also "
-    "of the generator before fine-tuning; leakage, second extractor and spectrum count where they were measured. Nothing is decided if the extractor or the second "
+    "of the generator before fine-tuning; without attributes, content and the unedited inputs in place of edit accuracy; leakage, second extractor and spectrum count where they were measured. Nothing is decided if the extractor or the second "
     "extractor is the network that the arm was fine-tuned against (the same architecture or the same weights): the judge is the teacher."
 )
 
@@ -64,19 +66,7 @@ def arm_verdict(
     since = comparison[arm]["delta_vs_before"]
     unsure = ", though no different from before fine-tuning" if since["high"] >= 0 else ""
     where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _effect_of_template(case)]))
-    return Verdict("improved", f"{case.numbers}, edits kept{unsure}" + (f"; {where}" if where else ""), where)
-
-
-def tolerated_fall(p: float, q: float, n: float | None) -> float:
-    """How far edit accuracy may fall from p to q, both shares of n images: 2 standard errors of the difference, at most 0.05.
-
-    The standard error is that of two independent shares. They are paired here (same images), which makes the true one smaller; Agresti
-    and Caffo's added success and failure keep it above 0 where a share is 0 or 1. Without n, nothing is tolerated.
-    """
-    if not n:
-        return 0.0
-    variance = sum(share * (1 - share) for share in ((p * n + 1) / (n + 2), (q * n + 1) / (n + 2))) / (n + 2)
-    return min(STANDARD_ERRORS * math.sqrt(variance), TOLERATED_FALL)
+    return Verdict("improved", "; ".join(filter(None, [f"{case.numbers}, edits kept{unsure}", measurements_of(case), where])), where)
 
 
 def _comparable(case: Case) -> Verdict | None:
@@ -158,6 +148,8 @@ def _not_worse_than_before(case: Case) -> Verdict | None:
 
 def _edits_kept(case: Case) -> Verdict | None:
     """(3), (4): edit accuracy, edit strength and leakage against the control and before."""
+    if case.without_attributes:
+        return translation_kept(case, _others(case))
     others = _others(case)
     unmeasured = [name for key, name in _NAMES.items() if any(case.arms[side][key] is None for side in (case.arm, *others))]
     if unmeasured:
@@ -221,13 +213,7 @@ def _weakened(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> li
     tolerated = tolerated_fall(was, now, arm["frechet"]["n"])
     if was - now > tolerated:
         reasons.append(f"edit accuracy {number(now)} against {number(was)} ({name}), tolerated fall {number(tolerated)}")
-    was, now = other["identity_l1"], arm["identity_l1"]
-    if now < (1 - TOLERATED_SHRINKAGE) * was:
-        reasons.append(
-            f"edit strength {number(now)} against {number(was)} ({name}), {percent(1 - now / was)} less, "
-            f"tolerated {percent(TOLERATED_SHRINKAGE)}"
-        )
-    return reasons
+    return reasons + shrunk(arm, other, name)
 
 
 def _leaking(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:

@@ -29,6 +29,9 @@ WITH_TEMPLATE = ("frozen", "cotrain", "from_scratch", "joint")
 BASELINES = (*CONTROLS, "no_template", "from_scratch", "vision_aided", "feature_map", "before")
 """Arms that every other arm is compared with."""
 
+UNEDITED = "unedited"
+"""The evaluation's inputs as they are, in place of an arm: what the generator before fine-tuning is compared with."""
+
 SMALLER = {"frechet_2x": 2, "frechet_4x": 4}
 """Views of down-sampled images with their factor: structure without texture."""
 

@@ -3,6 +3,7 @@
     measurements.jsonl          one line per arm and seed
     reference_points.json       reference points, the same for all seeds
     features/reference.npy      of the real images; <name>.<view>.npy for the views other than the first
+    features/unedited.npy       of the inputs, row by row those of the edited images
     features/<seed>/<arm>.npy   of the edited images, row by row the same inputs in every file
     bootstrap.jsonl             differences between arms with their intervals, computed from the features, which may be deleted then
     curves/<seed>/<arm>.jsonl   training curves; curves/<name>.jsonl for what all seeds share
@@ -49,7 +50,9 @@ MEASUREMENT = {
     "kept_accuracy": float,
     "leakage": float,
     "leakage_per_attribute": {},
+    "attributes": float,
     "identity_l1": float,
+    "content": {"value": float, "std": float},
     "ssim_to_input": float,
     "psnr_to_input": float,
     "identity": {"name": str, "value": float},

@@ -75,13 +75,15 @@ def evaluator():
 
 def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluator):
     inputs, reference, models = evaluator
-    reference_points = measure_reference_points(inputs, reference, models)
+    reference_points, unedited = measure_reference_points(inputs, reference, models)
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
     assert measured["frechet"]["value"] == pytest.approx(reference_points["unedited"]["value"], rel=1e-6)
     for view in ("second", "frechet_2x", "frechet_4x"):
         assert measured[view]["value"] == pytest.approx(reference_points[view]["unedited"]["value"], rel=1e-6)
     assert measured["spectrum"] == reference_points["spectrum"]
     assert (measured["identity_l1"], measured["leakage"]) == (0, 0)
+    assert measured["content"] == {"value": pytest.approx(1, abs=0.01), "std": pytest.approx(0, abs=0.01)} and measured["attributes"] == 5
+    assert unedited.keys() == evidence.features.keys() and all(np.array_equal(unedited[view], evidence.features[view]) for view in unedited)
     assert measured["ssim_to_input"] == pytest.approx(1) and measured["psnr_to_input"] is None
     assert measured["edit_accuracy"] == reference_points["edit_accuracy"]
     assert {view: features.shape for view, features in evidence.features.items()} == {
@@ -93,7 +95,7 @@ def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
     inputs, reference, models = evaluator
     measured, _ = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models, fresh=models.malp)
     complete(measured, MEASUREMENT, "measured")
-    complete(measure_reference_points(inputs, reference, models), REFERENCE_POINTS, "reference_points")
+    complete(measure_reference_points(inputs, reference, models)[0], REFERENCE_POINTS, "reference_points")
     assert measured["localization_fresh"] == pytest.approx(measured["localization"])
     assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds"}
     described = measured["frechet_2x"]

@@ -9,7 +9,8 @@ import pytest
 
 from malp_disc.report.seeds import bonferroni_interval
 from malp_disc.report.verdict import run_verdict
-from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, TOLERATED_SHRINKAGE, arm_verdict, tolerated_fall
+from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, arm_verdict
+from malp_disc.report.verdict_tolerances import TOLERATED_SHRINKAGE, tolerated_fall
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, CONTROLS
 
 LOWER, ZERO, HIGHER = ({"value": v, "low": v - 6, "high": v + 6} for v in (-46.5, -2.2, 9.7))
