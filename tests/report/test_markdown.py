@@ -30,7 +30,7 @@ def test_an_arms_row_has_its_numbers_with_interval_and_n(record):
     assert row[2] == f"{signed(delta['value'])} ({interval(delta)})"
     assert row[4:] == ["–", "0.0762 ± 0.002", f"{signed(kid['value'])} ({interval(kid)})", "120", "0", "250", "61.25"]
     assert "| generator | FD-faces, n = 120 ↓ |" in page
-    assert rows(page, "cotrain")[1] == ["cotrain", "0.9500", "0.9711", "–", "0.1200", "–", "–"]
+    assert rows(page, "cotrain")[1] == ["cotrain", "0.9500", "0.9711", "–", "0.1200", "–", "–", "–"]
 
 
 def test_the_reference_points_stand_in_the_same_table(record):

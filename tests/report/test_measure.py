@@ -49,7 +49,7 @@ class Faces(torch.utils.data.Dataset):
 class Mean(nn.Module):
     """An "extractor" of 6 numbers, and an "attribute classifier": mean and deviation of every channel."""
 
-    label, name, resize, dims = "FD-means", "means", "none", 6
+    label, name, resize, dims, backbone, fingerprint = "FD-means", "means", "none", 6, "means", "0"
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
@@ -97,7 +97,7 @@ def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
     complete(measured, MEASUREMENT, "measured")
     complete(measure_reference_points(inputs, reference, models)[0], REFERENCE_POINTS, "reference_points")
     assert measured["localization_fresh"] == pytest.approx(measured["localization"])
-    assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds"}
+    assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds", "teachers"}
     described = measured["frechet_2x"]
     assert (described["label"], described["n"], described["dims"], described["reference_n"]) == ("FD-means at 1/2 size", COUNT, 6, 60)
     assert described["resize"] == "antialiased downsampling by 2, then none"

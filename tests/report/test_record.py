@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from malp_disc.metrics.frechet import frechet_distance
-from malp_disc.report import build_record
+from malp_disc.report import build_record, write_report
 from malp_disc.run_folder.environment import collect_environment, git_commit
 
 PATHS = """
@@ -55,6 +56,20 @@ def test_the_difference_is_that_of_the_distances_and_lies_in_its_interval(make_r
     delta = quick(folder)["comparison"]["cotrain"]["delta_vs_control"]
     assert delta["value"] == pytest.approx(frechet_distance(reference, cotrain) - frechet_distance(reference, control), rel=1e-6)
     assert delta["low"] < delta["value"] < delta["high"] < 0
+
+
+def test_the_generator_before_is_compared_with_the_unedited_inputs_where_their_features_are(make_run):
+    """4 from the reference's mean in each of 6 features, against 2.2; the verdict on a translation needs the interval. It is kept without features."""
+    folder = make_run()
+    assert quick(folder)["comparison"]["before"]["delta_vs_unedited"] is None
+    reference, before = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "before"))
+    unedited = (before + 1.8).astype(np.float32)
+    np.save(folder / "features" / "unedited.npy", unedited)
+    delta = write_report(folder, resamples=20)["comparison"]["before"]["delta_vs_unedited"]
+    assert delta["value"] == pytest.approx(frechet_distance(reference, before) - frechet_distance(reference, unedited), rel=1e-6)
+    assert delta["low"] < delta["value"] < delta["high"] < 0
+    shutil.rmtree(folder / "features")
+    assert quick(folder)["comparison"]["before"]["delta_vs_unedited"] == delta
 
 
 def test_the_verdict_follows_the_features(make_run):
