@@ -17,7 +17,10 @@ class MaLPConfig:
         strength: m of Eq. 6 (paper: 0.3); 0 gives a passive detector.
         architecture: "paper", or "official": the networks of the authors' code, for 128×128 images and of width 64 (`MaLP.from_official`).
         width: channels of the shallow CNN (64 in the authors' code; smaller is faster).
-        transformer: whether to train the second branch E_T.
+        branch: the second branch: "vit", the paper's transformer E_T, which is used in training only; the name of a timm model (or "squeezenet1_0"), a frozen
+            pretrained backbone with trained heads (`malp_disc.feature_branch`); or None.
+        branch_side: images whose shorter side is smaller are enlarged to it for a backbone.
+        backbone_fingerprint: of the backbone's weights, set by `MaLP`, so that a saved MaLP isn't used with others.
         template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
         vit_generation: version of an official transformer, one of `malp_disc.official.vit.VIT_GENERATIONS`; unused otherwise.
     """
@@ -27,9 +30,16 @@ class MaLPConfig:
     strength: float = 0.3
     architecture: str = "paper"
     width: int = 64
-    transformer: bool = True
+    branch: str | None = "vit"
+    branch_side: int = 128
+    backbone_fingerprint: str | None = None
     template_size: int | None = None
     vit_generation: str = "prenorm"
+
+    @property
+    def pretrained_branch(self) -> bool:
+        """Whether the second branch is a pretrained backbone with heads."""
+        return self.branch not in ("vit", None)
 
     def __post_init__(self) -> None:
         if self.architecture not in ("paper", "official"):
@@ -39,7 +49,11 @@ class MaLPConfig:
             raise ValueError(f"the authors' networks have image size 128, width 64 and template size 128, got {asked}; architecture='paper' takes others")
         if self.image_size < 16:
             raise ValueError(f"expected an image size of at least 16, got {self.image_size}")
-        if self.transformer and self.image_size % 8:
-            raise ValueError(f"the transformer branch cuts images into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or transformer=False")
+        if self.branch == "vit" and self.image_size % 8:
+            raise ValueError(f"the transformer branch cuts images into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or branch=None")
+        if self.branch_side < 32:
+            raise ValueError(f"expected a branch side of at least 32 pixels, got {self.branch_side}")
+        if self.architecture == "official" and self.branch not in ("vit", None):
+            raise ValueError(f"the authors' architecture has the transformer as its second branch: expected branch 'vit' or None, got {self.branch!r}")
         if self.width < 4 or self.width % max(1, self.width // 8):
             raise ValueError(f"expected a width of at least 4, best a multiple of 8 (channels are normed in groups of 8), got {self.width}")

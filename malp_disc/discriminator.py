@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.discriminator_losses import Degradation, branch_losses, degraded_straight_through, losses_over_scales, squared_gradient_norm
 from malp_disc.distributed import mean_over_processes
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import check_batches, check_images, fakeness_map
+from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import Float32Module, Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
-from malp_disc.generator_terms import GeneratorLosses, completed_scale, divisor, image_terms, template_term, undetermined, weighted_losses
+from malp_disc.generator_terms import (
+    CNN_TERMS,
+    TERMS,
+    GeneratorLosses,
+    branch_values,
+    called,
+    cnn_values,
+    completed_scale,
+    divisor,
+    undetermined,
+    weighted_losses,
+)
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
 from malp_disc.precision import full_precision
 
 GeneratorGradient = Literal["none", "map", "truth"]
-Degradation = Callable[[Tensor], Tensor]
-"""Images (B, 3, H, W) in [-1, 1] -> images of the same shape and range."""
 
 
 class MaLPDiscriminator(Freezable, Float32Module):
@@ -39,16 +49,20 @@ class MaLPDiscriminator(Freezable, Float32Module):
         malp: a pretrained `MaLP`.
         trainable: False for a frozen MaLP, the paper's first strategy: it stays in evaluation mode and collects no gradient, even if a parent calls
             ``train()`` or ``requires_grad_(True)`` (`malp_disc.freezing.unfreeze` undoes it). True for a co-trained MaLP, the second strategy.
-        map_weight: weight of ‖M̂(fake)‖²: "generate a fakeness map as a zero image" (section 4.4).
+        map_weight: weight of ‖M̂(fake)‖²: "generate a fakeness map as a zero image" (section 4.4). 1 by default, the paper's objective; 0 if MaLP has a pretrained
+            second branch, since E_C's map then adds nothing that a generator learns from (docs/results/real-faces.md).
         classifier_weight: weight of -log P(not manipulated) by the classifier C.
         template_weight: weight of 1 - CS(S_i, S_R), which asks the generator to preserve the template.
-        relative: divide each term by its value at the first call, so that a weight of 1 means the same for every generator
+        branch_map_weight: as `map_weight`, of the map that a pretrained second branch predicts (`malp_disc.feature_branch`).
+        realness_weight: weight of -log P(not manipulated) by a pretrained second branch, the mean over its locations and depths. 1 by default, with such a branch.
+        train_cnn: whether E_C, E_E, C and the templates learn in co-training, and not only the pretrained second branch's heads.
+        relative: divide each term except realness by its value at the first call, so that a weight of 1 means the same for every generator
             (`malp_disc.generator_terms`). These values are a buffer: they are saved, and shared by all processes. `calibrate` takes them from several batches.
         r1_weight: γ of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the images that count as real, in
             `discriminator_loss`. D is the map and classifier part of the generator's objective, so the generator's gradient vanishes on real data.
             0 for no penalty; otherwise each discriminator update needs a second, differentiated backward pass.
         template_dropout: share of images that `encrypt` leaves without a template (index -1), so that the detector has to use the image content.
-        scales: factors by which images are reduced (`average_pool`) before MaLP sees them; its losses are the means over these. (1,) is the paper's; with
+        scales: factors by which images are reduced (`malp_disc.fakeness.average_pool`) before MaLP sees them; its losses are the means over these. (1,) is the paper's; with
             (1, 2, 4) the same shallow network sees structure too. Templates don't survive it, so this needs images without them.
         loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
         generator_gradient: for pretraining, which gradient through G(T(I)) the templates get. "none": none, so G may be any program. "map": that of
@@ -71,9 +85,12 @@ class MaLPDiscriminator(Freezable, Float32Module):
         malp: MaLP,
         trainable: bool = False,
         *,
-        map_weight: float = 1.0,
+        map_weight: float | None = None,
         classifier_weight: float = 0.0,
         template_weight: float = 0.0,
+        branch_map_weight: float = 0.0,
+        realness_weight: float | None = None,
+        train_cnn: bool = True,
         relative: bool = True,
         r1_weight: float = 0.0,
         template_dropout: float = 0.0,
@@ -84,8 +101,16 @@ class MaLPDiscriminator(Freezable, Float32Module):
         super().__init__()
         if generator_gradient not in get_args(GeneratorGradient):
             raise ValueError(f"expected a generator gradient out of {get_args(GeneratorGradient)}, got {generator_gradient!r}")
-        if min(map_weight, classifier_weight, template_weight) < 0 or map_weight + classifier_weight + template_weight == 0:
-            raise ValueError(f"expected weights >= 0, one of them > 0, got map {map_weight}, classifier {classifier_weight}, template {template_weight}")
+        pretrained = isinstance(malp.branch, FeatureBranch)
+        map_weight = float(not pretrained) if map_weight is None else map_weight
+        realness_weight = float(pretrained) if realness_weight is None else realness_weight
+        weights = dict(zip(TERMS, (map_weight, classifier_weight, template_weight, branch_map_weight, realness_weight), strict=True))
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(f"expected weights >= 0, one of them > 0, got {', '.join(f'{name} {weight}' for name, weight in weights.items())}")
+        if not pretrained and (branch_map_weight or realness_weight or not train_cnn):
+            raise ValueError(
+                "branch_map_weight, realness_weight and train_cnn=False need a MaLP with a pretrained second branch (malp_disc.malp.with_pretrained_branch adds one)"
+            )
         if not 0 <= template_dropout <= 1:
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
         if r1_weight < 0:
@@ -97,17 +122,21 @@ class MaLPDiscriminator(Freezable, Float32Module):
         if malp.passive and template_weight:
             raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
         self.malp = malp
-        self.weights = {"map": map_weight, "classifier": classifier_weight, "template": template_weight}
+        self.weights = weights
+        self.train_cnn = train_cnn
         self.relative = relative
         self.r1_weight = r1_weight
         self.template_dropout = template_dropout
         self.scales = tuple(scales)
         self.loss_weights = loss_weights or LossWeights()
         self.generator_gradient = generator_gradient
-        self.register_buffer("scale", torch.zeros(3, dtype=torch.float32))  # s of `generator_terms`; 0 until a term has its first value
+        self.register_buffer("scale", torch.zeros(len(TERMS), dtype=torch.float32))  # s of `generator_terms`; 0 until a term has its first value
         if trainable:
             unfreeze(malp).requires_grad_(True)
             self.train()
+            if not train_cnn:
+                for part in (malp.cnn, malp.classifier, malp.encryption):
+                    freeze(part)
         else:
             freeze(self)
 
@@ -176,21 +205,25 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
     @full_precision
     def _terms(self, fake: Tensor, index: Tensor) -> Tensor:
-        """v of `generator_terms`, (3,): map, classifier, template, the mean over the scales. The graph leads to `fake` alone."""
+        """v of `generator_terms`, (5,). The graph leads to `fake` alone. Terms of weight 0 that need a network of their own aren't computed and are 0."""
         self._check({"fake": fake})
         check_images(fake, "fake")
         index = self.malp.encryption.check_index(index, len(fake))
-        terms = []
         with gradients_to_inputs_only(self.malp, evaluation=True):
-            for scale in self.scales:
-                pooled = average_pool(fake, scale)
-                out = called_on_copies(self.malp, pooled) if self.trainable else self.malp(pooled)
-                templates = self.malp.encryption.at(out.template.shape[2:])
-                terms.append(torch.stack([*image_terms(out).mean(1), template_term(out.template, templates, index)]))
-        return torch.stack(terms).mean(0)
+            call = called_on_copies if self.trainable else called
+            by_cnn = cnn_values(self.malp, fake, index, scales=self.scales, call=call) if self.uses_cnn else torch.zeros(3, device=fake.device)
+            by_branch = torch.zeros(2, device=fake.device)
+            if self.weights["branch_map"] or self.weights["realness"]:
+                by_branch = branch_values(self.malp.branch, fake, map=self.weights["branch_map"] > 0, call=call)
+            return torch.cat([by_cnn, by_branch])
+
+    @property
+    def uses_cnn(self) -> bool:
+        """Whether the generator's loss has a term of E_C, E_E or C."""
+        return any(self.weights[name] for name in CNN_TERMS)
 
     def _term_weights(self) -> Tensor:
-        """w of `generator_terms`, (3,)."""
+        """w of `generator_terms`, (5,)."""
         return torch.tensor(list(self.weights.values()), device=self.scale.device)
 
     def _relative_scale(self, values: Tensor) -> Tensor:
@@ -208,12 +241,16 @@ class MaLPDiscriminator(Freezable, Float32Module):
             raise ValueError(f"scales {self.scales} need images of at least {max(self.scales)}x{max(self.scales)}, got {height}x{width}")
 
     @full_precision
-    def discriminator_loss(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, degradation: Degradation | None = None) -> MaLPLosses:
+    def discriminator_loss(
+        self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, real: Tensor | None = None, degradation: Degradation | None = None
+    ) -> MaLPLosses:
         """J = J_T + J_R + J_C + J_L (Eq. 7-11), plus R1; computed in one concatenated forward pass. `images` and `fake` are detached.
 
         Shapes: images, encrypted, fake (B, 3, H, W) in [-1, 1], index (B,). Every trainable parameter gets a gradient.
 
         Args:
+            real: images of the generator's target domain, (N, 3, H', W') in [-1, 1], where that isn't the domain of `images` (horses to zebras): a pretrained second
+                branch takes them as not manipulated. Ignored without such a branch.
             degradation: applied to `encrypted` and to `fake` before MaLP sees them, so that the templates learn to survive it; M_GT stays that of
                 the images before. It needn't be differentiable: the gradient passes straight through, as if it were the identity.
 
@@ -224,6 +261,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
         if not self.trainable:
             raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
         self._check({"images": images, "encrypted": encrypted, "fake": fake})
+        if real is not None:
+            check_batches({"real": real}, device=self.malp.device, nonempty=True)
+            check_images(real, "real")
         index = self.malp.encryption.check_index(index, len(images))
         images, encrypted, fake = images.detach().float(), encrypted.float(), fake.float()
         if self.generator_gradient != "none":
@@ -235,57 +275,34 @@ class MaLPDiscriminator(Freezable, Float32Module):
             again, _ = self.malp.encrypt(images, index)
             encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [degraded_straight_through(batch, degradation) for batch in (encrypted, fake)]
-        losses = self._losses_over_scales(*seen, images, changed, index)
-        return self._add_gradient_penalty(losses, encrypted) if self.r1_weight else losses
-
-    def _losses_over_scales(self, encrypted: Tensor, fake: Tensor, images: Tensor, changed: Tensor, index: Tensor) -> MaLPLosses:
-        """Eq. 11, the mean over the scales, with M_GT = fakeness_map(images, changed)."""
-        found = []
-        for scale in self.scales:
-            truth = fakeness_map(average_pool(images, scale), average_pool(changed, scale))
-            found.append(self.malp.losses(average_pool(encrypted, scale), average_pool(fake, scale), truth, index, self.loss_weights))
-        if len(found) == 1:
-            return found[0]
-        names = [field.name for field in dataclasses.fields(MaLPLosses)]
-        return MaLPLosses(**{name: torch.stack([getattr(losses, name) for losses in found]).mean() for name in names})
-
-    def _add_gradient_penalty(self, losses: MaLPLosses, real: Tensor) -> MaLPLosses:
-        """J + γ/2 · E‖∇ₓ Σ_k w_k v_k(x) / s_k‖² on the images that count as real, k in (map, classifier)."""
-        real = real.detach().requires_grad_(True)
-        weights = self._term_weights()[:2]
-        if self.relative:
-            weights = weights / divisor(self.scale)[:2]
-        terms = torch.stack([image_terms(self.malp(average_pool(real, scale))) for scale in self.scales]).mean(0)  # (2, B)
-        (gradient,) = torch.autograd.grad((weights[:, None] * terms).sum(), real, create_graph=True)
-        penalty = self.r1_weight / 2 * gradient.square().flatten(1).sum(1).mean()
+        if not self.train_cnn:
+            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real)
+        losses = losses_over_scales(self.malp, *seen, images, changed, index, scales=self.scales, weights=self.loss_weights, real=real)
+        if not self.r1_weight:
+            return losses
+        weights = self._term_weights() / divisor(self.scale) if self.relative else self._term_weights()
+        penalty = self.r1_weight / 2 * squared_gradient_norm(self.malp, encrypted, weights[:2], scales=self.scales)
         return dataclasses.replace(losses, total=losses.total + penalty, penalty=penalty)
 
-    def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, degradation: Degradation | None = None) -> MaLPLosses:
+    def forward(
+        self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, real: Tensor | None = None, degradation: Degradation | None = None
+    ) -> MaLPLosses:
         """`discriminator_loss`, as a forward pass: DistributedDataParallel synchronises gradients only for calls of the wrapped module."""
-        return self.discriminator_loss(images, encrypted, fake, index, degradation=degradation)
+        return self.discriminator_loss(images, encrypted, fake, index, real=real, degradation=degradation)
 
-    def parameter_groups(self, *, lr: float, template_lr: float | None = None) -> list[dict[str, Any]]:
-        """For the co-training optimizer: the networks at `lr`, the templates at `template_lr` (five times `lr` if None).
+    def parameter_groups(self, *, lr: float, template_lr: float | None = None, branch_lr: float | None = None) -> list[dict[str, Any]]:
+        """For the co-training optimizer: the networks at `lr`, the templates at `template_lr` (five times `lr` if None), and the heads of a pretrained second
+        branch at `branch_lr` (`lr` if None). Only groups with trainable parameters, in this order.
 
         Raises:
             ValueError: the discriminator is frozen.
         """
         if not self.trainable:
             raise ValueError("a frozen MaLPDiscriminator has no parameters to train; make it with trainable=True")
+        heads = list(self.malp.branch.parameters()) if isinstance(self.malp.branch, FeatureBranch) else []
         templates = list(self.malp.encryption.parameters())
-        networks = [parameter for name, parameter in self.malp.named_parameters() if not name.startswith("encryption.")]
-        return [{"params": networks, "lr": lr}, {"params": templates, "lr": 5 * lr if template_lr is None else template_lr}]
-
-
-def degraded_straight_through(images: Tensor, degradation: Degradation | None) -> Tensor:
-    """The degraded images, with the gradient of the identity (a straight-through estimator)."""
-    return images if degradation is None else images + (degradation(images.detach()) - images).detach()
-
-
-def average_pool(images: Tensor, factor: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H // factor, W // factor), the mean over squares of `factor` pixels; the images themselves for 1.
-
-    Box averaging, and not the antialiased resize that the evaluation uses (`malp_disc.evaluation.feature_views.downsample_antialiased`): the published
-    fine-tunings with several scales were trained with it, and it has no kernel that reaches across the squares.
-    """
-    return images if factor == 1 else F.avg_pool2d(images.float(), factor)
+        apart = {id(parameter) for parameter in (*heads, *templates)}
+        networks = [parameter for parameter in self.malp.parameters() if id(parameter) not in apart]
+        rates = (lr, 5 * lr if template_lr is None else template_lr, lr if branch_lr is None else branch_lr)
+        groups = [{"params": [p for p in part if p.requires_grad], "lr": rate} for part, rate in zip((networks, templates, heads), rates)]
+        return [group for group in groups if group["params"]]

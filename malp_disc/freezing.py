@@ -40,6 +40,8 @@ class Freezable(nn.Module):
     """A module that `freeze` also keeps in evaluation mode, even if a parent calls ``train()``. Moved, copied and unpickled instances stay frozen."""
 
     frozen: bool = False
+    permanently_frozen: bool = False
+    """Set by a class whose instances `unfreeze` leaves frozen, also as parts of other modules."""
 
     def train(self: Module, mode: bool = True) -> Module:
         return super().train(mode and not self.frozen)
@@ -66,13 +68,15 @@ def freeze(module: Module) -> Module:
 
 
 def unfreeze(module: Module) -> Module:
-    """Undo `freeze`: frozen parameters require gradients again; others and the mode stay unchanged."""
+    """Undo `freeze`: frozen parameters require gradients again; others, those of permanently frozen parts, and the mode stay unchanged."""
+    permanent = [part for part in module.modules() if isinstance(part, Freezable) and part.permanently_frozen]
+    kept = {id(parameter) for part in permanent for parameter in part.parameters()}
     for parameter in module.parameters():
-        if isinstance(parameter, FrozenParameter):
+        if isinstance(parameter, FrozenParameter) and id(parameter) not in kept:
             parameter.__class__ = nn.Parameter
             parameter.requires_grad_(True)
     for part in module.modules():
-        if isinstance(part, Freezable):
+        if isinstance(part, Freezable) and not any(part is inner for whole in permanent for inner in whole.modules()):
             part.frozen = False
     return module
 
@@ -111,13 +115,14 @@ def gradients_to_inputs_only(*modules: nn.Module | None, evaluation: bool = Fals
             part.training = mode
 
 
-def called_on_copies(module: nn.Module, *inputs: Any) -> Any:
-    """``module(*inputs)`` with detached copies of its weights and buffers, so that gradients reach the inputs only.
+def called_on_copies(module: nn.Module, *inputs: Any, **options: Any) -> Any:
+    """``module(*inputs, **options)`` with detached copies of its weights and buffers, so that gradients reach the inputs only.
 
     Unlike a graph on the weights themselves, this graph stays valid if the weights or the running statistics of a batch norm change before ``backward``.
     """
-    copies = {name: value.detach().clone() for name, value in itertools.chain(module.named_parameters(), module.named_buffers())}
-    return torch.func.functional_call(module, copies, inputs)
+    values = itertools.chain(module.named_parameters(), module.named_buffers())
+    copies = {name: value.detach().clone() for name, value in values if not isinstance(value, FrozenParameter)}  # frozen ones don't change
+    return torch.func.functional_call(module, copies, inputs, options)
 
 
 class Float32Module(nn.Module):

@@ -40,7 +40,7 @@ class LossWeights:
 
 @dataclass
 class MaLPLosses:
-    """J and its terms, each a scalar tensor; `penalty` is the R1 penalty of a discriminator that uses it, otherwise 0."""
+    """J and its terms, each a scalar tensor. 0 unless used: `penalty`, a discriminator's R1 penalty, and `realness`, J_C of a pretrained second branch."""
 
     total: Tensor
     template: Tensor
@@ -48,6 +48,7 @@ class MaLPLosses:
     recovery: Tensor
     classification: Tensor
     penalty: Tensor
+    realness: Tensor
 
 
 def template_loss(templates: Tensor, weights: LossWeights) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from malp_disc.backbones import DEFAULT_BACKBONE, create_backbone
 from malp_disc.config import MaLPConfig
 from malp_disc.detection import MapClassifier, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
 from malp_disc.fakeness import check_batches, check_images
+from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import Float32Module
 from malp_disc.hub import Saved
 from malp_disc.localization import GlobalTransformer, ShallowCNN
@@ -41,7 +44,8 @@ class MaLPOutput:
         logit: output of the classifier C on the map, (B,), positive for "manipulated".
         similarity: largest CS(S_i, S_R) over the set, (B,) in [-1, 1]; meaningless for a passive detector.
         score: P(manipulated) from classifier and template, (B,) in [0, 1] (the bracket of Eq. 10).
-        transformer_map: M̂ predicted by E_T; None unless that branch was run.
+        branch_map: M̂ predicted by the second branch, (B, 1, H, W) in [0, 1]; None unless that branch was run.
+        branch_logit: "manipulated" by a pretrained second branch, (B,); None for any other branch.
     """
 
     map: Tensor
@@ -49,7 +53,8 @@ class MaLPOutput:
     logit: Tensor
     similarity: Tensor
     score: Tensor
-    transformer_map: Tensor | None = None
+    branch_map: Tensor | None = None
+    branch_logit: Tensor | None = None
 
 
 class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
@@ -60,14 +65,14 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
     images.
 
     Example:
-        >>> malp = MaLP(MaLPConfig(image_size=64, width=16, transformer=False))
+        >>> malp = MaLP(MaLPConfig(image_size=64, width=16, branch=None))
         >>> images = torch.zeros(2, 3, 64, 64)
         >>> encrypted, index = malp.encrypt(images)
         >>> malp(encrypted).map.shape
         torch.Size([2, 1, 64, 64])
     """
 
-    def __init__(self, config: MaLPConfig | dict[str, Any] | None = None) -> None:
+    def __init__(self, config: MaLPConfig | dict[str, Any] | None = None, *, backbone_weights: str | Path | None = None) -> None:
         super().__init__()
         if isinstance(config, dict):
             config = MaLPConfig(**config)
@@ -76,16 +81,28 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         self.encryption = Encryption(self.config.set_size, template_size=size, strength=self.config.strength)
         if self.config.architecture == "official":
             self.cnn = OfficialEncoder()
-            self.transformer = OfficialViT(self.config.vit_generation) if self.config.transformer else None
+            self.branch = OfficialViT(self.config.vit_generation) if self.config.branch else None
             self.classifier = OfficialClassifier()
             self._similarity = official_similarity
             nn.init.uniform_(self.encryption.templates)  # the authors' initialization
         else:
             self.cnn = ShallowCNN(self.config.width)
-            self.transformer = GlobalTransformer(self.config.image_size) if self.config.transformer else None
+            self.branch = self._create_branch(backbone_weights)
             self.classifier = MapClassifier()
             self._similarity = template_similarity
         self.float()  # also under another torch.set_default_dtype
+
+    def _create_branch(self, backbone_weights: str | Path | None) -> nn.Module | None:
+        if not self.config.pretrained_branch:
+            return GlobalTransformer(self.config.image_size) if self.config.branch == "vit" else None
+        backbone = create_backbone(self.config.branch, backbone_weights)
+        if self.config.backbone_fingerprint not in (None, backbone.fingerprint):
+            raise ValueError(
+                f"this MaLP was trained on a {self.config.branch} with other weights ({self.config.backbone_fingerprint}, got {backbone.fingerprint}); "
+                "give its own as backbone_weights=…"
+            )
+        self.config = dataclasses.replace(self.config, backbone_fingerprint=backbone.fingerprint)
+        return FeatureBranch(backbone, least_side=self.config.branch_side)
 
     @property
     def passive(self) -> bool:
@@ -119,40 +136,45 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         return self.encryption(images, index), index
 
     @full_precision
-    def forward(self, images: Tensor, *, transformer: bool = False) -> MaLPOutput:
+    def forward(self, images: Tensor, *, branch: bool = False) -> MaLPOutput:
         """Predict fakeness map, template and score, see `MaLPOutput`.
 
         Args:
             images: (B, 3, H, W) in [-1, 1].
-            transformer: also run E_T, which is used in training only.
+            branch: also run the second branch. The paper uses E_T in training only.
 
         Raises:
-            ValueError: wrong shape, range, dtype or device, or `transformer` for a network without E_T.
+            ValueError: wrong shape, range, dtype or device, or `branch` for a network without a second branch.
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
-        return self._predict(images, transformer=transformer)
+        return self._predict(images, branch=branch)
 
-    def _predict(self, images: Tensor, *, transformer: bool) -> MaLPOutput:
+    def _predict(self, images: Tensor, *, branch: bool) -> MaLPOutput:
         """`forward` without checks of the images."""
         self.check_weights()
-        if transformer and self.transformer is None:
-            raise ValueError("this MaLP was created with transformer=False and has no transformer branch")
+        if branch and self.branch is None:
+            raise ValueError("this MaLP was created with branch=None and has no second branch")
         images = images.float()
         maps, template = self.cnn(images)
         logit = self.classifier(maps)
         similarity = self._similarity(template, self.encryption.at(images.shape[2:])).amax(dim=1)
         score = manipulation_score(logit, similarity, not self.passive)
-        second = self.transformer(images) if transformer else None
-        return MaLPOutput(maps.clamp(0, 1), template, logit, similarity, score, second)  # the authors' map has no upper bound
+        second = self.branch(images) if branch else None
+        second, second_logit = (second.map, second.logit) if isinstance(self.branch, FeatureBranch) and branch else (second, None)
+        return MaLPOutput(maps.clamp(0, 1), template, logit, similarity, score, second, second_logit)  # the authors' map has no upper bound
 
     def similarities(self, recovered: Tensor, templates: Tensor) -> Tensor:
         """CS of every recovered template with every one of `templates`, as defined by the architecture: (B, 1, H, W) × (n, 1, H, W) -> (B, n)."""
         return self._similarity(recovered, templates)
 
     @full_precision
-    def losses(self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None) -> MaLPLosses:
+    def losses(
+        self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *, real: Tensor | None = None
+    ) -> MaLPLosses:
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
+
+        Both branches have J_L. A pretrained second branch also has a J_C of its own (`MaLPLosses.realness`), and sends no gradient to the templates.
 
         Args:
             encrypted: T(I), (B, 3, H, W) in [-1, 1], from `encrypt`; gradients reach the templates through it.
@@ -160,6 +182,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
             truth: M_GT of Eq. 5, (B, 1, H, W) in [0, 1].
             index: (B,), from `encrypt`.
             weights: λ1 … λ10.
+            real: images of the generator's target domain, which a pretrained second branch takes as not manipulated, in place of `encrypted`.
 
         Raises:
             ValueError: no images; wrong shapes, ranges, dtypes or devices; or an index outside the set.
@@ -171,9 +194,10 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         check_maps(truth, like=encrypted)
         count = len(encrypted)
         index = self.encryption.check_index(index, count)
-        out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), transformer=self.transformer is not None)
+        pretrained = isinstance(self.branch, FeatureBranch)
+        out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), branch=self.branch is not None and not pretrained)
         localization = torch.zeros((), device=encrypted.device)
-        for maps in (out.map, out.transformer_map):
+        for maps in (out.map, out.branch_map):
             if maps is not None:
                 localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
                 localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
@@ -188,8 +212,12 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
             template = template_loss(self.encryption.templates, weights)
             templates = self.encryption.at(encrypted.shape[2:])
             recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
-        total = template + recovery + classification + localization
-        return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total))
+        realness = torch.zeros_like(localization)
+        if pretrained:
+            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real)
+            localization = localization + by_branch
+        total = template + recovery + classification + localization + realness
+        return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total), realness=realness)
 
     @classmethod
     def from_official(cls, path: str | Path, *, strength: float = OFFICIAL_STRENGTH) -> MaLP:
@@ -200,7 +228,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
             strength: m, which isn't stored in the file. The default of the authors' code is 0.1, the paper's value 0.3.
 
         As in the authors' code: weights, templates, all layers, the classifier's P(manipulated) = sigmoid(`logit`), and `similarity`, the
-        cosine of a template and the min-max normalized recovered one. `transformer_map` is the authors' reshape of the tokens, unbounded.
+        cosine of a template and the min-max normalized recovered one. `branch_map` is the authors' reshape of the tokens, unbounded.
 
         Different: `map` is the authors' map, which ends in a ReLU and is unbounded, clamped to [0, 1]; the classifier gets the unclamped
         one. `score` averages classifier and template by Eq. 10, which the authors' code doesn't. `encrypt` clamps to [-1, 1]. At sizes
@@ -217,7 +245,24 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         """
         found = read_official(path)
         generation = found.vit_generation
-        config = {"vit_generation": generation} if generation else {"transformer": False}
+        config = {"vit_generation": generation} if generation else {"branch": None}
         malp = cls(MaLPConfig(architecture="official", set_size=len(found.templates), strength=strength, **config))
-        found.load_into(malp.encryption.templates, malp.cnn, malp.transformer, malp.classifier)
+        found.load_into(malp.encryption.templates, malp.cnn, malp.branch, malp.classifier)
         return malp.eval()
+
+
+def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 128) -> MaLP:
+    """A copy of a MaLP whose second branch is a frozen pretrained backbone with new, untrained heads (`malp_disc.feature_branch`).
+
+    Args:
+        name, weights: of the backbone, as for `malp_disc.backbones.create_backbone`.
+        side: images whose shorter side is smaller are enlarged to it for the backbone.
+
+    Raises:
+        ValueError, FileNotFoundError: as `malp_disc.backbones.create_backbone`; or a MaLP of the authors' architecture, whose second branch is the transformer.
+    """
+    config = dataclasses.replace(malp.config, branch=name, branch_side=side, backbone_fingerprint=None)
+    copied = MaLP(config, backbone_weights=weights)
+    kept = {key: value for key, value in malp.state_dict().items() if not key.startswith("branch.")}
+    copied.load_state_dict({**copied.state_dict(), **kept})
+    return copied.to(malp.device).train(malp.training)

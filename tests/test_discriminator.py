@@ -30,7 +30,7 @@ def small_generator(seed: int = 0) -> nn.Module:
 
 
 def test_frozen_stays_in_evaluation_mode_whatever_its_parent_does():
-    disc = MaLPDiscriminator(tiny_malp(transformer=True))
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"))
     parent = nn.ModuleDict({"g": nn.Conv2d(3, 3, 1), "disc": disc})
     for _ in range(2):
         parent.train()
@@ -40,7 +40,7 @@ def test_frozen_stays_in_evaluation_mode_whatever_its_parent_does():
 
 
 def test_cotrained_follows_its_parent():
-    disc = MaLPDiscriminator(tiny_malp(transformer=True), trainable=True)
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True)
     assert all(module.training for module in disc.modules())
     nn.ModuleList([disc]).eval()
     assert not any(module.training for module in disc.modules())
@@ -61,7 +61,7 @@ def test_frozen_requires_no_gradient_and_gives_itself_none_to_train():
 
 @pytest.mark.parametrize("trainable", [False, True])
 def test_the_generator_loss_reaches_the_fake_and_no_weight_of_malp(trainable):
-    disc = MaLPDiscriminator(tiny_malp(transformer=True), trainable, map_weight=1.0, classifier_weight=1.0, template_weight=1.0)
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"), trainable, map_weight=1.0, classifier_weight=1.0, template_weight=1.0)
     fake = pictures(3).requires_grad_(True)
     disc.generator_loss(fake, torch.tensor([0, NO_TEMPLATE, 0])).total.backward()
     assert gradients(disc) == set()
@@ -87,7 +87,7 @@ def test_encrypt_lets_the_gradient_of_a_picture_pass():
 
 @pytest.mark.parametrize("trainable", [False, True])
 def test_mode_and_gradients_are_as_before_after_the_generator_loss(trainable):
-    disc = MaLPDiscriminator(tiny_malp(transformer=True), trainable)
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"), trainable)
     for fake in (pictures(2), torch.full((2, 3, SIZE, SIZE), 255.0)):
         try:
             disc.generator_loss(fake, torch.zeros(2, dtype=torch.long))
@@ -106,7 +106,7 @@ def test_templates_that_the_user_fixed_stay_fixed():
 
 def test_the_generator_sees_malp_in_evaluation_mode():
     """Two calls on one image agree, although the branch with dropout is in training mode."""
-    disc = MaLPDiscriminator(tiny_malp(transformer=True), trainable=True)
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True)
     fake, index, seen = pictures(2), torch.zeros(2, dtype=torch.long), []
     disc.malp.cnn.register_forward_hook(lambda module, *_: seen.append(module.training))
     assert torch.equal(disc.generator_loss(fake, index).map, disc.generator_loss(fake, index).map)
@@ -232,7 +232,7 @@ def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_pic
 # --- MaLP's step -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config", [{"transformer": True}, {"strength": 0.0}, {"set_size": 2}])
+@pytest.mark.parametrize("config", [{"branch": "vit"}, {"strength": 0.0}, {"set_size": 2}])
 @pytest.mark.parametrize("dropout", [0.0, 1.0])
 def test_the_discriminator_loss_reaches_every_parameter_and_not_the_generator(config, dropout):
     disc, generator = MaLPDiscriminator(tiny_malp(**config), trainable=True, template_dropout=dropout), small_generator()
@@ -317,7 +317,7 @@ def test_the_templates_learn_as_if_the_graph_had_gone_through_encrypt():
 
 
 def test_parameter_groups_hold_every_parameter_once_at_its_rate():
-    disc = MaLPDiscriminator(tiny_malp(transformer=True), trainable=True)
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True)
     networks, templates = disc.parameter_groups(lr=1e-3, template_lr=2e-2)
     assert (networks["lr"], templates["lr"]) == (1e-3, 2e-2)
     assert [p is disc.malp.encryption.templates for p in templates["params"]] == [True]
@@ -327,7 +327,7 @@ def test_parameter_groups_hold_every_parameter_once_at_its_rate():
 
 
 def test_only_the_one_whose_turn_it_is_moves():
-    disc, generator = MaLPDiscriminator(tiny_malp(transformer=True), trainable=True), small_generator()
+    disc, generator = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True), small_generator()
     ours = torch.optim.SGD(disc.parameter_groups(lr=1e-2))
     theirs = torch.optim.SGD(generator.parameters(), lr=1e-2)
     images = pictures(3)
@@ -482,7 +482,7 @@ def test_three_lines_are_enough_for_a_loop_that_isnt_ours():
 
 def test_the_three_lines_of_the_docstring_cotrain():
     """In the order in which the docstring has them, G first: one backward must not use up the other's graph."""
-    netG, malp = small_generator(), tiny_malp(transformer=True)
+    netG, malp = small_generator(), tiny_malp(branch="vit")
     optimizer_G = torch.optim.Adam(netG.parameters(), lr=2e-3)
     disc = MaLPDiscriminator(malp, trainable=True)
     optimizer_M = torch.optim.Adam(disc.parameter_groups(lr=1e-3))
@@ -547,7 +547,7 @@ def test_the_losses_are_float32_under_bf16_autocast():
 
 
 def at_scales(scales, **options):
-    return MaLPDiscriminator(tiny_malp(transformer=False), trainable=True, template_dropout=1.0, scales=scales, relative=False, **options)
+    return MaLPDiscriminator(tiny_malp(branch=None), trainable=True, template_dropout=1.0, scales=scales, relative=False, **options)
 
 
 def test_losses_over_scales_are_means_of_what_each_scale_gives():

@@ -38,7 +38,7 @@ def test_the_public_names_are_those_of_the_design():
 def test_the_defaults_are_the_papers():
     config = MaLPConfig()
     assert (config.image_size, config.set_size, config.strength, config.architecture) == (128, 1, 0.3, "paper")
-    assert MaLP(MaLPConfig(width=8, transformer=False)).encryption.templates.shape == (1, 128, 128)
+    assert MaLP(MaLPConfig(width=8, branch=None)).encryption.templates.shape == (1, 128, 128)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (48, 48)])
@@ -49,18 +49,18 @@ def test_the_output_is_as_documented(height, width):
     assert 0 <= out.map.min() and out.map.max() <= 1
     assert 0 <= out.score.min() and out.score.max() <= 1
     assert out.similarity.abs().max() <= 1
-    assert out.transformer_map is None
+    assert out.branch_map is None
 
 
 def test_the_second_branch_runs_when_asked_and_only_then():
-    malp = tiny_malp(transformer=True).eval()
+    malp = tiny_malp(branch="vit").eval()
     images = pictures(2)
-    assert malp(images).transformer_map is None
-    out = malp(images, transformer=True)
-    assert out.transformer_map.shape == (2, 1, SIZE, SIZE)
+    assert malp(images).branch_map is None
+    out = malp(images, branch=True)
+    assert out.branch_map.shape == (2, 1, SIZE, SIZE)
     assert torch.equal(out.map, malp(images).map)
-    with pytest.raises(ValueError, match="transformer=False"):
-        tiny_malp()(images, transformer=True)
+    with pytest.raises(ValueError, match="branch=None"):
+        tiny_malp()(images, branch=True)
 
 
 def test_similarity_is_the_largest_over_the_set_and_the_score_averages_both_witnesses():
@@ -95,11 +95,11 @@ def test_an_index_of_another_integer_type_comes_back_as_long():
 
 
 def test_arithmetic_is_float32_under_bf16_autocast_and_gives_the_same_numbers():
-    malp, images = tiny_malp(transformer=True).eval(), pictures(2)
+    malp, images = tiny_malp(branch="vit").eval(), pictures(2)
     fake, index = with_rectangles(images), torch.zeros(2, dtype=torch.long)
-    plain, plain_losses = malp(images, transformer=True), malp.losses(malp.encrypt(images, index)[0], fake, fakeness_map(images, fake), index)
+    plain, plain_losses = malp(images, branch=True), malp.losses(malp.encrypt(images, index)[0], fake, fakeness_map(images, fake), index)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out, losses = malp(images, transformer=True), malp.losses(malp.encrypt(images, index)[0], fake, fakeness_map(images, fake), index)
+        out, losses = malp(images, branch=True), malp.losses(malp.encrypt(images, index)[0], fake, fakeness_map(images, fake), index)
     for field in dataclasses.fields(out):
         value = getattr(out, field.name)
         assert value.dtype == torch.float32 and torch.equal(value, getattr(plain, field.name)), field.name
@@ -130,7 +130,7 @@ def test_what_are_no_pictures_is_refused(images, message):
     [
         ({"architecture": "papier"}, "unknown architecture 'papier'"),
         ({"image_size": 8}, "image size of at least 16, got 8"),
-        ({"image_size": 36, "transformer": True}, "divisible by 8, got 36; or transformer=False"),
+        ({"image_size": 36, "branch": "vit"}, "divisible by 8, got 36; or branch=None"),
         ({"width": 2}, "width of at least 4, best a multiple of 8.*got 2"),
         ({"width": 28}, "width of at least 4, best a multiple of 8.*got 28"),
         ({"strength": 1.5}, r"strength in \[0, 1\], got 1.5"),
@@ -155,13 +155,13 @@ def batch(malp: MaLP, count: int = 4, index: list[int] | None = None):
 @pytest.mark.parametrize("index", [[0, 1, 1], [0, NO_TEMPLATE, 1]])
 def test_j_is_the_sum_of_its_parts_and_each_part_is_its_equation(index):
     """Restated from two separate forward passes; the two branches of the localization add up; -1 leaves the classifier alone."""
-    malp, weights = tiny_malp(set_size=2, transformer=True).eval(), LossWeights()
+    malp, weights = tiny_malp(set_size=2, branch="vit").eval(), LossWeights()
     encrypted, fake, truth, index = batch(malp, 3, index)
     losses = malp.losses(encrypted, fake, truth, index, weights)
-    real, changed = malp(encrypted, transformer=True), malp(fake, transformer=True)
+    real, changed = malp(encrypted, branch=True), malp(fake, transformer=True)
     localization = sum(
         localization_loss_encrypted(getattr(real, name), truth, weights) + localization_loss_manipulated(getattr(changed, name), truth, weights)
-        for name in ("map", "transformer_map")
+        for name in ("map", "branch_map")
     )
     similarity = torch.cat([real.similarity, changed.similarity])
     label, expected = torch.tensor([0, 0, 0, 1, 1, 1]), torch.cat([index >= 0, index >= 0])
@@ -182,7 +182,7 @@ def test_without_weights_the_default_ones_count():
 
 
 @pytest.mark.parametrize(
-    "config", [{"transformer": True}, {"transformer": False}, {"strength": 0.0}, {"set_size": 3}, {"strength": 0.0, "transformer": True}]
+    "config", [{"branch": "vit"}, {"branch": None}, {"strength": 0.0}, {"set_size": 3}, {"strength": 0.0, "branch": "vit"}]
 )
 def test_every_parameter_takes_part_in_j(config):
     """None left without a gradient, or several processes stop with "expected to have finished reduction"."""
@@ -211,7 +211,7 @@ def test_a_passive_j_has_no_template_and_no_recovery_term():
 
 def test_an_untouched_picture_leaves_j_finite():
     """G(x) = x: the truth is zero everywhere and has no cosine."""
-    malp, images = tiny_malp(transformer=True), pictures(2)
+    malp, images = tiny_malp(branch="vit"), pictures(2)
     encrypted, index = malp.encrypt(images)
     losses = malp.losses(encrypted, images, fakeness_map(images, images), index)
     losses.total.backward()
@@ -222,14 +222,14 @@ def test_an_untouched_picture_leaves_j_finite():
 
 
 def test_a_saved_malp_comes_back_with_the_same_outputs_by_bytes(tmp_path):
-    malp = tiny_malp(set_size=2, strength=0.2, transformer=True).eval()
+    malp = tiny_malp(set_size=2, strength=0.2, branch="vit").eval()
     malp.save_pretrained(tmp_path / "malp")
     assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "malp").iterdir()}
     again = MaLP.from_pretrained(tmp_path / "malp").eval()
     assert again.config == malp.config
     images = pictures(2)
     for field in dataclasses.fields(MaLPOutput):
-        assert torch.equal(getattr(malp(images, transformer=True), field.name), getattr(again(images, transformer=True), field.name))
+        assert torch.equal(getattr(malp(images, branch=True), field.name), getattr(again(images, branch=True), field.name))
     assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])
 
 
@@ -327,7 +327,7 @@ def test_a_folder_that_is_not_there_is_named_first(tmp_path, monkeypatch, name, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "file.txt").write_text("")
-    MaLP(MaLPConfig(image_size=16, width=4, transformer=False)).save_pretrained(tmp_path / "run" / "malp")
+    MaLP(MaLPConfig(image_size=16, width=4, branch=None)).save_pretrained(tmp_path / "run" / "malp")
     for model in (MaLP, MaLPDiscriminator):
         with pytest.raises(FileNotFoundError, match=said):
             model.from_pretrained(name)
@@ -335,7 +335,7 @@ def test_a_folder_that_is_not_there_is_named_first(tmp_path, monkeypatch, name, 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])
 def test_a_damaged_config_is_named(tmp_path, content):
-    MaLP(MaLPConfig(image_size=16, width=4, transformer=False)).save_pretrained(tmp_path)
+    MaLP(MaLPConfig(image_size=16, width=4, branch=None)).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match="config.json"):
         MaLP.from_pretrained(tmp_path)

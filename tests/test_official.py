@@ -78,7 +78,7 @@ def official(generation: str | None = None, count: int = 1) -> MaLP:
     malp.cnn.load_state_dict(seeded_state(OfficialEncoder))
     malp.classifier.load_state_dict(seeded_state(OfficialClassifier))
     if generation is not None:
-        malp.transformer.load_state_dict(seeded_state(OfficialViT, generation))
+        malp.branch.load_state_dict(seeded_state(OfficialViT, generation))
     malp.encryption.templates.data.copy_(signal(count))
     return malp.eval()
 
@@ -101,16 +101,16 @@ def test_a_checkpoint_gives_the_authors_outputs_through_malp(tmp_path, generatio
     """
     malp = MaLP.from_official(saved(tmp_path, packed(generation)))
     assert not any(module.training for module in malp.modules())
-    assert malp.config.vit_generation == generation and malp.config.transformer
+    assert malp.config.vit_generation == generation and malp.config.branch
     theirs, vit = golden("malp_encoder"), golden(f"malp_vit_{generation}")
     with torch.no_grad():
         with tapped(map=malp.cnn.layers_5[1]) as before:
             out = malp(image("x", (2, 3, 128, 128)))
-        second = malp(image("x", (1, 3, 128, 128)), transformer=True)
+        second = malp(image("x", (1, 3, 128, 128)), branch=True)
     assert torch.allclose(before["map"][..., ::2, ::2], theirs["man_map_prerelu"], rtol=0, atol=2e-5)
     assert torch.equal(out.map, before["map"].clamp(0, 1)) and torch.allclose(out.map[..., ::2, ::2], theirs["man_map"], atol=1e-6)
     assert torch.allclose(out.template[..., ::2, ::2], theirs["signal"], rtol=0, atol=4e-5)
-    assert torch.allclose(second.transformer_map[..., ::2, ::2], vit["trans_map"], rtol=0, atol=1e-4 * vit["trans_map"].abs().max().item())
+    assert torch.allclose(second.branch_map[..., ::2, ::2], vit["trans_map"], rtol=0, atol=1e-4 * vit["trans_map"].abs().max().item())
 
 
 def test_the_classifier_of_a_checkpoint_answers_as_the_authors(tmp_path):
@@ -174,8 +174,8 @@ def test_pictures_of_other_sizes_are_taken(height, width):
     malp, images = official("prenorm"), pictures(2, height, width)
     with torch.no_grad():
         malp.cnn.layers_5[1].bias.fill_(0.3)  # alive in every pixel
-        out = malp(images, transformer=True)
-        assert out.map.shape == out.template.shape == out.transformer_map.shape == (2, 1, height, width)
+        out = malp(images, branch=True)
+        assert out.map.shape == out.template.shape == out.branch_map.shape == (2, 1, height, width)
         assert out.logit.shape == out.similarity.shape == out.score.shape == (2,)
         raw = malp.cnn(images)[0]
         resampled = nn.functional.interpolate(raw, (128, 128), mode="bilinear", antialias=True)
@@ -275,7 +275,7 @@ def test_every_entry_goes_where_it_belongs(tmp_path):
         "vit_generation": "current",
     }
     assert torch.equal(malp.encryption.templates, content["state_dict_signal"]["A"])
-    for part, entry in ((malp.cnn, "encoder"), (malp.transformer, "transformer"), (malp.classifier, "class")):
+    for part, entry in ((malp.cnn, "encoder"), (malp.branch, "transformer"), (malp.classifier, "class")):
         state, theirs = part.state_dict(), content[f"state_dict_{entry}"]
         assert set(state) == set(theirs) and all(torch.equal(state[key], theirs[key]) for key in theirs)
 
@@ -290,7 +290,7 @@ def test_a_checkpoint_of_the_localization_alone_loads(tmp_path):
     content = {key: value for key, value in packed().items() if key not in OPTIONAL}
     with pytest.warns(UserWarning, match="model.pickle holds no classifier: logit will be 0"):
         malp = MaLP.from_official(saved(tmp_path, content))
-    assert malp.transformer is None and not malp.config.transformer
+    assert malp.branch is None and not malp.config.branch
     with torch.no_grad():
         out = malp(pictures(2, 128, 128))
     assert torch.equal(out.logit, torch.zeros(2)) and torch.allclose(out.score, (1.5 - out.similarity) / 2)
@@ -329,7 +329,7 @@ def test_an_official_malp_is_saved_and_comes_back_with_the_same_outputs_by_bytes
     assert again.config == malp.config
     images = pictures(2, 128, 128)
     with torch.no_grad():
-        ours, theirs = malp(images, transformer=True), again(images, transformer=True)
+        ours, theirs = malp(images, branch=True), again(images, branch=True)
         for field in dataclasses.fields(MaLPOutput):
             assert torch.equal(getattr(ours, field.name), getattr(theirs, field.name)), field.name
         assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])

@@ -18,7 +18,7 @@ def tiny_malp(seed: int = 0, **config) -> MaLP:
     """Width 8, 32×32, no transformer branch unless asked for; the same weights every time."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return MaLP(MaLPConfig(**{"image_size": SIZE, "width": 8, "transformer": False, **config}))
+        return MaLP(MaLPConfig(**{"image_size": SIZE, "width": 8, "branch": None, **config}))
 
 
 def pictures(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0) -> Tensor:

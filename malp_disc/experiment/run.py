@@ -153,7 +153,7 @@ def arm_teachers(arm: Arm, objective: nn.Module | None, malps: dict[str, MaLP | 
 
 def localizer_of(malp: MaLP) -> MaLP:
     """A co-trained MaLP as one that can be saved and loaded: it has no transformer branch E_T, and neither has its configuration."""
-    alone = MaLP(dataclasses.replace(malp.config, transformer=False))
+    alone = MaLP(dataclasses.replace(malp.config, branch=None))
     alone.load_state_dict(malp.state_dict())
     return alone.eval()
 

@@ -66,13 +66,15 @@ class SqueezeNetExtractor(FeatureExtractor):
         self.name = f"SqueezeNet 1.0 (512 features, {'Caffe' if self._caffe else 'torchvision'} input), weights {digest[:8]}"
         self.resize = f"antialiased bilinear to {side}, in float"
 
-    def prepared(self, levels: Tensor, *, side: int | None = None) -> Tensor:
-        """The network's input: (B, 3, H, W) in [0, 255] -> (B, 3, side, side), resized and normalized; differentiable. None: the extractor's own side."""
-        side = self.side if side is None else side
-        images = F.interpolate(levels.float(), size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    def prepared(self, levels: Tensor) -> Tensor:
+        """The network's input: (B, 3, H, W) in [0, 255] -> (B, 3, side, side), resized and normalized; differentiable."""
+        return self.normalized(F.interpolate(levels.float(), size=(self.side, self.side), mode="bilinear", align_corners=False, antialias=True))
+
+    def normalized(self, levels: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 255], of any size, with the mean and deviation that the weights were trained for; differentiable."""
         if self._caffe:
-            return images.flip(1) - _per_channel(_CAFFE_MEAN, images)
-        return (images / 255 - _per_channel((0.485, 0.456, 0.406), images)) / _per_channel((0.229, 0.224, 0.225), images)
+            return levels.flip(1) - _per_channel(_CAFFE_MEAN, levels)
+        return (levels / 255 - _per_channel((0.485, 0.456, 0.406), levels)) / _per_channel((0.229, 0.224, 0.225), levels)
 
     def _features(self, levels: Tensor) -> Tensor:
         return self.net(self.prepared(levels)).mean(dim=(2, 3))

@@ -257,7 +257,7 @@ def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscrimi
         loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
     )
     # E_T doesn't contribute to G's loss, shares nothing with E_C, costs a third of the time, and its dropout is drawn per micro-batch.
-    disc.malp.transformer = None
+    disc.malp.branch = None
     return disc
 
 

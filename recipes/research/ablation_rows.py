@@ -66,11 +66,11 @@ class AuthorsHead(nn.Sequential):
 
 
 def with_resnet50(malp: MaLP) -> None:
-    malp.transformer = GlobalResNet50()
+    malp.branch = GlobalResNet50()
 
 
 def with_transformer_only(malp: MaLP) -> None:
-    malp.cnn, malp.transformer = TransformerOnly(malp.transformer, malp.cnn), None
+    malp.cnn, malp.branch = TransformerOnly(malp.branch, malp.cnn), None
 
 
 def with_authors_head(malp: MaLP) -> None:
@@ -88,7 +88,7 @@ ROWS: dict[str, Row] = {
     "gradient-map": Row("template also learns from the map of G(T(I))", "Through the generator", training={"malp_generator_gradient": "map"}),
     "gradient-truth": Row("and from M_GT (Eq. 4, 5)", "Through the generator", training={"malp_generator_gradient": "truth"}),
     "gradient-truth-free": Row("and from M_GT, without J_R", "Through the generator", weights=_NO_RECOVERY, training={"malp_generator_gradient": "truth"}),
-    "cnn-only": Row("CNN only", "Branches (Table 8)", {"transformer": False}),
+    "cnn-only": Row("CNN only", "Branches (Table 8)", {"branch": None}),
     "transformer-only": Row("transformer only", "Branches (Table 8)", surgery=with_transformer_only),
     "cnn-resnet50": Row("CNN + ResNet-50", "Branches (Table 8)", surgery=with_resnet50),
     "without-j-c": Row("without J_C", "Constraints (Table 9)", weights={"classification": 0.0}),

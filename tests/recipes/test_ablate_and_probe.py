@@ -36,8 +36,8 @@ def test_every_row_leaves_its_scores_and_a_line_in_the_table(ablation):
 
 def test_rows_differ_in_what_they_say(ablation):
     malps = {name: MaLP.from_pretrained(ablation / "malp" / f"{name}-0") for name in ("default", "passive", "cnn-only", "set-3", "strength-10")}
-    assert malps["passive"].passive and malps["cnn-only"].transformer is None and malps["set-3"].encryption.set_size == 3
-    assert malps["strength-10"].encryption.strength == 0.1 and malps["default"].transformer is not None
+    assert malps["passive"].passive and malps["cnn-only"].branch is None and malps["set-3"].encryption.set_size == 3
+    assert malps["strength-10"].encryption.strength == 0.1 and malps["default"].branch is not None
     scores = {name: json.loads((ablation / "runs" / f"{name}-0.json").read_text()) for name in ROWS}
     assert scores["passive"]["template"] is None and scores["set-3"]["template"]["between"] is not None
     pearson = [scores[name]["localization"]["pearson"] for name in ("default", "transformer-only", "authors-head", "without-j-l", "authors-rates", "passive")]

@@ -110,7 +110,7 @@ def test_old_norms_and_locks_are_fine_tuned_after_a_forward_pass(tmp_path):
     own.discriminator[0] = torch.nn.utils.spectral_norm(own.discriminator[0])
     generator.manipulate(torch.zeros(1, 3, 16, 16), torch.zeros(1, 5)), own.discriminator(torch.zeros(1, 3, 16, 16))
     config = Config(output_dir=tmp_path, max_train_steps=1, train_batch_size=2, mixed_precision="no", eval_steps=0)
-    malp = MaLP(MaLPConfig(image_size=16, width=8, transformer=False))
+    malp = MaLP(MaLPConfig(image_size=16, width=8, branch=None))
     tuned = FineTuning("frozen", ArmSetup(malp, weight=0.2), generator, own, ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True)).run()
     assert not torch.equal(tuned.last.weight_v, generator.last.weight_v) and all(p.grad is None for p in generator.parameters())
 

@@ -33,7 +33,7 @@ def material(tmp_path_factory) -> Path:
             pixels = torch.nn.functional.interpolate(noise[None], (36, 36), mode="bilinear")[0]
             Image.fromarray((255 * pixels).byte().permute(1, 2, 0).numpy()).save(folder / name / f"{i:02d}.png")
     torch.manual_seed(0)
-    MaLP(MaLPConfig(image_size=32, width=4, transformer=False)).save_pretrained(folder / "malp")
+    MaLP(MaLPConfig(image_size=32, width=4, branch=None)).save_pretrained(folder / "malp")
     (folder / "my_generators.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         "import torch\nfrom torch import nn\n"

@@ -29,7 +29,7 @@ def make_step(accelerator, tmp_path, *, balanced: bool = False, accumulation: in
     torch.manual_seed(0)
     config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, gradient_accumulation_steps=accumulation, max_train_steps=3, mixed_precision="no")
     generator = ToyGenerator().eval()
-    malp = MaLPDiscriminator(tiny_malp(image_size=16, transformer=False), trainable=True, template_dropout=0.5)
+    malp = MaLPDiscriminator(tiny_malp(image_size=16, branch=None), trainable=True, template_dropout=0.5)
     networks = Networks(Editor(generator), copy.deepcopy(generator).requires_grad_(False), ToyLosses(), malp)
     optimizers = {name: make_optimizer(name, network, config) for name, network in networks.trained.items()}
     balance = GradientBalance(generator.last.weight, 0.5) if balanced else None

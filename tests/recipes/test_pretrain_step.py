@@ -23,7 +23,7 @@ TERMS = {"MaLP/total", "MaLP/template", "MaLP/localization", "MaLP/recovery", "M
 
 def make_step(tmp_path, *, accumulation: int = 1, batch_size: int = 4, set_size: int = 1, optimizer=torch.optim.Adam, **flags) -> tuple[PretrainStep, list]:
     config = PretrainOptions(output_dir=tmp_path, train_batch_size=batch_size, gradient_accumulation_steps=accumulation, max_train_steps=10, mixed_precision="no", **flags)
-    malp = tiny_malp(image_size=16, transformer=False, set_size=set_size)
+    malp = tiny_malp(image_size=16, branch=None, set_size=set_size)
     disc = MaLPDiscriminator(malp, trainable=True, generator_gradient=config.malp_generator_gradient)
     torch.manual_seed(0)
     generator = ToyGenerator().eval().requires_grad_(False)

@@ -125,6 +125,6 @@ def test_a_cotrained_malp_is_a_malp(finetuned):
     loaded = MaLP.from_pretrained(finetuned / "cotrained" / "cotrain")
     kept = load_file(finetuned / "arms" / "cotrain" / "checkpoint-2" / "malp.safetensors")
     assert torch.equal(loaded.state_dict()["cnn.map_head.weight"], kept["malp.cnn.map_head.weight"])
-    assert not loaded.config.transformer and not (finetuned / "cotrained" / "frozen").exists()
+    assert not loaded.config.branch and not (finetuned / "cotrained" / "frozen").exists()
     out = loaded(torch.zeros(1, 3, 32, 32))
     assert out.map.shape == (1, 1, 32, 32)

