@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from malp_disc.discriminator import MaLPDiscriminator
     from malp_disc.fakeness import fakeness_map
-    from malp_disc.feature_discriminator import FeatureDiscriminator
     from malp_disc.losses import LossWeights
     from malp_disc.malp import MaLP, MaLPConfig, MaLPOutput
 
 __version__ = "0.1.0"
-__all__ = ["FeatureDiscriminator", "LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map"]
+__all__ = ["LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map"]
 
 _MODULES = {
-    "FeatureDiscriminator": "feature_discriminator",
     "LossWeights": "losses",
     "MaLP": "malp",
     "MaLPConfig": "malp",

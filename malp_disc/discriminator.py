@@ -146,9 +146,17 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return not self.frozen
 
     @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path, trainable: bool = False, *, key: str | Path | None = None, **options: Any) -> MaLPDiscriminator:
-        """A discriminator around `MaLP.from_pretrained`, which takes `key`; the other options are the constructor's."""
-        return cls(MaLP.from_pretrained(folder_or_hub_id, key=key), trainable, **options)
+    def from_pretrained(
+        cls,
+        folder_or_hub_id: str | Path,
+        trainable: bool = False,
+        *,
+        key: str | Path | None = None,
+        backbone_weights: str | Path | None = None,
+        **options: Any,
+    ) -> MaLPDiscriminator:
+        """A discriminator around `MaLP.from_pretrained`, which takes `key` and `backbone_weights`; the other options are the constructor's."""
+        return cls(MaLP.from_pretrained(folder_or_hub_id, key=key, backbone_weights=backbone_weights), trainable, **options)
 
     def encrypt(self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """T(I) and the index, as `MaLP.encrypt`; the template dropout applies where the index is drawn here.
@@ -221,6 +229,11 @@ class MaLPDiscriminator(Freezable, Float32Module):
     def uses_cnn(self) -> bool:
         """Whether the generator's loss has a term of E_C, E_E or C."""
         return any(self.weights[name] for name in CNN_TERMS)
+
+    @property
+    def watched_terms(self) -> list[str]:
+        """The terms of `GeneratorLosses` whose curves tell what the generator learns: the map, where E_C is asked, and the second branch's."""
+        return ["map"] * self.uses_cnn + [name for name in ("branch_map", "realness") if self.weights[name]]
 
     def _term_weights(self) -> Tensor:
         """w of `generator_terms`, (5,)."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Edit = Callable[[Tensor, Tensor], Tensor]
 AnyBatch = TypeVar("AnyBatch")
-_RESERVED = ("keep", "malp", "map", "edit_strength")
+_RESERVED = ("keep", "malp", "map", "branch_map", "realness", "edit_strength")
 """Names of other values of the generator update in the curves."""
 
 

@@ -41,11 +41,15 @@ class Saved(ModelHubMixin):
         return fingerprint(self.state_dict())
 
     @classmethod
-    def from_pretrained(cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | None = None, **options: Any) -> Model:
+    def from_pretrained(
+        cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | None = None, backbone_weights: str | Path | None = None, **options: Any
+    ) -> Model:
         """A saved MaLP: a folder of `save_pretrained`, or the id of a Hub repository.
 
         Args:
             key: key file; by default ``templates.safetensors`` next to the weights. It must be the key that the detector was saved with.
+            backbone_weights: weights of a pretrained second branch's backbone, which aren't saved with MaLP; by default as
+                `malp_disc.backbones.create_backbone` finds them.
 
         Raises:
             FileNotFoundError: the folder doesn't exist, has no MaLP, or has no key.
@@ -62,10 +66,10 @@ class Saved(ModelHubMixin):
         if Path(name).is_dir():
             if (Path(name) / _CONFIG_FILE).is_file():
                 _read_config(Path(name) / _CONFIG_FILE)  # read first, because huggingface_hub's error doesn't name the file
-            return super().from_pretrained(name, key=key, **options)
+            return super().from_pretrained(name, key=key, backbone_weights=backbone_weights, **options)
         logger.warning("no folder %s (current folder: %s): looking for it on the Hugging Face Hub", name, Path.cwd())  # which takes half a minute without internet
         try:
-            return super().from_pretrained(name, key=key, **options)
+            return super().from_pretrained(name, key=key, backbone_weights=backbone_weights, **options)
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, ConnectionError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise FileNotFoundError(
@@ -107,6 +111,7 @@ class Saved(ModelHubMixin):
         local_files_only: bool,
         token: Any,
         key: Path | None = None,
+        backbone_weights: str | Path | None = None,
         **_: Any,
     ) -> Model:
         def find(name: str) -> Path:
@@ -127,7 +132,7 @@ class Saved(ModelHubMixin):
         surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
         if content.get("model_type") != "malp" or surplus:
             raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
-        malp = cls(MaLPConfig(**{key: value for key, value in content.items() if key in known}))
+        malp = cls(MaLPConfig(**{name: value for name, value in content.items() if name in known}), backbone_weights=backbone_weights)
         weights = load_tensors(find(_WEIGHTS_FILE))
         try:
             key = find(KEY_FILE) if key is None else key

@@ -104,6 +104,10 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         self.config = dataclasses.replace(self.config, backbone_fingerprint=backbone.fingerprint)
         return FeatureBranch(backbone, least_side=self.config.branch_side)
 
+    def drop_branch(self) -> None:
+        """Remove the second branch, from the configuration too: it isn't needed to localize and detect by E_C."""
+        self.branch, self.config = None, dataclasses.replace(self.config, branch=None, backbone_fingerprint=None)
+
     @property
     def passive(self) -> bool:
         """True if no template is added (strength 0): the paper's passive baseline."""

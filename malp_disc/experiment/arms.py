@@ -7,32 +7,31 @@ frozen         against the pretrained MaLP, frozen: the paper's first strategy.
 cotrain        against the pretrained MaLP, co-trained: the paper's second strategy.
 no_template    as cotrain, with a passive MaLP, which was trained without templates: does the template help?
 from_scratch   as cotrain, from random weights: does the pretraining help?
-vision_aided   no MaLP, but a real-or-fake discriminator on the features of a frozen SqueezeNet, as in vision-aided GANs: the common alternative.
-feature_map    the same network, trained to predict MaLP's target, the fakeness map: does the target matter, or the backbone?
-joint          cotrain and vision_aided together: does MaLP add to it?
+vision_aided   MaLP's second branch alone, on a frozen pretrained backbone, asked "is this image real?", without templates: as in vision-aided GANs.
+feature_map    the same branch, asked MaLP's other question, the fakeness map: does the question matter, or the backbone?
+joint          cotrain and vision_aided together, both branches co-trained: do E_C and the template add to it?
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import nn
 
 from malp_disc import MaLP
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluator import EvaluationOptions
-from malp_disc.feature_discriminator import FeatureDiscriminator
+from malp_disc.malp import with_pretrained_branch
 from malp_disc.run_folder.experiment import evaluation, of_arms, work
 from malp_disc.training.finetune import ArmSetup
-from malp_disc.training.generator_losses import VisionAidedObjective
 from malp_disc.training.launch import check_seeds
-from malp_disc.training.options import FinetuneOptions
+from malp_disc.training.options import AGAINST_MALP, ON_BACKBONE, FinetuneOptions
 from malp_disc.training.pretrain_options import MaLPOptions, build_malp
 
-_ON_BACKBONE = ("vision_aided", "feature_map", "joint")
 Arm = Literal["control", "control_2xD", "random", "frozen", "cotrain", "no_template", "from_scratch", "vision_aided", "feature_map", "joint"]
 
 
@@ -47,7 +46,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
     random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
     no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
-    vision_aided: a real-or-fake discriminator on a frozen SqueezeNet. feature_map: the same, predicting the fakeness map.
+    vision_aided: a pretrained backbone asked whether images are real. feature_map: the same, asked for the fakeness map.
     joint: cotrain and vision_aided together."""
     seeds: tuple[int, ...] = work(())
     """Seeds with which every arm is repeated. Several seeds in one report show how much of a difference is chance.
@@ -58,9 +57,6 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     passive_malp: Path | None = of_arms("no_template", default=None)
     """Folder of a passive MaLP (malp-disc pretrain --malp-strength 0), for the arm no_template.
     By default, it is pretrained first."""
-    vision_aided_network: Path | None = of_arms(*_ON_BACKBONE, default=None)
-    """Weights of torchvision's squeezenet1_0, the backbone of the discriminator in the arms vision_aided, feature_map, and joint.
-    Don't evaluate these arms with the same network; choose another --second-extractor."""
     malp_pretrain_steps: int = 1000
     """Number of steps of MaLP's pretraining, 1 or more."""
     malp_template_dropout: float = 0.5
@@ -76,8 +72,6 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
         super().check()
         if len(set(self.arms)) < len(self.arms) or not self.arms:
             raise ValueError(f"expected different arms out of {', '.join(get_args(Arm))}, got {list(self.arms)}")
-        if set(_ON_BACKBONE) & set(self.arms) and self.vision_aided_network is None:
-            raise ValueError("the arms vision_aided, feature_map and joint need --vision-aided-network, a state dict of torchvision's squeezenet1_0")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"expected different seeds, got {list(self.seeds)}")
         check_seeds(*self.seeds)
@@ -92,37 +86,37 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
         return self.seeds or (self.seed,)
 
 
-def arm_setup(arm: Arm, malps: dict[str, MaLP], config: ArmOptions) -> ArmSetup:
-    """The MaLP of an arm, its weight, and how it is trained.
+def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions) -> ArmSetup:
+    """The MaLP of an arm, its weights, and how it is trained.
 
     Args:
-        malps: pretrained, by name: "malp", and "passive" if the arm no_template is run.
+        malps: pretrained, by name: "malp", unless no arm needs it, and "passive" if the arm no_template is run.
     """
-    if arm in ("control", "vision_aided", "feature_map"):
+    if arm == "control":
         return ArmSetup()
     if arm == "control_2xD":
         return ArmSetup(second_discriminator_update=True)
-    if arm in ("random", "from_scratch"):
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            untrained = MaLP(malps["malp"].config).eval()
-        if arm == "random":
-            return ArmSetup(untrained, weight=config.frozen_weight)
-        return ArmSetup(untrained, trainable=True, weight=config.cotrain_weight, template_dropout=config.template_dropout)
-    if arm == "frozen":
-        return ArmSetup(malps["malp"], weight=config.frozen_weight)
-    malp = malps["passive" if arm == "no_template" else "malp"]
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        if arm in ON_BACKBONE:
+            return _on_backbone(arm, malps.get("malp") or build_malp(config).eval(), config)
+        if arm in ("random", "from_scratch"):
+            malp = MaLP(dataclasses.replace(malps["malp"].config, branch=None)).eval()
+        else:
+            malp = malps["passive" if arm == "no_template" else "malp"]
+    if arm in ("random", "frozen"):
+        return ArmSetup(malp, weight=config.frozen_weight)
     return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "no_template" else config.template_dropout)
 
 
-def arm_objective(arm: Arm, objective: nn.Module | None, config: ArmOptions) -> nn.Module | None:
-    """The generator's losses other than MaLP's: its own `objective`, and in some arms that of a feature discriminator as well."""
-    if arm not in _ON_BACKBONE:
-        return objective
-    weight, target = (config.feature_map_weight, "map") if arm == "feature_map" else (config.vision_aided_weight, "realness")
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        return VisionAidedObjective(objective, FeatureDiscriminator(config.vision_aided_network, target=target), weight, config.augmentation)
+def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions) -> ArmSetup:
+    """An arm whose MaLP has a pretrained second branch: that of `malp` if it has one, else one with untrained heads."""
+    if not malp.config.pretrained_branch:
+        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side)
+    cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
+    weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": config.realness_weight}
+    dropout = config.template_dropout if arm == "joint" else 1.0
+    return ArmSetup(malp, trainable=True, weight=1.0, cnn_weight=cnn_weight, template_dropout=dropout, **weights)
 
 
 def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:
@@ -131,7 +125,7 @@ def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | 
     Raises:
         ValueError, FileNotFoundError: a folder that is missing or can't be loaded, a passive MaLP that has a template, or invalid flags of the pretraining.
     """
-    given = {"malp": malp}
+    given = {"malp": malp} if malp is not None or set(config.arms) & set(AGAINST_MALP) or config.fresh_malp_steps else {}
     if "no_template" in config.arms:
         given["passive"] = MaLP.from_pretrained(config.passive_malp) if config.passive_malp is not None else None
         if given["passive"] is not None and not given["passive"].passive:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.experiment.arms import ArmOptions, arm_objective, arm_setup
+from malp_disc.experiment.arms import ArmOptions, arm_setup
 from malp_disc.training.checkpoints import CheckpointManager
-from malp_disc.training.options import make_optimizer
+from malp_disc.training.finetune import make_discriminator
+from malp_disc.training.options import AGAINST_MALP, make_optimizer
 from malp_disc.training.pretrain_options import build_malp
 
 
@@ -38,13 +38,13 @@ def make_plan(
         f"on {accelerator.device.type}, {'float32' if config.mixed_precision == 'no' else config.mixed_precision}",
         f"steps      {config.max_train_steps} per arm, {config.max_train_steps * images / len(dataset):.1f} epochs",
     ]
-    if malp is None:
+    if malp is None and set(config.arms) & set(AGAINST_MALP):
         lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
     if "no_template" in config.arms and config.passive_malp is None:
         lines.append(f"MaLP       no passive one given: {config.malp_pretrain_steps} steps of pretraining first")
     total = 0
     for arm in config.arms:
-        setup, losses = arm_setup(arm, shown, config), arm_objective(arm, objective, config)
+        setup, losses = arm_setup(arm, shown, config), objective
         networks = (
             {"G": before, "G_average": before}
             | ({"D": losses} if losses is not None else {})
@@ -57,7 +57,7 @@ def make_plan(
             if any(p.requires_grad for p in network.parameters())
         }
         if setup.trainable:
-            optimizers["malp"] = torch.optim.Adam([p for p in setup.malp.parameters()])
+            optimizers["malp"] = make_optimizer("MaLP", make_discriminator(setup, config), config)
         size = CheckpointManager(Path(arm), networks=networks, optimizers=optimizers, settings={}).bytes()
         written = -(-config.max_train_steps // config.checkpointing_steps)
         kept = min(written, config.checkpoints_total_limit or written)

@@ -20,13 +20,13 @@ from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluator import Evaluator, evaluation_sets, make_evaluation_models, make_evaluator
 from malp_disc.evaluation.localize import score_unprotected
 from malp_disc.evaluation.teachers import check_judges, teachers_of
-from malp_disc.experiment.arms import Arm, ArmOptions, arm_objective, arm_setup, load_given_malps
+from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.plan import make_plan
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import shared_hash, training_settings
 from malp_disc.serialization.state_dicts import load_metadata, save_tensors
 from malp_disc.training.checkpoints import check_space
-from malp_disc.training.finetune import FineTuning
+from malp_disc.training.finetune import FineTuning, make_discriminator
 from malp_disc.training.options import COTRAINED, run_subdirectory
 from malp_disc.training.preflight import check_forward_pass, try_cotraining
 from malp_disc.training.pretrain import pretrain
@@ -64,13 +64,13 @@ def run_arms(
     given = load_given_malps(config, malp)
     if None in given.values() or config.fresh_malp_steps:
         check_options(config, dataset)
-    plan = make_plan(config, before, objective, given["malp"], dataset, accelerator)
+    plan = make_plan(config, before, objective, given.get("malp"), dataset, accelerator)
     accelerator.print("\n".join(plan.lines))
     check_space(config.output_dir, plan.disk)
     check_forward_pass(before, objective, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
     if set(config.arms) & set(COTRAINED):
         with torch.random.fork_rng():
-            shown = given["malp"] or build_malp(config)
+            shown = given.get("malp") or build_malp(config)
         try_cotraining(shown, dataset, config, accelerator.device)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     check_judges(models, {arm: arm_teachers(arm, objective, given, config) for arm in config.arms})
@@ -82,7 +82,7 @@ def run_arms(
     experiment = shared_hash(config, processes=accelerator.num_processes)
     evaluator = None
     if accelerator.is_main_process:
-        evaluator = make_evaluator(config, config, models, malps["malp"], config.output_dir, accelerator.device, sets)
+        evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets)
     if evaluator is not None and "cotrain" in config.arms and config.template_dropout:
         warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device)
     if evaluator is not None and not (config.resume_from_checkpoint and "before" in evaluator.measured()):
@@ -127,13 +127,12 @@ def run_arm(
     began = time.perf_counter()
     callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
     setup = arm_setup(arm, malps, config)
-    losses = arm_objective(arm, objective, config)
-    teachers = teachers_of(setup.malp, losses)
-    training = FineTuning(arm, setup, before, losses, dataset, config, accelerator, **callbacks)
+    training = FineTuning(arm, setup, before, objective, dataset, config, accelerator, **callbacks)
+    teachers = teachers_of(training.networks.malp, objective)
     tuned = training.run()
     seconds = round(time.perf_counter() - began, 1)
     if setup.trainable and accelerator.is_main_process:
-        localizer_of(training.networks.malp.malp).save_pretrained(config.output_dir / "cotrained" / run_subdirectory(arm, seed))
+        training.networks.malp.malp.eval().save_pretrained(config.output_dir / "cotrained" / run_subdirectory(arm, seed))
     fresh = None
     if config.fresh_malp_steps:
         fresh = pretrained(f"fresh/{run_subdirectory(arm, seed)}", config, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
@@ -148,14 +147,8 @@ def run_arm(
 def arm_teachers(arm: Arm, objective: nn.Module | None, malps: dict[str, MaLP | None], config: ArmOptions) -> list[dict[str, str]]:
     """The pretrained networks that an arm learns from; a MaLP that has yet to be pretrained has its configuration's."""
     known = {name: malp if malp is not None else build_malp(config) for name, malp in malps.items()}
-    return teachers_of(arm_setup(arm, known, config).malp, arm_objective(arm, objective, config))
-
-
-def localizer_of(malp: MaLP) -> MaLP:
-    """A co-trained MaLP as one that can be saved and loaded: it has no transformer branch E_T, and neither has its configuration."""
-    alone = MaLP(dataclasses.replace(malp.config, branch=None))
-    alone.load_state_dict(malp.state_dict())
-    return alone.eval()
+    setup = arm_setup(arm, known, config)
+    return teachers_of(make_discriminator(setup, config) if setup.malp is not None else None, objective)
 
 
 def warn_if_uninformative(malp: MaLP, before: nn.Module, inputs: EvalSet, device: torch.device) -> None:

@@ -60,7 +60,9 @@ class ArmSetup:
     Attributes:
         malp: detector used as the discriminator, or None.
         trainable: whether MaLP is co-trained.
-        weight: of MaLP's loss on the generator.
+        weight: of MaLP's whole loss on the generator.
+        cnn_weight: factor of E_C's terms in it. 0: E_C isn't asked and doesn't learn.
+        branch_map_weight, realness_weight: of the terms of a pretrained second branch; without either, that branch is left out.
         template_dropout: share of the images without a template.
         second_discriminator_update: update the generator's own discriminator once more in every step, on other images.
     """
@@ -68,6 +70,9 @@ class ArmSetup:
     malp: MaLP | None = None
     trainable: bool = False
     weight: float = 0.0
+    cnn_weight: float = 1.0
+    branch_map_weight: float = 0.0
+    realness_weight: float = 0.0
     template_dropout: float = 0.0
     second_discriminator_update: bool = False
 
@@ -202,7 +207,8 @@ class FineTuning:
             terms |= step.update_malp(number, batches, fakes)
         self.average.update_parameters(self.generator)
         if self.networks.malp is not None and number % self.config.log_steps == 0:
-            terms["MaLP/map_peak"] = map_peak(self.networks.malp.malp, fakes)
+            if self.networks.malp.uses_cnn:
+                terms["MaLP/map_peak"] = map_peak(self.networks.malp.malp, fakes)
             terms["MaLP/weight"] = torch.tensor(weight, device=self.accelerator.device)
         return terms
 
@@ -227,7 +233,7 @@ class FineTuning:
         rate = (bar.format_dict["rate"] or 0) * self.config.images_per_step * self.accelerator.num_processes
         bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
         watched = {"edit_strength": logged["G/edit_strength"]}
-        if self.networks.malp is not None:
+        if self.networks.malp is not None and self.networks.malp.uses_cnn:
             watched |= {"map": logged["G/map"], "map_peak": logged["MaLP/map_peak"]}
         for warning in self.monitor.check(number, watched):
             self.accelerator.print(f"{self.arm}, {warning}")
@@ -245,20 +251,24 @@ class FineTuning:
 
 def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscriminator:
     """A copy of the arm's MaLP as a discriminator."""
-    disc = MaLPDiscriminator(
-        copy.deepcopy(setup.malp),
+    malp = copy.deepcopy(setup.malp)
+    if not (setup.branch_map_weight or setup.realness_weight):
+        # E_T doesn't contribute to G's loss, shares nothing with E_C, costs a third of the time, and its dropout is drawn per micro-batch.
+        malp.drop_branch()
+    return MaLPDiscriminator(
+        malp,
         trainable=setup.trainable,
-        map_weight=config.map_weight,
-        classifier_weight=config.classifier_weight,
-        template_weight=config.template_weight,
-        r1_weight=config.r1_weight if setup.trainable else 0.0,
+        map_weight=setup.cnn_weight * config.map_weight,
+        classifier_weight=setup.cnn_weight * config.classifier_weight,
+        template_weight=setup.cnn_weight * config.template_weight,
+        branch_map_weight=setup.branch_map_weight,
+        realness_weight=setup.realness_weight,
+        train_cnn=setup.cnn_weight > 0,
+        r1_weight=config.r1_weight if setup.trainable and setup.cnn_weight else 0.0,
         template_dropout=setup.template_dropout,
-        scales=config.malp_scales if setup.trainable else (1,),
+        scales=config.malp_scales if setup.trainable and setup.cnn_weight else (1,),
         loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
     )
-    # E_T doesn't contribute to G's loss, shares nothing with E_C, costs a third of the time, and its dropout is drawn per micro-batch.
-    disc.malp.branch = None
-    return disc
 
 
 def keep_best(folder: Path, step: int, distance: float, generator: nn.Module) -> None:

@@ -150,7 +150,7 @@ class FinetuneStep:
                     self.balance.measure(total, fooling.total)
                 self.accelerator.backward((total + malp_weight * fooling.total if fooling is not None else total) / len(batches))
                 if fooling is not None:
-                    terms |= {"malp": fooling.total, "map": fooling.map}
+                    terms |= {"malp": fooling.total} | {name: getattr(fooling, name) for name in self.networks.malp.watched_terms}
                 detached.append(fake.detach())
                 collected.append(terms | {"edit_strength": (detached[-1] - batch.images).abs().mean()})
         terms = self._finish(step, "G", mean_terms("G", collected))
@@ -159,13 +159,17 @@ class FinetuneStep:
         return terms, detached
 
     def update_malp(self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """One update of a co-trained MaLP (Eq. 11) on the images, their encrypted versions and G's images; returns the mean terms of its loss."""
+        """One update of a co-trained MaLP (Eq. 11) on the images, their encrypted versions, G's images, and images of its target domain where there are some.
+
+        Returns the mean terms of its loss.
+        """
         collected = []
         for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["MaLP"]), fakes):
             seen = [augment(images, batch.numbers, self.config.augmentation) for images in (batch.images, batch.shown, fake.detach())]
-            losses = self.networks.wrapped["MaLP"](*seen, batch.index)
+            real = None if batch.reference is None else augment(batch.reference, batch.numbers, self.config.augmentation)
+            losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real)
             self.accelerator.backward(losses.total / len(batches))
-            collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty")})
+            collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty", "realness")})
         return self._finish(step, "MaLP", mean_terms("MaLP", collected))
 
     def calibrate(self, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, float]:
@@ -177,7 +181,9 @@ class FinetuneStep:
         start = {"edit_strength": float(mean_over_processes(strength))}
         if self.networks.malp is not None:
             pairs = [(augment(fake.detach(), batch.numbers, self.config.augmentation), batch.index) for batch, fake in zip(batches, fakes)]
-            start["map"] = float(self.networks.malp.calibrate(pairs).map)
+            values = self.networks.malp.calibrate(pairs)
+            if self.networks.malp.uses_cnn:
+                start["map"] = float(values.map)
         if self.balance is not None:
             with gradients_to_inputs_only(self.networks.objective):
                 for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):

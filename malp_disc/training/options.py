@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
 from torch import nn
 
+from malp_disc.backbones import DEFAULT_BACKBONE
+from malp_disc.feature_branch import FeatureBranch
 from malp_disc.run_folder.experiment import not_compared, of_arms
 from malp_disc.training.diff_augment import Augmentation, check_augmentation
 from malp_disc.training.train_options import TrainOptions
@@ -18,7 +21,9 @@ Schedule = Literal["constant", "linear", "cosine"]
 COTRAINED = ("cotrain", "no_template", "from_scratch", "joint")
 """Arms with a co-trained MaLP."""
 AGAINST_MALP = ("random", "frozen", *COTRAINED)
-"""Arms with a MaLP, frozen or co-trained."""
+"""Arms whose generator is asked by E_C, frozen or co-trained."""
+ON_BACKBONE = ("vision_aided", "feature_map", "joint")
+"""Arms whose MaLP has a pretrained second branch."""
 
 
 @dataclass(kw_only=True)
@@ -61,11 +66,21 @@ class FinetuneOptions(TrainOptions):
     With 1, a fixed MaLP drove a generator into an adversarial checkerboard pattern in an early experiment."""
     cotrain_weight: float = of_arms(*COTRAINED, default=1.0)
     """Weight of MaLP's whole loss in the arms cotrain, no_template, from_scratch, and joint, 0 or more."""
-    vision_aided_weight: float = of_arms("vision_aided", "joint", default=1.0)
-    """Weight of the feature discriminator's loss in the arms vision_aided and joint, 0 or more."""
-    feature_map_weight: float = of_arms("feature_map", default=200.0)
-    """Weight of the feature discriminator's loss in the arm feature_map, 0 or more.
-    It is larger because a fakeness map is small nearly everywhere, and so are its gradients."""
+    backbone: str = of_arms(*ON_BACKBONE, default=DEFAULT_BACKBONE)
+    """The frozen pretrained backbone of MaLP's second branch in the arms vision_aided, feature_map and joint: any timm model by name,
+    or squeezenet1_0. Don't evaluate with the same network. A MaLP that has such a branch (--malp) keeps its own."""
+    backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None)
+    """Weights of --backbone, a state dict as timm or torchvision saves it.
+    By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
+    backbone_side: int = of_arms(*ON_BACKBONE, default=128)
+    """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
+    realness_weight: float = of_arms("vision_aided", "joint", default=1.0)
+    """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more."""
+    branch_map_weight: float = of_arms("feature_map", default=1.0)
+    """Weight of the mean square of the second branch's fakeness map in the arm feature_map, 0 or more.
+    It is relative to its value at the first step."""
+    branch_learning_rate: float = of_arms(*ON_BACKBONE, default=4e-4)
+    """Learning rate of the second branch's heads, above 0. Its schedule is that of --cotrain-lr-scheduler."""
     gradient_share: float | None = of_arms(*AGAINST_MALP, default=None)
     """Instead of a fixed weight, scale MaLP's loss so that its gradient has this share of the length of the generator's own, above 0.
     Both are measured at the generator's last layer. By default, the fixed weight applies."""
@@ -85,7 +100,7 @@ class FinetuneOptions(TrainOptions):
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Weight γ of the R1 gradient penalty on the real images of a co-trained MaLP, 0 or more. 0 for no penalty."""
     augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "vision_aided", "feature_map", default=())
-    """Differentiable augmentation of all images before MaLP or a feature discriminator sees them: color, translation, or both.
+    """Differentiable augmentation of all images before MaLP sees them: color, translation, or both.
     It needs kornia. By default, none."""
 
     eval_steps: int = not_compared(125)
@@ -97,10 +112,10 @@ class FinetuneOptions(TrainOptions):
 
     def check(self) -> None:
         """Raise ValueError for invalid flags, before any work."""
-        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "adam_epsilon"):
+        for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "branch_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "vision_aided_weight", "feature_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+        for name in ("frozen_weight", "cotrain_weight", "realness_weight", "branch_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         if self.lr_warmup_steps >= self.max_train_steps:
@@ -118,6 +133,8 @@ class FinetuneOptions(TrainOptions):
             raise ValueError(f"expected --malp-scales of 1 or more, got {list(self.malp_scales)}")
         if tuple(self.malp_scales) != (1,) and self.template_dropout < 1:
             raise ValueError("--malp-scales reduces the images, and a template doesn't survive that; use it with --template-dropout 1")
+        if self.backbone_side < 32:
+            raise ValueError(f"expected --backbone-side of at least 32, got {self.backbone_side}")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:
             raise ValueError(
@@ -128,7 +145,10 @@ class FinetuneOptions(TrainOptions):
 def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> torch.optim.Optimizer:
     """Adam for the generator ("G"), its own discriminator ("D"), or MaLP ("MaLP")."""
     if name == "MaLP":
-        return torch.optim.Adam(network.parameter_groups(lr=config.cotrain_learning_rate), eps=config.adam_epsilon)
+        groups = network.parameter_groups(lr=config.cotrain_learning_rate, branch_lr=config.branch_learning_rate)
+        if isinstance(network.malp.branch, FeatureBranch):
+            groups[-1]["betas"] = (config.adam_beta1, config.adam_beta2)  # the heads learn as a GAN's discriminator does
+        return torch.optim.Adam(groups, eps=config.adam_epsilon)
     rate = config.learning_rate if name == "G" else config.discriminator_learning_rate
     parameters = [p for p in network.parameters() if p.requires_grad]
     return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from torch.utils.data import Dataset
 
 from malp_disc.data import DataOptions
@@ -28,8 +26,12 @@ class MaLPOptions:
     """Strength m of the template in Eq. 6. 0 trains a passive detector, which works without a template."""
     malp_width: int = 16
     """Channels of the shallow CNN. The authors use 64."""
-    malp_transformer: Annotated[bool, tyro.conf.FlagConversionOff] = True
-    """Train with the transformer branch E_T as well as the shallow CNN."""
+    malp_branch: str = "vit"
+    """MaLP's second branch, beside the shallow CNN. vit: the paper's transformer E_T. none: no second branch.
+    The name of a timm model, such as tf_efficientnet_lite0, or squeezenet1_0: a frozen pretrained backbone with trained heads."""
+    malp_backbone_weights: Path | None = None
+    """Weights of a backbone given as --malp-branch, a state dict as timm or torchvision saves it.
+    By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
     malp_learning_rate: float = 1e-3
     """Learning rate of MaLP's networks, above 0. It is constant for the first half of the steps and then falls linearly to 0.
     The authors use 1e-5."""
@@ -103,8 +105,9 @@ def build_malp(config: MaLPOptions) -> MaLP:
             set_size=config.malp_set_size,
             strength=config.malp_strength,
             width=config.malp_width,
-            transformer=config.malp_transformer,
-        )
+            branch=None if config.malp_branch == "none" else config.malp_branch,
+        ),
+        backbone_weights=config.malp_backbone_weights,
     )
 
 
