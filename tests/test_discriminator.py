@@ -190,7 +190,7 @@ def test_calibration_over_several_batches_is_that_of_one_with_all_pictures():
     disc.generator_loss(pictures(3, seed=9), index[:3])  # forgotten again
     means = disc.calibrate([(fake[:3], index[:3]), (fake[3:], index[3:])])
     expected = whole.generator_loss(fake, index)
-    assert torch.allclose(disc.scale, whole.scale, rtol=1e-5) and disc.scale.min() > 0
+    assert torch.allclose(disc.scale, whole.scale, rtol=1e-5) and disc.scale[:3].min() > 0
     assert means.map.item() == pytest.approx(expected.map.item(), rel=1e-5) and means.total.item() == pytest.approx(3.0, rel=1e-5)
     with pytest.raises(ValueError, match="at least one batch"):
         disc.calibrate([])

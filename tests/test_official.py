@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from malp_disc import LossWeights, MaLP, MaLPConfig, MaLPDiscriminator, MaLPOutput, fakeness_map
+from malp_disc import LossWeights, MaLP, MaLPConfig, MaLPDiscriminator, fakeness_map
 from malp_disc.official.networks import OfficialClassifier, OfficialEncoder, official_similarity, read_official
 from malp_disc.official.vit import VIT_GENERATIONS, OfficialViT
 from tests.golden.__main__ import chosen, list_cases
@@ -74,7 +74,7 @@ def golden(name: str) -> dict[str, Tensor]:
 
 def official(generation: str | None = None, count: int = 1) -> MaLP:
     """A fresh official MaLP with seeded weights, without a file."""
-    malp = MaLP(MaLPConfig(architecture="official", set_size=count, transformer=generation is not None, vit_generation=generation or "prenorm"))
+    malp = MaLP(MaLPConfig(architecture="official", set_size=count, branch="vit" if generation is not None else None, vit_generation=generation or "prenorm"))
     malp.cnn.load_state_dict(seeded_state(OfficialEncoder))
     malp.classifier.load_state_dict(seeded_state(OfficialClassifier))
     if generation is not None:
@@ -235,7 +235,7 @@ def test_every_parameter_takes_part_in_j_and_here_the_transformer_learns():
     gradients = {name: parameter.grad for name, parameter in malp.named_parameters()}
     assert [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()] == []
     # The class head has no part in MaLP: its gradient is zero, not missing.
-    assert {name for name, gradient in gradients.items() if not gradient.any()} == {name for name in gradients if name.startswith("transformer.mlp_head.")}
+    assert {name for name, gradient in gradients.items() if not gradient.any()} == {name for name in gradients if name.startswith("branch.mlp_head.")}
 
 
 def test_a_frozen_one_teaches_a_generator():
@@ -301,7 +301,7 @@ def test_one_optional_entry_may_be_there_without_the_other(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         path = saved(tmp_path, {key: value for key, value in content.items() if key != "state_dict_transformer"})
-        assert MaLP.from_official(path).transformer is None
+        assert MaLP.from_official(path).branch is None
     with pytest.warns(UserWarning, match="no classifier"):
         path = saved(tmp_path, {key: value for key, value in content.items() if key != "state_dict_class"})
         assert MaLP.from_official(path).config.vit_generation == "foldednorm"
@@ -330,8 +330,8 @@ def test_an_official_malp_is_saved_and_comes_back_with_the_same_outputs_by_bytes
     images = pictures(2, 128, 128)
     with torch.no_grad():
         ours, theirs = malp(images, branch=True), again(images, branch=True)
-        for field in dataclasses.fields(MaLPOutput):
-            assert torch.equal(getattr(ours, field.name), getattr(theirs, field.name)), field.name
+        for field in ("map", "template", "logit", "similarity", "score", "branch_map"):
+            assert torch.equal(getattr(ours, field), getattr(theirs, field)), field
         assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])
 
 

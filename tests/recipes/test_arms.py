@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from malp_disc.training.generator_losses import VisionAidedObjective
 from torch import nn
 from torchvision.models import squeezenet1_0
 
@@ -14,7 +15,6 @@ from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.experiment.arms import ArmOptions, arm_objective, arm_setup
 from malp_disc.experiment.run import warn_if_uninformative
-from malp_disc.training.generator_losses import VisionAidedObjective
 from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp
 

@@ -1,0 +1,89 @@
+"""Frozen backbones: which weights they have, that they never learn, and clear errors."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from malp_disc.backbones import create_backbone
+from malp_disc.freezing import unfreeze
+
+TINY = "test_efficientnet"
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return create_backbone(TINY, "random")
+
+
+def test_feature_maps_of_four_depths_from_the_finest_and_images_are_enlarged_to_the_least_side(tiny):
+    assert tiny.strides == (4, 8, 16, 32)
+    for size, height, width in (((20, 40), 64, 128), ((96, 64), 96, 64)):
+        maps = tiny(torch.zeros(2, 3, *size), least_side=64)
+        assert [tuple(m.shape) for m in maps] == [(2, c, height // s, width // s) for c, s in zip(tiny.channels, tiny.strides)]
+
+
+def test_random_weights_are_the_same_every_time_and_leave_the_callers_random_numbers_alone(tiny):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    again = create_backbone(TINY, "random")
+    assert torch.equal(torch.rand(3), expected) and again.fingerprint == tiny.fingerprint
+
+
+def test_it_never_learns_whatever_its_parents_do(tiny):
+    parent = nn.ModuleList([nn.Linear(1, 1), create_backbone(TINY, "random")])
+    unfreeze(parent).requires_grad_(True).train()
+    assert parent[0].weight.requires_grad and not any(p.requires_grad for p in parent[1].parameters())
+    assert not any(part.training for part in parent[1].modules())
+    images = torch.rand(1, 3, 64, 64).requires_grad_(True)
+    sum(m.sum() for m in parent[1](images, least_side=64)).backward()
+    assert images.grad.abs().max() > 0
+    assert parent[1].half().network.network.conv_stem.weight.dtype == torch.float32
+
+
+def test_weights_from_a_file_give_the_features_of_timms_own_model(tmp_path):
+    torch.manual_seed(1)
+    model = timm.create_model(TINY, pretrained=False).eval()
+    save_file(model.state_dict(), str(tmp_path / "w.safetensors"))
+    backbone, images = create_backbone(TINY, tmp_path / "w.safetensors"), torch.rand(1, 3, 64, 64) * 2 - 1
+    cfg = timm.get_pretrained_cfg(TINY)
+    normalized = ((images + 1) / 2 - torch.tensor(cfg.mean).view(3, 1, 1)) / torch.tensor(cfg.std).view(3, 1, 1)
+    with torch.no_grad():
+        expected = model.forward_intermediates(normalized, intermediates_only=True)
+        for ours, theirs in zip(backbone(images, least_side=64), expected[-4:]):
+            torch.testing.assert_close(ours, theirs)
+    assert backbone.fingerprint != create_backbone(TINY, "random").fingerprint
+
+
+def test_lite0_of_the_installed_package_is_the_published_one():
+    """Its values are those of timm's converted checkpoint: the stem's first filter and a batch norm deep inside, to six digits."""
+    backbone = create_backbone()
+    state = backbone.network.network.state_dict()
+    assert backbone.backbone == "tf_efficientnet_lite0" and backbone.channels == (24, 40, 112, 320)
+    assert state["blocks.6.0.bn3.running_var"].min() > 0 and state["conv_stem.weight"].shape == (32, 3, 3, 3)
+    assert all(value.abs().sum() > 0 for name, value in state.items() if name.endswith("weight"))
+    assert backbone.fingerprint == "3d0c91d10ae1418c"
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [("resnettt", None, "no backbone 'resnettt'"), (TINY, "other", "is not a checkpoint of this"), (TINY, "missing", "1 missing, first .*conv_stem.weight")],
+)
+def test_wrong_names_and_weights_of_another_network_are_refused(tmp_path, name, keys, message):
+    path = None
+    if keys is not None:
+        state = timm.create_model(TINY, pretrained=False).state_dict() if keys == "missing" else nn.Linear(2, 2).state_dict()
+        state.pop("conv_stem.weight", None)
+        path = tmp_path / "w.safetensors"
+        save_file(state, str(path))
+    with pytest.raises(ValueError, match=message):
+        create_backbone(name, path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        create_backbone(TINY, tmp_path / "none.pth")

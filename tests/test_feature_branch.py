@@ -1,0 +1,208 @@
+"""MaLP with a pretrained second branch: what it learns, what it tells a generator, and that nothing else moves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator, fakeness_map
+from malp_disc.feature_branch import FeatureBranch
+from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
+from malp_disc.malp import with_pretrained_branch
+from tests.tiny import pictures, tiny_malp
+
+TINY = "test_efficientnet"
+
+
+def branched(seed: int = 0, **config) -> MaLP:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MaLP(MaLPConfig(**{"image_size": 32, "width": 8, "branch": TINY, "branch_side": 32, **config}), backbone_weights="random")
+
+
+def half_noise(images: torch.Tensor) -> torch.Tensor:
+    fake = images.clone()
+    fake[..., 16:] = torch.rand(fake[..., 16:].shape, generator=torch.manual_seed(2)) * 2 - 1
+    return fake
+
+
+def discriminator(**options) -> MaLPDiscriminator:
+    return MaLPDiscriminator(branched(), **{"trainable": True, "template_dropout": 1.0, **options})
+
+
+def step(disc: MaLPDiscriminator, images: torch.Tensor, fake: torch.Tensor, **options) -> torch.Tensor:
+    encrypted, index = disc.encrypt(images)
+    return disc.discriminator_loss(images, encrypted, fake, index, **options).total
+
+
+def learned(disc: MaLPDiscriminator, images: torch.Tensor, fake: torch.Tensor, *, steps: int) -> list[float]:
+    optimizer, curve = torch.optim.Adam(disc.parameter_groups(lr=1e-2)), []
+    for _ in range(steps):
+        loss = step(disc, images, fake)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.append(loss.item())
+    return curve
+
+
+def test_its_losses_are_eq_8_of_its_map_and_eq_10_at_every_location():
+    branch, weights = branched().branch, LossWeights()
+    images, fake, other = pictures(3), half_noise(pictures(3)), pictures(2, 48, 40, seed=5)
+    truth = fakeness_map(images, fake)
+    real, changed = branch(images), branch(fake)
+    localization, realness = branch.losses(images, fake, truth, weights)
+    expected = localization_loss_encrypted(real.map, truth, weights) + localization_loss_manipulated(changed.map, truth, weights)
+    torch.testing.assert_close(localization, expected)
+
+    def entropy(untouched):
+        kinds = [(untouched, 0.0), (changed.logits, 1.0)]
+        return sum(
+            torch.stack([nn.functional.binary_cross_entropy_with_logits(v, torch.full_like(v, label)) for v in logits]).mean() for logits, label in kinds
+        )
+
+    torch.testing.assert_close(realness, weights.classification * entropy(real.logits))
+    torch.testing.assert_close(branch.losses(images, fake, truth, weights, other)[1], weights.classification * entropy(branch(other).logits))
+    assert real.map.shape == (3, 1, 32, 32) and real.logit.shape == (3,)
+
+
+def test_j_of_a_malp_with_it_has_its_two_parts_more():
+    malp, images = branched().eval(), pictures(2)
+    fake, index = half_noise(images), torch.tensor([0, -1])
+    encrypted, _ = malp.encrypt(images, index)
+    whole = malp.losses(encrypted, fake, fakeness_map(images, fake), index)
+    localization, realness = malp.branch.losses(encrypted, fake, fakeness_map(images, fake), LossWeights())
+    malp.drop_branch()
+    without = malp.losses(encrypted, fake, fakeness_map(images, fake), index)
+    torch.testing.assert_close(whole.realness, realness)
+    torch.testing.assert_close(whole.total, without.total + localization + realness)
+    assert without.realness == 0 and malp.config.branch is None
+
+
+def test_the_templates_get_the_same_gradient_with_and_without_it():
+    gradients = []
+    for drop in (False, True):
+        malp = branched().train()
+        if drop:
+            malp.drop_branch()
+        encrypted, index = malp.encrypt(pictures(2), torch.zeros(2, dtype=torch.long))
+        malp.losses(encrypted, half_noise(pictures(2)), torch.zeros(2, 1, 32, 32), index).total.backward()
+        gradients.append(malp.encryption.templates.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_asked_for_realness_alone_only_its_heads_learn_and_tell_the_classes_apart():
+    disc, images = discriminator(train_cnn=False), pictures(6)
+    fake = torch.rand(images.shape, generator=torch.manual_seed(3)) * 2 - 1
+    before = {name: value.detach().clone() for name, value in disc.named_parameters()}
+    curve = learned(disc, images, fake, steps=25)
+    assert curve[-1] < 0.5 * curve[0]
+    moved = {name for name, value in disc.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if ".branch.map_heads." in name or ".branch.realness_heads." in name}
+    index = torch.full((6,), -1)
+    assert disc.generator_loss(images, index).total < 0.5 * disc.generator_loss(fake, index).total
+
+
+def test_its_map_learns_where_and_how_much():
+    disc, images = discriminator(train_cnn=False, branch_map_weight=1.0, realness_weight=0.0), pictures(4)
+    fake = half_noise(images)
+    learned(disc, images, fake, steps=40)
+    with torch.no_grad():
+        maps = disc.malp(fake, branch=True).branch_map
+    left, right = maps[..., :12].mean().item(), maps[..., 20:].mean().item()
+    assert left < right / 2 and right > fakeness_map(images, fake)[..., 16:].mean().item() / 3
+
+
+def test_every_trainable_parameter_gets_a_gradient_and_the_groups_hold_each_once():
+    for options in ({}, {"train_cnn": False}):
+        disc, images = discriminator(**options), pictures(2)
+        step(disc, images, half_noise(images)).backward()
+        trainable = {name for name, p in disc.named_parameters() if p.requires_grad}
+        assert trainable and all(p.grad is not None for p in disc.parameters() if p.requires_grad)
+        grouped = [id(p) for group in disc.parameter_groups(lr=1.0, branch_lr=0.5) for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in disc.parameters() if p.requires_grad)
+        assert disc.parameter_groups(lr=1.0, branch_lr=0.5)[-1]["lr"] == 0.5
+        assert ("malp.cnn.map_head.weight" in trainable) == (options == {})
+
+
+@pytest.mark.parametrize("order", ["before", "after", "between"])
+def test_the_generators_loss_leaves_nothing_in_the_heads_whatever_the_order(order):
+    """The heads after ten updates are those of a discriminator that no generator asked."""
+    found = []
+    for asked in (False, True):
+        disc, images = discriminator(train_cnn=False), pictures(3)
+        fake, index = half_noise(images).requires_grad_(True), torch.full((3,), -1)
+        optimizer = torch.optim.Adam(disc.parameter_groups(lr=1e-2))
+        for _ in range(3):
+            loss = disc.generator_loss(fake, index).total if asked and order != "after" else None
+            if asked and order == "before":
+                loss.backward()
+            step(disc, images, fake).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if asked and order != "before":
+                (loss if loss is not None else disc.generator_loss(fake, index).total).backward()
+        found.append([p.detach().clone() for p in disc.parameters()])
+        assert not asked or fake.grad.abs().sum() > 0
+    assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
+def test_terms_of_weight_zero_are_not_computed_and_realness_keeps_its_own_scale():
+    disc, index = discriminator(realness_weight=0.5), torch.zeros(2, dtype=torch.long)
+    assert not disc.uses_cnn and disc.watched_terms == ["realness"]
+    losses = disc.generator_loss(half_noise(pictures(2)), index)
+    assert losses.map == losses.branch_map == 0 and losses.total == 0.5 * losses.realness and not disc.scale.any()
+    both = discriminator(map_weight=2.0, branch_map_weight=1.0)
+    losses = both.generator_loss(half_noise(pictures(2)), index)
+    torch.testing.assert_close(losses.total, 2.0 + 1.0 + losses.realness)
+    assert both.watched_terms == ["map", "branch_map", "realness"]
+
+
+def test_a_frozen_one_asks_the_branch_too_and_a_plain_malp_cannot():
+    disc, fake = MaLPDiscriminator(branched()), pictures(2).requires_grad_(True)
+    disc.generator_loss(fake, torch.zeros(2, dtype=torch.long)).total.backward()
+    assert fake.grad.abs().sum() > 0 and not any(p.requires_grad for p in disc.parameters())
+    for options in ({"realness_weight": 1.0}, {"branch_map_weight": 1.0}, {"train_cnn": False}):
+        with pytest.raises(ValueError, match="pretrained second branch"):
+            MaLPDiscriminator(tiny_malp(), trainable=True, **options)
+
+
+def test_saving_keeps_the_heads_and_finds_the_backbone_by_name_and_hash(tmp_path):
+    malp, images = branched(seed=3).eval(), pictures(2)
+    malp.save_pretrained(tmp_path)
+    assert not any("backbone" in key for key in malp.state_dict())
+    again = MaLP.from_pretrained(tmp_path, backbone_weights="random").eval()
+    with torch.no_grad():
+        ours, theirs = malp(images, branch=True), again(images, branch=True)
+    for field in dataclasses.fields(ours):
+        assert torch.equal(getattr(ours, field.name), getattr(theirs, field.name)), field.name
+    assert again.config == malp.config and again.config.backbone_fingerprint == malp.branch.backbone.fingerprint
+    with pytest.raises(ValueError, match="trained on a test_efficientnet with other weights"):
+        MaLP(dataclasses.replace(malp.config, backbone_fingerprint="0" * 16), backbone_weights="random")
+
+
+def test_it_is_added_to_a_trained_malp_without_changing_it():
+    malp, images = tiny_malp(seed=4, branch="vit").eval(), pictures(2)
+    more = with_pretrained_branch(malp, TINY, weights="random", side=32)
+    with torch.no_grad():
+        assert torch.equal(more(images).map, malp(images).map) and torch.equal(more.encryption.templates, malp.encryption.templates)
+    assert isinstance(more.branch, FeatureBranch) and not more.training and malp.config.branch == "vit"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_computes_in_float32_whatever_it_is_turned_into(dtype):
+    disc, images, index = discriminator(), pictures(2), torch.full((2,), -1)
+    expected = disc.generator_loss(images, index).total
+    assert torch.equal(nn.ModuleList([disc]).to(dtype)[0].generator_loss(images, index).total, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(disc.generator_loss(images, index).total, expected)
+
+
+def test_real_images_of_the_target_domain_are_checked_like_the_others():
+    disc, images = discriminator(), pictures(2)
+    for bad in ((images + 1) * 127.5, images[:, :1], torch.full_like(images, torch.nan), images[:0]):
+        with pytest.raises(ValueError, match="real"):
+            step(disc, images, images, real=bad)
