@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from malp_disc.freezing import Float32Module, Freezable, freeze
-from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors
+from malp_disc.serialization.state_dicts import load_state, load_tensors, values_fingerprint
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 SQUEEZENET = "squeezenet1_0"
@@ -36,7 +36,7 @@ class Backbone(Freezable, Float32Module):
         backbone: name of the architecture, as timm or torchvision calls it.
 
     Attributes:
-        fingerprint: 16 hex digits that identify the weights.
+        fingerprint: `malp_disc.serialization.state_dicts.values_fingerprint` of the weights.
     """
 
     permanently_frozen = True
@@ -44,7 +44,7 @@ class Backbone(Freezable, Float32Module):
     def __init__(self, network: nn.Module, *, channels: Sequence[int], strides: Sequence[int], backbone: str) -> None:
         super().__init__()
         self.network, self.channels, self.strides, self.backbone = network, tuple(channels), tuple(strides), backbone
-        self.fingerprint = fingerprint({name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")})
+        self.fingerprint = values_fingerprint(value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked"))
         self.float()
         freeze(self)
 

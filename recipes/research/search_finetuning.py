@@ -33,7 +33,7 @@ from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluator import finite, make_evaluation_models
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
-from malp_disc.experiment.arms import arm_objective, arm_setup, load_given_malps
+from malp_disc.experiment.arms import arm_setup, load_given_malps
 from malp_disc.experiment.run import make_malps
 from malp_disc.plotting.image_grids import sample_grid
 from malp_disc.run_folder.experiment import not_compared, training_settings, work
@@ -80,8 +80,6 @@ def main(config: Config) -> None:
     generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     given = load_given_malps(config, malp)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
-    for arm in config.arms:
-        arm_objective(arm, None, config)
     if config.dry_run:
         lines = [f"{name}: {row.text}" for name, row in rows.items()]
         accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))
@@ -92,7 +90,7 @@ def main(config: Config) -> None:
         claim_folder(config.output_dir / "malp")
         lock_folder(config.output_dir / "malp")
     malps = make_malps(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, given, dataset, accelerator)
-    models = dataclasses.replace(models, malp=malps["malp"])
+    models = dataclasses.replace(models, malp=malps.get("malp"))
     inputs = EvalSet.take(Part(dataset, config.reference_size, last), config.eval_size)
     kept = config.output_dir / "reference.npz"
     reference = measure_reference(dataset, config.reference_size, models, device=accelerator.device, cache=kept)
@@ -112,8 +110,7 @@ def main(config: Config) -> None:
             sweep(flags.output_dir)
             if config.resume_from_checkpoint is None:
                 shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of an interrupted command
-            losses = arm_objective(row.arm, own, flags)
-            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags), generator, losses, dataset, flags, accelerator).run()
+            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags), generator, own, dataset, flags, accelerator).run()
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))

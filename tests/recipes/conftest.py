@@ -72,6 +72,6 @@ def malp(launch, stargan, tmp_path_factory) -> Path:
 
     def make(folder: Path) -> None:
         launch("pretrain_malp.py", *TINY, "--output-dir", folder, "--max-train-steps", 2, "--generator-checkpoint", stargan / "G.safetensors",
-               "--malp-width", 4, "--malp-transformer", "False", "--test-size", 16)  # fmt: skip
+               "--malp-width", 4, "--malp-branch", "none", "--test-size", 16)  # fmt: skip
 
     return made_once(tmp_path_factory, "malp", make)

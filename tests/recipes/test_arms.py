@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from malp_disc.training.generator_losses import VisionAidedObjective
 from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.experiment.arms import ArmOptions, arm_objective, arm_setup
+from malp_disc.experiment.arms import ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.run import warn_if_uninformative
+from malp_disc.malp import with_pretrained_branch
+from malp_disc.training.finetune import make_discriminator
+from malp_disc.training.options import ON_BACKBONE
 from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp
 
 
 def options(**changed) -> ArmOptions:
-    return ArmOptions(**{"output_dir": Path("x"), "vision_aided_network": Path("squeezenet.pth"), **changed})
+    return ArmOptions(**{"output_dir": Path("x"), **changed})
 
 
 class HalfDarker(nn.Module):
@@ -51,28 +53,46 @@ def test_scratch_learns_along_from_random_weights_of_its_seed():
     assert not any(torch.equal(weights[0], weight) for weight in weights[2:])
 
 
-@pytest.mark.parametrize("arm", ["vision_aided", "feature_map", "joint"])
-def test_arms_with_a_feature_discriminator_add_it_to_the_own_losses(tmp_path, arm):
-    torch.save(squeezenet1_0(weights=None).state_dict(), tmp_path / "squeezenet.pth")
-    own, config = nn.Linear(1, 1), options(vision_aided_network=tmp_path / "squeezenet.pth", vision_aided_weight=2.0, feature_map_weight=30.0)
-    losses = arm_objective(arm, own, config)
-    assert isinstance(losses, VisionAidedObjective) and losses.own is own
-    assert (losses.weight, losses.discriminator.target) == ((30.0, "map") if arm == "feature_map" else (2.0, "realness"))
-    again = arm_objective(arm, own, config)
-    assert all(torch.equal(a, b) for a, b in zip(losses.discriminator.parameters(), again.discriminator.parameters())), "the seed decides"
-    assert (arm_setup(arm, {"malp": tiny_malp()}, config).malp is not None) == (arm == "joint")
-    assert arm_objective("cotrain", own, config) is own
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("squeezenet") / "weights.pth"
+    torch.save(squeezenet1_0(weights=None).state_dict(), path)
+    return path
+
+
+ASKED = {"vision_aided": {"realness"}, "feature_map": {"branch_map"}, "joint": {"map", "realness"}, "cotrain": {"map"}, "frozen": {"map"}}
+
+
+@pytest.mark.parametrize("arm", ASKED)
+def test_each_arm_asks_its_own_questions(weights, arm):
+    config = options(backbone="squeezenet1_0", backbone_weights=weights, cotrain_weight=0.7, realness_weight=2.0)
+    first, again = (make_discriminator(arm_setup(arm, {"malp": tiny_malp()}, config), config) for _ in range(2))
+    assert {name for name, weight in first.weights.items() if weight} == ASKED[arm]
+    assert (first.malp.branch is not None) == (arm in ON_BACKBONE)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters())), "the seed decides"
+    assert any(p.requires_grad for p in first.malp.cnn.parameters()) == (arm in ("joint", "cotrain"))
+    if arm == "joint":
+        assert (first.weights["map"], first.weights["realness"]) == (0.7, 2.0) and arm_setup(arm, {"malp": tiny_malp()}, config).weight == 1.0
+
+
+def test_arms_on_a_backbone_alone_need_no_pretrained_malp_and_keep_a_branch_that_is_there(weights):
+    config = options(arms=("control", "vision_aided"), backbone="squeezenet1_0", backbone_weights=weights, malp_width=8, image_size=32)
+    assert load_given_malps(config, None) == {}
+    assert arm_setup("vision_aided", {}, config).malp.config.branch == "squeezenet1_0"
+    own = with_pretrained_branch(tiny_malp(), "squeezenet1_0", weights=weights)
+    assert arm_setup("vision_aided", {"malp": own}, options(backbone="resnet18")).malp is own
+    assert load_given_malps(options(arms=("control", "joint")), None) == {"malp": None}
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"arms": ("control", "joint"), "vision_aided_network": None}, "vision_aided, feature_map and joint need --vision-aided-network"),
+        ({"backbone_side": 16}, "--backbone-side of at least 32, got 16"),
         ({"arms": ("control", "control")}, r"different arms out of control, .*joint, got \['control', 'control'\]"),
         ({"malp_scales": (1, 0)}, r"--malp-scales of 1 or more, got \[1, 0\]"),
         ({"malp_scales": (1, 2), "template_dropout": 0.5}, "use it with --template-dropout 1"),
         ({"max_train_steps": 100, "lr_warmup_steps": 100}, "--lr-warmup-steps below --max-train-steps 100, got 100: the run would end"),
-        ({"feature_map_weight": -1.0}, "--feature-map-weight of 0 or more"),
+        ({"branch_map_weight": -1.0}, "--branch-map-weight of 0 or more"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(changed, message):

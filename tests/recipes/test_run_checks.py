@@ -144,10 +144,10 @@ def test_a_folder_with_another_experiment_is_refused(folder, ways, changed):
 
 
 def test_work_may_be_added_and_another_arm_may_bring_its_own_options(folder):
-    more = {"arms": ("control", "vision_aided"), "seeds": (0, 1), "vision_aided_network": FACES_GENERATOR, "checkpointing_steps": 7}
+    more = {"arms": ("control", "vision_aided"), "seeds": (0, 1), "backbone_weights": FACES_GENERATOR, "checkpointing_steps": 7}
     assert not checked(folder, resumes=True, **more)
     save_training(folder / "arms" / "1" / "vision_aided", 1, networks={}, optimizers={}, state={})
-    with pytest.raises(ValueError, match="--vision-aided-network was not given, is sha256"):
+    with pytest.raises(ValueError, match="--backbone-weights was not given, is sha256"):
         checked(folder, resumes=True, **more)
 
 
@@ -290,7 +290,7 @@ SMALL = ["--train-size", 40, "--test-size", 12, "--eval-size", 12, "--reference-
         (["--train-batch-size", 41], "41 x 1 images, but the data set has 40"),
         (["--arms", "control", "no_template", "--passive-malp", "nowhere"], "no folder nowhere"),
         (["--arms", "control", "no_template", "--passive-malp", FACES_MALP], "adds a template"),
-        (["--arms", "vision_aided", "--vision-aided-network", "nowhere.pth"], "nowhere.pth"),
+        (["--arms", "vision_aided", "--backbone-weights", "nowhere.pth"], "nowhere.pth"),
         (["--malp", "./nowhere"], "no folder nowhere"),
         (["--generator-checkpoint", "G.pth", "--discriminator-checkpoint", "D.pth"], "G.pth"),
         (["--generator-checkpoint", FACES_GENERATOR, "--discriminator-checkpoint", "D.pth"], "D.pth"),

@@ -14,7 +14,7 @@ from tests.recipes.conftest import TINY
 from tests.recipes.test_bad_input import run as message_of
 from tests.tiny import coloured_share
 
-TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "pretraining", "pretraining-both", "pretraining-r1", "pretraining-scales", "vision-aided", "feature-map-50", "joint")
+TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "pretraining", "pretraining-both", "pretraining-r1", "pretraining-scales", "vision-aided", "feature-map", "joint")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def flags(stargan, malp, tmp_path_factory) -> list:
     torch.manual_seed(0)
     torch.save(squeezenet1_0(weights=None).state_dict(), folder / "squeezenet.pth")
     return [*TINY, "--test-size", 16, "--eval-size", 16, "--reference-size", 40, "--max-train-steps", 2, "--malp", malp / "malp", "--generator-checkpoint",
-            stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors", "--vision-aided-network", folder / "squeezenet.pth",
+            stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors", "--backbone", "squeezenet1_0", "--backbone-weights", folder / "squeezenet.pth",
             "--output-dir", folder / "run"]  # fmt: skip
 
 
