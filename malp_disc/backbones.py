@@ -45,7 +45,7 @@ class Backbone(Freezable, Float32Module):
         super().__init__()
         self.network, self.channels, self.strides, self.backbone = network, tuple(channels), tuple(strides), backbone
         self.fingerprint = values_fingerprint(value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked"))
-        self.float()
+        self.float().to(memory_format=torch.channels_last)  # same features, a fifth less time on a CPU
         freeze(self)
 
     def forward(self, images: Tensor, *, least_side: int) -> list[Tensor]:
