@@ -11,9 +11,9 @@ ARMS = {
     "cotrain": "fine-tuned against a co-trained pretrained MaLP",
     "no_template": "fine-tuned against the same network, co-trained, without a template",
     "from_scratch": "fine-tuned against a MaLP co-trained from random weights",
-    "vision_aided": "fine-tuned against a discriminator on the features of a frozen SqueezeNet, without MaLP",
-    "feature_map": "fine-tuned against that discriminator, trained on MaLP's objective: how much was each location changed?",
-    "joint": "fine-tuned against both: a co-trained MaLP, and the feature discriminator of the arm vision_aided",
+    "vision_aided": "fine-tuned against MaLP's second branch alone, on a frozen pretrained backbone: is this image real?",
+    "feature_map": "fine-tuned against that branch, asked another question: how much was each location changed?",
+    "joint": "fine-tuned against both branches of a co-trained MaLP: E_C with a template, and the pretrained one",
 }
 """The generators a run compares, in the order of every table, with a description of each."""
 
