@@ -56,6 +56,8 @@ ROWS: dict[str, Row] = {
     "pretraining-small": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "malp_scales": (2, 4)}),
     "vision-aided": Row("Pretrained second branch: realness", "vision_aided"),
     "vision-aided-3": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 3.0}),
+    "vision-aided-64": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64}),
+    "vision-aided-96": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 96}),
     "feature-map": Row("Pretrained second branch: fakeness map", "feature_map"),
     "feature-map-10": Row("Pretrained second branch: fakeness map", "feature_map", {"branch_map_weight": 10.0}),
     "joint": Row("Both branches", "joint", _PRETRAINING_LOSSES),
