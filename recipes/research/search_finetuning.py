@@ -2,7 +2,7 @@
 
     python recipes/research/search_finetuning.py --rows control cotrain pretraining-share --seeds 0 1                   # drawn faces and the included networks
     python recipes/research/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
-        --vision-aided-network squeezenet1_0.pth                                                              # all rows
+        --rows vision-aided --backbone squeezenet1_0                                                          # another backbone
 
 Each row (recipes/research/search_rows.py) and seed is one arm with its own flags, from the same networks on the same images. Its scores are written to
 ``runs/<row>-<seed>.json``. Finished runs aren't repeated, so an interrupted search continues, and several commands with other --rows or --seeds may share
