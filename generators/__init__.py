@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-# name -> module with a function of that name; a module is imported when its generator is asked for
+# name -> module with a function of that name, imported when the generator is created
 _GENERATORS = {
     "alae": "alae",
     "attgan": "attgan",
@@ -54,10 +54,12 @@ def create_generator(name: str, checkpoint: str | Path | None = None, **config: 
         name: one of `list_generators()`.
         checkpoint: a file in the authors' layout (torch, loaded with ``weights_only=True``) or safetensors with the same keys;
             CartoonGAN's may be a ``.npz``, those of STGAN, DualGAN and Colorizing-with-GANs are TensorFlow's.
-        config: constructor arguments; with a checkpoint they are read from it where its shapes tell them, and those given must agree with it.
+        config: constructor arguments. With a checkpoint they are inferred from its tensors where possible, and those given explicitly must
+            agree with it.
 
     Raises:
-        ValueError: unknown name, or a checkpoint that isn't this network's; FileNotFoundError: no such file.
+        FileNotFoundError: no such file.
+        ValueError: an unknown name, or a checkpoint of another network.
     """
     if name not in _GENERATORS:
         raise ValueError(f"unknown generator {name!r}; choose from {list_generators()}")

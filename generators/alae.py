@@ -141,7 +141,8 @@ def alae(checkpoint: str | Path | None = None, **config: Any) -> ALAE:
             prefixes.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return ALAE(**config)

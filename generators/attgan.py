@@ -1,12 +1,12 @@
 """AttGAN: facial attribute editing by only changing what you want (He, Zuo, Kan, Shan, Chen; IEEE TIP 2019).
 
-Code: https://github.com/elvisyjlin/AttGAN-PyTorch (MIT), the port whose checkpoints people have; the authors' own code,
-https://github.com/LynnHo/AttGAN-Tensorflow, is TensorFlow. Written from the paper and the port's published key list; the state-dict keys are
-the port's, so ``weights.<epoch>.pth`` of ``128_shortcut1_inject1_none`` and its like load as they are.
+Code: https://github.com/elvisyjlin/AttGAN-PyTorch (MIT), the port whose checkpoints are in use; the authors' own code,
+https://github.com/LynnHo/AttGAN-Tensorflow, is in TensorFlow. Written from the paper and the port's published key list, with the
+port's state-dict keys: ``weights.<epoch>.pth`` of ``128_shortcut1_inject1_none`` and similar folders (links in the port's README) load directly.
 
 Note:
-    The port's leaky ReLU has slope 0.01 where the original has 0.2; its files were trained so, and so it stays here. `img_size` says
-    nothing about the generator's weights: a file of 128 px runs at 384 px.
+    The port's leaky ReLU has slope 0.01 where the original has 0.2; its checkpoints were trained with it, so it is kept. The generator's weights don't
+    depend on `img_size`: a checkpoint for 128 px runs at 384 px.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ACTIVATIONS = {"lrelu": nn.LeakyReLU, "relu": nn.ReLU, "tanh": nn.Tanh, "none": 
 
 
 class Block(nn.Module):
-    """A layer that learns, a norm, an activation, under the port's name `layers`. A layer has a bias where no norm follows."""
+    """Convolution or linear layer, norm and activation, in a Sequential that the port calls `layers`. The first has a bias if no norm follows."""
 
     def __init__(self, layer: nn.Module, norm: nn.Module | None, activation: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
 
 def _convolution(kind: type[nn.Module], channels_in: int, channels_out: int, norm: str, activation: str) -> Block:
-    """4×4, stride 2: half the size, or twice with `nn.ConvTranspose2d`."""
+    """4×4 convolution of stride 2: downsampling, or upsampling with `nn.ConvTranspose2d`."""
     make = _choose(NORMS, norm, "norm")
     layer = kind(channels_in, channels_out, 4, 2, 1, bias=make is None)
     return Block(layer, None if make is None else make(channels_out), activation)
@@ -69,10 +69,10 @@ class AttGANGenerator(nn.Module):
     Args:
         enc_dim, enc_layers, enc_norm_fn, enc_acti_fn: channels of the first layer, layers, norm and activation of the encoder.
         dec_dim, dec_layers, dec_norm_fn, dec_acti_fn: the same of the decoder, channels of its last layer but one.
-        n_attrs: attributes.
-        shortcut_layers: how many decoder layers also see the encoder's features of their size.
-        inject_layers: number of decoder layers after the first that are conditioned on the attributes again.
-        img_size: taken because the port's setting.txt has it; any size runs.
+        n_attrs: number of attributes.
+        shortcut_layers: number of decoder layers with a skip connection from the encoder.
+        inject_layers: number of decoder layers, after the first, that get the attributes as well.
+        img_size: accepted because the port's setting.txt contains it; not used.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^enc_layers (32), vector (B, n_attrs) -> (B, 3, H, W) in [-1, 1].
@@ -131,11 +131,11 @@ class AttGANGenerator(nn.Module):
         return in_float32(self.dec_layers[-1].layers, x)
 
     def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
-        """The library's common entry: images in [-1, 1] with the attributes `target`.
+        """Common interface of all generators: images in [-1, 1] with the attributes `target`.
 
         Args:
-            target: (B, n_attrs), the wanted labels, 0 or 1. Numbers between are half measures; -0.5 and 1.5 are the emphasis that the
-                port's test gives the one edited attribute (`attgan_target`).
+            target: (B, n_attrs), the desired labels, 0 or 1, or values in between; -0.5 and 1.5 exaggerate, as the port's test script
+                does for the edited attribute (`attgan_target`).
 
         Raises:
             ValueError: another shape, or a number outside [-0.5, 1.5].
@@ -146,16 +146,16 @@ class AttGANGenerator(nn.Module):
 
     @staticmethod
     def vector(target: Tensor) -> Tensor:
-        """G's condition for labels 0 and 1: -0.5 and 0.5; in training too, the port's default of `thres_int`."""
+        """G's condition for labels 0 and 1: -0.5 and 0.5 (the port's `thres_int` in training, by default)."""
         return target - 0.5
 
 
 def attgan_target(labels: Tensor, attribute: str, names: Sequence[str] = CELEBA_13, *, intensity: float = 1.0) -> Tensor:
-    """The target of the port's test: one attribute flipped and emphasised, what it excludes cleared without emphasis.
+    """The target of the port's test script: one attribute flipped and exaggerated, those that it excludes cleared.
 
     Args:
-        labels: (B, A) in {0, 1}, what the images have now.
-        intensity: `test_int` of the port; 0.5 is no emphasis, at most 1.
+        labels: (B, A) in {0, 1}, the current labels.
+        intensity: `test_int` of the port, in [0.5, 1]; 0.5 doesn't exaggerate.
 
     Returns:
         (B, A) for `AttGANGenerator.manipulate`.
@@ -167,14 +167,14 @@ def attgan_target(labels: Tensor, attribute: str, names: Sequence[str] = CELEBA_
 
 
 class AttGANDiscriminators(nn.Module):
-    """D(x): one trunk, a critic's value and a logit per attribute.
+    """D(x): a shared trunk with two heads, the critic's value and one logit per attribute.
 
     Args:
         dim, n_layers, norm_fn, acti_fn: channels of the first layer, layers, norm and activation of the trunk.
-        fc_dim, fc_norm_fn, fc_acti_fn: the heads' hidden layer; its norm can only be "none". No file tells its activation: "lrelu" is the
-            default of the port's class, but its train.py, which made the files, says "relu", and so does `attgan_discriminators`.
+        fc_dim, fc_norm_fn, fc_acti_fn: the heads' hidden layer; its norm must be "none". The activation can't be inferred from a checkpoint: the
+            default of the port's class is "lrelu", but its train.py, which made the checkpoints, uses "relu", as `attgan_discriminators` does.
         img_size: side of the images, a multiple of 2^n_layers.
-        n_attrs: attributes.
+        n_attrs: number of attributes.
 
     Shape:
         (B, 3, N, N) -> values (B, 1) without a sigmoid, logits (B, n_attrs).
@@ -214,10 +214,11 @@ class AttGANDiscriminators(nn.Module):
 
 
 def attgan(checkpoint: str | Path | None = None, **config: Any) -> AttGANGenerator:
-    """An AttGAN generator; with a checkpoint the widths, norms, shortcuts and injections are read from it, and any that are given must agree.
+    """An AttGAN generator; with a checkpoint, the widths, norms, shortcuts and injections are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return AttGANGenerator(**config)
@@ -228,7 +229,7 @@ def attgan(checkpoint: str | Path | None = None, **config: Any) -> AttGANGenerat
 
 
 def attgan_discriminators(checkpoint: str | Path | None = None, **config: Any) -> AttGANDiscriminators:
-    """The discriminators of an AttGAN, the entry ``D`` of a file of training; the widths are read from it. Raises as `attgan` does."""
+    """The discriminators of an AttGAN, the entry ``D`` of a training checkpoint; the widths are inferred from it. Raises as `attgan` does."""
     config = {"fc_acti_fn": "relu", **config}
     if checkpoint is None:
         return AttGANDiscriminators(**config)
@@ -254,7 +255,7 @@ def attgan_discriminators(checkpoint: str | Path | None = None, **config: Any) -
 
 
 def _read_generator(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
-    """Constructor arguments, from the shapes of a file's tensors."""
+    """Constructor arguments inferred from the tensors."""
     down, up = (
         numbered_kernels(tensors, r"enc_layers\.(\d+)\.layers\.0\.weight"),
         numbered_kernels(tensors, r"dec_layers\.(\d+)\.layers\.0\.weight"),
@@ -265,7 +266,7 @@ def _read_generator(tensors: Mapping[str, Tensor], source: str | Path) -> dict[s
         )
     n_attrs = up[0].shape[0] - down[-1].shape[0]
     shortcuts = injections = 0
-    for i, (layer, following) in enumerate(zip(up, up[1:])):  # what joins a layer's output before the next
+    for i, (layer, following) in enumerate(zip(up, up[1:])):  # channels concatenated with a layer's output
         joined = following.shape[0] - layer.shape[1]
         skip = down[-2 - i].shape[0] if len(down) >= 2 + i else 0
         shortcuts += joined in (skip, skip + n_attrs) and joined > 0

@@ -1,14 +1,14 @@
 """Converts labels to the conditions of attribute editors, by the rules of StarGAN, AttGAN and STGAN, with shared checks.
 
-All three know a face by a row of 0 and 1, one column per attribute (CelebA's -1 means 0). Editing one attribute makes other labels
-impossible, and here the rules part:
+All three describe a face by a row of 0 and 1, one column per attribute (CelebA's -1 means 0). They differ in what an edit of one attribute does to
+the others:
 
-    StarGAN, and the PyTorch port of STGAN   a hair colour is set and the others cleared, even if it was there; anything else is flipped:
+    StarGAN, and the PyTorch port of STGAN   a hair colour is set and the others cleared, even if it was already set; other attributes are flipped:
                                              `malp_disc.metrics.editing.one_attribute_targets`
-    AttGAN, and the authors' own STGAN       everything is flipped, hair too; what comes in drives out what it excludes: `flip_attribute`
+    AttGAN, and the authors' own STGAN       every attribute is flipped, hair too; setting one clears those that it excludes: `flip_attribute`
 
-The network's condition is StarGAN's labels themselves, AttGAN's labels less one half (`attgan.attgan_target` adds the emphasis of its
-test), and STGAN's change of the labels: `difference`.
+The network's condition is StarGAN's labels themselves, AttGAN's labels minus one half (`attgan.attgan_target` adds the exaggeration of
+its test script), and the change of the labels for STGAN: `difference`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from malp_disc.metrics.editing import HAIR_COLOURS
 
-# The order of the columns, by the networks that have them.
+# The order of the columns, by network.
 CELEBA_13 = (  # AttGAN, and the authors' own STGAN
     "Bald",
     "Bangs",
@@ -54,7 +54,7 @@ def _each_other(*names: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(other for other in names if other != name) for name in names}
 
 
-# An attribute, and what goes when it comes. An official slip is kept: No_Beard clears Mustache, Mustache clears No_Beard, in AttGAN only.
+# An attribute, and those that setting it clears. A slip of the official code is kept: No_Beard clears Mustache, Mustache clears No_Beard, in AttGAN only.
 STGAN_CONFLICTS: Mapping[str, tuple[str, ...]] = {
     "Bald": ("Bangs",),
     "Receding_Hairline": ("Bangs",),
@@ -92,10 +92,10 @@ def flip_attribute(
 
 
 def check_target(target: Tensor | None, shape: tuple[int, ...], low: float, high: float, meaning: str) -> None:
-    """Refuse a target of another shape, or with a number outside [low, high].
+    """Check a target's shape and range.
 
     Raises:
-        ValueError: says what the target means.
+        ValueError: another shape, or a value outside [low, high]; the message says what the target means.
     """
     if not isinstance(target, Tensor) or target.shape != shape:
         got = tuple(target.shape) if isinstance(target, Tensor) else target

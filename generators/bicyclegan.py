@@ -1,18 +1,18 @@
 """BicycleGAN: toward multimodal image-to-image translation (Zhu, Zhang, Pathak, Darrell, Efros, Wang and Shechtman, NIPS 2017).
 
-Official code: https://github.com/junyanz/BicycleGAN (BSD-2-Clause). Written from the paper and the published key list; the state-dict
-keys are the authors', so ``edges2shoes_net_G.pth``, ``edges2shoes_net_E.pth`` and their like load as they are.
+Official code: https://github.com/junyanz/BicycleGAN (BSD-2-Clause). Written from the paper and the published key list, with the authors'
+state-dict keys: ``edges2shoes_net_G.pth``, ``edges2shoes_net_E.pth`` and the other published files load directly.
 
     g = bicyclegan("edges2shoes_net_G.pth")
     e = bicyclegan_encoder("edges2shoes_net_E.pth")
-    shoe = g.manipulate(drawings)                            # one style, the same for every image
+    shoe = g.manipulate(drawings)                            # a fixed style for all images
     shoe = g.manipulate(drawings, torch.randn(len(drawings), 8))
-    shoe = g.manipulate(drawings, e(photographs)[0])         # painted like the photographs
+    shoe = g.manipulate(drawings, e(photographs)[0])         # the style of each photograph
 
 Note:
-    Only the variant that the authors publish is built, in which every layer is conditioned on the style (``where_add="all"``). Their files for
-    edges take one channel; an image's luminance is given to them, so the image should be the drawing. Files of old torch versions hold
-    running averages of the instance norms, which are dropped as the official loader drops them.
+    Only the published variant is implemented, in which every layer is conditioned on the style (``where_add="all"``). The checkpoints for
+    edges have one input channel and get the image's luminance, so the image should be the edge drawing. Checkpoints of old torch versions contain
+    running averages of the instance norms, which are ignored, as by the official loader.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def _nonlinearity(name: str) -> nn.Module:
 
 
 class StyledUnetBlock(nn.Module):
-    """One level and all below it; z joins what goes down. It gives what comes up and its input side by side; the outermost an image."""
+    """One level of the U-Net with all levels below it; z is concatenated with the encoder's features. Returns the output concatenated with the input, or, at
+    the outermost level, the image."""
 
     def __init__(self, down: list[nn.Module], submodule: nn.Module | None, up: list[nn.Module], *, outermost: bool = False) -> None:
         super().__init__()
@@ -61,15 +62,15 @@ class StyledUnetBlock(nn.Module):
 
 
 class BicycleGANGenerator(nn.Module):
-    """G(x, z): image x translated in the style z; a U-Net (Figure 2 of the paper).
+    """G(x, z): translates image x with style z; a U-Net (Figure 2 of the paper).
 
     Args:
-        input_nc, output_nc, ngf: channels of the image, of the result and of the first layer.
-        nz: numbers of a style.
-        num_downs: halvings, 8 for 256 px (unet_256); 6 at least.
+        input_nc, output_nc, ngf: channels of the input, of the output and of the first layer.
+        nz: dimension of a style code.
+        num_downs: downsampling layers, at least 6; 8 for 256 px (unet_256).
         norm, nl, use_dropout, upsample: the authors' options: "instance" or "batch"; "relu", "lrelu" or "elu"; dropout of 0.5;
             "basic" (transposed convolutions) or "bilinear".
-        statistics: which a batch norm uses, see `generators.norms`.
+        statistics: those that batch norm uses, see `generators.norms`.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^num_downs, target (B, nz) -> (B, 3, H, W) in [-1, 1].
@@ -123,22 +124,22 @@ class BicycleGANGenerator(nn.Module):
         return self.model(x, z)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out.
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1].
 
         Args:
-            target: styles (B, nz), drawn from a standard normal distribution or read off images by the encoder; None for `default_style`.
+            target: style codes (B, nz), from N(0, I) or from the encoder. None: `default_style`.
         """
         check_input(images, f"BicycleGAN halves the image {self.num_downs} times", divisor=2**self.num_downs)
         target = self.default_style(len(images)) if target is None else target
         return to_rgb(self(from_rgb(images, self.input_nc), target.to(images.device)))
 
     def default_style(self, count: int = 1) -> Tensor:
-        """(count, nz): one drawn style, the same for every image and every time."""
+        """One style code from a fixed seed, repeated: (count, nz)."""
         return torch.randn(self.nz, generator=torch.Generator().manual_seed(0)).expand(count, -1)
 
 
 class StyleResidualBlock(nn.Module):
-    """norm-lrelu-conv-norm-lrelu-conv-halve(x) + halve-conv(x), paper appendix."""
+    """norm-lrelu-conv-norm-lrelu-conv-pool(x) + pool-conv(x), see the paper's appendix."""
 
     def __init__(self, channels: int, following: int, *, norm: str, nl: str, statistics: str) -> None:
         super().__init__()
@@ -155,17 +156,17 @@ class StyleResidualBlock(nn.Module):
 
 
 class BicycleGANEncoder(nn.Module):
-    """E(x): the style of image x, as mean and log-variance of a normal distribution.
+    """E(x): mean and log-variance of the style code of image x.
 
     Args:
         input_nc, ndf: channels of the image and of the first layer.
-        output_nc: numbers of a style, the generator's nz.
-        n_blocks: halvings, 5 for 256 px (resnet_256), 4 for 128 px.
-        norm, nl, statistics: as the generator's.
-        vae: with the log-variance; without it the result is the mean alone.
+        output_nc: dimension of a style code, the generator's nz.
+        n_blocks: downsampling blocks: 5 for 256 px (resnet_256), 4 for 128 px.
+        norm, nl, statistics: as for the generator.
+        vae: False: returns the mean only.
 
     Shape:
-        (B, input_nc, H, W) in [-1, 1] with sides that 2^n_blocks brings to 8 … 15 (256 … 511 px)
+        (B, input_nc, H, W) in [-1, 1] with sides of 8 · 2^n_blocks to 16 · 2^n_blocks - 1 (256 to 511)
         -> mean (B, output_nc), log-variance (B, output_nc).
     """
 
@@ -202,12 +203,12 @@ class BicycleGANEncoder(nn.Module):
 
 
 class BicycleGANDiscriminator(nn.Module):
-    """D(x): PatchGANs of several scales, each seeing the image at half the size of the one before. Not published.
+    """D(x): PatchGANs at several scales, each at half the resolution of the previous one. No weights were published.
 
     Args:
         input_nc, ndf, n_layers, norm, statistics: as in `generators.patchgan`; every convolution has a bias, and scale i has ndf / 2^i
             channels.
-        num_scales: PatchGANs (2 in the paper).
+        num_scales: number of scales (2 in the paper).
 
     Shape:
         (B, input_nc, H, W) -> one map (B, 1, h, w) per scale, without a sigmoid.
@@ -240,10 +241,11 @@ class BicycleGANDiscriminator(nn.Module):
 
 
 def bicyclegan(checkpoint: str | Path | None = None, **config: Any) -> BicycleGANGenerator:
-    """A BicycleGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+    """A BicycleGAN generator; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return BicycleGANGenerator(**config)
@@ -268,7 +270,7 @@ def bicyclegan(checkpoint: str | Path | None = None, **config: Any) -> BicycleGA
 
 
 def bicyclegan_encoder(checkpoint: str | Path | None = None, **config: Any) -> BicycleGANEncoder:
-    """The encoder of a BicycleGAN; with a checkpoint the widths are read from it. Raises as `bicyclegan` does."""
+    """Build BicycleGAN's encoder; with a checkpoint, the widths are inferred from the tensors. Raises as `bicyclegan` does."""
     if checkpoint is None:
         return BicycleGANEncoder(**config)
     tensors = load_tensors(checkpoint, forms=(("conv.0.weight", "fc.0.weight"),), entries=("state_dict", "E"))

@@ -1,13 +1,13 @@
 """CartoonGAN: generative adversarial networks for photo cartoonization (Chen, Lai and Liu, CVPR 2018).
 
-The authors published Torch models; https://github.com/Yijunmaverick/CartoonGAN-Test-Pytorch-Torch (MIT) has them for PyTorch, one file
-per style: ``Hayao_net_G_float.pth`` and its like. Written from the paper and the published key list; the state-dict keys are those
-files', and the same keys are read from ``.npz`` (in half precision too) and safetensors.
+The authors' Torch models were converted to PyTorch by https://github.com/Yijunmaverick/CartoonGAN-Test-Pytorch-Torch (MIT), one checkpoint per
+style: ``Hayao_net_G_float.pth`` and similar. Written from the paper and the published key list, with the state-dict keys of those files,
+which are also read from ``.npz`` (half precision included) and safetensors.
 
 Note:
-    What the paper's figure leaves open is as in the published code: residual blocks and the two 7×7 convolutions pad by reflection, the
-    others by zeros; the output has a tanh; the norm's eps is 1e-9. The network sees and paints BGR; `CartoonGANGenerator` takes and
-    returns RGB as all generators here do.
+    Details that the paper leaves open follow the published code: residual blocks and the two 7×7 convolutions use reflection padding, the
+    others zero padding; the output has a tanh; the norm's eps is 1e-9. The network works in BGR; `CartoonGANGenerator` takes and returns RGB,
+    like all generators here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ScaleShiftNorm(nn.Module):
-    """Instance norm, biased variance, with the files' names for weight and bias; the same in training and in evaluation."""
+    """Instance norm with the checkpoints' names `scale` and `shift` for weight and bias."""
 
     eps = 1e-9
 
@@ -37,7 +37,7 @@ class ScaleShiftNorm(nn.Module):
 
 
 class CartoonGANGenerator(nn.Module):
-    """G(x): image x as a frame of the cartoon that the weights were trained on. It changes every pixel.
+    """G(x): image x in the style of the cartoon that the network was trained on.
 
     Args:
         conv_dim: channels of the first layer (64 in the paper).
@@ -47,7 +47,7 @@ class CartoonGANGenerator(nn.Module):
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        There is one style per file and nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        A checkpoint has one style. `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(self, *, conv_dim: int = 64, repeat_num: int = 8) -> None:
@@ -71,10 +71,10 @@ class CartoonGANGenerator(nn.Module):
         self.deconv01_2 = nn.Conv2d(medium, medium, 3, padding=1)
         self.deconv02_1 = nn.ConvTranspose2d(medium, small, 3, stride=2, padding=1, output_padding=1)
         self.deconv02_2 = nn.Conv2d(small, small, 3, padding=1)
-        self._up_norms = [f"in{4 + repeat_num + stage:02d}_1" for stage in range(2)]  # numbered on: in12_1 and in13_1 after 8 blocks
+        self._up_norms = [f"in{4 + repeat_num + stage:02d}_1" for stage in range(2)]  # the numbering continues: in12_1 and in13_1 after 8 blocks
         for name, channels in zip(self._up_norms, (medium, small)):
             self.add_module(name, ScaleShiftNorm(channels))
-        self.deconv03_1 = nn.Conv2d(small, 3, 7, padding=3, padding_mode="reflect")  # a plain convolution, whatever its name
+        self.deconv03_1 = nn.Conv2d(small, 3, 7, padding=3, padding_mode="reflect")  # a convolution, despite its name
 
     def forward(self, images: Tensor, target: Tensor | None = None) -> Tensor:
         self._check(images)
@@ -86,12 +86,12 @@ class CartoonGANGenerator(nn.Module):
             x = x + self._run(self._run(x, f"conv{block}_1", f"in{block}_1").relu(), f"conv{block}_2", f"in{block}_2")
         x = self._run(x, "deconv01_1", "deconv01_2", self._up_norms[0]).relu()
         x = self._run(x, "deconv02_1", "deconv02_2", self._up_norms[1]).relu()
-        # As in StarGAN: computed in bf16 the output would fall on a coarse grid that a detector learns to see.
+        # In float32 also under autocast: rounding to bf16 would leave a pattern that a detector could learn.
         with torch.autocast(x.device.type, enabled=False):
             return torch.tanh(self.deconv03_1(x.to(self.deconv03_1.weight.dtype))).flip(1)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out. Here it is the forward pass itself; `target` is ignored."""
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1]. Here it is the forward pass itself; `target` is ignored."""
         return self(images, target)
 
     def _run(self, x: Tensor, *names: str) -> Tensor:
@@ -111,10 +111,11 @@ class CartoonGANGenerator(nn.Module):
 
 
 def cartoongan(checkpoint: str | Path | None = None, **config: int) -> CartoonGANGenerator:
-    """A CartoonGAN generator; with a checkpoint (``.npz``, safetensors or torch) the widths are read from it, and any given must agree.
+    """A CartoonGAN generator; with a checkpoint (``.npz``, safetensors or torch), the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return CartoonGANGenerator(**config)

@@ -2,20 +2,20 @@
 
 Official code: https://github.com/ImagingLab/Colorizing-with-GANs (Apache-2.0), TensorFlow. Three forms:
 
-    "places365"  the authors' for 256 px: 8 levels down. Their published TensorFlow checkpoints (``CGAN_places365.index`` with its data
-                 file, or whatever its name) are read directly, as is a state dict with the keys of `generators.tensorflow_names`.
-    "cifar10"    the authors' for 32 px: 5 levels down; the same kind of files.
+    "places365"  the authors' network for 256 px: 8 encoder layers. Their TensorFlow checkpoints (``CGAN_places365.index`` with its data
+                 file) are read directly, as are state dicts with the keys of `generators.tensorflow_names`.
+    "cifar10"    the authors' network for 32 px: 5 encoder layers; the same kinds of files.
     "port"       https://github.com/karoly-hars/GAN_image_colorizing (MIT), the 32 px network for PyTorch:
                  ``batchnorm_ep200_weigths_gen.pt``, ``spectralnorm_ep100_weights_gen.pt``.
 
 Written from the paper and the published key lists.
 
 Note:
-    The authors' two see the image's luminance in [0, 255] as it is, and paint the whole image anew in L*a*b*, its lightness too. That
-    is what `manipulate` returns; ``keep_lightness=True`` takes only the colours from the network and L from the image. Their batch norm
-    uses the batch's statistics in testing too (their file's running averages were never moved), so that an image's colours would depend
-    on the batch; here each image's own are used, which is a batch of one. The port paints colours only, at 32×32 whatever it is given;
-    its batch norms have running averages, which are used here, though its own test script stays in training mode, dropout included.
+    The authors' networks take the luminance in [0, 255] and predict L*a*b*, the lightness included, which is what `manipulate` returns;
+    ``keep_lightness=True`` takes only a and b from the network, and L from the image. Their batch norm uses batch statistics in testing too
+    (the running averages in the checkpoints were never updated), so that an image's colours would depend on the batch; here the statistics of
+    each image are used, as in a batch of one. The port predicts colours only, always at 32×32; its batch norms have running averages, which
+    are used here, although its own test script stays in training mode, dropout included.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from generators.tensorflow_names import load_tensorflow
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 RANGES = (50.0, 110.0, 110.0)
-"""The network's [-1, 1] in units of L (less 50), a and b."""
+"""What 1 in the network's range [-1, 1] means in L - 50, a and b."""
 
 LEVELS: Mapping[str, dict[str, Sequence[Any]]] = {
     "places365": {
@@ -59,13 +59,13 @@ def to_normalised_lab(images: Tensor) -> Tensor:
 
 
 def from_normalised_lab(lab: Tensor) -> Tensor:
-    """The way back: L / 50 - 1, a / 110, b / 110 -> RGB in [-1, 1], clipped to what there is. Shape: (B, 3, H, W) -> the same."""
+    """The inverse: L / 50 - 1, a / 110, b / 110 -> RGB in [-1, 1], clipped to the gamut. Shape: (B, 3, H, W) -> the same."""
     lightness, a, b = lab.unbind(1)
     return 2 * lab_to_rgb(torch.stack([(lightness + 1) * RANGES[0], a * RANGES[1], b * RANGES[2]], dim=1)) - 1
 
 
 class _Generator(nn.Module):
-    """Layers under the scope that TensorFlow's variables have, `gen`."""
+    """The layers, with the names of TensorFlow's variables in the scope `gen`."""
 
     def __init__(
         self, encoder: Sequence[tuple[int, int]], decoder: Sequence[int], output_channels: int, kernel: int, statistics: str
@@ -85,22 +85,22 @@ class _Generator(nn.Module):
 
 
 class ColorizingGenerator(nn.Module):
-    """G(x): the image of which x is the luminance; the authors' U-Net (Figure 2 of the paper).
+    """G(x): predicts the image with luminance x; the authors' U-Net (Figure 2 of the paper).
 
     Args:
-        encoder: channels and stride of each layer down.
-        decoder: channels of each layer up, of stride 2.
-        output_channels, kernel: 3, for L, a and b; side of the kernels.
-        dropouts: layers up that are followed by dropout of 0.5 in training.
-        statistics: which the batch norms use, see `generators.norms`. "batch" is the authors' code; "running" makes no sense with their
-            files.
-        keep_lightness: `manipulate` takes a and b only from the network, and L from the image.
+        encoder: channels and stride of every encoder layer.
+        decoder: channels of every decoder layer (stride 2).
+        output_channels, kernel: 3 (L, a and b); kernel size.
+        dropouts: indices of decoder layers that are followed by dropout (0.5) in training.
+        statistics: those that batch norm uses, see `generators.norms`. "batch" is the authors' code; "running" is meaningless with their
+            checkpoints.
+        keep_lightness: `manipulate` takes L from the image, and only a and b from the network.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by the product of the strides (128, or 16) -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ColorizingGenerator(nn.Module):
         return in_float32(gen.conv_last, x).tanh()
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. Throws the colours away, and paints new ones; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. Removes the colours and predicts new ones; `target` is ignored."""
         check_input(images, "Colorizing-with-GANs", divisor=self.divisor)
         lab = self(luminance(images + 1) * 127.5)
         if self.keep_lightness:
@@ -149,7 +149,7 @@ class ColorizingGenerator(nn.Module):
 
 
 class _Block(nn.Module):
-    """A level of the port under its name `model`."""
+    """A layer of the port, in a Sequential that it calls `model`."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -160,16 +160,16 @@ class _Block(nn.Module):
 
 
 class ColorizingPort(nn.Module):
-    """G(L): a and b of a 32×32 image; the port's U-Net.
+    """G(L): predicts a and b of a 32×32 image; the port's U-Net.
 
     Args:
-        width: channels of the first layer (64, which the port has fixed).
-        normalization_type: "batch", or None for no norm.
-        statistics: which the batch norms use, see `generators.norms`.
-        noise: dropout stays on in evaluation too, as in the port's test script; every call gives another result.
+        width: channels of the first layer (64 in the port).
+        normalization_type: "batch" or None.
+        statistics: those that batch norm uses, see `generators.norms`.
+        noise: keep dropout on in evaluation, as in the port's test script; every call gives another result.
 
     Shape:
-        images (B, 3, H, W) in [-1, 1], of any size -> (B, 3, H, W) in [-1, 1]; colours are painted at 32×32 and enlarged.
+        images (B, 3, H, W) in [-1, 1], of any size -> (B, 3, H, W) in [-1, 1]; colours are predicted at 32×32 and upsampled.
     """
 
     size, unit = 32, 127.0
@@ -215,7 +215,7 @@ class ColorizingPort(nn.Module):
         return in_float32(self.final.model, x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. The image's lightness stays, its colours are new; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. Keeps the lightness and predicts new colours; `target` is ignored."""
         check_input(images, "the port of Colorizing-with-GANs")
         lightness = rgb_to_lab((images + 1) / 2)[:, :1]
         colours = self.unit * self(lightness / 50 - 1)
@@ -228,14 +228,15 @@ FORMS = ("places365", "cifar10", "port")
 
 
 def colorizing_gan(checkpoint: str | Path | None = None, *, form: str | None = None, **config: Any) -> ColorizingGenerator | ColorizingPort:
-    """A colorizing generator; with a checkpoint its form and widths are read from it, and any that are given must agree.
+    """A colorizing generator; with a checkpoint, its form and widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
         checkpoint: torch or safetensors; for the authors' forms also a TensorFlow checkpoint, by its ``.index`` file or its name without.
-        form: "places365" (the default), "cifar10" or "port", see this file's first lines.
+        form: "places365" (the default), "cifar10" or "port", see the module's docstring.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if form not in (None, *FORMS):
         raise ValueError(f"expected form out of {list(FORMS)}, got {form!r}")
@@ -268,7 +269,7 @@ def colorizing_gan(checkpoint: str | Path | None = None, *, form: str | None = N
 
 
 def _levels(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the shapes tell. Strides they don't: 1, then 2, as in both of the authors' networks."""
+    """Arguments inferred from the tensors. Strides can't be: they are 1, then 2, as in both of the authors' networks."""
 
     def widths(name: str, dimension: int) -> list[int]:
         keys = sorted(

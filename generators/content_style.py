@@ -1,7 +1,7 @@
-"""Parts that the content-and-style generators share: UNIT, MUNIT, Council-GAN, GDWCT, and what all of them take as a style.
+"""Layers shared by the content-and-style generators UNIT, MUNIT, Council-GAN and GDWCT, and their style targets.
 
-The layers are those of MUNIT: multimodal unsupervised image-to-image translation (Huang et al., ECCV 2018), in the key layout that
-the later networks kept: a block holds `conv` and, where it has weights, `norm`.
+The layers are those of MUNIT: multimodal unsupervised image-to-image translation (Huang et al., ECCV 2018), with the state-dict
+keys that the later networks kept: a block has `conv` and, if it has weights, `norm`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ACTIVATIONS: dict[str, Make] = {
     "tanh": nn.Tanh,
     "none": nn.Identity,
 }
-LEAST_REFERENCE = 16  # the style encoders halve an image four times
+LEAST_REFERENCE = 16  # the style encoders downsample four times
 
 
 def chosen(table: Mapping[str, Make], name: str) -> Make:
-    """The entry of `PADDINGS` or `ACTIVATIONS` that a configuration names. Raises: ValueError for an unknown name."""
+    """The entry of `PADDINGS` or `ACTIVATIONS` that a configuration names. Raises ValueError for an unknown name."""
     if name not in table:
         raise ValueError(f"unknown layer {name!r}; choose from {list(table)}")
     return table[name]
@@ -39,7 +39,7 @@ def chosen(table: Mapping[str, Make], name: str) -> Make:
 
 
 class AdaIN(nn.Module):
-    """Adaptive instance norm: weight · (x - mean) / std + bias, with weight and bias from outside. The buffers are the file's, and unused."""
+    """Adaptive instance norm: weight · (x - mean) / std + bias, with weight and bias predicted from the style. The buffers exist in the checkpoints and are unused."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class AdaIN(nn.Module):
 
 
 class ImageLayerNorm(nn.Module):
-    """MUNIT's layer norm over all of an image's channels and pixels: unbiased deviation, eps added to it and not to the variance."""
+    """MUNIT's layer norm over all channels and pixels of an image: with the unbiased standard deviation, to which eps is added (not to the variance)."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class ImageLayerNorm(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """pad, convolve, normalise, activate. A block with `AdaIN` takes its parameters from `styles`."""
+    """Padding, convolution, norm, activation. A block with `AdaIN` takes its parameters from `styles`."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class ConvBlock(nn.Module):
 
 
 class LastBlock(ConvBlock):
-    """The block that paints the image: no norm, tanh, float32."""
+    """The output block: no norm, tanh, in float32 also under autocast."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, pad_type: str = "reflect") -> None:
         super().__init__(inputs, outputs, kernel, activation=nn.Tanh, pad_type=pad_type)
@@ -105,7 +105,7 @@ class LastBlock(ConvBlock):
 
 
 class StyledSequential(nn.Sequential):
-    """Layers in a row, handing on the `styles`, of which each `AdaIN` draws the next."""
+    """Sequential that passes on the iterator `styles`, from which every `AdaIN` takes its parameters."""
 
     def forward(self, x: Tensor, styles: Iterator[Tensor] | None = None) -> Tensor:
         for layer in self:
@@ -145,7 +145,7 @@ class LinearBlock(nn.Module):
 
 
 def linear_blocks(*widths: int, activation: Make = nn.ReLU) -> nn.Sequential:
-    """Fully connected layers from width to width, an activation between them."""
+    """Fully connected layers with the given widths, and an activation between them."""
     last = len(widths) - 2
     return nn.Sequential(*[LinearBlock(*pair, nn.Identity if i == last else activation) for i, pair in enumerate(zip(widths, widths[1:]))])
 
@@ -154,7 +154,7 @@ def linear_blocks(*widths: int, activation: Make = nn.ReLU) -> nn.Sequential:
 
 
 class ContentEncoder(nn.Module):
-    """What is where: (B, input_dim, H, W) -> (B, dim · 2^n, H / 2^n, W / 2^n) for n halvings."""
+    """Content code: (B, input_dim, H, W) -> (B, dim · 2^n, H / 2^n, W / 2^n) with n downsampling layers."""
 
     def __init__(self, *, input_dim: int, dim: int, n_downsample: int, n_res: int, activation: Make, pad_type: str) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class ContentEncoder(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """How it looks, without a norm, which would remove it: (B, input_dim, H, W) -> (B, style_dim, 1, 1)."""
+    """Style code, without norms, which would remove the style: (B, input_dim, H, W) -> (B, style_dim, 1, 1)."""
 
     def __init__(self, *, input_dim: int, dim: int, style_dim: int, activation: Make, pad_type: str) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class StyleEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Content back to an image: (B, dim, h, w) -> (B, output_dim, h · 2^n, w · 2^n) in [-1, 1]."""
+    """Content code to image: (B, dim, h, w) -> (B, output_dim, h · 2^n, w · 2^n) in [-1, 1]."""
 
     def __init__(self, *, dim: int, n_upsample: int, n_res: int, output_dim: int, norm: Make, activation: Make, pad_type: str) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class Decoder(nn.Module):
 
 
 class StyleMLP(nn.Module):
-    """A style code to the parameters of all of a decoder's `AdaIN` layers: (B, style_dim, …) -> (B, Σ 2C)."""
+    """Style code to the parameters of all `AdaIN` layers of a decoder: (B, style_dim, …) -> (B, Σ 2C)."""
 
     def __init__(self, style_dim: int, mlp_dim: int, decoder: nn.Module, activation: Make) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class StyleMLP(nn.Module):
 
 
 def content_shape(tensors: Mapping[str, Tensor], encoder: str) -> dict[str, int]:
-    """The arguments of a `ContentEncoder` that the shapes under ``encoder.model`` tell; none if they aren't of one."""
+    """Arguments of `ContentEncoder` inferred from the tensors under ``encoder.model``; empty if they are another network's."""
     first = tensors.get(f"{encoder}.model.0.conv.weight")
     if first is None or first.ndim != 4:
         return {}
@@ -238,7 +238,7 @@ def content_shape(tensors: Mapping[str, Tensor], encoder: str) -> dict[str, int]
 
 
 def style_shape(tensors: Mapping[str, Tensor], mlp: str) -> dict[str, int]:
-    """`style_dim` and `mlp_dim`, from the shapes under ``mlp.model``; none if they aren't of a `StyleMLP`."""
+    """`style_dim` and `mlp_dim` inferred from the tensors under ``mlp.model``; empty if they are another network's."""
     first = tensors.get(f"{mlp}.model.0.fc.weight")
     return {} if first is None or first.ndim != 2 else {"style_dim": first.shape[1], "mlp_dim": first.shape[0]}
 
@@ -247,18 +247,18 @@ def style_shape(tensors: Mapping[str, Tensor], mlp: str) -> dict[str, int]:
 
 
 def check_direction(direction: str) -> tuple[str, str]:
-    """The domain that images come from, and the one that they go to: "a2b" -> ("a", "b")."""
+    """Source and target domain: "a2b" -> ("a", "b")."""
     if direction not in ("a2b", "b2a"):
         raise ValueError(f"expected direction 'a2b' or 'b2a', got {direction!r}")
     return direction[0], direction[2]
 
 
 def style_codes(target: Tensor | None, images: Tensor, style_dim: int, read: Callable[[Tensor], Tensor]) -> Tensor:
-    """The style for each of `images`, (B, style_dim), from what `manipulate` was given.
+    """Style codes (B, style_dim) for the target of `manipulate`.
 
     Args:
-        target: codes (B, style_dim) or (B, style_dim, 1, 1); reference images (B, 3, h, w) in [-1, 1], which `read` turns into codes; or
-            None: one code from N(0, I), with a fixed seed, the same for every image.
+        target: codes (B, style_dim) or (B, style_dim, 1, 1); reference images (B, 3, h, w) in [-1, 1], which `read` encodes; or
+            None: one code from N(0, I) with a fixed seed, for all images.
 
     Raises:
         ValueError: for other shapes.

@@ -1,12 +1,12 @@
 """Context encoders: feature learning by inpainting (Pathak, Krähenbühl, Donahue, Darrell and Efros, CVPR 2016).
 
-The authors' code, https://github.com/pathak22/context-encoder, is Lua Torch, whose ``.t7`` files today's torch can't read. The keys are
-those of the port https://github.com/BoyuanJiang/context_encoder_pytorch (MIT), so its ``netG_streetview.pth`` (Paris StreetView) loads as
-it is. Written from the paper and the port's published key list.
+The authors' code, https://github.com/pathak22/context-encoder, is Lua Torch, whose ``.t7`` files PyTorch can't read. The keys are
+those of the port https://github.com/BoyuanJiang/context_encoder_pytorch (MIT), whose ``netG_streetview.pth`` (Paris StreetView; Google Drive) loads
+directly. Written from the paper and the port's published key list.
 
 Note:
-    As in the published code, the network sees a ring of 4 pixels inside the hole's border, and its result is pasted over the whole hole,
-    ring included. Only the central hole is built, the variant whose weights people have; the paper's random regions are not.
+    As in the published code, the network sees 4 pixels inside the hole's border, and its result is pasted over the whole hole, these pixels
+    included. Only the central hole is implemented, for which there are weights; the paper's random regions are not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILLING = tuple(2 * level / 255 - 1 for level in (117, 104, 123))
 
 
 def hide(images: Tensor, overlap: int = OVERLAP) -> Tensor:
-    """The images without their centre: from a quarter to three quarters of either side, less `overlap`, filled with `FILLING`.
+    """Fill the centre of the images, from a quarter to three quarters of each side minus `overlap`, with `FILLING`.
 
     Shape: (B, 3, H, W) in [-1, 1] -> the same.
     """
@@ -38,17 +38,17 @@ def hide(images: Tensor, overlap: int = OVERLAP) -> Tensor:
 
 
 class ContextEncoderGenerator(nn.Module):
-    """G(x): what the hidden centre of image x could be (Figure 9a of the paper).
+    """G(x): predicts the hidden centre of image x (Figure 9a of the paper).
 
     Args:
         nc, nef, ngf: channels of an image, of the encoder's first and of the decoder's last layer.
-        bottleneck: channels of the 1×1 map between them (4000).
+        bottleneck: channels of the 1×1 bottleneck (4000).
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by 32, at least 128 -> the same with a new centre; 128 px was published.
 
     Note:
-        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(self, *, nc: int = 3, nef: int = 64, ngf: int = 64, bottleneck: int = 4000) -> None:
@@ -88,7 +88,7 @@ class ContextEncoderGenerator(nn.Module):
         return in_float32(self.main[-2:], self.main[:-2](hidden))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: hides the centre of each image and paints it anew; the other pixels stay as they are."""
+        """Common interface of all generators: inpaints the centre of each image; all other pixels are returned unchanged."""
         check_input(images, "the context encoder halves the image five times", divisor=32, least=128)
         centre = self(hide(images))
         top, left = images.shape[2] // 4, images.shape[3] // 4
@@ -98,10 +98,11 @@ class ContextEncoderGenerator(nn.Module):
 
 
 def context_encoder(checkpoint: str | Path | None = None, **config: Any) -> ContextEncoderGenerator:
-    """A context encoder; with a checkpoint the widths are read from it, and any that are given must agree.
+    """A context encoder; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return ContextEncoderGenerator(**config)

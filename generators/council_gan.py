@@ -1,13 +1,13 @@
 """Council-GAN: breaking the cycle, colleagues are all you need (Nizan and Tal, CVPR 2020).
 
 Official code: https://github.com/Onr/Council-GAN (MIT, with parts of MUNIT under CC BY-NC-SA 4.0). Written from the paper and a
-description; the state-dict keys are the authors', so ``a2b_gen_<member>_<iteration>.pt``, which holds {'a2b': …}, and
-``b2a_gen_…``, {'b2a': …}, load as they are. The council is several generators that were trained together; one is enough to translate.
+description, with the authors' state-dict keys: the checkpoints ``a2b_gen_<member>_<iteration>.pt``, {'a2b': …}, and ``b2a_gen_…``, {'b2a': …}
+(OneDrive, ``scripts/download.sh``), load directly. The council consists of several generators trained together, of which one suffices to translate.
 
 Note:
-    The network is MUNIT's generator with a decoder that doesn't paint the whole image: it paints a few layers of colour and how much of
-    each covers the image it was given. Where all masks are 0 the image stays as it was, which makes it an interesting case to localize.
-    The constructor's switch `do_my_style` of the authors is off in all published configurations, and isn't built here.
+    The network is MUNIT's generator, but its decoder predicts a few colour layers and masks by which they are blended over the input image. Where all
+    masks are 0 the image is unchanged, which makes it an interesting case for localization. The authors' option `do_my_style`, off in all
+    published configurations, is not implemented.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class MaskedDecoder(nn.Module):
-    """(B, dim, h, w) and styles -> (B, masks · (colours + 1), h · 2^n, w · 2^n) in [-1, 1]: layers of colour, then the masks before `cover`."""
+    """(B, dim, h, w) and styles -> (B, masks · (colours + 1), h · 2^n, w · 2^n) in [-1, 1]: colour layers, then the masks for `cover`."""
 
     def __init__(self, *, dim: int, n_upsample: int, n_res: int, outputs: int, activation: Make, pad_type: str) -> None:
         super().__init__()
@@ -57,15 +57,15 @@ class MaskedDecoder(nn.Module):
 
 
 class CouncilGAN(nn.Module):
-    """One member of the council, translating in the one direction it was trained for.
+    """One member of the council, which translates in the direction it was trained for.
 
     Args:
-        input_dim: colour channels.
+        input_dim: image channels.
         dim: channels of the first layers.
-        style_dim, mlp_dim: width of a style code, and of the layers that read it.
-        n_downsample, n_res: halvings, and residual blocks on either side.
-        num_of_mask_dim_to_add: layers of colour, each with its mask.
-        activ, pad_type: names of `content_style.ACTIVATIONS` and `PADDINGS`; no file tells them.
+        style_dim, mlp_dim: dimension of a style code, and width of the MLP that maps it to AdaIN parameters.
+        n_downsample, n_res: downsampling layers; residual blocks in the encoder, and in the decoder.
+        num_of_mask_dim_to_add: number of colour layers, each with a mask.
+        activ, pad_type: names in `content_style.ACTIVATIONS` and `PADDINGS`, which can't be inferred from a checkpoint.
 
     Shape:
         images (B, 3, H, W) in [-1, 1], sides divisible by 2^n_downsample -> the same.
@@ -105,11 +105,11 @@ class CouncilGAN(nn.Module):
         self.mlp = StyleMLP(style_dim, mlp_dim, self.dec, common["activation"])
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> content (B, 4 dim, H / 4, W / 4) with two halvings, style (B, style_dim, 1, 1)."""
+        """(B, 3, H, W) in [-1, 1] -> content (B, 4 dim, H / 4, W / 4) with two downsampling layers, style (B, style_dim, 1, 1)."""
         return self.enc_content(images), self.enc_style(images)
 
     def decode(self, content: Tensor, style: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The image, and the masks in [0, 1]: (B, masks, H, W), 1 where the layer covers what is below it."""
+        """The image, and the masks (B, masks, H, W) in [0, 1]; 1 where a layer replaces those below it."""
         painted = self.dec(content, self.mlp(style))
         colours, masks = painted[:, : -self.masks], (torch.tanh(10 * painted[:, -self.masks :]) + 1) / 2
         return cover(images.to(painted.dtype), colours, masks), masks
@@ -121,16 +121,17 @@ class CouncilGAN(nn.Module):
         return to_rgb(self.decode(self.enc_content(images), style, images)[0])
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1].
 
-        `target` is the style: codes (B, style_dim) from N(0, I), as at the authors' test; or reference images (B, 3, h, w), read with
-        ``enc_style``; None is one code from N(0, I), always the same.
+        Args:
+            target: style codes (B, style_dim) from N(0, I), as in the authors' test script; or reference images (B, 3, h, w), which
+                ``enc_style`` encodes. None: one fixed code from N(0, I).
         """
         return self(images, target)
 
 
 def cover(images: Tensor, colours: Tensor, masks: Tensor) -> Tensor:
-    """Layer after layer over the image: y ← (1 - m_k) y + m_k c_k.
+    """Blend the colour layers over the image, one after the other: y ← (1 - m_k) y + m_k c_k.
 
     Shape: (B, C, H, W), (B, K · C, H, W), (B, K, H, W) in [0, 1] -> (B, C, H, W).
     """
@@ -140,10 +141,11 @@ def cover(images: Tensor, colours: Tensor, masks: Tensor) -> Tensor:
 
 
 def council_gan(checkpoint: str | Path | None = None, **config: int | str) -> CouncilGAN:
-    """One member of a council; with a checkpoint the widths are read from it, and any that are given must agree.
+    """One member of a council; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return CouncilGAN(**config)

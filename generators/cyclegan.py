@@ -1,12 +1,11 @@
 """CycleGAN: unpaired image-to-image translation using cycle-consistent adversarial networks (Zhu, Park, Isola and Efros, ICCV 2017).
 
-Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Clause). Written from the paper and the published key list;
-the state-dict keys are the authors', so ``horse2zebra.pth`` and its like and one's own ``latest_net_G_A.pth`` load as they are.
+Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Clause). Written from the paper and the published key list,
+with the authors' state-dict keys: the published ``horse2zebra.pth`` and similar, and your own ``latest_net_G_A.pth``, load directly.
 
 Note:
-    The published files carry running averages of instance norms that have no parameters. The official loader drops them, and so does this
-    one: an instance norm uses the statistics of its image. Sides that 4 doesn't divide come out of the network rounded up to where
-    it does; `manipulate`, which keeps the size, refuses them.
+    The published checkpoints contain running averages of instance norms, which are ignored, as by the official loader: an instance norm uses the
+    statistics of its image. The network rounds sides up to multiples of 4; `manipulate`, which keeps the size, refuses other sides.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PADDINGS = {"reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d, "ze
 
 
 class ResidualBlock(nn.Module):
-    """x + conv-norm-relu-(dropout)-conv-norm(x), under the authors' name `conv_block`; `padding` and `dropout` move the numbers in it."""
+    """x + conv-norm-relu-(dropout)-conv-norm(x), in a Sequential that the authors call `conv_block`; `padding` and `dropout` shift the indices in it."""
 
     def __init__(self, channels: int, *, norm: str, padding: str, bias: bool, dropout: Dropout | None, statistics: str) -> None:
         super().__init__()
@@ -48,22 +47,22 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """G(x): image x as one of the other domain. Johnson's network for style transfer, appendix 7.2 of the paper.
+    """G(x): translates image x to the other domain; Johnson et al.'s network for style transfer (appendix 7.2 of the paper).
 
     Args:
-        input_nc, output_nc, ngf: channels of the image, of the result and of the first layer.
-        norm: "instance" for CycleGAN; "batch" (pix2pix); "instance_tracked" has the buffers that published files carry, without a use.
+        input_nc, output_nc, ngf: channels of the input, of the output and of the first layer.
+        norm: "instance" for CycleGAN; "batch" (pix2pix); "instance_tracked" has the unused buffers of the published checkpoints.
         use_dropout: dropout of 0.5 in every block (pix2pix).
         n_blocks: residual blocks, 9 for images of 256 px, 6 for 128 px.
         padding_type: "reflect", "replicate" or "zero", of the residual blocks.
-        statistics: which a batch norm uses, see `generators.norms`; "image" is the authors' test script.
-        noise: dropout stays on in evaluation too, the authors' test script again; every call gives another result.
+        statistics: those that batch norm uses, see `generators.norms`; "image" is the authors' test script.
+        noise: keep dropout on in evaluation, as in the authors' test script; every call gives another result.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        A file has one direction and there is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        A checkpoint translates in one direction. `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(
@@ -115,20 +114,21 @@ class ResnetGenerator(nn.Module):
         return in_float32(self.model[-3:], self.model[:-3](x))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. A network with one input channel gets the luminance; `target` is ignored."""
         check_input(images, "CycleGAN halves the image twice", divisor=4, least=8)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 
 RESNET_FORM = ("model.1.weight", "model.4.weight")
-"""Keys by which a file of this network is known."""
+"""Keys by which a checkpoint of this network is recognized."""
 
 
 def cyclegan(checkpoint: str | Path | None = None, **config: Any) -> ResnetGenerator:
-    """A CycleGAN generator; with a checkpoint the widths, norm, dropout and blocks are read from it, and any given must agree.
+    """A CycleGAN generator; with a checkpoint, the widths, norm, dropout and blocks are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return ResnetGenerator(**config)
@@ -147,7 +147,7 @@ def load_resnet(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source
     first, last = tensors.get("model.1.weight"), tensors.get(f"model.{17 + len(blocks)}.weight")
     if first is not None and first.ndim == 4 and blocks:
         numbers = next(iter(blocks.values()))
-        padded = 0 not in numbers  # a layer of padding stands before each convolution
+        padded = 0 not in numbers  # a padding layer precedes each convolution
         found = {"ngf": first.shape[0], "input_nc": first.shape[1], "n_blocks": len(blocks)}
         found["use_dropout"] = max(numbers) == (6 if padded else 4)
         if not padded or config.get("padding_type") == "zero":

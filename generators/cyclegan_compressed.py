@@ -1,8 +1,8 @@
 """GAN Compression: efficient architectures for interactive conditional GANs (Li, Lin, Ding, Liu, Zhu and Han, CVPR 2020).
 
 The compressed CycleGAN and pix2pix generators: CycleGAN's ResNet with separable convolutions in its blocks and a width for each part.
-Official code: https://github.com/mit-han-lab/gan-compression (BSD). Written from the paper and the published key list; the state-dict
-keys are the authors', so a compressed ``latest_net_G.pth`` loads as it is, and its widths are read from it.
+Official code: https://github.com/mit-han-lab/gan-compression (BSD). Written from the paper and the published key list, with the
+authors' state-dict keys: a compressed ``latest_net_G.pth`` loads directly, and its widths are inferred from it.
 
 Note:
     The authors describe a network by eight numbers, ``16_16_32_16_32_32_16_16`` for horse2zebra: channels in units of those of a CycleGAN
@@ -65,13 +65,13 @@ class SeparableResidualBlock(nn.Module):
 
 
 class CompressedResnetGenerator(nn.Module):
-    """G(x): image x as one of the other domain, with 1/32 of the parameters of CycleGAN's generator (horse2zebra: 0.36 M of 11.4 M).
+    """G(x): translates image x to the other domain, with 1/32 of the parameters of CycleGAN's generator (horse2zebra: 0.36 M of 11.4 M).
 
     Args:
         channels: the eight numbers of the authors' configuration, see the module's note.
         input_nc, output_nc: channels of the image and of the result.
         norm: "instance"; "batch", or "instance_tracked" for files with buffers that have no use.
-        statistics: which a batch norm uses, see `generators.norms`.
+        statistics: those that batch norm uses, see `generators.norms`.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
@@ -80,7 +80,7 @@ class CompressedResnetGenerator(nn.Module):
         ValueError: `channels` aren't eight positive numbers.
 
     Note:
-        A file has one direction and there is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        A checkpoint translates in one direction. `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class CompressedResnetGenerator(nn.Module):
         return in_float32(self.model[-3:], self.model[:-3](x))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. A network with one input channel gets the luminance; `target` is ignored."""
         check_input(images, "the compressed CycleGAN halves the image twice", divisor=4, least=8)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
@@ -128,10 +128,11 @@ COMPRESSED_FORM = ("model.1.weight", "model.10.conv_block.1.conv.0.weight")
 
 
 def cyclegan_compressed(checkpoint: str | Path | None = None, **config: Any) -> CompressedResnetGenerator:
-    """A compressed CycleGAN or pix2pix generator; with a checkpoint the eight widths and the norm are read from it, and any given must agree.
+    """A compressed CycleGAN or pix2pix generator; with a checkpoint, the eight widths and the norm are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return CompressedResnetGenerator(**config)

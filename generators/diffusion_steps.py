@@ -1,4 +1,4 @@
-"""Steps of denoising diffusion, and the noise they take: denoising diffusion probabilistic models (Ho et al., NeurIPS 2020).
+"""Forward and reverse steps of denoising diffusion probabilistic models (Ho et al., NeurIPS 2020), and their noise.
 
 With the learned variances and the respaced schedule of improved DDPM (Nichol and Dhariwal, ICML 2021). Written from the papers.
 """
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 TRAINED = 1000
-"""Times that the networks were trained on."""
+"""Number of time steps that the networks were trained with."""
 
 
 class Diffusion:
-    """x_t between an image (t = 0) and noise (t = steps - 1), on `steps` of the 1000 times that the network knows, evenly spaced.
+    """x_t from an image (t = 0) to noise (t = steps - 1), on `steps` of the 1000 time steps of training, evenly spaced.
 
-    Betas of the full schedule are linear from 1e-4 to 0.02. The images of a batch all stand at the same time: coefficients are numbers.
+    The full schedule has linear betas from 1e-4 to 0.02. All images of a batch are at the same time step, so coefficients are scalars.
     """
 
     def __init__(self, steps: int = TRAINED) -> None:
@@ -45,7 +45,7 @@ class Diffusion:
         return math.sqrt(1 - beta) * x + math.sqrt(beta) * noise
 
     def reverse_step(self, x: Tensor, t: int, output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """p(x_{t-1} | x_t) of the network's 6-channel output: the sample, and the image it is headed for, clipped to [-1, 1].
+        """p(x_{t-1} | x_t) from the network's 6-channel output: the sample, and the predicted x_0, clipped to [-1, 1].
 
         Mean: DDPM's Eq. 7. Variance: improved DDPM's Eq. 15, between the posterior's and beta, in logarithms. At t = 0 no noise is added.
         """
@@ -62,11 +62,11 @@ class Diffusion:
 
 
 class Noise:
-    """Standard normal images from a stream that belongs to the image, so that its result doesn't depend on the batch it is in.
+    """Standard normal noise from one random stream per image, so that a result doesn't depend on the other images of the batch.
 
     Args:
-        seed: one for all, whose images then get the same noise, or one per image.
-        like: the images (B, 3, H, W). Drawn on the CPU, so that every device gets the same numbers.
+        seed: one for all images, which then get the same noise, or one per image.
+        like: the images (B, 3, H, W). The noise is drawn on the CPU, so that it is the same on every device.
 
     Raises:
         ValueError: another number of seeds than of images.
@@ -87,10 +87,10 @@ class Noise:
 
 
 def step_with_gradient(step: Callable[..., Tensor], *arguments: Tensor | int | None, wanted: bool) -> Tensor:
-    """`step(*arguments)`, keeping for the gradient only what went in: the step is computed again on the way back.
+    """`step(*arguments)` with gradient checkpointing: only its inputs are stored, and the step is recomputed in the backward pass.
 
-    A chain of steps thus takes the memory of one, and of the few images that go into each. Nothing is kept where no gradient is
-    `wanted`, or under `torch.no_grad()`.
+    A chain of steps thus needs the memory of one step plus the inputs of all. Nothing is stored if no gradient is `wanted`, or under
+    `torch.no_grad()`.
     """
     if not torch.is_grad_enabled():
         return step(*arguments)

@@ -1,14 +1,14 @@
 """DR-GAN: disentangled representation learning GAN for pose-invariant face recognition (Tran, Yin, Liu; CVPR 2017, TPAMI 2018).
 
 Code: https://github.com/kayamin/DR-GAN, a PyTorch port (no licence file; its README calls the results unchecked); the authors' own code,
-https://github.com/tranluan/DR-GAN, is TensorFlow. Written from the paper and the port's key list; the state-dict keys are the port's.
+https://github.com/tranluan/DR-GAN, is in TensorFlow. Written from the paper and the port's key list, with the port's state-dict keys.
 
 Note:
-    The port's files (``epoch780_G.pt``) are whole pickled modules, which only its own code can open, and opening them runs code. They are
-    refused here. In a checkout of the port, where they are made, ``torch.save(G.state_dict(), "dr_gan.pth")`` writes one that loads.
+    The port's files (``epoch780_G.pt``) are pickled modules, which need the port's code to be opened, and opening them executes code. They are
+    refused. In a checkout of the port, ``torch.save(G.state_dict(), "dr_gan.pth")`` writes a checkpoint that loads.
 
-    Where the paper fuses images of a person by a weighted mean, the port takes the weighted sum, and so do we: its weights were trained
-    with it. The port's fusion is right for one person at a time only; ours for any number.
+    The paper fuses the images of a person by a weighted mean, the port by a weighted sum, which is used here because the port's weights were
+    trained with it. The port's fusion is correct for one person at a time; this one for any number.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 SIZE, SMALLEST = 96, 6
-# Channels by size, in units of conv_dim, from 96 px down to 6; the decoder goes back up. None: the image's.
+# Channels per resolution, in units of conv_dim, from 96 px down to 6, and back up. None: the image's.
 ENCODER = ((None, 1, 2), (2, 2, 2, 4), (4, 4, 3, 6), (6, 6, 4, 8), (8, 8, 5, 10))
 DECODER = ((10, 5, 8), (8, 8, 4, 6), (6, 6, 3, 4), (4, 4, 2, 2), (2, 2, 1, None))
 
 
 class Crop(nn.Module):
-    """Without the last row and column: a transposed convolution of 3×3 and stride 2 has one more than twice as many."""
+    """Remove the last row and column, which a 3×3 transposed convolution of stride 2 has in addition."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[..., :-1, :-1]
 
 
 class DRGANGenerator(nn.Module):
-    """G(x, c, z): who is on image x, drawn anew in pose c; z is all that is neither.
+    """G(x, c, z): the identity of image x in pose c; z is noise that stands for all other variation.
 
     Args:
-        n_poses: poses, the port's ``Np``.
-        n_noise: length of z, the port's ``Nz``.
-        channel_num: of the images: 3, or 1 for grey.
-        multi: the encoder also says how far each image can be trusted, for `fuse`.
-        conv_dim: channels of the first layer; a feature has ten times as many numbers. 32 in the port.
+        n_poses: number of poses, the port's ``Np``.
+        n_noise: dimension of z, the port's ``Nz``.
+        channel_num: image channels, 3 or 1.
+        multi: whether the encoder also predicts a confidence per image, for `fuse`.
+        conv_dim: channels of the first layer (32 in the port); an identity feature has ten times as many.
 
     Shape:
         images (B, channel_num, 96, 96) in [-1, 1], pose (B, n_poses) one-hot, noise (B, n_noise) in [-1, 1]
@@ -83,16 +83,16 @@ class DRGANGenerator(nn.Module):
                 layers += _activated(nn.ConvTranspose2d(*pair, 3, 2 if double else 1, 0 if double else 1, bias=False))
                 layers += [Crop()] if double else []
         self.G_dec_convLayers = nn.Sequential(*layers[:-2], nn.Tanh())  # the last layer has neither norm nor ELU
-        # The same for every image; not in the state dict, whose keys are the port's.
+        # The same for every image; not part of the state dict, whose keys are the port's.
         draws = torch.rand(n_noise, generator=torch.Generator().manual_seed(0)) * 2 - 1
         self.register_buffer("usual_noise", draws, persistent=False)
 
     def forward(self, images: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
-        """Each image by itself."""
+        """Every image by itself, see the class."""
         return self.decode(self.encode(images)[0], pose, noise)
 
     def fuse(self, images: Tensor, pose: Tensor, noise: Tensor) -> Tensor:
-        """One image of each person out of several, of a network with ``multi=True``.
+        """One output per person from several images; needs ``multi=True``.
 
         Shape: images (B, n, channel_num, 96, 96), n images of each of B persons; pose, noise as in `forward` -> (B, channel_num, 96, 96).
 
@@ -102,7 +102,7 @@ class DRGANGenerator(nn.Module):
         return self.decode(self.fuse_features(images), pose, noise)
 
     def fuse_features(self, images: Tensor) -> Tensor:
-        """The sum of the images' features, each times its confidence: (B, n, channel_num, 96, 96) -> (B, 10 conv_dim)."""
+        """Sum of the images' features weighted with their confidences: (B, n, channel_num, 96, 96) -> (B, 10 conv_dim)."""
         if not self.multi:
             raise ValueError("this network was made for single images and has no confidences to fuse with; expected one with multi=True")
         if images.ndim != 5:
@@ -129,15 +129,14 @@ class DRGANGenerator(nn.Module):
         return in_float32(self.G_dec_convLayers[-2:], x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: images in [-1, 1] with the head turned, everything drawn anew.
+        """Common interface of all generators: images in [-1, 1] -> the same person in another pose.
 
-        Images of another size are brought to 96×96 (antialiased bilinear) and the result back to their size (bicubic): its detail is that
-        of 96 px. A network for grey images gets the luminance, and its result is grey.
+        Images of other sizes are resized to 96×96 (antialiased bilinear) and the result back (bicubic). A network with one channel gets the
+        luminance, and its result is grey.
 
         Args:
-            target: (B, n_poses), a one-hot row each: the pose wanted. What a column means is the data set's matter. Or
-                (B, n_poses + n_noise), pose and z in [-1, 1] in one row; without it z is `usual_noise`, the same for every image. None:
-                the first pose.
+            target: the desired pose, one-hot (B, n_poses), whose columns depend on the data set; or pose and z in [-1, 1] concatenated,
+                (B, n_poses + n_noise). Without z, a fixed z is used for all images. None: the first pose.
 
         Raises:
             ValueError: another shape, or a number outside these ranges.
@@ -167,10 +166,10 @@ class DRGANGenerator(nn.Module):
 
 
 def dr_gan(checkpoint: str | Path | None = None, **config: Any) -> DRGANGenerator:
-    """A DR-GAN generator; with a checkpoint poses, channels and kind are read from it, and any that are given must agree.
+    """A DR-GAN generator; with a checkpoint, poses, channels and kind are inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
-        n_noise: the file tells only how many poses and numbers of noise there are together; 50 of noise unless given.
+        n_noise: only n_poses + n_noise can be inferred from a checkpoint; by default 50 of them are noise.
 
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe file (the port's own are), a checkpoint of another network, or of another
@@ -186,7 +185,7 @@ def dr_gan(checkpoint: str | Path | None = None, **config: Any) -> DRGANGenerato
 
 
 def _read_generator(tensors: Mapping[str, Tensor], n_noise: int, source: str | Path) -> dict[str, Any]:
-    """Constructor arguments, from the shapes of a file's tensors."""
+    """Constructor arguments inferred from the tensors."""
     first, last, linear = (tensors.get(key) for key in ("G_enc_convLayers.0.weight", "G_enc_convLayers.43.weight", "G_dec_fc.weight"))
     if first is None or last is None or linear is None or first.ndim != 4 or linear.ndim != 2:
         raise ValueError(

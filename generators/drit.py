@@ -1,15 +1,15 @@
 """DRIT and DRIT++: diverse image-to-image translation via disentangled representations (Lee et al., ECCV 2018; IJCV 2020).
 
 Official code: https://github.com/HsinYingLee/DRIT (no licence stated for code or weights: all rights reserved). Written from the papers
-and a description; the state-dict keys are the authors', so ``example.pth`` loads as it is: of all that a training checkpoint holds, its
-entries ``enc_c``, ``enc_a`` and ``gen`` are taken.
+and a description, with the authors' state-dict keys: ``example.pth`` and other training checkpoints load directly (``enc_c``, ``enc_a`` and ``gen``
+of their entries).
 
-The authors' two forms are both here: `concat=True` (their default) joins the attribute to the features at every scale, `concat=False`
-mixes it into each pixel's features by small networks, which suits translations that change shapes.
+Both of the authors' variants are implemented: `concat=True` (their default) concatenates the attribute code with the features at every scale;
+`concat=False` combines it with every pixel's features by small networks, which suits translations that change shapes.
 
 Note:
     In training mode noise from N(0, 1) is added to the content, as the authors do; in evaluation there is none.
-    In their code the slope of the content encoder's leaky ReLU is 0.01, of all others 0.2, and no norm follows the first layers.
+    As in their code, the content encoder's leaky ReLU has slope 0.01, all others 0.2, and the first layers have no norm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def padded_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list
 
 
 class Row(nn.Module):
-    """Layers in a row under the name `model`, as most of the authors' blocks have it."""
+    """Sequential under the name `model`, as in most of the authors' blocks."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class LayerNorm(nn.Module):
 
 
 def upscaling(inputs: int, outputs: int) -> Row:
-    """Twice the height and width by a transposed convolution."""
+    """Upsampling by 2: transposed convolution, layer norm, ReLU."""
     return Row(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1), LayerNorm(outputs), nn.ReLU())
 
 
@@ -78,12 +78,12 @@ class Noise(nn.Module):
 
 
 def joined(x: Tensor, code: Tensor) -> Tensor:
-    """The code as further channels, the same at every pixel: (B, C, h, w), (B, Z) -> (B, C + Z, h, w)."""
+    """Concatenate a code with the features of every pixel: (B, C, h, w), (B, Z) -> (B, C + Z, h, w)."""
     return torch.cat([x, code.to(x.dtype)[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
 
 
 class DomainNetwork(nn.Module):
-    """A network with layers for each domain, "A" and "B", under names that end or go on with that letter."""
+    """A network with separate layers for the domains "A" and "B", whose names contain that letter."""
 
     def of(self, name: str, domain: str) -> nn.Module:
         """``of("dec{}1", "A")`` is ``self.decA1``."""
@@ -91,7 +91,7 @@ class DomainNetwork(nn.Module):
 
 
 class ContentEncoder(DomainNetwork):
-    """Images of either domain -> content in the space they share: (B, 3, H, W) -> (B, 4 dim, H / 4, W / 4)."""
+    """Images of either domain to content codes of a shared space: (B, 3, H, W) -> (B, 4 dim, H / 4, W / 4)."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, dim: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class ContentEncoder(DomainNetwork):
 
 
 class PooledBlock(nn.Module):
-    """Two activated convolutions at half the size, beside a 1×1 convolution of the pooled input."""
+    """Downsampling residual block: two pre-activated convolutions with pooling, plus a 1×1 convolution of the pooled input."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class PooledBlock(nn.Module):
 
 
 class AttributeEncoderConcat(DomainNetwork):
-    """How an image looks, as a normal distribution: (B, 3, H, W) -> mean and log variance, (B, nz) each."""
+    """Attribute code as a normal distribution: (B, 3, H, W) -> mean and log-variance, (B, nz) each."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class AttributeEncoderConcat(DomainNetwork):
 
 
 class AttributeEncoder(DomainNetwork):
-    """How an image looks: (B, 3, H, W) -> (B, nz)."""
+    """Attribute code: (B, 3, H, W) -> (B, nz)."""
 
     def __init__(self, input_dim_a: int, input_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class AttributeEncoder(DomainNetwork):
 
 
 class GeneratorConcat(DomainNetwork):
-    """Content (B, 4 dim, h, w) and attribute (B, nz) -> image (B, 3, 4h, 4w): the attribute joins at every scale."""
+    """Content (B, 4 dim, h, w) and attribute (B, nz) -> image (B, 3, 4h, 4w): the attribute is concatenated at every scale."""
 
     def __init__(self, output_dim_a: int, output_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class GeneratorConcat(DomainNetwork):
 
 
 class MixedBlock(nn.Module):
-    """A residual block that mixes a code (B, C) into the features of every pixel (B, C, h, w), twice."""
+    """Residual block that combines a code (B, C) with the features of every pixel (B, C, h, w), twice."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class MixedBlock(nn.Module):
 
 
 class GeneratorFeatureWise(DomainNetwork):
-    """Content (B, 4 dim, h, w) and attribute (B, nz) -> image (B, 3, 4h, 4w): the attribute is mixed in pixel by pixel."""
+    """Content (B, 4 dim, h, w) and attribute (B, nz) -> image (B, 3, 4h, 4w): the attribute is combined with every pixel's features."""
 
     def __init__(self, output_dim_a: int, output_dim_b: int, nz: int, dim: int) -> None:
         super().__init__()
@@ -219,13 +219,13 @@ class GeneratorFeatureWise(DomainNetwork):
 
 
 class DRIT(nn.Module):
-    """Images of one domain as images of the other: their content, and an attribute of the other domain.
+    """Translates images to the other domain: content of the input, attribute code of the other domain.
 
     Args:
         direction: "a2b" or "b2a"; in the authors' example a is summer and b winter.
-        concat: which of the two forms, see above.
-        input_dim_a, input_dim_b: colour channels of the domains.
-        nz: width of an attribute code.
+        concat: which of the two variants, see the module's docstring.
+        input_dim_a, input_dim_b: image channels of the domains.
+        nz: dimension of an attribute code.
         dim: channels of the first layers (64 in the authors' code).
 
     Shape:
@@ -258,19 +258,21 @@ class DRIT(nn.Module):
         return to_rgb(self.gen(self.enc_c(from_rgb(images, self.channels[self.source]), self.source), code, self.goal))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1].
 
-        `target` is the attribute: codes (B, nz), as drawn from N(0, I) at the authors' test; or reference images (B, 3, h, w) of the goal's
-        domain; None is one code from N(0, I), always the same.
+        Args:
+            target: attribute codes (B, nz) from N(0, I), as in the authors' test script; or reference images (B, 3, h, w) of the target
+                domain. None: one fixed code from N(0, I).
         """
         return self(images, target)
 
 
 def drit(checkpoint: str | Path | None = None, **config: int | str | bool) -> DRIT:
-    """DRIT in one direction; with a checkpoint its form and widths are read from it, and any that are given must agree.
+    """DRIT in one direction; with a checkpoint, its form and widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return DRIT(**config)

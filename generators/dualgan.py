@@ -1,20 +1,20 @@
 """DualGAN: unsupervised dual learning for image-to-image translation (Yi, Zhang, Tan and Gong, ICCV 2017).
 
-Three networks go by the name, and `form` tells them apart:
+Three networks have this name; `form` selects one:
 
     "official"     the authors', https://github.com/duxingren14/DualGAN (Apache-2.0), TensorFlow. Its published checkpoints
                    (``DualNet.model-….index`` with its data file) are read directly, as is a state dict with the keys of
                    `generators.tensorflow_names`.
-    "pytorch_gan"  the port best known, https://github.com/eriklindernoren/PyTorch-GAN (MIT): 7 levels, for 128 px, ``G_AB_<epoch>.pth``.
+    "pytorch_gan"  the best-known port, https://github.com/eriklindernoren/PyTorch-GAN (MIT): 7 levels, for 128 px, ``G_AB_<epoch>.pth``.
     "togheppi"     https://github.com/togheppi/DualGAN (no licence stated): 8 levels with batch norm, ``generator_A_param.pkl``.
 
-Written from the paper and the published key lists; the state-dict keys are those projects' own. The ports published no weights.
+Written from the paper and the published key lists, with the state-dict keys of these projects. The ports published no weights.
 
 Note:
-    The three differ in kernels, norms, order of activation and skips, so that no file fits two of them. What the official code calls
-    batch norm is an instance norm (eps 1e-6): at 256 px its bottleneck is one pixel, whose normalised value is 0, so the bottleneck is a
-    constant and only the skips carry the image. That is their network, and kept. The ports' dropout is the paper's noise; here it is on
-    in training only, or with ``noise=True``.
+    The three differ in kernels, norms, order of activations and skip connections, so that no checkpoint fits two of them. What the official code calls
+    batch norm is an instance norm (eps 1e-6): at 256 px the bottleneck is one pixel, whose normalized value is 0, so it is constant and only the
+    skip connections carry the image. This was kept. The ports' dropout is the paper's noise; here it is on in training only, or with
+    ``noise=True``.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _FILE_FORMS = (("A_g_e1_conv.weight",), ("B_g_e1_conv.weight",), ("down1.model.0
 
 
 class DualGANGenerator(nn.Module):
-    """The authors' U-Net (Figure 2 of the paper) under the names that its variables have in TensorFlow.
+    """The authors' U-Net (Figure 2 of the paper), with the names of its TensorFlow variables.
 
     Args:
-        prefix: "A_g_", the generator from A to B, or "B_g_", the way back.
-        input_channels, output_channels, gcn: channels of the image, of the result and of the first layer.
+        prefix: "A_g_", the generator from A to B, or "B_g_", the inverse direction.
+        input_channels, output_channels, gcn: channels of the input, of the output and of the first layer.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by 256 -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        The network sees and paints BGR; `manipulate` takes and returns RGB. There is nothing to choose: a `target` is taken and ignored.
+        The network works in BGR; `manipulate` takes and returns RGB. `target` is ignored.
     """
 
     def __init__(self, *, prefix: str = "A_g_", input_channels: int = 3, output_channels: int = 3, gcn: int = 64) -> None:
@@ -89,7 +89,7 @@ class DualGANGenerator(nn.Module):
             return last(x.relu().to(last.weight.dtype), size).tanh()
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. A network with one input channel gets the luminance; `target` is ignored."""
         check_input(images, "DualGAN halves the image 8 times", divisor=256)
         output = self(from_rgb(images, self.input_channels) if self.input_channels != 3 else images.flip(1))
         return to_rgb(output.flip(1))
@@ -99,7 +99,7 @@ class DualGANGenerator(nn.Module):
 
 
 class _Level(nn.Module):
-    """A level of the PyTorch-GAN port under its name `model`."""
+    """A layer of the PyTorch-GAN port, in a Sequential that it calls `model`."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -110,11 +110,11 @@ class _Level(nn.Module):
 
 
 class PyTorchGANGenerator(nn.Module):
-    """The U-Net of the PyTorch-GAN port. Its skips are the encoder's outputs after activation.
+    """The U-Net of the PyTorch-GAN port. Its skip connections start after the activations.
 
     Args:
-        channels, width: channels of an image and of the first layer (64, which the port has fixed).
-        noise: dropout stays on in evaluation too; every call gives another result.
+        channels, width: channels of an image and of the first layer (64 in the port).
+        noise: keep dropout on in evaluation; every call gives another result.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by 128 -> (B, 3, H, W) in [-1, 1].
@@ -157,13 +157,13 @@ class PyTorchGANGenerator(nn.Module):
         return in_float32(self.final, x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]; `target` is ignored."""
         check_input(images, "this form of DualGAN halves the image 7 times", divisor=128)
         return to_rgb(self(from_rgb(images, self.channels)))
 
 
 class _Convolution(nn.Module):
-    """A level of the togheppi port on the way down: a leaky ReLU, `conv`, `bn`. The first uses `conv` alone, with its `bn` in the file."""
+    """An encoder layer of the togheppi port: leaky ReLU, `conv`, `bn`. The first uses `conv` only; its `bn` exists in the checkpoints."""
 
     def __init__(self, channels: int, following: int, *, first: bool, statistics: str) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class _Convolution(nn.Module):
 
 
 class _Deconvolution(nn.Module):
-    """A level on the way up: a ReLU, `deconv`, `bn`. The last, which paints, leaves its `bn` out."""
+    """A decoder layer: ReLU, `deconv`, `bn`. The last one has no `bn`."""
 
     def __init__(self, channels: int, following: int, *, last: bool, statistics: str) -> None:
         super().__init__()
@@ -195,9 +195,9 @@ class TogheppiGenerator(nn.Module):
     """The U-Net of the togheppi port: the paper's eight levels, with 4×4 kernels and batch norm.
 
     Args:
-        input_dim, output_dim, num_filter: channels of the image, of the result and of the first layer; its images are grey.
-        statistics: which the batch norms use, see `generators.norms`.
-        noise: dropout stays on in evaluation too, as in the port; every call gives another result.
+        input_dim, output_dim, num_filter: channels of the input (1 in the port), of the output and of the first layer.
+        statistics: those that batch norm uses, see `generators.norms`.
+        noise: keep dropout on in evaluation, as in the port; every call gives another result.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by 256 -> (B, 3, H, W) in [-1, 1].
@@ -232,7 +232,7 @@ class TogheppiGenerator(nn.Module):
         return self.deconv8(x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. One channel is the luminance, and the result grey; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. A network with one channel gets the luminance, and its result is grey; `target` is ignored."""
         check_input(images, "this form of DualGAN halves the image 8 times", divisor=256)
         return to_rgb(self(from_rgb(images, self.input_dim)))
 
@@ -241,15 +241,16 @@ FORMS = {"official": DualGANGenerator, "pytorch_gan": PyTorchGANGenerator, "togh
 
 
 def dualgan(checkpoint: str | Path | None = None, *, form: str | None = None, **config: Any) -> nn.Module:
-    """A DualGAN generator; with a checkpoint its form and widths are read from it, and any that are given must agree.
+    """A DualGAN generator; with a checkpoint, its form and widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
         checkpoint: torch or safetensors; for the official form also a TensorFlow checkpoint, by its ``.index`` file or its name without.
-            Of a file with both directions ``prefix`` chooses, and "A_g_" is the default.
-        form: "official" (the default), "pytorch_gan" or "togheppi", see this file's first lines.
+            If it contains both directions, ``prefix`` selects one, by default "A_g_".
+        form: "official" (the default), "pytorch_gan" or "togheppi", see the module's docstring.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if form not in (None, *FORMS):
         raise ValueError(f"expected form out of {list(FORMS)}, got {form!r}")

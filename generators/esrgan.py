@@ -1,10 +1,11 @@
 """ESRGAN: enhanced super-resolution generative adversarial networks (Wang et al., ECCV workshops 2018).
 
 Official code: https://github.com/xinntao/ESRGAN (Apache-2.0). Written from the paper and the published key list. The state-dict keys are
-those of ``RRDB_ESRGAN_x4.pth``; files in the other two namings (``…_old_arch.pth``, and BasicSR's with ``body``) load too.
+those of ``RRDB_ESRGAN_x4.pth`` (Google Drive, linked from the repository); checkpoints in the other two naming schemes (``…_old_arch.pth``, and BasicSR's
+with ``body``) load too.
 
 Note:
-    The paper starts training from small weights (scaled by 0.1); here fresh weights are PyTorch's own.
+    The paper initializes with weights scaled by 0.1; here a fresh network has PyTorch's default initialization.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ESRGANGenerator(SuperResolution, RRDBNet):
-    """G(shrink(x)): throws away the detail of image x above a quarter of its resolution and invents it anew.
+    """G(shrink(x)): downsamples image x by 4 and super-resolves it.
 
-    The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` have the library's range.
+    The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` use [-1, 1].
 
     Args:
-        nf, gc, nb: channels of the trunk, growth, blocks (64, 32 and 23 in the published files).
+        nf, gc, nb: channels of the trunk, growth channels, number of blocks (published: 64, 32, 23).
 
     Shape:
         `manipulate`: images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 16 -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(self, *, nf: int = 64, nb: int = 23, gc: int = 32) -> None:
@@ -38,10 +39,11 @@ class ESRGANGenerator(SuperResolution, RRDBNet):
 
 
 def esrgan(checkpoint: str | Path | None = None, **config: int) -> ESRGANGenerator:
-    """An ESRGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+    """An ESRGAN generator; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return ESRGANGenerator(**config)

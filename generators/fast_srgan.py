@@ -1,11 +1,11 @@
 """Fast-SRGAN, a small SRGAN ×4: photo-realistic single image super-resolution using a GAN (Ledig et al., CVPR 2017).
 
 Official code: https://github.com/HasnainRaz/Fast-SRGAN (MIT); the network has no paper of its own. Written from SRGAN's paper and the
-published key list; the state-dict keys are the authors', so ``models/model.pt`` loads as it is.
+published key list, with the authors' state-dict keys: ``models/model.pt`` of the repository loads directly.
 
 Note:
-    Where SRGAN has batch norm the published PyTorch weights have instance norm without weights (eps 1e-5), so the file holds no key of
-    it and training and evaluation are the same. The file was saved from ``torch.compile``: its keys begin with ``_orig_mod.``.
+    Where SRGAN has batch norm, the published network has instance norm without parameters (eps 1e-5), so training and evaluation mode are the
+    same. The file was saved from a compiled module: its keys begin with ``_orig_mod.``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
 
 
 class UpsamplingBlock(nn.Module):
-    """conv, pixel shuffle, prelu: twice the height and width."""
+    """Upsampling by 2: convolution, pixel shuffle, PReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -50,19 +50,17 @@ class UpsamplingBlock(nn.Module):
 
 
 class FastSRGANGenerator(nn.Module):
-    """G(shrink(x)): throws away the detail of image x above a quarter of its resolution and invents it anew.
-
-    That is the manipulation, and the forward pass. The network alone is `upscale`.
+    """G(shrink(x)): downsamples image x by 4 and super-resolves it. The network alone is `upscale`.
 
     Args:
-        n_filters: channels of every layer (64 in the published file; SRGAN too).
-        n_layers: residual blocks (8 in the published file, 16 in SRGAN).
+        n_filters: channels of every layer (64 in the published network, as in SRGAN).
+        n_layers: residual blocks (8 in the published network, 16 in SRGAN).
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, at least 8 -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(self, *, n_filters: int = 64, n_layers: int = 8) -> None:
@@ -78,7 +76,7 @@ class FastSRGANGenerator(nn.Module):
         return self.upscale(shrink(images))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out, same size. Here it is the forward pass itself; `target` is ignored."""
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1], same size; the same as `forward`. `target` is ignored."""
         return self(images, target)
 
     def upscale(self, images: Tensor) -> Tensor:
@@ -91,16 +89,17 @@ class FastSRGANGenerator(nn.Module):
         features = self.neck(images)
         features = features + self.bottleneck(self.stem(features))
         features = self.upsampling(features)
-        # As in StarGAN: computed in bf16 the output would fall on a coarse grid that a detector learns to see.
+        # In float32 also under autocast: rounding to bf16 would leave a pattern that a detector could learn.
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.to(self.head[0].weight.dtype))
 
 
 def fast_srgan(checkpoint: str | Path | None = None, **config: int) -> FastSRGANGenerator:
-    """A Fast-SRGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+    """A Fast-SRGAN generator; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return FastSRGANGenerator(**config)

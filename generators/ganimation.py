@@ -1,13 +1,13 @@
 """GANimation: anatomically-aware facial animation from a single image (Pumarola et al., ECCV 2018; IJCV 2019).
 
-Official code: https://github.com/albertpumarola/GANimation (GPL-3.0). Written from the paper and the published key list, no line of it is
-taken; the state-dict keys are the authors' (``attetion_reg`` is their spelling), so ``net_epoch_<n>_id_G.pth`` and ``…_D.pth`` load as they
-are. The authors released no weights.
+Official code: https://github.com/albertpumarola/GANimation (GPL-3.0). Written from the paper and the published key list, without
+using that code, but with the authors' state-dict keys (``attetion_reg`` is their spelling): ``net_epoch_<n>_id_G.pth`` and ``…_D.pth`` load directly.
+The authors released no weights.
 
 Note:
-    The authors' torch (0.3) wrote running averages for instance norms that never used them; they are dropped on loading. The authors'
-    images come out a little dark because their writer multiplies by 254; ours don't. Their discriminator squeezes its outputs, so that
-    the shape depends on the batch; ours keeps the batch.
+    Checkpoints of the authors' torch version (0.3) contain unused running averages of instance norms, which are ignored. The authors' images are
+    slightly dark because they are scaled by 254 when saved; here they aren't. Their discriminator squeezes its outputs, so that the shape depends on the
+    batch size; here the batch dimension is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from generators.norms import InstanceNorm
 from generators.stargan import StarGANDiscriminator, stargan_discriminator
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
-# The columns of the condition: action units of the Facial Action Coding System, as OpenFace measures them.
+# Columns of the condition: action units of the Facial Action Coding System, as measured by OpenFace.
 ACTION_UNITS = tuple(f"AU{number:02}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45))
 
 
@@ -47,15 +47,15 @@ class ResidualBlock(nn.Module):
 
 
 class GANimationGenerator(nn.Module):
-    """G(x, y): colours C and attention A; the image is A·x + (1 − A)·C.
+    """G(x, y): colour image C and attention mask A; the result is A·x + (1 − A)·C.
 
-    The trunk is StarGAN's, with norms that keep no running averages.
+    The trunk is StarGAN's, with instance norms that have no running averages.
 
     Args:
         conv_dim: channels of the first layer.
         c_dim: number of action units.
         repeat_num: residual blocks.
-        saturate_mask: push the attention towards 0 and 1, the authors' option ``do_saturate_mask`` (off in their scripts).
+        saturate_mask: push the attention towards 0 and 1; the authors' option ``do_saturate_mask``, off in their scripts.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, target (B, c_dim) in [0, 1] -> colours (B, 3, H, W) in [-1, 1],
@@ -83,11 +83,11 @@ class GANimationGenerator(nn.Module):
         return in_float32(self.img_reg, features), in_float32(self.attetion_reg, features)
 
     def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
-        """The library's common entry: images in [-1, 1] with the expression `target`.
+        """Common interface of all generators: images in [-1, 1] with the expression `target`.
 
         Args:
-            target: (B, c_dim) in [0, 1], the wanted intensity of each action unit, in the order of `ACTION_UNITS`: what OpenFace gives
-                (0 to 5) divided by 5. All of them are set: who wants to change one gives the others as they are.
+            target: (B, c_dim) in [0, 1], the desired intensity of every action unit, in the order of `ACTION_UNITS`: OpenFace's (0 to 5)
+                divided by 5. To change one only, pass the measured intensities of the others.
 
         Raises:
             ValueError: another shape, or a number outside [0, 1].
@@ -108,10 +108,11 @@ def blend(images: Tensor, colours: Tensor, attention: Tensor, *, saturate: bool 
 
 
 def ganimation(checkpoint: str | Path | None = None, **config: int | bool) -> GANimationGenerator:
-    """A GANimation generator; with a checkpoint the widths are read from it, and any that are given must agree.
+    """A GANimation generator; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return GANimationGenerator(**config)
@@ -129,7 +130,7 @@ def ganimation(checkpoint: str | Path | None = None, **config: int | bool) -> GA
 
 
 def ganimation_discriminator(checkpoint: str | Path | None = None, **config: int) -> StarGANDiscriminator:
-    """GANimation's discriminator is StarGAN's, keys and all; only that its second output is an intensity per action unit and no logit."""
+    """GANimation's discriminator: StarGAN's, with the same keys; its second output is an intensity per action unit instead of a logit."""
     if checkpoint is None:
         return StarGANDiscriminator(**{"c_dim": len(ACTION_UNITS), **config})
     return stargan_discriminator(checkpoint, **config)

@@ -1,14 +1,14 @@
 """GDWCT: image-to-image translation via group-wise deep whitening-and-coloring transformation (Cho et al., CVPR 2019).
 
 Official code: https://github.com/WonwoongCho/GDWCT (no licence stated for code or weights: all rights reserved). Written from the paper
-and a description; the state-dict keys are the authors', so ``G_A_<name>_<iteration>.pth`` and ``G_B_…``, bare state dicts, load as they
-are. G_A belongs to domain A; an image goes from A to B through G_A's content encoder and G_B's decoder.
+and a description, with the authors' state-dict keys: the checkpoints ``G_A_<name>_<iteration>.pth`` and ``G_B_…`` (Google Drive, linked from the
+repository), bare state dicts, load directly. An image is translated from A to B by G_A's content encoder and G_B's decoder.
 
 Note:
-    The network's statistics of the content are means over the whole batch, so in the authors' code an image depends on its neighbours.
-    `GDWCTGenerator.decode` can do both; `manipulate` takes each image for itself, which for batches of one is the authors' test.
-    Whitening happens in training only, through a loss on the covariances; the forward pass centres and colours.
-    In evaluation the content encoder's instance norms use the running averages of the file, as the authors' test does.
+    In the authors' code the content is centred over the whole batch, so a result depends on the other images of the batch.
+    `GDWCTGenerator.decode` can do both; `manipulate` centres every image by itself, which equals the authors' code for batches of one.
+    Whitening is learned through a loss on the covariances; the forward pass only centres and colours.
+    In evaluation mode the content encoder's instance norms use the checkpoint's running averages, as in the authors' test script.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from generators.images import check_input
 from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_parts, load_state, load_tensors
 
-_DOMAIN = ("c_encoder.main.0.conv.weight", "decoder.main.4.conv.weight")  # keys by which one domain's file is known
+_DOMAIN = ("c_encoder.main.0.conv.weight", "decoder.main.4.conv.weight")  # keys by which one domain's checkpoint is recognized
 
 
 class Main(nn.Module):
-    """Layers in a row under the name `main`."""
+    """Sequential under the name `main`."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Main(nn.Module):
 
 
 class ResidualBlock(Main):
-    """x + conv-relu-conv(x), with norms where there are any."""
+    """x + conv-(norm)-relu-conv-(norm)(x)."""
 
     def __init__(self, channels: int, norm: Make | None = None) -> None:
         super().__init__(ConvBlock(channels, channels, 3, norm=norm), ConvBlock(channels, channels, 3, norm=norm, activation=nn.Identity))
@@ -59,12 +59,12 @@ class ResidualBlock(Main):
 
 
 class Coloring(nn.Module):
-    """The transformation of the paper, in G groups of n = C / G channels.
+    """Group-wise deep whitening-and-coloring transformation, in G groups of n = C / G channels.
 
     Args:
         channels: C.
         groups: G.
-        mlp_dim, bias_dim: hidden widths of the networks that read the style's colouring matrices and its mean.
+        mlp_dim, bias_dim: hidden widths of the MLPs that predict coloring matrices and mean from the style.
     """
 
     def __init__(self, channels: int, groups: int, mlp_dim: int, bias_dim: int) -> None:
@@ -76,11 +76,11 @@ class Coloring(nn.Module):
         self.mlp_mu = Main(*linear_blocks(channels, bias_dim, bias_dim, channels, activation=slope))
 
     def forward(self, content: Tensor, style: Tensor, per_image: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """α · (X (c - mean c) + μ) + (1 - α) · c with X = U D Uᵀ block by block, α cut to [0, 1].
+        """α · (X (c - mean c) + μ) + (1 - α) · c with block-diagonal X = U D Uᵀ, and α clamped to [0, 1].
 
         Shape:
-            content (B, C, h, w), style (B, C, 1, 1) -> (B, C, h, w), and for the losses of training: the covariance of each group of the centred
-            content (G, n, n), and the unit columns U of each group's colouring matrix (G · B, n, n), group by group.
+            content (B, C, h, w), style (B, C, 1, 1) -> (B, C, h, w), and, for the training losses, the covariance of every group of the centred content
+            (G, n, n), and the unit columns U of every group's coloring matrix (G · B, n, n), group by group.
         """
         batch, channels, height, width = content.shape
         centred = content - content.mean(dim=(2, 3) if per_image else (0, 2, 3), keepdim=True)
@@ -124,13 +124,13 @@ class Decoder(nn.Module):
 
 
 class GDWCTGenerator(nn.Module):
-    """One domain's encoders and decoder.
+    """Content encoder, style encoder and decoder of one domain.
 
     Args:
         conv_dim: channels of the first layers.
-        repeat_num: residual blocks, half of them in the content encoder and half in the decoder.
-        n_group: groups of channels, the G4 or G8 of the files' names.
-        mlp_dim, bias_dim: hidden widths of the networks that read the style.
+        repeat_num: residual blocks, half in the content encoder, half in the decoder.
+        n_group: groups of channels, G4 or G8 in the names of the checkpoints.
+        mlp_dim, bias_dim: see `Coloring`.
     """
 
     def __init__(self, *, conv_dim: int = 64, repeat_num: int = 8, n_group: int = 4, mlp_dim: int = 256, bias_dim: int = 256) -> None:
@@ -162,16 +162,16 @@ class GDWCTGenerator(nn.Module):
         return self.c_encoder(images), self.s_encoder(images)
 
     def decode(self, content: Tensor, style: Tensor, per_image: bool = False) -> Tensor:
-        """The way back, to this domain; the content is centred over the batch, or over each image alone."""
+        """Image of this domain from content and style; the content is centred over the batch, or per image."""
         return self.decoder(content, style, per_image)[0]
 
 
 class GDWCT(nn.Module):
-    """Images of one domain as images of the other: their content, and the style of another image.
+    """Translates images to the other domain: content of the input, style of another image.
 
     Args:
         direction: "a2b" or "b2a".
-        generator: arguments of `GDWCTGenerator`.
+        generator: further arguments of `GDWCTGenerator`.
 
     Shape:
         images (B, 3, H, W) in [-1, 1], sides divisible by 4 -> the same.
@@ -191,24 +191,26 @@ class GDWCT(nn.Module):
         return goal.decode(source.c_encoder(images), style[:, :, None, None], per_image=True)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1].
 
-        `target` is the style: reference images (B, 3, h, w) of the goal's domain, as at the authors' test; or codes (B, 4 conv_dim) read from
-        such with ``s_encoder`` (they follow no known distribution); None takes each image as its own reference, seen by the goal's encoder.
+        Args:
+            target: reference images (B, 3, h, w) of the target domain, as in the authors' test script; or their style codes
+                (B, 4 conv_dim) from ``s_encoder``, which follow no known distribution. None: every image is its own reference.
         """
         return self(images, target)
 
 
 def gdwct(checkpoint: str | Path | None = None, *, partner: str | Path | None = None, **config: int | str) -> GDWCT:
-    """GDWCT in one direction; with checkpoints the widths are read from them, and any that are given must agree.
+    """GDWCT in one direction; with checkpoints, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
         checkpoint: the authors' ``G_A_….pth`` or ``G_B_….pth``, or one file with both under ``G_A`` and ``G_B``.
-        partner: the other domain's file; looked for beside the first under the authors' name if not given. Then `checkpoint` is G_A's, unless
-            its name says G_B. Without a partner one network stands for both, and a warning says so: it reads the content as well.
+        partner: the other domain's checkpoint; by default it is searched beside the first one under the authors' name. `checkpoint` is
+            taken for G_A's unless its name contains G_B. Without a partner one network is used for both domains, with a warning.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return GDWCT(**config)
@@ -219,7 +221,7 @@ def gdwct(checkpoint: str | Path | None = None, *, partner: str | Path | None = 
 
 
 def _both(checkpoint: Path, partner: str | Path | None) -> dict[str, Tensor]:
-    """The tensors of both networks, under ``G_A.`` and ``G_B.``."""
+    """The tensors of both networks, with the prefixes ``G_A.`` and ``G_B.``."""
     try:
         return load_parts(checkpoint, ("G_A", "G_B"), what="a checkpoint of GDWCT")
     except ValueError:  # one domain's file, or no file of GDWCT at all
@@ -240,7 +242,7 @@ def _both(checkpoint: Path, partner: str | Path | None) -> dict[str, Tensor]:
 
 
 def _shape(tensors: dict[str, Tensor], name: str) -> dict[str, int]:
-    """The arguments of a `GDWCTGenerator` that the shapes tell; none if they aren't of one."""
+    """Arguments of `GDWCTGenerator` inferred from the tensors; empty if they are another network's."""
     first = tensors.get(f"{name}.c_encoder.main.0.conv.weight")
     matrices = tensors.get(f"{name}.decoder.gdwct_modules.0.mlp_CT.main.0.fc.weight")
     bias = tensors.get(f"{name}.decoder.gdwct_modules.0.mlp_mu.main.0.fc.weight")

@@ -1,12 +1,12 @@
 """The UNet of guided diffusion: diffusion models beat GANs on image synthesis (Dhariwal and Nichol, NeurIPS 2021), Section 3.
 
-Official code: https://github.com/openai/guided-diffusion (MIT). Written from the paper and the published key lists; the state-dict keys are
-the authors'. ILVR (https://github.com/jychoi118/ilvr_adm, MIT) and RePaint sample from it: see ``ilvr.py`` and ``repaint.py``.
+Official code: https://github.com/openai/guided-diffusion (MIT). Written from the paper and the published key lists, with the authors'
+state-dict keys. ILVR (https://github.com/jychoi118/ilvr_adm, MIT) and RePaint sample from it: see ``ilvr.py`` and ``repaint.py``.
 
 Note:
-    A file doesn't tell how wide an attention head is, in which order queries, keys and values lie, nor the image size it was trained at:
-    `num_head_channels`, `use_new_attention_order` and `image_size` stay as they are asked for. The authors start the last convolution of
-    every block at zero, which matters to training from scratch; here fresh weights are PyTorch's own.
+    The width of an attention head, the order of queries, keys and values, and the training resolution can't be inferred from a checkpoint:
+    `num_head_channels`, `use_new_attention_order` and `image_size` keep the values that were passed. The authors initialize the last convolution
+    of every block with zeros, which matters for training from scratch; here a fresh network has PyTorch's default initialization.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class ResBlock(nn.Module):
-    """skip(x) + conv-of-norm twice, conditioned on the time in between; `resample` "down" or "up" halves or doubles the sides on both ways."""
+    """Residual block of two pre-activated convolutions, conditioned on the time step; `resample` "down" or "up" resamples both paths by 2."""
 
     def __init__(self, channels: int, out_channels: int, times: int, *, scale_shift: bool, dropout: float, resample: str = "") -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """x + attention among all places of x. The legacy order of channels is (head, query/key/value), the new one (query/key/value, head)."""
+    """x + self-attention over all positions. The legacy order of channels is (head, query/key/value), the new one (query/key/value, head)."""
 
     def __init__(self, channels: int, heads: int, *, new_order: bool) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class AttentionBlock(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve or double the sides with a convolution, for networks without `resblock_updown`."""
+    """Downsampling or upsampling by 2 with a convolution, for networks without `resblock_updown`."""
 
     def __init__(self, channels: int, *, up: bool) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Resample(nn.Module):
 
 
 class Timed(nn.Sequential):
-    """Layers in sequence, where those that take the time get it."""
+    """Sequential that passes the time embedding to the layers that take it."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         for layer in self:
@@ -113,16 +113,16 @@ class Timed(nn.Sequential):
 
 
 class GuidedUNet(nn.Module):
-    """What noise is in x at time t: eps, and where the variance lies between its two bounds.
+    """Predicts the noise eps in x at time t, and the position of the variance between its two bounds.
 
     Args:
-        image_size: side that the network is made for; it decides what `attention_resolutions` and the default of `channel_mult` mean.
-        num_channels: of the first level, a multiple of 32.
-        channel_mult: channels of each level, as multiples; None for the authors' choice at this size.
-        attention_resolutions: sides, at images of `image_size`, where blocks have attention.
-        num_heads, num_heads_upsample, num_head_channels: the last one decides unless it is -1.
-        learn_sigma: three more outputs, for the variance.
-        num_classes: of a class-conditional network, else None.
+        image_size: training resolution, to which `attention_resolutions` and the default of `channel_mult` refer.
+        num_channels: channels of the first level, a multiple of 32.
+        channel_mult: channels of the levels, as multiples; None: the authors' choice for this size.
+        attention_resolutions: resolutions (for images of `image_size`) at which blocks have attention.
+        num_heads, num_heads_upsample, num_head_channels: the last one takes precedence unless it is -1.
+        learn_sigma: three additional output channels for the variance.
+        num_classes: number of classes of a class-conditional network, else None.
         use_scale_shift_norm, resblock_updown, dropout, use_new_attention_order: as in the authors' script.
 
     Shape:
@@ -220,7 +220,7 @@ class GuidedUNet(nn.Module):
 
 
 def sinusoids(timesteps: Tensor, width: int) -> Tensor:
-    """(B,) -> (B, width): cosines, then sines, of the time at wavelengths from 2π to 2π · 10000."""
+    """(B,) -> (B, width): sinusoidal embedding of the time step: cosines, then sines, at wavelengths from 2π to 2π · 10000."""
     half = width // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
     angles = timesteps.float()[:, None] * frequencies
@@ -231,10 +231,11 @@ Network = TypeVar("Network", bound=GuidedUNet)
 
 
 def load_unet(cls: type[Network], checkpoint: str | Path, config: Mapping[str, Any]) -> Network:
-    """A network of class `cls` with the weights of a file; the arguments of the UNet are read from it, and any that are given must agree.
+    """Build a network of class `cls` from a checkpoint; the UNet's arguments are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     tensors = load_tensors(checkpoint, forms=(("input_blocks.0.0.weight", "out.2.weight"),), entries=("state_dict",))
     asked = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
@@ -249,7 +250,7 @@ def load_unet(cls: type[Network], checkpoint: str | Path, config: Mapping[str, A
 
 
 def _arguments(tensors: Mapping[str, Tensor], image_size: int) -> dict[str, Any]:
-    """Constructor arguments that the shapes of a state dict tell; none of another network's."""
+    """Constructor arguments inferred from the tensors; empty for another network's."""
     first, last = tensors.get("input_blocks.0.0.weight"), tensors.get("out.2.weight")
     outputs = {int(key.split(".")[1]) for key in tensors if key.startswith("output_blocks.") and key.split(".")[1].isdecimal()}
     if first is None or last is None or first.ndim != 4 or last.ndim != 4 or not outputs:

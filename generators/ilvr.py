@@ -1,10 +1,10 @@
 """ILVR: conditioning method for denoising diffusion probabilistic models (Choi et al., ICCV 2021).
 
 Official code: https://github.com/jychoi118/ilvr_adm (MIT), whose checkpoints are plain guided-diffusion UNets. Written from the paper and
-the published key list; the state-dict keys are the authors'.
+the published key list, with the authors' state-dict keys: ``ffhq_10m.pt``, ``afhq_dog_4m.pt`` (Google Drive, linked from the repository).
 
 Note:
-    The paper's Algorithm 1 noises the reference to the level of x_{t-1}; the authors' code noises it to level t. The code is followed here.
+    The paper's Algorithm 1 adds noise of level t - 1 to the reference, the authors' code noise of level t. The code was followed.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from generators.images import check_input
 
 
 class ILVRGenerator(GuidedUNet):
-    """Another image with the low frequencies of image x: sampled from noise, and held to phi_N(x) down to time `range_t`.
+    """Samples another image with the low frequencies of image x: the reverse diffusion is conditioned on phi_N(x) down to time `range_t`.
 
     The forward pass is the UNet's; `manipulate` samples.
 
     Args:
-        N: the result agrees with the image in what is left after shrinking N-fold: the smaller, the more of it stays.
-        steps: network evaluations, evenly spaced among the 1000 times of training.
-        range_t: conditioning stops at this step, counted from the end; None for a fifth of the steps (20 of 100 in the authors' command).
-        seed: of the noise, where `manipulate` isn't given another.
-        gradient_steps: how many of the last steps a gradient goes through; None for all. See the note.
-        progress: whether a bar is shown.
-        unet: the arguments of `GuidedUNet`; those of the FFHQ network where nothing is said.
+        N: downsampling factor of phi_N; the smaller, the more of the image is preserved.
+        steps: number of time steps, evenly spaced among the 1000 of training.
+        range_t: step, counted from the end, at which the conditioning stops; None: a fifth of the steps (20 of 100 in the authors' command).
+        seed: default seed of the noise.
+        gradient_steps: number of last steps through which gradients are propagated; None: all. See the note.
+        progress: show a progress bar.
+        unet: arguments of `GuidedUNet`; by default those of the FFHQ network.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by N and by 32 (2^(levels - 1)) -> (B, 3, H, W) in [-1, 1]. Trained at 256.
@@ -44,10 +44,10 @@ class ILVRGenerator(GuidedUNet):
     Note:
         The result is a function of image and seed. Unless one seed per image is given, all images get the same noise.
 
-        Where gradients are on, one goes through the whole chain, to every weight and to the image: about the memory of one step, and two
-        evaluations more per step. With `gradient_steps` it goes through the last steps only, and reaches every weight from there; but the
-        image enters at the steps above `range_t` alone, so with `gradient_steps` <= `range_t` + 1 none arrives there. To only look, use
-        ``torch.no_grad()``. One evaluation of the FFHQ network takes some 4 s on a CPU core.
+        If gradients are enabled, they are propagated through the whole chain, with the memory of about one step and two more evaluations per step.
+        With `gradient_steps` they are propagated through the last steps only, which still reaches every weight; but the image enters at steps
+        above `range_t` only, so with `gradient_steps` <= `range_t` + 1 it gets no gradient. For sampling alone use ``torch.no_grad()``. One
+        evaluation of the FFHQ network takes about 4 s on a CPU core.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class ILVRGenerator(GuidedUNet):
         self.gradient_steps, self.progress = gradient_steps, progress
 
     def manipulate(self, images: Tensor, target: Tensor | None = None, *, seed: int | Sequence[int] | Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out, same size. `target` is ignored.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1], same size. `target` is ignored.
 
         Args:
-            seed: of the noise: one, or one per image. None for the constructor's.
+            seed: one, or one per image. None: the constructor's.
 
         Raises:
-            ValueError: for other shapes, and other numbers of seeds.
+            ValueError: other shapes, or another number of seeds.
         """
         check_input(images, "ILVR's network", divisor=self.divisor)
         check_input(images, f"ILVR at N = {self.N}", divisor=self.N)
@@ -99,13 +99,13 @@ def refined(x: Tensor, reference: Tensor, N: int) -> Tensor:
 
 
 def low_pass(images: Tensor, N: int) -> Tensor:
-    """phi_N: shrunk N-fold and enlarged again. (B, C, H, W) -> the same, for sides divisible by N."""
+    """phi_N: downsampling by N and upsampling again. (B, C, H, W) -> the same, for sides divisible by N."""
     height, width = images.shape[2:]
     return bicubic(bicubic(images, (height // N, width // N)), (height, width))
 
 
 def bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """MATLAB's resize to (B, C, *size): the cubic kernel with a = -1/2, widened where it shrinks; borders are mirrored."""
+    """MATLAB's imresize to (B, C, *size): cubic kernel with a = -1/2, antialiased; borders are mirrored."""
     rows, columns = (_resize_matrix(before, after).to(images) for before, after in zip(images.shape[2:], size))
     with torch.autocast(images.device.type, enabled=False):
         return rows @ images @ columns.T
@@ -113,7 +113,7 @@ def bicubic(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def _resize_matrix(length: int, new_length: int) -> Tensor:
-    """(new_length, length): each row the weights of one new pixel."""
+    """(new_length, length): each row has the weights of one output pixel."""
     stretch = max(1.0, length / new_length)
     centres = (torch.arange(new_length, dtype=torch.float64) + 0.5) * length / new_length - 0.5
     reach = math.ceil(2 * stretch) + 1
@@ -126,9 +126,10 @@ def _resize_matrix(length: int, new_length: int) -> Tensor:
 
 
 def ilvr(checkpoint: str | Path | None = None, **config: Any) -> ILVRGenerator:
-    """An ILVR sampler; with a checkpoint the UNet's arguments are read from it, and any that are given must agree.
+    """An ILVR sampler; with a checkpoint, the UNet's arguments are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     return ILVRGenerator(**config) if checkpoint is None else load_unet(ILVRGenerator, checkpoint, config)

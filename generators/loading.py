@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def agree(found: Mapping[str, Any], asked: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
-    """Constructor arguments: those derived from a checkpoint's shapes, and those given by the user.
+    """Constructor arguments: those inferred from a checkpoint, and those given by the user.
 
     Raises:
-        ValueError: an argument was asked for that the file has otherwise.
+        ValueError: an argument differs from the checkpoint's.
     """
     wrong = [
         f"{key} is {found[key]} in the file and {value} was asked for"

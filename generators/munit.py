@@ -1,7 +1,7 @@
 """MUNIT: multimodal unsupervised image-to-image translation (Huang, Liu, Belongie, Kautz, ECCV 2018).
 
 Official code: https://github.com/NVlabs/MUNIT (CC BY-NC-SA 4.0, code and weights: no commercial use). Written from the paper and a
-description; the state-dict keys are the authors', so ``edges2shoes.pt`` and its like, which hold {'a': …, 'b': …}, load as they are.
+description, with the authors' state-dict keys: ``edges2shoes.pt`` and similar (Google Drive, linked from the repository), {'a': …, 'b': …}, load directly.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
 class MUNITGenerator(nn.Module):
-    """One domain's encoders and decoder (the authors' AdaINGen): an image is its content and its style.
+    """Content encoder, style encoder and decoder of one domain (the authors' AdaINGen).
 
     Args:
-        input_dim: colour channels.
+        input_dim: image channels.
         dim: channels of the first layers.
-        style_dim, mlp_dim: width of a style code, and of the layers that read it.
-        n_downsample, n_res: halvings, and residual blocks on either side.
-        activ, pad_type: names of `content_style.ACTIVATIONS` and `PADDINGS`; no file tells them.
+        style_dim, mlp_dim: dimension of a style code, and width of the MLP that maps it to AdaIN parameters.
+        n_downsample, n_res: downsampling layers; residual blocks in the encoder, and in the decoder.
+        activ, pad_type: names in `content_style.ACTIVATIONS` and `PADDINGS`, which can't be inferred from a checkpoint.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class MUNITGenerator(nn.Module):
         self.mlp = StyleMLP(style_dim, mlp_dim, self.dec, common["activation"])
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> content (B, 4 dim, H / 4, W / 4) with two halvings, style (B, style_dim, 1, 1)."""
+        """(B, 3, H, W) in [-1, 1] -> content (B, 4 dim, H / 4, W / 4) with two downsampling layers, style (B, style_dim, 1, 1)."""
         return self.enc_content(images), self.enc_style(images)
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
-        """The way back, to this domain; style (B, style_dim) or (B, style_dim, 1, 1)."""
+        """Image of this domain from content and style, (B, style_dim) or (B, style_dim, 1, 1)."""
         return self.dec(content, self.mlp(style))
 
 
 class MUNIT(nn.Module):
-    """Images of one domain as images of the other: their content, and a style of the other domain.
+    """Translates images to the other domain: content of the input, style code of the other domain.
 
     Args:
         direction: "a2b" or "b2a"; for edges2shoes a are the edges and b the shoes.
@@ -97,25 +97,27 @@ class MUNIT(nn.Module):
         return to_rgb(goal.decode(source.enc_content(from_rgb(images, self.input_dim)), style))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1].
 
-        `target` is the style: codes (B, style_dim), drawn from N(0, I) or read with ``enc_style``; or reference images (B, 3, h, w) of the
-        goal's domain; None is one code from N(0, I), always the same.
+        Args:
+            target: style codes (B, style_dim), from N(0, I) or from ``enc_style``; or reference images (B, 3, h, w) of the target domain.
+                None: one fixed code from N(0, I).
         """
         return self(images, target)
 
 
 def munit(checkpoint: str | Path | None = None, **config: int | str) -> MUNIT:
-    """MUNIT in one direction; with a checkpoint the widths are read from it, and any that are given must agree.
+    """MUNIT in one direction; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return MUNIT(**config)
     tensors = load_parts(checkpoint, ("a", "b"), what="a checkpoint of MUNIT")
     found = {**content_shape(tensors, "a.enc_content"), **style_shape(tensors, "a.mlp")}
     network = MUNIT(**agree(found, config, checkpoint))
-    # Files of PyTorch 0.3 carry running statistics of norms that never use any; those of the AdaIN layers are just as unused.
+    # Checkpoints of PyTorch 0.3 contain running statistics of norms that don't use them, and the AdaIN layers' are unused too.
     load_state(network, tensors, source=str(checkpoint), optional=("running_mean", "running_var", "num_batches_tracked"))
     return network

@@ -1,8 +1,8 @@
 """Normalization layers with selectable statistics: of each image, of the batch, or running averages.
 
-A batch norm over a batch of one image is an instance norm. The image-to-image networks here were published with scripts that never
-leave training mode and take one image at a time; ``statistics="image"`` is that, for a batch of any size, and so an image's result
-doesn't depend on what stands beside it.
+A batch norm over a batch of one image is an instance norm. Many image-to-image networks were published with test scripts that
+stay in training mode and process one image at a time; ``statistics="image"`` does the same for batches of any size, so that an image's result
+doesn't depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STATISTICS = ("image", "batch", "running")
 
 
 def image_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """Zero mean and unit (biased) variance per image and channel, then weight and bias; 1×1, which torch refuses, becomes the bias."""
+    """Zero mean and unit (biased) variance per image and channel, then weight and bias; a 1×1 map, which torch refuses, becomes the bias."""
     if x.shape[2:].numel() == 1:
         return _alone(x, weight, bias)
     return F.instance_norm(x, None, None, weight, bias, use_input_stats=True, eps=eps)
@@ -40,11 +40,11 @@ def _alone(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """Instance norm on the statistics of its input, in training and in evaluation.
+    """Instance norm with the statistics of its input, in training and in evaluation mode.
 
     Args:
         affine: with weight and bias.
-        tracked: has the running buffers that some files hold. They are never read nor moved.
+        tracked: has the buffers of running averages that some checkpoints contain; they are unused.
     """
 
     def __init__(self, channels: int, *, affine: bool = False, tracked: bool = False, eps: float = 1e-5) -> None:
@@ -58,9 +58,9 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm with selectable statistics.
 
     Args:
-        statistics: "running" is torch's usual batch norm: the batch's in training, running averages in evaluation. "batch" and "image"
-            are those of the batch, or of each image by itself, in either mode; the running averages are never read nor moved then.
-        counter: has ``num_batches_tracked``, which TensorFlow's has not.
+        statistics: "running" is the usual batch norm: batch statistics in training, running averages in evaluation. "batch" and "image"
+            are those of the batch, or of each image, in either mode; the running averages are unused then.
+        counter: whether there is a ``num_batches_tracked``, which TensorFlow's batch norm lacks.
     """
 
     def __init__(self, channels: int, *, statistics: str = "running", eps: float = 1e-5, counter: bool = True) -> None:
@@ -70,7 +70,7 @@ class BatchNorm(nn.BatchNorm2d):
         self.statistics = statistics
         if not counter:
             self.num_batches_tracked = None
-            self.track_running_stats = False  # else loading would miss the counter
+            self.track_running_stats = False  # otherwise loading would require the counter
 
     def forward(self, x: Tensor) -> Tensor:
         if self.statistics == "image":
@@ -90,7 +90,7 @@ def make_norm(kind: str, channels: int, *, statistics: str = "running") -> nn.Mo
 
 
 class Dropout(nn.Dropout):
-    """Dropout in training, and with `always` in evaluation too: the noise that pix2pix has in place of a latent."""
+    """Dropout in training and, with `always`, in evaluation too: pix2pix's source of noise."""
 
     def __init__(self, p: float = 0.5, *, always: bool = False) -> None:
         super().__init__(p)
@@ -101,13 +101,13 @@ class Dropout(nn.Dropout):
 
 
 def norm_in_file(tensors: Mapping[str, Tensor], key: str, asked: Mapping[str, Any]) -> dict[str, str]:
-    """What a file tells about the option `norm`: `key` is the weight that a batch norm would have. Either instance norm may be asked."""
+    """The option `norm` inferred from a checkpoint: `key` is the weight that a batch norm would have. Either instance norm may be requested."""
     if key in tensors:
         return {"norm": "batch"}
     return {} if asked.get("norm") == "instance_tracked" else {"norm": "instance"}
 
 
 def load_normed(network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """`load_state`, past the running averages of instance norms that files of old torch versions hold. Raises as `load_state` does."""
+    """`load_state`, ignoring the running averages of instance norms in checkpoints of old torch versions. Raises as `load_state` does."""
     averages = () if network.config["norm"] == "batch" else ("running_mean", "running_var")
     load_state(network, tensors, source=str(source), optional=("num_batches_tracked", *averages))

@@ -1,8 +1,8 @@
 """PatchGAN: the discriminator of pix2pix (Isola, Zhu, Zhou and Efros, CVPR 2017), and so of CycleGAN; BicycleGAN has two of them.
 
 Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Clause). Written from the paper (appendix 6.1.2) and the
-published key list; the state-dict keys are the authors', so ``latest_net_D_A.pth`` and ``latest_net_D.pth`` load as they are. No
-discriminator was published.
+published key list, with the authors' state-dict keys: your own ``latest_net_D_A.pth`` and ``latest_net_D.pth`` load directly. No weights of a
+discriminator were published.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from malp_disc.serialization.state_dicts import load_tensors
 
 
 def patch_layers(input_nc: int, ndf: int, n_layers: int, norm: str, *, bias: bool, statistics: str = "running") -> nn.Sequential:
-    """`n_layers` convolutions of stride 2 and two of stride 1, the first and the last without a norm and always with a bias."""
+    """`n_layers` convolutions of stride 2 and two of stride 1; the first and the last have a bias and no norm."""
     layers: list[nn.Module] = [nn.Conv2d(input_nc, ndf, 4, 2, 1), nn.LeakyReLU(0.2)]
     channels = ndf
     for n in range(1, n_layers + 1):
@@ -36,14 +36,14 @@ def patch_layers(input_nc: int, ndf: int, n_layers: int, norm: str, *, bias: boo
 
 
 class PatchDiscriminator(nn.Module):
-    """D(x): is each patch real? With 3 layers a patch is 70×70 pixels.
+    """D(x): one logit per patch, real or fake. With 3 layers a patch is 70×70 pixels.
 
     Args:
-        input_nc: channels, 3 for an image, 6 for a pair side by side in the channels (pix2pix).
-        ndf, n_layers: channels of the first layer, convolutions of stride 2.
+        input_nc: channels, 3 for an image, 6 for input and output concatenated (pix2pix).
+        ndf, n_layers: channels of the first layer, number of stride-2 convolutions.
         norm: "batch" (pix2pix), "instance" (CycleGAN).
-        use_sigmoid: probabilities instead of logits; pix2pix of 2018 and before. It has no weights.
-        statistics: which a batch norm uses, see `generators.norms`.
+        use_sigmoid: probabilities instead of logits, as in pix2pix until 2018.
+        statistics: those that batch norm uses, see `generators.norms`.
 
     Shape:
         (B, input_nc, H, W) -> (B, 1, h, w); 256 px gives 30×30.
@@ -79,10 +79,11 @@ class PatchDiscriminator(nn.Module):
 
 
 def patch_discriminator(checkpoint: str | Path | None = None, **config: Any) -> PatchDiscriminator:
-    """A PatchGAN; with a checkpoint the widths and the norm are read from it, and any given must agree.
+    """A PatchGAN; with a checkpoint, the widths and the norm are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return PatchDiscriminator(**config)

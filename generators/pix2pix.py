@@ -1,12 +1,12 @@
 """pix2pix: image-to-image translation with conditional adversarial networks (Isola, Zhu, Zhou and Efros, CVPR 2017).
 
-Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Clause). Written from the paper and the published key list;
-the state-dict keys are the authors', so ``edges2shoes.pth``, ``facades_label2photo.pth`` and their like load as they are.
+Official code: https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix (BSD-2-Clause). Written from the paper and the published key list,
+with the authors' state-dict keys: the published ``edges2shoes.pth``, ``facades_label2photo.pth`` and similar load directly.
 
 Note:
-    The paper tests as it trains, on one image at a time: batch norm on that image's statistics, and dropout left on as the network's
-    noise. Here ``statistics="image"`` (the default) is the former for batches of any size; dropout is off in evaluation, so that
-    results repeat, unless ``noise=True``. ``statistics="running"`` is the test script with ``--eval``.
+    The paper tests in training mode, one image at a time: batch norm uses that image's statistics, and dropout serves as noise. Here
+    ``statistics="image"`` (the default) does the former for batches of any size; dropout is off in evaluation, so that results are
+    reproducible, unless ``noise=True``. ``statistics="running"`` is the test script with ``--eval``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from malp_disc.serialization.state_dicts import load_tensors
 
 
 class UnetBlock(nn.Module):
-    """One level of the U-Net and all below it. It gives its input and what comes up, side by side; the outermost gives the image."""
+    """One level of the U-Net with all levels below it. Returns the input concatenated with the output, or, at the outermost level, the image."""
 
     def __init__(self, layers: list[nn.Module], *, outermost: bool = False) -> None:
         super().__init__()
@@ -41,21 +41,21 @@ class UnetBlock(nn.Module):
 
 
 class UnetGenerator(nn.Module):
-    """G(x): image x translated; a U-Net whose bottleneck is 1×1 for images of its own size.
+    """G(x): translates image x; a U-Net whose bottleneck is 1×1 at the training resolution.
 
     Args:
-        input_nc, output_nc, ngf: channels of the image, of the result and of the first layer.
-        num_downs: halvings: 8 for 256 px (unet_256), 7 for 128 px (unet_128); 5 at least.
+        input_nc, output_nc, ngf: channels of the input, of the output and of the first layer.
+        num_downs: downsampling layers, at least 5; 8 for 256 px (unet_256), 7 for 128 px (unet_128).
         norm: "batch", "instance", or "instance_tracked" (the same with unused buffers).
-        use_dropout: dropout of 0.5 in the levels of most channels.
-        statistics, noise: see the note of this file, and `generators.norms`.
+        use_dropout: dropout of 0.5 in the innermost levels.
+        statistics, noise: see the module's note, and `generators.norms`.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^num_downs -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        A file has one direction and there is nothing to choose, so a `target` is taken and ignored. Files that go from labels or edges to
-        photographs want those, drawn as images, for their input.
+        A checkpoint translates in one direction; `target` is accepted and ignored. Checkpoints that start from labels or edges expect those, as an
+        image.
     """
 
     def __init__(
@@ -106,19 +106,20 @@ class UnetGenerator(nn.Module):
         return self.model(x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] RGB in and out. A network of one channel is given the luminance; `target` is ignored."""
+        """Common interface of all generators: RGB images in [-1, 1] -> RGB images in [-1, 1]. A network with one input channel gets the luminance; `target` is ignored."""
         check_input(images, f"this U-Net halves the image {self.num_downs} times", divisor=2**self.num_downs)
         return to_rgb(self(from_rgb(images, self.input_nc)))
 
 
 def pix2pix(checkpoint: str | Path | None = None, *, network: str | None = None, **config: Any) -> UnetGenerator | ResnetGenerator:
-    """A pix2pix generator; with a checkpoint everything but `statistics` and `noise` is read from it, and any given must agree.
+    """A pix2pix generator; with a checkpoint, everything but `statistics` and `noise` is inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
-        network: "unet" (the default, and all published files), or "resnet", CycleGAN's network with batch norm and dropout by default.
+        network: "unet" (the default, and all published checkpoints), or "resnet", CycleGAN's network, by default with batch norm and dropout.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if network not in (None, "unet", "resnet"):
         raise ValueError(f"expected network 'unet' or 'resnet', got {network!r}")
@@ -128,7 +129,7 @@ def pix2pix(checkpoint: str | Path | None = None, *, network: str | None = None,
     kinds = ["resnet"] * any(".conv_block." in key for key in tensors) + ["unet"] * ("model.model.0.weight" in tensors)
     if kinds and network is not None:
         agree({"network": kinds[0]}, {"network": network}, checkpoint)
-    kind = [*kinds, network or "unet"][0]  # of another network's file the loader tells the differences
+    kind = [*kinds, network or "unet"][0]  # for another network's checkpoint the loader reports the differences
     return load_resnet(tensors, config, checkpoint) if kind == "resnet" else _load_unet(tensors, config, checkpoint)
 
 

@@ -1,13 +1,14 @@
 """Real-ESRGAN: training real-world blind super-resolution with pure synthetic data (Wang et al., ICCV workshops 2021).
 
 Official code: https://github.com/xinntao/Real-ESRGAN (BSD-3-Clause), whose RRDBNet comes from https://github.com/XPixelGroup/BasicSR
-(Apache-2.0). Written from the papers and the published key lists; the state-dict keys are the authors'. Two networks bear the name:
+(Apache-2.0). Written from the papers and the published key lists, with the authors' state-dict keys. The checkpoints are attached to the
+releases of the repository. There are two architectures:
 
     rrdb   RealESRGAN_x4plus, RealESRNet_x4plus, RealESRGAN_x2plus (scale 2), RealESRGAN_x4plus_anime_6B (6 blocks)
     srvgg  realesr-general-x4v3 and -wdn-x4v3 (32 convolutions), realesr-animevideov3 (16)
 
 Note:
-    The files hold ``params_ema`` and perhaps ``params``; the former is taken, as the authors' script does.
+    Checkpoints contain ``params_ema``, sometimes also ``params``; the former is loaded, as in the authors' script.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ _FORMS = (*FORMS, ("body.0.weight", "body.2.weight"))  # the last is the compact
 
 
 class RealESRGANGenerator(SuperResolution, RRDBNet):
-    """G(shrink(x)): throws away the detail of image x above 1/scale of its resolution and invents it anew.
+    """G(shrink(x)): downsamples image x by `scale` and super-resolves it.
 
-    The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` have the library's range.
+    The forward pass is the authors' network, in [0, 1]; `manipulate` and `upscale` use [-1, 1].
 
     Args:
-        scale: 4, 2 or 1 (which only redraws).
-        num_feat, num_grow_ch, num_block: channels of the trunk, growth, blocks (64, 32 and 23 in the published files; anime 6 blocks).
+        scale: 4, 2 or 1 (restoration without super-resolution).
+        num_feat, num_grow_ch, num_block: channels of the trunk, growth channels, number of blocks (published: 64, 32, 23; anime: 6 blocks).
 
     Shape:
         `manipulate`: images (B, 3, H, W) in [-1, 1] with sides divisible by `scale`, at least 4 times it -> (B, 3, H, W) in [-1, 1].
 
     Note:
-        There is nothing to choose, so a `target` is taken and ignored: one loop serves every generator.
+        `target` is accepted and ignored, so that all generators share one interface.
     """
 
     def __init__(self, *, scale: int = 4, num_feat: int = 64, num_block: int = 23, num_grow_ch: int = 32) -> None:
@@ -57,12 +58,12 @@ ACTIVATIONS = {
 
 
 class RealESRGANCompact(SuperResolution, nn.Module):
-    """The same manipulation by a plain chain of convolutions (SRVGGNetCompact) that adds detail to the pixels repeated `scale` times.
+    """The same with a plain sequence of convolutions (SRVGGNetCompact), whose output is added to the nearest-neighbour upsampled image.
 
     Args:
-        scale: by how much it enlarges.
-        num_feat, num_conv: channels, and convolutions between the first and the last.
-        act_type: "prelu" in all the published files; else "relu" or "leakyrelu".
+        scale: upsampling factor.
+        num_feat, num_conv: channels, and number of convolutions between the first and the last.
+        act_type: "prelu" (all published checkpoints), "relu" or "leakyrelu".
 
     Shape, Note: as `RealESRGANGenerator`.
     """
@@ -92,16 +93,17 @@ NETWORKS = {"rrdb": RealESRGANGenerator, "srvgg": RealESRGANCompact}
 def real_esrgan(
     checkpoint: str | Path | None = None, *, weak: str | Path | None = None, denoise_strength: float = 0.5, **config: Any
 ) -> RealESRGANGenerator | RealESRGANCompact:
-    """A Real-ESRGAN generator; with a checkpoint network and widths are read from it, and any that are given must agree.
+    """A Real-ESRGAN generator; with a checkpoint, network and widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
-        checkpoint: the file.
-        weak, denoise_strength: a second file, of the network that denoises weakly (``realesr-general-wdn-x4v3.pth``). The weights are then
-            denoise_strength · checkpoint + (1 - denoise_strength) · weak.
+        checkpoint: one of those above.
+        weak, denoise_strength: a second checkpoint, of the network that denoises weakly (``realesr-general-wdn-x4v3.pth``); the weights are
+            interpolated, denoise_strength · checkpoint + (1 - denoise_strength) · weak.
         config: `architecture`, "rrdb" (the default) or "srvgg", and the constructor arguments of that network.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if config.get("architecture", "rrdb") not in NETWORKS:
         raise ValueError(f"architecture is one of {list(NETWORKS)}, got {config['architecture']!r}")
@@ -126,7 +128,7 @@ def real_esrgan(
 
 
 def _widths(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Which network a state dict belongs to, and its constructor arguments, as far as the shapes tell."""
+    """Architecture and constructor arguments inferred from the tensors."""
     first = tensors.get("body.0.weight")
     if first is None or first.ndim != 4:
         names = {"scale": "scale", "features": "num_feat", "blocks": "num_block", "growth": "num_grow_ch"}

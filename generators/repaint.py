@@ -1,12 +1,12 @@
 """RePaint: inpainting using denoising diffusion probabilistic models (Lugmayr et al., CVPR 2022).
 
-Official code: https://github.com/andreas128/RePaint (CC BY-NC-SA 4.0: no commercial use; the checkpoints come without a licence of their
-own). Written from the paper and a description, without that code; the state-dict keys are the authors', those of a guided-diffusion UNet.
+Official code: https://github.com/andreas128/RePaint (CC BY-NC-SA 4.0: no commercial use; no separate licence for the checkpoints, which
+``download.sh`` fetches). Written from the paper and a description, without that code, with the state-dict keys of a guided-diffusion UNet.
 
 Note:
-    The paper's Algorithm 1 puts the known pixels, noised to t - 1, into the result of each reverse step; the authors' script puts them,
-    noised to t, into what goes into the step, and so leaves the first step without. The script is followed here. It returns the last sample
-    as it is, whose known pixels are near the given ones; here they are put back exactly unless `paste` is False.
+    The paper's Algorithm 1 inserts the known pixels, with noise of level t - 1, into the result of every reverse step; the authors' script inserts
+    them, with noise of level t, into the input of the step, and therefore not into that of the first one. The script was followed. It returns
+    the last sample, whose known pixels are close to the given ones; here they are restored exactly unless `paste` is False.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from generators.images import check_input
 
 
 class RePaintGenerator(GuidedUNet):
-    """Image x with the part outside of the mask invented anew.
+    """Inpaints image x where the mask is 0.
 
     The forward pass is the UNet's; `manipulate` samples.
 
     Args:
-        steps: the schedule's times, evenly spaced among the 1000 of training.
-        jump_length, jump_n_sample: how far the sampling goes back into noise, and how often each stretch is walked (the paper's j and r).
-            The defaults are the paper's and take 2410 network evaluations; ``jump_n_sample=1`` takes `steps` of them.
-        start_resampling: the time beyond which no jump leads; None for none.
-        seed: of the noise, where `manipulate` isn't given another.
-        paste: whether the known pixels come out exactly as they went in.
-        gradient_steps: how many of the last network evaluations a gradient goes through; None for all. See the note.
-        progress: whether a bar is shown.
-        unet: the arguments of `GuidedUNet`; those of the CelebA-HQ network where nothing is said.
+        steps: number of time steps, evenly spaced among the 1000 of training.
+        jump_length, jump_n_sample: the paper's j, by how many steps the sampling jumps back, and r, how often every interval is traversed.
+            The defaults are the paper's and take 2410 network evaluations; ``jump_n_sample=1`` takes `steps`.
+        start_resampling: largest time step that a jump may lead to; None: no limit.
+        seed: default seed of the noise.
+        paste: restore the known pixels exactly.
+        gradient_steps: number of last network evaluations through which gradients are propagated; None: all. See the note.
+        progress: show a progress bar.
+        unet: arguments of `GuidedUNet`; by default those of the CelebA-HQ network.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with sides divisible by 32 (2^(levels - 1)), target (B, 1, H, W) -> (B, 3, H, W) in [-1, 1].
@@ -49,10 +49,10 @@ class RePaintGenerator(GuidedUNet):
     Note:
         The result is a function of image, mask and seed. Unless one seed per image is given, all images get the same noise.
 
-        Where gradients are on, one goes through the whole chain, to every weight and to the known pixels: about the memory of one
-        evaluation and of a few images more per step, and two evaluations more per step. `gradient_steps` cuts that down: it then goes
-        through the last ones only, and to the known pixels besides by way of `paste`. To only look, use ``torch.no_grad()``. One evaluation
-        of the CelebA-HQ network takes some 16 s on a CPU core, the paper's whole walk thus 11 hours an image.
+        If gradients are enabled, they are propagated through the whole chain, to every weight and to the known pixels, with the memory of about one
+        evaluation plus a few images per step, and two more evaluations per step. With `gradient_steps` they are propagated through the last
+        evaluations only (and, through `paste`, to the known pixels). For sampling alone use ``torch.no_grad()``. One evaluation of the CelebA-HQ
+        network takes about 16 s on a CPU core, the paper's schedule therefore 11 hours per image.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class RePaintGenerator(GuidedUNet):
         self.seed, self.paste, self.gradient_steps, self.progress = seed, paste, gradient_steps, progress
 
     def manipulate(self, images: Tensor, target: Tensor | None = None, *, seed: int | Sequence[int] | Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out, same size.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1], same size.
 
         Args:
-            target: the mask (B, 1, H, W), 1 where the image is known and kept, 0 where it is repainted, as in the authors' mask files.
-                None for repainting the centre square, of half the sides.
-            seed: of the noise: one, or one per image. None for the constructor's.
+            target: the mask (B, 1, H, W): 1 where the image is known and kept, 0 where it is inpainted, as in the authors' mask files.
+                None: the centre square, of half the side lengths, is inpainted.
+            seed: one, or one per image. None: the constructor's.
 
         Raises:
-            ValueError: for other shapes, masks beyond [0, 1], and other numbers of seeds.
+            ValueError: other shapes, a mask outside [0, 1], or another number of seeds.
         """
         check_input(images, "RePaint", divisor=self.divisor)
         mask = centre_square(images) if target is None else _checked(target, images)
@@ -111,12 +111,12 @@ class RePaintGenerator(GuidedUNet):
 
 
 def with_known(x: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """x with the known pixels in their place, the paper's Eq. 8c."""
+    """Insert the known pixels into x (Eq. 8c)."""
     return mask * known + (1 - mask) * x
 
 
 def centre_square(images: Tensor) -> Tensor:
-    """(B, 1, H, W): 0 in the middle, on half the height and width, 1 around it."""
+    """Mask (B, 1, H, W): 0 in the centre, of half the height and width, 1 elsewhere."""
     mask = images.new_ones(len(images), 1, *images.shape[2:])
     height, width = images.shape[2:]
     mask[..., height // 4 : height - height // 4, width // 4 : width - width // 4] = 0
@@ -135,12 +135,12 @@ def _checked(mask: Tensor, images: Tensor) -> Tensor:
 
 
 def jump_schedule(steps: int, *, n_sample: int = 1, jumps: Sequence[tuple[int, int]] = ((10, 10),), start: float = math.inf) -> list[int]:
-    """The times of RePaint's walk, from steps - 1 to -1: one less is a reverse step, one more a step back into noise.
+    """RePaint's sequence of time steps, from steps - 1 to -1: a decrement is a reverse step, an increment a forward (noising) step.
 
     Args:
-        n_sample: how often each single step is walked.
-        jumps: (length, how often each stretch is walked), from the outermost to the innermost; after a jump those inside it start anew.
-        start: no jump leads beyond this time.
+        n_sample: how often every single step is traversed.
+        jumps: (length, how often every interval is traversed), from the outermost to the innermost; after a jump the inner ones start again.
+        start: largest time step that a jump may lead to.
     """
     if any(length < 1 or uses < 1 for length, uses in jumps):
         raise ValueError(f"jumps are of 1 step and more, and a stretch is walked once or more, got (length, times) {tuple(jumps)}")
@@ -163,9 +163,10 @@ def jump_schedule(steps: int, *, n_sample: int = 1, jumps: Sequence[tuple[int, i
 
 
 def repaint(checkpoint: str | Path | None = None, **config: Any) -> RePaintGenerator:
-    """A RePaint sampler; with a checkpoint the UNet's arguments are read from it, and any that are given must agree.
+    """A RePaint sampler; with a checkpoint, the UNet's arguments are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     return RePaintGenerator(**config) if checkpoint is None else load_unet(RePaintGenerator, checkpoint, config)

@@ -1,6 +1,6 @@
 """RRDBNet, the network of ESRGAN and Real-ESRGAN: residual in residual dense blocks (Wang et al., ECCV workshops 2018, Section 3.1).
 
-One network, three namings of its state-dict keys. `RRDBNet` is built with the naming asked for, and `renamed` turns any into any:
+There are three naming schemes for its state-dict keys. `RRDBNet` is built with the requested one, and `renamed` converts between them:
 
     NEW     body.0.rdb1.conv1      conv_body          conv_up1, conv_up2     conv_hr     BasicSR, Real-ESRGAN
     OLD     RRDB_trunk.0.RDB1.…    trunk_conv         upconv1, upconv2       HRconv      the ESRGAN repository
@@ -40,7 +40,7 @@ OLD = Naming("RRDB_trunk", "RDB", "trunk_conv", "upconv", "HRconv")
 
 
 class DenseBlock(nn.Module):
-    """x + 0.2 · conv5 of everything before, where each convolution sees the maps of all earlier ones."""
+    """Dense block: x + 0.2 · conv5(…), where every convolution gets the features of all previous ones."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Module):
-    """x + 0.2 · three dense blocks of x."""
+    """Residual in residual dense block: x + 0.2 · three dense blocks of x."""
 
     def __init__(self, channels: int, growth: int, naming: Naming) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class RRDB(nn.Module):
 
 
 class RRDBNet(nn.Module):
-    """The network alone, RGB in [0, 1] in, about [0, 1] and not cut off out.
+    """The network: RGB in [0, 1] -> roughly [0, 1], not clamped.
 
     Args:
-        scale: 4, or 2 or 1, which unshuffle the image's pixels into channels first.
-        features, growth, blocks: channels of the trunk, channels that each convolution of a dense block adds, RRDBs.
+        scale: 4, or 2 or 1, for which pixels are first unshuffled into channels.
+        features, growth, blocks: channels of the trunk, growth channels of a dense block, number of RRDBs.
 
     Shape:
-        (B, 3, h, w) -> (B, 3, scale · h, scale · w). Sides that can't be unshuffled are mirrored out to those that can, and cropped after.
+        (B, 3, h, w) -> (B, 3, scale · h, scale · w). Sides that can't be unshuffled are padded by reflection, and the result is cropped.
     """
 
     def __init__(self, *, scale: int, features: int, growth: int, blocks: int, naming: Naming) -> None:
@@ -91,7 +91,7 @@ class RRDBNet(nn.Module):
         for name in (naming.trunk_conv, f"{naming.up}1", f"{naming.up}2", naming.high):
             self.add_module(name, nn.Conv2d(features, features, 3, padding=1))
         self.conv_last = nn.Conv2d(features, 3, 3, padding=1)
-        nn.init.constant_(self.conv_last.bias, 0.5)  # fresh weights start at grey: around black half of the pixels would be cut off
+        nn.init.constant_(self.conv_last.bias, 0.5)  # a fresh network starts at grey: around black half of the pixels would be clamped
 
     def forward(self, x: Tensor) -> Tensor:
         names, by, (height, width) = self.naming, UNSHUFFLED[self.scale], x.shape[2:]
@@ -109,7 +109,7 @@ class RRDBNet(nn.Module):
 
 
 def renamed(tensors: Mapping[str, Tensor], naming: Naming) -> dict[str, Tensor]:
-    """A state dict in whichever naming, in `naming`. Keys that belong to none stay as they are."""
+    """Convert a state dict from any naming scheme to `naming`. Unknown keys are kept."""
     return {_rename(key, naming): value for key, value in tensors.items()}
 
 
@@ -133,7 +133,7 @@ def _rename(key: str, to: Naming) -> str:
 
 
 def widths(tensors: Mapping[str, Tensor], naming: Naming) -> dict[str, Any]:
-    """Constructor arguments of an `RRDBNet`, as far as a state dict in `naming` tells them."""
+    """Constructor arguments of `RRDBNet` inferred from a state dict in `naming`."""
     found: dict[str, Any] = {}
     first, grown = tensors.get("conv_first.weight"), tensors.get(f"{naming.trunk}.0.{naming.dense}1.conv1.weight")
     if first is not None and first.ndim == 4:

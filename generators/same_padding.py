@@ -1,4 +1,4 @@
-"""Convolutions with TensorFlow's SAME padding: the output has ceil(n / stride) rows, and an odd padding has the extra row at the end."""
+"""Convolutions with TensorFlow's SAME padding: the output has ceil(n / stride) rows, and odd padding has its extra row at the end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SameConv2d(nn.Conv2d):
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
-    """The transpose of `SameConv2d`: (B, C, h, w) -> (B, C', H, W) for the `size` (H, W) given, stride times (h, w) if none is.
+    """The transpose of `SameConv2d`: (B, C, h, w) -> (B, C', H, W) for the given `size` (H, W), by default stride · (h, w).
 
     Raises:
-        ValueError: a `size` that the convolution wouldn't have brought to (h, w).
+        ValueError: a `size` that `SameConv2d` wouldn't map to (h, w).
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 2, *, bias: bool = True) -> None:

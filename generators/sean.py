@@ -1,12 +1,12 @@
 """SEAN: image synthesis with semantic region-adaptive normalization (Zhu, Abdal, Qin, Wonka, CVPR 2020).
 
 Official code: https://github.com/ZPdesu/SEAN (CC BY-NC-SA 4.0: neither the code nor the published weights may be used commercially). Written
-from the paper and the published key list; the state-dict keys are the authors', so ``CelebA-HQ_pretrained/latest_net_G.pth`` loads as it is.
+from the paper and the published key list, with the authors' state-dict keys: ``CelebA-HQ_pretrained/latest_net_G.pth`` loads directly.
 
 Note:
-    The network adds noise in every normalisation, drawn anew in every call, in evaluation too. `manipulate` takes fixed noise, so that a result
-    can be had again; `forward` draws it as the authors do unless it is given.
-    Each normalisation carries the running averages of a second one, which no layer reads: the authors' SPADE layer came with them.
+    Every normalization layer adds new noise in every call, also in evaluation. `manipulate` uses fixed noise, so that results are
+    reproducible; `forward` draws new noise, as the authors do, unless it is given.
+    Every normalization layer also contains an unused second batch norm, because the authors' checkpoints do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 LABELS = tuple(
     "background skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat ear_r neck_l neck cloth".split()
 )
-"""CelebAMask-HQ's, in the order of their numbers."""
+"""The labels of CelebAMask-HQ, in the order of their indices."""
 
 FACTOR = 32
 
@@ -40,7 +40,7 @@ Draw = Callable[[int, int], Tensor]
 
 
 class StyleEncoder(nn.Module):
-    """One style code for each label of an image: the mean of its feature maps over the label's pixels, 0 where there are none.
+    """One style code per label: the mean of the features over the label's pixels, 0 for labels that don't occur.
 
     Shape: images (B, 3, H, W), one-hot map (B, labels, H, W) -> (B, labels, D).
     """
@@ -62,10 +62,10 @@ class StyleEncoder(nn.Module):
 
 
 class ACE(nn.Module):
-    """Batch norm whose scale and shift are blended from two: drawn from the label map, as in SPADE, and from each region's style.
+    """SEAN normalization: batch norm with per-pixel scale and shift, blended from those of SPADE (label map) and those of each region's style code.
 
     Args:
-        style: False for the last block, which has the first kind only.
+        style: False for the last block, which uses the label map only.
     """
 
     def __init__(self, channels: int, labels: int, style_length: int, *, style: bool) -> None:
@@ -73,7 +73,7 @@ class ACE(nn.Module):
         self.style = style
         self.blending_gamma, self.blending_beta = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
         self.noise_var = nn.Parameter(torch.zeros(channels))
-        self.Spade = SPADE(channels, labels)  # its norm isn't used
+        self.Spade = SPADE(channels, labels)  # its batch norm isn't used
         self.param_free_norm = nn.BatchNorm2d(channels, affine=False)
         if style:
             for j in range(labels):
@@ -87,14 +87,16 @@ class ACE(nn.Module):
         gamma, beta = self.Spade.modulation(regions)
         if self.style:
             styles = torch.stack([self.get_submodule(f"fc_mu{j}")(codes[:, j]) for j in range(codes.shape[1])], dim=1).relu()
-            painted = torch.einsum("bjd,bjhw->bdhw", styles, regions)  # every pixel gets its label's
+            painted = torch.einsum("bjd,bjhw->bdhw", styles, regions)  # the style of every pixel's label
             gamma = torch.lerp(gamma, self.conv_gamma(painted).to(gamma.dtype), self.blending_gamma.sigmoid().to(gamma.dtype))
             beta = torch.lerp(beta, self.conv_beta(painted).to(beta.dtype), self.blending_beta.sigmoid().to(beta.dtype))
         return x * (1 + gamma) + beta
 
 
 class SEANBlock(nn.Module):
-    """Residual block with ACE before each convolution; a learned shortcut where the width changes. The shortcut draws its noise first."""
+    """SEAN ResBlk: SEAN normalization before each convolution, and a learned shortcut where the number of channels changes.
+
+    The shortcut draws its noise first, as in the authors' code."""
 
     def __init__(self, inputs: int, outputs: int, labels: int, style_length: int, *, style: bool = True) -> None:
         super().__init__()
@@ -110,14 +112,14 @@ class SEANBlock(nn.Module):
 
 
 class SEANGenerator(nn.Module):
-    """Paints a label map, each region in the style that it has in an image.
+    """Synthesizes an image from a label map and one style code per label, which the encoder extracts from an image.
 
     Args:
         label_nc: number of labels (19, `LABELS`).
-        ngf: channels of the last layer, 16 times as many in the first.
-        style_length: D, size of a style code.
-        zencoder_ngf, n_downsampling: of the `StyleEncoder`.
-        crop_size: side of what `forward` paints.
+        ngf: channels of the last layer; the first has 16 times as many.
+        style_length: D, dimension of a style code.
+        zencoder_ngf, n_downsampling: first layer's channels, and downsampling layers, of `StyleEncoder`.
+        crop_size: side of the image that `forward` generates by default.
     """
 
     def __init__(
@@ -156,15 +158,15 @@ class SEANGenerator(nn.Module):
         self.conv_img = nn.Conv2d(ngf, 3, 3, padding=1)
 
     def encode(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The style code of each label: images (B, 3, H, W), labels (B, H, W) -> (B, label_nc, D); 0 for a label that isn't there."""
+        """Style codes: images (B, 3, H, W), labels (B, H, W) -> (B, label_nc, D); 0 for labels that don't occur."""
         return self.Zencoder(images, one_hot(labels, self.label_nc).to(images.dtype))
 
     def forward(self, semantics: Tensor, codes: Tensor, draw: Draw | None = None, *, size: tuple[int, int] | None = None) -> Tensor:
-        """Paints a one-hot map (B, label_nc, H, W) in styles (B, label_nc, D): (B, 3, h, w) in [-1, 1].
+        """One-hot label map (B, label_nc, H, W), style codes (B, label_nc, D) -> images (B, 3, h, w) in [-1, 1].
 
         Args:
-            draw: where the noise comes from, in the order of the layers; new noise for every image without it.
-            size: of the result, a multiple of 32; without it that of ``crop_size``, whatever the map's.
+            draw: called once per normalization layer for its noise. None: new noise for every image.
+            size: (height, width) of the result, divisible by 32. None: that of ``crop_size``, whatever the size of the map.
         """
 
         def new_noise(height: int, width: int) -> Tensor:
@@ -180,13 +182,13 @@ class SEANGenerator(nn.Module):
         return rgb_output(self.conv_img, x)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out, same size.
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1], same size.
 
         Args:
-            images: (B, 3, H, W) with sides divisible by 32. They give the styles.
-            target: a label per pixel, whole numbers (B, H, W) or (B, 1, H, W) in 0 … label_nc - 1: the images' own map, by which they are drawn
-                again. With (B, 2, H, W) the first map is the wanted one, and the second the images' own, from which the styles come: an edit of
-                shapes. A label that only the wanted map has gets the style 0. There is no default.
+            images: (B, 3, H, W), sides divisible by 32, from which the styles are extracted.
+            target: the label of every pixel, integers (B, H, W) or (B, 1, H, W) in 0 … label_nc - 1: the images' own label map, which reconstructs
+                them. (B, 2, H, W): the desired label map, and the images' own, from which the styles are extracted (an edit of shapes). Labels
+                that occur in the desired map only get the style 0. None is refused.
 
         Raises:
             ValueError: other shapes or labels, or no target.
@@ -204,10 +206,11 @@ class SEANGenerator(nn.Module):
 
 
 def sean(checkpoint: str | Path | None = None, **config: int) -> SEANGenerator:
-    """A SEAN generator with its style encoder; with a checkpoint the widths are read from it, and any that are given must agree.
+    """A SEAN generator with its style encoder; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return SEANGenerator(**config)

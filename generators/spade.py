@@ -159,7 +159,8 @@ def spade(checkpoint: str | Path | None = None, *, data_set: str | None = None, 
         config: arguments of `SPADEGenerator`.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if data_set not in (None, *DATA_SETS):
         raise ValueError(f"unknown data_set {data_set!r}; choose from {list(DATA_SETS)}")

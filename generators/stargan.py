@@ -1,12 +1,12 @@
 """StarGAN: unified generative adversarial networks for multi-domain image-to-image translation (Choi et al., CVPR 2018).
 
-Official code: https://github.com/yunjey/stargan (MIT). Written from the paper and the published key list; the state-dict keys are the
-authors', so ``200000-G.ckpt`` and ``200000-D.ckpt`` load as they are.
+Official code: https://github.com/yunjey/stargan (MIT). Written from the paper and the published key list, with the authors'
+state-dict keys: the published ``200000-G.ckpt`` and ``200000-D.ckpt`` (``download.sh`` in their repository) load directly.
 
 Note:
-    The official test script never calls ``.eval()``, so its instance norms always use the statistics of the image at hand, although the
-    files carry running averages. `StarGANGenerator` does the same in both modes and keeps the buffers for the keys' sake;
-    ``use_running_statistics=True`` gives the network that ``.eval()`` would have given (its images are bad).
+    The official test script never calls ``.eval()``, so its instance norms always use the statistics of each image, although the
+    checkpoints contain running averages. `StarGANGenerator` does the same in both modes and keeps the buffers only so that the keys match;
+    ``use_running_statistics=True`` gives the network that ``.eval()`` would have given (with poor images).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class ImageNorm(nn.InstanceNorm2d):
-    """Affine instance norm on the statistics of its input, in training and in evaluation; the running buffers are only carried along."""
+    """Affine instance norm on the statistics of its input, in training and in evaluation; the running averages are stored but unused."""
 
     use_running_statistics = False
 
@@ -56,13 +56,13 @@ class ResidualBlock(nn.Module):
 
 
 class StarGANGenerator(nn.Module):
-    """G(x, c): redraws image x with attributes c.
+    """G(x, c): translates image x to attributes c.
 
     Args:
         conv_dim: channels of the first layer (64 in the paper).
         c_dim: number of attributes.
         repeat_num: residual blocks (6 in the paper).
-        use_running_statistics: see the note of this file; for inspection only.
+        use_running_statistics: see the module's note; for inspection only.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, target (B, c_dim) in {0, 1} -> (B, 3, H, W) in [-1, 1].
@@ -90,13 +90,13 @@ class StarGANGenerator(nn.Module):
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
         self._check(images, target)
         labels = target.to(images.dtype)[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        features = self.main[:-2](torch.cat([images, labels], dim=1))  # the label joins after the colours
-        # The last convolution and the tanh stay in float32: in bf16 the output falls on a coarse grid that a detector learns to see.
+        features = self.main[:-2](torch.cat([images, labels], dim=1))  # labels after the RGB channels
+        # In float32 also under autocast: rounding to bf16 would leave a pattern that a detector could learn.
         with torch.autocast(features.device.type, enabled=False):
             return self.main[-2:](features.float())
 
     def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out. Here it is the forward pass itself."""
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1]. Here it is the forward pass itself."""
         return self(images, target)
 
     def _check(self, images: Tensor, target: Tensor) -> None:
@@ -109,7 +109,7 @@ class StarGANGenerator(nn.Module):
 
 
 class StarGANDiscriminator(nn.Module):
-    """D(x): a patch map of realness and one logit per attribute.
+    """D(x): a PatchGAN's map of realness (D_src) and one logit per attribute (D_cls).
 
     Args:
         image_size: side of the square images; a multiple of ``2 ** repeat_num``.
@@ -142,10 +142,11 @@ class StarGANDiscriminator(nn.Module):
 
 
 def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarGANGenerator:
-    """A StarGAN generator; with a checkpoint the widths are read from it, and any that are given must agree.
+    """A StarGAN generator; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return StarGANGenerator(**config)
@@ -161,7 +162,7 @@ def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarG
 
 
 def stargan_discriminator(checkpoint: str | Path | None = None, **config: int) -> StarGANDiscriminator:
-    """The discriminator of a StarGAN; with a checkpoint the widths and the image size are read from it. Raises as `stargan` does."""
+    """Build StarGAN's discriminator; with a checkpoint, the widths and the image size are inferred from the tensors. Raises as `stargan` does."""
     if checkpoint is None:
         return StarGANDiscriminator(**config)
     tensors = load_tensors(checkpoint, forms=(("main.0.weight", "conv2.weight"),), entries=("state_dict", "D"), role="discriminator")
@@ -183,5 +184,5 @@ def _first_layer(tensors: Mapping[str, Tensor], key: str, source: str | Path, wh
 
 
 def deepest_repeat_num(image_size: int, most: int = 6) -> int:
-    """How many stride-2 layers a discriminator for `image_size` can have: the paper's 6 where the size allows it, one less at 64 and below."""
+    """Number of stride-2 layers that a discriminator for `image_size` can have: the paper's 6 where the size allows it, one less at 64 and below."""
     return min(most, int(math.log2(image_size & -image_size)), max(1, int(math.log2(image_size)) - 1))

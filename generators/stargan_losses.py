@@ -1,7 +1,7 @@
-"""StarGAN's own training losses (Choi et al., CVPR 2018, Eq. 1-8), WGAN-GP form as in the official code.
+"""StarGAN's training losses (Choi et al., CVPR 2018, Eq. 1-8), in the WGAN-GP form of the official code.
 
-They train the "before" generator, and they stay on while it is fine-tuned against MaLP: without them a generator that fools a detector
-collapses or stops editing.
+They train the generator from scratch and remain part of the objective while it is fine-tuned against MaLP: with MaLP's loss alone it collapses or stops
+editing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class StarGANWeights:
 
 @dataclass
 class StarGANLosses:
-    """Named terms; one that doesn't apply to the network at hand is zero."""
+    """The terms by name; those that don't apply to the trained network are zero."""
 
     total: Tensor
     adversarial: Tensor
@@ -52,7 +52,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, alpha
 
 
 class StarGANCritic(nn.Module):
-    """D's whole step as one forward, so that a wrapped discriminator sees one forward per backward.
+    """The discriminator's loss (Eq. 5) as one forward pass, because DistributedDataParallel expects one forward per backward.
 
     forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real images, alpha (B,) uniform.
     """
@@ -74,8 +74,8 @@ class StarGANCritic(nn.Module):
 def generator_losses(
     discriminator: nn.Module, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor, weights: StarGANWeights | None = None
 ) -> StarGANLosses:
-    """G's step (Eq. 6): look real, carry `target`, and lead back to `real` when edited back. Give the unwrapped discriminator; gradients reach
-    `fake` and `reconstructed` alone, none stays in D."""
+    """The generator's loss (Eq. 6): adversarial, domain classification, and reconstruction. Pass the unwrapped discriminator; gradients reach
+    only `fake` and `reconstructed`, none is left in D."""
     weights = weights or StarGANWeights()
     with gradients_to_inputs_only(discriminator):
         realness, logits = discriminator(fake)
@@ -87,9 +87,9 @@ def generator_losses(
 
 
 class StarGANObjective(nn.Module):
-    """StarGAN's own losses as `malp_disc/training/finetune.py` takes them: D's when it is called, G's from `generator_loss`; weighted terms by name.
+    """StarGAN's losses in the interface of `malp_disc/training/finetune.py`: D's from `forward`, G's from `generator_loss`; weighted terms by name.
 
-    Both take a batch with `images`, `labels`, `target` and the random numbers `noise`.
+    Both expect a batch with `images`, `labels`, `target` and the random numbers `noise`.
     """
 
     def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None) -> None:

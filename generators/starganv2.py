@@ -104,7 +104,8 @@ def starganv2(checkpoint: str | Path | None = None, **config: int | float) -> St
     """Build StarGAN v2; with a checkpoint, the architecture is inferred from its tensors, and arguments given explicitly must agree with it.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return StarGANv2(**config)

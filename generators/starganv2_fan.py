@@ -1,11 +1,11 @@
-"""The face masks of StarGAN v2: a landmark network and what is made of its heat maps.
+"""The face masks of StarGAN v2: a landmark network, and the masks computed from its heat maps.
 
 The network is the face alignment network of "adaptive wing loss for robust face alignment via heatmap regression" (Wang, Bo, Fuxin, ICCV
-2019); official code of this use: ``core/wing.py`` of https://github.com/clovaai/stargan-v2 (parts BSD-3 and Apache). Written from a
+2019); official code of its use in StarGAN v2: ``core/wing.py`` of https://github.com/clovaai/stargan-v2 (parts BSD-3 and Apache). Written from a
 description; the keys are those of the ``fan`` entry of StarGAN v2's checkpoints and of ``wing.ckpt``.
 
 Note:
-    Both are only ever used as they are: no parameter asks for a gradient, and the network stays in evaluation mode whatever its parent does.
+    The network is never trained: its parameters require no gradient, and it stays in evaluation mode when its parent is set to training mode.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 LANDMARKS = 98
-SIZE = 256  # the network's images, and the height that the shifts below are for
+SIZE = 256  # input size of the network, and the height for which the shifts below are given
 
 
 def with_coordinates(x: Tensor) -> Tensor:
-    """Three more channels: row and column, from -1 to 1, and the distance from the middle, up to 1."""
+    """Append three channels: row and column, from -1 to 1, and the distance from the centre, up to 1."""
     height, width = x.shape[2:]
     rows = torch.linspace(-1, 1, height, device=x.device)[:, None].expand(height, width)
     columns = torch.linspace(-1, 1, width, device=x.device)[None, :].expand(height, width)
@@ -33,7 +33,7 @@ def with_coordinates(x: Tensor) -> Tensor:
 
 
 class CoordConv(nn.Module):
-    """A convolution that knows where it is."""
+    """CoordConv: a convolution of the features and their coordinates."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class CoordConv(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Three convolutions one after the other, their results side by side, and the input added."""
+    """Hierarchical residual block: three convolutions in sequence, their outputs concatenated, plus the input."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class ConvBlock(nn.Module):
 
 
 class HourGlass(nn.Module):
-    """Down `depth` times and up again, with a way across at every size."""
+    """Hourglass: downsampling `depth` times and upsampling again, with a skip connection at every resolution."""
 
     def __init__(self, depth: int, channels: int) -> None:
         super().__init__()
@@ -86,10 +86,10 @@ class HourGlass(nn.Module):
 
 
 class FAN(nn.Module):
-    """Heat maps of a face's landmarks, and from them the masks of what StarGAN v2 keeps of it.
+    """Face alignment network: heat maps of facial landmarks, and StarGAN v2's masks computed from them.
 
     Args:
-        num_landmarks: heat maps, besides one of the face's boundary. The masks are made for 98.
+        num_landmarks: number of heat maps, without the additional one of the face's boundary. The masks require 98.
     """
 
     def __init__(self, *, num_landmarks: int = LANDMARKS) -> None:
@@ -121,12 +121,12 @@ class FAN(nn.Module):
 
     @torch.no_grad()
     def masks(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> `face_masks`. In float32 and without a gradient: they are where, not what."""
+        """(B, 3, H, W) in [-1, 1] -> `face_masks`. In float32 and without a gradient."""
         with torch.autocast(images.device.type, enabled=False):
             return face_masks(self.heatmaps(images.float())[:, : self.num_landmarks])
 
 
-# landmarks [first, end), by how many rows their maps are shifted up, and to which power they're taken; in this order
+# landmarks [first, end), number of rows by which their maps are shifted up, exponent; applied in this order
 _PARTS = {
     "chin": (8, 25, 0, 3),
     "eyebrows": (33, 51, -7, 2),
@@ -147,7 +147,7 @@ def shifted(x: Tensor, rows: int) -> Tensor:
 
 
 def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the image's own detail is to be kept, at 32 pixels' height, and at 64 and 128.
+    """Where high-pass features of the input are added, for features of height 32, and of heights 64 and 128.
 
     Shape:
         (B, 98, h, w) -> two masks (B, 1, 4h, 4w) in [0, 1].
@@ -163,7 +163,7 @@ def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     first, end, rows = _NOSE_BRIDGE
     x[:, first:end] = shifted(x[:, first:end], rows * scale)
     first, end = _EYES
-    x[:, first:end] = shifted(x[:, first:end], -8).pow(3) + shifted(x[:, first:end], -24)  # the authors don't scale these two
+    x[:, first:end] = shifted(x[:, first:end], -8).pow(3) + shifted(x[:, first:end], -24)  # not scaled with the size, as in the authors' code
     fine = x.clone()
     for first, end in _FINE_ONLY:
         fine[:, first:end] = 0
@@ -171,7 +171,7 @@ def face_masks(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def face_alignment(checkpoint: str | Path, *, num_landmarks: int = LANDMARKS) -> FAN:
-    """The landmark network of ``wing.ckpt``, or of the entry ``fan`` of a StarGAN v2; what else the file holds is left alone.
+    """The landmark network of ``wing.ckpt``, or of the entry ``fan`` of a StarGAN v2; other entries are ignored.
 
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network.

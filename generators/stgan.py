@@ -1,16 +1,16 @@
 """STGAN: a unified selective transfer network for arbitrary image attribute editing (Liu et al., CVPR 2019).
 
-Two networks go by this name, with other keys and other arithmetic, and both are here:
+There are two implementations, with different keys and different arithmetic; both are supported:
 
-    the port       https://github.com/bluestyle97/STGAN-pytorch (no licence file; no weights released): `STGANGenerator` of this file
+    the port       https://github.com/bluestyle97/STGAN-pytorch (no licence file; no weights released): `STGANGenerator` in this module
     the authors'   https://github.com/csmliu/STGAN (MIT), TensorFlow; MaLP was trained on this one: `generators.stgan_official`
 
-Written from the paper and the key lists; the state-dict keys are the port's, so its ``G_<iter>.pth.tar`` and ``D_<iter>.pth.tar`` load.
+Written from the paper and the key lists, with the port's state-dict keys: its ``G_<iter>.pth.tar`` and ``D_<iter>.pth.tar`` load directly.
 
 Note:
-    STGAN's condition is the change, not the target: a = wanted − present, and 0 leaves an attribute alone. So wanted labels alone are no
-    target for it; see `STGANGenerator.manipulate`. The state that goes to the next unit is the reset one, r·s, not the unit's output. The
-    discriminator's instance norms carry running averages, but are always used with the statistics of the image at hand.
+    STGAN's condition is the change of the labels, desired − current, where 0 leaves an attribute unchanged. Desired labels alone are therefore no
+    valid target; see `STGANGenerator.manipulate`. The state passed to the next unit is the reset one, r·s, not the unit's output. The
+    discriminator's instance norms have running averages, but always use the statistics of each image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
 class SelectiveTransferUnit(nn.Module):
-    """A gated cell that decides which encoder features go on to the decoder: the paper's own part.
+    """Selective transfer unit (Section 3.2): a GRU-like cell that selects which encoder features are passed to the decoder.
 
     forward: encoder features f (B, C, 2h, 2w), state (B, 2C, h, w), difference (B, A) -> transferred features and new state, both
     (B, C, 2h, 2w).
@@ -63,13 +63,13 @@ class STGANGenerator(nn.Module):
     """G(x, a) of the PyTorch port: encoder, selective transfer units, decoder.
 
     Args:
-        attr_dim: attributes.
+        attr_dim: number of attributes.
         conv_dim: channels of the first layer.
-        n_layers: halvings.
-        shortcut_layers: sizes at which the decoder sees encoder features.
-        stu_kernel_size: of the gates.
-        use_stu: pass the encoder features through transfer units; without, they go over as they are.
-        one_more_conv: the last step is one to conv_dim / 4 channels and another to three.
+        n_layers: downsampling layers.
+        shortcut_layers: number of decoder layers with skip connections.
+        stu_kernel_size: kernel size of the gates.
+        use_stu: pass the skip connections through selective transfer units.
+        one_more_conv: the last decoder layer consists of two, the first with conv_dim / 4 channels.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^n_layers (32), difference (B, attr_dim) -> (B, 3, H, W) in [-1, 1].
@@ -128,15 +128,15 @@ class STGANGenerator(nn.Module):
         return in_float32(last[-2:], last[:-2](x))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: images in [-1, 1], edited.
+        """Common interface of all generators: images in [-1, 1] -> edited images in [-1, 1].
 
         Args:
-            target: how the attributes are to change. Either (B, A) in [-1, 1], the change itself: 1 brings an attribute, -1 takes it away,
-                0 leaves it alone. Or (B, 2, A) in [0, 1], the wanted labels and the present ones, ``torch.stack([wanted, present], dim=1)``,
-                whose difference is taken. None changes nothing: a reconstruction.
+            target: the change of the attributes: (B, A) in [-1, 1], where 1 adds an attribute, -1 removes it and 0 keeps it; or (B, 2, A)
+                in [0, 1], desired and current labels, ``torch.stack([wanted, present], dim=1)``, whose difference is taken. None: no change
+                (a reconstruction).
 
         Note:
-            Wanted labels alone, as for StarGAN, don't say what to take away; given as (B, A) they mean "bring all that is 1, leave the rest".
+            Desired labels alone, as for StarGAN, don't say what to remove: passed as (B, A) they mean "add every attribute that is 1, keep the others".
 
         Raises:
             ValueError: another shape, or a number outside these ranges.
@@ -146,7 +146,7 @@ class STGANGenerator(nn.Module):
 
 
 class STGANDiscriminator(nn.Module):
-    """D(x) of the PyTorch port: a critic's value and a logit per attribute.
+    """D(x) of the PyTorch port: the critic's value and one logit per attribute.
 
     Args:
         image_size: side of the images, a multiple of 2^n_layers.
@@ -192,13 +192,14 @@ def _last_layers(channels: int, between: int, one_more_conv: bool) -> list[nn.Mo
 
 
 def stgan(checkpoint: str | Path | None = None, *, form: str | None = None, **config: Any) -> nn.Module:
-    """An STGAN generator, of either form; with a checkpoint the form and the widths are read from it, and any that are given must agree.
+    """Build an STGAN generator of either implementation; with a checkpoint, the form and the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Args:
         form: "port" (the default) or "official".
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if form not in (None, "port", "official"):
         raise ValueError(f"unknown form {form!r} of STGAN; choose 'port' or 'official'")
@@ -218,7 +219,7 @@ def stgan(checkpoint: str | Path | None = None, *, form: str | None = None, **co
 
 
 def stgan_discriminator(checkpoint: str | Path | None = None, **config: int) -> STGANDiscriminator:
-    """The discriminator of an STGAN of the port; with a checkpoint the widths and the image size are read from it. Raises as `stgan` does."""
+    """Build the port's STGAN discriminator; with a checkpoint, widths and image size are inferred from the tensors. Raises as `stgan` does."""
     if checkpoint is None:
         return STGANDiscriminator(**config)
     tensors = load_tensors(checkpoint, forms=(("conv.0.0.weight", "fc_att.2.weight"),), entries=("state_dict", "D"), role="discriminator")
@@ -239,7 +240,7 @@ def stgan_discriminator(checkpoint: str | Path | None = None, **config: int) -> 
 
 
 def _read_generator(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
-    """Constructor arguments, from the shapes of a file's tensors."""
+    """Constructor arguments inferred from the tensors."""
     down, up = numbered_kernels(tensors, r"encoder\.(\d+)\.0\.weight"), numbered_kernels(tensors, r"decoder\.(\d+)\.0\.weight")
     if len(down) < 2 or len(up) < 2:
         raise ValueError(f"{source} is not a checkpoint of STGANGenerator: expected encoder.0.0.weight, …, found {list(tensors)[:3]}")
@@ -252,6 +253,6 @@ def _read_generator(tensors: Mapping[str, Tensor], source: str | Path) -> dict[s
         "one_more_conv": f"decoder.{len(up) - 1}.3.weight" in tensors,
     }
     gate = tensors.get("stu.0.hidden.0.weight")
-    if shortcuts:  # without any, units leave no trace
+    if shortcuts:  # without shortcuts, transfer units can't be inferred
         found["use_stu"] = gate is not None
     return found if gate is None else {**found, "stu_kernel_size": gate.shape[-1]}

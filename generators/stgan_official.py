@@ -1,12 +1,12 @@
-"""STGAN as its authors wrote it (Liu et al., CVPR 2019), the generator that MaLP was trained on.
+"""STGAN in its authors' implementation (Liu et al., CVPR 2019), the generator that MaLP was trained on.
 
-Official code: https://github.com/csmliu/STGAN (MIT), TensorFlow 1. Written from the paper and the published list of variables. A key is the
-variable's name in PyTorch's words: ``Genc/Conv_1/BatchNorm/gamma`` is ``Genc.Conv_1.BatchNorm.weight``, and a kernel is transposed to
-(out, in, h, w), of a transposed convolution to (in, out, h, w). So the authors' checkpoints, made by TensorFlow's Saver, load as they are.
+Official code: https://github.com/csmliu/STGAN (MIT), TensorFlow 1. Written from the paper and the published list of variables. The state-dict keys
+are the variables' names in PyTorch's convention: ``Genc/Conv_1/BatchNorm/gamma`` is ``Genc.Conv_1.BatchNorm.weight``; kernels are transposed to
+(out, in, h, w), those of transposed convolutions to (in, out, h, w). The authors' TensorFlow checkpoints (Google Drive) load directly.
 
 Note:
-    It differs from the PyTorch port (`generators.stgan`) in more than its keys: gates with a bias and no norm, attributes beside every
-    state and every decoder input, batch norm with eps 1e-3, a bias in the last layer.
+    It differs from the PyTorch port (`generators.stgan`) in more than its keys: the gates have a bias and no norm, the attributes are concatenated with
+    every state and every decoder input, batch norm has eps 1e-3, the last layer has a bias.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _FORMS = (("encoder.0.0.weight", "decoder.0.0.weight"), ("Genc.Conv.weight", "Gd
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """TF-slim's: eps 1e-3, running averages that move by a thousandth a step, and no counter of batches."""
+    """TF-slim's batch norm: eps 1e-3, momentum 0.001, no counter of batches."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-3, momentum=1e-3)
         self.num_batches_tracked = None
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        nn.Module._load_from_state_dict(self, *arguments)  # torch's own would ask for the counter
+        nn.Module._load_from_state_dict(self, *arguments)  # torch's own would require the counter
 
 
 class Layer(nn.Module):
-    """A convolution of a TensorFlow scope: `weight`, then a `bias` or a `BatchNorm`. All SAME paddings here are the same on both sides.
+    """A convolution of a TensorFlow scope: `weight`, then a `bias` or a `BatchNorm`. Here SAME padding is always symmetric.
 
     Args:
-        factor: 0.5 halves the size (4×4, stride 2), 2 doubles it (4×4, transposed, stride 2), 1 keeps it (`kernel_size`, odd).
-        transposed: of a layer that keeps the size, whether its kernel is stored as a transposed convolution's.
+        factor: 0.5 downsamples (4×4, stride 2), 2 upsamples (4×4, transposed, stride 2), 1 keeps the size (`kernel_size`, odd).
+        transposed: for factor 1, whether the kernel is stored as that of a transposed convolution.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class STGANOfficialGenerator(nn.Module):
     """G(x, a): `Genc`, the selective transfer units `Gstu`, `Gdec`, by the names of the authors' scopes and options.
 
     Args:
-        n_att: attributes.
+        n_att: number of attributes.
         enc_dim, stu_dim, dec_dim: channels of the first encoder layer, of the last unit, of the last decoder layer but one.
-        enc_layers, dec_layers: halvings and doublings; as many of the one as of the other.
-        stu_layers: transfer units.
-        stu_inject_layers: number of units whose state is conditioned on the attributes again.
-        stu_kernel_size: of the gates.
-        shortcut_layers, inject_layers: how many decoder layers see transferred features, and the attributes, after their own output.
-        one_more_conv: 0, or the kernel size of one more layer at full size (not checked against the authors' code).
+        enc_layers, dec_layers: downsampling and upsampling layers, of equal number.
+        stu_layers: number of transfer units.
+        stu_inject_layers: number of units whose state gets the attributes as well.
+        stu_kernel_size: kernel size of the gates.
+        shortcut_layers, inject_layers: number of decoder layers whose output is concatenated with transferred features, and with the attributes.
+        one_more_conv: 0, or the kernel size of an additional layer at full resolution (not verified against the authors' code).
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^enc_layers (32), difference (B, n_att) -> (B, 3, H, W) in [-1, 1].
@@ -158,7 +158,7 @@ class STGANOfficialGenerator(nn.Module):
         return in_float32(nn.Sequential(last, nn.Tanh()), x)
 
     def _transfer(self, encoded: list[Tensor], difference: Tensor) -> list[Tensor]:
-        """The encoder's features, with those that have a transfer unit replaced by its output."""
+        """The encoder's features, where those with a transfer unit are replaced by its output."""
         passed = list(encoded)
         state = tell(encoded[-1], difference)
         units = list(self.Gstu.children())
@@ -175,13 +175,13 @@ class STGANOfficialGenerator(nn.Module):
         return passed
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: images in [-1, 1], edited. `target` is that of `generators.stgan.STGANGenerator.manipulate`."""
+        """Common interface of all generators: images in [-1, 1] -> edited images in [-1, 1]. `target` as in `generators.stgan.STGANGenerator.manipulate`."""
         check_input(images, "STGAN", divisor=2**self.n_layers)
         return self(images, difference(target, images, self.n_attrs))
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of an STGAN of either form: of a TensorFlow checkpoint (or a ``.npz`` of its variables) G's, else what `load_tensors` gives.
+    """Tensors of an STGAN of either implementation: the generator's from a TensorFlow checkpoint (or a ``.npz`` of its variables), else those of `load_tensors`.
 
     Raises:
         FileNotFoundError, ValueError: no such file, an unsafe or damaged file, or one without STGAN's variables.
@@ -198,26 +198,26 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str | Path) -> STGANOfficialGenerator:
-    """A generator with these tensors; its widths are read from them. Raises: ValueError: another network's, or of another `config`."""
+    """Build a generator with these tensors; its widths are inferred. Raises ValueError for another network's, or a contradicting `config`."""
     network = STGANOfficialGenerator(**agree(_read_generator(tensors, source), config, source))
     load_state(network, tensors, source=str(source))
     return network
 
 
 def _read_generator(tensors: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
-    """Constructor arguments, from the shapes of a file's tensors."""
+    """Constructor arguments inferred from the tensors."""
     down, up = _layers(tensors, "Genc.Conv"), _layers(tensors, "Gdec.Conv2d_transpose")
     states, gates = _layers(tensors, "Gstu.Conv2d_transpose"), _layers(tensors, "Gstu.Conv")
     if len(down) < 2 or len(up) < 2:
         raise ValueError(f"{source} is not a checkpoint of STGANOfficialGenerator: expected Genc.Conv.weight, …, found {list(tensors)[:3]}")
     n_att, more = up[0].shape[0] - down[-1].shape[0], up[-1].shape[-1] if len(up) > len(down) else 0
     shortcuts = injections = 0
-    for i in range(len(down) - 1):  # what joins a layer's output before the next
+    for i in range(len(down) - 1):  # channels concatenated with a layer's output
         joined = up[i + 1].shape[0] - up[i].shape[1]
         feature = states[i].shape[1] if i < len(states) else down[-2 - i].shape[0]
         shortcuts += joined in (feature, feature + n_att) and joined > 0
         injections += joined in (n_att, feature + n_att) and joined > 0
-    # Whether the last unit's state is told the attributes shows nowhere: nothing reads it. As in the rest, then.
+    # Whether the last unit's state gets the attributes can't be inferred, since nothing uses it; assume the same as for the others.
     told = sum(following.shape[0] > state.shape[1] for state, following in zip(states, states[1:]))
     found = {
         "n_att": n_att,
@@ -237,7 +237,7 @@ def _read_generator(tensors: Mapping[str, Tensor], source: str | Path) -> dict[s
 
 
 def _layers(tensors: Mapping[str, Tensor], scope: str) -> list[Tensor]:
-    """The kernels of ``scope``, ``scope_1``, …, as far as they go."""
+    """The kernels of ``scope``, ``scope_1``, …, until one is missing."""
     found: list[Tensor] = []
     while (kernel := tensors.get(f"{_name(scope, len(found))}.weight")) is not None and kernel.ndim == 4:
         found.append(kernel)
@@ -245,7 +245,7 @@ def _layers(tensors: Mapping[str, Tensor], scope: str) -> list[Tensor]:
 
 
 def _scope(**layers: list[nn.Module]) -> nn.ModuleDict:
-    """Layers under TensorFlow's names: the first of a kind bare, the others numbered."""
+    """Layers with TensorFlow's names: the first of a kind without a number, the others numbered."""
     return nn.ModuleDict({_name(kind, i): layer for kind, some in layers.items() for i, layer in enumerate(some)})
 
 

@@ -1,13 +1,13 @@
-"""StyleGAN (Karras et al., CVPR 2019) in the much used port https://github.com/rosinality/style-based-gan-pytorch (MIT), trained on FFHQ.
+"""StyleGAN (Karras et al., CVPR 2019) in the widely used port https://github.com/rosinality/style-based-gan-pytorch (MIT), trained on FFHQ.
 
-`generators.stylegan.stylegan` loads it. Written from the paper and the key list; the state-dict keys are the port's, so the ``g_running`` of
-its ``stylegan-256px-new.model`` loads as it is. The original and its other port: ``stylegan.py``.
+`generators.stylegan.stylegan` loads its ``stylegan-256px-new.model`` (Google Drive, linked from the repository), of which ``g_running`` is taken. Written
+from the paper and the key list, with the port's state-dict keys. NVIDIA's weights and the other port: ``stylegan.py``.
 
 Note:
-    It isn't quite the paper's network, nor the other port's: all weights are equalised with gain √2, those of the mapping, the styles and the
-    noise too; the convolutions' biases come before blur and noise; the fused enlargement averages where the original sums; the style is
-    scale · x + shift without a 1 added; both noises of a resolution are the same map. And it draws new noise in every call, where here, in
-    `manipulate`, the noise is fixed, so that a result can be had again.
+    It differs from the paper and from the other port: all weights, including those of mapping, styles and noise, are equalized with gain √2; the
+    convolutions' biases are added before blur and noise; fused upsampling averages where the original sums; AdaIN is scale · x + shift, without
+    adding 1 to the scale; both layers of a resolution share one noise map. The port draws new noise in every call; in `manipulate` the noise is
+    fixed, so that results are reproducible.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from generators.style_layers import Blur, check_latents, equalised, fixed_noise,
 from malp_disc.serialization.state_dicts import load_state
 
 STEPS = 9
-"""A file has the layers of 4 to 1024 pixels, whatever it was trained to."""
+"""Resolutions 4 to 1024: a checkpoint has the layers of all of them, whatever resolution it was trained at."""
 
 
 class Equalised(nn.Module):
-    """A weight at unit variance and a bias; the port keeps the two together under one name."""
+    """A weight stored with unit variance, and a bias."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class EqualisedConv(nn.Module):
 
 
 class FusedEnlargement(nn.Module):
-    """Twice the size and a convolution in one step; the weight is (in, out, 3, 3)."""
+    """Upsampling by 2 fused into a convolution; the weight is stored as (in, out, 3, 3)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class FusedEnlargement(nn.Module):
 
 
 class Constant(nn.Module):
-    """The learned 4×4 maps from which every image starts."""
+    """The learned constant input, (1, C, 4, 4)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class NoiseWeight(nn.Module):
         self.weight_orig = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        # The port counts the channels as the inputs of this "layer".
+        # The port scales by the number of channels, as if they were this layer's inputs.
         return x + equalised(self.weight_orig) * noise
 
 
@@ -125,7 +125,7 @@ class Progression(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Styles (B, L, D) -> colours (B, 3, R, R), about [-1, 1] and not clamped; L = 2 (step + 1), R = 4 · 2^step."""
+    """Synthesis network: styles (B, L, D) -> images (B, 3, R, R), roughly in [-1, 1], not clamped; L = 2 (step + 1), R = 4 · 2^step."""
 
     def __init__(self, size: int, channels: int, fused_from: int) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Synthesis(nn.Module):
         step, before, x = styles.shape[1] // 2 - 1, None, len(styles)
         for i in range(step + 1):
             before, x = x, self.progression[i](x, styles[:, 2 * i : 2 * i + 2], noise[i])
-        # Colours stay in float32: in bf16 they would fall on a coarse grid that a detector learns to see.
+        # In float32 also under autocast: rounding to bf16 would leave a pattern that a detector could learn.
         with torch.autocast(x.device.type, enabled=False):
             colours = self.to_rgb[step](x.float())
             if step and alpha < 1:
@@ -149,15 +149,15 @@ class Synthesis(nn.Module):
 
 
 class StyleBasedGAN(nn.Module):
-    """z -> w -> one style per layer -> image.
+    """StyleGAN: z -> w (mapping) -> one style per layer -> image (synthesis).
 
     Args:
-        resolution: side of the images, a power of 2 from 8 to 1024. A file doesn't say to which it was trained: 256, 512 and 1024 are
+        resolution: side of the images, a power of 2 from 8 to 1024. It can't be inferred from a checkpoint; 256, 512 and 1024 were
             published.
-        code_dim: D, size of z and w.
-        n_mlp: layers of the mapping.
-        truncation_psi: how strongly `manipulate` draws styles to the mean style.
-        channels, fused_from: widths of the first layers, and the side from which enlargement and convolution are one.
+        code_dim: D, dimension of z and w.
+        n_mlp: layers of the mapping network.
+        truncation_psi: ψ of the truncation trick, which `manipulate` applies to codes of Z.
+        channels, fused_from: maximum number of channels, and the resolution from which upsampling is fused into the convolution.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class StyleBasedGAN(nn.Module):
         return self.style(pixel_norm(z))
 
     def mean_style(self, z: Tensor | None = None) -> Tensor:
-        """The mean of w over codes z, or over 1024 fixed ones: (1, D), without a gradient."""
+        """Mean of w over the given codes z, or over 1024 fixed ones: (1, D), without a gradient."""
         if z is None:
             like = next(self.parameters())
             z = torch.randn(1024, self.size, generator=torch.Generator().manual_seed(0)).to(like.device, like.dtype)
@@ -202,11 +202,11 @@ class StyleBasedGAN(nn.Module):
             return self.mapping(z).mean(dim=0, keepdim=True)
 
     def forward(self, latents: Tensor, noise: Sequence[Tensor] | None = None, *, alpha: float = 1.0) -> Tensor:
-        """Images of codes (B, D) of Z, mapped and not truncated, or of styles (B, L, D); (B, 3, R, R), not clamped.
+        """Codes of Z (B, D), which are mapped but not truncated, or styles (B, L, D) -> (B, 3, R, R), not clamped.
 
         Args:
-            noise: per resolution (1 or B, 1, side, side); new noise without it.
-            alpha: below 1 the last resolution is blended with the one before, as in progressive training.
+            noise: one map per resolution, (1 or B, 1, side, side). None: new noise.
+            alpha: below 1, weight of the highest resolution while it is faded in, as in progressive training.
         """
         styles = self.mapping(latents)[:, None].expand(-1, self.layers, -1) if latents.ndim == 2 else latents
         if noise is None:
@@ -214,11 +214,11 @@ class StyleBasedGAN(nn.Module):
         return self.generator(styles, noise, alpha)
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry, [-1, 1] out. The image decides nothing, see the note of ``stylegan.py``. Noise is fixed.
+        """Common interface of all generators: the images generated from `target`, in [-1, 1], with fixed noise. The input image isn't used, see ``stylegan.py``.
 
         Args:
-            images: (B, 3, R, R); only their number and size count.
-            target: latents: (B, D) codes of Z, which are mapped and truncated, or (B, L, D) styles, L = 2 log2(R) - 2. There is no default.
+            images: (B, 3, R, R); only batch size and resolution are used.
+            target: codes of Z (B, D), which are mapped and truncated, or styles (B, L, D), L = 2 log2(R) - 2. None is refused.
 
         Raises:
             ValueError: other shapes, or no target.
@@ -232,10 +232,10 @@ class StyleBasedGAN(nn.Module):
 
 
 def style_based_gan(tensors: dict[str, Tensor], source: str | Path, **config: Any) -> StyleBasedGAN:
-    """The network of a state dict; its sizes are read from it, and any that are given must agree.
+    """The network of a state dict; its sizes are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        ValueError: the state dict of another network, or of another `config`.
+        ValueError: the state dict of another network, or one that contradicts `config`.
     """
     constant, styles = (tensors.get(f"generator.progression.0.{key}") for key in ("conv1.input", "adain1.style.linear.weight_orig"))
     if constant is None or constant.ndim != 4 or styles is None or styles.ndim != 2:

@@ -1,7 +1,6 @@
-"""Parts that StyleGAN (Karras et al., CVPR 2019), its two PyTorch ports here and ALAE share.
+"""Layers shared by the two PyTorch ports of StyleGAN (Karras et al., CVPR 2019) and by ALAE.
 
-Not one of them is a network of its own. The ports differ in how they name and scale their weights, so what is shared takes the weight as an
-argument; what has weights of its own stays with its port.
+The ports name and scale their weights differently, so the shared functions take the weight as an argument.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from torch import Tensor, nn
 
 
 def equalised(weight: Tensor, gain: float = math.sqrt(2)) -> Tensor:
-    """A weight stored at unit variance, at the size that He et al. start from: weight · gain / √(inputs of one output).
+    """Equalized learning rate: a weight stored with unit variance, scaled by He's constant, weight · gain / √fan_in.
 
-    Shape: (out, in, …), the first dimension counts the outputs.
+    Shape: (out, in, …) -> the same.
     """
     return weight * (gain / math.sqrt(weight[0].numel()))
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """x over the root of its mean square along dimension 1."""
+    """x / √(mean of x² over dimension 1)."""
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
 def stylise(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-8) -> Tensor:
-    """Adaptive instance norm: every map of x at mean 0 and variance 1, then scale · x + shift.
+    """Adaptive instance norm: scale · (x - mean) / std + shift, with mean and standard deviation of every channel of every image.
 
     Shape: x (B, C, H, W), scale and shift (B, C).
     """
@@ -35,7 +34,7 @@ def stylise(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-8) -> Tenso
 
 
 def spread(weight: Tensor) -> Tensor:
-    """A 3×3 kernel followed by a 2×2 box, as one 4×4 kernel: convolving and resampling by 2 become one step.
+    """A 3×3 kernel convolved with a 2×2 box, as one 4×4 kernel, which fuses convolution and resampling by 2.
 
     Shape: (…, 3, 3) -> (…, 4, 4); the sum of the kernel grows by 4.
     """
@@ -43,12 +42,12 @@ def spread(weight: Tensor) -> Tensor:
 
 
 class Blur(nn.Module):
-    """Each map under the binomial kernel [1 2 1] × [1 2 1] / 16, zeros beyond the border.
+    """Blur of every channel with the binomial kernel [1 2 1] × [1 2 1] / 16, zero padding.
 
-    The kernel is a constant that the authors keep in their files, once per channel.
+    The kernel is a constant, which the checkpoints contain once per channel.
 
     Args:
-        names: under which it is kept.
+        names: the kernel's names in the state dict.
     """
 
     def __init__(self, channels: int, *names: str) -> None:
@@ -63,16 +62,16 @@ class Blur(nn.Module):
 
 
 def fixed_noise(index: int, height: int, width: int, like: Tensor) -> Tensor:
-    """Noise for the `index`-th place of a network that wants some, the same in every call and for every image: (1, 1, height, width).
+    """Noise for the `index`-th noise input of a network, the same in every call and for every image: (1, 1, height, width).
 
-    A manipulation has to be a function of the image, or no two runs could be compared.
+    The result of `manipulate` must be a function of image and target, otherwise runs couldn't be compared.
     """
     drawn = torch.randn(1, 1, height, width, generator=torch.Generator().manual_seed(index))
     return drawn.to(like.device, like.dtype)
 
 
 def check_latents(images: Tensor, target: Tensor | None, *, resolution: int, layers: int, size: int) -> None:
-    """What `manipulate` of a generator without an encoder takes.
+    """Check the arguments of `manipulate` of a generator without an encoder.
 
     Raises:
         ValueError: other images than (B, 3, resolution, resolution), or a target that isn't (B, size) or (B, layers, size).

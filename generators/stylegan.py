@@ -100,7 +100,8 @@ def stylegan(checkpoint: str | Path | None = None, *, port: str | None = None, *
         config: arguments of `StyleGANGenerator` or `StyleBasedGAN`.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if port not in (None, "interfacegan", "rosinality"):
         raise ValueError(f"unknown port {port!r}; choose 'interfacegan' or 'rosinality'")

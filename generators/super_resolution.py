@@ -9,14 +9,14 @@ from generators.images import check_input
 
 
 def shrink(images: Tensor, scale: int = 4) -> Tensor:
-    """1/scale of the size by antialiased bicubic interpolation, clamped to [-1, 1], as for the networks' training images.
+    """Downsample by `scale` with antialiased bicubic interpolation, clamped to [-1, 1], as the networks' training images were made.
 
     Those were rounded to 8 bits as well, which is omitted here, since it has no gradient.
 
     Shape: (B, 3, H, W) -> (B, 3, H / scale, W / scale).
 
     Raises:
-        ValueError: for sides that `scale` doesn't divide, or below 2 · scale.
+        ValueError: sides that `scale` doesn't divide, or below 2 · scale.
     """
     check_input(images, f"super-resolution ×{scale}", divisor=scale, least=2 * scale)
     height, width = images.shape[2:]
@@ -24,7 +24,7 @@ def shrink(images: Tensor, scale: int = 4) -> Tensor:
 
 
 class SuperResolution:
-    """`manipulate` and `upscale` for a network whose forward pass enlarges an image in [0, 1] by `scale`.
+    """`manipulate` and `upscale` for a network whose forward pass upsamples an image in [0, 1] by `scale`.
 
     As in the published code, the output is clamped to [0, 1]; clamped pixels have no gradient.
     """

@@ -1,9 +1,8 @@
 """Reading the variables of a TensorFlow checkpoint without TensorFlow.
 
-A checkpoint that TensorFlow's Saver writes is an index, ``NAME.index``, and the numbers, ``NAME.data-00000-of-00001``. The index is a sorted
-table (the format of LevelDB's): blocks of keys with their common beginnings left out, a block of blocks, and at the end of the file where
-that lies. Behind each key stands a small protocol buffer: the kind of number, the shape, the file and the place in it. Nothing of it is
-code, and nothing is run.
+A checkpoint of TensorFlow's Saver consists of an index, ``NAME.index``, and the data, ``NAME.data-00000-of-00001``. The index is a sorted string table
+in LevelDB's format: data blocks with prefix-compressed keys, an index block, and a footer that points to it. The value of every key is a protocol buffer
+with dtype, shape, shard and offset. Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from malp_disc.serialization.file_kinds import file_kind
 from malp_disc.serialization.reading import read_arrays
 
 MAGIC = 0xDB4775248B80FB57
-# TensorFlow's numbers for kinds that a network's variables have: float32, float64, int32, uint8, int64, bool, float16
+# TensorFlow's enum of the dtypes that variables have: float32, float64, int32, uint8, int64, bool, float16
 KINDS = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 9: "<i8", 10: "?", 19: "<f2"}
-STRINGS = 7  # TensorFlow 2 keeps notes of its own in them
+STRINGS = 7  # TensorFlow 2 stores metadata in them
 
 
 def is_tensorflow(path: str | Path) -> bool:
-    """Does this name variables that `read_variables` takes?"""
+    """Whether `path` is a file that `read_variables` accepts."""
     path = Path(path)
     return path.suffix in (".npz", ".index") or ".data-0" in path.suffix or _index_of(path).is_file()
 
 
 def read_variables(path: str | Path) -> dict[str, Tensor]:
-    """Variables by name, in TensorFlow's own order of dimensions.
+    """Variables by name, in TensorFlow's order of dimensions.
 
     Args:
-        path: the checkpoint's name without ending, as TensorFlow's ``save`` was told; or one of its files; or a ``.npz`` of the variables
+        path: the checkpoint's name without suffix, as passed to TensorFlow's ``save``; or one of its files; or a ``.npz`` of the variables
             (``numpy.savez(path, **{name: value})``).
 
     Raises:
-        FileNotFoundError: one of the files isn't there.
-        ValueError: damaged, of TensorFlow's first format, or no such file at all.
+        FileNotFoundError: one of the files is missing.
+        ValueError: a damaged file, TensorFlow's first format, or another kind of file.
     """
     path = Path(path)
     if path.suffix == ".npz":
@@ -55,7 +54,7 @@ def read_variables(path: str | Path) -> dict[str, Tensor]:
         return {name.decode(): _variable(index, shards, entry) for name, entry in entries.items() if entry.get(1, [0])[-1] != STRINGS}
     except FileNotFoundError:
         raise
-    except Exception as error:  # a damaged file can make the reader stumble anywhere
+    except Exception as error:  # a damaged file can cause any exception
         foreign = [(file.name, kind) for file in (index, *_shards_of(index)) if (kind := file_kind(file)).name not in ("tensorflow", "unknown")]
         told = f"; {foreign[0][0]} is {foreign[0][1].text}: {foreign[0][1].advice}" if foreign else ""
         raise ValueError(f"{index} can't be read as a TensorFlow checkpoint ({error or type(error).__name__}){told}") from error
@@ -74,7 +73,7 @@ def _shards_of(index: Path) -> list[Path]:
 
 
 def _variable(index: Path, shards: int, entry: dict[int, list]) -> Tensor:
-    """The tensor that an entry describes: kind (1), shape (2), file (3), place (4), bytes (5), slices (7)."""
+    """The tensor of an index entry, with the fields dtype (1), shape (2), shard (3), offset (4), size (5), slices (7)."""
     kind, shard, offset, size = (entry.get(field, [0])[-1] for field in (1, 3, 4, 5))
     if 7 in entry:
         raise ValueError("it has a variable in slices, which is not supported")
@@ -91,11 +90,11 @@ def _variable(index: Path, shards: int, entry: dict[int, list]) -> Tensor:
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a sorted table, in order."""
+    """Keys and values of a sorted string table, in order."""
     if len(content) < 48 or struct.unpack("<Q", content[-8:])[0] != MAGIC:
         raise ValueError("it doesn't end like one; checkpoints of a single file, from before TensorFlow 1.0, are not supported")
     footer, place = content[-48:], 0
-    for _ in range(2):  # where the block about blocks lies and how long it is; nobody needs the first
+    for _ in range(2):  # the footer's two handles, of metaindex and index block; the first isn't needed
         place = _varint(footer, place)[1]
     offset, place = _varint(footer, place)
     for _, handle in _block(content, offset, _varint(footer, place)[0]):
@@ -107,7 +106,7 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
     block, compression = content[offset : offset + size], content[offset + size]
     if compression:
         raise ValueError("its index is compressed, which TensorFlow's Saver doesn't do")
-    end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]  # then where keys stand whole, for searching
+    end = len(block) - 4 - 4 * struct.unpack("<I", block[-4:])[0]  # followed by the restart points, for binary search
     key, place = b"", 0
     while place < end:
         shared, place = _varint(block, place)
@@ -120,7 +119,7 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
 
 
 def _message(content: bytes) -> dict[int, list]:
-    """Fields of a protocol buffer by number: whole numbers, and bytes for what is inside."""
+    """Fields of a protocol buffer by number: integers, and bytes for nested messages."""
     fields: dict[int, list] = {}
     place = 0
     while place < len(content):
@@ -140,7 +139,7 @@ def _message(content: bytes) -> dict[int, list]:
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """A whole number of seven bits a byte, lowest first, and where it ends."""
+    """A varint (seven bits per byte, lowest first), and the position after it."""
     value = shift = 0
     while True:
         byte = content[place]

@@ -1,4 +1,4 @@
-"""A TensorFlow checkpoint as a state dict: its variables' names and kernels in PyTorch's order."""
+"""TensorFlow variables as a state dict: names and kernel layout converted to PyTorch's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAST_PARTS = {
 
 
 def torch_key(name: str) -> str | None:
-    """gen/conv0/kernel -> gen.conv0.weight; None for what isn't a network's, such as an optimizer's slots."""
+    """gen/conv0/kernel -> gen.conv0.weight; None for variables that don't belong to a network, such as an optimizer's slots."""
     *scopes, last = name.split("/")
     return ".".join([*scopes, LAST_PARTS[last]]) if scopes and last in LAST_PARTS else None
 
@@ -33,7 +33,7 @@ def load_tensorflow(path: str | Path) -> dict[str, Tensor]:
     """The networks of a checkpoint of TensorFlow's Saver (or ``.npz`` of its variables) by `torch_key`.
 
     A kernel (height, width, in, out) becomes (out, in, height, width), and a transposed convolution's (height, width, out, in) becomes
-    (in, out, height, width): PyTorch's own order, both.
+    (in, out, height, width): PyTorch's layouts.
 
     Raises:
         FileNotFoundError, ValueError: as `generators.tensorflow_files.read_variables`.

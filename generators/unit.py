@@ -1,11 +1,11 @@
 """UNIT: unsupervised image-to-image translation networks (Liu, Breuel, Kautz, NIPS 2017).
 
-Official code: https://github.com/mingyuliutw/UNIT (CC BY-NC-SA 4.0, code and weights: no commercial use). Written from a description;
-the state-dict keys are the authors', so ``unit_gta2city.pt``, which holds {'a': …, 'b': …}, loads as it is.
+Official code: https://github.com/mingyuliutw/UNIT (CC BY-NC-SA 4.0, code and weights: no commercial use). Written from a description,
+with the authors' state-dict keys: ``unit_gta2city.pt`` (Google Drive, linked from the repository), {'a': …, 'b': …}, loads directly.
 
 Note:
-    The repository's network, and its released model, are not those of the 2017 paper but MUNIT's without styles: both domains share a
-    latent space, and image and code have one content. In training N(0, 1) is added to the code; `manipulate` adds nothing, as at test.
+    The repository's network, and the released checkpoint, are not those of the 2017 paper but MUNIT's without styles: both domains share a latent
+    space. In training N(0, 1) is added to the latent code; `manipulate` adds nothing, as in the authors' test script.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from malp_disc.serialization.state_dicts import load_parts, load_state
 
 
 class UNITGenerator(nn.Module):
-    """One domain's encoder and decoder (the authors' VAEGen).
+    """Encoder and decoder of one domain (the authors' VAEGen).
 
     Args:
-        input_dim: colour channels.
+        input_dim: image channels.
         dim: channels of the first layer.
-        n_downsample, n_res: halvings, and residual blocks on either side.
-        activ, pad_type: names of `content_style.ACTIVATIONS` and `PADDINGS`; no file tells them.
+        n_downsample, n_res: downsampling layers; residual blocks in the encoder, and in the decoder.
+        activ, pad_type: names in `content_style.ACTIVATIONS` and `PADDINGS`, which can't be inferred from a checkpoint.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class UNITGenerator(nn.Module):
         self.dec = Decoder(dim=self.enc.output_dim, n_upsample=n_downsample, output_dim=input_dim, norm=nn.InstanceNorm2d, **common)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 4 dim, H / 4, W / 4) with two halvings."""
+        """(B, 3, H, W) in [-1, 1] -> (B, 4 dim, H / 4, W / 4) with two downsampling layers."""
         return self.enc(images)
 
     def decode(self, hidden: Tensor) -> Tensor:
-        """The way back, to this domain."""
+        """Latent code to an image of this domain."""
         return self.dec(hidden)
 
 
 class UNIT(nn.Module):
-    """Images of one domain as images of the other: the other's decoder after this one's encoder.
+    """Translates images to the other domain: encoder of the source domain, decoder of the target domain.
 
     Args:
         direction: "a2b" or "b2a"; in the released model a is GTA and b Cityscapes.
@@ -72,20 +72,21 @@ class UNIT(nn.Module):
         return to_rgb(getattr(self, self.goal).decode(hidden))
 
     def manipulate(self, images: Tensor, target: Tensor | None = None) -> Tensor:
-        """The library's common entry: [-1, 1] in, [-1, 1] out. There is nothing to choose: a `target` is taken and ignored."""
+        """Common interface of all generators: images in [-1, 1] -> images in [-1, 1]. `target` is ignored."""
         return self(images)
 
 
 def unit(checkpoint: str | Path | None = None, **config: int | str) -> UNIT:
-    """UNIT in one direction; with a checkpoint the widths are read from it, and any that are given must agree.
+    """UNIT in one direction; with a checkpoint, the widths are inferred from the tensors, and arguments given explicitly must agree.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, an unsafe file, a checkpoint of another network, or of another `config`.
+        FileNotFoundError: no such file.
+        ValueError: a file that would have to be unpickled, a checkpoint of another network, or one that contradicts `config`.
     """
     if checkpoint is None:
         return UNIT(**config)
     tensors = load_parts(checkpoint, ("a", "b"), what="a checkpoint of UNIT")
     network = UNIT(**agree(content_shape(tensors, "a.enc"), config, checkpoint))
-    # Files of PyTorch 0.3 carry running statistics of norms that never use any.
+    # Checkpoints of PyTorch 0.3 contain running statistics of norms that don't use them.
     load_state(network, tensors, source=str(checkpoint), optional=("running_mean", "running_var", "num_batches_tracked"))
     return network
