@@ -32,6 +32,11 @@ class TestContract(GeneratorContract):
     size = (64, 64)
     untouched = tuple(f"up_3.ace_{i}.blending" for i in "01s")
 
+    @pytest.fixture(autouse=True)
+    def narrow(self, monkeypatch):
+        """As in test_spade.py."""
+        monkeypatch.setattr("generators.spade_layers.HIDDEN", 8)
+
     def target(self, count: int) -> Tensor:
         return quarters(count)
 

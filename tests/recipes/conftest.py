@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,30 +12,40 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.recipes.in_process import CPU, run_in_process, script_of
+from tests.recipes.in_process import CPU, run_in_process, script_of, without_charts
+from tests.recipes.own_process import OwnProcesses
 
 TINY = ["--image-size", "32", "--train-size", "64", "--train-batch-size", "4", "--log-steps", "1"]
 
 
 @pytest.fixture(scope="session")
-def launch() -> Callable[..., subprocess.CompletedProcess]:
-    """Run a recipe with another working folder: inside this process, or, `alone`, as ``python recipes/x.py``; `processes` above 1 means that many.
+def launch(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
+    """Run a recipe with another working folder: inside this process, or in several with torchrun's environment, or by a `starter`.
 
-    `accelerate launch` costs two seconds more each time; tests of the launcher start it themselves.
+    starter: arguments of Python before the script, () for ``python recipes/x.py``. Importing torch anew takes seconds for every process.
+    charts: False if nothing looks at the report's figures.
     """
 
     def run(
-        recipe: str, *arguments: object, processes: int = 1, alone: bool = False, check: bool = True, cwd: str | Path = "/"
+        recipe: str,
+        *arguments: object,
+        processes: int = 1,
+        starter: tuple[str, ...] | None = None,
+        charts: bool = True,
+        check: bool = True,
+        cwd: str | Path = "/",
     ) -> subprocess.CompletedProcess:
         script = script_of(recipe)
-        if alone or processes > 1:
-            starter = [sys.executable]
-            if processes > 1:  # `accelerate launch --cpu --num_processes 2` starts one process
-                starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-            command = [*starter, str(script), *map(str, arguments)]
+        if starter is not None:
+            command = [sys.executable, *starter, str(script), *map(str, arguments)]
             result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **CPU}, timeout=600, cwd=cwd)
+        elif processes > 1:
+            log = tmp_path_factory.mktemp("log") / "log.txt"
+            status, said = OwnProcesses(script, *arguments, processes=processes, log=log, charts=charts).wait()
+            result = subprocess.CompletedProcess([str(script), *map(str, arguments)], status, said, said)
         else:
-            result = run_in_process(script, *arguments, cwd=cwd)
+            with contextlib.nullcontext() if charts else without_charts():
+                result = run_in_process(script, *arguments, cwd=cwd)
         if check and result.returncode:
             pytest.fail(f"{recipe} failed:\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}")
         return result

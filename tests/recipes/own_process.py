@@ -5,6 +5,7 @@ They are forked from a server that has imported the recipe once: started afresh,
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 from malp_disc.training.launch import run_recipe
-from tests.recipes.in_process import CPU, ROOT
+from tests.recipes.in_process import CPU, ROOT, without_charts
 
 _server = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
@@ -21,7 +22,7 @@ _server = multiprocessing.get_context("forkserver" if os.name == "posix" else "s
 class OwnProcesses:
     """Start `script` in `processes` processes, as torchrun would."""
 
-    def __init__(self, script: Path, *arguments: object, processes: int = 1, log: Path) -> None:
+    def __init__(self, script: Path, *arguments: object, processes: int = 1, log: Path, charts: bool = True) -> None:
         module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
         if os.name == "posix":
             _server.set_forkserver_preload([module, "tests.recipes.own_process"])
@@ -32,7 +33,7 @@ class OwnProcesses:
         self._started = []
         for rank in range(processes):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
-            process = _server.Process(target=_run, args=(module, command, common | ranks, log))
+            process = _server.Process(target=_run, args=(module, command, common | ranks, log, charts))
             process.start()
             self._started.append(process)
 
@@ -61,7 +62,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _run(module: str, command: list[str], environment: dict[str, str], log: Path) -> None:
+def _run(module: str, command: list[str], environment: dict[str, str], log: Path, charts: bool) -> None:
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -69,4 +70,5 @@ def _run(module: str, command: list[str], environment: dict[str, str], log: Path
     os.chdir("/")
     sys.argv = command
     recipe = importlib.import_module(module)
-    run_recipe(recipe.main, recipe.Config, recipe.__doc__)
+    with contextlib.nullcontext() if charts else without_charts():
+        run_recipe(recipe.main, recipe.Config, recipe.__doc__)

@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.precision import full_float32, is_nondeterminism_error
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
 from malp_disc.training.curves import Curves
 from tests.recipes.conftest import TINY
-from tests.recipes.in_process import ROOT
+from tests.recipes.in_process import ROOT, run_in_process
 
 
 @pytest.mark.parametrize(
@@ -126,30 +129,40 @@ def test_each_arm_has_curves_of_its_own_in_a_tracker(tmp_path, kind):
         assert [step for step, _ in tracker.logged] == [1, 2, 1, 2]
 
 
-def launcher(*arguments: str, **variables: str) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", **variables}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1", *arguments]
+PRETRAIN = [str(ROOT / "recipes" / "pretrain_malp.py"), *TINY, "--malp-width", "4", "--test-size", "16"]
+
+
+def launcher(*arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "accelerate.commands.launch", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd="/", start_new_session=True)
 
 
-def test_the_launchers_bf16_runs_and_is_recorded_and_its_dynamo_is_refused_before_any_work(tmp_path):
-    pretrain = [str(ROOT / "recipes" / "pretrain_malp.py"), *TINY, "--max-train-steps", "1", "--malp-width", "4", "--test-size", "16", "--deterministic"]
-    good = launcher("--mixed_precision", "bf16", *pretrain, "--output-dir", str(tmp_path / "bf16"))
-    said, _ = good.communicate(timeout=300)
-    assert good.returncode == 0, said[-2000:]
-    assert json.loads((tmp_path / "bf16" / "environment.json").read_text())["mixed_precision"] == "bf16"
-    assert json.loads((tmp_path / "bf16" / "config.json").read_text())["mixed_precision"] == "bf16"
-    assert json.loads((tmp_path / "bf16" / "environment.json").read_text())["device"] == "cpu"
-    bad = launcher("--dynamo_backend", "inductor", *pretrain, "--output-dir", str(tmp_path / "compiled"))
-    said, _ = bad.communicate(timeout=300)
-    assert bad.returncode and "dynamo_backend" in said and "error:" in said and not (tmp_path / "compiled").exists()
+def test_a_recipe_starts_with_a_shipped_file_and_the_launchers_precision_is_taken_and_recorded(tmp_path):
+    shipped = str(ROOT / "recipes" / "accelerate" / "one_gpu.yaml")
+    started = launcher("--config_file", shipped, "--mixed_precision", "bf16", *PRETRAIN, "--max-train-steps", "1", "--deterministic", "--output-dir", str(tmp_path / "run"))
+    said, _ = started.communicate(timeout=300)
+    assert started.returncode == 0, said[-2000:]
+    environment, config = (json.loads((tmp_path / "run" / f"{name}.json").read_text()) for name in ("environment", "config"))
+    assert environment["mixed_precision"] == config["mixed_precision"] == "bf16"
+    assert environment["device"] == "cpu" and environment["processes"] == 1 and config["gradient_accumulation_steps"] == 1
+
+
+def test_the_launchers_dynamo_is_refused_before_any_work(tmp_path, monkeypatch):
+    """In the environment that `accelerate launch` gives its script."""
+    script, *arguments = PRETRAIN
+    asked = launch_command_parser().parse_args(["--cpu", "--dynamo_backend", "inductor", script])
+    validated, *_ = _validate_launch_command(asked)
+    for name, value in prepare_simple_launcher_cmd_env(validated)[1].items():
+        monkeypatch.setenv(name, value)
+    refused = run_in_process(Path(script), *arguments, "--output-dir", tmp_path / "compiled")
+    assert refused.returncode == 1 and "dynamo_backend" in refused.stderr and "error:" in refused.stderr and not (tmp_path / "compiled").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a POSIX system")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_training_whose_launcher_alone_is_killed_saves_and_ends(tmp_path, number):
-    command = [str(ROOT / "recipes" / "pretrain_malp.py"), *TINY, "--max-train-steps", "100000", "--malp-width", "4", "--test-size", "16"]
-    process = launcher(*command, "--output-dir", str(tmp_path / "run"))
+    process = launcher("--cpu", "--num_processes", "1", "--num_machines", "1", *PRETRAIN, "--max-train-steps", "100000", "--output-dir", str(tmp_path / "run"))
     curve = tmp_path / "run" / "curves" / "malp.jsonl"
     deadline = time.monotonic() + 120
     while not (curve.exists() and curve.read_text()) and time.monotonic() < deadline:

@@ -77,7 +77,7 @@ def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material,
     torch.manual_seed(3)
     torch.save(create_generator("fast_srgan", n_filters=8, n_layers=1).state_dict(), tmp_path / "model.pt")
     launch("finetune.py", *SMALL, "--generator", "fast_srgan", "--generator-checkpoint", tmp_path / "model.pt", "--losses", "generators.example_losses:super_resolution",
-           "--data", "images", "--data-root", material / "photos", "--malp", material / "malp", "--output-dir", tmp_path / "run", cwd=ROOT)  # fmt: skip
+           "--data", "images", "--data-root", material / "photos", "--malp", material / "malp", "--output-dir", tmp_path / "run", charts=False, cwd=ROOT)  # fmt: skip
     report_of(tmp_path / "run")
     loaded = create_generator("fast_srgan", tmp_path / "run" / "G-cotrain.safetensors")
     assert loaded.config == {"n_filters": 8, "n_layers": 1}
@@ -85,7 +85,7 @@ def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material,
 
 def test_without_losses_it_is_held_near_what_it_was_and_malp_is_pretrained(launch, material, tmp_path):
     launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--malp-pretrain-steps", 2,
-           "--malp-width", 4, "--output-dir", tmp_path, cwd=material)  # fmt: skip
+           "--malp-width", 4, "--output-dir", tmp_path, charts=False, cwd=material)  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
     assert lines[0]["G/keep"] == 0 < lines[-1]["G/keep"] and "D/real" not in lines[0]
     assert (tmp_path / "malp" / "config.json").exists()

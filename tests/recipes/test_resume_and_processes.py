@@ -22,10 +22,10 @@ def test_six_steps_are_three_and_three_by_bytes(launch, stargan, tmp_path):
     assert (tmp_path / "curves.jsonl").read_text() == (stargan / "curves.jsonl").read_text()
 
 
-def finetune(launch, stargan, malp, folder, *more, check=True, processes=1):
+def finetune(launch, stargan, malp, folder, *more, **options):
     return launch("finetune_stargan.py", *TINY, "--test-size", 16, "--eval-size", 16, "--reference-size", 16, "--output-dir", folder, "--max-train-steps", 4,
            "--generator-checkpoint", stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors", "--malp", malp / "malp",
-           "--checkpointing-steps", 2, "--eval-steps", 0, "--template-dropout", 0.5, *more, check=check, processes=processes)  # fmt: skip
+           "--checkpointing-steps", 2, "--eval-steps", 0, "--template-dropout", 0.5, *more, charts=False, **options)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,15 @@ def test_a_finished_arm_with_other_settings_is_refused(launch, stargan, malp, wh
     assert "--cotrain-weight was 1.0, is 0.5" in refused.stderr and "--reconstruction-weight was not given, is 3.0" in refused.stderr
 
 
-def test_the_recipe_on_two_processes_does_what_it_does_on_one(launch, stargan, malp, whole, tmp_path):
-    """From data to report. How exact it is, test_finetuning.py tells; here Adam's usual epsilon lets rounding noise grow."""
-    said = finetune(launch, stargan, malp, tmp_path, "--arms", "cotrain", "--train-batch-size", 2, processes=2).stdout
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")  # `accelerate launch --cpu --num_processes 2` starts one process
+
+
+@pytest.mark.parametrize(
+    "start", [{"processes": 2}, pytest.param({"starter": TORCHRUN}, marks=pytest.mark.slow)], ids=["torchrun's environment", "torchrun"]
+)
+def test_the_recipe_on_two_processes_does_what_it_does_on_one(launch, stargan, malp, whole, tmp_path, start):
+    """From data to report. test_finetuning.py tests how exact it is; here Adam's usual epsilon lets rounding noise grow."""
+    said = finetune(launch, stargan, malp, tmp_path, "--arms", "cotrain", "--train-batch-size", 2, **start).stdout
     assert said.count("4 images: 2 x 1 micro-batches x 2 processes") == 1 and said.count("report:") == 1, "told once, by the main process"
     before = load_file(stargan / "G.safetensors")
     one, two = (load_file(folder / "G-cotrain.safetensors") for folder in (whole, tmp_path))
