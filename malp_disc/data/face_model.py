@@ -19,15 +19,14 @@ class Face:
     """One batch of faces: pose, proportions, light, skin and hair, and the random numbers that remain for the other features.
 
     Args:
-        uniforms: (B, at least 100) uniform in [0, 1), consumed in a fixed order: all random properties of the faces except the noise.
+        uniforms: (B, at least 100) uniform in [0, 1), consumed in a fixed order: all random properties of the faces.
         label: by attribute name, (B, 1, 1, 1) in {0, 1}.
-        noise: (B, 4, N, N) standard normal, for skin pores, stubble and camera noise.
         size: N, pixels.
     """
 
-    def __init__(self, uniforms: np.ndarray, label: dict[str, np.ndarray], noise: np.ndarray, size: int) -> None:
+    def __init__(self, uniforms: np.ndarray, label: dict[str, np.ndarray], size: int) -> None:
         self._uniforms, self._next = uniforms, 0
-        self.size, self.pixel, self.noise = size, 2.0 / size, noise
+        self.size, self.pixel = size, 2.0 / size
         self.label = label
         axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1).astype(np.float32)
         self.x0, self.y0 = axis.reshape(1, 1, 1, -1), axis.reshape(1, 1, -1, 1)

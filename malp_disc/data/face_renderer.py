@@ -9,7 +9,9 @@ from .shapes import bell, ellipse, mix, plateau, smoothstep
 
 
 def render(face: Face) -> np.ndarray:
-    """RGB (B, 3, N, N), nominally in [0, 1]; camera noise may exceed the range.
+    """RGB (B, 3, N, N), nominally in [0, 1].
+
+    Nothing in it is noise: whatever is random about a face extends over several pixels, so that a generator can see it in its input and keep it.
 
     The order of the layers is fixed: each consumes the next random numbers of `face`, and some store what later layers need
     (`outline` and `shade` of the head, position of the eyes).
@@ -60,7 +62,7 @@ def _shoulders(face: Face, image: np.ndarray) -> np.ndarray:
 
 
 def _head(face: Face, image: np.ndarray) -> np.ndarray:
-    """Ears and face: an ellipse with a narrowed jaw, shaded as an ellipsoid under one light, with flushed cheeks, pores and, for Goatee, a beard."""
+    """Ears and face: an ellipse with a narrowed jaw, shaded as an ellipsoid under one light, with flushed cheeks, freckles and, for Goatee, a beard."""
     light_x, light_y, ambient = face.light
     for side in (-1, 1):
         ear = ellipse(face.x, face.y, side * (face.half_width - 0.01) + 0.05 * face.yaw, 0.02, 0.085, 0.14)
@@ -77,13 +79,13 @@ def _head(face: Face, image: np.ndarray) -> np.ndarray:
     for side in (-1, 1):
         cheek = bell((face.fx - side * 0.26) / 0.12) * bell((face.y - 0.16) / 0.10)
         skin = skin + cheek * flush * np.array([0.9, -0.5, -0.4], np.float32).reshape(1, 3, 1, 1)
-    pores = face.noise[:, :1] * (0.018 + np.clip(freckle, 0, 1) * bell((face.y - 0.1) / 0.15))
-    skin = skin * (1 + pores)
+    spots = np.clip(np.sin(40 * face.fx + face.strand_phase) * np.sin(40 * face.y), 0, 1)  # five pixels apart at 64x64
+    skin = skin * (1 - 6 * np.clip(freckle, 0, 1) * spots * bell((face.y - 0.1) / 0.15))
     temple = smoothstep(-face.outline, 0.0, 0.10)
     lips = plateau(face.fx / 0.13) * plateau((face.y - 0.36) / 0.05)
     beard = plateau(face.fx / 0.20) * plateau((face.y - 0.47) / 0.15) * (1 - lips)
     moustache = plateau(face.fx / 0.17) * plateau((face.y - 0.255) / 0.035)
-    bristle = np.clip(0.80 + 0.07 * face.noise[:, 1:2], 0, 1) * np.maximum(beard, moustache)
+    bristle = 0.80 * np.maximum(beard, moustache)
     skin = mix(skin, face.hair * 0.62 * face.shade, bristle * face.label["Goatee"])
     return mix(image, skin * (0.86 + 0.14 * temple), face.cover(face.outline))
 
@@ -195,8 +197,5 @@ def _glasses(face: Face, image: np.ndarray) -> np.ndarray:
 
 
 def _camera(face: Face, image: np.ndarray) -> np.ndarray:
-    """Exposure, white balance, and noise that is stronger in dark areas."""
-    exposure, balance = face.uniform(0.85, 1.12), face.colour((0.96,) * 3, (1.04,) * 3)
-    grain = face.uniform(0.006, 0.016)
-    image = np.clip(image * exposure * balance, 0, 1)
-    return image + face.noise[:, 1:4] * grain * (1.2 - 0.6 * image)
+    """Exposure and white balance."""
+    return np.clip(image * face.uniform(0.85, 1.12) * face.colour((0.96,) * 3, (1.04,) * 3), 0, 1)

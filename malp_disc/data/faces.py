@@ -1,7 +1,7 @@
 """Procedurally drawn colour faces with independent attributes: the embedded default.
 
 An image is a function of its index alone, so the set needs no download, has no licence, and can be arbitrarily large.
-Every face has its own pose (shift, scale, roll, yaw), proportions, skin, hair strands, light, background, clothes and camera noise;
+Every face has its own pose (shift, scale, roll, yaw), proportions, skin, hair strands, light, background, clothes and white balance;
 the attributes are sampled independently of all of these and, except for the one-hot hair colour, of each other: a classifier has no
 spurious correlations to exploit.
 """
@@ -79,16 +79,19 @@ class ProceduralFaces(Dataset):
         return list(zip(images, labels[:, self._columns]))
 
 
-def draw_faces(indices: Sequence[int], image_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Render the faces of `indices`: images (B, 3, N, N) in [-1, 1], rounded to 8 bits, and labels (B, 8) in the order of `ATTRIBUTES`."""
+def draw_faces(indices: Sequence[int], image_size: int = 64, *, labels: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Render the faces of `indices`: images (B, 3, N, N) in [-1, 1], rounded to 8 bits, and labels (B, 8) in the order of `ATTRIBUTES`.
+
+    Args:
+        labels: other attributes (B, 8) for the same faces: what a perfect edit would give.
+    """
     generators = [np.random.Generator(np.random.Philox(key=[0x4D614C50, int(i)])) for i in indices]
     uniforms = np.stack([g.random(_UNIFORMS, dtype=np.float32) for g in generators])
-    labels = _attributes(uniforms)
-    noise = np.stack([g.standard_normal((4, image_size, image_size), dtype=np.float32) for g in generators])
-    by_name = {name: labels[:, i].reshape(-1, 1, 1, 1) for i, name in enumerate(ATTRIBUTES)}
-    rgb = render(Face(uniforms[:, len(ATTRIBUTES) :], by_name, noise, image_size))
+    attributes = _attributes(uniforms) if labels is None else labels.numpy().astype(np.float32)
+    by_name = {name: attributes[:, i].reshape(-1, 1, 1, 1) for i, name in enumerate(ATTRIBUTES)}
+    rgb = render(Face(uniforms[:, len(ATTRIBUTES) :], by_name, image_size))
     levels = np.clip(np.rint(rgb * 255), 0, 255)
-    return torch.from_numpy((levels / 127.5 - 1).astype(np.float32)), torch.from_numpy(labels)
+    return torch.from_numpy((levels / 127.5 - 1).astype(np.float32)), torch.from_numpy(attributes)
 
 
 def _attributes(uniforms: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from malp_disc.data.faces import ATTRIBUTES, HAIR, ProceduralFaces, draw_faces
+from malp_disc.metrics.spectrum import power_spectrum
 
 SIZE = 32
 
@@ -33,6 +35,26 @@ def test_the_loader_gets_the_same_faces_in_batches_as_one_by_one():
     batches = list(DataLoader(faces, batch_size=3))
     assert torch.equal(torch.cat([images for images, _ in batches]), torch.stack([faces[i][0] for i in range(5)]))
     assert torch.equal(torch.cat([labels for _, labels in batches]), torch.stack([faces[i][1] for i in range(5)]))
+
+
+def test_other_labels_change_the_face_only_where_the_attribute_is():
+    images, labels = draw_faces(range(20), SIZE)
+    again, same = draw_faces(range(20), SIZE, labels=labels)
+    assert torch.equal(again, images) and torch.equal(same, labels)
+    glasses = labels.clone()
+    glasses[:, ATTRIBUTES.index("Eyeglasses")] = 1 - glasses[:, ATTRIBUTES.index("Eyeglasses")]
+    changed = (draw_faces(range(20), SIZE, labels=glasses)[0] - images).abs().amax(dim=(0, 1)) > 0
+    assert changed[SIZE // 3 : SIZE // 2].any() and not changed[: SIZE // 6].any() and not changed[-SIZE // 4 :].any()
+
+
+def test_nothing_in_a_face_is_noise():
+    """Beyond three quarters of the highest frequency, where noise would be, a face of twice the size has far less power."""
+    shares = []
+    for size in (64, 128):
+        power = power_spectrum([draw_faces(range(16), size)[0]])
+        radius = np.hypot(*np.meshgrid(*[2 * np.fft.fftfreq(size)] * 2))
+        shares.append(power[radius > 0.75].mean() / power[(radius > 0) & (radius < 0.5)].mean())
+    assert shares[1] < 0.5 * shares[0]
 
 
 def test_labels_do_not_depend_on_the_size():

@@ -1,0 +1,160 @@
+"""Tables and figure of a damage study from ``damages.jsonl``, and the rule by which judges are compared.
+
+A judge *follows* a damage if no step from one strength to the next lowers its distance with a 95 % interval below zero, in any seed, and the
+strongest damage is the furthest. It *sees* the damage if, at the moderate strength, the interval of the difference to undamaged images is above zero
+and the distance is at least `MARGIN` times that of undamaged images, in every seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.report.cells import NONE, Table
+from malp_disc.report.markdown import markdown_table
+from recipes.research.damages import DAMAGES, MODERATE
+
+MARGIN = 1.25
+Lines = Sequence[Mapping[str, Any]]
+
+
+def judge_tables(lines: Lines) -> str:
+    """The results as Markdown: a summary per judge, every damage at every strength, wrong edits, and the reference with noise."""
+    return "\n\n".join([_summary(lines), _damages(lines), _wrong_edits(lines), _cleaner(lines)]) + "\n"
+
+
+def follows(lines: Lines, judge: str, damage: str) -> bool:
+    """Whether the judge's distance rises with the damage, in every seed; see the module's docstring."""
+    for own in _by_seed(lines, judge, damage):
+        values = [line["value"] for line in own]
+        if any(line["step"][2] < 0 for line in own) or max(values) != values[-1]:
+            return False
+    return True
+
+
+def sees(lines: Lines, judge: str, damage: str) -> bool:
+    """Whether the judge's distance of moderate damage is well above that of undamaged images, in every seed."""
+    own = [runs[MODERATE + 1] for runs in _by_seed(lines, judge, damage)]
+    undamaged = [runs[0]["value"] for runs in _by_seed(lines, judge, damage)]
+    return all(line["excess"][1] > 0 and line["value"] >= MARGIN * floor for line, floor in zip(own, undamaged))
+
+
+def damage_figure(lines: Lines, path: str | Path) -> None:
+    """Distance relative to undamaged images over the strength, one panel per damage, one line per judge, mean over seeds."""
+    panels = []
+    for damage, about in DAMAGES.items():
+        curves = {}
+        for judge in _judges(lines):
+            ratios = _ratios(lines, judge, damage)
+            curves[judge] = Line([math.log2(max(ratio, 1e-3)) for ratio in ratios])
+        panels.append(Panel(["0", *(f"{level:g}" for level in about.levels)], curves, about.text, "log2 (distance / undamaged)", damage))
+    lines_figure([panels[i : i + 3] for i in range(0, len(panels), 3)], path)
+
+
+def _summary(lines: Lines) -> str:
+    rows = []
+    for judge in _judges(lines):
+        own = [line for line in lines if line["judge"] == judge]
+        followed, seen = ([damage for damage in DAMAGES if test(lines, judge, damage)] for test in (follows, sees))
+        seeds = sorted({line["seed"] for line in own})
+        rows.append(
+            [
+                judge,
+                f"{own[0]['n']} / {own[0]['reference_n']}",
+                str(len(seeds)),
+                _count(followed),
+                _count(seen),
+                _beaten(lines, judge),
+                f"{own[0]['seconds_per_1000']:.0f}",
+            ]
+        )
+    header = [
+        "judge", "n / reference", "seeds", f"follows, of {len(DAMAGES)}", f"sees at moderate strength, of {len(DAMAGES)}",
+        "calls worse than no noise", "CPU seconds per 1000 images",
+    ]  # fmt: skip
+    return markdown_table(Table(header, rows), left=(0, 3, 4, 5))
+
+
+def _count(found: Sequence[str]) -> str:
+    """How many damages, and which ones are missing."""
+    missing = [damage for damage in DAMAGES if damage not in found]
+    return f"{len(found)}" + (f", not {', '.join(missing)}" if missing else "")
+
+
+def _beaten(lines: Lines, judge: str) -> str:
+    """How many moderate damages, on top of the noise of the reference, the judge calls worse than the same faces without noise (mean over seeds)."""
+    means = _means([line for line in lines if line["judge"] == judge and line["part"] == "cleaner"], "case")
+    damaged = {case: value for case, value in means.items() if case in DAMAGES}
+    better = [case for case, value in damaged.items() if value <= means["without noise"]]
+    return f"{len(damaged) - len(better)} of {len(damaged)} damages" + (f", not {', '.join(better)}" if better else "")
+
+
+def _damages(lines: Lines) -> str:
+    """Distance divided by that of undamaged images; the moderate strength is bold where the judge sees it."""
+    judges, rows = _judges(lines), []
+    for damage in DAMAGES:
+        cells = []
+        for judge in judges:
+            texts = [f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}" for ratio in _ratios(lines, judge, damage)[1:]]
+            if sees(lines, judge, damage):
+                texts[MODERATE] = f"**{texts[MODERATE]}**"
+            cells.append(" ".join(texts))
+        rows.append([damage, " ".join(f"{level:g}" for level in DAMAGES[damage].levels), *cells])
+    floors = [_mean(line["value"] for line in lines if line["judge"] == judge and line.get("strength") == 0 and line["part"] == "damages") for judge in judges]
+    halves = [_mean(line["value"] for line in lines if line["judge"] == judge and line["part"] == "halves") for judge in judges]
+    rows += [["distance of undamaged images", "", *(f"{value:.4g}" for value in floors)], ["real-vs-real split of the reference", "", *(f"{value:.4g}" for value in halves)]]
+    return markdown_table(Table(["damage", "strengths", *judges], rows, frozenset({len(rows) - 2, len(rows) - 1})), left=(0, 1))
+
+
+def _wrong_edits(lines: Lines) -> str:
+    judges = _judges(lines)
+    own = [line for line in lines if line["part"] == "wrong edits"]
+    header = ["edits not made", "edit accuracy"] + [f"{judge}{what}" for judge in judges for what in ("", ", per attribute")]
+    rows = []
+    for strength in sorted({line["strength"] for line in own}):
+        here = [line for line in own if line["strength"] == strength]
+        cells = []
+        for judge in judges:
+            for key in ("value", "conditional"):
+                then = _mean(line[key] for line in own if line["judge"] == judge and line["strength"] == 0)
+                cells.append(f"{_mean(line[key] for line in here if line['judge'] == judge) / then:.2f}")
+        rows.append([f"{100 * here[0]['level']:g} %", f"{_mean(line['edit_accuracy'] for line in here):.3f}", *cells])
+    return markdown_table(Table(header, rows))
+
+
+def _cleaner(lines: Lines) -> str:
+    """Distances to a reference with noise, divided by that of images with the same noise."""
+    judges = _judges(lines)
+    cases = list(dict.fromkeys(line["case"] for line in lines if line["part"] == "cleaner"))
+    means = {judge: _means([line for line in lines if line["judge"] == judge and line["part"] == "cleaner"], "case") for judge in judges}
+    rows = [[case, *(f"{means[judge][case] / means[judge]['the same noise']:.2f}" if case in means[judge] else NONE for judge in judges)] for case in cases]
+    return markdown_table(Table(["against a reference with noise", *judges], rows))
+
+
+def _ratios(lines: Lines, judge: str, damage: str) -> list[float]:
+    """Distance of each strength, 0 first, divided by that of undamaged images; mean over seeds."""
+    runs = _by_seed(lines, judge, damage)
+    return [_mean(run[step]["value"] / run[0]["value"] for run in runs) for step in range(len(runs[0]))]
+
+
+def _by_seed(lines: Lines, judge: str, damage: str) -> list[list[Mapping[str, Any]]]:
+    """The lines of each seed in the order of the strengths."""
+    own = [line for line in lines if line["judge"] == judge and line.get("damage") == damage]
+    seeds = sorted({line["seed"] for line in own})
+    return [sorted((line for line in own if line["seed"] == seed), key=lambda line: line["strength"]) for seed in seeds]
+
+
+def _means(lines: Lines, key: str) -> dict[str, float]:
+    return {case: _mean(line["value"] for line in lines if line[key] == case) for case in dict.fromkeys(line[key] for line in lines)}
+
+
+def _mean(values: Any) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def _judges(lines: Lines) -> list[str]:
+    return list(dict.fromkeys(line["judge"] for line in lines))

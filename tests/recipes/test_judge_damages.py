@@ -1,0 +1,113 @@
+"""The study of judges: damages that are what they say, the rule by which judges are compared, and a small run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from malp_disc.data.faces import draw_faces
+from malp_disc.metrics.spectrum import power_spectrum
+from recipes.research import judge_damages
+from recipes.research.damages import DAMAGES, MODERATE, checkerboard, colour_cast, dots, haze, without_detail
+from recipes.research.judge_report import MARGIN, follows, judge_tables, sees
+
+
+@pytest.fixture(scope="module")
+def faces() -> torch.Tensor:
+    return draw_faces(range(50_000_000, 50_000_006), 32)[0]
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_every_strength_changes_an_image_more_than_the_one_before(faces, kind):
+    damage = DAMAGES[kind]
+    assert len(damage.levels) == 5 and MODERATE == 2
+    damaged = [damage(faces, level, generator()) for level in damage.levels]
+    errors = [(images - faces).square().mean().item() for images in damaged]
+    assert errors == sorted(errors) and errors[-1] > 2 * errors[0]
+    for images in damaged:
+        assert images.shape == faces.shape and images.min() >= -1 and images.max() <= 1
+        assert ((images + 1) * 127.5 - ((images + 1) * 127.5).round()).abs().max() < 1e-3, "on the 8-bit grid"
+
+
+def test_dots_are_a_share_of_the_pixels_all_channels_alike():
+    grey = torch.zeros(20, 3, 32, 32)
+    changed = dots(grey, 0.04, generator()) - grey
+    hit = changed.abs() > 0.1
+    assert torch.equal(hit[:, 0], hit[:, 1]) and torch.equal(hit[:, 0], hit[:, 2])
+    assert hit.float().mean().item() == pytest.approx(0.04, abs=5 * (0.04 * 0.96 / (20 * 32 * 32)) ** 0.5)
+    assert changed[hit].abs().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_checkerboard_has_all_its_power_at_the_highest_frequency():
+    power = power_spectrum([checkerboard(torch.zeros(2, 3, 32, 32), 8, generator())])
+    assert power[15:18, 15:18].sum() > 0.99 * power.sum()
+
+
+def test_colours_haze_and_detail_by_hand():
+    grey = torch.full((1, 3, 8, 8), 51 / 127.5 - 1)
+    assert ((colour_cast(grey, 10, generator()) + 1) * 127.5)[0, :, 0, 0].round().tolist() == [61, 51, 41]
+    assert haze(grey, 0.5, generator())[0, 0, 0, 0].item() == pytest.approx(0.5 * (51 / 127.5 - 1) + 0.15, abs=1 / 127.5)
+    line = grey.clone()
+    line[:, :, :, 4] = 1  # a line, one pixel wide, goes; an edge stays
+    edge = grey.clone()
+    edge[:, :, :, 4:] = 1
+    torch.testing.assert_close(without_detail(line, 1.0, generator()), grey)
+    torch.testing.assert_close(without_detail(edge, 1.0, generator()), edge)
+
+
+def lines_of(values, *, seed=0, judge="J", width=0.5):
+    """Lines of one damage: `values` from undamaged to strongest, with intervals of ± `width`."""
+    before = [values[0], *values]
+    return [
+        {"judge": judge, "seed": seed, "part": "damages", "damage": "blur", "strength": i, "value": value,
+         "excess": (value - values[0], value - values[0] - width, value - values[0] + width),
+         "step": (value - before[i], value - before[i] - width, value - before[i] + width)}
+        for i, value in enumerate(values)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "followed", "seen"),
+    [
+        ([10, 11, 12, 13, 20, 40], True, True),
+        ([10, 11, 12, 10 * MARGIN - 0.01, 20, 40], True, False),  # rises, but not by enough at the moderate strength
+        ([10, 9.8, 12, 13, 20, 40], True, True),  # a fall within the interval
+        ([10, 9, 12, 13, 20, 40], False, True),  # a fall
+        ([10, 11, 12, 13, 20, 19.8], False, True),  # the strongest isn't the furthest
+    ],
+)
+def test_the_rule_of_following_and_seeing(values, followed, seen):
+    assert (follows(lines_of(values), "J", "blur"), sees(lines_of(values), "J", "blur")) == (followed, seen)
+
+
+def test_one_seed_that_fails_is_enough():
+    lines = lines_of([10, 11, 12, 13, 20, 40]) + lines_of([10, 9, 10, 11, 20, 40], seed=1)
+    assert not follows(lines, "J", "blur") and not sees(lines, "J", "blur")
+
+
+def test_a_small_study_is_measured_once_and_its_table_names_every_damage(tmp_path, monkeypatch, capsys):
+    for kind in set(DAMAGES) - {"blur", "haze"}:
+        monkeypatch.delitem(DAMAGES, kind)
+    config = judge_damages.Config(judges=("untrained=random",), size=24, reference_size=24, resamples=2, output_dir=tmp_path)
+    judge_damages.main(config)
+    lines = [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()]
+    assert {line["part"] for line in lines} == {"halves", "damages", "wrong edits", "cleaner"}
+    assert [line["edit_accuracy"] for line in lines if line["part"] == "wrong edits"][-1] < 0.2
+    table = (tmp_path / "judges.md").read_text()
+    assert all(kind in table for kind in DAMAGES) and table == judge_tables(lines) and (tmp_path / "damages.png").stat().st_size > 10_000
+    monkeypatch.setattr(judge_damages, "measure", None)  # would fail if it were called
+    judge_damages.main(config)
+    assert [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()] == lines
+
+
+@pytest.mark.parametrize(("changed", "message"), [({"judges": ("faces",)}, "LABEL=NAME"), ({"size": 2}, "at least 24 images"), ({"judges": ("A=nothing",)}, "choose from faces")])
+def test_wrong_flags_are_refused(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        judge_damages.main(judge_damages.Config(output_dir=tmp_path / "run", **changed))
+    assert not (tmp_path / "run").exists()
