@@ -24,14 +24,17 @@ import torch
 from malp_disc import MaLP
 from malp_disc.commands.generator_source import STARGAN, generator_with_weights
 from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluator import EvaluationOptions, check_same_attributes, evaluation_sets, make_evaluation_models, make_evaluator
+from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets, make_evaluator
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
+from malp_disc.run_folder.measurement import Network
 from malp_disc.run_folder.schema import read_lines
 from malp_disc.serialization.file_kinds import file_kind
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_metadata
+from malp_disc.serialization.typed_json import from_json
 from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
@@ -111,7 +114,7 @@ def main(config: Config) -> None:
         details = {"experiment": shared_hash(config), "teachers": teachers_in(paths[arm])}
         evaluator.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), **details)
     record = write_report(config.output_dir)
-    print(f"{record['verdict']}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
+    print(f"{record.verdict}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")
 
 
 def weights_by_arm(config: Config) -> dict[str, Path | None]:
@@ -126,10 +129,11 @@ def weights_by_arm(config: Config) -> dict[str, Path | None]:
     return {"before": before} | {arm: path for arm in ARMS if arm != "before" and (path := getattr(config, arm)) is not None}
 
 
-def teachers_in(path: Path | None) -> list[dict[str, str]]:
+def teachers_in(path: Path | None) -> tuple[Network, ...]:
     """The pretrained networks that a tuned generator learned from, which a fine-tuning writes into its file; empty for a file of another origin."""
     tuned = path is not None and path.is_file() and file_kind(path).name == "safetensors"
-    return json.loads(load_metadata(path).get("malp_disc", "{}")).get("teachers", []) if tuned else []
+    found = json.loads(load_metadata(path).get("malp_disc", "{}")).get("teachers", []) if tuned else []
+    return tuple(from_json(Network, network, str(path)) for network in found)
 
 
 def load_malp(folder: Path, device: torch.device) -> MaLP:
@@ -140,8 +144,8 @@ def check_measured(folder: Path, seed: int, paths: dict[str, Path | None]) -> No
     """Raise ValueError if an arm of this seed was measured from another file: the folder's other arms belong with that one."""
     lines = [line for _, line in read_lines(folder / "measurements.jsonl")] if (folder / "measurements.jsonl").exists() else []
     for arm, path in paths.items():
-        was = {line["weights"]["sha256"] for line in lines if line["arm"] == arm and line.get("seed", 0) == seed and line.get("weights")}
-        others = [line["arm"] for line in lines if line.get("seed", 0) == seed and line["arm"] not in paths]
+        was = {line["weights"]["sha256"] for line in lines if line["arm"] == arm and line["seed"] == seed and line.get("weights")}
+        others = [line["arm"] for line in lines if line["seed"] == seed and line["arm"] not in paths]
         if others and was and (path is None or file_sha256(path) not in was):
             raise ValueError(
                 f"{folder} has {arm} of seed {seed} from another file than {path}, and beside it {', '.join(others)}, which this command doesn't measure again; "

@@ -18,6 +18,7 @@ from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_mo
 from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.metrics.features import create_extractor
+from malp_disc.run_folder.measurement import Measurement
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,7 +30,7 @@ def quoted() -> dict:
 
 
 @pytest.fixture(scope="module")
-def measured(quoted) -> dict:
+def measured(quoted) -> Measurement:
     data, options = DataOptions(), EvaluationOptions(extractor="faces", second_extractor="none", smaller_views=())
     held_out = build_dataset(data, "test")
     malp = MaLP.from_pretrained(FACES_MALP).eval().requires_grad_(False)
@@ -40,21 +41,21 @@ def measured(quoted) -> dict:
 
 
 def test_the_frechet_distance_before_is_the_quoted_one(measured, quoted):
-    assert measured["frechet"]["label"] == quoted["frechet"]["label"] == "FD-faces"
-    assert measured["frechet"]["value"] == pytest.approx(quoted["frechet"]["value"], rel=0.01)
+    assert measured.frechet.label == quoted["frechet"]["label"] == "FD-faces"
+    assert measured.frechet.value == pytest.approx(quoted["frechet"]["value"], rel=0.01)
 
 
 def test_the_edits_are_the_quoted_ones(measured, quoted):
-    assert measured["edit_accuracy"] == pytest.approx(quoted["edit_accuracy"], abs=0.005)
-    assert measured["identity_l1"] == pytest.approx(quoted["identity_l1"], rel=0.01)
+    assert measured.edit_accuracy == pytest.approx(quoted["edit_accuracy"], abs=0.005)
+    assert measured.identity_l1 == pytest.approx(quoted["identity_l1"], rel=0.01)
 
 
 def test_malp_localizes_as_quoted_and_beats_a_constant_map(measured, quoted):
-    scores = measured["localization"]
+    scores = measured.localization
     for name in ("cs", "cs_constant", "pearson", "ssim"):
-        assert scores[name] == pytest.approx(quoted["localization"][name], abs=0.01), name
-    assert scores["cs"] > scores["cs_constant"] + 0.05
-    assert measured["detection"]["auc"] >= 0.999
+        assert getattr(scores, name) == pytest.approx(quoted["localization"][name], abs=0.01), name
+    assert scores.cs > scores.cs_constant + 0.05
+    assert measured.detection.auc >= 0.999
 
 
 def test_the_shipped_discriminator_fits_the_generator():
@@ -77,6 +78,6 @@ def test_malp_on_real_faces_localizes_as_quoted(shared):
     malp = MaLP.from_pretrained(ROOT / "weights" / "celeba64" / "malp").eval()
     measured = measure_malp(generator.manipulate, EvalSet.take(build_dataset(data, "test"), quoted["n"]), malp)
     for name in ("cs", "cs_constant", "pearson", "pearson_mean_map", "ssim"):
-        assert measured["localization"][name] == pytest.approx(quoted["localization"][name], abs=0.01), name
-    assert measured["detection"]["auc"] == pytest.approx(quoted["detection"]["auc"], abs=0.005)
-    assert measured["encrypted_psnr"] == pytest.approx(quoted["encrypted_psnr"], abs=0.1)
+        assert getattr(measured.localization, name) == pytest.approx(quoted["localization"][name], abs=0.01), name
+    assert measured.detection.auc == pytest.approx(quoted["detection"]["auc"], abs=0.005)
+    assert measured.encrypted_psnr == pytest.approx(quoted["encrypted_psnr"], abs=0.1)

@@ -29,6 +29,7 @@ from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.key import KEY_FILE
+from malp_disc.serialization.typed_json import to_json
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
 from malp_disc.training.pretrain import pretrain
@@ -81,13 +82,14 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
 def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
     """Measure localization and detection on held-back images: ``metrics.json`` and ``fakeness.png``."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
-    metrics["clean"] = score_unprotected(generator.manipulate, inputs, malp, device=accelerator.device)
-    write_json(folder / "metrics.json", {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **metrics})
+    clean = score_unprotected(generator.manipulate, inputs, malp, device=accelerator.device)
+    found = {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **to_json(metrics), "clean": clean}
+    write_json(folder / "metrics.json", found)
     fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
-    scores = metrics["localization"]
+    scores = metrics.localization
     print(
-        f"MaLP on {len(inputs.images)} held-back images: CS {scores['cs']:.3f} (a constant map: {scores['cs_constant']:.3f}), "
-        f"Pearson {scores['pearson']:.3f}, detection AUC {metrics['detection']['auc']:.4f}, without templates {metrics['clean']['auc']:.4f}; "
+        f"MaLP on {len(inputs.images)} held-back images: CS {scores.cs:.3f} (a constant map: {scores.cs_constant:.3f}), "
+        f"Pearson {scores.pearson:.3f}, detection AUC {metrics.detection.auc:.4f}, without templates {clean['auc']:.4f}; "
         f"maps in {folder / 'fakeness.png'}\n"
         f"detector in {folder / 'malp'}, its key in {folder / 'malp' / KEY_FILE} (fingerprint {malp.key_fingerprint}); who has the key can forge and remove templates"
     )

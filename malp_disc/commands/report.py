@@ -41,4 +41,4 @@ def report(options: Report) -> None:
         raise ValueError(f"a run is working in {options.run}; let it end before other runs are joined to it")
     join_runs(options.run, options.join)
     record = write_report(options.run, resamples=options.resamples, seed=options.bootstrap_seed)
-    print(f"{record['verdict']}\nreport: {options.run / 'report.html'}" + " (of what has been measured so far: the run is going on)" * running)
+    print(f"{record.verdict}\nreport: {options.run / 'report.html'}" + " (of what has been measured so far: the run is going on)" * running)

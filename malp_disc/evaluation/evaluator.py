@@ -6,74 +6,39 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, DomainFolder, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
+from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
+from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import (
     EvaluationModels,
     Reference,
     measure_arm,
     measure_frechet,
-    measure_fresh,
     measure_reference,
     measure_reference_points,
+    with_fresh,
 )
-from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
-from malp_disc.metrics.face_embedding import MobileFaceNet
-from malp_disc.metrics.features import FeatureExtractor, create_extractor
-from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.plotting.image_grids import sample_grid
-from malp_disc.run_folder.experiment import evaluation
-from malp_disc.run_folder.schema import features_path, read_lines
-from malp_disc.run_folder.strips import write_strips
+from malp_disc.run_folder.measurement import Measurement, Network, TrainingDistance, WeightsFile
+from malp_disc.run_folder.schema import features_path, read_lines, read_measurements, read_typed
+from malp_disc.run_folder.strips import StripFile, write_strips
 from malp_disc.serialization.files import atomic_path, file_sha256, write_json, write_text
+from malp_disc.serialization.typed_json import to_json
 
 logger = logging.getLogger("malp_disc")
-Inception = Literal[
-    "clean", "clean-64", "clean-192", "clean-768", "clean-2048", "inception-64", "inception-192", "inception-768", "inception-2048"
-]
 _SELECTION = 500  # training images on which the best step is chosen, so that the held-back ones are only reported on
-
-
-@dataclass(kw_only=True)
-class EvaluationOptions:
-    """Evaluation models, and the number of images."""
-
-    extractor: Literal["auto", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
-    """Feature extractor of the Fréchet distance.
-    auto: the included small network on drawn faces (FD-faces), inception-2048 (FID) on real images."""
-    fid_weights: Path | None = evaluation(None)
-    """File of the extractor's weights, for machines without internet access.
-    For Inception, pytorch-fid's state dict as .pth or .safetensors."""
-    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
-    """A second feature extractor, to check that a result doesn't depend on the first.
-    auto: squeezenet if --second-weights is given, else random, untrained convolutions that need no file."""
-    second_weights: Path | None = evaluation(None)
-    """File of the second extractor's weights."""
-    smaller_views: tuple[Literal[2, 4], ...] = evaluation((2, 4))
-    """Also measure images that are reduced by these factors, which shows whether a gain is in texture or in structure.
-    Each takes as long as the full size. The flag without numbers measures the full size only."""
-    attribute_classifier: Path | None = evaluation(None)
-    """Attribute classifier that measures edit accuracy, made by recipes/train_attribute_classifier.py.
-    By default, the included one on drawn faces. On real images with attributes and without one, there is no edit accuracy and no verdict."""
-    face_embedding: Path | None = evaluation(None)
-    """MobileFaceNet checkpoint that measures whether an edit preserves the identity.
-    Without one, SSIM to the input takes its place."""
-    eval_size: int = evaluation(1000)
-    """Number of held-back images that every generator edits, at least 2."""
-    reference_size: int = evaluation(2000)
-    """Number of real images that they are compared with, at least 4."""
 
 
 @dataclass
@@ -89,50 +54,64 @@ class Evaluator:
     """Inputs for the Fréchet distance during training. They differ from `inputs` because the best step is chosen on them."""
 
     def measure(
-        self, arm: str, manipulate: Manipulate, *, seed: int = 0, weights: Path | None = None, fresh: MaLP | None = None, **more: Any
-    ) -> dict[str, Any]:
+        self,
+        arm: str,
+        manipulate: Manipulate,
+        *,
+        seed: int = 0,
+        weights: Path | None = None,
+        fresh: MaLP | None = None,
+        steps: int | None = None,
+        seconds: float | None = None,
+        experiment: str | None = None,
+        teachers: Sequence[Network] = (),
+    ) -> Measurement:
         """Measure one arm of one seed: a line of ``measurements.jsonl``, its features, and the images that the report shows.
 
         Args:
             arm: out of `malp_disc.run_folder.arms.ARMS`. "before" is the same for all seeds: measure it once.
             weights: the generator's file, whose hash goes into the report.
             fresh: a MaLP trained from scratch against this generator, or later `measure_fresh`.
-            more: further entries of the line (steps, seconds, teachers).
+            steps, seconds, experiment, teachers: of the training, for the line.
         """
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
         malp = self.models.malp
         measured, evidence = measure_arm(manipulate, self.inputs, self.reference, self.models, fresh=fresh, device=self.device, label=label)
         for view, features in evidence.features.items():
             save_features(features_path(self.folder, arm, seed=seed, view=view), features)
-        if measured.get("diverged"):
+        if measured.diverged:
             logger.warning(f"{arm}, seed {seed}: the images are not finite, nothing was measured")
         else:
             write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, malp, evidence=evidence, device=self.device), seed=seed)
             _log_summary(arm, measured)
         if weights is not None:
-            measured["weights"] = {"file": weights.name, "sha256": file_sha256(weights)}
-        self._write("measurements.jsonl", {"seed": seed, "arm": arm}, {**measured, **more})
+            measured = dataclasses.replace(measured, weights=WeightsFile(weights.name, file_sha256(weights)))
+        measured = dataclasses.replace(measured, steps=steps, seconds=seconds, experiment=experiment, teachers=tuple(teachers))
+        self._write_measurement(arm, seed, measured)
         return measured
 
-    def measure_fresh(self, arm: str, manipulate: Manipulate, fresh: MaLP, *, seed: int = 0) -> dict[str, Any]:
+    def measure_fresh(self, arm: str, manipulate: Manipulate, fresh: MaLP, *, seed: int = 0) -> Measurement:
         """Add the scores of a fresh MaLP to the line of an arm that was measured.
 
         Raises:
             ValueError: the arm wasn't measured.
         """
-        own = [line for line in self._lines("measurements.jsonl") if (line.get("seed", 0), line["arm"]) == (seed, arm)]
-        if not own:
-            raise ValueError(f"{arm}, seed {seed} has no line in {self.folder / 'measurements.jsonl'}; measure it first")
-        found = measure_fresh(manipulate, self.inputs, fresh, device=self.device)
-        self._write("measurements.jsonl", {"seed": seed, "arm": arm}, {**own[-1], **found})
-        return found
+        path = self.folder / "measurements.jsonl"
+        own = read_measurements(self.folder).get(seed, {}).get(arm) if path.is_file() else None
+        if own is None:
+            raise ValueError(f"{arm}, seed {seed} has no line in {path}; measure it first")
+        measured = with_fresh(own, measure_malp(manipulate, self.inputs, fresh, device=self.device))
+        self._write_measurement(arm, seed, measured)
+        return measured
 
     def quick_fid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
         """The Fréchet distance during training, on the `selection`, also written to ``quality.jsonl``; infinity for images that are not finite."""
         value = measure_frechet(
             manipulate, self.selection or self.inputs, self.reference, self.models.extractor, device=self.device, label="quick_fid"
         )
-        self._write("quality.jsonl", {"seed": seed, "arm": arm, "step": step}, {"frechet": value})
+        path = self.folder / "quality.jsonl"
+        others = [line for line in read_typed(path, TrainingDistance) if (line.seed, line.arm, line.step) != (seed, arm, step)]
+        _write_lines(path, [to_json(line) for line in (*others, TrainingDistance(seed, arm, step, finite(value)))])
         return math.inf if value is None else value
 
     @torch.no_grad()
@@ -146,92 +125,36 @@ class Evaluator:
 
     def measure_reference_points(self) -> None:
         """Reference points for every metric, ``reference_points.json``, and the features of the reference and of the unedited inputs; once for all seeds."""
-        reference_points, unedited = measure_reference_points(self.inputs, self.reference, self.models, device=self.device)
-        write_json(self.folder / "reference_points.json", reference_points)
+        found, unedited = measure_reference_points(self.inputs, self.reference, self.models, device=self.device)
+        write_json(self.folder / "reference_points.json", to_json(found, sparse=True))
         for name, features in (("reference", self.reference.features), ("unedited", unedited)):
             for view, values in features.items():
                 save_features(features_path(self.folder, name, view=view), values)
 
     def measured(self, *, seed: int = 0) -> list[str]:
         """Arms of a seed that this run or an interrupted try of it has measured; "before" counts for all seeds."""
-        return [line["arm"] for line in self._lines("measurements.jsonl") if line.get("seed", 0) == seed or line["arm"] == "before"]
+        return [line["arm"] for line in self._measured_lines() if line["seed"] == seed or line["arm"] == "before"]
 
     def draw(self, arms: Mapping[str, Manipulate], *, seed: int = 0) -> None:
         """Draw the gallery's images of arms that have none, as in a run that an earlier version began; `measure` draws its own."""
-        drawn = {line["arm"] for line in self._lines("gallery.jsonl") if line["seed"] == seed}
+        drawn = {line.arm for line in read_typed(self.folder / "gallery.jsonl", StripFile) if line.seed == seed}
         for arm, manipulate in arms.items():
             if arm not in drawn:
                 write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, self.models.malp, device=self.device), seed=seed)
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        return [line for _, line in read_lines(self.folder / name)] if (self.folder / name).exists() else []
+    def _measured_lines(self) -> list[dict[str, Any]]:
+        path = self.folder / "measurements.jsonl"
+        return [line for _, line in read_lines(path)] if path.is_file() else []
 
-    def _write(self, name: str, key: dict[str, Any], values: dict[str, Any]) -> None:
-        """Replace the line with the same key, or add one. Values that are not finite become None, not measured."""
-        lines = [
-            line
-            for line in self._lines(name)
-            if key != {"seed": line.get("seed", 0), **{part: line.get(part) for part in key if part != "seed"}}
-        ]
-        lines.append(finite({**key, **values}))
-        write_text(self.folder / name, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
+    def _write_measurement(self, arm: str, seed: int, measured: Measurement) -> None:
+        """Replace the line of this arm and seed, or add one. Values that are not finite are left out, as not measured."""
+        others = [line for line in self._measured_lines() if (line["seed"], line["arm"]) != (seed, arm)]
+        line = {"seed": seed, "arm": arm, **to_json(finite(to_json(measured)), sparse=True)}
+        _write_lines(self.folder / "measurements.jsonl", [*others, line])
 
 
-def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> EvaluationModels:
-    """All evaluation models except MaLP, loaded before any long work, so that a missing file is reported at once."""
-    name = options.extractor
-    if name == "auto":
-        name = "faces" if data.data == "faces" else "inception-2048"
-    extractor = create_extractor(name, weights=options.fid_weights, device=device)
-    second = _second_extractor(options, device)
-    embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
-    classifier = _attribute_classifier(options, data, attribute_names, device)
-    return EvaluationModels(extractor, classifier, None, second, embedding, options.smaller_views)
-
-
-def _attribute_classifier(
-    options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device
-) -> SelectedAttributes | None:
-    """The classifier that measures edit accuracy; None for images without attributes, or, with a warning, where there is none."""
-    if not attribute_names:
-        if options.attribute_classifier is not None:
-            raise ValueError("--attribute-classifier has no effect on images without attributes; leave it out, or use --data folder with --attributes")
-        return None
-    path = options.attribute_classifier or (shipped_weights("faces_classifier") if data.data == "faces" else None)
-    if path is None:
-        logger.warning(
-            "no --attribute-classifier: edit accuracy isn't measured, and without it no verdict is given "
-            "(see recipes/train_attribute_classifier.py)"
-        )
-        return None
-    classifier = AttributeNet.load(path).to(device).eval()
-    missing = [attribute for attribute in attribute_names if attribute not in classifier.attribute_names]
-    if missing:
-        raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
-    return SelectedAttributes(classifier, attribute_names)
-
-
-def _second_extractor(options: EvaluationOptions, device: torch.device) -> FeatureExtractor | None:
-    name = options.second_extractor
-    if name == "none":
-        return None
-    if name == "auto":
-        name = "random" if options.second_weights is None else "squeezenet"
-    if name == "random":
-        return RandomExtractor().to(device).eval()
-    return create_extractor(name, weights=options.second_weights, device=device)
-
-
-class SelectedAttributes(torch.nn.Module):
-    """A classifier's logits in the order of a run's attributes."""
-
-    def __init__(self, classifier: AttributeNet, attribute_names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.classifier = classifier
-        self.columns = [classifier.attribute_names.index(name) for name in attribute_names]
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(images)[:, self.columns]
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
 
 
 @dataclass(frozen=True)
@@ -294,12 +217,10 @@ def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
         )
 
 
-def _log_summary(arm: str, measured: Mapping[str, Any]) -> None:
-    frechet, accuracy = measured["frechet"], measured.get("edit_accuracy")
+def _log_summary(arm: str, measured: Measurement) -> None:
+    frechet, accuracy = measured.frechet, measured.edit_accuracy
     edits = "edit accuracy not measured" if accuracy is None else f"edit accuracy {accuracy:.3f}"
-    logger.info(
-        f"{arm}: {frechet['label']} {frechet['value']:.2f} (n = {frechet['n']}), {edits}, mean |x - G(x)| {measured['identity_l1']:.3f}"
-    )
+    logger.info(f"{arm}: {frechet.label} {frechet.value:.2f} (n = {frechet.n}), {edits}, mean |x - G(x)| {measured.identity_l1:.3f}")
 
 
 def finite(value: Any) -> Any:

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from malp_disc.metrics.fid_infinity import extrapolated_frechet
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.spectrum import power_spectrum
 from malp_disc.run_folder.arms import SMALLER
+from malp_disc.run_folder.measurement import Distance
 from malp_disc.serialization.files import atomic_path
 
 _SMALLEST = 8  # pixels: images aren't reduced below this shorter side
@@ -147,20 +147,20 @@ def downsample_antialiased(images: Tensor, factor: int) -> Tensor:
     return F.interpolate(images.float(), size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor: FeatureExtractor) -> dict[str, Any]:
-    """A Fréchet distance, JSON-ready, with everything needed to compare it with another one: label, extractor, resize, and both sample sizes."""
+def describe(view: str, features: np.ndarray, reference: FeatureCache, extractor: FeatureExtractor) -> Distance:
+    """A Fréchet distance with everything needed to compare it with another one: label, extractor, resize, and both sample sizes."""
     factor, real = SMALLER.get(view), reference.features[view]
     downsampling = "" if factor is None else f"antialiased downsampling by {factor}, then "
-    return {
-        "label": extractor.label if factor is None else f"{extractor.label} at 1/{factor} size",
-        "value": frechet_distance(real, features),
-        "n": len(features),
-        "dims": features.shape[1],
-        "extractor": extractor.name,
-        "backbone": extractor.backbone,
-        "fingerprint": extractor.fingerprint,
-        "resize": downsampling + extractor.resize,
-        "reference": reference.text,
-        "reference_n": len(real),
-        "infinity": extrapolated_frechet(real, features) if view == "frechet" else None,
-    }
+    return Distance(
+        label=extractor.label if factor is None else f"{extractor.label} at 1/{factor} size",
+        value=frechet_distance(real, features),
+        n=len(features),
+        dims=features.shape[1],
+        extractor=extractor.name,
+        backbone=extractor.backbone,
+        fingerprint=extractor.fingerprint,
+        resize=downsampling + extractor.resize,
+        reference=reference.text,
+        reference_n=len(real),
+        infinity=extrapolated_frechet(real, features) if view == "frechet" else None,
+    )

@@ -23,6 +23,7 @@ from malp_disc.manipulate import Manipulate, call_manipulate
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores
+from malp_disc.run_folder.measurement import Detection, Localization, MalpScores, TemplateSimilarity
 
 LOCALIZED = 512  # images whose maps are scored; localization scores need far fewer images than FID
 Change = Callable[[Tensor], Tensor]
@@ -83,8 +84,8 @@ def predict(malp: MaLP, images: Tensor, index: Tensor, *, device: torch.device |
     return Predictions(*(torch.cat(values) for values in zip(*parts)))
 
 
-def score_malp(images: ManipulatedImages, malp: MaLP, *, degradation: Change = to_8bit, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Localization and detection scores on degraded images; see `score_predictions` for what is returned.
+def score_malp(images: ManipulatedImages, malp: MaLP, *, degradation: Change = to_8bit, device: torch.device | str = "cpu") -> MalpScores:
+    """Localization and detection scores on degraded images.
 
     Args:
         degradation: applied to every image, edited or not, before MaLP gets it. The default rounds to 8 bits, as any image file does; otherwise MaLP
@@ -94,48 +95,31 @@ def score_malp(images: ManipulatedImages, malp: MaLP, *, degradation: Change = t
     return score_predictions(images, malp, published, manipulated)
 
 
-def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predictions, manipulated: Predictions) -> dict[str, Any]:
-    """Localization and detection scores from MaLP's outputs for the published images and for the manipulated ones.
-
-    Returns:
-        A JSON-ready dict with
-
-        * ``localization``: `LocalizationScores` of the manipulated images; ``cs_encrypted``, CS of the encrypted image's map with M_GT, 0 in the
-          ideal case (Eq. 8); ``mean_encrypted`` and ``mean_manipulated``, the mean of the maps; ``spread``, the standard deviation of the
-          manipulated images' maps over all pixels, near 0 for a collapsed head; ``cs_mean_map`` and ``pearson_mean_map``, the scores of a baseline
-          that predicts the mean M_GT of all *other* images and ignores the image itself.
-        * ``detection``: `DetectionScores`.
-        * ``template``: CS of the recovered and the added template for both kinds of images, and ``between`` the templates of the set; None for a
-          passive MaLP.
-        * ``encrypted_psnr``: in dB; None for a passive MaLP.
-    """
+def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predictions, manipulated: Predictions) -> MalpScores:
+    """Localization and detection scores from MaLP's outputs for the published images and for the manipulated ones."""
     truth = fakeness_map(images.images, images.manipulated)
     labels = np.repeat([0, 1], len(images.images))
-    localization = _as_json(localization_scores(manipulated.map, images.images, images.manipulated))
-    localization |= {
-        "cs_encrypted": cosine(published.map, truth).mean().item(),
-        "mean_encrypted": published.map.mean().item(),
-        "mean_manipulated": manipulated.map.mean().item(),
-        "spread": manipulated.map.std().item(),
-    }
+    localization = Localization(
+        **_scores(localization_scores(manipulated.map, images.images, images.manipulated)),
+        cs_encrypted=cosine(published.map, truth).mean().item(),
+        mean_encrypted=published.map.mean().item(),
+        mean_manipulated=manipulated.map.mean().item(),
+        spread=manipulated.map.std().item(),
+    )
     if len(truth) > 1:
         others = (truth.sum(0) - truth) / (len(truth) - 1)
-        localization |= {"cs_mean_map": cosine(others, truth).mean().item(), "pearson_mean_map": correlation(others, truth).mean().item()}
-    return {
-        "localization": localization,
-        "detection": _as_json(detection_scores(labels, torch.cat([published.score, manipulated.score]).numpy())),
-        "template": None
-        if malp.passive
-        else {
-            "encrypted": published.similarity.mean().item(),
-            "manipulated": manipulated.similarity.mean().item(),
-            "between": _similarity_between_templates(malp),
-        },
-        "encrypted_psnr": None if malp.passive else psnr(images.published, images.images),
-    }
+        baseline = {"cs_mean_map": cosine(others, truth).mean().item(), "pearson_mean_map": correlation(others, truth).mean().item()}
+        localization = dataclasses.replace(localization, **baseline)
+    detection = Detection(**_scores(detection_scores(labels, torch.cat([published.score, manipulated.score]).numpy())))
+    if malp.passive:
+        return MalpScores(localization, detection, None, None)
+    similarity = TemplateSimilarity(
+        published.similarity.mean().item(), manipulated.similarity.mean().item(), _similarity_between_templates(malp)
+    )
+    return MalpScores(localization, detection, similarity, psnr(images.published, images.images))
 
 
-def measure_malp(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+def measure_malp(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> MalpScores:
     """`score_malp` without publishing, and with no degradation but 8 bits."""
     return score_malp(through_generator(manipulate, inputs, malp, device=device), malp, device=device)
 
@@ -199,6 +183,6 @@ def _similarity_between_templates(malp: MaLP) -> float | None:
     return ((table.sum() - table.diagonal().sum()) / (count * (count - 1))).item()
 
 
-def _as_json(scores: Any) -> dict[str, Any]:
+def _scores(scores: Any) -> dict[str, Any]:
     """The fields of a dataclass of scores, without those that are counts."""
     return {key: value for key, value in dataclasses.asdict(scores).items() if key not in ("images", "unchanged")}

@@ -45,9 +45,21 @@ from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
+from malp_disc.run_folder.measurement import (
+    Content,
+    Identity,
+    KernelDistance,
+    KernelPoints,
+    MalpScores,
+    Measurement,
+    Points,
+    ReferencePoints,
+    Spectrum,
+    TemplateSimilarity,
+)
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
-__all__ = ["Evidence", "EvaluationModels", "Reference", "measure_reference_points", "measure_arm", "measure_fresh", "measure_frechet", "measure_reference"]
+__all__ = ["Evidence", "EvaluationModels", "Reference", "measure_reference_points", "measure_arm", "measure_frechet", "measure_reference", "with_fresh"]
 
 Reference = FeatureCache
 """Features and spectrum of the real images that generators are compared with; ``text`` describes them."""
@@ -94,11 +106,10 @@ def measure_reference(
 
 def measure_reference_points(
     inputs: EvalSet, reference: Reference, models: EvaluationModels, *, device: torch.device | str = "cpu"
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[ReferencePoints, dict[str, np.ndarray]]:
     """Reference points for every metric, and the features of the unedited inputs by view.
 
-    The points are JSON-ready: the unedited inputs, one half of the reference against the other, the classifier on unedited images, and the
-    PSNR of encryption.
+    The points: the unedited inputs, one half of the reference against the other, the classifier on unedited images, and the PSNR of encryption.
     """
     unedited = extract_views(models, inputs.images.split(BATCH), device=device, label="features of the inputs", count=len(inputs.images))
     halves = [
@@ -106,33 +117,33 @@ def measure_reference_points(
         for i in (0, 1)
     ]
     other = dataclasses.replace(halves[1], text="the other half of the reference")
-    distances = {
-        view: {
-            "unedited": describe(view, unedited.features[view], reference, models.of(view)),
-            "real_split": describe(view, halves[0].features[view], other, models.of(view)),
-        }
+    points = {
+        view: Points(
+            describe(view, unedited.features[view], reference, models.of(view)),
+            describe(view, halves[0].features[view], other, models.of(view)),
+        )
         for view in reference.features
     }
-    reference_points: dict[str, Any] = {
-        **distances.pop("frechet"),
-        **distances,
-        "kid": {
-            "unedited": _kid(unedited.features["frechet"], reference),
-            "real_split": _kid(halves[0].features["frechet"], other),
-        },
-        "spectrum": dataclasses.asdict(spectrum_ratio(unedited.power, reference.power)),
-        "inputs_sha256": unedited.sha256,
-        "reference_sha256": reference.sha256,
-    }
+    full_size = points.pop("frechet")
+    found = ReferencePoints(
+        unedited=full_size.unedited,
+        real_split=full_size.real_split,
+        **points,
+        kid=KernelPoints(_kid(unedited.features["frechet"], reference), _kid(halves[0].features["frechet"], other)),
+        spectrum=_spectrum(unedited, reference),
+        inputs_sha256=unedited.sha256,
+        reference_sha256=reference.sha256,
+    )
     if models.classifier is not None:
         scores = edit_accuracy(_attribute_logits(models, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
-        reference_points |= {"edit_accuracy": scores.edited, "kept_accuracy": scores.kept}
+        found = dataclasses.replace(found, edit_accuracy=scores.edited, kept_accuracy=scores.kept)
     if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
             [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
         )
-        reference_points |= {"encrypted_psnr": psnr(encrypted, inputs.images[:LOCALIZED]), "key_fingerprint": models.malp.key_fingerprint}
-    return reference_points, unedited.features
+        shown = psnr(encrypted, inputs.images[:LOCALIZED])
+        found = dataclasses.replace(found, encrypted_psnr=shown, key_fingerprint=models.malp.key_fingerprint)
+    return found, unedited.features
 
 
 @torch.no_grad()
@@ -145,16 +156,16 @@ def measure_arm(
     fresh: MaLP | None = None,
     device: torch.device | str = "cpu",
     label: str = "measure",
-) -> tuple[dict[str, Any], Evidence]:
+) -> tuple[Measurement, Evidence]:
     """All measurements of one generator that the report needs.
 
     Args:
         manipulate: (images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range.
-        fresh: a MaLP that was trained from scratch against this very generator, see `measure_fresh`.
+        fresh: a MaLP that was trained from scratch against this very generator, see `with_fresh`.
 
     Returns:
-        A JSON-ready dict, ``malp_disc.run_folder.schema.MEASUREMENT`` without the entries that the recipe adds (steps, seconds, weights), and the
-        evidence. For a generator whose images are not finite, the dict has ``diverged`` alone.
+        The measurement, without what the recipe adds (steps, seconds, weights), and the evidence. For a generator whose images are not finite, it
+        has ``diverged`` alone.
 
     Note:
         Image quality, edit accuracy and identity are measured on unprotected inputs, which a deployed generator gets; localization and
@@ -162,34 +173,31 @@ def measure_arm(
     """
     edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
     if not edited.isfinite().all():
-        return {"diverged": True}, Evidence(edited, {})
+        return Measurement(diverged=True), Evidence(edited, {})
     extracted = extract_views(models, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
-    measured = {view: describe(view, features, reference, models.of(view)) for view, features in extracted.features.items()}
-    measured |= {
-        "kid": _kid(extracted.features["frechet"], reference),
-        "spectrum": dataclasses.asdict(spectrum_ratio(extracted.power, reference.power)),
-    }
-    measured |= _edits(edited, inputs, models, device)
+    found: dict[str, Any] = {view: describe(view, features, reference, models.of(view)) for view, features in extracted.features.items()}
+    found |= {"kid": _kid(extracted.features["frechet"], reference), "spectrum": _spectrum(extracted, reference)}
+    found |= _edits(edited, inputs, models, device)
     evidence = Evidence(edited, extracted.features)
     if models.malp is not None:
         images = evidence.manipulated = through_generator(manipulate, inputs, models.malp, device=device)
         published, manipulated = (
             predict(models.malp, to_8bit(batch), images.index, device=device) for batch in (images.published, images.manipulated)
         )
-        measured |= score_predictions(images, models.malp, published, manipulated)
+        scores = score_predictions(images, models.malp, published, manipulated)
+        found |= {"localization": scores.localization, "detection": scores.detection}
+        found |= {"template": scores.template or TemplateSimilarity(), "encrypted_psnr": scores.encrypted_psnr}
         evidence.predictions = manipulated
-    if fresh is not None:
-        measured |= measure_fresh(manipulate, inputs, fresh, device=device)
-    return measured, evidence
+    measured = Measurement(**found)
+    return measured if fresh is None else with_fresh(measured, measure_malp(manipulate, inputs, fresh, device=device)), evidence
 
 
-def measure_fresh(manipulate: Manipulate, inputs: EvalSet, fresh: MaLP, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """``localization_fresh`` and ``detection_fresh``: the scores of a MaLP that was trained from scratch against this generator.
+def with_fresh(measured: Measurement, scores: MalpScores) -> Measurement:
+    """A measurement with the scores of a MaLP that was trained from scratch against its generator.
 
     If the generator only learned to fool the MaLP that it was tuned against, a new one localizes its edits as well as before.
     """
-    scores = measure_malp(manipulate, inputs, fresh, device=device)
-    return {"localization_fresh": scores["localization"], "detection_fresh": scores["detection"]}
+    return dataclasses.replace(measured, localization_fresh=scores.localization, detection_fresh=scores.detection)
 
 
 def measure_frechet(
@@ -208,9 +216,13 @@ def measure_frechet(
     return frechet_distance(reference.features["frechet"], extract_features(extractor, edited.split(BATCH), device=device))
 
 
-def _kid(features: np.ndarray, reference: Reference) -> dict[str, float]:
-    value, spread = kernel_distance(reference.features["frechet"], features)
-    return {"value": value, "std": spread}
+def _kid(features: np.ndarray, reference: Reference) -> KernelDistance:
+    return KernelDistance(*kernel_distance(reference.features["frechet"], features))
+
+
+def _spectrum(extracted: FeatureCache, reference: Reference) -> Spectrum:
+    found = spectrum_ratio(extracted.power, reference.power)
+    return Spectrum(tuple(found.frequency), tuple(found.ratio), found.fine, found.nyquist)
 
 
 def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: torch.device | str) -> dict[str, Any]:
@@ -230,8 +242,7 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
         found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
         found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
     if models.embedding is not None:
-        value = identity_similarity(models.embedding, inputs.images, edited, device=device)
-        found["identity"] = {"name": models.embedding.name, "value": value}
+        found["identity"] = Identity(models.embedding.name, identity_similarity(models.embedding, inputs.images, edited, device=device))
     return found
 
 
@@ -241,10 +252,10 @@ def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.de
     return torch.cat([models.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
 
 
-def _content(images: Tensor, edited: Tensor) -> dict[str, float]:
+def _content(images: Tensor, edited: Tensor) -> Content:
     """Mean and standard deviation over images of `edge_agreement`."""
     values = torch.cat([edge_agreement(a, b) for a, b in zip(images.split(_CHUNK), edited.split(_CHUNK))]).double()
-    return {"value": values.mean().item(), "std": values.std().item()}
+    return Content(values.mean().item(), values.std().item())
 
 
 def _ssim(images: Tensor, edited: Tensor) -> float | None:

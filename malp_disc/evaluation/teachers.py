@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from malp_disc.evaluation.feature_views import EvaluationModels
-from malp_disc.run_folder.teachers import Network, is_teacher
+from malp_disc.run_folder.measurement import Network
+from malp_disc.run_folder.teachers import is_teacher
 
 
-def teachers_of(*modules: nn.Module | None) -> list[dict[str, str]]:
-    """The pretrained networks within `modules` (discriminators, losses), without repetition, as ``{"backbone", "fingerprint"}``.
+def teachers_of(*modules: nn.Module | None) -> tuple[Network, ...]:
+    """The pretrained networks within `modules` (discriminators, losses), without repetition.
 
     A network counts if it has two attributes of type str: ``backbone``, the architecture by timm's or torchvision's name ("squeezenet1_0"), and
     ``fingerprint``, the `malp_disc.serialization.state_dicts.values_fingerprint` of its weights. Give your own perceptual loss both, and the report knows that it can't be
@@ -23,7 +24,7 @@ def teachers_of(*modules: nn.Module | None) -> list[dict[str, str]]:
             names = (getattr(part, "backbone", None), getattr(part, "fingerprint", None))
             if all(isinstance(name, str) and name for name in names):
                 found[names] = None
-    return [{"backbone": backbone, "fingerprint": fingerprint} for backbone, fingerprint in found]
+    return tuple(Network(backbone, fingerprint) for backbone, fingerprint in found)
 
 
 def check_judges(models: EvaluationModels, teachers: Mapping[str, Sequence[Network]]) -> None:
@@ -36,8 +37,7 @@ def check_judges(models: EvaluationModels, teachers: Mapping[str, Sequence[Netwo
         ValueError: the extractor or the second extractor is the teacher of an arm.
     """
     for flag, extractor in (("--extractor", models.extractor), ("--second-extractor", models.second)):
-        judge = {"backbone": extractor.backbone, "fingerprint": extractor.fingerprint} if extractor is not None else {}
-        taught = [arm for arm, networks in teachers.items() if is_teacher(judge, networks)]
+        taught = [arm for arm, networks in teachers.items() if extractor is not None and is_teacher(extractor, networks)]
         if taught:
             raise ValueError(
                 f"{flag} is {extractor.name}, the network that teaches {', '.join(taught)}: the generator is fine-tuned on its features, so a lower distance in them "

@@ -24,7 +24,7 @@ import torch
 
 from malp_disc import MaLP
 from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluator import EvaluationOptions
+from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.run_folder.experiment import evaluation, of_arms, work
 from malp_disc.training.finetune import ArmSetup

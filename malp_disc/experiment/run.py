@@ -17,14 +17,17 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP
 from malp_disc.copying import copy_module
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.evaluator import Evaluator, evaluation_sets, make_evaluation_models, make_evaluator
+from malp_disc.evaluation.evaluation_models import make_evaluation_models
+from malp_disc.evaluation.evaluator import Evaluator, evaluation_sets, make_evaluator
 from malp_disc.evaluation.localize import score_unprotected
 from malp_disc.evaluation.teachers import check_judges, teachers_of
 from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.plan import make_plan
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import shared_hash, training_settings
+from malp_disc.run_folder.measurement import Network
 from malp_disc.serialization.state_dicts import load_metadata, save_tensors
+from malp_disc.serialization.typed_json import to_json
 from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning, make_discriminator
 from malp_disc.training.options import COTRAINED, run_subdirectory
@@ -94,7 +97,7 @@ def run_arms(
     if evaluator is not None:
         record = write_report(config.output_dir)
         print(
-            f"{record['verdict']}\nreport: {config.output_dir / 'report.html'} (also report.md, report.json), images: {config.output_dir / 'samples.png'}"
+            f"{record.verdict}\nreport: {config.output_dir / 'report.html'} (also report.md, report.json), images: {config.output_dir / 'samples.png'}"
         )
     accelerator.end_training()
 
@@ -137,14 +140,14 @@ def run_arm(
     if config.fresh_malp_steps:
         fresh = pretrained(f"fresh/{run_subdirectory(arm, seed)}", config, tuned, dataset, accelerator, steps=config.fresh_malp_steps)
     if evaluator is not None:
-        metadata = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(config, arm), "teachers": teachers})
+        metadata = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(config, arm), "teachers": to_json(teachers)})
         save_tensors(result, tuned.state_dict(), {"malp_disc": metadata})  # a single entry: safetensors doesn't keep the order of several
         details = {"steps": config.max_train_steps, "seconds": seconds, "experiment": experiment, "teachers": teachers}
         evaluator.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, **details)
     accelerator.wait_for_everyone()
 
 
-def arm_teachers(arm: Arm, objective: nn.Module | None, malps: dict[str, MaLP | None], config: ArmOptions) -> list[dict[str, str]]:
+def arm_teachers(arm: Arm, objective: nn.Module | None, malps: dict[str, MaLP | None], config: ArmOptions) -> tuple[Network, ...]:
     """The pretrained networks that an arm learns from; a MaLP that has yet to be pretrained has its configuration's."""
     known = {name: malp if malp is not None else build_malp(config) for name, malp in malps.items()}
     setup = arm_setup(arm, known, config)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from malp_disc.report.numbers import MISSING, interval, number, signed
+from malp_disc.report.results import Record
+from malp_disc.report.seeds import Delta
+from malp_disc.run_folder.measurement import Measurement
 
 NONE = "–"
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,24 @@ class Table:
 
 def label_of(record: Record, view: str = "frechet") -> str:
     """Name of the run's Fréchet distance: FID for Inception's 2048 features only."""
-    return next((m[view]["label"] for m in record["arms"].values() if m[view]["label"]), "Frechet distance")
+    return next((label for m in record.arms.values() if (label := m.distance(view).label)), "Frechet distance")
 
 
-def value(record: Record, arm: str, *path: str) -> str:
-    """A number of an arm; over several seeds ± half the interval of its mean."""
-    found, half = _at(record["arms"][arm], path), _at(record["half_widths"][arm], path)
+def value(record: Record, arm: str, pick: Callable[[Measurement], float | None]) -> str:
+    """The number of an arm that `pick` takes from its measurement; over several seeds ± half the interval of its mean."""
+    found, half = pick(record.arms[arm]), pick(record.half_widths[arm])
     if found is None or not half:
         return plain(found)
     return f"{number(found)} ± {number(half, size=max(abs(half), 0.1 * abs(found)))}"
 
 
-def delta_text(delta: Mapping[str, Any] | None) -> str:
+def delta_text(delta: Delta | None) -> str:
     """A difference with its interval; over several seeds with both intervals."""
-    if delta is None or delta["low"] is None:
+    if delta is None:
         return NONE
-    if delta.get("seeds"):
-        return f"{signed(delta['value'])}\nseeds {interval(delta['seeds'])}\nimages {interval(delta['images'])}"
-    return f"{signed(delta['value'])} ({interval(delta)})"
+    if delta.seeds is not None:
+        return f"{signed(delta.value)}\nseeds {interval(delta.seeds)}\nimages {interval(delta.images)}"
+    return f"{signed(delta.value)} ({interval(delta)})"
 
 
 def plain(found: float | None) -> str:
@@ -60,11 +61,5 @@ def plain(found: float | None) -> str:
 
 def sample_count(record: Record, view: str = "frechet") -> str:
     """The end of a heading, ``, n = 1000``, if n is the same for all arms."""
-    sizes = {m[view]["n"] for m in record["arms"].values() if m[view]["n"] is not None}
+    sizes = {n for m in record.arms.values() if (n := m.distance(view).n) is not None}
     return f", n = {number(sizes.pop())}" if len(sizes) == 1 else ""
-
-
-def _at(found: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        found = None if found is None else found.get(key)
-    return found

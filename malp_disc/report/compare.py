@@ -10,22 +10,21 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from malp_disc.metrics.paired_bootstrap import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
 from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.run_folder.arms import BASELINES, SCORES, UNEDITED
-from malp_disc.run_folder.schema import complete, read_features, read_lines
+from malp_disc.run_folder.measurement import Difference, Measurement
+from malp_disc.run_folder.schema import read_features, read_typed
 
 logger = logging.getLogger("malp_disc")
 _FEWEST = 4  # images, for halves of at least two
-_LINE = {"score": str, "arm": str, "against": str, "value": float, "low": float, "high": float, "features": str}
-Runs = Mapping[int, Mapping[str, Mapping[str, Any]]]
+Runs = Mapping[int, Mapping[str, Measurement]]
 
 
-def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 0) -> list[dict[str, Any]]:
+def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 0) -> list[Difference]:
     """One line per seed, score, arm and arm that it is compared with; a line with ``against`` None has the arm's own distance, computed
     from its features.
 
@@ -53,8 +52,8 @@ def arm_of(runs: Runs, seed: int, arm: str) -> int | None:
 
 
 def _compare(
-    folder: Path, runs: Runs, run: int, score: str, stored: Mapping[tuple, Mapping[str, Any]], how: Mapping[str, int]
-) -> list[dict[str, Any]]:
+    folder: Path, runs: Runs, run: int, score: str, stored: Mapping[tuple, Difference], how: Mapping[str, int]
+) -> list[Difference]:
     """All lines of one seed and score."""
     view = "frechet" if score == "kid" else score
     owners = {arm: arm_of(runs, run, arm) for arm in dict.fromkeys((*runs[run], "before"))}
@@ -71,18 +70,17 @@ def _compare(
     for arm in runs[run]:
         for other in (None, *(name for name in BASELINES if name != arm and name in owners), *((UNEDITED,) if arm == "before" else ())):
             sides = [side for side in (arm, other) if side is not None]
-            key = {"seed": run, "score": score, "arm": arm, "against": other}
-            old = stored.get(tuple(key.values()))
+            old = stored.get((run, score, arm, other))
             if reference is None or any(side not in features for side in sides):
-                lines += [dict(old)] if old is not None else []
+                lines += [old] if old is not None else []
                 continue
             token = "-".join([real, *(digests[side] for side in sides)])
-            if old is not None and old["features"] == token and all(old.get(name) == value for name, value in how.items()):
-                lines.append(dict(old))
+            if old is not None and old.features == token and all(getattr(old, name) == value for name, value in how.items()):
+                lines.append(old)
                 continue
             if made is None:
                 made = _resample(reference, features, score, run, how)
-            lines.append({**key, **_line(made, arm, other, score), "features": token, **how, "confidence": CONFIDENCE})
+            lines.append(Difference(run, score, arm, other, *_value(made, arm, other, score), features=token, **how, confidence=CONFIDENCE))
     return lines
 
 
@@ -99,20 +97,16 @@ def _resample(
         raise ValueError(f"{files} and features/reference.npy don't fit together: {error}") from error
 
 
-def _line(made: Mapping[str, Resampled], arm: str, other: str | None, score: str) -> dict[str, Any]:
+def _value(made: Mapping[str, Resampled], arm: str, other: str | None, score: str) -> tuple[float, float | None, float | None]:
+    """The score or difference, and the ends of its interval."""
     if other is None:
-        return {"value": made[arm].value, "low": None, "high": None}
+        return made[arm].value, None, None
     delta = (half_delta if score == "kid" else bootstrap_delta)(made[arm], made[other], confidence=CONFIDENCE)
-    return {"value": delta.value, "low": delta.low, "high": delta.high}
+    return delta.value, delta.low, delta.high
 
 
-def _stored(folder: Path) -> dict[tuple, dict[str, Any]]:
-    path = folder / "bootstrap.jsonl"
-    found = {}
-    for where, line in read_lines(path) if path.is_file() else []:
-        line = complete(line, {"seed": float, **_LINE}, where)
-        found[line["seed"], line["score"], line["arm"], line["against"]] = line
-    return found
+def _stored(folder: Path) -> dict[tuple, Difference]:
+    return {(line.seed, line.score, line.arm, line.against): line for line in read_typed(folder / "bootstrap.jsonl", Difference)}
 
 
 def _digest(features: np.ndarray) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from malp_disc.report.numbers import number
+from malp_disc.report.results import Record
 from malp_disc.report.verdict_rule import TOLERATED_NYQUIST
 from malp_disc.run_folder.arms import VIEWS
+from malp_disc.run_folder.measurement import Measurement
 
 PEARSON = 0.02
 """The smallest fall of Pearson's correlation that counts."""
@@ -16,7 +17,7 @@ IDENTITY = 0.05
 _PER_DIMENSION = 5  # images per feature for a usable estimate of the covariance, roughly
 
 
-def localization_finding(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> str | None:
+def localization_finding(arm: str, arms: Mapping[str, Measurement]) -> str | None:
     """Whether an arm is harder to localize or only fools one network, as a clause; None where nothing was measured.
 
     Compared with the control, which trained as long (the control itself, and any arm of a run without one, with before), by two detectors: the
@@ -43,17 +44,17 @@ def localization_finding(arm: str, arms: Mapping[str, Mapping[str, Any]]) -> str
     return f"it learned to fool one network: a MaLP trained from scratch still finds the changes ({measured})"
 
 
-def cautions(record: Mapping[str, Any]) -> list[str]:
+def cautions(record: Record) -> list[str]:
     """Everything that limits what the numbers show, as clauses without a full stop."""
-    arms = record["arms"]
+    arms = record.arms
     return [
         *(
             f"{arm} diverged: its images are not finite, nothing was measured"
             for arm, measured in arms.items()
-            if measured.get("diverged")
+            if measured.diverged
         ),
         *_stale_features(record),
-        *_different_seeds(record["seeds_of"]),
+        *_different_seeds(record.seeds_of),
         *_few_images(arms),
         *_kernel_says_otherwise(record),
         *_checkerboards(arms),
@@ -61,18 +62,18 @@ def cautions(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _pearson(arms: Mapping[str, Mapping[str, Any]], arm: str, by: str) -> float | None:
-    return (arms.get(arm, {}).get(by) or {}).get("pearson")
+def _pearson(arms: Mapping[str, Measurement], arm: str, by: str) -> float | None:
+    return getattr(arms[arm], by).pearson if arm in arms else None
 
 
-def _stale_features(record: Mapping[str, Any]) -> list[str]:
+def _stale_features(record: Record) -> list[str]:
     """Features that don't belong to the measurement, as in a folder that two runs wrote to."""
     notes = []
-    for seed, run in record["per_seed"].items():
-        for arm, again in run["from_features"].items():
-            value = run["arms"][arm]["frechet"]["value"]
+    for seed, run in record.per_seed.items():
+        for arm, again in run.from_features.items():
+            value = run.arms[arm].frechet.value
             if value is not None and abs(again - value) > 0.01 * max(abs(again), abs(value)) + 1e-3:
-                which = arm if len(record["seeds"]) == 1 else f"{arm}, seed {seed}"
+                which = arm if len(record.seeds) == 1 else f"{arm}, seed {seed}"
                 notes.append(
                     f"{which}: the saved features give {number(again)}, the measurement has {number(value)}; they are not of the same "
                     "images"
@@ -89,15 +90,15 @@ def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
     return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; the differences are, because they are taken seed by seed"]
 
 
-def _few_images(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _few_images(arms: Mapping[str, Measurement]) -> list[str]:
     """Distances with too few images to estimate the covariance of their features."""
     short: dict[str, None] = {}
     few: dict[str, None] = {}
-    for distance in (measured[view] for measured in arms.values() for view in VIEWS):
-        dims, sizes = distance["dims"], [size for size in (distance["n"], distance["reference_n"]) if size is not None]
+    for distance in (measured.distance(view) for measured in arms.values() for view in VIEWS):
+        dims, sizes = distance.dims, [size for size in (distance.n, distance.reference_n) if size is not None]
         if dims is None or not sizes:
             continue
-        text = f"{distance['label']} ({number(dims)} features, n = {number(min(sizes))})"
+        text = f"{distance.label} ({number(dims)} features, n = {number(min(sizes))})"
         if min(sizes) <= dims:
             short[text] = None
         elif min(sizes) < _PER_DIMENSION * dims:
@@ -115,17 +116,14 @@ def _few_images(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
+def _kernel_says_otherwise(record: Record) -> list[str]:
     """Arms for which KID contradicts a Fréchet interval that excludes zero."""
     notes = []
-    for arm, deltas in record["comparison"].items():
-        delta, kids = (
-            deltas["delta_vs_control"],
-            [record["arms"][side]["kid"]["value"] for side in (arm, "control") if side in record["arms"]],
-        )
-        if delta is None or None in kids or delta["low"] <= 0 <= delta["high"]:
+    for arm in record.comparison:
+        delta, kids = record.delta(arm), [record.arms[side].kid.value for side in (arm, "control") if side in record.arms]
+        if delta is None or None in kids or delta.low <= 0 <= delta.high:
             continue
-        if (kids[0] - kids[1]) * delta["value"] < 0:
+        if (kids[0] - kids[1]) * delta.value < 0:
             ours, control = map(number, kids)
             notes.append(
                 f"{arm}: KID shows the opposite of the Fréchet distance, {ours} against the control's {control}; look at the images"
@@ -133,16 +131,16 @@ def _kernel_says_otherwise(record: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _checkerboards(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    powers = {arm: measured["spectrum"]["nyquist"] for arm, measured in arms.items()}
+def _checkerboards(arms: Mapping[str, Measurement]) -> list[str]:
+    powers = {arm: measured.spectrum.nyquist for arm, measured in arms.items()}
     high = ", ".join(f"{arm} {number(power)}" for arm, power in powers.items() if power is not None and power > TOLERATED_NYQUIST)
     limit = f"more than {TOLERATED_NYQUIST:g} times the power of real images at the Nyquist frequency, a checkerboard or noise"
     return [f"{limit}: {high}"] if high else []
 
 
-def _changed_identities(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    control = arms.get("control", {}).get("identity", {}).get("value")
-    found = {arm: measured["identity"]["value"] for arm, measured in arms.items()}
+def _changed_identities(arms: Mapping[str, Measurement]) -> list[str]:
+    control = arms["control"].identity.value if "control" in arms else None
+    found = {arm: measured.identity.value for arm, measured in arms.items()}
     return [
         f"{arm} preserves identity less: {number(value)} against the control's {number(control)} (cosine of face embeddings)"
         for arm, value in found.items()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from malp_disc.report.cells import Table
+from malp_disc.report.results import Record
 from malp_disc.report.sections import Section, commands, making, sections
 
 FIGURES = {
@@ -24,13 +24,13 @@ _PLACES = {
 }
 
 
-def render_markdown(record: Mapping[str, Any], *, figures: Sequence[str] = ()) -> str:
+def render_markdown(record: Record, *, figures: Sequence[str] = ()) -> str:
     """A record of `build_record` as Markdown.
 
     Args:
         figures: file names out of `FIGURES` that exist beside the page; the others are left out.
     """
-    parts = ["# Before, control, after", f"**{record['verdict']}**", *(f"> Caution: {note}." for note in record["notes"])]
+    parts = ["# Before, control, after", f"**{record.verdict}**", *(f"> Caution: {note}." for note in record.notes)]
     for section in sections(record):
         shown = [f"![{FIGURES[name]}]({name})\n\n*{FIGURES[name]}.*" for name in _PLACES.get(section.key, ()) if name in figures]
         parts += _section(section, shown)
@@ -59,8 +59,8 @@ def _section(section: Section, figures: Sequence[str]) -> list[str]:
     return [f"## {section.title}", *body] if body else []
 
 
-def _making(record: Mapping[str, Any]) -> list[str]:
-    section, config = making(record), record["config"]
+def _making(record: Record) -> list[str]:
+    section, config = making(record), record.config
     parts = _section(section, [])
     parts.insert(1, f"```\n{commands(record)}\n```")
     if config:

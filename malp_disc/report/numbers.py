@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Protocol
 
 MISSING = "not measured"
 
@@ -29,7 +29,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def interval(delta: Mapping[str, float]) -> str:
-    """``{"low": …, "high": …}`` as "-52.1 to -40.2", both ends with the decimals of the larger."""
-    size = max(abs(delta["low"]), abs(delta["high"]))
-    return f"{signed(delta['low'], size=size)} to {signed(delta['high'], size=size)}"
+class Ends(Protocol):
+    """An interval."""
+
+    low: float
+    high: float
+
+
+def interval(ends: Ends) -> str:
+    """An interval as "-52.1 to -40.2", both ends with the decimals of the larger."""
+    size = max(abs(ends.low), abs(ends.high))
+    return f"{signed(ends.low, size=size)} to {signed(ends.high, size=size)}"

@@ -15,10 +15,12 @@ from malp_disc.plotting.style import COLOURS, colour_of, svg
 from malp_disc.report.cells import NONE, label_of
 from malp_disc.report.images import Extremes, comparison_of, extremes_of, page_images
 from malp_disc.report.numbers import number
+from malp_disc.report.results import Record
 from malp_disc.report.run_charts import draw_deltas, draw_distances, draw_spectrum, draw_where, has_spectrum, has_where, panel_height
 from malp_disc.report.sections import commands, making, sections
 from malp_disc.report.training_curves import by_key, draw_panel
 from malp_disc.run_folder.strips import Strip
+from malp_disc.serialization.typed_json import to_json
 
 _WIDTH = 4.5  # inches of a chart: its letters have about the size of the page's on a phone
 _SMALL = (2.9, 2.0)
@@ -35,7 +37,7 @@ class Figures:
     extremes: Extremes | None = None
 
 
-def render_page(record: Mapping[str, Any], *, strips: Sequence[Strip] = (), curves: Curves | None = None) -> str:
+def render_page(record: Record, *, strips: Sequence[Strip] = (), curves: Curves | None = None) -> str:
     """A record of `build_record` as an HTML page.
 
     Args:
@@ -43,10 +45,10 @@ def render_page(record: Mapping[str, Any], *, strips: Sequence[Strip] = (), curv
         curves: as `read_curves` gives them.
     """
     environment = _environment()
-    of_seed = f", seed {min((strip.seed for strip in strips), default=0)}" if len(record["seeds"]) > 1 else ""
-    outcomes = [verdict["outcome"] for verdict in record["verdicts"].values()]
+    of_seed = f", seed {min((strip.seed for strip in strips), default=0)}" if len(record.seeds) > 1 else ""
+    outcomes = [verdict.outcome for verdict in record.verdicts.values()]
     parts = [(section, _figures(section.key, record, strips, curves or {}, of_seed)) for section in sections(record)]
-    config = record["config"]
+    config = record.config
     return environment.get_template("page.html").render(
         title=f"{label_of(record)}: before, control, after",
         style=_source(environment, "page.css"),
@@ -61,14 +63,14 @@ def render_page(record: Mapping[str, Any], *, strips: Sequence[Strip] = (), curv
         making=making(record),
         commands=commands(record),
         config=json.dumps(config, indent=2, ensure_ascii=False) if config else "",
-        record_json=json.dumps(record, ensure_ascii=False),
+        record_json=json.dumps(to_json(record), ensure_ascii=False),
     )
 
 
-def headline(record: Mapping[str, Any]) -> str:
+def headline(record: Record) -> str:
     """The verdict in a few words."""
-    improved = [arm for arm, verdict in record["verdicts"].items() if verdict["outcome"] == "improved"]
-    if not record["verdicts"]:
+    improved = [arm for arm, verdict in record.verdicts.items() if verdict.outcome == "improved"]
+    if not record.verdicts:
         return "No verdict"
     return f"{' and '.join(improved)} improved" if improved else "No improvement shown"
 
@@ -85,19 +87,19 @@ def _source(environment: Environment, name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
-def _facts(record: Mapping[str, Any]) -> dict[str, str]:
-    first = next((m["frechet"] for m in record["arms"].values() if m["frechet"]["value"] is not None), None)
-    facts = {"generators": ", ".join(record["arms"]), "seeds": " ".join(map(str, record["seeds"]))}
+def _facts(record: Record) -> dict[str, str]:
+    first = next((m.frechet for m in record.arms.values() if m.frechet.value is not None), None)
+    facts = {"generators": ", ".join(record.arms), "seeds": " ".join(map(str, record.seeds))}
     if first is not None:
         facts |= {
-            "images": f"n = {number(first['n'])}",
-            "distance": first["label"] or NONE,
-            "extractor": (first["extractor"] or NONE).split(",")[0],
+            "images": f"n = {number(first.n)}",
+            "distance": first.label or NONE,
+            "extractor": (first.extractor or NONE).split(",")[0],
         }
     return facts
 
 
-def _figures(key: str, record: Mapping[str, Any], strips: Sequence[Strip], curves: Curves, of_seed: str) -> Figures | None:
+def _figures(key: str, record: Record, strips: Sequence[Strip], curves: Curves, of_seed: str) -> Figures | None:
     """The figures of a section, None where it has none."""
     if key == "quality":
         return _quality(record)
@@ -109,18 +111,18 @@ def _figures(key: str, record: Mapping[str, Any], strips: Sequence[Strip], curve
     return _curves(curves) if key == "curves" else None
 
 
-def _quality(record: Mapping[str, Any]) -> Figures:
+def _quality(record: Record) -> Figures:
     size = (_WIDTH, panel_height(record))
     charts = [svg(lambda axes: draw_distances(axes, record), size, "distances")]
-    if any(entry["delta_vs_control"] for entry in record["comparison"].values()):
+    if any(record.delta(arm) for arm in record.arms):
         charts.append(svg(lambda axes: draw_deltas(axes, record), size, "deltas"))
     return Figures([Markup(chart) for chart in charts])
 
 
-def _where(record: Mapping[str, Any]) -> Figures | None:
+def _where(record: Record) -> Figures | None:
     charts = [svg(lambda axes: draw_where(axes, record), (_WIDTH, 2.9), "where")] if has_where(record) else []
     charts += [svg(lambda axes: draw_spectrum(axes, record), (_WIDTH, 2.9), "spectrum")] if has_spectrum(record) else []
-    return Figures([Markup(chart) for chart in charts], legend=_legend(list(record["arms"]))) if charts else None
+    return Figures([Markup(chart) for chart in charts], legend=_legend(list(record.arms))) if charts else None
 
 
 def _curves(curves: Curves) -> Figures | None:

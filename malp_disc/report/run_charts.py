@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from malp_disc.plotting.mpl import Axes, Figure, in_default_style
 from malp_disc.plotting.style import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYLES, save_png, tidy, title
 from malp_disc.report.numbers import number, percent, signed
+from malp_disc.report.results import Record
+from malp_disc.report.seeds import Delta
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, VIEWS
+from malp_disc.run_folder.measurement import Distance, Measurement
 
 _REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
-Record = Mapping[str, Any]
 
 
 @in_default_style
@@ -46,23 +47,24 @@ def spectrum_figure(record: Record, path: str | Path) -> bool:
 
 def panel_height(record: Record) -> float:
     """Height in inches of a chart with a row per arm."""
-    return 1.35 + 0.34 * len(record["arms"])
+    return 1.35 + 0.34 * len(record.arms)
 
 
 def draw_distances(axes: Axes, record: Record) -> None:
     """Draw a bar per arm, a dot per seed, and the reference points as lines."""
-    arms = {arm: measured["frechet"] for arm, measured in record["arms"].items() if measured["frechet"]["value"] is not None}
+    arms = {arm: measured.frechet for arm, measured in record.arms.items() if measured.frechet.value is not None}
     for y, (arm, frechet) in enumerate(arms.items()):
-        axes.barh(y, frechet["value"], height=0.62, color=COLOURS[arm], zorder=2)
-        seeds = _of_seeds(record, lambda run, arm=arm: run["arms"].get(arm, {}).get("frechet", {}).get("value"))
-        reach = max([frechet["value"], *seeds])
+        axes.barh(y, frechet.value, height=0.62, color=COLOURS[arm], zorder=2)
+        seeds = _of_seeds(record, lambda seed, arm=arm: record.per_seed[str(seed)].arms.get(arm, Measurement()).frechet.value)
+        reach = max([frechet.value, *seeds])
         axes.annotate(
-            number(frechet["value"]), (reach, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK, zorder=4
+            number(frechet.value), (reach, y), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK, zorder=4
         )
         if arm != "before":
             axes.plot(seeds, [y] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.6, markeredgewidth=0.8, zorder=3)
-    first = next(iter(arms.values()), {"label": None, "n": None})
-    points = {text: record["reference_points"][name]["value"] for name, text in _REFERENCE_POINTS.items() if record["reference_points"][name]["value"] is not None}
+    first = next(iter(arms.values()), Distance())
+    known = record.reference_points.points("frechet")
+    points = {text: found for name, text in _REFERENCE_POINTS.items() if (found := getattr(known, name).value) is not None}
     for (text, value), style in zip(points.items(), ((0, (5, 2)), (0, (1, 1.5)))):
         axes.axvline(value, color=PAPER, linewidth=3, zorder=2.5)  # cuts through the bars, so that the dashes show on any colour
         axes.axvline(value, color=INK, linewidth=1, linestyle=style, zorder=3, label=f"{text}: {number(value)}")
@@ -72,7 +74,7 @@ def draw_distances(axes: Axes, record: Record) -> None:
     axes.set_xlim(left=0, right=max([axes.get_xlim()[1], *(1.08 * value for value in points.values())]))
     tidy(axes)
     axes.tick_params(axis="y", labelsize=9, length=0)
-    title(axes, f"{first['label'] or 'Frechet distance'}, lower is better (n = {number(first['n'])})")
+    title(axes, f"{first.label or 'Frechet distance'}, lower is better (n = {number(first.n)})")
     if points:
         axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.1), ncols=1, frameon=False, fontsize=8, labelcolor=INK, handlelength=2.4)
 
@@ -82,16 +84,16 @@ def draw_deltas(axes: Axes, record: Record) -> None:
     deltas = _deltas(record)
     axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
     for y, (arm, delta) in enumerate(deltas.items()):
-        inner = delta.get("images") or delta
-        axes.plot([delta["low"], delta["high"]], [y, y], color=COLOURS[arm], linewidth=1.4, zorder=2, solid_capstyle="butt")
-        axes.plot([inner["low"], inner["high"]], [y, y], color=COLOURS[arm], linewidth=3.6, zorder=2, solid_capstyle="butt")
-        seeds = _of_seeds(record, lambda run, arm=arm: run["comparison"].get(arm, {}).get("delta_vs_control", {}).get("value"))
+        inner = delta.images or delta
+        axes.plot([delta.low, delta.high], [y, y], color=COLOURS[arm], linewidth=1.4, zorder=2, solid_capstyle="butt")
+        axes.plot([inner.low, inner.high], [y, y], color=COLOURS[arm], linewidth=3.6, zorder=2, solid_capstyle="butt")
+        seeds = _of_seeds(record, lambda seed, arm=arm: getattr(record.delta_of_seed(seed, arm), "value", None))
         axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.2, markeredgewidth=0.7, zorder=3)
-        axes.plot(delta["value"], y, "o", color=COLOURS[arm], markersize=6, markeredgecolor=PAPER, zorder=4)
-        text = signed(delta["value"]).replace("-", "\N{MINUS SIGN}")
+        axes.plot(delta.value, y, "o", color=COLOURS[arm], markersize=6, markeredgecolor=PAPER, zorder=4)
+        text = signed(delta.value).replace("-", "\N{MINUS SIGN}")
         backed = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
         axes.annotate(
-            text, (delta["value"], y), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=INK, zorder=2.5, bbox=backed
+            text, (delta.value, y), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=INK, zorder=2.5, bbox=backed
         )
     axes.set_yticks(range(len(deltas)), list(deltas))
     axes.set_ylim(len(deltas) - 0.4, -0.7)
@@ -99,23 +101,22 @@ def draw_deltas(axes: Axes, record: Record) -> None:
     tidy(axes)
     axes.grid(axis="x", color=FAINT, linewidth=0.7)
     axes.tick_params(axis="y", labelsize=9, length=0)
-    scale = _squeeze(axes, [delta[end] for delta in deltas.values() for end in ("low", "high")])
-    title(axes, f"minus the control, {percent(record['bootstrap']['confidence'])} interval{scale}")
+    scale = _squeeze(axes, [end for delta in deltas.values() for end in (delta.low, delta.high)])
+    title(axes, f"minus the control, {percent(record.bootstrap.confidence)} interval{scale}")
 
 
 def draw_where(axes: Axes, record: Record) -> None:
     """Draw every candidate minus the control, by view, in per cent of the control's distance there, because the views have different scales."""
     arms, views = _tuned(record), _measured_views(record)
-    scores = {"frechet": record["comparison"], **record["views"]}
     axes.axvline(0, color=COLOURS["control"], linewidth=1, linestyle=STYLES["control"], zorder=1)
     drawn = []
     for row, view in enumerate(views):
         for place, arm in enumerate(arms):
-            delta, base = scores[view].get(arm, {}).get("delta_vs_control"), record["arms"]["control"][view]["value"]
+            delta, base = record.delta(arm, score=view), record.arms["control"].distance(view).value
             if delta is None or not base:
                 continue
             y = row + min(0.22, 0.8 / len(arms)) * (place - (len(arms) - 1) / 2)
-            low, high, middle = (100 * delta[end] / base for end in ("low", "high", "value"))
+            low, high, middle = (100 * end / base for end in (delta.low, delta.high, delta.value))
             drawn += [low, high]
             axes.plot([low, high], [y, y], color=COLOURS[arm], linewidth=2.2, zorder=2, solid_capstyle="butt")
             axes.plot(middle, y, "o", color=COLOURS[arm], markersize=5, markeredgecolor=PAPER, zorder=3, label=arm if row == 0 else None)
@@ -133,10 +134,10 @@ def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
     """Draw power relative to real images over frequency, on a logarithmic scale."""
     axes.axhline(1, color=AXIS, linewidth=1, zorder=1)
     axes.axvline(1, color=AXIS, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
-    for arm, measured in record["arms"].items():
-        spectrum = measured["spectrum"]
-        if spectrum["frequency"] and spectrum["ratio"]:
-            points = [(x, y) for x, y in zip(spectrum["frequency"], spectrum["ratio"]) if y]
+    for arm, measured in record.arms.items():
+        spectrum = measured.spectrum
+        if spectrum.frequency and spectrum.ratio:
+            points = [(x, y) for x, y in zip(spectrum.frequency, spectrum.ratio) if y]
             axes.plot(
                 *zip(*points),
                 color=COLOURS[arm],
@@ -176,29 +177,26 @@ def _squeeze(axes: Axes, values: Sequence[float]) -> str:
 
 
 def has_spectrum(record: Record) -> bool:
-    return any(measured["spectrum"]["ratio"] for measured in record["arms"].values())
+    return any(measured.spectrum.ratio for measured in record.arms.values())
 
 
 def has_where(record: Record) -> bool:
     """Whether there are a candidate, a control, and more than one view."""
-    return "control" in record["arms"] and bool(_tuned(record)) and len(_measured_views(record)) > 1
+    return "control" in record.arms and bool(_tuned(record)) and len(_measured_views(record)) > 1
 
 
 def _tuned(record: Record) -> list[str]:
-    return [arm for arm in CANDIDATES if arm in record["arms"]]
+    return [arm for arm in CANDIDATES if arm in record.arms]
 
 
 def _measured_views(record: Record) -> list[str]:
-    scores = {"frechet": record["comparison"], **record["views"]}
-    return [view for view in VIEWS if any(deltas.get("delta_vs_control") for deltas in scores.get(view, {}).values())]
+    return [view for view in VIEWS if any(record.delta(arm, score=view) for arm in record.arms)]
 
 
-def _deltas(record: Record) -> dict[str, Mapping[str, Any]]:
-    found = {arm: entry["delta_vs_control"] for arm, entry in record["comparison"].items() if entry["delta_vs_control"] is not None}
-    return {arm: found[arm] for arm in ARMS if arm in found}
+def _deltas(record: Record) -> dict[str, Delta]:
+    return {arm: delta for arm in ARMS if (delta := record.delta(arm)) is not None}
 
 
-def _of_seeds(record: Record, get: Any) -> Sequence[float]:
+def _of_seeds(record: Record, get: Callable[[int], float | None]) -> list[float]:
     """A number of every seed; empty for a single seed, whose dot would only hide the bar's end."""
-    runs = record.get("per_seed", {})
-    return [value for run in runs.values() if (value := get(run)) is not None] if len(runs) > 1 else []
+    return [value for seed in record.seeds if (value := get(seed)) is not None] if len(record.seeds) > 1 else []

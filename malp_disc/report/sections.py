@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from malp_disc.report.cells import Table, label_of
 from malp_disc.report.numbers import number, percent
+from malp_disc.report.results import Record
 from malp_disc.report.tables import (
     attributes_table,
     controls_table,
@@ -46,10 +46,10 @@ class Section:
         return self.key == "localization"
 
 
-def sections(record: Mapping[str, Any]) -> list[Section]:
+def sections(record: Record) -> list[Section]:
     """All sections between the verdict with its cautions and `making`; tables in which nothing was measured are left out."""
-    psnr = record["reference_points"]["encrypted_psnr"]
-    harder = [f"{arm}: {finding}" for arm, finding in record["localization_findings"].items()]
+    psnr = record.reference_points.encrypted_psnr
+    harder = [f"{arm}: {finding}" for arm, finding in record.localization_findings.items()]
     found = [
         Section("verdicts", "Verdict by arm", _multiple_candidates(record), [("", verdicts_table(record))]),
         Section(
@@ -91,40 +91,40 @@ def sections(record: Mapping[str, Any]) -> list[Section]:
         Section("curves", "During training"),
         Section("seeds", "Seed by seed", tables=[("", seeds_table(record))]),
         Section("reading", "How to read this", items=reading(record)),
-        Section("rule", "The rule of the verdict", record["verdict_rule"]),
+        Section("rule", "The rule of the verdict", record.verdict_rule),
     ]
     found = [replace(section, tables=[(caption, table) for caption, table in section.tables if not table.empty]) for section in found]
     return [replace(section, text="Not measured.") if section.key == "localization" and section.empty else section for section in found]
 
 
-def _multiple_candidates(record: Mapping[str, Any]) -> str:
+def _multiple_candidates(record: Record) -> str:
     """How the rule corrects for several candidates; empty for one."""
-    count = len(record["verdicts"])
+    count = len(record.verdicts)
     if count < 2:
         return ""
     return (
         f"{count} candidates are assessed. So that luck doesn't make one of them look better, the intervals against the controls have a "
-        f"confidence of {100 * record['verdict_confidence']:.3g} % here (Bonferroni) instead of the {percent(record['bootstrap']['confidence'])} of the tables below."
+        f"confidence of {100 * record.verdict_confidence:.3g} % here (Bonferroni) instead of the {percent(record.bootstrap.confidence)} of the tables below."
     )
 
 
-def making(record: Mapping[str, Any]) -> Section:
+def making(record: Record) -> Section:
     """Commands, versions and hashes."""
-    environment = record["environment"]
+    environment = record.environment
     versions = ", ".join(f"{name} {version}" for name, version in environment.items() if version is not None)
     return Section("making", "How this was computed", f"Made with {versions}.", [("", hashes_table(record))])
 
 
-def commands(record: Mapping[str, Any]) -> str:
+def commands(record: Record) -> str:
     """The commands that reproduce the run and its report."""
-    made = (record["config"] or {}).get("command")
+    made = (record.config or {}).get("command")
     again = "malp-disc report RUN     # rebuilds this page, the tables and the figures from RUN's JSON lines"
     return f"{made}\n{again}" if made else again
 
 
-def reading(record: Mapping[str, Any]) -> list[str]:
+def reading(record: Record) -> list[str]:
     """How to read the numbers, and what each protects against."""
-    label, halves = label_of(record), record["reference_points"]["real_split"]["value"]
+    label, halves = label_of(record), record.reference_points.real_split.value
     kind = "" if label.endswith("FID") else f" It is not FID: only Inception's 2048 features give that, and {label} must not be compared with one."
     floor = (
         "" if halves is None else f" Even two halves of the real images have a distance of {number(halves)} (real-vs-real split); differences near that mean little."

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The ends of an interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A difference with its interval; ``low`` and ``high`` enclose those over images and over seeds, see `delta_over_seeds`."""
+
+    value: float
+    low: float
+    high: float
+    images: Interval | None = None
+    seeds: Interval | None = None
+    count: int = 1
 
 
 def mean_and_half_width(values: Sequence[float], *, confidence: float = CONFIDENCE) -> tuple[float, float | None]:
@@ -67,7 +88,7 @@ def half_widths(values: Sequence[Any]) -> Any:
     return mean_and_half_width(values)[1]
 
 
-def delta_over_seeds(deltas: Sequence[Mapping[str, float] | None]) -> dict[str, Any] | None:
+def delta_over_seeds(deltas: Sequence[Delta | None]) -> Delta | None:
     """One difference from those of every seed, with both intervals; None if any seed lacks it.
 
     ``images``: the mean of the seeds' bootstrap intervals. All seeds edit the same images, so their sampling error is shared and
@@ -76,11 +97,15 @@ def delta_over_seeds(deltas: Sequence[Mapping[str, float] | None]) -> dict[str, 
     """
     if not deltas or any(delta is None for delta in deltas):
         return None
-    value, half = mean_and_half_width([delta["value"] for delta in deltas])
-    images = {end: float(np.mean([delta[end] for delta in deltas])) for end in ("low", "high")}
-    seeds = None if half is None else {"low": value - half, "high": value + half}
-    low, high = (images[end] if seeds is None else pick(images[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
-    return {"value": value, "low": low, "high": high, "images": images, "seeds": seeds, "count": len(deltas)}
+    value, half = mean_and_half_width([delta.value for delta in deltas])
+    images = Interval(float(np.mean([delta.low for delta in deltas])), float(np.mean([delta.high for delta in deltas])))
+    return _enclosing(Delta(value, 0.0, 0.0, images, None if half is None else Interval(value - half, value + half), len(deltas)))
+
+
+def _enclosing(delta: Delta) -> Delta:
+    """With the interval that encloses both of a difference's."""
+    both = [ends for ends in (delta.images, delta.seeds) if ends is not None]
+    return replace(delta, low=min(ends.low for ends in both), high=max(ends.high for ends in both))
 
 
 def bonferroni_confidence(tests: int) -> float:
@@ -88,26 +113,24 @@ def bonferroni_confidence(tests: int) -> float:
     return 1 - (1 - CONFIDENCE) / tests
 
 
-def bonferroni_interval(delta: Mapping[str, Any], tests: int) -> dict[str, Any]:
+def bonferroni_interval(delta: Delta, tests: int) -> Delta:
     """A difference of `delta_over_seeds` with its 95 % intervals widened to `bonferroni_confidence`.
 
     The ends move away from the value by the ratio of the quantiles: Student's t over seeds, where it is exact, and the normal
     distribution's over images, as the bootstrap intervals are made. So features that were deleted since aren't needed.
     """
     if tests == 1:
-        return dict(delta)
+        return delta
     from scipy.stats import t  # late: takes a second to import
 
     tails = [(1 + confidence) / 2 for confidence in (bonferroni_confidence(tests), CONFIDENCE)]
-    ratio = NormalDist().inv_cdf(tails[0]) / NormalDist().inv_cdf(tails[1])
-    images = _widened(delta["value"], delta.get("images") or delta, ratio)
-    seeds = delta.get("seeds")
-    if seeds:
-        wide, usual = t.ppf(tails, delta["count"] - 1)
-        seeds = _widened(delta["value"], seeds, float(wide / usual))
-    low, high = (images[end] if not seeds else pick(images[end], seeds[end]) for end, pick in (("low", min), ("high", max)))
-    return {**delta, "low": low, "high": high, "images": images, "seeds": seeds}
+    images = _widened(delta.value, delta.images or delta, NormalDist().inv_cdf(tails[0]) / NormalDist().inv_cdf(tails[1]))
+    seeds = None
+    if delta.seeds is not None:
+        wide, usual = t.ppf(tails, delta.count - 1)
+        seeds = _widened(delta.value, delta.seeds, float(wide / usual))
+    return _enclosing(replace(delta, images=images, seeds=seeds))
 
 
-def _widened(value: float, ends: Mapping[str, float], ratio: float) -> dict[str, float]:
-    return {end: value + ratio * (ends[end] - value) for end in ("low", "high")}
+def _widened(value: float, ends: Interval | Delta, ratio: float) -> Interval:
+    return Interval(value + ratio * (ends.low - value), value + ratio * (ends.high - value))

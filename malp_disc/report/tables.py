@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 
-from malp_disc.report.cells import NONE, Record, Table, delta_text, label_of, plain, sample_count, value
+from malp_disc.report.cells import NONE, Table, delta_text, label_of, plain, sample_count, value
 from malp_disc.report.numbers import number, percent
+from malp_disc.report.results import Record
 from malp_disc.report.verdict import MOST_REASONS
 from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, VIEWS
+from malp_disc.run_folder.measurement import KernelDistance, Measurement
 
 _REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
 
 
 def quality_table(record: Record) -> Table:
     """Each arm's distance with its differences from the control and from before, and the reference points."""
-    label, confidence = label_of(record), percent(record["bootstrap"]["confidence"])
+    label, confidence = label_of(record), percent(record.bootstrap.confidence)
     header = ["generator", f"{label}{sample_count(record)} ↓", f"minus control ({confidence})", f"minus before ({confidence})"]
     header += ["with n → ∞", "KID ↓ (± over subsets)", f"KID minus control ({confidence})", "n", "seeds", "steps", "seconds"]
-    kids = record["views"].get("kid", {})
     rows = []
-    for arm, measured in record["arms"].items():
-        deltas, kid = record["comparison"].get(arm, {}), measured["kid"]
-        seeds = "" if arm == "before" else " ".join(map(str, record["seeds_of"][arm]))
-        row = [
-            arm,
-            value(record, arm, "frechet", "value"),
-            *(delta_text(deltas.get(f"delta_vs_{other}")) for other in ("control", "before")),
-        ]
-        row += [value(record, arm, "frechet", "infinity"), _kid(kid), delta_text(kids.get(arm, {}).get("delta_vs_control"))]
-        rows.append([*row, plain(measured["frechet"]["n"]), seeds, plain(measured["steps"]), plain(measured["seconds"])])
+    for arm, measured in record.arms.items():
+        seeds = "" if arm == "before" else " ".join(map(str, record.seeds_of[arm]))
+        row = [arm, value(record, arm, lambda m: m.frechet.value), *(delta_text(record.delta(arm, other)) for other in ("control", "before"))]
+        row += [value(record, arm, lambda m: m.frechet.infinity), _kid(measured.kid), delta_text(record.delta(arm, score="kid"))]
+        rows.append([*row, plain(measured.frechet.n), seeds, plain(measured.steps), plain(measured.seconds)])
+    points, kids = record.reference_points.points("frechet"), record.reference_points.kid
     for name, words in _REFERENCE_POINTS.items():
-        anchor = record["reference_points"][name]
-        rows.append(
-            [
-                words,
-                plain(anchor["value"]),
-                "",
-                "",
-                plain(anchor["infinity"]),
-                _kid(record["reference_points"]["kid"][name]),
-                "",
-                plain(anchor["n"]),
-                "",
-                "",
-                "",
-            ]
-        )
+        point = getattr(points, name)
+        rows.append([words, plain(point.value), "", "", plain(point.infinity), _kid(getattr(kids, name)), "", plain(point.n), "", "", ""])
     return _framed(header, rows, 2)
 
 
 def verdicts_table(record: Record) -> Table:
     """Outcome and reason for every candidate; empty where the verdict's sentence has all the numbers."""
-    verdicts = record["verdicts"] if len(record["verdicts"]) > MOST_REASONS else {}
-    return Table(["candidate", "verdict", "reason"], [[arm, verdict["outcome"], verdict["reason"]] for arm, verdict in verdicts.items()])
+    verdicts = record.verdicts if len(record.verdicts) > MOST_REASONS else {}
+    return Table(["candidate", "verdict", "reason"], [[arm, verdict.outcome, verdict.reason] for arm, verdict in verdicts.items()])
 
 
 def controls_table(record: Record) -> Table:
     """Every candidate minus each control and baseline that was measured."""
-    others = [other for other in BASELINES[1:-1] if other in record["arms"]]
-    tuned = [arm for arm in CANDIDATES if arm in record["arms"]]
+    others = [other for other in BASELINES[1:-1] if other in record.arms]
+    tuned = [arm for arm in CANDIDATES if arm in record.arms]
     header = [f"{label_of(record)}{sample_count(record)}", *(f"minus {other}" for other in ("control", *others))]
-    rows = [[arm, *(delta_text(record["comparison"][arm].get(f"delta_vs_{other}")) for other in ("control", *others))] for arm in tuned]
+    rows = [[arm, *(delta_text(record.delta(arm, other)) for other in ("control", *others))] for arm in tuned]
     return Table(header, rows if others else [])
 
 
@@ -70,11 +54,9 @@ def views_table(record: Record) -> Table:
     if len(views) < 2:
         return Table([], [])
     header = ["generator", *views.values()]
-    rows = [[arm, *(value(record, arm, view, "value") for view in views)] for arm in record["arms"]]
+    rows = [[arm, *(value(record, arm, lambda m, view=view: m.distance(view).value) for view in views)] for arm in record.arms]
     for name, words in _REFERENCE_POINTS.items():
-        rows.append(
-            [words, *(plain((record["reference_points"] if view == "frechet" else record["reference_points"][view])[name]["value"]) for view in views)]
-        )
+        rows.append([words, *(plain(getattr(record.reference_points.points(view), name).value) for view in views)])
     return _framed(header, rows, 2)
 
 
@@ -83,28 +65,23 @@ def differences_table(record: Record) -> Table:
     views = _views(record)
     if len(views) < 2:
         return Table([], [])
-    confidence = percent(record["bootstrap"]["confidence"])
+    confidence = percent(record.bootstrap.confidence)
     header = [f"minus the control ({confidence})", *views.values(), "KID"]
-    scores = {"frechet": record["comparison"], **record["views"]}
-    rows = [
-        [arm, *(delta_text(scores.get(view, {}).get(arm, {}).get("delta_vs_control")) for view in (*views, "kid"))]
-        for arm in record["arms"]
-        if arm != "control"
-    ]
+    rows = [[arm, *(delta_text(record.delta(arm, score=view)) for view in (*views, "kid"))] for arm in record.arms if arm != "control"]
     return Table(header, rows)
 
 
 def spectrum_table(record: Record) -> Table:
     """Power relative to real images at the high frequencies."""
     header = [f"power relative to real images{sample_count(record)}", "fine texture (¾ to 1 of Nyquist)", "Nyquist (checkerboards)"]
-    rows = [[arm, value(record, arm, "spectrum", "fine"), value(record, arm, "spectrum", "nyquist")] for arm in record["arms"]]
-    frame = record["reference_points"]["spectrum"]
-    return _framed(header, [*rows, [_REFERENCE_POINTS["unedited"], plain(frame["fine"]), plain(frame["nyquist"])]], 1)
+    rows = [[arm, *(value(record, arm, lambda m, name=name: getattr(m.spectrum, name)) for name in ("fine", "nyquist"))] for arm in record.arms]
+    frame = record.reference_points.spectrum
+    return _framed(header, [*rows, [_REFERENCE_POINTS["unedited"], plain(frame.fine), plain(frame.nyquist)]], 1)
 
 
 def edits_table(record: Record) -> Table:
     """Edit accuracy, leakage, edit strength, and what is left of the input: its content, and similarity to it."""
-    embedding = next((m["identity"]["name"] for m in record["arms"].values() if m["identity"]["name"]), None)
+    embedding = next((m.identity.name for m in record.arms.values() if m.identity.name), None)
     header = [
         f"generator{sample_count(record)}",
         "edit accuracy ↑",
@@ -116,20 +93,22 @@ def edits_table(record: Record) -> Table:
         "PSNR to the input, dB",
     ]
     header += [f"same person ↑ ({embedding.split(',')[0]} cosine)"] if embedding else []
-    keys = [("edit_accuracy",), ("kept_accuracy",), ("leakage",), ("identity_l1",), ("content", "value"), ("ssim_to_input",), ("psnr_to_input",)]
-    keys += [("identity", "value")] * bool(embedding)
-    rows = [[arm, *(value(record, arm, *key) for key in keys)] for arm in record["arms"]]
-    reference_points = record["reference_points"]
-    frame = [_REFERENCE_POINTS["unedited"], plain(reference_points["edit_accuracy"]), plain(reference_points["kept_accuracy"]), "0", "0", "1", "1", NONE]
+    picks: list[Callable[[Measurement], float | None]] = [
+        *(attrgetter(name) for name in ("edit_accuracy", "kept_accuracy", "leakage", "identity_l1", "content.value", "ssim_to_input", "psnr_to_input")),
+        *[attrgetter("identity.value")] * bool(embedding),
+    ]
+    rows = [[arm, *(value(record, arm, pick) for pick in picks)] for arm in record.arms]
+    points = record.reference_points
+    frame = [_REFERENCE_POINTS["unedited"], plain(points.edit_accuracy), plain(points.kept_accuracy), "0", "0", "1", "1", NONE]
     frame += ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 
 
 def attributes_table(record: Record, key: str = "edit_accuracy_per_attribute") -> Table:
     """Edit accuracy by attribute, or with ``leakage_per_attribute`` the leakage."""
-    scores = {arm: measured[key] for arm, measured in record["arms"].items()}
-    names = list(dict.fromkeys(name for found in scores.values() for name in found or {}))
-    return Table(["attribute", *scores], [[name, *(value(record, arm, key, name) for arm in scores)] for name in names])
+    scores = {arm: getattr(measured, key) for arm, measured in record.arms.items()}
+    names = list(dict.fromkeys(name for found in scores.values() for name in found))
+    return Table(["attribute", *scores], [[name, *(value(record, arm, lambda m, name=name: getattr(m, key).get(name)) for arm in scores)] for name in names])
 
 
 def localization_table(record: Record, key: str = "localization") -> Table:
@@ -146,14 +125,14 @@ def localization_table(record: Record, key: str = "localization") -> Table:
         "SSIM",
     ]
     keys = ("cs", "cs_constant", "cs_official", "cs_official_constant", "pearson", "pearson_mean_map", "psnr", "ssim")
-    return Table(header, _measured([[arm, *(value(record, arm, key, name) for name in keys)] for arm in record["arms"]]))
+    return Table(header, _measured([[arm, *(value(record, arm, lambda m, name=name: getattr(getattr(m, key), name)) for name in keys)] for arm in record.arms]))
 
 
 def detection_table(record: Record, key: str = "detection") -> Table:
     """Detection scores of a MaLP: manipulated images against encrypted ones."""
     header = ["generator", "accuracy", "equal error rate", "AUC", "average precision"]
     keys = ("accuracy", "eer", "auc", "average_precision")
-    return Table(header, _measured([[arm, *(value(record, arm, key, name) for name in keys)] for arm in record["arms"]]))
+    return Table(header, _measured([[arm, *(value(record, arm, lambda m, name=name: getattr(getattr(m, key), name)) for name in keys)] for arm in record.arms]))
 
 
 def seeds_table(record: Record) -> Table:
@@ -168,27 +147,26 @@ def seeds_table(record: Record) -> Table:
         "Pearson (MaLP)",
     ]
     rows = []
-    for arm in record["arms"]:
-        for seed in record["seeds_of"][arm] if len(record["seeds"]) > 1 else []:
-            run = record["per_seed"][str(seed)]
-            measured, deltas = run["arms"][arm], run["comparison"].get(arm, {})
+    for arm in record.arms:
+        for seed in record.seeds_of[arm] if len(record.seeds) > 1 else []:
+            measured = record.per_seed[str(seed)].arms[arm]
             name = arm if arm == "before" else f"{arm}, {seed}"
-            against = [delta_text(deltas.get(f"delta_vs_{other}")) for other in ("control", "before")]
-            shown = [measured["edit_accuracy"], measured["identity_l1"], measured["localization"]["pearson"]]
-            rows.append([name, plain(measured["frechet"]["value"]), *against, *map(plain, shown)])
+            against = [delta_text(record.delta_of_seed(seed, arm, other)) for other in ("control", "before")]
+            shown = [measured.edit_accuracy, measured.identity_l1, measured.localization.pearson]
+            rows.append([name, plain(measured.frechet.value), *against, *map(plain, shown)])
     return Table(header, rows)
 
 
 def hashes_table(record: Record) -> Table:
     """Hashes of the images and weights that were measured."""
-    reference_points = record["reference_points"]
-    rows = [["inputs", "", reference_points["inputs_sha256"] or NONE], ["reference", "", reference_points["reference_sha256"] or NONE]]
-    rows += [["MaLP's templates (public fingerprint)", "", reference_points["key_fingerprint"]]] if reference_points["key_fingerprint"] else []
-    for arm in record["arms"]:
-        for seed in record["seeds_of"][arm]:
-            weights = record["per_seed"][str(seed)]["arms"][arm]["weights"]
-            name = arm if arm == "before" or len(record["seeds"]) == 1 else f"{arm}, seed {seed}"
-            rows += [[name, weights["file"] or NONE, weights["sha256"][:16]]] if weights["sha256"] else []
+    points = record.reference_points
+    rows = [["inputs", "", points.inputs_sha256 or NONE], ["reference", "", points.reference_sha256 or NONE]]
+    rows += [["MaLP's templates (public fingerprint)", "", points.key_fingerprint]] if points.key_fingerprint else []
+    for arm in record.arms:
+        for seed in record.seeds_of[arm]:
+            weights = record.per_seed[str(seed)].arms[arm].weights
+            name = arm if arm == "before" or len(record.seeds) == 1 else f"{arm}, seed {seed}"
+            rows += [[name, weights.file or NONE, weights.sha256[:16]]] if weights.sha256 else []
     return Table(["what", "file", "sha256, first digits"], rows)
 
 
@@ -196,20 +174,20 @@ def described(record: Record) -> list[str]:
     """Extractor, resize and reference of every distance, the description of every arm, and how intervals were computed."""
     users: dict[str, list[str]] = {}
     for view in VIEWS:
-        points = record["reference_points"] if view == "frechet" else record["reference_points"][view]
-        entries = {arm: measured[view] for arm, measured in record["arms"].items()} | {
-            words: points[name] for name, words in _REFERENCE_POINTS.items()
+        points = record.reference_points.points(view)
+        entries = {arm: measured.distance(view) for arm, measured in record.arms.items()} | {
+            words: getattr(points, name) for name, words in _REFERENCE_POINTS.items()
         }
         for name, distance in entries.items():
-            if distance["value"] is not None:
-                text = f"{distance['label']}, n = {number(distance['n'])}: {distance['extractor']}; resize: {distance['resize']}; "
-                text += f"reference: {distance['reference']}"
+            if distance.value is not None:
+                text = f"{distance.label}, n = {number(distance.n)}: {distance.extractor}; resize: {distance.resize}; "
+                text += f"reference: {distance.reference}"
                 users.setdefault(text, []).append(name)
     lines = [f"{', '.join(names)}: {text}" for text, names in users.items()]
-    lines += [f"{arm}: {ARMS[arm]}" for arm in record["arms"]]
-    boot, seeds = record["bootstrap"], record["seeds"]
+    lines += [f"{arm}: {ARMS[arm]}" for arm in record.arms]
+    boot, seeds = record.bootstrap, record.seeds
     lines.append(
-        f"intervals: paired bootstrap, {boot['resamples']} resamples, seed {boot['seed']}; images and reference are both resampled. "
+        f"intervals: paired bootstrap, {boot.resamples} resamples, seed {boot.seed}; images and reference are both resampled. "
         "KID: random halves of the rows"
     )
     if len(seeds) > 1:
@@ -219,12 +197,12 @@ def described(record: Record) -> list[str]:
 
 def _views(record: Record) -> dict[str, str]:
     """Column heading of each view that was measured."""
-    measured = [view for view in VIEWS if any(m[view]["value"] is not None for m in record["arms"].values())]
+    measured = [view for view in VIEWS if any(m.distance(view).value is not None for m in record.arms.values())]
     return {view: f"{label_of(record, view)}{sample_count(record, view)}" for view in measured}
 
 
-def _kid(kid: Mapping[str, float | None]) -> str:
-    return plain(kid["value"]) + (f" ± {number(kid['std'])}" if kid["std"] is not None else "")
+def _kid(kid: KernelDistance) -> str:
+    return plain(kid.value) + (f" ± {number(kid.std)}" if kid.std is not None else "")
 
 
 def _measured(rows: list[list[str]]) -> list[list[str]]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from malp_disc.report.verdict_case import Deltas, Verdict
 from malp_disc.report.verdict_rule import arm_verdict
 from malp_disc.run_folder.arms import CANDIDATES
+from malp_disc.run_folder.measurement import Measurement
 
 MOST_REASONS = 2
 """The most candidates whose reasons fit into one sentence with their numbers; a table has those of more."""
 
 
 def run_verdict(
-    arms: Mapping[str, Mapping[str, Any]], comparison: Mapping[str, Deltas], views: Mapping[str, Mapping[str, Deltas]] | None = None
+    arms: Mapping[str, Measurement], comparison: Mapping[str, Deltas], views: Mapping[str, Mapping[str, Deltas]] | None = None
 ) -> tuple[str, dict[str, Verdict]]:
     """One sentence for the whole run, and the verdict on each candidate: every fine-tuned arm that isn't a control.
 
@@ -34,7 +34,7 @@ def run_verdict(
 def _sentence(verdicts: Mapping[str, Verdict], comparison: Mapping[str, Deltas]) -> str:
     def rank(arm: str) -> tuple[bool, float]:
         delta = comparison[arm].get("delta_vs_control")
-        return verdicts[arm].outcome != "improved", math.inf if delta is None else delta["value"]
+        return verdicts[arm].outcome != "improved", math.inf if delta is None else delta.value
 
     best, *others = sorted(verdicts, key=rank)
     improved = verdicts[best].outcome == "improved"

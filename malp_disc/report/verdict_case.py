@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from malp_disc.report.numbers import interval, number, signed
-from malp_disc.report.seeds import bonferroni_confidence, bonferroni_interval
+from malp_disc.report.seeds import Delta, bonferroni_confidence, bonferroni_interval
+from malp_disc.run_folder.measurement import Measurement
 
 Outcome = Literal["improved", "edits weakened", "edits leak", "content lost", "extractors disagree", "checkerboard", "no difference", "worse", "not decided"]
 
 
-Deltas = Mapping[str, Mapping[str, Any] | None]
+Deltas = Mapping[str, Delta | None]
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,19 @@ class Case:
     """Everything that the rule reads about one arm; the arguments of `arm_verdict`."""
 
     arm: str
-    arms: Mapping[str, Mapping[str, Any]]
+    arms: Mapping[str, Measurement]
     comparison: Mapping[str, Deltas]
     views: Mapping[str, Mapping[str, Deltas]]
     candidates: int
 
     @property
-    def own(self) -> Mapping[str, Any]:
+    def own(self) -> Measurement:
         """The arm's measurements."""
         return self.arms[self.arm]
 
     @property
     def label(self) -> str:
-        return self.own["frechet"]["label"] or "Frechet distance"
+        return self.own.frechet.label or "Frechet distance"
 
     @property
     def numbers(self) -> str:
@@ -51,8 +52,8 @@ class Case:
         level = bonferroni_confidence(self.candidates)
         correction = f" (Bonferroni, {self.candidates} candidates)" if self.candidates > 1 else ""
         return (
-            f"{self.label} {signed(delta['value'])} against the control, {100 * level:.3g} % interval{correction} {both_intervals(delta)}, "
-            f"n = {number(self.own['frechet']['n'])}"
+            f"{self.label} {signed(delta.value)} against the control, {100 * level:.3g} % interval{correction} {both_intervals(delta)}, "
+            f"n = {number(self.own.frechet.n)}"
         )
 
     @property
@@ -61,20 +62,20 @@ class Case:
 
         Measurements that don't tell count as ones with attributes, for which the rule asks more.
         """
-        return self.own.get("attributes") == 0
+        return self.own.attributes == 0
 
-    def against(self, control: str) -> Mapping[str, Any] | None:
+    def against(self, control: str) -> Delta | None:
         """The difference of the distances from a control's, with the interval corrected for the number of candidates."""
         delta = self.comparison[self.arm].get(f"delta_vs_{control}")
         return None if delta is None else bonferroni_interval(delta, self.candidates)
 
-    def view(self, name: str, other: str) -> Mapping[str, Any] | None:
+    def view(self, name: str, other: str) -> Delta | None:
         """The difference from `other` in another view of the images, None where it wasn't measured."""
         return (self.views.get(name) or {}).get(self.arm, {}).get(f"delta_vs_{other}")
 
 
-def both_intervals(delta: Mapping[str, Any]) -> str:
+def both_intervals(delta: Delta) -> str:
     """ "-52.1 to -40.2"; of several seeds "-52.1 to -40.2 over 3 seeds and -50.0 to -45.1 over images"."""
-    if not delta.get("seeds"):
+    if delta.seeds is None:
         return interval(delta)
-    return f"{interval(delta['seeds'])} over {delta['count']} seeds and {interval(delta['images'])} over images"
+    return f"{interval(delta.seeds)} over {delta.count} seeds and {interval(delta.images)} over images"

@@ -6,7 +6,6 @@ A generator that edits less has a lower Fréchet distance (G(x) = x has the lowe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from malp_disc.report.numbers import number, percent, signed
 from malp_disc.report.seeds import CONFIDENCE
@@ -14,6 +13,7 @@ from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_i
 from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
 from malp_disc.report.verdict_translation import measurements_of, translation_kept
 from malp_disc.run_folder.arms import CONTROLS, WITH_TEMPLATE
+from malp_disc.run_folder.measurement import Measurement
 from malp_disc.run_folder.teachers import is_teacher
 
 TOLERATED_NYQUIST = 2.0
@@ -45,7 +45,7 @@ RULE = (
 
 def arm_verdict(
     arm: str,
-    arms: Mapping[str, Mapping[str, Any]],
+    arms: Mapping[str, Measurement],
     comparison: Mapping[str, Deltas],
     views: Mapping[str, Mapping[str, Deltas]] | None = None,
     *,
@@ -54,8 +54,8 @@ def arm_verdict(
     """Apply `RULE` to one arm; the first condition that fails is its verdict.
 
     Args:
-        arms: measurements by arm, each with the keys of `malp_disc.run_folder.schema.MEASUREMENT`; ``"control"`` among them.
-        comparison: by arm ``{"delta_vs_control": {"value", "low", "high"} or None, "delta_vs_before": …}``, with 95 % intervals.
+        arms: measurements by arm, ``"control"`` among them.
+        comparison: by arm ``{"delta_vs_control": …, "delta_vs_before": …}``, with 95 % intervals.
         views: the same for the other views of the images, by the view's name.
         candidates: how many arms of the run are candidates; the intervals against the controls are corrected for it.
     """
@@ -64,20 +64,22 @@ def arm_verdict(
         if (refusal := condition(case)) is not None:
             return refusal
     since = comparison[arm]["delta_vs_before"]
-    unsure = ", though no different from before fine-tuning" if since["high"] >= 0 else ""
+    unsure = ", though no different from before fine-tuning" if since.high >= 0 else ""
     where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _effect_of_template(case)]))
     return Verdict("improved", "; ".join(filter(None, [f"{case.numbers}, edits kept{unsure}", measurements_of(case), where])), where)
 
 
 def _comparable(case: Case) -> Verdict | None:
     """Finite images, measured in the same way as the control and the generator before, with features to compare."""
-    if case.own.get("diverged"):
+    if case.own.diverged:
         return Verdict("not decided", f"not decided: {case.arm} diverged, its images are not finite")
     for other in _others(case):
         differing = [
-            key for key in ("label", "n", "extractor", "resize", "reference") if case.own["frechet"][key] != case.arms[other]["frechet"][key]
+            key
+            for key in ("label", "n", "extractor", "resize", "reference")
+            if getattr(case.own.frechet, key) != getattr(case.arms[other].frechet, key)
         ]
-        if differing and not case.arms[other].get("diverged"):
+        if differing and not case.arms[other].diverged:
             return Verdict("not decided", f"not decided: {case.arm} and {other} were measured with different {', '.join(differing)}")
     if case.against("control") is None:
         return Verdict("not decided", "not decided: there are no features to compare it with the control by")
@@ -87,12 +89,12 @@ def _comparable(case: Case) -> Verdict | None:
 def _judge_is_no_teacher(case: Case) -> Verdict | None:
     """An extractor, or second extractor, whose features the arm was not fine-tuned on."""
     for view, words in (("frechet", "the extractor"), ("second", "the second extractor")):
-        judge = case.own.get(view) or {}
-        if is_teacher(judge, case.own.get("teachers") or ()):
+        judge = case.own.distance(view)
+        if is_teacher(judge, case.own.teachers):
             return Verdict(
                 "not decided",
-                f"not decided: the judge is the teacher: {case.arm} was fine-tuned on the features of {judge.get('backbone')}, which is {words} as well "
-                f"({judge.get('label')}); measure it with another network",
+                f"not decided: the judge is the teacher: {case.arm} was fine-tuned on the features of {judge.backbone}, which is {words} as well "
+                f"({judge.label}); measure it with another network",
             )
     return None
 
@@ -100,9 +102,9 @@ def _judge_is_no_teacher(case: Case) -> Verdict | None:
 def _better_than_controls(case: Case) -> Verdict | None:
     """(1) A lower distance than every control's."""
     delta = case.against("control")
-    if delta["low"] > 0:
+    if delta.low > 0:
         return Verdict("worse", f"worse than the control ({case.numbers})")
-    if delta["high"] >= 0:
+    if delta.high >= 0:
         return Verdict("no difference", f"no difference from the control: interval contains zero ({case.numbers})")
     for other in CONTROLS[1:]:
         if other not in case.arms:
@@ -110,10 +112,10 @@ def _better_than_controls(case: Case) -> Verdict | None:
         further = case.against(other)
         if further is None:
             return Verdict("not decided", f"not decided: lower {case.label}, but it can't be compared with {other} ({case.numbers})")
-        if further["high"] >= 0:
-            outcome: Outcome = "worse" if further["low"] > 0 else "no difference"
-            words = "worse than" if further["low"] > 0 else "no difference from"
-            found = f"{signed(further['value'])}, interval {both_intervals(further)}"
+        if further.high >= 0:
+            outcome: Outcome = "worse" if further.low > 0 else "no difference"
+            words = "worse than" if further.low > 0 else "no difference from"
+            found = f"{signed(further.value)}, interval {both_intervals(further)}"
             return Verdict(outcome, f"lower {case.label}, but {words} {other}, {found} ({case.numbers})")
     return None
 
@@ -135,10 +137,10 @@ def _not_worse_than_before(case: Case) -> Verdict | None:
         return Verdict(
             "not decided", f"not decided: lower {case.label}, but there are no features from before fine-tuning to compare with ({case.numbers})"
         )
-    found = f"{signed(since['value'])}, interval {both_intervals(since)}"
-    if since["low"] > 0:
+    found = f"{signed(since.value)}, interval {both_intervals(since)}"
+    if since.low > 0:
         return Verdict("worse", f"better than the control, but worse than before fine-tuning, {found} ({case.numbers})")
-    if since["value"] > 0:
+    if since.value > 0:
         return Verdict(
             "not decided",
             f"not decided: better than the control, but its {case.label} is above the one before fine-tuning, {found} ({case.numbers})",
@@ -151,7 +153,7 @@ def _edits_kept(case: Case) -> Verdict | None:
     if case.without_attributes:
         return translation_kept(case, _others(case))
     others = _others(case)
-    unmeasured = [name for key, name in _NAMES.items() if any(case.arms[side][key] is None for side in (case.arm, *others))]
+    unmeasured = [name for key, name in _NAMES.items() if any(getattr(case.arms[side], key) is None for side in (case.arm, *others))]
     if unmeasured:
         return Verdict("not decided", f"not decided: lower {case.label}, but {' and '.join(unmeasured)} was not measured ({case.numbers})")
     weaker = [reason for other in others for reason in _weakened(case.own, case.arms[other], other)]
@@ -165,18 +167,18 @@ def _edits_kept(case: Case) -> Verdict | None:
 
 def _extractors_agree(case: Case) -> Verdict | None:
     """(5) No second extractor with an interval above zero, against the control or before."""
-    name = case.own.get("second", {}).get("label") or "the second extractor"
+    name = case.own.second.label or "the second extractor"
     for other, words in (("control", ""), ("before", " against the generator before fine-tuning")):
         second = case.view("second", other)
-        if second is not None and second["low"] > 0:
-            found = f"{signed(second['value'])}, interval {both_intervals(second)}"
+        if second is not None and second.low > 0:
+            found = f"{signed(second.value)}, interval {both_intervals(second)}"
             return Verdict("extractors disagree", f"lower {case.label}, but {name} shows the opposite{words}, {found} ({case.numbers})")
     return None
 
 
 def _no_checkerboard(case: Case) -> Verdict | None:
     """(6) Power at the Nyquist frequency: neither a new checkerboard nor noise."""
-    power = {side: (case.arms[side].get("spectrum") or {}).get("nyquist") for side in (case.arm, *_others(case))}
+    power = {side: case.arms[side].spectrum.nyquist for side in (case.arm, *_others(case))}
     own = power.pop(case.arm)
     if own is None:
         return None
@@ -206,22 +208,22 @@ def _others(case: Case) -> list[str]:
     return [other for other in ("control", "before") if other in case.arms]
 
 
-def _weakened(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:
+def _weakened(arm: Measurement, other: Measurement, name: str) -> list[str]:
     """Why the edits of `arm` count as weaker than those of `other`, both measured; empty if they don't."""
     reasons = []
-    was, now = other["edit_accuracy"], arm["edit_accuracy"]
-    tolerated = tolerated_fall(was, now, arm["frechet"]["n"])
+    was, now = other.edit_accuracy, arm.edit_accuracy
+    tolerated = tolerated_fall(was, now, arm.frechet.n)
     if was - now > tolerated:
         reasons.append(f"edit accuracy {number(now)} against {number(was)} ({name}), tolerated fall {number(tolerated)}")
     return reasons + shrunk(arm, other, name)
 
 
-def _leaking(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:
+def _leaking(arm: Measurement, other: Measurement, name: str) -> list[str]:
     """Why `arm` leaks more than `other`; empty if it doesn't, or where leakage wasn't measured."""
-    was, now = other.get("leakage"), arm.get("leakage")
+    was, now = other.leakage, arm.leakage
     if was is None or now is None:
         return []
-    tolerated = tolerated_fall(1 - was, 1 - now, arm["frechet"]["n"])
+    tolerated = tolerated_fall(1 - was, 1 - now, arm.frechet.n)
     return [f"leakage {number(now)} against {number(was)} ({name}), tolerated rise {number(tolerated)}"] if now - was > tolerated else []
 
 
@@ -229,9 +231,9 @@ def _second_extractor(case: Case) -> str:
     second = case.view("second", "control")
     if second is None:
         return "no second extractor was used"
-    name = case.own["second"]["label"] or "the second extractor"
-    words = "agrees" if second["high"] < 0 else "shows no difference"
-    return f"{name} {words} ({signed(second['value'])}, {both_intervals(second)})"
+    name = case.own.second.label or "the second extractor"
+    words = "agrees" if second.high < 0 else "shows no difference"
+    return f"{name} {words} ({signed(second.value)}, {both_intervals(second)})"
 
 
 def _structure_or_texture(case: Case) -> str:
@@ -239,8 +241,8 @@ def _structure_or_texture(case: Case) -> str:
     half = case.view("frechet_2x", "control")
     if half is None:
         return ""
-    found = f"at half the size {signed(half['value'])}, {both_intervals(half)}"
-    return f"the gain is in structure too ({found})" if half["high"] < 0 else f"the gain is in fine texture only ({found})"
+    found = f"at half the size {signed(half.value)}, {both_intervals(half)}"
+    return f"the gain is in structure too ({found})" if half.high < 0 else f"the gain is in fine texture only ({found})"
 
 
 def _effect_of_template(case: Case) -> str:
@@ -248,7 +250,7 @@ def _effect_of_template(case: Case) -> str:
     delta = case.comparison[case.arm].get("delta_vs_no_template")
     if delta is None or case.arm not in WITH_TEMPLATE:
         return ""
-    if delta["high"] < 0:
-        return f"better than no_template by {number(-delta['value'])}"
-    found = f"{signed(delta['value'])}, {both_intervals(delta)}"
+    if delta.high < 0:
+        return f"better than no_template by {number(-delta.value)}"
+    found = f"{signed(delta.value)}, {both_intervals(delta)}"
     return f"not better than the same network without a template ({found}), so the template is not what helps"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from malp_disc.report.numbers import number, percent
+from malp_disc.run_folder.measurement import Measurement
 
 STANDARD_ERRORS = 2.0
 TOLERATED_FALL = 0.05
@@ -30,9 +29,9 @@ def tolerated_fall_of_mean(s: float, t: float, n: float | None) -> float:
     return min(STANDARD_ERRORS * math.sqrt((s**2 + t**2) / n), TOLERATED_FALL) if n else 0.0
 
 
-def shrunk(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:
+def shrunk(arm: Measurement, other: Measurement, name: str) -> list[str]:
     """Why the edit strength of `arm`, mean |x - G(x)|, is too far below that of `other`; empty if it isn't."""
-    was, now = other["identity_l1"], arm["identity_l1"]
+    was, now = other.identity_l1, arm.identity_l1
     if now >= (1 - TOLERATED_SHRINKAGE) * was:
         return []
     return [f"edit strength {number(now)} against {number(was)} ({name}), {percent(1 - now / was)} less, tolerated {percent(TOLERATED_SHRINKAGE)}"]

@@ -6,19 +6,19 @@ are farther from the reference than the generator's images, a weaker edit can't 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from malp_disc.report.numbers import number, signed
 from malp_disc.report.verdict_case import Case, Verdict, both_intervals
 from malp_disc.report.verdict_tolerances import shrunk, tolerated_fall_of_mean
+from malp_disc.run_folder.measurement import Measurement
 
 
 def translation_kept(case: Case, others: Sequence[str]) -> Verdict | None:
     """Unedited inputs farther from the reference than before, and edit strength and content not below those of `others`; None if all hold."""
     sides = [case.arms[side] for side in (case.arm, *others)]
-    unmeasured = ["edit strength"] * any(side["identity_l1"] is None for side in sides)
-    unmeasured += ["content"] * any(_content(side, key) is None for side in sides for key in ("value", "std"))
+    unmeasured = ["edit strength"] * any(side.identity_l1 is None for side in sides)
+    unmeasured += ["content"] * any(None in (side.content.value, side.content.std) for side in sides)
     if unmeasured:
         return Verdict("not decided", f"not decided: lower {case.label}, but {' and '.join(unmeasured)} was not measured ({case.numbers})")
     since = case.comparison.get("before", {}).get("delta_vs_unedited")
@@ -28,11 +28,11 @@ def translation_kept(case: Case, others: Sequence[str]) -> Verdict | None:
             f"not decided: lower {case.label}, but it was not measured whether the unedited inputs are farther from the reference than the generator "
             f"before fine-tuning ({case.numbers})",
         )
-    if since["high"] >= 0:
+    if since.high >= 0:
         return Verdict(
             "not decided",
             f"not decided: the unedited inputs aren't farther from the reference than the generator before fine-tuning ({case.label} of before minus "
-            f"theirs {signed(since['value'])}, interval {both_intervals(since)}), so weaker edits alone would lower it ({case.numbers})",
+            f"theirs {signed(since.value)}, interval {both_intervals(since)}), so weaker edits alone would lower it ({case.numbers})",
         )
     weaker = [reason for other in others for reason in shrunk(case.own, case.arms[other], other)]
     if weaker:
@@ -48,18 +48,14 @@ def measurements_of(case: Case) -> str:
     if not case.without_attributes:
         return ""
     sides = [side for side in (case.arm, "control", "before") if side in case.arms]
-    content = ", ".join(f"{side} {number(_content(case.arms[side], 'value'))}" for side in sides)
-    strength = ", ".join(f"{side} {number(case.arms[side]['identity_l1'])}" for side in sides)
+    content = ", ".join(f"{side} {number(case.arms[side].content.value)}" for side in sides)
+    strength = ", ".join(f"{side} {number(case.arms[side].identity_l1)}" for side in sides)
     since = case.comparison["before"]["delta_vs_unedited"]
-    return f"content kept ({content}), edit strength {strength}; the unedited inputs are farther, before minus theirs {signed(since['value'])}, {both_intervals(since)}"
+    return f"content kept ({content}), edit strength {strength}; the unedited inputs are farther, before minus theirs {signed(since.value)}, {both_intervals(since)}"
 
 
-def _content(measured: Mapping[str, Any], key: str) -> float | None:
-    return (measured.get("content") or {}).get(key)
-
-
-def _lost(arm: Mapping[str, Any], other: Mapping[str, Any], name: str) -> list[str]:
+def _lost(arm: Measurement, other: Measurement, name: str) -> list[str]:
     """Why `arm` keeps less of the content than `other`; empty if it doesn't."""
-    was, now = _content(other, "value"), _content(arm, "value")
-    tolerated = tolerated_fall_of_mean(_content(other, "std"), _content(arm, "std"), arm["frechet"]["n"])
+    was, now = other.content.value, arm.content.value
+    tolerated = tolerated_fall_of_mean(other.content.std, arm.content.std, arm.frechet.n)
     return [f"edge agreement {number(now)} against {number(was)} ({name}), tolerated fall {number(tolerated)}"] if was - now > tolerated else []

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from malp_disc.report.cells import label_of
 from malp_disc.report.grids import fakeness_figure, samples_figure
 from malp_disc.report.markdown import FIGURES, render_markdown
 from malp_disc.report.page import render_page
 from malp_disc.report.record import build_record_and_lines
+from malp_disc.report.results import Record
 from malp_disc.report.run_charts import comparison_figure, spectrum_figure
 from malp_disc.report.training_curves import curves_figure
 from malp_disc.run_folder.schema import read_curves
 from malp_disc.run_folder.strips import read_strips
 from malp_disc.serialization.files import write_json, write_text
+from malp_disc.serialization.typed_json import to_json
 
 
-def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> dict[str, Any]:
+def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> Record:
     """Write ``report.json``, ``report.html``, ``report.md`` and the figures into a run's folder, from the JSON lines and features in it.
 
     The differences with their intervals are kept in ``bootstrap.jsonl``, so that ``features/`` can be deleted afterwards. ``samples.png``
@@ -28,7 +29,7 @@ def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
         resamples, seed: of the paired bootstrap.
 
     Returns:
-        The record, as in ``report.json``; see `build_record`.
+        The record, which ``report.json`` contains.
 
     Raises:
         FileNotFoundError: no such folder, or no measurements in it.
@@ -39,8 +40,8 @@ def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
     curves = read_curves(folder, distance=f"{label_of(record)} while training")
     strips = read_strips(folder)
     page = render_page(record, strips=strips, curves=curves)
-    write_text(folder / "bootstrap.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
-    write_json(folder / "report.json", record)
+    write_text(folder / "bootstrap.jsonl", "".join(json.dumps(to_json(line), allow_nan=False) + "\n" for line in lines))
+    write_json(folder / "report.json", to_json(record))
     write_text(folder / "report.html", page)
     comparison_figure(record, folder / "comparison.png")
     spectrum_figure(record, folder / "spectrum.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.run_folder.same_experiment import check_one_experiment
-from malp_disc.run_folder.schema import read_json, read_lines, read_measurements
+from malp_disc.run_folder.schema import read_lines, read_measurements, read_reference_points
 from malp_disc.serialization.files import atomic_path, write_text
 
 _SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of reference_points.json: images, reference, and the MaLP of the evaluation
@@ -27,14 +27,14 @@ def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
     """
     folder = Path(folder)
     lines = {path: _taken(folder, path) for path in map(Path, others)}
-    taken = [(line["arm"], line.get("seed", 0)) for own in lines.values() for line in own]
+    taken = [(line["arm"], line["seed"]) for own in lines.values() for line in own]
     if twice := {place for place in taken if taken.count(place) > 1}:
         arm, seed = sorted(twice)[0]
         raise ValueError(f"{arm}, seed {seed} is in two of the runs to join; leave one out")
     for path, own in lines.items():
         for line in own:
-            _copy_arm(path, folder, line["arm"], line.get("seed", 0))
-        places = {(line["arm"], line.get("seed", 0)) for line in own}
+            _copy_arm(path, folder, line["arm"], line["seed"])
+        places = {(line["arm"], line["seed"]) for line in own}
         for name in ("gallery.jsonl", "quality.jsonl", "measurements.jsonl"):  # measurements last: they complete the copy
             _append(path, folder, name, places)
 
@@ -42,20 +42,20 @@ def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
 def _taken(folder: Path, other: Path) -> list[dict[str, Any]]:
     """The lines of `other` that `folder` lacks, after checking that both are of one experiment."""
     ours, theirs = read_measurements(folder), read_measurements(other)
-    reference_points, others = (read_json(path / "reference_points.json") or {} for path in (folder, other))
+    reference_points, others = (read_reference_points(path) for path in (folder, other))
     for key in _SAME:
-        if reference_points.get(key) != others.get(key):
-            raise ValueError(f"{other} and {folder} can't be joined: {key} differs ({others.get(key)} and {reference_points.get(key)}); their numbers don't compare")
+        if getattr(reference_points, key) != getattr(others, key):
+            raise ValueError(f"{other} and {folder} can't be joined: {key} differs ({getattr(others, key)} and {getattr(reference_points, key)}); their numbers don't compare")
     both = {seed: {**ours.get(seed, {}), **theirs.get(seed, {})} for seed in {*ours, *theirs}}
     check_one_experiment(both, f"{folder} and {other} can't be joined")
     for seed, arms in theirs.items():
         for arm, line in arms.items():
             if arm == "before":
                 (known,) = [measured["before"] for measured in ours.values() if "before" in measured][:1] or [line]
-                if not math.isclose(line["frechet"]["value"], known["frechet"]["value"], rel_tol=1e-4):
+                if not math.isclose(line.frechet.value, known.frechet.value, rel_tol=1e-4):
                     raise ValueError(
-                        f"{other} and {folder} can't be joined: their generators before fine-tuning differ ({line['frechet']['label']} "
-                        f"{line['frechet']['value']:.4f} and {known['frechet']['value']:.4f})"
+                        f"{other} and {folder} can't be joined: their generators before fine-tuning differ ({line.frechet.label} "
+                        f"{line.frechet.value:.4f} and {known.frechet.value:.4f})"
                     )
             elif arm in ours.get(seed, {}):
                 raise ValueError(f"{arm}, seed {seed} is in {folder} and in {other}; leave one out")
@@ -79,7 +79,7 @@ def _append(source: Path, target: Path, name: str, places: set[tuple[str, int]])
     present, offered = ([line for _, line in read_lines(path)] if path.is_file() else [] for path in (target / name, source / name))
     seeds, files = {seed for _, seed in places}, {line["file"] for line in present if "file" in line}
     for line in offered:
-        arm, seed = line.get("arm"), line.get("seed", 0)
+        arm, seed = line.get("arm"), line["seed"]
         if ((arm, seed) in places or (arm is None and seed in seeds)) and line not in present and line.get("file", "") not in files:
             present.append(line)
     if offered:

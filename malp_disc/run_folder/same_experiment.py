@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-Runs = Mapping[int, Mapping[str, Mapping[str, Any]]]
+from malp_disc.run_folder.measurement import Measurement
+
+Runs = Mapping[int, Mapping[str, Measurement]]
 
 
 def check_one_experiment(runs: Runs, where: str) -> None:
     """Refuse measurements of several experiments.
 
     Args:
-        runs: measurements by seed and arm. Each may have ``experiment``, the hash of the options that all arms share, and ``steps``.
+        runs: measurements by seed and arm; their ``experiment`` and ``steps`` are compared where they are known.
         where: the folder or folders, for the message.
 
     Raises:
@@ -36,8 +38,8 @@ def _grouped(runs: Runs, key: str) -> dict[Any, list[str]]:
     found: dict[Any, list[str]] = {}
     for seed, arms in runs.items():
         for arm, line in arms.items():
-            if line.get(key) is not None:
-                found.setdefault(line[key], []).append(f"{arm} of seed {seed}")
+            if (known := getattr(line, key)) is not None:
+                found.setdefault(known, []).append(f"{arm} of seed {seed}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A run's folder as the recipe leaves it: measurements, reference points, features and curves, read with errors that name file and line.
+"""A run's folder as the recipe leaves it, read with errors that name file and line; `malp_disc.run_folder.measurement` has the lines as dataclasses.
 
     measurements.jsonl          one line per arm and seed
     reference_points.json       reference points, the same for all seeds
@@ -10,7 +10,7 @@
     quality.jsonl               the distance during training
     gallery.jsonl, gallery/     the images that the report shows
 
-A line without a seed, and a file without a seed's folder, are of seed 0: so were runs written before there were several.
+Training curves alone stay dicts: their keys are the names of the losses, which the user's functions choose.
 NaN and infinity are read as None: JSON can't represent them, and what could not be computed counts as not measured.
 """
 
@@ -18,88 +18,60 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from malp_disc.metrics.frechet import check_features
 from malp_disc.run_folder.arms import ARMS
+from malp_disc.run_folder.measurement import Measurement, ReferencePoints, TrainingDistance
 from malp_disc.serialization.file_kinds import file_kind
+from malp_disc.serialization.typed_json import from_json
 
-FRECHET = {
-    **{"label": str, "value": float, "n": float, "extractor": str, "resize": str, "reference": str},
-    **{"dims": float, "reference_n": float, "infinity": float, "backbone": str, "fingerprint": str},
-}
-LOCALIZATION = dict.fromkeys(
-    ("cs", "cs_constant", "cs_official", "cs_official_constant", "pearson", "pearson_mean_map", "psnr", "ssim"), float
-)
-DETECTION = dict.fromkeys(("accuracy", "eer", "auc", "average_precision"), float)
-NETWORK = {"backbone": str, "fingerprint": str}
-"""A pretrained network: its architecture, and the fingerprint of its weights' values."""
-MEASUREMENT = {
-    "frechet": FRECHET,
-    "second": FRECHET,
-    "frechet_2x": FRECHET,
-    "frechet_4x": FRECHET,
-    "kid": {"value": float, "std": float},
-    "spectrum": {"frequency": list, "ratio": list, "fine": float, "nyquist": float},
-    "edit_accuracy": float,
-    "edit_accuracy_per_attribute": {},
-    "kept_accuracy": float,
-    "leakage": float,
-    "leakage_per_attribute": {},
-    "attributes": float,
-    "identity_l1": float,
-    "content": {"value": float, "std": float},
-    "ssim_to_input": float,
-    "psnr_to_input": float,
-    "identity": {"name": str, "value": float},
-    "localization": LOCALIZATION,
-    "detection": DETECTION,
-    "localization_fresh": LOCALIZATION,
-    "detection_fresh": DETECTION,
-    "weights": {"file": str, "sha256": str},
-    "teachers": [NETWORK],
-    "steps": float,
-    "seconds": float,
-}
-_POINTS = {"unedited": FRECHET, "real_split": FRECHET}
-REFERENCE_POINTS = {
-    **_POINTS,
-    **{"second": _POINTS, "frechet_2x": _POINTS, "frechet_4x": _POINTS, "kid": dict.fromkeys(_POINTS, MEASUREMENT["kid"])},
-    **{"spectrum": MEASUREMENT["spectrum"], "edit_accuracy": float, "kept_accuracy": float, "encrypted_psnr": float},
-    **{"inputs_sha256": str, "reference_sha256": str, "key_fingerprint": str},
-}
+T = TypeVar("T")
 
 
-def read_measurements(folder: Path) -> dict[int, dict[str, dict[str, Any]]]:
+def read_measurements(folder: Path) -> dict[int, dict[str, Measurement]]:
     """The last line of every arm and seed in ``measurements.jsonl``: by seed in ascending order, then by arm in the order of `ARMS`.
-
-    Every key of `MEASUREMENT` is present (None: not measured).
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: an empty file, a damaged line, an unknown arm or seed, or a value of another type; names the line.
+        ValueError: an empty file, a damaged line, an unknown arm, seed or key, or a value of another type; names the line.
     """
     path = folder / "measurements.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; a report is made from the folder of a finished run, give its path")
-    found: dict[int, dict[str, dict[str, Any]]] = {}
+    found: dict[int, dict[str, Measurement]] = {}
     for where, line in read_lines(path):
-        arm, seed = line.pop("arm", None), line.pop("seed", 0)
+        arm, seed = line.pop("arm", None), line.pop("seed", None)
         if arm not in ARMS:
             raise ValueError(f"{where}: expected an arm out of {', '.join(ARMS)}, got {arm!r}")
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"{where}: expected a seed, a whole number of 0 or more, got {seed!r}")
-        measured = complete(line, MEASUREMENT, where)
-        for key in ("edit_accuracy_per_attribute", "leakage_per_attribute"):
-            complete(measured[key], dict.fromkeys(measured[key], float), f"{where}, {key}")
-        found.setdefault(seed, {})[arm] = measured
+        found.setdefault(seed, {})[arm] = from_json(Measurement, line, where)
     if not found:
         raise ValueError(f"{path} is empty: no generator was measured; let the run get to its measurements first")
     return {seed: {arm: found[seed][arm] for arm in ARMS if arm in found[seed]} for seed in sorted(found)}
+
+
+def read_reference_points(folder: Path) -> ReferencePoints:
+    """``reference_points.json``; nothing is measured in a folder without it.
+
+    Raises:
+        ValueError: a damaged file; the message names it.
+    """
+    path = folder / "reference_points.json"
+    return from_json(ReferencePoints, read_json(path) or {}, str(path))
+
+
+def read_typed(path: Path, kind: type[T]) -> list[T]:
+    """The lines of a JSON-lines file as dataclasses, none if there is no such file.
+
+    Raises:
+        ValueError: a damaged line; the message names it.
+    """
+    return [from_json(kind, line, where) for where, line in read_lines(path)] if path.is_file() else []
 
 
 def read_lines(path: Path, *, growing: bool = False) -> list[tuple[str, dict[str, Any]]]:
@@ -137,11 +109,8 @@ def read_features(folder: Path, name: str, *, seed: int | None = None, view: str
     Raises:
         ValueError: not a plain array, not (N, D) with N >= 2, or values that are not finite.
     """
-    places = [features_path(folder, name, seed=seed, view=view)]
-    if seed == 0:
-        places.append(features_path(folder, name, view=view))
-    path = next((path for path in places if path.is_file()), None)
-    if path is None:
+    path = features_path(folder, name, seed=seed, view=view)
+    if not path.is_file():
         return None
     try:
         features = np.load(path, allow_pickle=False)
@@ -173,46 +142,9 @@ def read_curves(folder: Path, *, distance: str = "Frechet distance") -> dict[str
     ]
     for seed, path in paths:
         curves.setdefault(path.stem, []).extend({**line, "seed": seed} for _, line in read_lines(path, growing=True))
-    if (folder / "quality.jsonl").is_file():
-        for where, line in read_lines(folder / "quality.jsonl"):
-            if not {"arm", "step", "frechet"} <= line.keys():
-                raise ValueError(f"{where}: expected arm, step and frechet, got {list(line)}")
-            value = line["frechet"]["value"] if isinstance(line["frechet"], dict) else line["frechet"]
-            curves.setdefault(str(line["arm"]), []).append({"step": line["step"], distance: value, "seed": line.get("seed", 0)})
+    for line in read_typed(folder / "quality.jsonl", TrainingDistance):
+        curves.setdefault(line.arm, []).append({"step": line.step, distance: line.frechet, "seed": line.seed})
     return {name: curves[name] for name in (*ARMS, *(name for name in curves if name not in ARMS)) if name in curves}
-
-
-def complete(given: Any, template: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`given` with every key of `template`, None where it is missing (a list of objects: empty), further keys kept.
-
-    Raises:
-        ValueError: an entry of another type than the template's.
-    """
-    given = {} if given is None else given
-    if not isinstance(given, dict):
-        raise ValueError(f"{where}: expected an object, got {given!r}")
-    result: dict[str, Any] = {}
-    for key, kind in template.items():
-        value = given.get(key)
-        if isinstance(kind, Mapping):
-            value = complete(value, kind, f"{where}, {key}")
-        elif isinstance(kind, list):
-            if not isinstance(value, (list, type(None))):
-                raise ValueError(f"{where}, {key}: expected a list of objects or null, got {value!r}")
-            value = [complete(entry, kind[0], f"{where}, {key}") for entry in value or ()]
-        elif value is not None and not _fits(value, kind):
-            raise ValueError(f"{where}, {key}: expected {_KINDS[kind]} or null, got {value!r}")
-        result[key] = value
-    return result | {key: value for key, value in given.items() if key not in template}
-
-
-_KINDS = {float: "a number", str: "text", list: "a list of numbers"}
-
-
-def _fits(value: Any, kind: type) -> bool:
-    if kind is list:
-        return isinstance(value, list) and all(entry is None or _fits(entry, float) for entry in value)
-    return isinstance(value, str) if kind is str else isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _parse_object(text: bytes, where: str, remedy: str) -> dict[str, Any]:

@@ -6,19 +6,29 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from malp_disc.run_folder.schema import complete, read_lines
+from malp_disc.run_folder.schema import read_lines
 from malp_disc.serialization.files import atomic_path, write_text
+from malp_disc.serialization.typed_json import from_json, to_json
 
 ROWS = 10
 """The most images in a strip; fewer of large ones, so that the page stays small."""
 
-_LINE = {"kind": str, "arm": str, "file": str, "seed": float, "count": float}
+
+@dataclass(frozen=True)
+class StripFile:
+    """A line of ``gallery.jsonl``: a file with `count` images below each other; ``arm`` is None for the inputs."""
+
+    seed: int
+    arm: str | None
+    kind: str
+    file: str
+    count: int
+    captions: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -35,15 +45,15 @@ class Strip:
 def write_strips(folder: Path, arm: str, strips: Mapping[str, tuple[Tensor, Sequence[str | None]]], *, seed: int = 0) -> None:
     """Write an arm's strips and their lines, replacing those of an earlier run."""
     path = folder / "gallery.jsonl"
-    lines = [line for _, line in read_lines(path)] if path.is_file() else []
+    lines = [line for _, line in _read_files(path)]
     for kind, (images, captions) in strips.items():
         owner = None if kind in ("real", "encrypted", "map_encrypted") else arm
         file = f"gallery/{seed}/{kind if owner is None else f'{arm}-{kind}'}.png"
-        lines = [line for line in lines if line["file"] != file]
-        lines.append({"seed": seed, "arm": owner, "kind": kind, "file": file, "count": len(images), "captions": list(captions)})
+        lines = [line for line in lines if line.file != file]
+        lines.append(StripFile(seed, owner, kind, file, len(images), tuple(captions)))
         with atomic_path(folder / file) as temporary:
             Image.fromarray(_stacked(images)).save(temporary, format="PNG", optimize=True)
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(path, "".join(json.dumps(to_json(line)) + "\n" for line in lines))
 
 
 def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
@@ -52,34 +62,37 @@ def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
     Raises:
         ValueError: a damaged line or image; the message names it.
     """
-    path = folder / "gallery.jsonl"
-    lines = [(where, complete(line, _LINE, where)) for where, line in read_lines(path)] if path.is_file() else []
-    seeds = [line["seed"] for _, line in lines]
+    lines = _read_files(folder / "gallery.jsonl")
+    seeds = [line.seed for _, line in lines]
     if not seeds:
         return []
     wanted = min(seeds) if seed is None else seed
-    own = [(where, line) for where, line in lines if line["seed"] == wanted or line["arm"] == "before"]
+    own = [(where, line) for where, line in lines if line.seed == wanted or line.arm == "before"]
     for where, line in own:
-        if Path(str(line["file"])).parts[:1] != ("gallery",) or ".." in Path(str(line["file"])).parts:
-            raise ValueError(f"{where}: expected a file in gallery/, got {line['file']!r}; delete the line")
-    return [_read_strip(folder, line, where) for where, line in own if (folder / line["file"]).is_file()]
+        if Path(line.file).parts[:1] != ("gallery",) or ".." in Path(line.file).parts:
+            raise ValueError(f"{where}: expected a file in gallery/, got {line.file!r}; delete the line")
+    return [_read_strip(folder, line, where) for where, line in own if (folder / line.file).is_file()]
 
 
-def _read_strip(folder: Path, line: Mapping[str, Any], where: str) -> Strip:
+def _read_files(path: Path) -> list[tuple[str, StripFile]]:
+    return [(where, from_json(StripFile, line, where)) for where, line in read_lines(path)] if path.is_file() else []
+
+
+def _read_strip(folder: Path, line: StripFile, where: str) -> Strip:
     try:
-        with Image.open(folder / line["file"]) as image:
+        with Image.open(folder / line.file) as image:
             levels = np.asarray(image.convert("L" if image.mode == "L" else "RGB"))
     except OSError as error:
         raise ValueError(
-            f"{where}: {line['file']} can't be read as an image ({error}); measure {line['arm']} again, or delete the line"
+            f"{where}: {line.file} can't be read as an image ({error}); measure {line.arm} again, or delete the line"
         ) from error
-    count = line["count"]
+    count = line.count
     if not count or len(levels) % count:
         raise ValueError(
-            f"{where}: {line['file']} is {len(levels)} pixels high, which {count} images of one height don't fill; delete the line"
+            f"{where}: {line.file} is {len(levels)} pixels high, which {count} images of one height don't fill; delete the line"
         )
-    images = levels.reshape(int(count), len(levels) // int(count), *levels.shape[1:])
-    return Strip(line["kind"], line["arm"], int(line["seed"]), images, list(line.get("captions") or [None] * len(images)))
+    images = levels.reshape(count, len(levels) // count, *levels.shape[1:])
+    return Strip(line.kind, line.arm, line.seed, images, list(line.captions))
 
 
 def _stacked(images: Tensor) -> np.ndarray:

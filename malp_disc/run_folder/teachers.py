@@ -5,13 +5,20 @@ A generator that was tuned on a network's features comes nearer to real images i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import Protocol
 
-Network = Mapping[str, str | None]
-"""``{"backbone", "fingerprint"}``: architecture, and fingerprint of the weights' values; a feature extractor's measurements have both keys as well."""
+from malp_disc.run_folder.measurement import Network
 
 
-def is_teacher(judge: Network, teachers: Iterable[Network]) -> bool:
+class Named(Protocol):
+    """A `Network`, or a feature extractor or its measurement, which have the same two names."""
+
+    backbone: str | None
+    fingerprint: str | None
+
+
+def is_teacher(judge: Named, teachers: Iterable[Network]) -> bool:
     """Whether a feature extractor is one of the teachers: the same architecture, whatever the weights, or the same weights under another name.
 
     Two trainings of one architecture on the same data have similar features, so other weights don't make it an independent extractor.
@@ -24,6 +31,6 @@ def architecture(backbone: str) -> str:
     return backbone.lower().partition(".")[0].replace("-", "_").removeprefix("tf_")
 
 
-def _same(a: Network, b: Network) -> bool:
-    names, prints = ([network.get(key) for network in (a, b)] for key in ("backbone", "fingerprint"))
+def _same(a: Named, b: Named) -> bool:
+    names, prints = ((a.backbone, b.backbone), (a.fingerprint, b.fingerprint))
     return all(names) and architecture(names[0]) == architecture(names[1]) or all(prints) and prints[0] == prints[1]

@@ -38,6 +38,7 @@ from malp_disc.run_folder.lock import lock_folder
 from malp_disc.serialization.files import sweep, write_json, write_text
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.serialization.typed_json import to_json
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, claim_folder, run_recipe, start
 from malp_disc.training.pretrain import pretrain
@@ -115,7 +116,7 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
         malp.save_pretrained(config.output_dir / "malp" / f"{name}-{seed}")
     if name == "default" and seed == config.seeds[0]:
         fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=config.output_dir / "fakeness.png")
-    write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **scores})
+    write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **to_json(scores)})
     shutil.rmtree(folder / "malp-training", ignore_errors=True)  # the scores are saved; keep the curves
 
 

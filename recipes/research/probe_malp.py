@@ -51,6 +51,7 @@ from malp_disc.metrics.template_leakage import randomly_shifted, template_leak
 from malp_disc.run_folder.experiment import content_of, not_compared, work
 from malp_disc.serialization.files import write_text
 from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.serialization.typed_json import to_json
 from malp_disc.shipped import FACES_MALP
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
@@ -167,7 +168,7 @@ def robustness(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Co
         for name, level in zip(degradation.names, degradation.levels):
             noise = torch.Generator().manual_seed(config.seed)
             scores = score_malp(seen, probe.malp, degradation=lambda images: degradation(images, level, noise), device=config.device)  # noqa: B023
-            yield {"kind": kind, "case": name, "n": len(seen.images), **scores}
+            yield {"kind": kind, "case": name, "n": len(seen.images), **to_json(scores)}
 
 
 def files(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
@@ -175,14 +176,14 @@ def files(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config)
     ways = {"not saved": None, "PNG, 8 bits": to_8bit, **{f"JPEG, quality {quality}": partial(jpeg, quality=quality) for quality in JPEG_QUALITIES}}
     for name, publish in ways.items():
         seen = through_generator(manipulate, inputs, probe.malp, publish=publish, device=config.device)
-        yield {"case": name, "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
+        yield {"case": name, "n": len(seen.images), **to_json(score_malp(seen, probe.malp, device=config.device))}
 
 
 def attributes(probe: Probe, manipulate: Manipulate, inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     """Scores for each attribute separately."""
     for attribute in inputs.attribute_names:
         own = inputs.of_one_attribute(attribute)
-        yield {"case": attribute, "n": len(own.images), **measure_malp(manipulate, own, probe.malp, device=config.device)}
+        yield {"case": attribute, "n": len(own.images), **to_json(measure_malp(manipulate, own, probe.malp, device=config.device))}
 
 
 def other_generators(config: Config) -> dict[str, nn.Module]:
@@ -197,10 +198,10 @@ def other_generators(config: Config) -> dict[str, nn.Module]:
 def generators(probe: Probe, cases: dict[str, nn.Module], inputs: EvalSet, config: Config) -> Iterator[dict[str, Any]]:
     """Scores for the generator of the training, for others on the same images, and for pasted masks."""
     for name, other in cases.items():
-        yield {"case": name, "n": len(inputs.images), **measure_malp(other.manipulate, inputs, probe.malp, device=config.device)}
+        yield {"case": name, "n": len(inputs.images), **to_json(measure_malp(other.manipulate, inputs, probe.malp, device=config.device))}
     if config.overlays is not None:
         pasted = overlays(probe, config.overlays, config.image_size, config.eval_size)
-        yield {"case": "pasted masks", "n": len(pasted.images), **score_malp(pasted, probe.malp, device=config.device)}
+        yield {"case": "pasted masks", "n": len(pasted.images), **to_json(score_malp(pasted, probe.malp, device=config.device))}
 
 
 def overlay_pairs(folder: Path) -> list[str]:
@@ -234,9 +235,9 @@ def resolution(probe: Probe, manipulate: Manipulate, config: Config) -> Iterator
     """Scores at twice the size: the template is resampled, and the generator is convolutional."""
     large = EvalSet.take(build_dataset(dataclasses.replace(config, image_size=2 * config.image_size), "test"), config.eval_size)
     seen = through_generator(manipulate, large, probe.malp, device=config.device)
-    yield {"case": f"{2 * config.image_size}x{2 * config.image_size}, no sc.", "n": len(seen.images), **score_malp(seen, probe.malp, device=config.device)}
+    yield {"case": f"{2 * config.image_size}x{2 * config.image_size}, no sc.", "n": len(seen.images), **to_json(score_malp(seen, probe.malp, device=config.device))}
     scaled = ManipulatedImages(*(halve(images) for images in (seen.images, seen.published, seen.manipulated)), seen.index)
-    yield {"case": f"scaled to {config.image_size}x{config.image_size}, sc.", "n": len(seen.images), **score_malp(scaled, probe.malp, device=config.device)}
+    yield {"case": f"scaled to {config.image_size}x{config.image_size}, sc.", "n": len(seen.images), **to_json(score_malp(scaled, probe.malp, device=config.device))}
 
 
 def halve(images: Tensor) -> Tensor:

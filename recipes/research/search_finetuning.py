@@ -30,7 +30,8 @@ from torch.utils.data import Dataset, Subset
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.commands.finetune import load_datasets, load_networks
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.evaluator import finite, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import make_evaluation_models
+from malp_disc.evaluation.evaluator import finite
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.experiment.arms import arm_setup, load_given_malps
@@ -41,6 +42,7 @@ from malp_disc.run_folder.lock import lock_folder
 from malp_disc.serialization.files import sweep, write_json, write_text
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
+from malp_disc.serialization.typed_json import to_json
 from malp_disc.training.finetune import FineTuning
 from malp_disc.training.launch import claim_folder, run_recipe, start
 from recipes.research.search_report import search_table
@@ -114,12 +116,12 @@ def main(config: Config) -> None:
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))
-        if not measured.get("diverged"):
+        if not measured.diverged:
             columns = {"real": shown.images, name: evidence.edited[: len(shown.images)]}
             sample_grid(columns, config.output_dir / "samples" / f"{name}-{seed}.png", captions=captions_of(shown))
         if config.save_generators:
             save_tensors(config.output_dir / "G" / f"{name}-{seed}.safetensors", tuned.state_dict())
-        write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **finite(measured)})
+        write_json(path, {"row": name, "seed": seed, "settings": settings, "seconds": seconds, **finite(to_json(measured, sparse=True))})
         if row is not None:
             shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # the scores are saved; keep the curves
 

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models, make_evaluator
+from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluator import make_evaluator
 from malp_disc.report import write_report
+from malp_disc.run_folder.measurement import Network
 from malp_disc.run_folder.schema import read_features, read_measurements
 from malp_disc.serialization.state_dicts import save_tensors
 from recipes import evaluate
@@ -45,16 +47,16 @@ def test_arms_of_several_seeds_become_one_report(evaluator, tmp_path):
     evaluator.measure_fresh("cotrain", darker, tiny_malp(3).eval(), seed=1)
     runs = read_measurements(evaluator.folder)
     assert {seed: list(arms) for seed, arms in runs.items()} == {0: ["before", "control", "cotrain"], 1: ["control", "cotrain"]}
-    assert runs[1]["cotrain"]["localization_fresh"]["cs"] is not None and runs[0]["cotrain"]["localization_fresh"]["cs"] is None
-    assert runs[1]["cotrain"]["weights"]["file"] == "G-cotrain.safetensors" and len(runs[1]["cotrain"]["weights"]["sha256"]) == 64
+    assert runs[1]["cotrain"].localization_fresh.cs is not None and runs[0]["cotrain"].localization_fresh.cs is None
+    assert runs[1]["cotrain"].weights.file == "G-cotrain.safetensors" and len(runs[1]["cotrain"].weights.sha256) == 64
     for view, dims in {"frechet": 96, "second": 96, "frechet_2x": 96, "frechet_4x": 96}.items():
         assert read_features(evaluator.folder, "cotrain", seed=1, view=view).shape == (24, dims)
         assert read_features(evaluator.folder, "reference", view=view).shape == (48, dims)
     assert len((evaluator.folder / "quality.jsonl").read_text().splitlines()) == 2
     record = write_report(evaluator.folder, resamples=10)
-    assert record["seeds"] == [0, 1] and record["comparison"]["cotrain"]["delta_vs_control"]["count"] == 2
-    assert set(record["verdicts"]) == {"cotrain"}
-    assert record["verdict"].split(".")[0] in (evaluator.folder / "report.html").read_text()
+    assert record.seeds == (0, 1) and record.delta("cotrain").count == 2
+    assert set(record.verdicts) == {"cotrain"}
+    assert record.verdict.split(".")[0] in (evaluator.folder / "report.html").read_text()
     assert all(coloured_share(evaluator.folder / name) > 0.001 for name in ("samples.png", "fakeness.png", "spectrum.png"))
 
 
@@ -85,9 +87,9 @@ def test_a_fresh_malp_needs_a_measured_arm(evaluator):
 def test_a_glance_gives_the_distance_and_a_grid_the_fixed_pictures(evaluator):
     measured = evaluator.measure("control", darker, seed=1)
     assert not torch.equal(evaluator.selection.images[:24], evaluator.inputs.images), "the best step is chosen on other images"
-    assert evaluator.quick_fid("control", 5, darker, seed=1) != pytest.approx(measured["frechet"]["value"])
+    assert evaluator.quick_fid("control", 5, darker, seed=1) != pytest.approx(measured.frechet.value)
     evaluator.selection = None
-    assert evaluator.quick_fid("control", 5, darker, seed=1) == pytest.approx(measured["frechet"]["value"])
+    assert evaluator.quick_fid("control", 5, darker, seed=1) == pytest.approx(measured.frechet.value)
     assert evaluator.quick_fid("control", 6, lambda x, t: x * float("nan"), seed=1) == float("inf")
     lines = [json.loads(line) for line in (evaluator.folder / "quality.jsonl").read_text().splitlines()]
     assert [(line["seed"], line["step"], line["frechet"] is None) for line in lines] == [(1, 5, False), (1, 6, True)]
@@ -133,5 +135,5 @@ def test_a_tuned_generators_file_names_its_teachers(tmp_path):
     save_tensors(tmp_path / "G-vision_aided.safetensors", {"weight": torch.ones(1)}, {"malp_disc": json.dumps({"arm": "vision_aided", "teachers": teachers})})
     save_tensors(tmp_path / "G.safetensors", {"weight": torch.ones(1)})
     torch.save({"weight": torch.ones(1)}, tmp_path / "G.pth")
-    assert evaluate.teachers_in(tmp_path / "G-vision_aided.safetensors") == teachers
-    assert [evaluate.teachers_in(path) for path in (tmp_path / "G.safetensors", tmp_path / "G.pth", tmp_path / "model-500", None)] == [[]] * 4
+    assert evaluate.teachers_in(tmp_path / "G-vision_aided.safetensors") == (Network(**teachers[0]),)
+    assert [evaluate.teachers_in(path) for path in (tmp_path / "G.safetensors", tmp_path / "G.pth", tmp_path / "model-500", None)] == [()] * 4

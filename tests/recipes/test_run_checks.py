@@ -22,7 +22,8 @@ from torchvision.models import squeezenet1_0
 
 from malp_disc.data import DataOptions
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.evaluation.evaluator import EvaluationOptions, evaluation_sets
+from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.evaluation.evaluator import evaluation_sets
 from malp_disc.experiment.arms import ArmOptions
 from malp_disc.run_folder.experiment import arms_of, content_of, differences, experiment_of, not_compared, role_of, training_settings
 from malp_disc.run_folder.lock import LOCK_FILE, is_locked, lock_folder, release_locks

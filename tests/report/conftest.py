@@ -176,12 +176,12 @@ def _save(path: Path, features: np.ndarray) -> None:
 
 @pytest.fixture
 def make_run(tmp_path: Path, arms: dict[str, Any]) -> Callable[..., Path]:
-    """Write a run as it was before there were seeds and views. Features are Gaussian; an arm's mean is off by `shifts`, the rest of every
+    """Write a run of one seed and one view. Features are Gaussian; an arm's mean is off by `shifts`, the rest of every
     row is the same in all arms."""
 
     def make(*, shifts: dict[str, float] | None = None, without: tuple[str, ...] = ()) -> Path:
         folder = tmp_path / "run"
-        for part in ("features", "curves"):
+        for part in ("features/0", "curves/0"):
             (folder / part).mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(0)
         shared, own = rng.normal(size=(120, 6)), np.random.default_rng(1)
@@ -190,12 +190,12 @@ def make_run(tmp_path: Path, arms: dict[str, Any]) -> Callable[..., Path]:
         for arm, shift in (shifts or {"before": 2.2, "control": 2.0, "frozen": 2.0, "cotrain": 1.0}).items():
             if arm in without:
                 continue
-            lines.append({"arm": arm, **arms[arm]})
+            lines.append({"seed": 0, "arm": arm, **arms[arm]})
             features = shared + 0.1 * own.normal(size=shared.shape) + shift
-            np.save(folder / "features" / f"{arm}.npy", features.astype(np.float32))
+            np.save(folder / "features" / "0" / f"{arm}.npy", features.astype(np.float32))
             if arm != "before":
                 _write_lines(
-                    folder / "curves" / f"{arm}.jsonl",
+                    folder / "curves" / "0" / f"{arm}.jsonl",
                     [{"step": s, "G/adversarial": np.sin(s), "MaLP/map": 1 / s} for s in range(10, 260, 10)],
                 )
         _write_lines(folder / "measurements.jsonl", lines)

@@ -11,7 +11,9 @@ import pytest
 from malp_disc.report import build_record, write_report
 from malp_disc.report import compare as module
 from malp_disc.report.compare import compare_arms
+from malp_disc.run_folder.measurement import Difference
 from malp_disc.run_folder.schema import read_measurements
+from malp_disc.serialization.typed_json import to_json
 
 
 def lines_of(folder, **options):
@@ -19,7 +21,7 @@ def lines_of(folder, **options):
 
 
 def find(lines, **wanted):
-    found = [line for line in lines if wanted.items() <= line.items()]
+    found = [line for line in lines if all(getattr(line, key) == value for key, value in wanted.items())]
     assert len(found) == 1, found
     return found[0]
 
@@ -29,11 +31,11 @@ def test_every_arm_of_every_seed_is_compared_with_all_it_has_to_beat_in_every_sc
     others = ("control", "control_2xD", "random", "no_template", "before")
     for score in ("frechet", "second", "frechet_2x", "frechet_4x", "kid"):
         for seed in (0, 1):
-            assert {line["against"] for line in lines if (line["score"], line["seed"], line["arm"]) == (score, seed, "cotrain")} == {
+            assert {line.against for line in lines if (line.score, line.seed, line.arm) == (score, seed, "cotrain")} == {
                 None,
                 *others,
             }
-    assert len({(line["seed"], line["score"], line["arm"], line["against"]) for line in lines}) == len(lines)
+    assert len({(line.seed, line.score, line.arm, line.against) for line in lines}) == len(lines)
 
 
 def test_the_gain_is_found_where_it_was_put(make_full_run):
@@ -43,20 +45,20 @@ def test_the_gain_is_found_where_it_was_put(make_full_run):
         score: find(lines_of(folder), seed=0, score=score, arm="cotrain", against="control")
         for score in ("frechet", "second", "frechet_2x", "frechet_4x")
     }
-    assert deltas["frechet"]["high"] < -1
-    assert deltas["second"]["high"] < -1
-    assert deltas["frechet_4x"]["low"] < 0 < deltas["frechet_4x"]["high"]
+    assert deltas["frechet"].high < -1
+    assert deltas["second"].high < -1
+    assert deltas["frechet_4x"].low < 0 < deltas["frechet_4x"].high
 
 
 def test_before_has_no_seed_and_every_seed_is_compared_with_it(make_full_run):
     folder = make_full_run(seeds=(3, 4))
     lines = lines_of(folder)
-    assert find(lines, seed=4, score="frechet", arm="control", against="before")["high"] < 0
+    assert find(lines, seed=4, score="frechet", arm="control", against="before").high < 0
     record = build_record(folder, resamples=20)
-    mirrored = record["comparison"]["before"]["delta_vs_control"]
-    assert mirrored["count"] == 2
-    values = [find(lines, seed=seed, score="frechet", arm="control", against="before")["value"] for seed in (3, 4)]
-    assert mirrored["value"] == pytest.approx(-np.mean(values))
+    mirrored = record.delta("before")
+    assert mirrored.count == 2
+    values = [find(lines, seed=seed, score="frechet", arm="control", against="before").value for seed in (3, 4)]
+    assert mirrored.value == pytest.approx(-np.mean(values))
 
 
 def test_without_its_features_a_run_gives_the_same_report_to_the_byte(full_report, tmp_path):
@@ -73,7 +75,7 @@ def test_lines_of_the_same_features_are_not_made_again_and_others_are(make_full_
 
     def again(**options):
         lines = lines_of(folder, **options)
-        (folder / "bootstrap.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / "bootstrap.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in lines))
         return find(lines, seed=0, score="frechet", arm="cotrain", against="control")
 
     made, resample = [], module._resample
@@ -85,7 +87,7 @@ def test_lines_of_the_same_features_are_not_made_again_and_others_are(make_full_
     assert again() == before and len(made) == 5
     path = folder / "features" / "0" / "cotrain.npy"
     np.save(path, np.load(path) + 0.5)
-    assert again()["value"] > before["value"] + 0.5
+    assert again().value > before.value + 0.5
     assert made[5:] == ["frechet", "kid"]
     again(seed=1)
     assert len(made) == 7 + 5
@@ -93,13 +95,17 @@ def test_lines_of_the_same_features_are_not_made_again_and_others_are(make_full_
 
 def test_a_handful_of_pictures_has_no_kernel_distance_and_no_error(make_run):
     folder = make_run()
-    for path in (folder / "features").iterdir():
+    for path in (folder / "features").rglob("*.npy"):
         np.save(path, np.load(path)[:3])
-    assert {line["score"] for line in lines_of(folder)} == {"frechet"}
+    assert {line.score for line in lines_of(folder)} == {"frechet"}
 
 
 def test_a_damaged_line_of_the_kept_differences_is_named(make_full_run):
     folder = make_full_run(seeds=(0,))
     (folder / "bootstrap.jsonl").write_text('{"seed": 0, "score": "kid", "arm": "cotrain", "value": "x"}\n')
-    with pytest.raises(ValueError, match="bootstrap.jsonl, line 1, value: expected a number"):
+    with pytest.raises(ValueError, match="bootstrap.jsonl, line 1: against, low, high, features, resamples, bootstrap_seed, confidence missing"):
+        lines_of(folder)
+    whole = to_json(Difference(0, "kid", "cotrain", None, 1.0, None, None, "", 20, 0, 0.95))
+    (folder / "bootstrap.jsonl").write_text(json.dumps({**whole, "value": "x"}) + "\n")
+    with pytest.raises(ValueError, match="bootstrap.jsonl, line 1, value: expected a number, got 'x'"):
         lines_of(folder)

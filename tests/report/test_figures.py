@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from PIL import Image
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.plotting.image_grids import PINK_VMAX, fakeness_grid, sample_grid
+from malp_disc.report import build_record
 from malp_disc.report.run_charts import comparison_figure
 from malp_disc.report.training_curves import curves_figure
+from malp_disc.run_folder.measurement import Distance, ReferencePoints
 
 PINK_ZERO, WHITE = (30, 0, 0), (255, 255, 255)  # the ends of matplotlib's "pink"
 
@@ -182,16 +186,16 @@ def test_curves_without_numbers_or_steps_are_refused(curves, message, tmp_path):
         curves_figure(curves, tmp_path / "a.png")
 
 
-def test_a_bar_is_as_high_as_its_distance(arms, comparison, tmp_path):
-    """control 100, cotrain 50: half the orange of the dark bar, but for reference_points' lines and outlines."""
+def test_a_bar_is_as_high_as_its_distance(make_run, arms, tmp_path):
+    """control 100, cotrain 50: half the orange of the dark bar, but for the reference point's line and outlines."""
     arms["control"]["frechet"]["value"], arms["cotrain"]["frechet"]["value"] = 100.0, 50.0
-    reference_points = {"unedited": {"value": 10.0}, "real_split": {"value": None}}
-    record = {"arms": arms, "reference_points": reference_points, "comparison": {}, "bootstrap": {"confidence": 0.95}}
-    comparison_figure(record, tmp_path / "a.png")
+    points = ReferencePoints(unedited=Distance(value=10.0))
+    compared = replace(build_record(make_run(), resamples=4), reference_points=points)
+    comparison_figure(replace(compared, comparison={}), tmp_path / "a.png")
     alone = pixels(tmp_path / "a.png")
     dark, orange = ((alone == colour).all(-1).sum() for colour in ((71, 71, 71), (213, 94, 0)))
-    assert orange / dark == pytest.approx(0.47, abs=0.04)  # the anchor's line takes as much from either
-    comparison_figure(record | {"comparison": comparison}, tmp_path / "a.png")
+    assert orange / dark == pytest.approx(0.47, abs=0.04)  # the line takes as much from either
+    comparison_figure(compared, tmp_path / "a.png")
     assert pixels(tmp_path / "a.png").shape[1] > alone.shape[1]
 
 

@@ -8,11 +8,12 @@ import pytest
 
 from malp_disc.report import build_record
 from malp_disc.report.findings import localization_finding
+from malp_disc.run_folder.measurement import Localization, Measurement
 
 
 def arms(base: float | None, found: float | None, fresh: float | None = None, fresh_base: float | None = None, other: str = "control"):
     def one(known, new):
-        return {"localization": {"pearson": known}, "localization_fresh": {"pearson": new}}
+        return Measurement(localization=Localization(pearson=known), localization_fresh=Localization(pearson=new))
 
     return {"before": one(0.99, 0.99), other: one(base, fresh_base), "cotrain": one(found, fresh)}
 
@@ -30,7 +31,7 @@ def arms(base: float | None, found: float | None, fresh: float | None = None, fr
         ((0.69, 0.66, 0.68, 0.695), "it learned to fool one network"),  # half the fall, but within what doesn't count
     ],
 )
-def test_localization_is_judged_by_two_malps_against_the_control(numbers, words):
+def test_localization_is_measured_by_two_malps_against_the_control(numbers, words):
     assert re.search(words, localization_finding("cotrain", arms(*numbers)))
 
 
@@ -46,7 +47,7 @@ def test_nothing_is_found_where_nothing_was_measured():
 
 
 def notes(folder) -> str:
-    return "\n".join(build_record(folder, resamples=20)["notes"])
+    return "\n".join(build_record(folder, resamples=20).notes)
 
 
 def test_a_run_with_enough_pictures_and_nothing_odd_has_no_caution(make_full_run):
@@ -90,7 +91,7 @@ def test_an_arm_that_diverged_in_one_seed_is_named_and_has_no_mean(make_full_run
     folder = make_full_run(change=change)
     (folder / "features" / "1" / "cotrain.npy").unlink()
     record = build_record(folder, resamples=20)
-    assert record["arms"]["cotrain"]["frechet"]["value"] is None
-    assert record["verdicts"]["cotrain"]["outcome"] == "not decided"
-    assert "cotrain diverged, its images are not finite" in record["verdict"]
-    assert any(note.startswith("cotrain diverged") for note in record["notes"])
+    assert record.arms["cotrain"].frechet.value is None
+    assert record.verdicts["cotrain"].outcome == "not decided"
+    assert "cotrain diverged, its images are not finite" in record.verdict
+    assert any(note.startswith("cotrain diverged") for note in record.notes)

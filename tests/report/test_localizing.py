@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -43,9 +45,9 @@ def test_a_map_that_is_the_truth_scores_one(inputs):
     malp = tiny_malp().eval()
     seen = through_generator(edit, inputs, malp)
     truth = fakeness_map(seen.images, seen.manipulated)
-    scores = score_malp(seen, Sees(malp, truth))["localization"]
-    assert scores["cs"] == pytest.approx(1) and scores["pearson"] == pytest.approx(1) and scores["ssim"] == pytest.approx(1)
-    assert scores["cs_constant"] < 0.95
+    scores = score_malp(seen, Sees(malp, truth)).localization
+    assert scores.cs == pytest.approx(1) and scores.pearson == pytest.approx(1) and scores.ssim == pytest.approx(1)
+    assert scores.cs_constant < 0.95
 
 
 def test_the_mean_map_is_that_of_the_other_pictures(inputs):
@@ -58,10 +60,10 @@ def test_the_mean_map_is_that_of_the_other_pictures(inputs):
         return changed
 
     malp = tiny_malp(strength=0.0).eval()
-    alike = measure_malp(lambda images, targets: (images + 0.2 * (torch.arange(32) > 15)).clamp(-1, 1), inputs, malp)["localization"]
-    assert alike["cs_mean_map"] == pytest.approx(1, abs=1e-3) and alike["pearson_mean_map"] == pytest.approx(1, abs=1e-3)
-    apart = measure_malp(in_the_corner, inputs, malp)["localization"]
-    assert apart["cs_mean_map"] < 0.75, "three of four tell a third of each other wrongly, and nothing of the fourth"
+    alike = measure_malp(lambda images, targets: (images + 0.2 * (torch.arange(32) > 15)).clamp(-1, 1), inputs, malp).localization
+    assert alike.cs_mean_map == pytest.approx(1, abs=1e-3) and alike.pearson_mean_map == pytest.approx(1, abs=1e-3)
+    apart = measure_malp(in_the_corner, inputs, malp).localization
+    assert apart.cs_mean_map < 0.75, "three of four tell a third of each other wrongly, and nothing of the fourth"
 
 
 def test_the_generator_gets_the_encrypted_pictures_and_the_truth_is_against_the_originals(inputs):
@@ -101,16 +103,16 @@ def test_what_is_published_goes_into_the_generator_and_counts_as_untouched(input
 
 def test_a_passive_malp_has_no_template_scores(inputs):
     scores = measure_malp(edit, inputs, tiny_malp(strength=0.0).eval())
-    assert scores["template"] is None and scores["encrypted_psnr"] is None
+    assert scores.template is None and scores.encrypted_psnr is None
     scores = measure_malp(edit, inputs, tiny_malp(set_size=2).eval())
-    assert -1 <= scores["template"]["between"] <= 1 and scores["template"].keys() == {"encrypted", "manipulated", "between"}
+    assert -1 <= scores.template.between <= 1 and None not in dataclasses.astuple(scores.template)
 
 
 def test_a_dead_head_shows_as_no_spread(inputs):
     malp = tiny_malp().eval()
     torch.nn.init.zeros_(malp.cnn.map_head.weight)
-    scores = measure_malp(edit, inputs, malp)["localization"]
-    assert scores["spread"] == pytest.approx(0, abs=1e-6) and scores["pearson"] == pytest.approx(0, abs=1e-6)
+    scores = measure_malp(edit, inputs, malp).localization
+    assert scores.spread == pytest.approx(0, abs=1e-6) and scores.pearson == pytest.approx(0, abs=1e-6)
 
 
 def test_psnr_by_hand():

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from malp_disc.report import build_record, render_markdown
 from malp_disc.report.numbers import interval, number, signed
+from malp_disc.report.seeds import Interval
 
 
 @pytest.fixture
@@ -19,16 +22,16 @@ def rows(page: str, first: str) -> list[list[str]]:
 
 def test_the_verdict_stands_first(record):
     page = render_markdown(record)
-    assert page.splitlines()[2] == f"**{record['verdict']}**"
+    assert page.splitlines()[2] == f"**{record.verdict}**"
 
 
 def test_an_arms_row_has_its_numbers_with_interval_and_n(record):
     page = render_markdown(record)
     row = rows(page, "cotrain")[0]
-    delta, kid = record["comparison"]["cotrain"]["delta_vs_control"], record["views"]["kid"]["cotrain"]["delta_vs_control"]
+    delta, kid = record.delta("cotrain"), record.delta("cotrain", score="kid")
     assert row[1] == "76.25"
-    assert row[2] == f"{signed(delta['value'])} ({interval(delta)})"
-    assert row[4:] == ["–", "0.0762 ± 0.002", f"{signed(kid['value'])} ({interval(kid)})", "120", "0", "250", "61.25"]
+    assert row[2] == f"{signed(delta.value)} ({interval(delta)})"
+    assert row[4:] == ["–", "0.0762 ± 0.002", f"{signed(kid.value)} ({interval(kid)})", "120", "0", "250", "61.25"]
     assert "| generator | FD-faces, n = 120 ↓ |" in page
     assert rows(page, "cotrain")[1] == ["cotrain", "0.9500", "0.9711", "–", "0.1200", "–", "–", "–"]
 
@@ -67,14 +70,13 @@ def test_only_figures_that_exist_are_shown(record):
 
 def test_fd_faces_is_said_not_to_be_fid_and_fid_is_not(record):
     assert "It is not FID" in render_markdown(record)
-    for measured in record["arms"].values():
-        measured["frechet"]["label"] = "FID"
-    assert "It is not FID" not in render_markdown(record)
+    arms = {arm: replace(measured, frechet=replace(measured.frechet, label="FID")) for arm, measured in record.arms.items()}
+    assert "It is not FID" not in render_markdown(replace(record, arms=arms))
 
 
 def test_a_run_with_next_to_nothing_measured_still_renders(make_run):
     folder = make_run()
-    (folder / "measurements.jsonl").write_text('{"arm": "before"}\n')
+    (folder / "measurements.jsonl").write_text('{"seed": 0, "arm": "before"}\n')
     for name in ("reference_points.json", "config.json"):
         (folder / name).unlink()
     page = render_markdown(build_record(folder, resamples=20))
@@ -86,11 +88,11 @@ def test_a_run_with_next_to_nothing_measured_still_renders(make_run):
 def test_configuration_and_versions_are_told(record):
     page = render_markdown(record)
     assert '"seed": 3' in page
-    assert f"torch {record['environment']['torch']}" in page
+    assert f"torch {record.environment['torch']}" in page
 
 
 def test_numbers_have_about_four_digits_and_an_interval_as_many_decimals_at_both_ends():
     values = (132.44, 76.251, 2.84, 0.95, 0.00212, 0.0, 12345.6, 3e7, 250, None)
     assert [number(v) for v in values] == ["132.4", "76.25", "2.840", "0.9500", "0.00212", "0", "12346", "3e+07", "250", "not measured"]
     assert (signed(1.5), signed(-1.5)) == ("+1.500", "-1.500")
-    assert interval({"low": -0.1234, "high": 12.5}) == "-0.12 to +12.50"
+    assert interval(Interval(-0.1234, 12.5)) == "-0.12 to +12.50"

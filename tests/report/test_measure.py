@@ -4,6 +4,7 @@ diverged."""
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ from malp_disc.evaluation.measure import (
     EvaluationModels,
     measure_arm,
     measure_frechet,
-    measure_fresh,
     measure_reference,
     measure_reference_points,
 )
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.run_folder.schema import MEASUREMENT, REFERENCE_POINTS, complete
+from malp_disc.run_folder.measurement import Content, Measurement, ReferencePoints
+from malp_disc.serialization.typed_json import from_json, to_json
 from tests.tiny import tiny_malp, with_rectangles
 
 COUNT = 40
@@ -77,15 +78,15 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluato
     inputs, reference, models = evaluator
     reference_points, unedited = measure_reference_points(inputs, reference, models)
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
-    assert measured["frechet"]["value"] == pytest.approx(reference_points["unedited"]["value"], rel=1e-6)
+    assert measured.frechet.value == pytest.approx(reference_points.unedited.value, rel=1e-6)
     for view in ("second", "frechet_2x", "frechet_4x"):
-        assert measured[view]["value"] == pytest.approx(reference_points[view]["unedited"]["value"], rel=1e-6)
-    assert measured["spectrum"] == reference_points["spectrum"]
-    assert (measured["identity_l1"], measured["leakage"]) == (0, 0)
-    assert measured["content"] == {"value": pytest.approx(1, abs=0.01), "std": pytest.approx(0, abs=0.01)} and measured["attributes"] == 5
+        assert measured.distance(view).value == pytest.approx(reference_points.points(view).unedited.value, rel=1e-6)
+    assert measured.spectrum == reference_points.spectrum
+    assert (measured.identity_l1, measured.leakage) == (0, 0)
+    assert measured.content == Content(pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.01)) and measured.attributes == 5
     assert unedited.keys() == evidence.features.keys() and all(np.array_equal(unedited[view], evidence.features[view]) for view in unedited)
-    assert measured["ssim_to_input"] == pytest.approx(1) and measured["psnr_to_input"] is None
-    assert measured["edit_accuracy"] == reference_points["edit_accuracy"]
+    assert measured.ssim_to_input == pytest.approx(1) and measured.psnr_to_input is None
+    assert measured.edit_accuracy == reference_points.edit_accuracy
     assert {view: features.shape for view, features in evidence.features.items()} == {
         "frechet": (COUNT, 6), "second": (COUNT, 96), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
     }  # fmt: skip
@@ -94,24 +95,26 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluato
 def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
     inputs, reference, models = evaluator
     measured, _ = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models, fresh=models.malp)
-    complete(measured, MEASUREMENT, "measured")
-    complete(measure_reference_points(inputs, reference, models)[0], REFERENCE_POINTS, "reference_points")
-    assert measured["localization_fresh"] == pytest.approx(measured["localization"])
-    assert set(MEASUREMENT) - set(measured) == {"identity", "weights", "steps", "seconds", "teachers"}
-    described = measured["frechet_2x"]
-    assert (described["label"], described["n"], described["dims"], described["reference_n"]) == ("FD-means at 1/2 size", COUNT, 6, 60)
-    assert described["resize"] == "antialiased downsampling by 2, then none"
+    assert from_json(Measurement, json.loads(json.dumps(to_json(measured, sparse=True))), "measured") == measured
+    reference_points, unedited = measure_reference_points(inputs, reference, models)
+    assert from_json(ReferencePoints, json.loads(json.dumps(to_json(reference_points, sparse=True))), "reference_points") == reference_points
+    assert measured.localization_fresh == measured.localization
+    absent = {name for name, value in to_json(measured).items() if to_json({"value": value}, sparse=True) == {}}
+    assert absent == {"identity", "weights", "steps", "seconds", "experiment", "teachers", "diverged"}
+    described = measured.frechet_2x
+    assert (described.label, described.n, described.dims, described.reference_n) == ("FD-means at 1/2 size", COUNT, 6, 60)
+    assert described.resize == "antialiased downsampling by 2, then none"
 
 
 def test_the_distance_is_that_of_the_features_in_every_view(evaluator):
     inputs, reference, models = evaluator
     measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models)
     for view, features in evidence.features.items():
-        assert measured[view]["value"] == pytest.approx(frechet_distance(reference.features[view], features))
+        assert measured.distance(view).value == pytest.approx(frechet_distance(reference.features[view], features))
     small = Mean()(downsample_antialiased(evidence.edited, 2)).numpy()
     assert evidence.features["frechet_2x"] == pytest.approx(small, abs=1e-6)
     assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, models.extractor) == pytest.approx(
-        measured["frechet"]["value"]
+        measured.frechet.value
     )
 
 
@@ -119,7 +122,7 @@ def test_psnr_is_that_of_the_mean_square(evaluator):
     inputs, reference, models = evaluator
     darkest = dataclasses.replace(inputs, images=inputs.images.clamp(min=-0.5))
     measured, _ = measure_arm(lambda x, _: x - 0.2, darkest, reference, dataclasses.replace(models, malp=None, second=None, smaller=()))
-    assert measured["psnr_to_input"] == pytest.approx(20, abs=1e-3), "10 log10(2² / 0.2²)"
+    assert measured.psnr_to_input == pytest.approx(20, abs=1e-3), "10 log10(2² / 0.2²)"
 
 
 def test_a_blur_is_seen_in_texture_and_hardly_in_structure(evaluator):
@@ -128,18 +131,18 @@ def test_a_blur_is_seen_in_texture_and_hardly_in_structure(evaluator):
         lambda x, _: nn.functional.avg_pool2d(nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), 3, 1), inputs, reference, models
     )
     same, _ = measure_arm(lambda x, _: x, inputs, reference, models)
-    assert blurred["spectrum"]["fine"] < 0.2 < 0.7 < same["spectrum"]["fine"]
-    assert blurred["second"]["value"] > 2 * same["second"]["value"]
-    assert blurred["frechet_4x"]["value"] < 1.5 * same["frechet_4x"]["value"] + 1e-3
+    assert blurred.spectrum.fine < 0.2 < 0.7 < same.spectrum.fine
+    assert blurred.second.value > 2 * same.second.value
+    assert blurred.frechet_4x.value < 1.5 * same.frechet_4x.value + 1e-3
 
 
 def test_a_faint_checkerboard_shows_at_nyquist(evaluator):
     inputs, reference, models = evaluator
     board = 0.06 * ((torch.arange(32)[:, None] + torch.arange(32)) % 2 * 2.0 - 1)
     measured, _ = measure_arm(lambda x, _: (x + board).clamp(-1, 1), inputs, reference, models)
-    assert measured["spectrum"]["nyquist"] > 3
-    assert measured["frechet_2x"]["value"] == pytest.approx(
-        measure_arm(lambda x, _: x, inputs, reference, models)[0]["frechet_2x"]["value"], rel=0.1
+    assert measured.spectrum.nyquist > 3
+    assert measured.frechet_2x.value == pytest.approx(
+        measure_arm(lambda x, _: x, inputs, reference, models)[0].frechet_2x.value, rel=0.1
     )
 
 
@@ -149,8 +152,8 @@ def test_what_changes_unasked_is_leakage(evaluator):
     measured, _ = measure_arm(lambda x, _: torch.full_like(x, -1.0), inputs, reference, models)
     bright = inputs.images.mean(dim=(1, 2, 3)) > 0
     asked = (inputs.targets != inputs.labels)[:, 0]
-    assert measured["leakage_per_attribute"][Faces.attribute_names[0]] == pytest.approx(bright[~asked].double().mean().item())
-    assert measured["leakage_per_attribute"][Faces.attribute_names[1]] == 0
+    assert measured.leakage_per_attribute[Faces.attribute_names[0]] == pytest.approx(bright[~asked].double().mean().item())
+    assert measured.leakage_per_attribute[Faces.attribute_names[1]] == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -158,7 +161,7 @@ def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(evaluator,
     inputs, reference, models = evaluator
     values = torch.tensor(float("nan")) if np.isnan(bad) else torch.tensor(bad) - torch.tensor(bad)
     measured, evidence = measure_arm(lambda x, _: x + values, inputs, reference, models)
-    assert measured == {"diverged": True}
+    assert measured == Measurement(diverged=True)
     assert evidence.features == {}
     assert measure_frechet(lambda x, _: x + values, inputs, reference, models.extractor) is None
 
@@ -168,7 +171,7 @@ def test_each_judge_but_the_first_may_be_absent(evaluator):
     alone = dataclasses.replace(models, classifier=None, malp=None, second=None, smaller=())
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
     assert list(evidence.features) == ["frechet"] and evidence.manipulated is None
-    assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & set(measured)
+    assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & to_json(measured, sparse=True).keys()
 
 
 def test_one_smaller_size_is_enough(evaluator):
@@ -217,14 +220,14 @@ def test_an_embedding_judges_the_person(evaluator):
     inputs, reference, models = evaluator
     embedding = Mean()
     measured, _ = measure_arm(lambda x, _: -x, inputs, reference, dataclasses.replace(models, embedding=embedding))
-    assert measured["identity"]["name"] == "means"
-    assert -1 <= measured["identity"]["value"] < 1
+    assert measured.identity.name == "means"
+    assert -1 <= measured.identity.value < 1
 
 
 def test_another_malp_gives_other_scores(evaluator):
-    inputs, _, models = evaluator
+    inputs, reference, models = evaluator
     first, second = (
-        measure_fresh(lambda x, _: with_rectangles(x), inputs, malp)["localization_fresh"]["cs"]
+        measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models, fresh=malp)[0].localization_fresh.cs
         for malp in (models.malp, tiny_malp(5).eval())
     )
     assert first != second

@@ -12,6 +12,7 @@ import pytest
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.report import build_record, write_report
 from malp_disc.run_folder.environment import collect_environment, git_commit
+from malp_disc.serialization.typed_json import to_json
 
 PATHS = """
 verdict verdict_rule reference_points.unedited.value reference_points.real_split.n reference_points.encrypted_psnr config.seed
@@ -34,7 +35,7 @@ def at(record, path: str):
 
 
 def quick(folder: Path, **options):
-    return build_record(folder, resamples=20, **options)
+    return to_json(build_record(folder, resamples=20, **options))
 
 
 def test_every_promised_path_is_there_and_filled(make_run):
@@ -52,7 +53,7 @@ def test_the_control_is_not_compared_with_itself(make_run):
 
 def test_the_difference_is_that_of_the_distances_and_lies_in_its_interval(make_run):
     folder = make_run()
-    reference, control, cotrain = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "control", "cotrain"))
+    reference, control, cotrain = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "0/control", "0/cotrain"))
     delta = quick(folder)["comparison"]["cotrain"]["delta_vs_control"]
     assert delta["value"] == pytest.approx(frechet_distance(reference, cotrain) - frechet_distance(reference, control), rel=1e-6)
     assert delta["low"] < delta["value"] < delta["high"] < 0
@@ -62,10 +63,10 @@ def test_the_generator_before_is_compared_with_the_unedited_inputs_where_their_f
     """4 from the reference's mean in each of 6 features, against 2.2; the verdict on a translation needs the interval. It is kept without features."""
     folder = make_run()
     assert quick(folder)["comparison"]["before"]["delta_vs_unedited"] is None
-    reference, before = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "before"))
+    reference, before = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "0/before"))
     unedited = (before + 1.8).astype(np.float32)
     np.save(folder / "features" / "unedited.npy", unedited)
-    delta = write_report(folder, resamples=20)["comparison"]["before"]["delta_vs_unedited"]
+    delta = to_json(write_report(folder, resamples=20))["comparison"]["before"]["delta_vs_unedited"]
     assert delta["value"] == pytest.approx(frechet_distance(reference, before) - frechet_distance(reference, unedited), rel=1e-6)
     assert delta["low"] < delta["value"] < delta["high"] < 0
     shutil.rmtree(folder / "features")
@@ -98,7 +99,7 @@ def test_a_run_without_control_says_so_and_still_compares_with_before(make_run):
 
 def test_missing_features_leave_the_comparison_open(make_run):
     folder = make_run()
-    (folder / "features" / "cotrain.npy").unlink()
+    (folder / "features" / "0" / "cotrain.npy").unlink()
     record = quick(folder)
     assert record["comparison"]["cotrain"] == {"delta_vs_control": None, "delta_vs_before": None}
     assert record["verdicts"]["cotrain"]["outcome"] == "not decided"
@@ -106,7 +107,7 @@ def test_missing_features_leave_the_comparison_open(make_run):
 
 def test_features_of_other_pictures_are_refused_by_name(make_run):
     folder = make_run()
-    np.save(folder / "features" / "cotrain.npy", np.random.default_rng(0).normal(size=(80, 6)))
+    np.save(folder / "features" / "0" / "cotrain.npy", np.random.default_rng(0).normal(size=(80, 6)))
     with pytest.raises(
         ValueError,
         match=r"features/0/control.npy, .*features/0/cotrain.npy and features/reference.npy don't fit together: .*paired row by row",
@@ -119,7 +120,7 @@ def test_features_that_contradict_the_measurement_are_noted(make_run, arms):
     assert any(note.startswith("cotrain: the saved features give") for note in quick(folder)["notes"])
     reference = np.load(folder / "features" / "reference.npy")
     for arm, measured in arms.items():
-        measured["frechet"]["value"] = frechet_distance(reference, np.load(folder / "features" / f"{arm}.npy"))
+        measured["frechet"]["value"] = frechet_distance(reference, np.load(folder / "features" / "0" / f"{arm}.npy"))
     assert quick(make_run())["notes"] == []
 
 

@@ -24,17 +24,18 @@ def test_the_arms_come_in_table_order_whatever_the_files_order(make_run):
 
 def test_a_later_line_of_an_arm_replaces_the_earlier_one_whole(make_run):
     folder = make_run()
-    append(folder, json.dumps({"arm": "cotrain", "identity_l1": 0.5}))
+    append(folder, json.dumps({"seed": 0, "arm": "cotrain", "identity_l1": 0.5}))
     measured = read_measurements(folder)[0]["cotrain"]
-    assert measured["identity_l1"] == 0.5
-    assert measured["frechet"]["value"] is None
+    assert measured.identity_l1 == 0.5
+    assert measured.frechet.value is None
 
 
-def test_further_keys_are_kept(make_run):
+@pytest.mark.parametrize(("line", "key"), [({"images_seen": 2000}, "images_seen"), ({"localization": {"iou": 0.25}}, "iou")])
+def test_a_key_that_is_no_field_is_refused_by_name(make_run, line, key):
     folder = make_run()
-    append(folder, json.dumps({"arm": "cotrain", "localization": {"iou": 0.25}, "images_seen": 2000}))
-    measured = read_measurements(folder)[0]["cotrain"]
-    assert (measured["images_seen"], measured["localization"]["iou"], measured["localization"]["cs"]) == (2000, 0.25, None)
+    append(folder, json.dumps({"seed": 0, "arm": "cotrain", **line}))
+    with pytest.raises(ValueError, match=f"measurements.jsonl, line 5.*: unknown {key}; expected "):
+        read_measurements(folder)
 
 
 def test_lines_are_by_seed_and_then_by_arm(make_run):
@@ -43,16 +44,16 @@ def test_lines_are_by_seed_and_then_by_arm(make_run):
         append(folder, json.dumps({"seed": seed, "arm": "cotrain", "identity_l1": seed / 100}) + "\n")
     runs = read_measurements(folder)
     assert list(runs) == [0, 2, 10]
-    assert [runs[seed]["cotrain"]["identity_l1"] for seed in runs] == [0.12, 0.02, 0.1]
+    assert [runs[seed]["cotrain"].identity_l1 for seed in runs] == [0.12, 0.02, 0.1]
 
 
-def test_features_lie_by_seed_and_view_and_those_without_a_seed_are_of_seed_0(tmp_path):
+def test_features_lie_by_seed_and_view(tmp_path):
     for path, value in (("features/cotrain.npy", 1), ("features/3/cotrain.npy", 2), ("features/3/cotrain.second.npy", 3)):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / path, np.full((4, 2), value))
     found = [
         read_features(tmp_path, "cotrain", seed=seed, view=view)
-        for seed, view in ((0, "frechet"), (3, "frechet"), (3, "second"), (1, "frechet"), (0, "second"))
+        for seed, view in ((None, "frechet"), (3, "frechet"), (3, "second"), (0, "frechet"), (0, "second"))
     ]
     assert [None if features is None else features[0, 0] for features in found] == [1, 2, 3, None, None]
     np.save(tmp_path / "features" / "reference.second.npy", np.full((4, 2), 4))
@@ -62,10 +63,10 @@ def test_features_lie_by_seed_and_view_and_those_without_a_seed_are_of_seed_0(tm
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_what_is_not_finite_is_not_measured(make_run, text):
     folder = make_run()
-    append(folder, f'{{"arm": "cotrain", "identity_l1": {text}, "edit_accuracy_per_attribute": {{"Smiling": {text}}}}}')
+    append(folder, f'{{"seed": 0, "arm": "cotrain", "identity_l1": {text}, "edit_accuracy_per_attribute": {{"Smiling": {text}}}}}')
     measured = read_measurements(folder)[0]["cotrain"]
-    assert measured["identity_l1"] is None
-    assert measured["edit_accuracy_per_attribute"] == {"Smiling": None}
+    assert measured.identity_l1 is None
+    assert measured.edit_accuracy_per_attribute == {"Smiling": None}
 
 
 @pytest.mark.parametrize(
@@ -76,12 +77,13 @@ def test_what_is_not_finite_is_not_measured(make_run, text):
         ('{"arm": "contorl"}', "expected an arm out of before, control, control_2xD, random, frozen, cotrain, no_template, .*, joint, got 'contorl'"),
         ('{"identity_l1": 1}', "expected an arm out of .* got None"),
         ('{"arm": "frozen", "seed": -1}', "expected a seed, a whole number of 0 or more, got -1"),
+        ('{"arm": "frozen"}', "expected a seed, a whole number of 0 or more, got None"),
         ('{"arm": "frozen", "seed": "0"}', "expected a seed, a whole number of 0 or more, got '0'"),
-        ('{"arm": "frozen", "spectrum": {"ratio": [1, "x"]}}', "spectrum, ratio: expected a list of numbers"),
-        ('{"arm": "frozen", "identity_l1": "0.1"}', "identity_l1: expected a number or null, got '0.1'"),
-        ('{"arm": "frozen", "frechet": 3.5}', "frechet: expected an object, got 3.5"),
-        ('{"arm": "frozen", "frechet": {"label": 3}}', "frechet, label: expected text or null, got 3"),
-        ('{"arm": "frozen", "edit_accuracy_per_attribute": {"Smiling": "all"}}', "edit_accuracy_per_attribute, Smiling: expected a number"),
+        ('{"seed": 0, "arm": "frozen", "spectrum": {"ratio": [1, "x"]}}', "spectrum, ratio: expected a number or null, got 'x'"),
+        ('{"seed": 0, "arm": "frozen", "identity_l1": "0.1"}', "identity_l1: expected a number or null, got '0.1'"),
+        ('{"seed": 0, "arm": "frozen", "frechet": 3.5}', "frechet: expected an object, got 3.5"),
+        ('{"seed": 0, "arm": "frozen", "frechet": {"label": 3}}', "frechet, label: expected text or null, got 3"),
+        ('{"seed": 0, "arm": "frozen", "edit_accuracy_per_attribute": {"Smiling": "all"}}', "edit_accuracy_per_attribute, Smiling: expected a number"),
     ],
 )
 def test_a_damaged_line_is_named_by_its_number(make_run, line, message):
@@ -128,16 +130,16 @@ def test_features_that_are_pickled_cut_off_or_not_finite_are_refused(tmp_path):
 def test_curves_come_arms_first_and_quality_joins_its_arm(make_run):
     folder = make_run()
     quality = [
-        {"arm": "cotrain", "step": 100, "frechet": 90.5},
-        {"arm": "cotrain", "step": 200, "frechet": {"value": 80.5, "label": "FD-faces"}},
+        {"seed": 0, "arm": "cotrain", "step": 100, "frechet": 90.5},
+        {"seed": 0, "arm": "cotrain", "step": 200, "frechet": None},
     ]
     (folder / "quality.jsonl").write_text("".join(json.dumps(line) + "\n" for line in quality))
     curves = read_curves(folder, distance="FD")
     assert list(curves) == ["control", "frozen", "cotrain", "malp"]
-    assert curves["cotrain"][-2:] == [{"step": 100, "FD": 90.5, "seed": 0}, {"step": 200, "FD": 80.5, "seed": 0}]
+    assert curves["cotrain"][-2:] == [{"step": 100, "FD": 90.5, "seed": 0}, {"step": 200, "FD": None, "seed": 0}]
     (folder / "curves" / "4").mkdir()
     (folder / "curves" / "4" / "cotrain.jsonl").write_text('{"step": 7, "G/malp": 1.0}\n')
     assert {"step": 7, "G/malp": 1.0, "seed": 4} in read_curves(folder)["cotrain"]
     (folder / "quality.jsonl").write_text('{"arm": "cotrain"}')
-    with pytest.raises(ValueError, match="quality.jsonl, line 1: expected arm, step and frechet"):
+    with pytest.raises(ValueError, match="quality.jsonl, line 1: seed, step, frechet missing"):
         read_curves(folder)

@@ -11,6 +11,7 @@ from malp_disc.report.writing import write_report
 from malp_disc.run_folder.join import join_runs
 from malp_disc.run_folder.lock import LOCK_FILE
 from malp_disc.run_folder.same_experiment import check_one_experiment
+from tests.report.typed import measurements
 
 
 def alter(folder, **changes) -> None:
@@ -35,7 +36,7 @@ def test_results_of_two_experiments_are_not_compared(make_full_run, changed, wor
 
 
 def test_lines_without_a_hash_and_before_go_with_any():
-    check_one_experiment({0: {"before": {"steps": 0, "experiment": "ab"}, "control": {"steps": 5}, "cotrain": {"steps": 5, "experiment": "ab"}}}, "run")
+    check_one_experiment({0: measurements({"before": {"steps": 0, "experiment": "ab"}, "control": {"steps": 5}, "cotrain": {"steps": 5, "experiment": "ab"}})}, "run")
 
 
 def test_runs_of_two_experiments_are_not_joined(make_full_run):

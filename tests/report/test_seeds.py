@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from malp_disc.report.seeds import delta_over_seeds, half_widths, mean_and_half_width, mean_over_seeds
+from malp_disc.report.seeds import Delta, Interval, delta_over_seeds, half_widths, mean_and_half_width, mean_over_seeds
 
 
 def test_numbers_are_averaged_wherever_they_are_nested_and_text_is_kept():
@@ -38,20 +38,18 @@ def test_another_extractor_in_another_seed_is_refused_and_other_weights_are_not(
 
 
 def test_a_difference_over_seeds_has_both_intervals_and_the_ends_enclose_both():
-    deltas = [{"value": value, "low": value - 1, "high": value + 2} for value in (-5.0, -4.0, -6.0)]
+    deltas = [Delta(value, value - 1, value + 2) for value in (-5.0, -4.0, -6.0)]
     found = delta_over_seeds(deltas)
     half = 4.30265 / math.sqrt(3)
-    assert (found["value"], found["count"]) == (-5, 3)
-    assert found["images"] == {"low": -6, "high": -3}
-    assert found["seeds"] == {"low": pytest.approx(-5 - half, rel=1e-5), "high": pytest.approx(-5 + half, rel=1e-5)}
-    assert (found["low"], found["high"]) == (found["seeds"]["low"], found["seeds"]["high"])
-    wide = delta_over_seeds([{"value": -5.0, "low": -9.0, "high": 4.0}, {"value": -5.0, "low": -9.0, "high": 4.0}])
-    assert (wide["low"], wide["high"]) == (-9, 4)
+    assert (found.value, found.count) == (-5, 3)
+    assert found.images == Interval(-6, -3)
+    assert found.seeds == Interval(pytest.approx(-5 - half, rel=1e-5), pytest.approx(-5 + half, rel=1e-5))
+    assert (found.low, found.high) == (found.seeds.low, found.seeds.high)
+    wide = delta_over_seeds([Delta(-5.0, -9.0, 4.0)] * 2)
+    assert (wide.low, wide.high) == (-9, 4)
 
 
 def test_one_seed_has_the_bootstrap_alone_and_a_missing_one_leaves_nothing():
-    assert delta_over_seeds([{"value": 1.0, "low": 0.5, "high": 2.0}]) == {
-        "value": 1.0, "low": 0.5, "high": 2.0, "images": {"low": 0.5, "high": 2.0}, "seeds": None, "count": 1,
-    }  # fmt: skip
-    assert delta_over_seeds([{"value": 1.0, "low": 0.5, "high": 2.0}, None]) is None
+    assert delta_over_seeds([Delta(1.0, 0.5, 2.0)]) == Delta(1.0, 0.5, 2.0, images=Interval(0.5, 2.0), seeds=None, count=1)
+    assert delta_over_seeds([Delta(1.0, 0.5, 2.0), None]) is None
     assert delta_over_seeds([]) is None

@@ -14,11 +14,11 @@ from malp_disc.evaluation.feature_views import EvaluationModels
 from malp_disc.evaluation.teachers import check_judges, teachers_of
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.report.verdict import run_verdict
-from malp_disc.report.verdict_rule import arm_verdict
-from malp_disc.run_folder.schema import MEASUREMENT, complete
+from malp_disc.run_folder.measurement import Measurement, Network
 from malp_disc.run_folder.teachers import is_teacher
 from malp_disc.serialization.state_dicts import save_tensors, values_fingerprint
+from malp_disc.serialization.typed_json import from_json
+from tests.report.typed import arm_verdict, run_verdict
 
 SQUEEZENET = {"backbone": "squeezenet1_0", "fingerprint": "0123456789abcdef"}
 
@@ -64,10 +64,10 @@ def test_every_extractor_says_what_it_is(file, shared):
 def test_teachers_are_found_in_any_nesting_and_only_once(file):
     discriminator = FeatureDiscriminator(file)
     (teacher,) = teachers_of(None, nn.Sequential(nn.Linear(1, 1), nn.ModuleList([discriminator, discriminator.network])))
-    assert teacher == {"backbone": "squeezenet1_0", "fingerprint": discriminator.network.fingerprint}
+    assert teacher == Network("squeezenet1_0", discriminator.network.fingerprint)
     holder = nn.Module()
     holder.backbone = nn.Linear(1, 1)  # a module of that name is no declaration
-    assert teachers_of(holder, None) == []
+    assert teachers_of(holder, None) == ()
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_teachers_are_found_in_any_nesting_and_only_once(file):
     ],
 )
 def test_same_architecture_or_same_weights_is_the_teacher(judge, same):
-    assert is_teacher(judge, [{"backbone": "resnet18", "fingerprint": "a" * 16}, SQUEEZENET]) == same
-    assert not is_teacher(judge, [])
+    assert is_teacher(Network(**judge), [Network("resnet18", "a" * 16), Network(**SQUEEZENET)]) == same
+    assert not is_teacher(Network(**judge), [])
 
 
 def test_the_origin_of_a_backbones_weights_is_no_part_of_its_architecture():
-    assert is_teacher({"backbone": "inception_v3", "fingerprint": "1"}, [{"backbone": "inception_v3.tf_in1k", "fingerprint": "2"}])
-    assert is_teacher({"backbone": "efficientnet_lite0", "fingerprint": "1"}, [{"backbone": "tf_efficientnet_lite0.in1k", "fingerprint": "2"}])
+    assert is_teacher(Network("inception_v3", "1"), [Network("inception_v3.tf_in1k", "2")])
+    assert is_teacher(Network("efficientnet_lite0", "1"), [Network("tf_efficientnet_lite0.in1k", "2")])
 
 
 @pytest.mark.parametrize(("view", "words"), [("frechet", "is the extractor as well"), ("second", "is the second extractor as well")])
@@ -117,9 +117,9 @@ def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(fil
 
 
 def test_a_line_without_teachers_has_none_and_a_damaged_entry_is_named():
-    assert complete({}, MEASUREMENT, "line 1")["teachers"] == []
-    assert complete({"teachers": [SQUEEZENET]}, MEASUREMENT, "line 1")["teachers"] == [SQUEEZENET]
+    assert from_json(Measurement, {}, "line 1").teachers == ()
+    assert from_json(Measurement, {"teachers": [SQUEEZENET]}, "line 1").teachers == (Network(**SQUEEZENET),)
     with pytest.raises(ValueError, match="line 1, teachers, backbone: expected text or null, got 3"):
-        complete({"teachers": [{"backbone": 3}]}, MEASUREMENT, "line 1")
-    with pytest.raises(ValueError, match="teachers: expected a list of objects or null, got 'squeezenet1_0'"):
-        complete({"teachers": "squeezenet1_0"}, MEASUREMENT, "line 1")
+        from_json(Measurement, {"teachers": [{"backbone": 3}]}, "line 1")
+    with pytest.raises(ValueError, match="teachers: expected a list, got 'squeezenet1_0'"):
+        from_json(Measurement, {"teachers": "squeezenet1_0"}, "line 1")

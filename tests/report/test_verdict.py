@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from malp_disc.report.seeds import bonferroni_interval
-from malp_disc.report.verdict import run_verdict
-from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, arm_verdict
+from malp_disc.report.seeds import Delta, Interval, bonferroni_interval
+from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE
 from malp_disc.report.verdict_tolerances import TOLERATED_SHRINKAGE, tolerated_fall
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, CONTROLS
+from tests.report.typed import arm_verdict, run_verdict
 
 LOWER, ZERO, HIGHER = ({"value": v, "low": v - 6, "high": v + 6} for v in (-46.5, -2.2, 9.7))
 
@@ -142,11 +142,11 @@ def test_a_gain_that_only_an_uncorrected_interval_shows_is_no_improvement_among_
 
 def test_the_corrected_interval_by_hand():
     """z(0.9875) / z(0.975) = 2.2414 / 1.9600 over images; t(0.9875, 2) / t(0.975, 2) = 6.2053 / 4.3027 over three seeds."""
-    delta = full(-10, -14, -6, seeds={"low": -14, "high": -6}, images={"low": -12, "high": -9}, count=3)
+    delta = Delta(-10, -14, -6, images=Interval(-12, -9), seeds=Interval(-14, -6), count=3)
     wide = bonferroni_interval(delta, 2)
-    assert wide["images"] == {"low": pytest.approx(-10 - 2 * 1.14358, abs=1e-4), "high": pytest.approx(-10 + 1.14358, abs=1e-4)}
-    assert wide["seeds"] == {"low": pytest.approx(-10 - 4 * 1.44221, abs=1e-4), "high": pytest.approx(-10 + 4 * 1.44221, abs=1e-4)}
-    assert (wide["low"], wide["high"]) == (wide["seeds"]["low"], wide["seeds"]["high"])
+    assert wide.images == Interval(pytest.approx(-10 - 2 * 1.14358, abs=1e-4), pytest.approx(-10 + 1.14358, abs=1e-4))
+    assert wide.seeds == Interval(pytest.approx(-10 - 4 * 1.44221, abs=1e-4), pytest.approx(-10 + 4 * 1.44221, abs=1e-4))
+    assert (wide.low, wide.high) == (wide.seeds.low, wide.seeds.high)
     assert bonferroni_interval(delta, 1) == delta
 
 

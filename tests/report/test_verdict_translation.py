@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from malp_disc.report.verdict import run_verdict
-from malp_disc.report.verdict_rule import RULE, arm_verdict
+from malp_disc.report.verdict_rule import RULE
 from malp_disc.report.verdict_tolerances import TOLERATED_FALL, tolerated_fall_of_mean
+from tests.report.typed import arm_verdict, run_verdict
 
 FARTHER, SAME, NEARER = ({"value": v, "low": v - 4, "high": v + 4} for v in (-30.0, -1.0, 12.0))
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from malp_disc.report import write_report
+from malp_disc.serialization.typed_json import to_json
 
 
 def refuse(constant: str):
@@ -17,9 +18,9 @@ def test_the_folder_gets_json_markdown_and_figures(make_run):
     folder = make_run()
     Image.new("RGB", (8, 8)).save(folder / "samples.png")
     record = write_report(folder, resamples=20)
-    assert json.loads((folder / "report.json").read_text()) == record
+    assert json.loads((folder / "report.json").read_text()) == to_json(record)
     page = (folder / "report.md").read_text()
-    assert record["verdict"] in page
+    assert record.verdict in page
     for name in ("comparison.png", "curves.png", "samples.png"):
         assert f"]({name})" in page
         with Image.open(folder / name) as picture:
@@ -34,11 +35,11 @@ def test_nan_is_never_written(make_run, arms):
     arms["frozen"]["frechet"]["value"] = float("nan")
     folder = make_run()
     assert "NaN" in (folder / "measurements.jsonl").read_text()
-    with open(folder / "curves" / "cotrain.jsonl", "a") as file:
+    with open(folder / "curves" / "0" / "cotrain.jsonl", "a") as file:
         file.write('{"step": 500, "G/adversarial": NaN, "MaLP/map": Infinity}\n')
     record = write_report(folder, resamples=20)
     json.loads((folder / "report.json").read_text(), parse_constant=refuse)
-    assert record["arms"]["frozen"]["frechet"]["value"] is None
+    assert record.arms["frozen"].frechet.value is None
     assert "nan" not in (folder / "report.md").read_text()
 
 

@@ -1,0 +1,111 @@
+"""The flags of an evaluation, and the models that they name."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from malp_disc.data import DataOptions
+from malp_disc.evaluation.feature_views import EvaluationModels
+from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
+from malp_disc.metrics.face_embedding import MobileFaceNet
+from malp_disc.metrics.features import FeatureExtractor, create_extractor
+from malp_disc.metrics.random_features import RandomExtractor
+from malp_disc.run_folder.experiment import evaluation
+
+logger = logging.getLogger("malp_disc")
+Inception = Literal[
+    "clean", "clean-64", "clean-192", "clean-768", "clean-2048", "inception-64", "inception-192", "inception-768", "inception-2048"
+]
+
+
+@dataclass(kw_only=True)
+class EvaluationOptions:
+    """Evaluation models, and the number of images."""
+
+    extractor: Literal["auto", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
+    """Feature extractor of the Fréchet distance.
+    auto: the included small network on drawn faces (FD-faces), inception-2048 (FID) on real images."""
+    fid_weights: Path | None = evaluation(None)
+    """File of the extractor's weights, for machines without internet access.
+    For Inception, pytorch-fid's state dict as .pth or .safetensors."""
+    second_extractor: Literal["auto", "none", "random", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
+    """A second feature extractor, to check that a result doesn't depend on the first.
+    auto: squeezenet if --second-weights is given, else random, untrained convolutions that need no file."""
+    second_weights: Path | None = evaluation(None)
+    """File of the second extractor's weights."""
+    smaller_views: tuple[Literal[2, 4], ...] = evaluation((2, 4))
+    """Also measure images that are reduced by these factors, which shows whether a gain is in texture or in structure.
+    Each takes as long as the full size. The flag without numbers measures the full size only."""
+    attribute_classifier: Path | None = evaluation(None)
+    """Attribute classifier that measures edit accuracy, made by recipes/train_attribute_classifier.py.
+    By default, the included one on drawn faces. On real images with attributes and without one, there is no edit accuracy and no verdict."""
+    face_embedding: Path | None = evaluation(None)
+    """MobileFaceNet checkpoint that measures whether an edit preserves the identity.
+    Without one, SSIM to the input takes its place."""
+    eval_size: int = evaluation(1000)
+    """Number of held-back images that every generator edits, at least 2."""
+    reference_size: int = evaluation(2000)
+    """Number of real images that they are compared with, at least 4."""
+
+
+def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> EvaluationModels:
+    """All evaluation models except MaLP, loaded before any long work, so that a missing file is reported at once."""
+    name = options.extractor
+    if name == "auto":
+        name = "faces" if data.data == "faces" else "inception-2048"
+    extractor = create_extractor(name, weights=options.fid_weights, device=device)
+    second = _second_extractor(options, device)
+    embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
+    classifier = _attribute_classifier(options, data, attribute_names, device)
+    return EvaluationModels(extractor, classifier, None, second, embedding, options.smaller_views)
+
+
+def _attribute_classifier(
+    options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device
+) -> SelectedAttributes | None:
+    """The classifier that measures edit accuracy; None for images without attributes, or, with a warning, where there is none."""
+    if not attribute_names:
+        if options.attribute_classifier is not None:
+            raise ValueError("--attribute-classifier has no effect on images without attributes; leave it out, or use --data folder with --attributes")
+        return None
+    path = options.attribute_classifier or (shipped_weights("faces_classifier") if data.data == "faces" else None)
+    if path is None:
+        logger.warning(
+            "no --attribute-classifier: edit accuracy isn't measured, and without it no verdict is given "
+            "(see recipes/train_attribute_classifier.py)"
+        )
+        return None
+    classifier = AttributeNet.load(path).to(device).eval()
+    missing = [attribute for attribute in attribute_names if attribute not in classifier.attribute_names]
+    if missing:
+        raise ValueError(f"the attribute classifier {path} doesn't know {missing}; it reads {list(classifier.attribute_names)}")
+    return SelectedAttributes(classifier, attribute_names)
+
+
+def _second_extractor(options: EvaluationOptions, device: torch.device) -> FeatureExtractor | None:
+    name = options.second_extractor
+    if name == "none":
+        return None
+    if name == "auto":
+        name = "random" if options.second_weights is None else "squeezenet"
+    if name == "random":
+        return RandomExtractor().to(device).eval()
+    return create_extractor(name, weights=options.second_weights, device=device)
+
+
+class SelectedAttributes(torch.nn.Module):
+    """A classifier's logits in the order of a run's attributes."""
+
+    def __init__(self, classifier: AttributeNet, attribute_names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.columns = [classifier.attribute_names.index(name) for name in attribute_names]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images)[:, self.columns]
