@@ -47,7 +47,7 @@ def test_a_strip_is_replaced_and_the_first_seed_is_shown_with_before(tmp_path):
 @pytest.mark.parametrize("file", ["../secret.png", "gallery/../../secret.png", "/etc/secret.png", "secret.png"])
 def test_a_line_that_points_out_of_the_gallery_is_refused(tmp_path, file):
     Image.new("RGB", (4, 8)).save(tmp_path / "secret.png")
-    (tmp_path / "gallery.jsonl").write_text(json.dumps({"seed": 0, "arm": "before", "kind": "edited", "file": file, "count": 2}) + "\n")
+    (tmp_path / "gallery.jsonl").write_text(json.dumps({"seed": 0, "arm": "before", "kind": "edited", "file": file, "count": 2, "captions": ["", ""]}) + "\n")
     with pytest.raises(ValueError, match="gallery.jsonl, line 1: expected a file in gallery/"):
         read_strips(tmp_path)
 
