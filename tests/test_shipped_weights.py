@@ -14,7 +14,7 @@ from generators.stargan import stargan_discriminator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.metrics.features import create_extractor
