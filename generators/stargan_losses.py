@@ -70,6 +70,10 @@ class StarGANCritic(nn.Module):
         total = adversarial + self.weights.cls * classification + self.weights.gp * penalty
         return StarGANLosses(total, adversarial, classification, torch.zeros_like(total), penalty)
 
+    def generator_losses(self, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor) -> StarGANLosses:
+        """`generator_losses` with this discriminator and these weights."""
+        return generator_losses(self.discriminator, real, fake, reconstructed, target, self.weights)
+
 
 def generator_losses(
     discriminator: nn.Module, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor, weights: StarGANWeights | None = None

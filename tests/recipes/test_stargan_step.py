@@ -1,0 +1,77 @@
+"""One step of StarGAN's training: which update is due, and whose weights it moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel
+
+from generators.stargan import StarGANDiscriminator, StarGANGenerator
+from generators.stargan_losses import StarGANCritic, StarGANWeights
+from malp_disc.data.faces import ProceduralFaces
+from malp_disc.training.batches import steps
+from malp_disc.training.stargan_options import StarGANOptions
+from malp_disc.training.stargan_step import StarGANStep
+
+FACES = ProceduralFaces(16, image_size=16)
+
+
+def options(**changed) -> StarGANOptions:
+    return StarGANOptions(**{"output_dir": Path("x"), "max_train_steps": 8, "train_batch_size": 2, "warmup_steps": 4, "n_critic": 2, **changed})
+
+
+def make(config: StarGANOptions) -> StarGANStep:
+    torch.manual_seed(0)
+    generator = StarGANGenerator(conv_dim=2, c_dim=5, repeat_num=1)
+    critic = StarGANCritic(StarGANDiscriminator(image_size=16, conv_dim=2, c_dim=5, repeat_num=2), StarGANWeights(rec=config.reconstruction_weight))
+    optimizers = {name: torch.optim.Adam(network.parameters(), lr=1e-3) for name, network in (("G", generator), ("D", critic))}
+    return StarGANStep(generator, critic, AveragedModel(generator), optimizers, config, Accelerator(cpu=True))
+
+
+def weights(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("number", "terms"),
+    [(1, {"G/copying"}), (4, {"D/adversarial", "G/copying"}), (5, {"D/adversarial"}), (6, {"D/adversarial", "G/reconstruction"})],
+    ids=["warm-up", "its last quarter", "a step of the discriminator alone", "every second step"],
+)
+def test_each_step_updates_the_networks_that_are_due_and_no_other(number, terms):
+    config = options()
+    step = make(config)
+    before = {name: weights(getattr(step, name)) for name in ("generator", "critic")}
+    ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
+    said = step(number, batches)
+    assert terms <= said.keys() and {name.split("/")[0] for name in said} == {name.split("/")[0] for name in terms}
+    assert torch.equal(weights(step.generator), before["generator"]) != any(name.startswith("G/") for name in terms)
+    assert torch.equal(weights(step.critic), before["critic"]) != any(name.startswith("D/") for name in terms)
+    assert all(parameter.requires_grad and (parameter.grad is None or not parameter.grad.any()) for parameter in step.critic.parameters())
+
+
+def test_micro_batches_give_what_one_batch_gives():
+    """The first update of the generator; the discriminator's penalty draws a number per image."""
+    moved = []
+    for size, accumulated in ((4, 1), (2, 2)):
+        config = options(train_batch_size=size, gradient_accumulation_steps=accumulated, max_train_steps=1, warmup_steps=1)
+        step = make(config)
+        ((number, batches),) = list(steps(FACES, config, step.accelerator, start=0))
+        step.g_optimizer = torch.optim.SGD(step.generator.parameters(), lr=1.0)  # Adam would enlarge rounding errors
+        step(number, batches)
+        moved.append(weights(step.generator))
+    assert torch.allclose(*moved, atol=1e-6)
+
+
+def test_a_share_of_the_images_keeps_its_labels():
+    step = make(options(identity_share=1.0))
+    ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
+    assert all(chosen.all() for chosen in step.choose_copied(batches))
+    assert all(torch.equal(batch.target, batch.labels) for batch in batches)
+
+
+def test_crops_are_refused():
+    with pytest.raises(ValueError, match="--random-crop"):
+        options(random_crop=8).check()
