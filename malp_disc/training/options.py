@@ -67,8 +67,8 @@ class FinetuneOptions(TrainOptions):
     cotrain_weight: float = of_arms(*COTRAINED, default=1.0)
     """Weight of MaLP's whole loss in the arms cotrain, no_template, from_scratch, and joint, 0 or more."""
     backbone: str = of_arms(*ON_BACKBONE, default=DEFAULT_BACKBONE)
-    """The frozen pretrained backbone of MaLP's second branch in the arms vision_aided, feature_map and joint: any timm model by name,
-    or squeezenet1_0. Don't evaluate with the same network. A MaLP that has such a branch (--malp) keeps its own."""
+    """The frozen pretrained backbone of MaLP's second branch in the arms vision_aided, feature_map and joint.
+    The name of a timm model, or squeezenet1_0. Don't evaluate with the same network. A MaLP that has such a branch (--malp) keeps its own."""
     backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None)
     """Weights of --backbone, a state dict as timm or torchvision saves it.
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
