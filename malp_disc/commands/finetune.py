@@ -64,11 +64,12 @@ class Config(ArmOptions, GeneratorOptions):
     """Weight λ_rec of a StarGAN's own reconstruction loss; use the value that the generator was trained with.
     By default, 30 for the included generator and otherwise the paper's 10."""
     reference_root: Path | None = None
-    """Folder with images of the target domain. Discriminators and the generator's own losses get them as real images, and its images are
-    compared with those that were held back. By default, the training data is the reference."""
+    """Folder with images of the target domain, which discriminators and the generator's own losses get as real images.
+    The generator's images are compared with those that were held back. By default, the training data is the reference."""
     reference_test_size: int | None = None
-    """Number of images of --reference-root that are held back from training, for the comparison; 0 compares with those of training, which a
-    discriminator may have memorised. By default, half of the folder, at most --reference-size. No effect if it has folders train/ and test/."""
+    """Number of images of --reference-root that are held back from training, for the comparison.
+    0 compares with those of training, which a discriminator may have memorised.
+    By default, half of the folder, at most --reference-size. No effect if it has folders train/ and test/."""
     paired: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Each image has a partner of the same name in --reference-root. Held-back images are compared with their partners."""
 
