@@ -10,8 +10,9 @@ import pytest
 from tests.golden.__main__ import list_cases, run_case
 
 GOLDENS = Path(__file__).resolve().parent / "data"
-SLOW: set[str] = {"repaint_unet_celeba256", "sean_celebahq"}
-"""Networks of hundreds of millions of parameters: gigabytes and minutes."""
+SLOW: set[str] = {"repaint_unet_celeba256", "sean_celebahq", "spade_coco"}
+"""Networks of hundreds of millions of parameters: gigabytes and minutes. spade_coco has the label for unlabelled pixels that spade_ade20k has as well, and
+the instance boundaries that spade_cityscapes has."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in list_cases(GOLDENS)])
