@@ -105,7 +105,7 @@ def test_a_patch_is_70_pixels():
 def test_odd_sizes_come_out_rounded_up_and_manipulate_refuses_them():
     assert tiny()(pictures(1, 30, 33)).shape == (1, 3, 32, 36)
     with pytest.raises(
-        ValueError, match="CycleGAN halves the image twice: expected sides divisible by 4 and at least 8, got 30x32; resize"
+        ValueError, match="CycleGAN.* divisible by 4 .*at least 8.* 30x32"
     ):
         tiny().manipulate(pictures(1, 30, 32))
     with pytest.raises(ValueError, match="at least 8, got 4x32"):

@@ -187,7 +187,7 @@ def test_state_dicts_load_and_poses_channels_and_kind_are_read(tmp_path, multi):
     assert loaded.config == {"n_poses": 3, "n_noise": 4, "channel_num": 3, "multi": True, "conv_dim": 4}
     assert torch.equal(loaded.manipulate(images), multi.manipulate(images))
     with pytest.raises(
-        ValueError, match="dr_gan.pth has 7 numbers of pose and noise together, and 50 of noise leave no pose; give n_noise"
+        ValueError, match="dr_gan.pth .*7 .*50 .*n_noise"
     ):
         create_generator("dr_gan", tmp_path / "dr_gan.pth")
     with pytest.raises(ValueError, match="dr_gan.pth: multi is True in the file and False was asked for"):

@@ -83,6 +83,6 @@ def test_the_published_layout_loads_and_its_form_is_read_from_it(tmp_path, conca
 def test_a_file_without_the_encoders_is_refused(tmp_path):
     torch.save({"gen": tiny().gen.state_dict(), "ep": 3}, tmp_path / "gen.pth")
     with pytest.raises(
-        ValueError, match=r"gen.pth is not a checkpoint of DRIT: expected the entries \['enc_c', 'enc_a', 'gen'\], found \['gen', 'ep'\]"
+        ValueError, match=r"gen.pth .*DRIT.*\['enc_c', 'enc_a', 'gen'\].*\['gen', 'ep'\]"
     ):
         create_generator("drit", tmp_path / "gen.pth")

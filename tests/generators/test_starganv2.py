@@ -187,5 +187,5 @@ def test_other_files_and_arguments_are_refused(tmp_path):
     with pytest.raises(ValueError, match="nets.ckpt: w_hpf is 0 in the file and 1 was asked for"):
         create_generator("starganv2", tmp_path / "nets.ckpt", w_hpf=1)
     torch.save({"generator": tiny().generator.state_dict()}, tmp_path / "generator.ckpt")
-    with pytest.raises(ValueError, match=r"generator.ckpt is not a checkpoint of StarGAN v2: expected the entries .*found \['generator'\]"):
+    with pytest.raises(ValueError, match=r"generator.ckpt .*StarGAN v2.*found \['generator'\]"):
         create_generator("starganv2", tmp_path / "generator.ckpt")

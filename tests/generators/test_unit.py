@@ -67,10 +67,10 @@ def test_one_domain_alone_and_other_widths_are_refused(tmp_path):
     network = tiny()
     torch.save(published(network), tmp_path / "both.pt")
     torch.save(network.a.state_dict(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"a.pt is not a checkpoint of UNIT: expected the entries \['a', 'b'\], found \['enc\.model\.0"):
+    with pytest.raises(ValueError, match=r"a.pt .*UNIT.*\['a', 'b'\].*\['enc\.model\.0"):
         create_generator("unit", tmp_path / "a.pt")
     with pytest.raises(ValueError, match="both.pt: dim is 4 in the file and 64 was asked for"):
         create_generator("unit", tmp_path / "both.pt", dim=64)
     torch.save({**published(network), "b": {}}, tmp_path / "half.pt")
-    with pytest.raises(ValueError, match=r"half.pt is not a checkpoint of UNIT: expected the entries \['a', 'b'\], found \['a', 'b'\], \['b'\] without tensors"):
+    with pytest.raises(ValueError, match=r"half.pt .*UNIT.*\['b'\] without tensors"):
         create_generator("unit", tmp_path / "half.pt")
