@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from malp_disc.metrics.leverage import leverage
 from malp_disc.metrics.paired_bootstrap import Resampled, bootstrap_delta, half_delta, halved_kernel, resampled_frechet
 from malp_disc.report.seeds import CONFIDENCE
-from malp_disc.run_folder.arms import BASELINES, SCORES, UNEDITED
+from malp_disc.run_folder.arms import BASELINES, LEVERAGE, SCORES, UNEDITED
 from malp_disc.run_folder.measurement import Difference, Measurement
 from malp_disc.run_folder.schema import read_features, read_typed
 
@@ -40,6 +41,7 @@ def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 
     for run in runs:
         for score in SCORES:
             lines += _compare(folder, runs, run, score, stored, {"resamples": resamples, "bootstrap_seed": seed})
+        lines += _leverages(folder, runs, run, stored, {"resamples": resamples, "bootstrap_seed": seed})
     return lines
 
 
@@ -81,6 +83,30 @@ def _compare(
             if made is None:
                 made = _resample(reference, features, score, run, how)
             lines.append(Difference(run, score, arm, other, *_value(made, arm, other, score), features=token, **how, confidence=CONFIDENCE))
+    return lines
+
+
+def _leverages(folder: Path, runs: Runs, run: int, stored: Mapping[tuple, Difference], how: Mapping[str, int]) -> list[Difference]:
+    """How much each arm's changes favour the extractor over the second one (`malp_disc.metrics.leverage`), against the control of the same seed."""
+    lines = []
+    for arm in runs[run]:
+        if arm in ("before", "control"):
+            continue
+        old = stored.get((run, LEVERAGE, arm, "control"))
+        owners = {name: arm_of(runs, run, name) for name in (arm, "control", "before") if name in (*runs[run], "before")}
+        judge, witness = (
+            [None if seed is None else read_features(folder, name, seed=seed, view=view) for name, seed in owners.items()] for view in ("frechet", "second")
+        )
+        if len(owners) < 3 or any(features is None for features in (*judge, *witness)):
+            lines += [old] if old is not None else []
+            continue
+        token = "-".join(map(_digest, (*judge, *witness)))
+        if old is not None and old.features == token and all(getattr(old, name) == value for name, value in how.items()):
+            lines.append(old)
+            continue
+        found = leverage(judge, witness, resamples=how["resamples"], seed=how["bootstrap_seed"], confidence=CONFIDENCE)
+        if found is not None:
+            lines.append(Difference(run, LEVERAGE, arm, "control", found.value, found.low, found.high, features=token, **how, confidence=CONFIDENCE))
     return lines
 
 

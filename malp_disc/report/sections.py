@@ -16,6 +16,7 @@ from malp_disc.report.tables import (
     differences_table,
     edits_table,
     hashes_table,
+    leverage_table,
     localization_table,
     quality_table,
     seeds_table,
@@ -62,8 +63,14 @@ def sections(record: Record) -> list[Section]:
             "where",
             "Texture or structure",
             "The same images at other sizes and through a second feature extractor. A gain that is gone at half the size was fine texture; a gain "
-            "that the second extractor doesn't show may be specific to the first.",
-            [("Distances", views_table(record)), ("Differences", differences_table(record)), ("Power spectrum", spectrum_table(record))],
+            "that the second extractor doesn't show may be specific to the first. If fine-tuning moved the first one's features much farther, relative to the "
+            "second one's, than it did in the control, the generator was probably tuned on the first.",
+            [
+                ("Distances", views_table(record)),
+                ("Differences", differences_table(record)),
+                ("Tuned on the extractor? Well above 1 where it was", leverage_table(record)),
+                ("Power spectrum", spectrum_table(record)),
+            ],
         ),
         Section(
             "edits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 
@@ -9,7 +10,7 @@ from malp_disc.report.cells import NONE, Table, delta_text, label_of, plain, sam
 from malp_disc.report.numbers import number, percent
 from malp_disc.report.results import Record
 from malp_disc.report.verdict import MOST_REASONS
-from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, VIEWS
+from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, LEVERAGE, VIEWS
 from malp_disc.run_folder.measurement import KernelDistance, Measurement
 
 _REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
@@ -68,6 +69,19 @@ def differences_table(record: Record) -> Table:
     confidence = percent(record.bootstrap.confidence)
     header = [f"minus the control ({confidence})", *views.values(), "KID"]
     rows = [[arm, *(delta_text(record.delta(arm, score=view)) for view in (*views, "kid"))] for arm in record.arms if arm != "control"]
+    return Table(header, rows)
+
+
+def leverage_table(record: Record) -> Table:
+    """How far fine-tuning moved the extractor's features, relative to the second extractor's, in multiples of the control's; see `malp_disc.metrics.leverage`."""
+    header = [f"features moved, {label_of(record)} relative to {label_of(record, 'second')}{sample_count(record)}", "times the control's"]
+    header.append(f"over images ({percent(record.bootstrap.confidence)})")
+    rows = []
+    for arm in record.arms:
+        delta = record.delta(arm, score=LEVERAGE) if arm not in ("before", "control") else None
+        if delta is not None:
+            low, high = (plain(math.exp(end)) for end in (delta.images.low, delta.images.high))
+            rows.append([arm, plain(math.exp(delta.value)), f"{low} to {high}"])
     return Table(header, rows)
 
 

@@ -5,6 +5,7 @@ A generator that edits less has a lower Fréchet distance (G(x) = x has the lowe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from malp_disc.report.numbers import number, percent, signed
@@ -12,10 +13,12 @@ from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
 from malp_disc.report.verdict_translation import measurements_of, translation_kept
-from malp_disc.run_folder.arms import CONTROLS, WITH_TEMPLATE
+from malp_disc.run_folder.arms import CONTROLS, LEVERAGE, WITH_TEMPLATE
 from malp_disc.run_folder.measurement import Measurement
 from malp_disc.run_folder.teachers import is_teacher
 
+TOLERATED_LEVERAGE = 0.15
+"""How far an honest arm's changes may favour the extractor over the second one: the log of a ratio to the control's, see docs/results/metric-alarm.md."""
 TOLERATED_NYQUIST = 2.0
 NOISE_NYQUIST = 10.0
 """Power at the Nyquist frequency, relative to real images, above which an arm is broken whatever it is compared with."""
@@ -27,7 +30,8 @@ RULE = (
     f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
     "without being requested) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
     f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) the second extractor does not show the opposite, against the "
-    "control or before, with an interval above zero, and (6) its power at the Nyquist frequency is not above "
+    "control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: relative to the second extractor, fine-tuning did not move its "
+    f"features more than {math.exp(TOLERATED_LEVERAGE):.2f} times as far as the control's fine-tuning did, with the whole interval over images, and (7) its power at the Nyquist frequency is not above "
     f"{TOLERATED_NYQUIST:g} times that of real images and at the same time {TOLERATED_NYQUIST:g} times the control's or the one before (a "
     f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). For generators without attributes, such as translation to "
     "another domain, (3) is instead: the generator before fine-tuning is closer to the reference than the unedited inputs, with an interval of the "
@@ -176,8 +180,23 @@ def _extractors_agree(case: Case) -> Verdict | None:
     return None
 
 
+def _not_tuned_on_the_judge(case: Case) -> Verdict | None:
+    """(6) Changes that don't show in the extractor's features more than in those of the second one, compared with the control's changes."""
+    found = case.view(LEVERAGE, "control")
+    images = None if found is None else found.images or found
+    if images is None or images.low <= TOLERATED_LEVERAGE:
+        return None
+    witness = case.own.second.label or "the second extractor"
+    value, low, high = (number(math.exp(log)) for log in (found.value, images.low, images.high))
+    return Verdict(
+        "tuned on the judge",
+        f"lower {case.label}, but it looks tuned on it: relative to {witness}, fine-tuning moved the features of {case.label} {value} times "
+        f"({low} to {high}) as far as the control's did; use another extractor ({case.numbers})",
+    )
+
+
 def _no_checkerboard(case: Case) -> Verdict | None:
-    """(6) Power at the Nyquist frequency: neither a new checkerboard nor noise."""
+    """(7) Power at the Nyquist frequency: neither a new checkerboard nor noise."""
     power = {side: case.arms[side].spectrum.nyquist for side in (case.arm, *_others(case))}
     own = power.pop(case.arm)
     if own is None:
@@ -198,6 +217,7 @@ _CONDITIONS: Sequence[Callable[[Case], Verdict | None]] = (
     _not_worse_than_before,
     _edits_kept,
     _extractors_agree,
+    _not_tuned_on_the_judge,
     _no_checkerboard,
 )
 _NAMES = {"edit_accuracy": "edit accuracy", "identity_l1": "edit strength"}

@@ -45,3 +45,6 @@ VIEWS = {
 
 SCORES = (*VIEWS, "kid")
 """The scores whose differences have intervals."""
+
+LEVERAGE = "leverage"
+"""The score of `malp_disc.metrics.leverage`, which has intervals as well but is no distance: was an arm tuned on the extractor?"""

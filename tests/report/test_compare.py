@@ -109,3 +109,22 @@ def test_a_damaged_line_of_the_kept_differences_is_named(make_full_run):
     (folder / "bootstrap.jsonl").write_text(json.dumps({**whole, "value": "x"}) + "\n")
     with pytest.raises(ValueError, match="bootstrap.jsonl, line 1, value: expected a number, got 'x'"):
         lines_of(folder)
+
+
+def test_the_leverage_of_an_arm_needs_the_features_of_both_extractors_and_outlives_them(make_full_run):
+    folder = make_full_run(seeds=(0, 1))
+    lines = [line for line in lines_of(folder) if line.score == "leverage"]
+    assert [(line.seed, line.arm, line.against) for line in lines[:5]] == [(0, arm, "control") for arm in ("control_2xD", "random", "frozen", "cotrain", "no_template")]
+    record = write_report(folder, resamples=20)
+    found = record.delta("cotrain", score="leverage")
+    assert found.count == 2 and found.value == pytest.approx(np.mean([line.value for line in lines if line.arm == "cotrain"]), abs=1e-6)
+    assert "Tuned on the extractor?" in (folder / "report.md").read_text()
+    shutil.rmtree(folder / "features")
+    assert build_record(folder).delta("cotrain", score="leverage") == found
+
+
+def test_without_a_second_extractor_there_is_no_leverage(make_full_run):
+    folder = make_full_run(seeds=(0,))
+    for path in (folder / "features").rglob("*.second.npy"):
+        path.unlink()
+    assert not [line for line in lines_of(folder) if line.score == "leverage"]

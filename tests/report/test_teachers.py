@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torchvision.models import squeezenet1_0
 
-from malp_disc import FeatureDiscriminator
+from malp_disc.backbones import create_backbone
 from malp_disc.evaluation.feature_views import EvaluationModels
 from malp_disc.evaluation.teachers import check_judges, teachers_of
+from malp_disc.feature_branch import FeatureBranch
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.run_folder.measurement import Measurement, Network
@@ -62,9 +63,9 @@ def test_every_extractor_says_what_it_is(file, shared):
 
 
 def test_teachers_are_found_in_any_nesting_and_only_once(file):
-    discriminator = FeatureDiscriminator(file)
-    (teacher,) = teachers_of(None, nn.Sequential(nn.Linear(1, 1), nn.ModuleList([discriminator, discriminator.network])))
-    assert teacher == Network("squeezenet1_0", discriminator.network.fingerprint)
+    backbone = create_backbone("squeezenet1_0", file)
+    (teacher,) = teachers_of(None, nn.Sequential(nn.Linear(1, 1), nn.ModuleList([FeatureBranch(backbone), backbone])))
+    assert teacher == Network("squeezenet1_0", create_extractor("squeezenet", weights=file).fingerprint)
     holder = nn.Module()
     holder.backbone = nn.Linear(1, 1)  # a module of that name is no declaration
     assert teachers_of(holder, None) == ()
@@ -106,7 +107,7 @@ def test_the_verdict_is_refused_where_a_judge_is_the_teacher(arms, comparison, v
 
 def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(file):
     squeezenet, faces = create_extractor("squeezenet", weights=file), create_extractor("faces")
-    teachers = {"control": [], "vision_aided": teachers_of(FeatureDiscriminator(file))}
+    teachers = {"control": [], "vision_aided": teachers_of(create_backbone("squeezenet1_0", file))}
     models = EvaluationModels(faces, None, None, squeezenet)
     with pytest.raises(ValueError, match="--second-extractor is SqueezeNet.*, the network that teaches vision_aided"):
         check_judges(models, teachers)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from malp_disc.report.seeds import Delta, Interval, bonferroni_interval
-from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE
+from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE, TOLERATED_LEVERAGE
 from malp_disc.report.verdict_tolerances import TOLERATED_SHRINKAGE, tolerated_fall
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, CONTROLS
 from tests.report.typed import arm_verdict, run_verdict
@@ -310,3 +310,22 @@ def test_a_network_without_templates_that_does_as_well_takes_the_credit_from_the
     assert "template" not in arm_verdict("vision_aided", arms, comparison).reason, "vision_aided has none"
     comparison["cotrain"]["delta_vs_no_template"] = LOWER
     assert "better than no_template by 46.50" in arm_verdict("cotrain", arms, comparison).reason
+
+
+def leverage_of(low: float, high: float) -> dict:
+    """Views with a leverage of cotrain, over images."""
+    return {"leverage": {"cotrain": {"delta_vs_control": {"value": (low + high) / 2, "low": -1.0, "high": 3.0, "images": {"low": low, "high": high}}}}}
+
+
+def test_a_generator_that_looks_tuned_on_the_extractor_is_not_improved(arms, comparison):
+    verdict = arm_verdict("cotrain", arms, comparison, leverage_of(TOLERATED_LEVERAGE + 0.01, 0.5))
+    assert verdict.outcome == "tuned on the judge"
+    assert "relative to the second extractor, fine-tuning moved the features of FD-faces 1.391 times (1.174 to 1.649) as far as the control's did" in verdict.reason
+    assert run_verdict(arms, comparison, leverage_of(0.4, 0.5))[0].startswith("No improvement shown: cotrain: lower FD-faces, but it looks tuned on it")
+
+
+def test_a_leverage_that_may_be_chance_or_favours_the_second_extractor_is_no_alarm(arms, comparison):
+    for low, high in ((TOLERATED_LEVERAGE, 0.9), (-0.1, 0.6), (-0.9, -0.5)):
+        assert arm_verdict("cotrain", arms, comparison, leverage_of(low, high)).outcome == "improved"
+    comparison["cotrain"]["delta_vs_control"] = ZERO
+    assert arm_verdict("cotrain", arms, comparison, leverage_of(0.4, 0.5)).outcome == "no difference"

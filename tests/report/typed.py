@@ -28,5 +28,5 @@ def arm_verdict(arm: str, arms: Json, comparison: Json, views: Json | None = Non
     return verdict_rule.arm_verdict(arm, measurements(arms), deltas(comparison), {name: deltas(view) for name, view in (views or {}).items()})
 
 
-def run_verdict(arms: Json, comparison: Json) -> tuple[str, dict[str, Verdict]]:
-    return verdict.run_verdict(measurements(arms), deltas(comparison))
+def run_verdict(arms: Json, comparison: Json, views: Json | None = None) -> tuple[str, dict[str, Verdict]]:
+    return verdict.run_verdict(measurements(arms), deltas(comparison), {name: deltas(view) for name, view in (views or {}).items()})

@@ -1,0 +1,138 @@
+"""Does the report notice a generator that was tuned on its judge? Generators that were, and generators that weren't, on drawn faces of 64 pixels.
+
+    python recipes/research/metric_alarm.py --seeds 100 101 102 --output-dir runs/alarm-choice      # to choose the threshold
+    python recipes/research/metric_alarm.py --output-dir runs/alarm                                 # to report it
+    python recipes/research/metric_alarm.py --seeds 10 11 12 13 14 15 16 17 18 19 --kinds control --output-dir runs/alarm
+
+Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-back faces are kept as ``images/<kind>-<seed>.npy``. Existing
+ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder.
+
+``results.jsonl`` has the leverage (malp_disc/metrics/leverage.py) of every generator in the folder for every judge and witness, compared with the control of
+the same seed; a control is compared with that of the next seed. ``table.md`` counts the alarms.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+import torch
+
+from malp_disc.data import DataOptions, build_dataset
+from malp_disc.evaluation.eval_set import EvalSet, edit
+from malp_disc.metrics.extractor import FeatureExtractor, extract_features, quantize
+from malp_disc.metrics.features import create_extractor
+from malp_disc.metrics.frechet import frechet_distance
+from malp_disc.metrics.leverage import leverage
+from malp_disc.metrics.random_features import RandomExtractor
+from malp_disc.report.cells import Table
+from malp_disc.report.markdown import markdown_table
+from malp_disc.report.verdict_rule import TOLERATED_LEVERAGE
+from malp_disc.serialization.files import atomic_path, write_text
+from malp_disc.training.launch import run_recipe
+from recipes.research.alarm_generators import Kind, Trainer, load
+
+_TRAINING_IMAGES = 2000
+PAIRS = (("faces", "squeezenet-128"), ("faces", "random"), ("squeezenet-128", "faces"), ("squeezenet-128", "random"))
+"""Judges with their witnesses."""
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Flags of the experiment."""
+
+    output_dir: Path = Path("runs/alarm")
+    """Folder of the images and results, created if absent."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """Seeds with which every kind is made."""
+    kinds: tuple[Kind, ...] = ("control", "tuned_faces", "tuned_squeezenet", "honest")
+    """Kinds of generators to make."""
+    steps: int = 60
+    """Fine-tuning steps."""
+    batch: int = 2
+    """Images per step."""
+    eval_size: int = 200
+    """Number of held-back faces that every generator edits."""
+    reference_size: int = 600
+    """Number of other faces that the edited ones are compared with."""
+
+
+def main(config: Config) -> None:
+    images = config.output_dir / "images"
+    missing = [(seed, kind) for seed in config.seeds for kind in config.kinds if not (images / f"{kind}-{seed}.npy").exists()]
+    if missing:
+        inputs = EvalSet.take(build_dataset(DataOptions(), "test"), config.eval_size)
+        trainer = Trainer(*load(build_dataset(DataOptions(), "train"), _TRAINING_IMAGES), steps=config.steps, batch=config.batch)
+        save(images / "before.npy", edit(trainer.before.manipulate, inputs.images, inputs.targets))
+        save(images / "reference.npy", load(build_dataset(DataOptions(), "reference"), config.reference_size)[0])
+        for seed, kind in missing:
+            save(images / f"{kind}-{seed}.npy", edit(trainer.train(kind, seed).manipulate, inputs.images, inputs.targets))
+            print(f"{kind}, seed {seed}: made", flush=True)
+    found = results(images)
+    write_text(config.output_dir / "results.jsonl", "".join(json.dumps(line) + "\n" for line in found))
+    write_text(config.output_dir / "table.md", alarms(found))
+    print(alarms(found))
+
+
+def save(path: Path, images: torch.Tensor) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, quantize(images).numpy())
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """One line per generator, judge and witness."""
+    seeds = sorted(int(path.stem.partition("-")[2]) for path in folder.glob("control-*.npy"))
+    following = dict(zip(seeds, seeds[1:] + seeds[:1]))
+    extractors = {name: RandomExtractor() if name == "random" else create_extractor(name) for pair in PAIRS for name in pair}
+    extractors["random"].fit(features_of(folder, "reference", "random", extractors["random"]))
+    lines = []
+    for path in sorted(folder.glob("*-*.npy"), key=lambda path: (path.stem.partition("-")[0], int(path.stem.partition("-")[2]))):
+        kind, _, seed = path.stem.partition("-")
+        control = following[int(seed)] if kind == "control" else int(seed)
+        for judge, witness in PAIRS:
+            names = (path.stem, f"control-{control}", "before")
+            of_judge, of_witness = ([features_of(folder, name, network, extractors[network]) for name in names] for network in (judge, witness))
+            real = features_of(folder, "reference", judge, extractors[judge])
+            distance, of_control, before = (frechet_distance(real, features) for features in of_judge)
+            line = {"kind": kind, "seed": int(seed), "judge": judge, "witness": witness, "n": len(of_judge[0]), "frechet": distance}
+            line |= {"frechet_control": of_control, "frechet_before": before}
+            if (found := leverage(of_judge, of_witness)) is not None:
+                line |= {"leverage": found.value, "low": found.low, "high": found.high}
+            lines.append(line)
+    return lines
+
+
+def features_of(folder: Path, name: str, network: str, extractor: FeatureExtractor) -> np.ndarray:
+    """Features of saved images, kept as ``features/<network>/<name>.npy``; those of the untrained network before whitening."""
+    path = folder.parent / "features" / network / f"{name}.npy"
+    if not path.exists():
+        images = torch.from_numpy(np.load(folder / f"{name}.npy")).float() / 127.5 - 1
+        features = extract_features(RandomExtractor() if network == "random" else extractor, images.split(50))
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, features)
+    features = np.load(path)
+    return (features - extractor.mean.numpy()) @ extractor.matrix.numpy() if network == "random" else features
+
+
+def alarms(lines: list[dict[str, Any]]) -> str:
+    """How many generators of each kind are flagged, by judge and witness, and what they gained by the judge's distance."""
+    rows = []
+    for key in dict.fromkeys((line["judge"], line["witness"], line["kind"]) for line in lines):
+        own = [line for line in lines if (line["judge"], line["witness"], line["kind"]) == key]
+        found = [line for line in own if "leverage" in line]
+        flagged = sum(line["low"] > TOLERATED_LEVERAGE for line in found)
+        gains = [100 * (line["frechet"] / line["frechet_control"] - 1) for line in own]
+        values = [line["leverage"] for line in found]
+        spread = f"{min(values):+.2f} to {max(values):+.2f}" if values else ""
+        rows.append([*key, f"{np.mean(gains):+.0f} %", spread, f"{flagged} of {len(own)}"])
+    return markdown_table(Table(["judge", "witness", "kind", "distance against the control", "leverage", "flagged"], rows), left=(0, 1, 2))
+
+
+if __name__ == "__main__":
+    run_recipe(main, Config, __doc__)

@@ -1,0 +1,63 @@
+"""Generators that were tuned on a judge, and the count of those that the alarm finds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from malp_disc.metrics.frechet import frechet_distance
+from recipes.research import metric_alarm
+from recipes.research.alarm_generators import Trainer
+from recipes.research.feature_losses import FrechetLoss
+from tests.tiny import pictures
+
+
+def features(images: torch.Tensor) -> torch.Tensor:
+    """Mean and deviation of each channel, (B, 6)."""
+    return torch.cat([images.mean(dim=(2, 3)), images.std(dim=(2, 3))], dim=1)
+
+
+@pytest.mark.parametrize("queue", [5, 40])
+def test_the_loss_is_the_frechet_distance_relative_to_that_before_training(queue):
+    reference, start, fake = features(pictures(60)), features(pictures(queue, seed=1) * 0.8), pictures(2, seed=2)
+    loss = FrechetLoss(features, reference, start)
+    rows = torch.cat([start[2:], features(fake)])
+    expected = frechet_distance(reference, rows) / frechet_distance(reference, start)
+    assert loss(fake).item() * 2 / queue == pytest.approx(expected, rel=1e-3)
+    torch.testing.assert_close(loss.queue, rows)
+
+
+def test_following_its_gradient_brings_a_set_of_images_nearer():
+    reference, images = features(pictures(60)), (pictures(4, seed=1) * 0.5).requires_grad_()
+    loss = FrechetLoss(features, reference, features(images))
+    first = loss(images)
+    first.backward()
+    moved = (images - 0.2 * images.grad / images.grad.abs().max()).detach()
+    assert loss.distance(features(moved)) < loss.distance(features(images))
+
+
+def test_the_same_seed_makes_the_same_generator_and_each_kind_another():
+    labels = torch.eye(5)[[0, 1, 2, 3]]
+    trainer = Trainer(pictures(4, 64, 64), labels, steps=1, batch=1)
+    made = {name: torch.cat([p.flatten() for p in trainer.train(kind, seed).parameters()]) for name, kind, seed in (("a", "control", 0), ("b", "control", 0), ("c", "control", 1))}
+    assert torch.equal(made["a"], made["b"]) and not torch.equal(made["a"], made["c"])
+
+
+def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
+    before = pictures(6, 64, 64)
+    made = {"before": before, "reference": pictures(6, 64, 64, seed=1), "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
+    for name, images in made.items():
+        metric_alarm.save(tmp_path / "images" / f"{name}.npy", images)
+    lines = metric_alarm.results(tmp_path / "images")
+    assert [(line["kind"], line["seed"]) for line in lines[:: len(metric_alarm.PAIRS)]] == [("control", 0), ("control", 1), ("honest", 0)]
+    by_pair = {(line["kind"], line["seed"], line["judge"], line["witness"]): line for line in lines}
+    one, other = by_pair["control", 0, "faces", "squeezenet-128"], by_pair["control", 0, "squeezenet-128", "faces"]
+    assert one["leverage"] == pytest.approx(-other["leverage"])
+    assert one["leverage"] == pytest.approx(-by_pair["control", 1, "faces", "squeezenet-128"]["leverage"])
+    assert json.dumps(lines) and np.isfinite([line["high"] for line in lines]).all()
+    assert lines == metric_alarm.results(tmp_path / "images"), "from the kept features"
+    lines[0] |= {"low": 1.0}
+    assert "| faces | squeezenet-128 | control |" in metric_alarm.alarms(lines) and "1 of 2 |" in metric_alarm.alarms(lines)
