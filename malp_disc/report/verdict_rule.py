@@ -30,8 +30,9 @@ RULE = (
     f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
     "without being requested) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
     f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) the second extractor does not show the opposite, against the "
-    "control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: relative to the second extractor, fine-tuning did not move its "
-    f"features more than {math.exp(TOLERATED_LEVERAGE):.2f} times as far as the control's fine-tuning did, with the whole interval over images, and (7) its power at the Nyquist frequency is not above "
+    "control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: the second extractor's interval lies below zero as well, or "
+    f"fine-tuning did not move the extractor's features, relative to the second one's, more than {math.exp(TOLERATED_LEVERAGE):.2f} times as far as the control's did (interval "
+    f"over images), and (7) its power at the Nyquist frequency is not above "
     f"{TOLERATED_NYQUIST:g} times that of real images and at the same time {TOLERATED_NYQUIST:g} times the control's or the one before (a "
     f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). For generators without attributes, such as translation to "
     "another domain, (3) is instead: the generator before fine-tuning is closer to the reference than the unedited inputs, with an interval of the "
@@ -181,16 +182,17 @@ def _extractors_agree(case: Case) -> Verdict | None:
 
 
 def _not_tuned_on_the_judge(case: Case) -> Verdict | None:
-    """(6) Changes that don't show in the extractor's features more than in those of the second one, compared with the control's changes."""
-    found = case.view(LEVERAGE, "control")
+    """(6) A gain that the second extractor sees too, or changes that show in the extractor's features no more than in the second one's, compared with
+    the control's changes."""
+    found, second = case.view(LEVERAGE, "control"), case.view("second", "control")
     images = None if found is None else found.images or found
-    if images is None or images.low <= TOLERATED_LEVERAGE:
+    if images is None or images.low <= TOLERATED_LEVERAGE or (second is not None and second.high < 0):
         return None
     witness = case.own.second.label or "the second extractor"
     value, low, high = (number(math.exp(log)) for log in (found.value, images.low, images.high))
     return Verdict(
         "tuned on the judge",
-        f"lower {case.label}, but it looks tuned on it: relative to {witness}, fine-tuning moved the features of {case.label} {value} times "
+        f"lower {case.label}, but it looks tuned on it: {witness} shows no gain, and relative to it fine-tuning moved the features of {case.label} {value} times "
         f"({low} to {high}) as far as the control's did; use another extractor ({case.numbers})",
     )
 
