@@ -57,6 +57,8 @@ ROWS: dict[str, Row] = {
     "vision-aided": Row("Pretrained second branch: realness", "vision_aided"),
     "vision-aided-3": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 3.0}),
     "vision-aided-64": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64}),
+    "vision-aided-64-3": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64, "realness_weight": 3.0}),
+    "vision-aided-augmented": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64, "augmentation": ("color", "translation")}),
     "vision-aided-96": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 96}),
     "feature-map": Row("Pretrained second branch: fakeness map", "feature_map"),
     "feature-map-10": Row("Pretrained second branch: fakeness map", "feature_map", {"branch_map_weight": 10.0}),
