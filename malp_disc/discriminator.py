@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from malp_disc.discriminator_losses import Degradation, branch_losses, degraded_straight_through, losses_over_scales, squared_gradient_norm
+from malp_disc.discriminator_losses import Degradation, branch_losses, degraded_straight_through, squared_gradient_norm
 from malp_disc.distributed import mean_over_processes
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import check_batches, check_images, fakeness_map
@@ -19,6 +19,7 @@ from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import Float32Module, Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from malp_disc.generator_terms import (
     CNN_TERMS,
+    NEEDS_BRANCH,
     TERMS,
     GeneratorLosses,
     branch_values,
@@ -26,6 +27,7 @@ from malp_disc.generator_terms import (
     cnn_values,
     completed_scale,
     divisor,
+    term_weights,
     undetermined,
     weighted_losses,
 )
@@ -58,12 +60,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
         train_cnn: whether E_C, E_E, C and the templates learn in co-training, and not only the pretrained second branch's heads.
         relative: divide each term except realness by its value at the first call, so that a weight of 1 means the same for every generator
             (`malp_disc.generator_terms`). These values are a buffer: they are saved, and shared by all processes. `calibrate` takes them from several batches.
-        r1_weight: γ of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the images that count as real, in
-            `discriminator_loss`. D is the map and classifier part of the generator's objective, so the generator's gradient vanishes on real data.
-            0 for no penalty; otherwise each discriminator update needs a second, differentiated backward pass.
+        r1_weight: γ of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the images that count as real, in `discriminator_loss`. D is
+            the map and classifier part of the generator's objective. Above 0, each discriminator update needs a second, differentiated backward pass.
         template_dropout: share of images that `encrypt` leaves without a template (index -1), so that the detector has to use the image content.
-        scales: factors by which images are reduced (`malp_disc.fakeness.average_pool`) before MaLP sees them; its losses are the means over these. (1,) is the paper's; with
-            (1, 2, 4) the same shallow network sees structure too. Templates don't survive it, so this needs images without them.
         loss_weights: λ of Eq. 7-11 for `discriminator_loss`.
         generator_gradient: for pretraining, which gradient through G(T(I)) the templates get. "none": none, so G may be any program. "map": that of
             the map predicted on it. "truth": that of M_GT too, as Eq. 4 and 5 have it to the letter, where J is minimised over the templates and M_GT
@@ -74,10 +73,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
         ValueError: an unknown generator gradient, negative weights, a dropout outside [0, 1], or options that contradict each other.
 
     Note:
-        Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the
-        non-saturating form. The paper doesn't say which output of MaLP stands for D in it; section 4.4 says the map, which is the default.
-        Eq. 11 is "end to end"; in the authors' code the generator is another program and no gradient passes through it. The effect of each
-        generator_gradient is measured in docs/results/localizer.md.
+        Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the non-saturating form. The paper
+        doesn't say which output of MaLP stands for D in it; section 4.4 says the map. Eq. 11 is "end to end"; in the authors' code the generator is another
+        program and no gradient passes through it. The effect of each generator_gradient is measured in docs/results/localizer.md.
     """
 
     def __init__(
@@ -94,40 +92,26 @@ class MaLPDiscriminator(Freezable, Float32Module):
         relative: bool = True,
         r1_weight: float = 0.0,
         template_dropout: float = 0.0,
-        scales: Sequence[int] = (1,),
         loss_weights: LossWeights | None = None,
         generator_gradient: GeneratorGradient = "none",
     ) -> None:
         super().__init__()
         if generator_gradient not in get_args(GeneratorGradient):
             raise ValueError(f"expected a generator gradient out of {get_args(GeneratorGradient)}, got {generator_gradient!r}")
-        pretrained = isinstance(malp.branch, FeatureBranch)
-        map_weight = float(not pretrained) if map_weight is None else map_weight
-        realness_weight = float(pretrained) if realness_weight is None else realness_weight
-        weights = dict(zip(TERMS, (map_weight, classifier_weight, template_weight, branch_map_weight, realness_weight), strict=True))
-        if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"expected weights >= 0, one of them > 0, got {', '.join(f'{name} {weight}' for name, weight in weights.items())}")
-        if not pretrained and (branch_map_weight or realness_weight or not train_cnn):
-            raise ValueError(
-                "branch_map_weight, realness_weight and train_cnn=False need a MaLP with a pretrained second branch (malp_disc.malp.with_pretrained_branch adds one)"
-            )
+        asked = (map_weight, classifier_weight, template_weight, branch_map_weight, realness_weight)
+        weights = term_weights(malp, dict(zip(TERMS, asked, strict=True)))
+        if not train_cnn and not isinstance(malp.branch, FeatureBranch):
+            raise ValueError(f"the option train_cnn=False would {NEEDS_BRANCH}")
         if not 0 <= template_dropout <= 1:
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
         if r1_weight < 0:
             raise ValueError(f"expected an R1 weight >= 0, got {r1_weight}")
-        if not scales or any(scale < 1 for scale in scales):
-            raise ValueError(f"expected scales of 1 or more, got {tuple(scales)}")
-        if tuple(scales) != (1,) and not malp.passive and template_dropout < 1:
-            raise ValueError(f"scales {tuple(scales)} need template_dropout=1: a template doesn't survive being made smaller; got {template_dropout}")
-        if malp.passive and template_weight:
-            raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
         self.malp = malp
         self.weights = weights
         self.train_cnn = train_cnn
         self.relative = relative
         self.r1_weight = r1_weight
         self.template_dropout = template_dropout
-        self.scales = tuple(scales)
         self.loss_weights = loss_weights or LossWeights()
         self.generator_gradient = generator_gradient
         self.register_buffer("scale", torch.zeros(len(TERMS), dtype=torch.float32))  # s of `generator_terms`; 0 until a term has its first value
@@ -219,8 +203,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         index = self.malp.encryption.check_index(index, len(fake))
         with gradients_to_inputs_only(self.malp, evaluation=True):
             call = called_on_copies if self.trainable else called
-            by_cnn = cnn_values(self.malp, fake, index, scales=self.scales, call=call) if self.uses_cnn else torch.zeros(3, device=fake.device)
-            by_branch = torch.zeros(2, device=fake.device)
+            by_cnn = cnn_values(self.malp, fake, index, call=call) if self.uses_cnn else fake.new_zeros(3, dtype=torch.float32)
+            by_branch = fake.new_zeros(2, dtype=torch.float32)
             if self.weights["branch_map"] or self.weights["realness"]:
                 by_branch = branch_values(self.malp.branch, fake, map=self.weights["branch_map"] > 0, call=call)
             return torch.cat([by_cnn, by_branch])
@@ -247,11 +231,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return self.scale
 
     def _check(self, batches: dict[str, Tensor]) -> None:
-        """Raise ValueError unless all are images of one shape on MaLP's device, at least one, and not too small for the scales."""
+        """Raise ValueError unless all are images of one shape on MaLP's device, at least one."""
         check_batches(batches, device=self.malp.device, nonempty=True)
-        height, width = next(iter(batches.values())).shape[2:]
-        if min(height, width) < max(self.scales):
-            raise ValueError(f"scales {self.scales} need images of at least {max(self.scales)}x{max(self.scales)}, got {height}x{width}")
 
     @full_precision
     def discriminator_loss(
@@ -290,11 +271,11 @@ class MaLPDiscriminator(Freezable, Float32Module):
         seen = [degraded_straight_through(batch, degradation) for batch in (encrypted, fake)]
         if not self.train_cnn:
             return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real)
-        losses = losses_over_scales(self.malp, *seen, images, changed, index, scales=self.scales, weights=self.loss_weights, real=real)
+        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real)
         if not self.r1_weight:
             return losses
         weights = self._term_weights() / divisor(self.scale) if self.relative else self._term_weights()
-        penalty = self.r1_weight / 2 * squared_gradient_norm(self.malp, encrypted, weights[:2], scales=self.scales)
+        penalty = self.r1_weight / 2 * squared_gradient_norm(self.malp, encrypted, weights[:2])
         return dataclasses.replace(losses, total=losses.total + penalty, penalty=penalty)
 
     def forward(
@@ -304,8 +285,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return self.discriminator_loss(images, encrypted, fake, index, real=real, degradation=degradation)
 
     def parameter_groups(self, *, lr: float, template_lr: float | None = None, branch_lr: float | None = None) -> list[dict[str, Any]]:
-        """For the co-training optimizer: the networks at `lr`, the templates at `template_lr` (five times `lr` if None), and the heads of a pretrained second
-        branch at `branch_lr` (`lr` if None). Only groups with trainable parameters, in this order.
+        """For the co-training optimizer: the networks at `lr`, the templates at `template_lr` (five times `lr` if None), the heads of a pretrained second branch
+        at `branch_lr` (`lr` if None). Only groups with trainable parameters, in this order.
 
         Raises:
             ValueError: the discriminator is frozen.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # Grey from RGB, ITU-R BT.601, as in the authors' code, PIL and OpenCV.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -101,12 +100,3 @@ def _grey(rgb: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W)."""
     weights = torch.tensor(GREY_WEIGHTS, dtype=rgb.dtype, device=rgb.device).view(1, 3, 1, 1)
     return (rgb * weights).sum(dim=1, keepdim=True)
-
-
-def average_pool(images: Tensor, factor: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, H // factor, W // factor), the mean over squares of `factor` pixels; the images themselves for 1.
-
-    Box averaging, and not the antialiased resize that the evaluation uses (`malp_disc.evaluation.feature_views.downsample_antialiased`): the published
-    fine-tunings with several scales were trained with it, and it has no kernel that reaches across the squares.
-    """
-    return images if factor == 1 else F.avg_pool2d(images.float(), factor)

@@ -9,7 +9,7 @@ weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from malp_disc.detection import template_similarity
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.fakeness import average_pool
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.malp import MaLP, MaLPOutput
 
 TERMS = ("map", "classifier", "template", "branch_map", "realness")
 CNN_TERMS = TERMS[:3]
 """Those that E_C, E_E and C answer; the others are the second branch's."""
+NEEDS_BRANCH = "need a MaLP with a pretrained second branch (malp_disc.malp.with_pretrained_branch adds one)"
 _NEGLIGIBLE = 1e-6  # a first value that is no larger doesn't fix the scale
 
 
@@ -41,23 +41,38 @@ class GeneratorLosses:
     realness: Tensor
 
 
+def term_weights(malp: MaLP, weights: Mapping[str, float | None]) -> dict[str, float]:
+    """The weights w_k by term, in the order of `TERMS`. A map or realness of None is 1 or 0: with a pretrained second branch realness is asked, otherwise E_C's map.
+
+    Raises:
+        ValueError: a negative weight, none above 0, or a term that this MaLP doesn't have.
+    """
+    pretrained = isinstance(malp.branch, FeatureBranch)
+    defaults = {"map": float(not pretrained), "realness": float(pretrained)}
+    found = {name: defaults[name] if weights[name] is None else weights[name] for name in TERMS}
+    if min(found.values()) < 0 or not any(found.values()):
+        raise ValueError(f"expected weights >= 0, one of them > 0, got {', '.join(f'{name} {weight}' for name, weight in found.items())}")
+    if not pretrained and (found["branch_map"] or found["realness"]):
+        raise ValueError(f"branch_map_weight and realness_weight {NEEDS_BRANCH}")
+    if malp.passive and found["template"]:
+        raise ValueError("a passive MaLP (strength 0) has no template that could survive; set template_weight=0")
+    return found
+
+
 def called(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     """``module(*inputs, **options)``, the plain counterpart of `malp_disc.freezing.called_on_copies`."""
     return module(*inputs, **options)
 
 
-def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, scales: Sequence[int], call: Callable[..., Any]) -> Tensor:
-    """v of map, classifier and template, (3,), the mean over the scales.
+def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, call: Callable[..., Any]) -> Tensor:
+    """v of map, classifier and template, (3,).
 
     Args:
         call: `called`, or `malp_disc.freezing.called_on_copies`.
     """
-    values = []
-    for scale in scales:
-        out = call(malp, average_pool(fake, scale))
-        templates = malp.encryption.at(out.template.shape[2:])
-        values.append(torch.stack([*image_terms(out).mean(1), template_term(out.template, templates, index)]))
-    return torch.stack(values).mean(0)
+    out = call(malp, fake)
+    templates = malp.encryption.at(out.template.shape[2:])
+    return torch.stack([*image_terms(out).mean(1), template_term(out.template, templates, index)])
 
 
 def branch_values(branch: FeatureBranch, fake: Tensor, *, map: bool, call: Callable[..., Any]) -> Tensor:

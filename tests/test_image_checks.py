@@ -158,12 +158,6 @@ def test_terms_refuse_shapes_that_would_broadcast():
             call()
 
 
-def test_images_smaller_than_a_scale_asks_for_are_refused():
-    disc = MaLPDiscriminator(tiny_malp(image_size=16), trainable=True, template_dropout=1.0, scales=(1, 4))
-    with pytest.raises(ValueError, match=r"scales \(1, 4\) need images of at least 4x4, got 3x16"):
-        disc.generator_loss(IMAGES[:, :, :3], INDEX - 1)
-
-
 def test_what_a_generator_returned_is_asked_for_finite_values_only():
     """`ProactiveIMD.recover` takes images on either of the authors' scales."""
     assert IMD.recover(IMAGES * 5).isfinite().all()

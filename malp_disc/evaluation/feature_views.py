@@ -138,7 +138,7 @@ def _made_from(models: EvaluationModels, sha256: str) -> str:
 def downsample_antialiased(images: Tensor, factor: int) -> Tensor:
     """(B, C, H, W) -> (B, C, H // factor, W // factor) by an antialiased bilinear resize; the images themselves for 1.
 
-    The filter suppresses what lies above the new Nyquist frequency, which box averaging (`malp_disc.fakeness.average_pool`) lets alias into the
+    The filter suppresses what lies above the new Nyquist frequency, which box averaging lets alias into the
     image: what a distance at half size measures must be structure and not folded texture.
     """
     if factor == 1:

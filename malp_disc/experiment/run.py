@@ -30,8 +30,8 @@ from malp_disc.serialization.state_dicts import load_metadata, save_tensors
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning, make_discriminator
-from malp_disc.training.options import COTRAINED, run_subdirectory
-from malp_disc.training.preflight import check_forward_pass, try_cotraining
+from malp_disc.training.options import run_subdirectory
+from malp_disc.training.preflight import check_forward_pass
 from malp_disc.training.pretrain import pretrain
 from malp_disc.training.pretrain_options import build_malp, check_options
 
@@ -71,10 +71,6 @@ def run_arms(
     accelerator.print("\n".join(plan.lines))
     check_space(config.output_dir, plan.disk)
     check_forward_pass(before, objective, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
-    if set(config.arms) & set(COTRAINED):
-        with torch.random.fork_rng():
-            shown = given.get("malp") or build_malp(config)
-        try_cotraining(shown, dataset, config, accelerator.device)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     check_judges(models, {arm: arm_teachers(arm, objective, given, config) for arm in config.arms})
     sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None

@@ -266,7 +266,6 @@ def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscrimi
         train_cnn=setup.cnn_weight > 0,
         r1_weight=config.r1_weight if setup.trainable and setup.cnn_weight else 0.0,
         template_dropout=setup.template_dropout,
-        scales=config.malp_scales if setup.trainable and setup.cnn_weight else (1,),
         loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
     )
 

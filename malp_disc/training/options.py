@@ -94,9 +94,6 @@ class FinetuneOptions(TrainOptions):
     template_dropout: float = of_arms(*COTRAINED, default=1.0)
     """Share of the images, in [0, 1], that get no template while MaLP is co-trained.
     MaLP's real class then consists of encrypted images (0), unprotected images (1), or a mixture."""
-    malp_scales: tuple[int, ...] = of_arms(*COTRAINED, default=(1,))
-    """Factors by which images are also reduced for a co-trained MaLP, each 1 or more; its losses are the means over them.
-    With 1 2 4 it sees coarse structure as well. Other values than 1 need --template-dropout 1."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Weight γ of the R1 gradient penalty on the real images of a co-trained MaLP, 0 or more. 0 for no penalty."""
     augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "vision_aided", "feature_map", default=())
@@ -129,10 +126,6 @@ class FinetuneOptions(TrainOptions):
         for name in ("gradient_share", "max_grad_norm"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
-        if not self.malp_scales or min(self.malp_scales) < 1:
-            raise ValueError(f"expected --malp-scales of 1 or more, got {list(self.malp_scales)}")
-        if tuple(self.malp_scales) != (1,) and self.template_dropout < 1:
-            raise ValueError("--malp-scales reduces the images, and a template doesn't survive that; use it with --template-dropout 1")
         if self.backbone_side < 32:
             raise ValueError(f"expected --backbone-side of at least 32, got {self.backbone_side}")
         check_augmentation(self.augmentation)

@@ -67,22 +67,6 @@ def check_forward_pass(
                 call_discriminator_loss(losses, fake, batch)
 
 
-def try_cotraining(malp: MaLP, dataset: Dataset, config: FinetuneOptions, device: torch.device) -> None:
-    """The loss of a co-trained MaLP on two images, at the sizes of ``--malp-scales``.
-
-    Raises:
-        ValueError: MaLP can't take images of such a size.
-    """
-    images = two_items(dataset, config, device)[0]
-    with torch.random.fork_rng(), must_take(images, "MaLP"):
-        try:
-            disc = MaLPDiscriminator(copy_module(malp, "MaLP").to(device), trainable=True, template_dropout=config.template_dropout, scales=config.malp_scales)
-            encrypted, index = disc.encrypt(images)
-            disc.discriminator_loss(images, encrypted, images, index)
-        except ValueError as error:
-            raise ValueError(f"--malp-scales {' '.join(map(str, config.malp_scales))} of images of {images.shape[-1]}x{images.shape[-2]}: {error}") from error
-
-
 def two_items(dataset: Dataset, config: TrainOptions, device: torch.device) -> list[Tensor]:
     """The first two items of a data set as batches of training's size: images (2, 3, H, W), labels (2, A), and references where it has them."""
     parts = [torch.stack(part).to(device) for part in zip(dataset[0], dataset[1])]

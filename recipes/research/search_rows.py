@@ -52,8 +52,6 @@ ROWS: dict[str, Row] = {
     "pretraining-r1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "r1_weight": 1.0}),
     "pretraining-slow": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
     "pretraining-faint": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.1}),
-    "pretraining-scales": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "malp_scales": (1, 2, 4)}),
-    "pretraining-small": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "malp_scales": (2, 4)}),
     "vision-aided": Row("Pretrained second branch: realness", "vision_aided"),
     "vision-aided-3": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 3.0}),
     "vision-aided-64": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64}),
@@ -63,5 +61,4 @@ ROWS: dict[str, Row] = {
     "feature-map": Row("Pretrained second branch: fakeness map", "feature_map"),
     "feature-map-10": Row("Pretrained second branch: fakeness map", "feature_map", {"branch_map_weight": 10.0}),
     "joint": Row("Both branches", "joint", _PRETRAINING_LOSSES),
-    "joint-small": Row("Both branches", "joint", {**_PRETRAINING_LOSSES, "malp_scales": (2, 4)}),
 }

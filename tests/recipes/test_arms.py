@@ -89,8 +89,6 @@ def test_arms_on_a_backbone_alone_need_no_pretrained_malp_and_keep_a_branch_that
     [
         ({"backbone_side": 16}, "--backbone-side of at least 32, got 16"),
         ({"arms": ("control", "control")}, r"different arms out of control, .*joint, got \['control', 'control'\]"),
-        ({"malp_scales": (1, 0)}, r"--malp-scales of 1 or more, got \[1, 0\]"),
-        ({"malp_scales": (1, 2), "template_dropout": 0.5}, "use it with --template-dropout 1"),
         ({"max_train_steps": 100, "lr_warmup_steps": 100}, "--lr-warmup-steps below --max-train-steps 100, got 100: the run would end"),
         ({"branch_map_weight": -1.0}, "--branch-map-weight of 0 or more"),
     ],

@@ -79,8 +79,8 @@ def test_an_exemption_survives_another_default_in_a_subclass():
 
 def test_differences_name_the_options_and_both_values():
     was = experiment_of(options(learning_rate=1e-4, train_batch_size=8))
-    now = experiment_of(options(learning_rate=2e-4, train_batch_size=8, eval_size=40, malp_scales=(1, 2), output_dir=Path("y"), log_steps=1))
-    assert differences(was, now) == ["--eval-size was 1000, is 40", "--learning-rate was 0.0001, is 0.0002", "--malp-scales was 1, is 1 2"]
+    now = experiment_of(options(learning_rate=2e-4, train_batch_size=8, eval_size=40, r1_weight=0.5, output_dir=Path("y"), log_steps=1))
+    assert differences(was, now) == ["--eval-size was 1000, is 40", "--learning-rate was 0.0001, is 0.0002", "--r1-weight was 0.0, is 0.5"]
     assert differences(was, experiment_of(pretrain_malp.Config())) == ["the recipe was arms, is pretrain"]
 
 
@@ -305,7 +305,6 @@ SMALL = ["--train-size", 40, "--test-size", 12, "--eval-size", 12, "--reference-
         (["--resume-from-checkpoint", "checkpoint-5"], "no complete checkpoint checkpoint-5"),
         (["--report-to", "nobody"], "'nobody'"),
         (["--fresh-malp-steps", 5, "--malp-width", 2], "width of at least 4"),
-        (["--arms", "cotrain", "--malp", FACES_MALP, "--malp-scales", 32], "--malp-scales 32 of images of 64x64: the transformer branch needs"),
         (["--fresh-malp-steps", 5, "--malp-attribute", "Halo"], "--malp-attribute out of"),
         (["--fresh-malp-steps", 5, "--malp-least-psnr", -1], "--malp-least-psnr of 0 or more"),
         (["--learning-rate", "inf"], "finite number for --learning-rate"),

@@ -14,7 +14,7 @@ from tests.recipes.conftest import TINY
 from tests.recipes.test_bad_input import run as message_of
 from tests.tiny import coloured_share
 
-TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "pretraining", "pretraining-both", "pretraining-r1", "pretraining-scales", "vision-aided", "feature-map", "joint")
+TRIED = ("control", "control-average", "frozen", "frozen-classifier", "cotrain", "pretraining", "pretraining-both", "pretraining-r1", "vision-aided", "feature-map", "joint")
 
 
 @pytest.fixture(scope="module")
