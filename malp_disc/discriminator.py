@@ -198,7 +198,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
     @full_precision
     def _terms(self, fake: Tensor, index: Tensor) -> Tensor:
         """v of `generator_terms`, (5,). The graph leads to `fake` alone. Terms of weight 0 that need a network of their own aren't computed and are 0."""
-        self._check({"fake": fake})
+        check_batches({"fake": fake}, device=self.malp.device, nonempty=True)
         check_images(fake, "fake")
         index = self.malp.encryption.check_index(index, len(fake))
         with gradients_to_inputs_only(self.malp, evaluation=True):
@@ -230,10 +230,6 @@ class MaLPDiscriminator(Freezable, Float32Module):
             self.scale.copy_(completed_scale(self.scale, weights, mean_over_processes(values)))
         return self.scale
 
-    def _check(self, batches: dict[str, Tensor]) -> None:
-        """Raise ValueError unless all are images of one shape on MaLP's device, at least one."""
-        check_batches(batches, device=self.malp.device, nonempty=True)
-
     @full_precision
     def discriminator_loss(
         self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, real: Tensor | None = None, degradation: Degradation | None = None
@@ -254,7 +250,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         """
         if not self.trainable:
             raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
-        self._check({"images": images, "encrypted": encrypted, "fake": fake})
+        check_batches({"images": images, "encrypted": encrypted, "fake": fake}, device=self.malp.device, nonempty=True)
         if real is not None:
             check_batches({"real": real}, device=self.malp.device, nonempty=True)
             check_images(real, "real")
