@@ -31,7 +31,7 @@ class MaLPConfig:
     architecture: str = "paper"
     width: int = 64
     branch: str | None = "vit"
-    branch_side: int = 128
+    branch_side: int = 64
     backbone_fingerprint: str | None = None
     template_size: int | None = None
     vit_generation: str = "prenorm"

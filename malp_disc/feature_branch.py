@@ -53,7 +53,7 @@ class FeatureBranch(Float32Module):
         least_side: images whose shorter side is smaller are enlarged to it for the backbone, which was trained on larger ones.
     """
 
-    def __init__(self, backbone: Backbone, *, least_side: int = 128) -> None:
+    def __init__(self, backbone: Backbone, *, least_side: int = 64) -> None:
         super().__init__()
         self.backbone, self.least_side = backbone, least_side
         self.map_heads = nn.ModuleList([_head(channels) for channels in backbone.channels])

@@ -255,7 +255,7 @@ class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_
         return malp.eval()
 
 
-def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 128) -> MaLP:
+def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 64) -> MaLP:
     """A copy of a MaLP whose second branch is a frozen pretrained backbone with new, untrained heads (`malp_disc.feature_branch`).
 
     Args:

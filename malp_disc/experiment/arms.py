@@ -41,7 +41,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
 
     output_dir: Path = Path("runs/finetune")
     """Folder of the run, created if absent: checkpoints, tuned generators, measurements, and the report."""
-    arms: tuple[Arm, ...] = work(("control", "cotrain"))
+    arms: tuple[Arm, ...] = work(("control", "vision_aided"))
     """Arms to run and compare. Without control, the report has no verdict.
     control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
     random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.

@@ -72,7 +72,7 @@ class FinetuneOptions(TrainOptions):
     backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None)
     """Weights of --backbone, a state dict as timm or torchvision saves it.
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
-    backbone_side: int = of_arms(*ON_BACKBONE, default=128)
+    backbone_side: int = of_arms(*ON_BACKBONE, default=64)
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
     realness_weight: float = of_arms("vision_aided", "joint", default=1.0)
     """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more."""
