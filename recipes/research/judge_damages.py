@@ -92,12 +92,14 @@ def main(config: Config) -> None:
             f"expected --size and --reference-size of at least {SMALLEST} images and --resamples of at least 2, "
             f"got {config.size}, {config.reference_size} and {config.resamples}"
         )
-    judges = [load_judge(text) for text in config.judges]
+    for text in config.judges:
+        load_judge(text)  # a wrong name or file is reported before any work
     path = config.output_dir / "damages.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    for label, extractor in judges:
+    for text in config.judges:
         for seed in config.seeds:
+            label, extractor = load_judge(text)  # anew, because the untrained one is fitted to the reference
             about = {"judge": label, "seed": seed, "n": config.size, "reference_n": config.reference_size}
             if any(about.items() <= line.items() for line in lines):
                 continue
