@@ -8,8 +8,9 @@ A judge is usable if its distance rises with every damage and is well above that
     damages     nine damages (`recipes/research/damages.py`) at five strengths, each against the same faces without it
     wrong edits faces rendered with other attributes (perfect edits), of which a rising share isn't edited at all
     cleaner     the reference has noise, like photographs: are the same faces without noise called better than damaged ones with it?
+    repair      the shipped generator's edits, mixed with perfect ones: is a generator that improves called better?
 
-Each judge and seed is a few lines of ``damages.jsonl``; ``judges.md`` and ``damages.png`` are made from it. What is complete there isn't repeated.
+Each judge, seed and part is a few lines of ``damages.jsonl``; ``judges.md`` and ``damages.png`` are made from it. What is complete there isn't repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -30,9 +31,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from generators import create_generator
 from malp_disc.data.faces import ATTRIBUTES, DEFAULT_SELECTION, draw_faces
+from malp_disc.evaluation.eval_set import edit
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
-from malp_disc.metrics.degradations import gaussian_noise
+from malp_disc.metrics.degradations import blurred, gaussian_noise
 from malp_disc.metrics.editing import single_attribute_targets
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.metrics.features import create_extractor, extract_features
@@ -41,6 +44,7 @@ from malp_disc.metrics.paired_bootstrap import bootstrap_delta, resampled_freche
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.run_folder.experiment import not_compared
 from malp_disc.serialization.files import write_text
+from malp_disc.shipped import FACES_GENERATOR
 from malp_disc.training.launch import check_seeds, run_recipe
 from recipes.research.damages import DAMAGES, MODERATE
 from recipes.research.judge_report import damage_figure, judge_tables
@@ -50,6 +54,9 @@ FACES = 50_000_000
 REFERENCE = 9_000_000  # after FACES
 UNEDITED = (0.05, 0.1, 0.2, 0.5, 1.0)  # shares of the images that a request is ignored for
 GRAIN = 3.0  # standard deviation of the noise of the reference in the part "cleaner", grey levels
+REPAIRED = (0.25, 0.5, 0.75, 1.0)  # shares of the perfect edit
+COARSE = 2.0  # standard deviation of the blur that separates coarse from fine errors, pixels
+Part = Literal["damages", "wrong edits", "cleaner", "repair"]
 SMALLEST = 24  # images, so that there are some with and without each attribute
 _BATCH = 64
 
@@ -60,6 +67,8 @@ class Config:
     """Folder of the measurements, the table and the figure."""
     judges: tuple[str, ...] = ("FD-SqueezeNet-128=squeezenet-128", "FD-faces=faces", "FD-random=random")
     """LABEL=NAME or LABEL=NAME:FILE, an extractor of `create_extractor` with the file of its weights, or random."""
+    parts: tuple[Part, ...] = ("damages", "wrong edits", "cleaner", "repair")
+    """The parts to measure."""
     seeds: tuple[int, ...] = (0,)
     """Each seed has other faces and other random damage."""
     size: int = 256
@@ -101,10 +110,11 @@ def main(config: Config) -> None:
         for seed in config.seeds:
             label, extractor = load_judge(text)  # anew, because the untrained one is fitted to the reference
             about = {"judge": label, "seed": seed, "n": config.size, "reference_n": config.reference_size}
-            if any(about.items() <= line.items() for line in lines):
+            missing = [part for part in config.parts if not any((about | {"part": part}).items() <= line.items() for line in lines)]
+            if not missing:
                 continue
-            lines = [line for line in lines if (line["judge"], line["seed"]) != (label, seed)]
-            lines += [{**about, **line} for line in measure(extractor, config, seed=seed, label=label)]
+            lines = [line for line in lines if (line["judge"], line["seed"]) != (label, seed) or line["part"] not in missing]
+            lines += [{**about, **line} for line in measure(extractor, config, missing, seed=seed, label=label)]
             write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
     tables = judge_tables(lines)
     write_text(config.output_dir / "judges.md", tables)
@@ -125,8 +135,8 @@ def load_judge(text: str) -> tuple[str, FeatureExtractor]:
     return label, RandomExtractor().eval() if name == "random" else create_extractor(name, weights=weights or None)
 
 
-def measure(extractor: FeatureExtractor, config: Config, *, seed: int, label: str) -> Iterator[dict[str, Any]]:
-    """All lines of one judge and seed."""
+def measure(extractor: FeatureExtractor, config: Config, parts: list[Part], *, seed: int, label: str) -> Iterator[dict[str, Any]]:
+    """The lines of one judge and seed."""
     faces = Faces.draw(FACES + seed * config.size, config.size)
     real = Faces.draw(FACES + REFERENCE, config.reference_size)
     started, count = time.process_time(), config.reference_size
@@ -134,18 +144,29 @@ def measure(extractor: FeatureExtractor, config: Config, *, seed: int, label: st
     common = {"extractor": extractor.name, "resize": extractor.resize, "seconds_per_1000": 1000 * (time.process_time() - started) / count}
     if isinstance(extractor, RandomExtractor):
         reference = extractor.fit(reference)
-    half = len(reference) // 2
-    yield {**common, "part": "halves", "value": frechet_distance(reference[:half], reference[half:])}
     clean = features(extractor, faces.images)
+    measuring = {
+        "damages": lambda: damages(extractor, reference, faces, clean, config, seed=seed, label=label),
+        "wrong edits": lambda: wrong_edits(extractor, reference, real, faces, config),
+        "cleaner": lambda: cleaner(extractor, real, faces, clean, config, seed=seed),
+        "repair": lambda: repair(extractor, reference, faces, config),
+    }
+    for part in parts:
+        for line in measuring[part]():
+            yield {**common, "part": part, **line}
+
+
+def damages(
+    extractor: FeatureExtractor, reference: np.ndarray, faces: Faces, clean: np.ndarray, config: Config, *, seed: int, label: str
+) -> Iterator[dict[str, Any]]:
+    """Every damage at every strength, 0 first; and the distance between two halves of the reference."""
+    half = len(reference) // 2
+    yield {"damage": None, "value": frechet_distance(reference[:half], reference[half:])}
     for kind, damage in tqdm(DAMAGES.items(), desc=f"{label}, seed {seed}"):
         noise = torch.Generator().manual_seed(seed)
         sets = {"0": clean} | {str(i + 1): features(extractor, damage(faces.images, level, noise)) for i, level in enumerate(damage.levels)}
         for step, found in compared(reference, sets, config).items():
-            yield {**common, "part": "damages", "damage": kind, "strength": int(step), "level": (0.0, *damage.levels)[int(step)], **found}
-    for line in wrong_edits(extractor, reference, real, faces, config):
-        yield {**common, "part": "wrong edits", **line}
-    for line in cleaner(extractor, real, faces, clean, config, seed=seed):
-        yield {**common, "part": "cleaner", **line}
+            yield {"damage": kind, "strength": int(step), "level": (0.0, *damage.levels)[int(step)], **found}
 
 
 def features(extractor: FeatureExtractor, images: Tensor) -> np.ndarray:
@@ -162,6 +183,16 @@ def compared(reference: np.ndarray, sets: dict[str, np.ndarray], config: Config)
     return found
 
 
+def perfect_edits(faces: Faces) -> tuple[Tensor, Tensor]:
+    """One requested change per face: the images with it, drawn anew, and the targets (N, A) of a generator with the default attributes."""
+    columns = [ATTRIBUTES.index(name) for name in DEFAULT_SELECTION]
+    targets, _ = single_attribute_targets(faces.labels[:, columns], DEFAULT_SELECTION)
+    wanted = faces.labels.clone()
+    wanted[:, columns] = targets
+    parts = [draw_faces(faces.numbers[i : i + _BATCH], labels=wanted[i : i + _BATCH])[0] for i in range(0, len(wanted), _BATCH)]
+    return torch.cat(parts), targets
+
+
 def wrong_edits(extractor: FeatureExtractor, reference: np.ndarray, real: Faces, faces: Faces, config: Config) -> Iterator[dict[str, Any]]:
     """Perfect edits, of which a rising share isn't made: the distance, the mean distance per attribute, and the edit accuracy.
 
@@ -169,10 +200,7 @@ def wrong_edits(extractor: FeatureExtractor, reference: np.ndarray, real: Faces,
     The conditional one compares the images that should have an attribute with real ones that have it.
     """
     columns = [ATTRIBUTES.index(name) for name in DEFAULT_SELECTION]
-    targets, _ = single_attribute_targets(faces.labels[:, columns], DEFAULT_SELECTION)
-    wanted = faces.labels.clone()
-    wanted[:, columns] = targets
-    edited = torch.cat([draw_faces(faces.numbers[i : i + _BATCH], labels=wanted[i : i + _BATCH])[0] for i in range(0, len(wanted), _BATCH)])
+    edited, targets = perfect_edits(faces)
     rows = {"made": features(extractor, edited), "not made": features(extractor, faces.images)}
     classifier = AttributeNet.load(shipped_weights("faces_classifier"))
     order = [classifier.attribute_names.index(name) for name in DEFAULT_SELECTION]
@@ -206,6 +234,18 @@ def cleaner(
     sets |= {kind: features(extractor, DAMAGES[kind](grainy, DAMAGES[kind].levels[MODERATE], noise)) for kind in DAMAGES if kind != "noise"}
     for name, found in compared(reference, sets, config).items():
         yield {"case": name, "value": found["value"], "excess": found["excess"]}
+
+
+def repair(extractor: FeatureExtractor, reference: np.ndarray, faces: Faces, config: Config) -> Iterator[dict[str, Any]]:
+    """The shipped generator's edits, mixed with the perfect ones; and with only their coarse or only their fine errors repaired."""
+    perfect, targets = perfect_edits(faces)
+    edited = edit(create_generator("stargan", FACES_GENERATOR).eval().manipulate, faces.images, targets)
+    coarse = blurred(perfect - edited, COARSE)
+    cases = {"as edited": edited} | {f"{share:.0%} repaired": torch.lerp(edited, perfect, share) for share in REPAIRED}
+    cases |= {"coarse errors repaired": edited + coarse, "fine errors repaired": perfect - coarse}
+    sets = {name: features(extractor, images.clamp(-1, 1)) for name, images in cases.items()}
+    for name, found in compared(reference, sets, config).items():
+        yield {"case": name, **found}
 
 
 if __name__ == "__main__":

@@ -22,8 +22,25 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def judge_tables(lines: Lines) -> str:
-    """The results as Markdown: a summary per judge, every damage at every strength, wrong edits, and the reference with noise."""
-    return "\n\n".join([_summary(lines), _damages(lines), _wrong_edits(lines), _cleaner(lines)]) + "\n"
+    """The results as Markdown: a summary per judge, every damage at every strength, wrong edits, a reference with noise, and a generator that is repaired.
+
+    Parts that weren't run are left out.
+    """
+    tables = {"damages": (_summary, _damages), "wrong edits": (_wrong_edits,), "cleaner": (_cleaner,), "repair": (_repair,)}
+    found = [table(own) for part, makers in tables.items() if (own := [line for line in lines if line["part"] == part]) for table in makers]
+    return "\n\n".join(found) + "\n"
+
+
+def ranked(lines: Lines) -> list[str]:
+    """The judges from best to worst: by the damages that they follow and see; then by the moderate damages that they call worse than no noise; then by time."""
+
+    def rank(judge: str) -> tuple[float, ...]:
+        own = [line for line in lines if line["judge"] == judge]
+        points = sum(test(lines, judge, damage) for damage in DAMAGES for test in (follows, sees))
+        _, better = _compared_with_no_noise([line for line in own if line["part"] == "cleaner"])
+        return -points, len(better), own[0]["seconds_per_1000"]
+
+    return sorted(_judges(lines), key=rank)
 
 
 def follows(lines: Lines, judge: str, damage: str) -> bool:
@@ -43,8 +60,13 @@ def sees(lines: Lines, judge: str, damage: str) -> bool:
 
 
 def damage_figure(lines: Lines, path: str | Path) -> None:
-    """Distance relative to undamaged images over the strength, one panel per damage, one line per judge, mean over seeds."""
-    panels = []
+    """Distance relative to undamaged images over the strength, one panel per damage, one line per judge, mean over seeds.
+
+    Nothing is drawn if the part wasn't run.
+    """
+    lines, panels = [line for line in lines if line["part"] == "damages"], []
+    if not lines:
+        return
     for damage, about in DAMAGES.items():
         curves = {}
         for judge in _judges(lines):
@@ -67,15 +89,14 @@ def _summary(lines: Lines) -> str:
                 str(len(seeds)),
                 _count(followed),
                 _count(seen),
-                _beaten(lines, judge),
                 f"{own[0]['seconds_per_1000']:.0f}",
             ]
         )
     header = [
         "judge", "n / reference", "seeds", f"follows, of {len(DAMAGES)}", f"sees at moderate strength, of {len(DAMAGES)}",
-        "calls worse than no noise", "CPU seconds per 1000 images",
+        "CPU seconds per 1000 images",
     ]  # fmt: skip
-    return markdown_table(Table(header, rows), left=(0, 3, 4, 5))
+    return markdown_table(Table(header, rows), left=(0, 3, 4))
 
 
 def _count(found: Sequence[str]) -> str:
@@ -86,10 +107,16 @@ def _count(found: Sequence[str]) -> str:
 
 def _beaten(lines: Lines, judge: str) -> str:
     """How many moderate damages, on top of the noise of the reference, the judge calls worse than the same faces without noise (mean over seeds)."""
-    means = _means([line for line in lines if line["judge"] == judge and line["part"] == "cleaner"], "case")
+    worse, better = _compared_with_no_noise([line for line in lines if line["judge"] == judge])
+    return f"{len(worse)} of {len(worse) + len(better)} damages" + (f", not {', '.join(better)}" if better else "")
+
+
+def _compared_with_no_noise(lines: Lines) -> tuple[list[str], list[str]]:
+    """The moderate damages that are called worse than the missing noise, and the others."""
+    means = _means(lines, "case")
     damaged = {case: value for case, value in means.items() if case in DAMAGES}
-    better = [case for case, value in damaged.items() if value <= means["without noise"]]
-    return f"{len(damaged) - len(better)} of {len(damaged)} damages" + (f", not {', '.join(better)}" if better else "")
+    worse = [case for case, value in damaged.items() if value > means["without noise"]]
+    return worse, [case for case in damaged if case not in worse]
 
 
 def _damages(lines: Lines) -> str:
@@ -103,15 +130,14 @@ def _damages(lines: Lines) -> str:
                 texts[MODERATE] = f"**{texts[MODERATE]}**"
             cells.append(" ".join(texts))
         rows.append([damage, " ".join(f"{level:g}" for level in DAMAGES[damage].levels), *cells])
-    floors = [_mean(line["value"] for line in lines if line["judge"] == judge and line.get("strength") == 0 and line["part"] == "damages") for judge in judges]
-    halves = [_mean(line["value"] for line in lines if line["judge"] == judge and line["part"] == "halves") for judge in judges]
+    floors = [_mean(line["value"] for line in lines if line["judge"] == judge and line.get("strength") == 0) for judge in judges]
+    halves = [_mean(line["value"] for line in lines if line["judge"] == judge and line["damage"] is None) for judge in judges]
     rows += [["distance of undamaged images", "", *(f"{value:.4g}" for value in floors)], ["real-vs-real split of the reference", "", *(f"{value:.4g}" for value in halves)]]
     return markdown_table(Table(["damage", "strengths", *judges], rows, frozenset({len(rows) - 2, len(rows) - 1})), left=(0, 1))
 
 
 def _wrong_edits(lines: Lines) -> str:
-    judges = _judges(lines)
-    own = [line for line in lines if line["part"] == "wrong edits"]
+    judges, own = _judges(lines), lines
     header = ["edits not made", "edit accuracy"] + [f"{judge}{what}" for judge in judges for what in ("", ", per attribute")]
     rows = []
     for strength in sorted({line["strength"] for line in own}):
@@ -126,12 +152,21 @@ def _wrong_edits(lines: Lines) -> str:
 
 
 def _cleaner(lines: Lines) -> str:
-    """Distances to a reference with noise, divided by that of images with the same noise."""
+    counts = ["*moderate damages called worse than no noise*", *(_beaten(lines, judge) for judge in _judges(lines))]
+    return _cases(lines, "against a reference with noise", [counts])
+
+
+def _repair(lines: Lines) -> str:
+    return _cases(lines, "the shipped generator's edits")
+
+
+def _cases(lines: Lines, head: str, more: Sequence[Sequence[str]] = ()) -> str:
+    """Distances of the cases of a part, divided by that of the first."""
     judges = _judges(lines)
-    cases = list(dict.fromkeys(line["case"] for line in lines if line["part"] == "cleaner"))
-    means = {judge: _means([line for line in lines if line["judge"] == judge and line["part"] == "cleaner"], "case") for judge in judges}
-    rows = [[case, *(f"{means[judge][case] / means[judge]['the same noise']:.2f}" if case in means[judge] else NONE for judge in judges)] for case in cases]
-    return markdown_table(Table(["against a reference with noise", *judges], rows))
+    means = {judge: _means([line for line in lines if line["judge"] == judge], "case") for judge in judges}
+    cases = list(dict.fromkeys(line["case"] for line in lines))
+    rows = [[case, *(f"{means[judge][case] / means[judge][cases[0]]:.2f}" if case in means[judge] else NONE for judge in judges)] for case in cases]
+    return markdown_table(Table([head, *judges], [*rows, *more]))
 
 
 def _ratios(lines: Lines, judge: str, damage: str) -> list[float]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from malp_disc.data import DataOptions
 from malp_disc.data.faces import draw_faces
+from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models
 from malp_disc.metrics.spectrum import power_spectrum
 from recipes.research import judge_damages
 from recipes.research.damages import DAMAGES, MODERATE, checkerboard, colour_cast, dots, haze, without_detail
-from recipes.research.judge_report import MARGIN, follows, judge_tables, sees
+from recipes.research.judge_report import MARGIN, follows, judge_tables, ranked, sees
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +102,28 @@ def test_a_small_study_is_measured_once_and_its_table_names_every_damage(tmp_pat
     config = judge_damages.Config(judges=("untrained=random",), size=24, reference_size=24, resamples=2, output_dir=tmp_path)
     judge_damages.main(config)
     lines = [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()]
-    assert {line["part"] for line in lines} == {"halves", "damages", "wrong edits", "cleaner"}
+    assert {line["part"] for line in lines} == {"damages", "wrong edits", "cleaner", "repair"}
     assert [line["edit_accuracy"] for line in lines if line["part"] == "wrong edits"][-1] < 0.2
     table = (tmp_path / "judges.md").read_text()
     assert all(kind in table for kind in DAMAGES) and table == judge_tables(lines) and (tmp_path / "damages.png").stat().st_size > 10_000
     monkeypatch.setattr(judge_damages, "measure", None)  # would fail if it were called
     judge_damages.main(config)
     assert [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()] == lines
+
+
+def study() -> list[dict]:
+    return [json.loads(line) for line in (RESULTS / "judges" / "damages.jsonl").read_text().splitlines()]
+
+
+def test_the_default_judges_are_the_first_two_of_the_study():
+    models = make_evaluation_models(EvaluationOptions(), DataOptions(), ("Smiling",), torch.device("cpu"))
+    assert ranked(study())[:2] == [models.extractor.label, models.second.label]
+    assert len({(line["judge"], line["seed"]) for line in study()}) == 6, "three judges, two seeds"
+
+
+def test_the_page_shows_the_tables_of_the_measurements():
+    page = (RESULTS / "judges.md").read_text()
+    assert all(table in page for table in judge_tables(study()).strip().split("\n\n"))
 
 
 @pytest.mark.parametrize(("changed", "message"), [({"judges": ("faces",)}, "LABEL=NAME"), ({"size": 2}, "at least 24 images"), ({"judges": ("A=nothing",)}, "choose from faces")])
