@@ -30,7 +30,7 @@ class EvaluationOptions:
 
     extractor: Literal["auto", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
     """Feature extractor of the Fréchet distance.
-    auto: the included small network on drawn faces (FD-faces), inception-2048 (FID) on real images."""
+    auto: squeezenet-128 on drawn faces, which is included; inception-2048 (FID) on real images."""
     fid_weights: Path | None = evaluation(None)
     """File of the extractor's weights, for machines without internet access.
     For Inception, pytorch-fid's state dict as .pth or .safetensors."""
@@ -58,7 +58,7 @@ def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attrib
     """All evaluation models except MaLP, loaded before any long work, so that a missing file is reported at once."""
     name = options.extractor
     if name == "auto":
-        name = "faces" if data.data == "faces" else "inception-2048"
+        name = "squeezenet-128" if data.data == "faces" else "inception-2048"
     extractor = create_extractor(name, weights=options.fid_weights, device=device)
     second = _second_extractor(options, device)
     embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)

@@ -32,15 +32,39 @@ def judge_tables(lines: Lines) -> str:
 
 
 def ranked(lines: Lines) -> list[str]:
-    """The judges from best to worst: by the damages that they follow and see; then by the moderate damages that they call worse than no noise; then by time."""
+    """The judges from best to worst.
+
+    First those that follow all damages and the generator's own errors; among them, and among the others, by how many they see; then by the moderate
+    damages that they call worse than no noise; then by time.
+    """
 
     def rank(judge: str) -> tuple[float, ...]:
         own = [line for line in lines if line["judge"] == judge]
-        points = sum(test(lines, judge, damage) for damage in DAMAGES for test in (follows, sees))
+        followed = sum(follows(lines, judge, damage) for damage in DAMAGES) + follows_repair(lines, judge)
+        seen = sum(sees(lines, judge, damage) for damage in DAMAGES) + sees_errors(lines, judge)
         _, better = _compared_with_no_noise([line for line in own if line["part"] == "cleaner"])
-        return -points, len(better), own[0]["seconds_per_1000"]
+        return followed <= len(DAMAGES), -seen, len(better), own[0]["seconds_per_1000"]
 
     return sorted(_judges(lines), key=rank)
+
+
+def follows_repair(lines: Lines, judge: str) -> bool:
+    """Whether the distance of the generator's edits falls as they are repaired: nowhere a rise with its interval above zero, and none above the start."""
+    for own in _repairs(lines, judge):
+        if any(line["step"][1] > 0 for line in own) or max(line["value"] for line in own) != own[0]["value"]:
+            return False
+    return True
+
+
+def sees_errors(lines: Lines, judge: str) -> bool:
+    """Whether half of the generator's errors are well above none, in every seed."""
+    return all(own[2]["value"] >= MARGIN * own[-1]["value"] for own in _repairs(lines, judge))
+
+
+def _repairs(lines: Lines, judge: str) -> list[list[Mapping[str, Any]]]:
+    """Of each seed: the generator's edits as they are, and repaired by a quarter, a half, three quarters, and wholly."""
+    own = [line for line in lines if line["judge"] == judge and line["part"] == "repair" and line["case"].endswith(("as edited", "% repaired"))]
+    return [[line for line in own if line["seed"] == seed] for seed in sorted({line["seed"] for line in own})]
 
 
 def follows(lines: Lines, judge: str, damage: str) -> bool:
@@ -157,7 +181,8 @@ def _cleaner(lines: Lines) -> str:
 
 
 def _repair(lines: Lines) -> str:
-    return _cases(lines, "the shipped generator's edits")
+    verdicts = [f"{'follows' if follows_repair(lines, judge) else 'does not follow'}, {'sees' if sees_errors(lines, judge) else 'does not see'}" for judge in _judges(lines)]
+    return _cases(lines, "the shipped generator's edits", [["*its own errors*", *verdicts]])
 
 
 def _cases(lines: Lines, head: str, more: Sequence[Sequence[str]] = ()) -> str:

@@ -10,11 +10,11 @@ import torch
 
 from malp_disc.data import DataOptions
 from malp_disc.data.faces import draw_faces
-from malp_disc.evaluation.evaluator import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.metrics.spectrum import power_spectrum
 from recipes.research import judge_damages
 from recipes.research.damages import DAMAGES, MODERATE, checkerboard, colour_cast, dots, haze, without_detail
-from recipes.research.judge_report import MARGIN, follows, judge_tables, ranked, sees
+from recipes.research.judge_report import MARGIN, follows, follows_repair, judge_tables, ranked, sees, sees_errors
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
@@ -109,6 +109,17 @@ def test_a_small_study_is_measured_once_and_its_table_names_every_damage(tmp_pat
     monkeypatch.setattr(judge_damages, "measure", None)  # would fail if it were called
     judge_damages.main(config)
     assert [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()] == lines
+
+
+@pytest.mark.parametrize(
+    ("values", "rising", "followed", "seen"),
+    [([40, 30, 20, 12, 10], False, True, True), ([40, 43, 20, 12, 10], True, False, True), ([40, 40.1, 20, 12, 10], False, False, True), ([12, 11.5, 11, 10.5, 10], False, True, False)],
+)
+def test_a_judge_has_to_follow_the_repair_of_a_generator(values, rising, followed, seen):
+    cases = ["as edited", "25% repaired", "50% repaired", "75% repaired", "100% repaired"]
+    lines = [{"judge": "J", "seed": 0, "part": "repair", "case": case, "value": value, "step": (0, 0.1 if rising and i == 1 else -0.1, 0.2)} for i, (case, value) in enumerate(zip(cases, values))]
+    lines.append({"judge": "J", "seed": 0, "part": "repair", "case": "coarse errors repaired", "value": 99.0, "step": (9, 8, 10)})
+    assert (follows_repair(lines, "J"), sees_errors(lines, "J")) == (followed, seen)
 
 
 def study() -> list[dict]:

@@ -72,14 +72,14 @@ def test_finetuning_reports_every_arm(finetuned):
     assert set(report["arms"]) == {"before", "control", "frozen", "cotrain"}
     for arm in report["arms"].values():
         assert set(arm["frechet"]) >= {"label", "value", "n", "extractor", "resize", "reference"}
-        assert arm["frechet"]["label"] == "FD-faces" and arm["frechet"]["n"] == 24
+        assert arm["frechet"]["label"] == "FD-SqueezeNet-128" and arm["frechet"]["n"] == 24
         assert 0 <= arm["edit_accuracy"] <= 1 and arm["identity_l1"] > 0
         assert 0 <= arm["detection"]["auc"] <= 1
     for arm in ("frozen", "cotrain"):
         delta = report["comparison"][arm]["delta_vs_control"]
         assert delta["low"] <= delta["value"] <= delta["high"] or delta["low"] <= delta["high"]
     assert report["verdict"] and report["environment"] and report["config"]["max_train_steps"] == 2
-    assert "FD-faces" in (finetuned / "report.md").read_text()
+    assert "FD-SqueezeNet-128" in (finetuned / "report.md").read_text()
     for picture in ("samples.png", "fakeness.png", "curves.png"):
         assert coloured_share(finetuned / picture) > 0.001, picture
 
