@@ -1,0 +1,9 @@
+"""Names of a data set's images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def stems(pictures) -> list[str]:
+    return [Path(path).stem for path in pictures.paths]

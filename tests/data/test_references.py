@@ -1,0 +1,85 @@
+"""Images without attributes, and with references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from malp_disc.data import PlainFolder, WithReferences, held_out_references, references_held_back
+
+
+def test_pictures_without_attributes_have_labels_of_no_column(tmp_path):
+    for i in range(10):
+        Image.new("RGB", (40, 32), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    train, test = (PlainFolder(tmp_path, split=split, image_size=16, test_size=3) for split in ("train", "test"))
+    assert len(train) == 7 and len(test) == 3 and not set(train.paths) & set(test.paths)
+    image, label = train[0]
+    assert image.shape == (3, 16, 16) and label.shape == (0,) and train.attribute_names == ()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images below"):
+        PlainFolder(tmp_path / "empty")
+
+
+def test_references_are_partners_by_name_or_spread_evenly(tmp_path):
+    for i in range(6):
+        for folder, blue in (("photos", 0), ("frames", 200)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (16, 16), (40 * i, 0, blue)).save(tmp_path / folder / f"{i}.{'png' if folder == 'photos' else 'bmp'}")
+    photos = PlainFolder(tmp_path / "photos", image_size=16, test_size=2)
+    paired = WithReferences(photos, tmp_path / "frames", paired=True)
+    for row in range(len(paired)):
+        image, label, reference = paired[row]
+        assert torch.equal(image[0], reference[0]) and (reference[2] - image[2]).mean() > 1 and label.shape == (0,)
+    (tmp_path / "frames" / "9.bmp").write_bytes((tmp_path / "frames" / "0.bmp").read_bytes())
+    loose = WithReferences(photos, tmp_path / "frames")
+    assert len(set(loose.references)) == len(photos), "no reference twice while there are others"
+    assert loose.references == WithReferences(photos, tmp_path / "frames").references
+    assert "unpaired references of frames (7 images)" in loose.description
+    partner = tmp_path / "frames" / f"{paired.dataset.paths[0].rpartition('/')[2].removesuffix('.png')}.bmp"
+    partner.rename(tmp_path / "frames" / "else.bmp")
+    with pytest.raises(ValueError, match=r"1 of 4 images have no partner in .*frames, first .*leave --paired out"):
+        WithReferences(photos, tmp_path / "frames", paired=True)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Ten photos, and a frame of the same name for each."""
+    for i in range(10):
+        for folder, blue in (("photos", 0), ("frames", 200)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (16, 16), (20 * i, 0, blue)).save(tmp_path / folder / f"{i}.png")
+    return tmp_path
+
+
+def names_of(paths) -> set[str]:
+    return {Path(path).name for path in paths}
+
+
+def test_unpaired_references_to_compare_with_are_none_that_training_sees(pairs):
+    photos, held_out = (PlainFolder(pairs / "photos", image_size=16, test_size=4, split=split) for split in ("train", "test"))
+    trained, compared = WithReferences(photos, pairs / "frames", test_size=3), held_out_references(held_out, pairs / "frames", test_size=3)
+    assert len(compared) == 3 and not names_of(trained.references) & names_of(compared.paths)
+    assert len(names_of(trained.references)) == 6, "as many of the other 7 as there are photos"
+    assert names_of(held_out_references(held_out, pairs / "frames").paths) == {f"{i}.png" for i in range(10)}, "0 holds none back"
+    assert references_held_back(pairs / "frames", most=2000) == 5 and references_held_back(pairs / "frames", most=4) == 4
+
+
+def test_paired_references_to_compare_with_are_the_partners_of_the_held_out_images(pairs):
+    photos, held_out = (PlainFolder(pairs / "photos", image_size=16, test_size=4, split=split) for split in ("train", "test"))
+    trained = WithReferences(photos, pairs / "frames", paired=True)
+    compared = held_out_references(held_out, pairs / "frames", paired=True)
+    assert [Path(path).name for path in compared.paths] == [Path(path).name for path in held_out.paths]
+    assert not names_of(trained.references) & names_of(compared.paths) and "partners of the held-back images" in compared.description
+
+
+def test_a_folder_of_references_may_have_a_split_of_its_own(pairs):
+    """trainB and testB of a published data set, linked as train and test."""
+    (pairs / "zebras").mkdir()
+    (pairs / "zebras" / "train").symlink_to(pairs / "photos")
+    (pairs / "zebras" / "test").symlink_to(pairs / "frames")
+    photos = PlainFolder(pairs / "photos", image_size=16, test_size=4)
+    assert {Path(path).parent.name for path in WithReferences(photos, pairs / "zebras", test_size=2).references} == {"train"}
+    assert {Path(path).parent.name for path in held_out_references(photos, pairs / "zebras", test_size=2).paths} == {"test"}
