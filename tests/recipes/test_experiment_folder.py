@@ -1,0 +1,116 @@
+"""One folder holds one experiment, and a run continues from a checkpoint in it."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from malp_disc.experiment.arms import ArmOptions
+from malp_disc.run_folder.experiment import experiment_of
+from malp_disc.shipped import FACES_GENERATOR
+from malp_disc.training.checkpoints import save_training
+from malp_disc.training.output_folder import PREVIOUS, check_folder, find_resume, set_aside, write_experiment
+from tests.recipes.small_runs import options
+
+pytestmark = pytest.mark.usefixtures("release_all_locks")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A run of arm control that was measured."""
+    write_experiment(tmp_path, experiment_of(options()))
+    (tmp_path / "measurements.jsonl").write_text('{"seed": 0, "arm": "control"}\n')
+    layer = nn.Linear(1, 1)
+    for step in (250, 500):
+        save_training(tmp_path / "arms" / "control", step, networks={"G": layer}, optimizers={"G": torch.optim.Adam(layer.parameters())}, state={})
+    return tmp_path
+
+
+def checked(folder: Path, *, resumes: bool = False, accumulates: bool = False, **changed) -> bool:
+    return check_folder(folder, experiment_of(options(**changed)), ArmOptions, resumes=resumes, accumulates=accumulates)
+
+
+@pytest.mark.parametrize("ways", [{}, {"resumes": True}, {"accumulates": True}])
+@pytest.mark.parametrize("changed", [{"learning_rate": 2e-4}, {"max_train_steps": 9}, {"eval_size": 40}, {"extractor": "squeezenet"}, {"seed": 1}, {"train_size": 99}])
+def test_a_folder_with_another_experiment_is_refused(folder, ways, changed):
+    name, value = next(iter(changed.items()))
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} was .*, is {value}.* choose another --output-dir"):
+        checked(folder, **ways, **changed)
+
+
+def test_work_may_be_added_and_another_arm_may_bring_its_own_options(folder):
+    more = {"arms": ("control", "vision_aided"), "seeds": (0, 1), "backbone_weights": FACES_GENERATOR, "checkpointing_steps": 7}
+    assert not checked(folder, resumes=True, **more)
+    save_training(folder / "arms" / "1" / "vision_aided", 1, networks={}, optimizers={}, state={})
+    with pytest.raises(ValueError, match="--backbone-weights was not given, is sha256"):
+        checked(folder, resumes=True, **more)
+
+
+def test_the_same_experiment_starts_over_without_its_old_results(folder, caplog):
+    (folder / "notes.txt").write_text("mine")
+    (folder / "malp").mkdir()
+    (folder / "config.json").write_text("{}")
+    assert checked(folder) and not checked(folder, resumes=True) and not checked(folder, accumulates=True)
+    with caplog.at_level(logging.WARNING, logger="malp_disc"):
+        set_aside(folder, [folder / "malp"])
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", "malp", "config.json", "experiment.json", PREVIOUS}
+    assert (folder / PREVIOUS / "arms" / "control" / "checkpoint-500").is_dir() and "--resume-from-checkpoint latest" in caplog.text
+    assert find_resume(folder, "latest") == "latest" and not checked(folder)
+    (folder / "measurements.jsonl").write_text("{}\n")
+    set_aside(folder)
+    assert {path.name for path in (folder / PREVIOUS).iterdir()} == {"measurements.jsonl", "malp"}, "one earlier run is kept, not a heap of them"
+
+
+def test_results_of_unknown_origin_are_refused_and_a_folder_without_results_is_free(folder, tmp_path_factory):
+    (folder / "experiment.json").unlink()
+    with pytest.raises(ValueError, match="holds results of a run without experiment.json"):
+        checked(folder)
+    assert not checked(folder, resumes=True), "the checkpoints tell what they were made with"
+    begun = tmp_path_factory.mktemp("begun")
+    write_experiment(begun, experiment_of(options(learning_rate=1.0)))
+    assert not checked(begun), "stopped before it had anything"
+
+
+def test_a_checkpoint_is_named_as_diffusers_names_it_or_by_its_path(folder, monkeypatch):
+    place = folder / "arms" / "control" / "checkpoint-250"
+    assert find_resume(folder, None) is None and find_resume(folder / "absent", "latest") == "latest"
+    monkeypatch.chdir(folder.parent)
+    for spelled in ("checkpoint-250", "checkpoint-250/", f"{folder.name}/checkpoint-250", str(folder / "checkpoint-250")):
+        assert find_resume(folder, spelled) == "checkpoint-250"
+    for spelled in (str(place), f"{folder.name}/arms/control/checkpoint-250", "arms/control/checkpoint-250"):
+        assert find_resume(folder, spelled) == str(place.resolve())
+
+
+def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(folder, tmp_path_factory):
+    with pytest.raises(ValueError, match="no complete checkpoint checkpoint-300 in .*there are arms/control/checkpoint-250, arms/control/checkpoint-500; or give latest"):
+        find_resume(folder, "checkpoint-300")
+    (folder / "arms" / "control" / "checkpoint-250" / "state.json").unlink()
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        find_resume(folder, "checkpoint-250")
+    other = tmp_path_factory.mktemp("other")
+    save_training(other, 500, networks={}, optimizers={}, state={})
+    with pytest.raises(ValueError, match="is not in this run's folder .*give the --output-dir of the run that it belongs to"):
+        find_resume(folder, str(other / "checkpoint-500"))
+    with pytest.raises(ValueError, match="there are none, leave --resume-from-checkpoint out"):
+        find_resume(folder / "absent", "checkpoint-1")
+
+
+def test_training_goes_on_from_the_name_where_there_is_one_and_else_from_the_latest(folder):
+    from malp_disc.training.checkpoints import CheckpointManager
+
+    accelerator = type("One", (), {"scaler": None, "num_processes": 1})()
+
+    def first(arm: str, wanted: str) -> int:
+        layer = nn.Linear(1, 1)
+        training = CheckpointManager(folder / "arms" / arm, networks={"G": layer}, optimizers={"G": torch.optim.Adam(layer.parameters())}, settings={})
+        return training.resume(options(output_dir=folder, resume_from_checkpoint=wanted), accelerator)["step"]
+
+    path = str((folder / "arms" / "control" / "checkpoint-250").resolve())
+    assert [first("control", wanted) for wanted in ("latest", "checkpoint-250", path)] == [500, 250, 250]
+    shutil.move(folder / "arms" / "control" / "checkpoint-250", folder / "arms" / "frozen" / "checkpoint-250")
+    assert (first("control", "checkpoint-250"), first("frozen", "checkpoint-250"), first("cotrain", "checkpoint-250")) == (500, 250, 0)
