@@ -12,6 +12,13 @@ from malp_disc.serialization.typed_json import from_json
 
 Json = dict[str, Any]
 
+LOWER, ZERO, HIGHER = ({"value": v, "low": v - 6, "high": v + 6} for v in (-46.5, -2.2, 9.7))
+"""Differences with their intervals: clearly lower, no different, clearly higher."""
+
+
+def full(value: float, low: float, high: float, **more: Any) -> Json:
+    return {"value": value, "low": low, "high": high, **more}
+
 
 def measurements(arms: Json) -> dict[str, Measurement]:
     return {arm: from_json(Measurement, measured, arm) for arm, measured in arms.items()}
