@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
-FIRST = ("tests/recipes/", "tests/test_shipped_weights.py", "tests/test_feature_discriminator.py")
+FIRST = ("tests/recipes/", "tests/test_shipped_weights.py", "tests/test_feature_branch.py")
 """The longest files: started last, one worker would be left with them."""
 SINGLE = ("tests/golden/test_data.py",)
 """Files whose tests share no fixture, so that any worker may take any test; they come last and fill what time the workers have left."""

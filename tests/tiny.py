@@ -1,4 +1,4 @@
-"""Small objects that many tests share: a MaLP of a few thousand weights, images, and a who-moved check."""
+"""Small objects that many tests share: a MaLP of a few thousand weights, a generator, images, and a who-moved check."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from malp_disc import MaLP, MaLPConfig
 
 SIZE = 32
+OUTPUTS = ("map", "template", "logit", "similarity", "score", "branch_map")
+"""What a MaLP with the transformer predicts; branch_logit is a pretrained branch's."""
 
 
 def tiny_malp(seed: int = 0, **config) -> MaLP:
@@ -19,6 +21,13 @@ def tiny_malp(seed: int = 0, **config) -> MaLP:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return MaLP(MaLPConfig(**{"image_size": SIZE, "width": 8, "branch": None, **config}))
+
+
+def small_generator(seed: int = 0) -> nn.Module:
+    """Two convolutions; images (B, 3, H, W) in [-1, 1]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), nn.Tanh())
 
 
 def pictures(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0) -> Tensor:
@@ -45,6 +54,11 @@ def coloured_share(path: Path) -> float:
     """Share of an image file's pixels that aren't grey: 0 for axes and text into which nothing was drawn."""
     pixels = np.asarray(Image.open(path).convert("RGB"), dtype=int)
     return float((pixels.max(2) - pixels.min(2) > 40).mean())
+
+
+def gradients(network: nn.Module) -> set[str]:
+    """Names of the parameters that have a gradient."""
+    return {name for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 
 class Snapshot:

@@ -1,0 +1,148 @@
+"""MaLPDiscriminator in MaLP's own step: J with the proactive truth, R1, and whose weights get gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from malp_disc import LossWeights, MaLPDiscriminator, fakeness_map
+from tests.tiny import Snapshot, gradients, pictures, small_generator, tiny_malp, with_rectangles
+
+
+def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_pictures():
+    """γ/2 E‖∇(w₁ m/s₁ + w₂ c/s₂)‖², by finite differences along the gradient: ‖∇f‖² = df(x + t∇f)/dt at 0."""
+    weights = {"map_weight": 0.7, "classifier_weight": 2.0}
+    disc = MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, r1_weight=3.0, **weights)
+    images, index = pictures(1), torch.zeros(1, dtype=torch.long)
+    disc.generator_loss(with_rectangles(images), index)  # fixes the scale
+    losses = disc.discriminator_loss(images, images, with_rectangles(images), index)
+    x = images.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(disc.generator_loss(x, index).total, x)
+    step = 1e-2 / gradient.norm()
+    with torch.no_grad():
+        ahead, behind = (disc.generator_loss(images + sign * step * gradient, index).total for sign in (1, -1))
+    assert losses.penalty.item() == pytest.approx(1.5 * ((ahead - behind) / (2 * step)).item(), rel=0.02)
+    plain = MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, **weights).discriminator_loss(images, images, with_rectangles(images), index)
+    assert plain.penalty == 0 and losses.total.item() == pytest.approx((plain.total + losses.penalty).item(), rel=1e-5)
+    losses.penalty.backward()
+    assert disc.malp.cnn.trunk[0].weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="R1 weight >= 0, got -1"):
+        MaLPDiscriminator(tiny_malp(), r1_weight=-1)
+
+
+# --- MaLP's step -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [{"branch": "vit"}, {"strength": 0.0}, {"set_size": 2}])
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_the_discriminator_loss_reaches_every_parameter_and_not_the_generator(config, dropout):
+    disc, generator = MaLPDiscriminator(tiny_malp(**config), trainable=True, template_dropout=dropout), small_generator()
+    images = pictures(3)
+    encrypted, index = disc.encrypt(images)
+    disc.discriminator_loss(images, encrypted, generator(encrypted), index).total.backward()
+    assert gradients(disc) == {name for name, _ in disc.named_parameters()}
+    assert gradients(generator) == set()
+
+
+def test_the_discriminator_loss_is_j_with_the_proactive_truth_and_the_given_weights():
+    malp, weights = tiny_malp(), LossWeights(recover_encrypted=3.0, map_error=1.0)
+    disc, images = MaLPDiscriminator(malp, trainable=True, loss_weights=weights), pictures(3)
+    encrypted, index = disc.encrypt(images)
+    fake = with_rectangles(encrypted)
+    ours, expected = disc.discriminator_loss(images, encrypted, fake, index), malp.losses(encrypted, fake, fakeness_map(images, fake), index, weights)
+    assert torch.equal(ours.total, expected.total)
+    assert torch.equal(disc(images, encrypted, fake, index).total, expected.total)
+
+
+@pytest.mark.parametrize("way", ["map", "truth"])
+def test_through_the_generator_the_templates_learn_from_what_it_makes_of_them(way):
+    """The gradient of Eq. 11 with G(T(I)) in the graph, M_GT held constant or not; the generator itself stays as it is."""
+    malp, generator, images, index = tiny_malp(set_size=2), small_generator().requires_grad_(False), pictures(3), torch.tensor([0, 1, 0])
+    found, values = {}, {}
+    for name in ("none", "map", "truth"):
+        disc = MaLPDiscriminator(malp, trainable=True, generator_gradient=name)
+        encrypted, _ = disc.encrypt(images, index)
+        values[name] = disc.discriminator_loss(images, encrypted, generator(encrypted), index).total
+        (found[name],) = torch.autograd.grad(values[name], malp.encryption.templates)
+    assert values["none"] == values["map"] == values["truth"], "the value is the same, the way back isn't"
+    encrypted, _ = malp.encrypt(images, index)
+    fake = generator(encrypted)
+    truth = fakeness_map(images, fake if way == "truth" else fake.detach())
+    (expected,) = torch.autograd.grad(malp.losses(encrypted, fake, truth, index).total, malp.encryption.templates)
+    assert torch.allclose(found[way], expected) and gradients(generator) == set()
+    assert not any(torch.allclose(found[way], found[other], rtol=0.02) for other in found if other != way)
+
+
+def test_through_a_generator_that_was_cut_off_is_refused():
+    disc, images = MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="map"), pictures(2)
+    encrypted, index = disc.encrypt(images)
+    with pytest.raises(ValueError, match="generator_gradient='map' needs a fake made from `encrypt`'s images with gradients on"):
+        disc.discriminator_loss(images, encrypted, with_rectangles(encrypted.detach()), index)
+    with pytest.raises(ValueError, match="out of .'none', 'map', 'truth'., got 'all'"):
+        MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="all")
+
+
+def test_a_degradation_applies_before_malp_sees_the_images_and_the_truth_is_that_of_before():
+    """Values of the degraded images, gradient of the identity, M_GT of the images before."""
+    malp, images, index = tiny_malp(), pictures(3), torch.zeros(3, dtype=torch.long)
+    disc = MaLPDiscriminator(malp, trainable=True)
+
+    def degradation(x):
+        return (x * 8).round() / 8
+
+    encrypted, _ = disc.encrypt(images, index)
+    fake = with_rectangles(encrypted)
+    ours = disc.discriminator_loss(images, encrypted, fake, index, degradation=degradation).total
+    assert torch.equal(disc(images, encrypted, fake, index, degradation=degradation).total, ours)
+    leaf = ((encrypted * 8).round() / 8).requires_grad_(True)
+    expected = malp.losses(leaf, (fake * 8).round() / 8, fakeness_map(images, fake), index).total
+    assert torch.allclose(ours, expected)
+    (through,) = torch.autograd.grad(expected, leaf)
+    again, _ = malp.encrypt(images, index)
+    by_hand = torch.autograd.grad((again * through).sum(), malp.encryption.templates)[0]
+    rest = torch.autograd.grad(malp.losses(leaf.detach(), (fake * 8).round() / 8, fakeness_map(images, fake), index).total, malp.encryption.templates)[0]
+    assert torch.allclose(torch.autograd.grad(ours, malp.encryption.templates)[0], by_hand + rest, atol=1e-6)
+    assert not torch.equal(disc.discriminator_loss(images, encrypted, fake, index).total, ours)
+
+
+def test_the_templates_learn_as_if_the_graph_had_gone_through_encrypt():
+    """`encrypt` cuts it for G's sake; the loss must give the templates the gradient of Eq. 11 all the same."""
+    malp, images, index = tiny_malp(set_size=2), pictures(3), torch.tensor([0, 1, 0])
+    encrypted, _ = malp.encrypt(images, index)  # with the graph
+    fake = with_rectangles(encrypted.detach())
+    (expected,) = torch.autograd.grad(malp.losses(encrypted, fake, fakeness_map(images, fake), index).total, malp.encryption.templates)
+    disc = MaLPDiscriminator(malp, trainable=True)
+    cut, _ = disc.encrypt(images, index)
+    (gradient,) = torch.autograd.grad(disc.discriminator_loss(images, cut, fake, index).total, malp.encryption.templates)
+    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-8) and torch.equal(cut, encrypted)
+
+
+def test_parameter_groups_hold_every_parameter_once_at_its_rate():
+    disc = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True)
+    networks, templates = disc.parameter_groups(lr=1e-3, template_lr=2e-2)
+    assert (networks["lr"], templates["lr"]) == (1e-3, 2e-2)
+    assert [p is disc.malp.encryption.templates for p in templates["params"]] == [True]
+    together = [id(p) for p in networks["params"] + templates["params"]]
+    assert sorted(together) == sorted(id(p) for p in disc.parameters())
+    assert disc.parameter_groups(lr=1e-3)[1]["lr"] == pytest.approx(5e-3)
+
+
+def test_only_the_one_whose_turn_it_is_moves():
+    disc, generator = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True), small_generator()
+    ours = torch.optim.SGD(disc.parameter_groups(lr=1e-2))
+    theirs = torch.optim.SGD(generator.parameters(), lr=1e-2)
+    images = pictures(3)
+    encrypted, index = disc.encrypt(images)
+    fake = generator(encrypted)
+    before_disc, before_generator = Snapshot(disc), Snapshot(generator)
+
+    disc.discriminator_loss(images, encrypted, fake, index).total.backward()
+    ours.step()
+    assert before_disc.moved() == before_disc.names and before_generator.moved() == set()
+    ours.zero_grad()
+
+    before_disc = Snapshot(disc)
+    disc.generator_loss(fake, index).total.backward()
+    theirs.step()
+    ours.step()  # nothing to step with: G's loss left no gradient behind
+    assert before_disc.moved() == set() and before_generator.moved() == before_generator.names

@@ -1,0 +1,96 @@
+"""A MaLP is saved and loaded, and files that hold none are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
+from tests.tiny import OUTPUTS, pictures, tiny_malp
+
+
+def test_a_saved_malp_comes_back_with_the_same_outputs_by_bytes(tmp_path):
+    malp = tiny_malp(set_size=2, strength=0.2, branch="vit").eval()
+    malp.save_pretrained(tmp_path / "malp")
+    assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "malp").iterdir()}
+    again = MaLP.from_pretrained(tmp_path / "malp").eval()
+    assert again.config == malp.config
+    images = pictures(2)
+    for field in OUTPUTS:
+        assert torch.equal(getattr(malp(images, branch=True), field), getattr(again(images, branch=True), field))
+    assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])
+
+
+def test_a_path_as_text_works_too(tmp_path):
+    tiny_malp().save_pretrained(str(tmp_path))
+    assert MaLP.from_pretrained(str(tmp_path)).config.width == 8
+
+
+def test_saving_over_an_older_one_replaces_it(tmp_path):
+    tiny_malp(0).save_pretrained(tmp_path)
+    newer = tiny_malp(1)
+    newer.save_pretrained(tmp_path)
+    assert torch.equal(MaLP.from_pretrained(tmp_path).encryption.templates, newer.encryption.templates)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_unknown_entries_of_a_config_are_refused(tmp_path):
+    tiny_malp().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "wings": 2}))
+    with pytest.raises(ValueError, match=r"unknown entries \['wings'\]"):
+        MaLP.from_pretrained(tmp_path)
+
+
+def test_a_config_of_another_model_is_refused(tmp_path):
+    tiny_malp().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="is not a MaLP of this version"):
+        MaLP.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [("config.json", "model.safetensors"), ("model.safetensors",)])
+def test_a_folder_without_a_model_is_named(tmp_path, missing):
+    tiny_malp().save_pretrained(tmp_path)
+    for name in missing:
+        (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no saved MaLP: expected config.json and model.safetensors"):
+        MaLP.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 500])
+def test_a_damaged_weights_file_is_named(tmp_path, keep):
+    tiny_malp().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model.safetensors can't be read as plain tensors"):
+        MaLP.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_width_are_refused_by_name(tmp_path):
+    tiny_malp(width=16).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "width": 8}))
+    with pytest.raises(ValueError, match=r"not a checkpoint of this MaLP: cnn.trunk.0.weight is \(16, 3, 3, 3\) in the file and \(8, 3, 3, 3\) here"):
+        MaLP.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name, said", [("runs/malp", "no folder runs/malp in"), ("./malp", "no folder"), ("a/b/c", "no folder"), ("file.txt", "is a file"), ("", "empty name"), ("run", "did you mean run.malp")])
+def test_a_folder_that_is_not_there_is_named_first(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "file.txt").write_text("")
+    MaLP(MaLPConfig(image_size=16, width=4, branch=None)).save_pretrained(tmp_path / "run" / "malp")
+    for model in (MaLP, MaLPDiscriminator):
+        with pytest.raises(FileNotFoundError, match=said):
+            model.from_pretrained(name)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_damaged_config_is_named(tmp_path, content):
+    MaLP(MaLPConfig(image_size=16, width=4, branch=None)).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json"):
+        MaLP.from_pretrained(tmp_path)
