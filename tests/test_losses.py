@@ -1,12 +1,9 @@
-"""Every term of Eq. 7-10 against a slow restatement in float64 loops, by hand, and at the points where gradients tend to break."""
+"""Template, recovery and classification losses (Eq. 7, 9, 10) against a slow restatement in float64 loops and by hand, and batches of any order."""
 
 from __future__ import annotations
 
-import cmath
-import dataclasses
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,117 +17,7 @@ from malp_disc.losses import (
     recovery_loss,
     template_loss,
 )
-
-OFF = {field.name: 0.0 for field in dataclasses.fields(LossWeights)}
-
-
-def only(**weights: float) -> LossWeights:
-    """All terms off but the given ones."""
-    return LossWeights(**{**OFF, **weights})
-
-
-def rand(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# --- the slow restatements ---------------------------------------------------------------------------------------------------------
-
-
-def cs(a: np.ndarray, b: np.ndarray) -> float:
-    dot = aa = bb = 0.0
-    for x, y in zip(a.ravel().tolist(), b.ravel().tolist()):
-        dot, aa, bb = dot + x * y, aa + x * x, bb + y * y
-    return dot / math.sqrt(aa * bb)
-
-
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Wang et al. 2004 for a range of 1: Gaussian window 11×11 with σ 1.5, K = 0.01, 0.03, at every pixel, the borders mirrored."""
-    a, b = np.pad(a, 5, mode="reflect"), np.pad(b, 5, mode="reflect")
-    offsets = range(-5, 6)
-    window = {(dy, dx): math.exp(-(dy * dy + dx * dx) / (2 * 1.5**2)) for dy in offsets for dx in offsets}
-    total = sum(window.values())
-    c1, c2 = 0.01**2, 0.03**2
-    values = []
-    for y in range(5, a.shape[0] - 5):
-        for x in range(5, a.shape[1] - 5):
-            ma = mb = aa = bb = ab = 0.0
-            for (dy, dx), weight in window.items():
-                w, p, q = weight / total, a[y + dy, x + dx], b[y + dy, x + dx]
-                ma, mb, aa, bb, ab = ma + w * p, mb + w * q, aa + w * p * p, bb + w * q * q, ab + w * p * q
-            va, vb, vab = aa - ma * ma, bb - mb * mb, ab - ma * mb
-            values.append((2 * ma * mb + c1) * (2 * vab + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2)))
-    return sum(values) / len(values)
-
-
-def low_pass_norm(templates: np.ndarray) -> float:
-    """Root mean square of the discrete Fourier coefficients (divided by √(HW)) with |frequency| ≤ ⅛ per pixel, a quarter of Nyquist."""
-    n, height, width = templates.shape
-    squares = []
-    for template in templates:
-        for u in range(-(height // 2), (height + 1) // 2):
-            for v in range(-(width // 2), (width + 1) // 2):
-                if abs(u) / height <= 0.125 and abs(v) / width <= 0.125:
-                    coefficient = 0j
-                    for y in range(height):
-                        for x in range(width):
-                            coefficient += template[y, x] * cmath.exp(-2j * math.pi * (u * y / height + v * x / width))
-                    squares.append(abs(coefficient) ** 2 / (height * width))
-    return math.sqrt(sum(squares) / len(squares))
-
-
-def j_t(templates: np.ndarray, w: LossWeights) -> float:
-    n = len(templates)
-    magnitude = sum(math.sqrt(sum(v * v for v in s.ravel().tolist()) / s.size) for s in templates)
-    orthogonality = sum(cs(templates[i], templates[j]) for i in range(n) for j in range(n) if i != j) / max(1, n - 1)
-    return w.magnitude * magnitude + w.orthogonality * orthogonality + w.high_frequency * low_pass_norm(templates)
-
-
-def j_l_encrypted(maps: np.ndarray, truth: np.ndarray, w: LossWeights) -> float:
-    terms = []
-    for m, t in zip(maps, truth):
-        floored = cs(m, t) * min(1, np.linalg.norm(m) / np.linalg.norm(t))  # a map fainter than the truth counts by its share
-        terms.append(w.encrypted_zero * float(np.mean([v * v for v in m.ravel()])) + w.encrypted_cosine * floored)
-    return sum(terms) / len(terms)
-
-
-def j_l_manipulated(maps: np.ndarray, truth: np.ndarray, w: LossWeights) -> float:
-    terms = []
-    for m, t in zip(maps, truth):
-        cosine = 1 - cs(m, t) if t.any() else 0.0
-        pearson = 1 - np.corrcoef(m.ravel(), t.ravel())[0, 1] if t.any() else 0.0
-        error = float(np.mean([(x - y) ** 2 for x, y in zip(m.ravel(), t.ravel())]))
-        terms.append(w.manipulated_cosine * cosine + w.manipulated_ssim * (1 - ssim(m[0], t[0])) + w.map_correlation * pearson + w.map_error * error)
-    return sum(terms) / len(terms)
-
-
-def j_r(on_encrypted: np.ndarray, on_manipulated: np.ndarray, templates: np.ndarray, index: list[int], w: LossWeights) -> float:
-    total = 0.0
-    for recovered, i in zip(on_encrypted, index):
-        if i == NO_TEMPLATE:
-            total += w.recover_manipulated * sum(cs(s, recovered) ** 2 for s in templates)
-        else:
-            total += w.recover_encrypted * (1 - cs(templates[i], recovered))
-    for recovered in on_manipulated:
-        total += w.recover_manipulated * sum(cs(s, recovered) ** 2 for s in templates)
-    return total / len(index)
-
-
-def j_c(logits: list[float], similarities: list[float], manipulated: list[int], expected: list[bool], w: LossWeights) -> float:
-    """Eq. 10 in the paper's own sense, y = 1 for encrypted, C the classifier's P(encrypted): BCE of [C + CS(S_R, S)] / 2."""
-    total = 0.0
-    for logit, similarity, changed, has_template in zip(logits, similarities, manipulated, expected):
-        c = 1 / (1 + math.exp(logit))
-        bracket = (c + min(1.0, max(0.0, similarity))) / 2 if has_template else c
-        y = 1 - changed
-        total -= y * math.log(bracket) + (1 - y) * math.log(1 - bracket)
-    return w.classification * total / len(logits)
-
-
-# --- Eq. 7 -------------------------------------------------------------------------------------------------------------------------
+from tests.reference_losses import j_c, j_r, j_t, only, rand, randn
 
 
 @pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 12, 16), (2, 9, 8)])
@@ -183,93 +70,6 @@ def test_the_border_frequency_is_kept_at_every_size_divisible_by_8(size):
     """size/8 waves are exactly a quarter of Nyquist; rounding of the frequency grid must not drop them at some sizes."""
     wave = torch.cos(2 * math.pi * (size // 8) * torch.arange(size) / size).expand(size, size)
     assert low_frequency(wave[None]).item() > 0.1
-
-
-# --- Eq. 8 -------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def maps() -> tuple[torch.Tensor, torch.Tensor]:
-    truth = rand(3, 1, 13, 14, seed=2)
-    truth[1] = 0  # the generator left this one untouched
-    return rand(3, 1, 13, 14, seed=1), truth
-
-
-def test_j_l_of_encrypted_pictures_is_eq_8_first_case(maps):
-    predicted, truth = maps[0], rand(3, 1, 13, 14, seed=3)
-    weights = LossWeights(encrypted_zero=4.0, encrypted_cosine=0.7)
-    expected = j_l_encrypted(predicted.double().numpy(), truth.double().numpy(), weights)
-    assert localization_loss_encrypted(predicted, truth, weights).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_j_l_of_manipulated_pictures_is_eq_8_second_case(maps):
-    predicted, truth = maps
-    weights = LossWeights(manipulated_cosine=1.7, manipulated_ssim=0.6, map_error=3.0, map_correlation=0.9)
-    expected = j_l_manipulated(predicted.double().numpy(), truth.double().numpy(), weights)
-    assert localization_loss_manipulated(predicted, truth, weights).item() == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["manipulated_cosine", "manipulated_ssim", "map_error", "map_correlation"])
-def test_each_weight_of_the_second_case_drives_its_own_term(maps, name):
-    predicted, truth = maps
-    weights = only(**{name: 2.0})
-    expected = j_l_manipulated(predicted.double().numpy(), truth.double().numpy(), weights)
-    assert localization_loss_manipulated(predicted, truth, weights).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_weights_of_zero_switch_both_cases_off(maps):
-    assert localization_loss_encrypted(*maps, only()).item() == 0
-    assert localization_loss_manipulated(*maps, only()).item() == 0
-    assert localization_loss_encrypted(*maps, only(manipulated_cosine=9.0, manipulated_ssim=9.0, map_error=9.0, map_correlation=9.0)).item() == 0
-    assert localization_loss_manipulated(*maps, only(encrypted_zero=9.0, encrypted_cosine=9.0)).item() == 0
-
-
-def test_a_perfect_map_costs_nothing(maps):
-    truth = maps[0]
-    assert localization_loss_manipulated(truth, truth, LossWeights()).item() == pytest.approx(0, abs=1e-5)
-
-
-def test_a_zero_map_of_an_encrypted_picture_costs_nothing(maps):
-    assert localization_loss_encrypted(torch.zeros_like(maps[0]), maps[0], LossWeights()).item() == 0
-
-
-def test_a_bright_spot_off_the_truth_gains_an_encrypted_picture_nothing():
-    """By the plain cosine a spot where nothing changes would lower λ5's term for a faint map; it must not."""
-    truth, faint = torch.full((1, 1, 16, 16), 0.2), torch.full((1, 1, 16, 16), 0.01)
-    truth[..., 14:, 14:] = 0
-    spotted = faint.clone()
-    spotted[..., 14:, 14:] = 0.5
-    weights = only(encrypted_cosine=1.0)
-    assert torch.nn.functional.cosine_similarity(spotted.flatten(), truth.flatten(), dim=0) < 0.2 < 0.9 < cs(faint.numpy(), truth.numpy())
-    plain, marked = (localization_loss_encrypted(maps, truth, weights).item() for maps in (faint, spotted))
-    assert plain < 0.06 and marked > 0.99 * plain
-    assert localization_loss_encrypted(faint / 10, truth, weights).item() < 0.1 * plain + 1e-3, "the term goes to zero with the map"
-
-
-def test_encrypted_by_hand():
-    """M̂ = ½ everywhere: ‖M̂‖² is ¼; a constant truth is parallel to it: CS 1."""
-    predicted, truth = torch.full((2, 1, 12, 12), 0.5), torch.full((2, 1, 12, 12), 0.2)
-    assert localization_loss_encrypted(predicted, truth, only(encrypted_zero=4.0)).item() == pytest.approx(1.0)
-    assert localization_loss_encrypted(predicted, truth, only(encrypted_cosine=3.0)).item() == pytest.approx(3.0, rel=1e-5)
-
-
-def test_scale_is_free_for_the_cosine_and_costs_in_the_squared_error(maps):
-    truth = maps[0]
-    assert localization_loss_manipulated(truth / 2, truth, only(manipulated_cosine=1.0)).item() == pytest.approx(0, abs=1e-5)
-    expected = (truth / 2).square().mean().item()
-    assert localization_loss_manipulated(truth / 2, truth, only(map_error=1.0)).item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_constant_map_has_a_high_cosine_and_no_correlation():
-    """Why Pearson's correlation stands beside Eq. 8: for maps that change everywhere a little, "everywhere alike" is nearly right by the cosine."""
-    truth = 0.3 + 0.1 * torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    constant = torch.full_like(truth, 0.2)
-    assert localization_loss_manipulated(constant, truth, only(manipulated_cosine=1.0)).item() < 0.01
-    assert localization_loss_manipulated(constant, truth, only(map_correlation=1.0)).item() == pytest.approx(1, abs=1e-4)
-    assert localization_loss_manipulated(0.5 * truth - 0.1, truth, only(map_correlation=1.0)).item() == pytest.approx(0, abs=1e-4)
-
-
-# --- Eq. 9 -------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("index", [[2, 0, 1], [1, NO_TEMPLATE, 0], [NO_TEMPLATE] * 3])
@@ -340,45 +140,6 @@ def test_both_classes_are_pushed_the_right_way():
     assert similarity.grad[0] < 0 < similarity.grad[1]  # and asks for more of the template in the encrypted
 
 
-# --- gradients ---------------------------------------------------------------------------------------------------------------------
-
-
-def losses_of(maps: torch.Tensor, truth: torch.Tensor, recovered: torch.Tensor, templates: torch.Tensor) -> torch.Tensor:
-    """All of Eq. 7-9 together."""
-    index = torch.tensor([0, NO_TEMPLATE])
-    return (
-        template_loss(templates[:, 0], LossWeights())
-        + localization_loss_encrypted(maps, truth, LossWeights())
-        + localization_loss_manipulated(maps, truth, LossWeights())
-        + recovery_loss(recovered, recovered, templates, index, LossWeights())
-    )
-
-
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("truth", [0.0, 0.3])
-def test_gradients_are_finite_and_moderate_at_zero_and_constant_inputs(value, truth):
-    maps = torch.full((2, 1, 12, 12), value, requires_grad=True)
-    recovered = torch.full((2, 1, 12, 12), value, requires_grad=True)
-    templates = torch.full((2, 1, 12, 12), value, requires_grad=True)
-    losses_of(maps, torch.full((2, 1, 12, 12), truth), recovered, templates).backward()
-    for leaf in (maps, recovered, templates):
-        assert leaf.grad.isfinite().all() and leaf.grad.abs().max() < 1e4  # a cosine without its epsilon gives 4e7
-
-
-def test_gradients_agree_with_finite_differences():
-    """The directional derivative (f(x + hv) - f(x - hv)) / 2h. The losses compute in float32, hence h = 1e-2 and 1 %."""
-    leaves = [0.3 + 0.4 * rand(2, 1, 12, 13, seed=1), 0.1 + rand(2, 1, 12, 13, seed=2), randn(2, 1, 12, 13, seed=3), randn(2, 1, 12, 13, seed=4)]
-    for which in (0, 2, 3):
-        direction = randn(*leaves[which].shape, seed=9)
-        direction = direction / direction.norm()
-        x = leaves[which].clone().requires_grad_(True)
-        arguments = [x if i == which else leaf for i, leaf in enumerate(leaves)]
-        (gradient,) = torch.autograd.grad(losses_of(*arguments), x)
-        ahead, behind = (losses_of(*[leaf + s * 1e-2 * direction if i == which else leaf for i, leaf in enumerate(leaves)]) for s in (1, -1))
-        numeric = (ahead - behind).item() / 2e-2
-        assert (gradient * direction).sum().item() == pytest.approx(numeric, rel=1e-2, abs=2e-4)
-
-
 def test_classification_agrees_with_finite_differences():
     logit = torch.tensor(LOGITS, requires_grad=True)
     rest = (torch.tensor(SIMILARITIES), torch.tensor(MANIPULATED), torch.tensor([True, False, True, True, False]), LossWeights())
@@ -387,9 +148,6 @@ def test_classification_agrees_with_finite_differences():
         step = torch.zeros(5).index_fill_(0, torch.tensor(i), 1e-2)
         numeric = (classification_loss(logit.detach() + step, *rest) - classification_loss(logit.detach() - step, *rest)).item() / 2e-2
         assert gradient[i].item() == pytest.approx(numeric, rel=1e-2, abs=1e-4)
-
-
-# --- batches -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_order_of_the_batch_doesnt_matter():
