@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.losses import (
-    LossWeights,
-)
+from malp_disc.losses import LossWeights
 
 OFF = {field.name: 0.0 for field in dataclasses.fields(LossWeights)}
 
@@ -28,9 +26,6 @@ def rand(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# --- the slow restatements ---------------------------------------------------------------------------------------------------------
 
 
 def cs(a: np.ndarray, b: np.ndarray) -> float:

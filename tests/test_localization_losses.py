@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.losses import (
-    LossWeights,
-    localization_loss_encrypted,
-    localization_loss_manipulated,
-)
+from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from tests.reference_losses import cs, j_l_encrypted, j_l_manipulated, only, rand
 
 

@@ -21,6 +21,7 @@ from malp_disc.losses import (
 )
 from tests.tiny import OUTPUTS, SIZE, pictures, tiny_malp, with_rectangles
 
+
 def test_the_public_names_are_those_of_the_design():
     for name in ("MaLP", "MaLPConfig", "MaLPOutput", "MaLPDiscriminator", "LossWeights", "fakeness_map"):
         assert hasattr(malp_disc, name) and name in malp_disc.__all__
