@@ -92,8 +92,13 @@ class FeatureBranch(Float32Module):
         out = self(torch.cat([encrypted.detach(), manipulated.detach()]))
         localization = localization_loss_encrypted(out.map[:count], truth, weights) + localization_loss_manipulated(out.map[count:], truth, weights)
         untouched = [values[:count] for values in out.logits] if real is None else self(real.detach(), map=False).logits
-        entropies = [F.softplus(logits).mean() for logits in untouched], [F.softplus(-values[count:]).mean() for values in out.logits]
+        entropies = [_entropy(logits, weights.label_smoothing) for logits in untouched], [_entropy(values[count:], 1.0) for values in out.logits]
         return localization, weights.classification * torch.stack([torch.stack(kind).mean() for kind in entropies]).sum()
+
+
+def _entropy(logits: Tensor, label: float) -> Tensor:
+    """The mean cross-entropy of logits with one label in [0, 1]. A scalar."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
 def _head(channels: int) -> nn.Sequential:

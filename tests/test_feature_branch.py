@@ -59,7 +59,7 @@ def test_its_losses_are_eq_8_of_its_map_and_eq_10_at_every_location():
     torch.testing.assert_close(localization, expected)
 
     def entropy(untouched):
-        kinds = [(untouched, 0.0), (changed.logits, 1.0)]
+        kinds = [(untouched, weights.label_smoothing), (changed.logits, 1.0)]
         return sum(
             torch.stack([nn.functional.binary_cross_entropy_with_logits(v, torch.full_like(v, label)) for v in logits]).mean() for logits, label in kinds
         )
