@@ -21,10 +21,10 @@ from malp_disc.serialization.state_dicts import fingerprint, load_state, load_te
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
 logger = logging.getLogger(__name__)
-Model = TypeVar("Model", bound="Saved")
+Model = TypeVar("Model", bound="MaLPHubMixin")
 
 
-class Saved(ModelHubMixin):
+class MaLPHubMixin(ModelHubMixin):
     """Mixin of `MaLP` for saving and loading. It needs `config`, `encryption` and a module's state dict."""
 
     detection: Calibration | None = None

@@ -17,7 +17,7 @@ from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
 from malp_disc.fakeness import check_batches, check_images
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import Float32Module
-from malp_disc.hub import Saved
+from malp_disc.hub import MaLPHubMixin
 from malp_disc.localization import GlobalTransformer, ShallowCNN
 from malp_disc.losses import (
     LossWeights,
@@ -57,7 +57,7 @@ class MaLPOutput:
     branch_logit: Tensor | None = None
 
 
-class MaLP(Float32Module, Saved, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
+class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
     """Encryption, localization and detection in one network, always in float32.
 
     ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, of it or of a module that contains it, leave its weights in float32.

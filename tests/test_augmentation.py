@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from malp_disc.training.diff_augment import NUMBERS, augment, check_augmentation
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 STILL = torch.tensor([[0.5, 0.5, 0.5, 0.5, 0.5]])
 
 
 @pytest.mark.parametrize("kinds", [(), ("color",), ("translation",), ("color", "translation")])
 def test_numbers_in_the_middle_change_nothing(kinds):
-    images = pictures(3)
+    images = sample_images(3)
     assert torch.allclose(augment(images, STILL.expand(3, -1), kinds), images, atol=2e-6)
     assert augment(images, STILL.expand(3, -1), ()) is images
 
 
 @pytest.mark.parametrize("kinds", [("color",), ("translation",)])
-def test_each_picture_is_changed_by_its_own_numbers_alone(kinds):
-    images, numbers = pictures(3), torch.rand(3, NUMBERS, generator=torch.Generator().manual_seed(0))
+def test_each_image_is_changed_by_its_own_numbers_alone(kinds):
+    images, numbers = sample_images(3), torch.rand(3, NUMBERS, generator=torch.Generator().manual_seed(0))
     together = augment(images, numbers, kinds)
     assert together.shape == images.shape and together.abs().max() <= 1 and not torch.allclose(together, images, atol=0.05)
     for i in range(3):
@@ -33,7 +33,7 @@ def test_each_picture_is_changed_by_its_own_numbers_alone(kinds):
 
 def test_translation_moves_whole_pixels_and_mirrors_at_the_border():
     """32 pixels: at most 4; a number of 1 is 4 to the right, here 0.875 = 3, and of 0 is 4 up."""
-    images = pictures(1)
+    images = sample_images(1)
     moved = augment(images, torch.tensor([[0.5, 0.5, 0.5, 0.875, 0.0]]), ("translation",))
     assert torch.allclose(moved[..., :-4, 3:], images[..., 4:, :-3], atol=1e-5)
     assert torch.allclose(moved[..., :-4, 2], images[..., 4:, 1], atol=1e-5)
@@ -49,7 +49,7 @@ def test_colour_does_what_its_numbers_say():
 
 
 def test_gradients_pass():
-    images = (0.5 * pictures(2)).requires_grad_(True)
+    images = (0.5 * sample_images(2)).requires_grad_(True)
     augment(images, torch.full((2, NUMBERS), 0.6), ("color", "translation")).square().sum().backward()
     assert images.grad.isfinite().all() and (images.grad != 0).float().mean() > 0.7
 

@@ -14,7 +14,7 @@ from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration, conservative_threshold
 from malp_disc.commands import pretrain as pretrain_malp
 from malp_disc.evaluation.eval_set import EvalSet
-from tests.tiny import pictures, tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 
 def test_the_threshold_is_an_order_statistic():
@@ -112,7 +112,7 @@ class Inverting(torch.nn.Module):
 def test_pretraining_sets_it_on_held_back_images(tmp_path, dropout, kinds):
     malp = tiny_malp().eval()
     malp.save_pretrained(tmp_path / "malp")
-    inputs = EvalSet(pictures(30), torch.zeros(30, 0), torch.zeros(30, 0), torch.full((30,), -1), ())
+    inputs = EvalSet(sample_images(30), torch.zeros(30, 0), torch.zeros(30, 0), torch.full((30,), -1), ())
     config = pretrain_malp.Config(output_dir=tmp_path, detection_false_alarm_rate=0.1, malp_template_dropout=dropout, image_size=32)
     pretrain_malp.calibrate(Inverting(), malp, inputs, config, Process())
     fitted = MaLP.from_pretrained(tmp_path / "malp").detection
@@ -124,6 +124,6 @@ def test_pretraining_sets_it_on_held_back_images(tmp_path, dropout, kinds):
 
 def test_pretraining_with_few_images_says_that_there_is_no_threshold(tmp_path, capsys):
     malp = tiny_malp().eval()
-    inputs = EvalSet(pictures(5), torch.zeros(5, 0), torch.zeros(5, 0), torch.full((5,), -1), ())
+    inputs = EvalSet(sample_images(5), torch.zeros(5, 0), torch.zeros(5, 0), torch.full((5,), -1), ())
     pretrain_malp.calibrate(Inverting(), malp, inputs, pretrain_malp.Config(output_dir=tmp_path), Process())
     assert "no threshold for malp-disc detect" in capsys.readouterr().out and malp.detection is None

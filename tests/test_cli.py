@@ -46,9 +46,9 @@ def command(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """Folders a and b with ten images each, one of them in both; one, none, mixed, broken; and weights enough for 64 features."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
 
     def save(folder: str, name: int, side: int = 16) -> None:
         (root / folder).mkdir(exist_ok=True)
@@ -83,11 +83,11 @@ def test_every_command_explains_itself():
     assert run("--version").stdout.strip() == malp_disc.__version__
 
 
-def test_the_status_tells_of_the_error_and_no_traceback_does(pictures):
-    result = run("fid", pictures / "nowhere", pictures / "b", "--dims", 64)
+def test_the_status_tells_of_the_error_and_no_traceback_does(images):
+    result = run("fid", images / "nowhere", images / "b", "--dims", 64)
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("error: nothing at") and "Traceback" not in result.stderr
-    assert run("fid", pictures / "a").returncode == 2
+    assert run("fid", images / "a").returncode == 2
 
 
 def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
@@ -116,21 +116,21 @@ def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
         (["a", "b", "--json", "w.pth/fid.json"], ["can't write --json"]),
     ],
 )
-def test_mistakes_end_in_a_plain_message(command, pictures, monkeypatch, arguments, words):
-    monkeypatch.chdir(pictures)
+def test_mistakes_end_in_a_plain_message(command, images, monkeypatch, arguments, words):
+    monkeypatch.chdir(images)
     message = command("fid", "--dims", 64, "--fid-weights", "w.pth", *arguments)
     assert message.startswith("error: ") and all(word in message for word in words), message
 
 
-def test_no_internet_says_what_to_put_where(command, pictures, monkeypatch):
+def test_no_internet_says_what_to_put_where(command, images, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
-    message = command("fid", pictures / "a", pictures / "b")
+    message = command("fid", images / "a", images / "b")
     assert "pt_inception-2015-12-05-6726825d.pth" in message and "--fid-weights" in message and "MALP_DISC_CACHE" in message
 
 
-def test_the_json_says_all_that_a_number_needs(command, pictures, tmp_path, capsys):
-    flags = ("--dims", 64, "--fid-weights", pictures / "w.pth", "--kid", "--precision-recall", "--json", tmp_path / "new" / "fid.json")
-    assert command("fid", pictures / "a", pictures / "b", *flags) is None
+def test_the_json_says_all_that_a_number_needs(command, images, tmp_path, capsys):
+    flags = ("--dims", 64, "--fid-weights", images / "w.pth", "--kid", "--precision-recall", "--json", tmp_path / "new" / "fid.json")
+    assert command("fid", images / "a", images / "b", *flags) is None
     record = json.loads((tmp_path / "new" / "fid.json").read_text())
     fid = record["fid"]
     assert fid["value"] > 0 and (fid["label"], fid["mode"], fid["dims"], fid["n"], fid["n_reference"]) == (
@@ -155,29 +155,29 @@ def test_the_json_says_all_that_a_number_needs(command, pictures, tmp_path, caps
     assert "features of b" in printed.err, "progress"
 
 
-def test_a_second_run_takes_the_reference_from_the_cache(command, pictures, tmp_path, monkeypatch):
+def test_a_second_run_takes_the_reference_from_the_cache(command, images, tmp_path, monkeypatch):
     seen = []
     own = inception.CleanExtractor._features
     monkeypatch.setattr(inception.CleanExtractor, "_features", lambda self, levels: seen.append(len(levels)) or own(self, levels))
-    flags = ("--dims", 64, "--fid-weights", pictures / "w.pth", "--json", tmp_path / "fid.json", "--batch-size", 5)
+    flags = ("--dims", 64, "--fid-weights", images / "w.pth", "--json", tmp_path / "fid.json", "--batch-size", 5)
     values = []
     for _ in range(2):
-        command("fid", pictures / "a", pictures / "b", *flags)
+        command("fid", images / "a", images / "b", *flags)
         values.append(json.loads((tmp_path / "fid.json").read_text())["fid"]["value"])
     assert seen == [5, 5, 5, 5, 5, 5] and values[0] == values[1]
     kept = next((tmp_path / "cache" / "features").iterdir())
-    command("fid", pictures / "a", kept, *flags)
+    command("fid", images / "a", kept, *flags)
     assert json.loads((tmp_path / "fid.json").read_text())["fid"]["value"] == values[0]
 
 
-def test_a_safetensors_file_of_the_same_keys_gives_the_same_features(command, pictures, tmp_path):
-    save_tensors(tmp_path / "w.safetensors", torch.load(pictures / "w.pth", weights_only=True))
+def test_a_safetensors_file_of_the_same_keys_gives_the_same_features(command, images, tmp_path):
+    save_tensors(tmp_path / "w.safetensors", torch.load(images / "w.pth", weights_only=True))
     values = []
-    for weights in (pictures / "w.pth", tmp_path / "w.safetensors"):
+    for weights in (images / "w.pth", tmp_path / "w.safetensors"):
         command(
             "fid",
-            pictures / "a",
-            pictures / "b",
+            images / "a",
+            images / "b",
             "--dims",
             64,
             "--mode",

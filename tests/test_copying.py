@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from malp_disc.copying import copy_module, moving_average_of
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 old_weight_norm, old_spectral_norm = torch.nn.utils.weight_norm, torch.nn.utils.spectral_norm
 
@@ -52,7 +52,7 @@ def with_attribute(value) -> nn.Module:
 )
 def test_a_copy_after_a_forward_pass_learns_alone(make):
     torch.manual_seed(0)
-    network, images = make().eval(), pictures(2)
+    network, images = make().eval(), sample_images(2)
     expected = network(images)
     copied = copy_module(network)
     assert torch.equal(copied(images), expected)

@@ -8,7 +8,7 @@ from torch import nn
 
 from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
-from tests.tiny import pictures, tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 
 def test_frozen_stays_in_evaluation_mode_whatever_its_parent_does():
@@ -33,7 +33,7 @@ def test_frozen_requires_no_gradient_and_gives_itself_none_to_train():
     assert not any(parameter.requires_grad for parameter in disc.parameters())
     with pytest.raises(ValueError, match="frozen MaLPDiscriminator has no parameters to train; make it with trainable=True"):
         disc.parameter_groups(lr=1e-3)
-    images, index = pictures(2), torch.zeros(2, dtype=torch.long)
+    images, index = sample_images(2), torch.zeros(2, dtype=torch.long)
     with pytest.raises(ValueError, match="frozen and has nothing to learn; make it with trainable=True"):
         disc.discriminator_loss(images, images, images, index)
 
@@ -54,7 +54,7 @@ def test_template_dropout_is_the_share_that_goes_without(dropout, low, high):
 
 def test_a_given_index_isnt_dropped():
     index = torch.tensor([0, 1, NO_TEMPLATE])
-    assert torch.equal(MaLPDiscriminator(tiny_malp(set_size=2), template_dropout=1.0).encrypt(pictures(3), index)[1], index)
+    assert torch.equal(MaLPDiscriminator(tiny_malp(set_size=2), template_dropout=1.0).encrypt(sample_images(3), index)[1], index)
 
 
 # --- making one --------------------------------------------------------------------------------------------------------------------

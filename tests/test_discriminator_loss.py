@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from malp_disc import LossWeights, MaLPDiscriminator, fakeness_map
-from tests.tiny import Snapshot, gradients, pictures, small_generator, tiny_malp, with_rectangles
+from tests.tiny import Snapshot, gradients, sample_images, small_generator, tiny_malp, with_rectangles
 
 
-def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_pictures():
+def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_images():
     """γ/2 E‖∇(w₁ m/s₁ + w₂ c/s₂)‖², by finite differences along the gradient: ‖∇f‖² = df(x + t∇f)/dt at 0."""
     weights = {"map_weight": 0.7, "classifier_weight": 2.0}
     disc = MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, r1_weight=3.0, **weights)
-    images, index = pictures(1), torch.zeros(1, dtype=torch.long)
+    images, index = sample_images(1), torch.zeros(1, dtype=torch.long)
     disc.generator_loss(with_rectangles(images), index)  # fixes the scale
     losses = disc.discriminator_loss(images, images, with_rectangles(images), index)
     x = images.clone().requires_grad_(True)
@@ -37,7 +37,7 @@ def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_pic
 @pytest.mark.parametrize("dropout", [0.0, 1.0])
 def test_the_discriminator_loss_reaches_every_parameter_and_not_the_generator(config, dropout):
     disc, generator = MaLPDiscriminator(tiny_malp(**config), trainable=True, template_dropout=dropout), small_generator()
-    images = pictures(3)
+    images = sample_images(3)
     encrypted, index = disc.encrypt(images)
     disc.discriminator_loss(images, encrypted, generator(encrypted), index).total.backward()
     assert gradients(disc) == {name for name, _ in disc.named_parameters()}
@@ -46,7 +46,7 @@ def test_the_discriminator_loss_reaches_every_parameter_and_not_the_generator(co
 
 def test_the_discriminator_loss_is_j_with_the_proactive_truth_and_the_given_weights():
     malp, weights = tiny_malp(), LossWeights(recover_encrypted=3.0, map_error=1.0)
-    disc, images = MaLPDiscriminator(malp, trainable=True, loss_weights=weights), pictures(3)
+    disc, images = MaLPDiscriminator(malp, trainable=True, loss_weights=weights), sample_images(3)
     encrypted, index = disc.encrypt(images)
     fake = with_rectangles(encrypted)
     ours, expected = disc.discriminator_loss(images, encrypted, fake, index), malp.losses(encrypted, fake, fakeness_map(images, fake), index, weights)
@@ -57,7 +57,7 @@ def test_the_discriminator_loss_is_j_with_the_proactive_truth_and_the_given_weig
 @pytest.mark.parametrize("way", ["map", "truth"])
 def test_through_the_generator_the_templates_learn_from_what_it_makes_of_them(way):
     """The gradient of Eq. 11 with G(T(I)) in the graph, M_GT held constant or not; the generator itself stays as it is."""
-    malp, generator, images, index = tiny_malp(set_size=2), small_generator().requires_grad_(False), pictures(3), torch.tensor([0, 1, 0])
+    malp, generator, images, index = tiny_malp(set_size=2), small_generator().requires_grad_(False), sample_images(3), torch.tensor([0, 1, 0])
     found, values = {}, {}
     for name in ("none", "map", "truth"):
         disc = MaLPDiscriminator(malp, trainable=True, generator_gradient=name)
@@ -74,7 +74,7 @@ def test_through_the_generator_the_templates_learn_from_what_it_makes_of_them(wa
 
 
 def test_through_a_generator_that_was_cut_off_is_refused():
-    disc, images = MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="map"), pictures(2)
+    disc, images = MaLPDiscriminator(tiny_malp(), trainable=True, generator_gradient="map"), sample_images(2)
     encrypted, index = disc.encrypt(images)
     with pytest.raises(ValueError, match="generator_gradient='map' needs a fake made from `encrypt`'s images with gradients on"):
         disc.discriminator_loss(images, encrypted, with_rectangles(encrypted.detach()), index)
@@ -84,7 +84,7 @@ def test_through_a_generator_that_was_cut_off_is_refused():
 
 def test_a_degradation_applies_before_malp_sees_the_images_and_the_truth_is_that_of_before():
     """Values of the degraded images, gradient of the identity, M_GT of the images before."""
-    malp, images, index = tiny_malp(), pictures(3), torch.zeros(3, dtype=torch.long)
+    malp, images, index = tiny_malp(), sample_images(3), torch.zeros(3, dtype=torch.long)
     disc = MaLPDiscriminator(malp, trainable=True)
 
     def degradation(x):
@@ -107,7 +107,7 @@ def test_a_degradation_applies_before_malp_sees_the_images_and_the_truth_is_that
 
 def test_the_templates_learn_as_if_the_graph_had_gone_through_encrypt():
     """`encrypt` cuts it for G's sake; the loss must give the templates the gradient of Eq. 11 all the same."""
-    malp, images, index = tiny_malp(set_size=2), pictures(3), torch.tensor([0, 1, 0])
+    malp, images, index = tiny_malp(set_size=2), sample_images(3), torch.tensor([0, 1, 0])
     encrypted, _ = malp.encrypt(images, index)  # with the graph
     fake = with_rectangles(encrypted.detach())
     (expected,) = torch.autograd.grad(malp.losses(encrypted, fake, fakeness_map(images, fake), index).total, malp.encryption.templates)
@@ -127,11 +127,11 @@ def test_parameter_groups_hold_every_parameter_once_at_its_rate():
     assert disc.parameter_groups(lr=1e-3)[1]["lr"] == pytest.approx(5e-3)
 
 
-def test_only_the_one_whose_turn_it_is_moves():
+def test_each_update_moves_only_its_own_network():
     disc, generator = MaLPDiscriminator(tiny_malp(branch="vit"), trainable=True), small_generator()
     ours = torch.optim.SGD(disc.parameter_groups(lr=1e-2))
     theirs = torch.optim.SGD(generator.parameters(), lr=1e-2)
-    images = pictures(3)
+    images = sample_images(3)
     encrypted, index = disc.encrypt(images)
     fake = generator(encrypted)
     before_disc, before_generator = Snapshot(disc), Snapshot(generator)

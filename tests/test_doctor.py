@@ -131,7 +131,7 @@ def test_malps_gradient_stands_beside_its_own_and_a_dead_map_is_a_problem():
     assert found["map"].level == "problem" and "dead" in found["map"].said
 
 
-def test_memory_is_that_of_the_pictures_kept_for_the_backward_pass():
+def test_memory_is_that_of_the_images_kept_for_the_backward_pass():
     """Twice the side, four times the memory; exactly the same whatever the batch."""
     kept = [float(findings_of(Healthy(), image_size=size, batch_size=batch)["memory"].said.split()[0]) for size, batch in ((64, 2), (128, 2), (128, 4))]
     assert kept[1] == pytest.approx(4 * kept[0], rel=0.1) and kept[2] == pytest.approx(kept[1], rel=0.05)

@@ -19,7 +19,7 @@ from malp_disc.metrics.localization import localization_scores
 from malp_disc.official.proactive_imd import ProactiveIMD
 from malp_disc.precision import full_precision
 from malp_disc.ssim import structural_similarity
-from tests.tiny import Snapshot, pictures, tiny_malp, with_rectangles
+from tests.tiny import Snapshot, sample_images, tiny_malp, with_rectangles
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float64]
 CASTS = [
@@ -31,7 +31,7 @@ CASTS = [
     lambda m: nn.ModuleList([m]).half()[0],
     lambda m: nn.ModuleDict({"g": nn.ModuleList([m])}).to(torch.float64)["g"][0],
 ]
-IMAGES = pictures(2, 16, 16)
+IMAGES = sample_images(2, 16, 16)
 INDEX = torch.zeros(2, dtype=torch.long)
 
 
@@ -96,7 +96,7 @@ def test_images_of_any_dtype_give_float32_and_gradients_in_their_own(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_functions_and_metrics_take_every_dtype(dtype):
-    images, fake = pictures(2, 16, 16).to(dtype), with_rectangles(pictures(2, 16, 16)).to(dtype)
+    images, fake = sample_images(2, 16, 16).to(dtype), with_rectangles(sample_images(2, 16, 16)).to(dtype)
     truth = fakeness_map(images, fake)
     assert truth.dtype == torch.float32 and torch.equal(truth, fakeness_map(images.float(), fake.float()))
     values = torch.tensor([0.25, 0.75], dtype=dtype)

@@ -49,7 +49,7 @@ def test_by_hand():
     assert encrypted[0, :, 0, 0].tolist() == pytest.approx([0.62, -0.38, 1.0])
 
 
-def test_the_result_is_clamped_to_the_range_of_pictures(encryption):
+def test_the_result_is_clamped_to_the_range_of_images(encryption):
     with torch.no_grad():
         encryption.templates.copy_(torch.tensor([9.0, -9.0, 0.0])[:, None, None].expand(3, 8, 8))
     encrypted = encryption(torch.zeros(2, 3, 8, 8), torch.tensor([0, 1]))
@@ -78,14 +78,14 @@ def test_the_gradient_reaches_exactly_the_chosen_templates(encryption):
     assert not gradient[:2].any()
 
 
-def test_the_gradient_reaches_the_picture_where_it_isnt_clamped(encryption):
+def test_the_gradient_reaches_the_image_where_it_isnt_clamped(encryption):
     images = torch.zeros(1, 3, 8, 8, requires_grad=True)
     encryption(images, torch.tensor([0])).sum().backward()
     assert torch.equal(images.grad, torch.ones_like(images))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 16), (4, 4), (6, 20), (5, 3)])
-def test_templates_are_resampled_to_the_picture(encryption, size):
+def test_templates_are_resampled_to_the_image(encryption, size):
     """At their own size they come out unchanged; a constant template is the same constant at every size; the mean is kept roughly."""
     assert encryption.at(size).shape == (3, 1, *size)
     if size == (8, 8):
@@ -176,7 +176,7 @@ def test_a_wrong_index_is_refused(encryption, images, index, message):
         (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "floating point"),
     ],
 )
-def test_what_are_no_pictures_is_refused(encryption, images, message):
+def test_what_are_no_images_is_refused(encryption, images, message):
     with pytest.raises(ValueError, match=message):
         encryption(images, torch.zeros(4, dtype=torch.long))
 

@@ -12,7 +12,7 @@ from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator, fakeness_map
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.malp import with_pretrained_branch
-from tests.tiny import pictures, tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 TINY = "test_efficientnet"
 
@@ -51,7 +51,7 @@ def learned(disc: MaLPDiscriminator, images: torch.Tensor, fake: torch.Tensor, *
 
 def test_its_losses_are_eq_8_of_its_map_and_eq_10_at_every_location():
     branch, weights = branched().branch, LossWeights()
-    images, fake, other = pictures(3), half_noise(pictures(3)), pictures(2, 48, 40, seed=5)
+    images, fake, other = sample_images(3), half_noise(sample_images(3)), sample_images(2, 48, 40, seed=5)
     truth = fakeness_map(images, fake)
     real, changed = branch(images), branch(fake)
     localization, realness = branch.losses(images, fake, truth, weights)
@@ -70,7 +70,7 @@ def test_its_losses_are_eq_8_of_its_map_and_eq_10_at_every_location():
 
 
 def test_j_of_a_malp_with_it_has_its_two_parts_more():
-    malp, images = branched().eval(), pictures(2)
+    malp, images = branched().eval(), sample_images(2)
     fake, index = half_noise(images), torch.tensor([0, -1])
     encrypted, _ = malp.encrypt(images, index)
     whole = malp.losses(encrypted, fake, fakeness_map(images, fake), index)
@@ -88,14 +88,14 @@ def test_the_templates_get_the_same_gradient_with_and_without_it():
         malp = branched().train()
         if drop:
             malp.drop_branch()
-        encrypted, index = malp.encrypt(pictures(2), torch.zeros(2, dtype=torch.long))
-        malp.losses(encrypted, half_noise(pictures(2)), torch.zeros(2, 1, 32, 32), index).total.backward()
+        encrypted, index = malp.encrypt(sample_images(2), torch.zeros(2, dtype=torch.long))
+        malp.losses(encrypted, half_noise(sample_images(2)), torch.zeros(2, 1, 32, 32), index).total.backward()
         gradients.append(malp.encryption.templates.grad)
     torch.testing.assert_close(*gradients)
 
 
 def test_asked_for_realness_alone_only_its_heads_learn_and_tell_the_classes_apart():
-    disc, images = discriminator(train_cnn=False), pictures(6)
+    disc, images = discriminator(train_cnn=False), sample_images(6)
     fake = torch.rand(images.shape, generator=torch.manual_seed(3)) * 2 - 1
     before = {name: value.detach().clone() for name, value in disc.named_parameters()}
     curve = learned(disc, images, fake, steps=25)
@@ -107,7 +107,7 @@ def test_asked_for_realness_alone_only_its_heads_learn_and_tell_the_classes_apar
 
 
 def test_its_map_learns_where_and_how_much():
-    disc, images = discriminator(train_cnn=False, branch_map_weight=1.0, realness_weight=0.0), pictures(4)
+    disc, images = discriminator(train_cnn=False, branch_map_weight=1.0, realness_weight=0.0), sample_images(4)
     fake = half_noise(images)
     learned(disc, images, fake, steps=40)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_its_map_learns_where_and_how_much():
 
 def test_every_trainable_parameter_gets_a_gradient_and_the_groups_hold_each_once():
     for options in ({}, {"train_cnn": False}):
-        disc, images = discriminator(**options), pictures(2)
+        disc, images = discriminator(**options), sample_images(2)
         step(disc, images, half_noise(images)).backward()
         trainable = {name for name, p in disc.named_parameters() if p.requires_grad}
         assert trainable and all(p.grad is not None for p in disc.parameters() if p.requires_grad)
@@ -133,7 +133,7 @@ def test_the_generators_loss_leaves_nothing_in_the_heads_whatever_the_order(orde
     """The heads after ten updates are those of a discriminator that no generator asked."""
     found = []
     for asked in (False, True):
-        disc, images = discriminator(train_cnn=False), pictures(3)
+        disc, images = discriminator(train_cnn=False), sample_images(3)
         fake, index = half_noise(images).requires_grad_(True), torch.full((3,), -1)
         optimizer = torch.optim.Adam(disc.parameter_groups(lr=1e-2))
         for _ in range(3):
@@ -153,16 +153,16 @@ def test_the_generators_loss_leaves_nothing_in_the_heads_whatever_the_order(orde
 def test_terms_of_weight_zero_are_not_computed_and_realness_keeps_its_own_scale():
     disc, index = discriminator(realness_weight=0.5), torch.zeros(2, dtype=torch.long)
     assert not disc.uses_cnn and disc.watched_terms == ["realness"]
-    losses = disc.generator_loss(half_noise(pictures(2)), index)
+    losses = disc.generator_loss(half_noise(sample_images(2)), index)
     assert losses.map == losses.branch_map == 0 and losses.total == 0.5 * losses.realness and not disc.scale.any()
     both = discriminator(map_weight=2.0, branch_map_weight=1.0)
-    losses = both.generator_loss(half_noise(pictures(2)), index)
+    losses = both.generator_loss(half_noise(sample_images(2)), index)
     torch.testing.assert_close(losses.total, 2.0 + 1.0 + losses.realness)
     assert both.watched_terms == ["map", "branch_map", "realness"]
 
 
 def test_a_frozen_one_asks_the_branch_too_and_a_plain_malp_cannot():
-    disc, fake = MaLPDiscriminator(branched()), pictures(2).requires_grad_(True)
+    disc, fake = MaLPDiscriminator(branched()), sample_images(2).requires_grad_(True)
     disc.generator_loss(fake, torch.zeros(2, dtype=torch.long)).total.backward()
     assert fake.grad.abs().sum() > 0 and not any(p.requires_grad for p in disc.parameters())
     for options in ({"realness_weight": 1.0}, {"branch_map_weight": 1.0}, {"train_cnn": False}):
@@ -171,7 +171,7 @@ def test_a_frozen_one_asks_the_branch_too_and_a_plain_malp_cannot():
 
 
 def test_saving_keeps_the_heads_and_finds_the_backbone_by_name_and_hash(tmp_path):
-    malp, images = branched(seed=3).eval(), pictures(2)
+    malp, images = branched(seed=3).eval(), sample_images(2)
     malp.save_pretrained(tmp_path)
     assert not any("backbone" in key for key in malp.state_dict())
     again = MaLP.from_pretrained(tmp_path, backbone_weights="random").eval()
@@ -185,7 +185,7 @@ def test_saving_keeps_the_heads_and_finds_the_backbone_by_name_and_hash(tmp_path
 
 
 def test_it_is_added_to_a_trained_malp_without_changing_it():
-    malp, images = tiny_malp(seed=4, branch="vit").eval(), pictures(2)
+    malp, images = tiny_malp(seed=4, branch="vit").eval(), sample_images(2)
     more = with_pretrained_branch(malp, TINY, weights="random", side=32)
     with torch.no_grad():
         assert torch.equal(more(images).map, malp(images).map) and torch.equal(more.encryption.templates, malp.encryption.templates)
@@ -194,7 +194,7 @@ def test_it_is_added_to_a_trained_malp_without_changing_it():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_it_computes_in_float32_whatever_it_is_turned_into(dtype):
-    disc, images, index = discriminator(), pictures(2), torch.full((2,), -1)
+    disc, images, index = discriminator(), sample_images(2), torch.full((2,), -1)
     expected = disc.generator_loss(images, index).total
     assert torch.equal(nn.ModuleList([disc]).to(dtype)[0].generator_loss(images, index).total, expected)
     with torch.autocast("cpu", torch.bfloat16):
@@ -202,7 +202,7 @@ def test_it_computes_in_float32_whatever_it_is_turned_into(dtype):
 
 
 def test_real_images_of_the_target_domain_are_checked_like_the_others():
-    disc, images = discriminator(), pictures(2)
+    disc, images = discriminator(), sample_images(2)
     for bad in ((images + 1) * 127.5, images[:, :1], torch.full_like(images, torch.nan), images[:0]):
         with pytest.raises(ValueError, match="real"):
             step(disc, images, images, real=bad)

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from malp_disc import MaLPDiscriminator
 from malp_disc.freezing import Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
-from tests.tiny import Snapshot, pictures, tiny_malp, with_rectangles
+from tests.tiny import Snapshot, sample_images, tiny_malp, with_rectangles
 
-IMAGES, INDEX = pictures(2, 16, 16), torch.zeros(2, dtype=torch.long)
+IMAGES, INDEX = sample_images(2, 16, 16), torch.zeros(2, dtype=torch.long)
 ALL_TERMS = {"map_weight": 1.0, "classifier_weight": 1.0, "template_weight": 1.0}
 
 
@@ -157,7 +157,7 @@ def test_malp_learns_and_g_is_told_the_same_in_every_order(make):
 def test_the_printed_order_with_accumulated_passes_gives_malp_its_own_gradient_alone():
     disc, plain = (MaLPDiscriminator(tiny_malp(image_size=16), trainable=True, **ALL_TERMS) for _ in range(2))
     for number in range(2):
-        images = pictures(2, 16, 16, seed=number)
+        images = sample_images(2, 16, 16, seed=number)
         encrypted, index = disc.encrypt(images)
         fake = with_rectangles(encrypted).requires_grad_(True)
         disc.discriminator_loss(images, encrypted, fake, index).total.backward()

@@ -15,7 +15,7 @@ from malp_disc.data.faces import ProceduralFaces
 from malp_disc.generator_objective import check_losses
 from malp_disc.training.generator_checks.interface import check_generator, require_usable
 from tests.test_manipulate import batch_of
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 IMAGES = torch.stack([ProceduralFaces(3, image_size=16)[i][0] for i in range(3)])
 TARGET = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -230,8 +230,8 @@ class Learning(Losses):
 )
 def test_losses_are_tried_before_any_work(make, words):
     with pytest.raises(ValueError, match=words):
-        check_losses(make(), batch_of(pictures(2)), lambda images, target: images, source="mine")
+        check_losses(make(), batch_of(sample_images(2)), lambda images, target: images, source="mine")
 
 
 def test_sound_losses_pass():
-    check_losses(Losses(), batch_of(pictures(2)), lambda images, target: images, source="mine")
+    check_losses(Losses(), batch_of(sample_images(2)), lambda images, target: images, source="mine")

@@ -12,9 +12,9 @@ from malp_disc.losses import classification_loss, localization_loss_encrypted, l
 from malp_disc.metrics.attribute_net import AttributeNet
 from malp_disc.official.proactive_imd import ProactiveIMD
 from malp_disc.ssim import structural_similarity
-from tests.tiny import pictures, tiny_malp, with_rectangles
+from tests.tiny import sample_images, tiny_malp, with_rectangles
 
-IMAGES = pictures(3, 16, 16)
+IMAGES = sample_images(3, 16, 16)
 FAKE, INDEX = with_rectangles(IMAGES), torch.zeros(3, dtype=torch.long)
 TRUTH = fakeness_map(IMAGES, FAKE)
 DISC = MaLPDiscriminator(tiny_malp(image_size=16), trainable=True)
@@ -77,7 +77,7 @@ def test_images_on_another_device_are_refused(entry):
 
 
 @pytest.mark.parametrize("entry", [name for name in WITH_IMAGES if name.startswith(PAIRS)])
-@pytest.mark.parametrize("other", [IMAGES[:2], IMAGES[:1], IMAGES[..., :8], pictures(3, 32, 32)], ids=["two", "one", "narrow", "large"])
+@pytest.mark.parametrize("other", [IMAGES[:2], IMAGES[:1], IMAGES[..., :8], sample_images(3, 32, 32)], ids=["two", "one", "narrow", "large"])
 def test_images_of_another_size_or_number_are_refused(entry, other):
     with pytest.raises(ValueError, match="of one shape, got .*; resize the originals"):
         WITH_IMAGES[entry](other)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from malp_disc.localization import GlobalTransformer, ShallowCNN
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def transformer() -> GlobalTransformer:
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (17, 33), (64, 16)])
 def test_the_cnn_gives_a_map_and_a_template_at_full_resolution(cnn, height, width):
-    maps, template = cnn(pictures(2, height, width))
+    maps, template = cnn(sample_images(2, height, width))
     assert maps.shape == template.shape == (2, 1, height, width)
     assert 0 < maps.min() and maps.max() < 1
     assert template.isfinite().all()
@@ -34,7 +34,7 @@ def test_ten_convolutions_lead_to_the_map_and_three_blocks_more_to_the_template(
     """Counted as they run. The authors' width is 64: 3·3 kernels throughout."""
     order: list[str] = []
     handles = [m.register_forward_hook(lambda *_, n=n: order.append(n)) for n, m in cnn.named_modules() if isinstance(m, nn.Conv2d)]
-    cnn(pictures(1))
+    cnn(sample_images(1))
     for handle in handles:
         handle.remove()
     to_map = [name for name in order if not name.startswith("recovery")]
@@ -46,7 +46,7 @@ def test_ten_convolutions_lead_to_the_map_and_three_blocks_more_to_the_template(
 def test_maps_start_low():
     """sigmoid(-2) = 0.12, give or take what the random weights add: most pixels are unchanged at first."""
     torch.manual_seed(0)
-    assert ShallowCNN(16)(pictures(4))[0].mean().item() == pytest.approx(0.12, abs=0.08)
+    assert ShallowCNN(16)(sample_images(4))[0].mean().item() == pytest.approx(0.12, abs=0.08)
 
 
 @pytest.mark.parametrize("bias", [-12.0, -30.0])
@@ -55,15 +55,15 @@ def test_a_map_that_is_saturated_low_can_rise_again(bias):
     torch.manual_seed(0)
     cnn = ShallowCNN(8)
     nn.init.constant_(cnn.map_head.bias, bias)
-    maps, _ = cnn(pictures(2))
+    maps, _ = cnn(sample_images(2))
     assert maps.max() < 1e-3
     (maps - 0.5).square().mean().mul(1e6).backward()
     assert cnn.map_head.bias.grad.item() < 0
     assert all(parameter.grad.abs().sum() > 0 for parameter in [*cnn.trunk.parameters(), *cnn.map_head.parameters()])
 
 
-def test_a_pictures_map_doesnt_depend_on_its_neighbours_nor_on_the_mode(cnn):
-    images = pictures(3)
+def test_an_images_map_doesnt_depend_on_its_neighbours_nor_on_the_mode(cnn):
+    images = sample_images(3)
     alone = cnn(images[:1])
     among_others = cnn(torch.cat([images[:1], 3 * images[1:].clamp(-0.3, 0.3)]))
     for one, other in zip(alone, among_others):
@@ -74,7 +74,7 @@ def test_a_pictures_map_doesnt_depend_on_its_neighbours_nor_on_the_mode(cnn):
     assert torch.equal(alone[0], evaluated[0]) and torch.equal(alone[1], evaluated[1])
 
 
-def test_a_map_follows_the_picture_when_it_is_shifted(cnn):
+def test_a_map_follows_the_image_when_it_is_shifted(cnn):
     """All convolutions have stride 1. Away from the borders a shift by 3 pixels shifts the map; the norms see the same values, rolled."""
     images = torch.zeros(1, 3, 48, 48)
     images[:, :, 20:26, 20:26] = 0.8
@@ -85,14 +85,14 @@ def test_a_map_follows_the_picture_when_it_is_shifted(cnn):
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 48), (40, 24)])
 def test_the_transformer_gives_a_map_at_full_resolution(transformer, height, width):
-    maps = transformer(pictures(2, height, width))
+    maps = transformer(sample_images(2, height, width))
     assert maps.shape == (2, 1, height, width)
     assert 0 < maps.min() and maps.max() < 1
 
 
 def test_the_transformer_refuses_sides_that_its_patches_dont_divide(transformer):
     with pytest.raises(ValueError, match="divisible by its patch of 8, got 20x32"):
-        transformer(pictures(1, 20, 32))
+        transformer(sample_images(1, 20, 32))
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 48)])
@@ -106,7 +106,7 @@ def test_token_k_becomes_patch_k_and_its_numbers_that_patchs_pixels(transformer,
     with torch.no_grad():
         transformer.to_pixels.weight.zero_()[:, 0] = 0.1
         transformer.to_pixels.bias.copy_(torch.arange(64) / 1000)
-        result = transformer(pictures(1, height, width))[0, 0].logit()
+        result = transformer(sample_images(1, height, width))[0, 0].logit()
         transformer.to_pixels.load_state_dict(state)
     for y in range(height):
         for x in range(width):
@@ -114,11 +114,11 @@ def test_token_k_becomes_patch_k_and_its_numbers_that_patchs_pixels(transformer,
             assert result[y, x].item() == pytest.approx(0.1 * token + pixel / 1000, abs=1e-4)
 
 
-def test_without_attention_a_patch_of_the_picture_moves_its_own_patch_of_the_map_and_no_other():
+def test_without_attention_a_patch_of_the_image_moves_its_own_patch_of_the_map_and_no_other():
     """From image to map: a transformer of depth 0 is patch embedding, norm and un-patchify."""
     torch.manual_seed(0)
     transformer = GlobalTransformer(32, depth=0).eval()
-    images = pictures(1, 24, 40)
+    images = sample_images(1, 24, 40)
     changed = images.clone()
     changed[:, :, 8:16, 24:32] *= -1
     difference = (transformer(images) - transformer(changed)).abs()[0, 0]
@@ -128,7 +128,7 @@ def test_without_attention_a_patch_of_the_picture_moves_its_own_patch_of_the_map
 
 
 def test_with_attention_a_patch_moves_the_whole_map(transformer):
-    images = pictures(1)
+    images = sample_images(1)
     changed = images.clone()
     changed[:, :, :8, :8] *= -1
     assert ((transformer(images) - transformer(changed)).abs()[0, 0, 16:, 16:] > 0).float().mean() > 0.9
@@ -138,5 +138,5 @@ def test_the_transformer_learns_in_every_parameter():
     """The authors' is detached: none of its 74 parameters gets a gradient."""
     torch.manual_seed(0)
     transformer = GlobalTransformer(32, depth=2).train()
-    (transformer(pictures(2)) - 0.5).square().mean().backward()
+    (transformer(sample_images(2)) - 0.5).square().mean().backward()
     assert [name for name, parameter in transformer.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []

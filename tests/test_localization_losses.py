@@ -16,14 +16,14 @@ def maps() -> tuple[torch.Tensor, torch.Tensor]:
     return rand(3, 1, 13, 14, seed=1), truth
 
 
-def test_j_l_of_encrypted_pictures_is_eq_8_first_case(maps):
+def test_j_l_of_encrypted_images_is_eq_8_first_case(maps):
     predicted, truth = maps[0], rand(3, 1, 13, 14, seed=3)
     weights = LossWeights(encrypted_zero=4.0, encrypted_cosine=0.7)
     expected = j_l_encrypted(predicted.double().numpy(), truth.double().numpy(), weights)
     assert localization_loss_encrypted(predicted, truth, weights).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_j_l_of_manipulated_pictures_is_eq_8_second_case(maps):
+def test_j_l_of_manipulated_images_is_eq_8_second_case(maps):
     predicted, truth = maps
     weights = LossWeights(manipulated_cosine=1.7, manipulated_ssim=0.6, map_error=3.0, map_correlation=0.9)
     expected = j_l_manipulated(predicted.double().numpy(), truth.double().numpy(), weights)
@@ -50,11 +50,11 @@ def test_a_perfect_map_costs_nothing(maps):
     assert localization_loss_manipulated(truth, truth, LossWeights()).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_a_zero_map_of_an_encrypted_picture_costs_nothing(maps):
+def test_a_zero_map_of_an_encrypted_image_costs_nothing(maps):
     assert localization_loss_encrypted(torch.zeros_like(maps[0]), maps[0], LossWeights()).item() == 0
 
 
-def test_a_bright_spot_off_the_truth_gains_an_encrypted_picture_nothing():
+def test_a_bright_spot_off_the_truth_gains_an_encrypted_image_nothing():
     """By the plain cosine a spot where nothing changes would lower λ5's term for a faint map; it must not."""
     truth, faint = torch.full((1, 1, 16, 16), 0.2), torch.full((1, 1, 16, 16), 0.01)
     truth[..., 14:, 14:] = 0

@@ -172,7 +172,7 @@ def test_the_order_of_the_batch_doesnt_matter():
         assert one.item() == pytest.approx(other.item(), rel=1e-5)
 
 
-def test_a_batch_counts_as_the_mean_of_its_pictures():
+def test_a_batch_counts_as_the_mean_of_its_images():
     """So that λ means the same at every batch size."""
     maps, truth = rand(4, 1, 13, 13), rand(4, 1, 13, 13, seed=1)
     for loss in (localization_loss_encrypted, localization_loss_manipulated):
@@ -180,7 +180,7 @@ def test_a_batch_counts_as_the_mean_of_its_pictures():
         assert loss(maps, truth, LossWeights()).item() == pytest.approx(sum(singles) / 4, rel=1e-5)
 
 
-def test_a_larger_picture_of_the_same_content_costs_the_same():
+def test_a_larger_image_of_the_same_content_costs_the_same():
     """Magnitude, L2 and squared error are per pixel: tiling a map twice changes nothing."""
     maps, truth = rand(2, 1, 12, 12), rand(2, 1, 12, 12, seed=1)
     for weights, loss in ((only(encrypted_zero=1.0), localization_loss_encrypted), (only(map_error=1.0), localization_loss_manipulated)):

@@ -19,7 +19,7 @@ from malp_disc.losses import (
     recovery_loss,
     template_loss,
 )
-from tests.tiny import OUTPUTS, SIZE, pictures, tiny_malp, with_rectangles
+from tests.tiny import OUTPUTS, SIZE, sample_images, tiny_malp, with_rectangles
 
 
 def test_the_public_names_are_those_of_the_design():
@@ -42,7 +42,7 @@ def test_the_defaults_are_the_papers():
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (48, 48)])
 def test_the_output_is_as_documented(height, width):
-    out = tiny_malp(set_size=2)(pictures(3, height, width))
+    out = tiny_malp(set_size=2)(sample_images(3, height, width))
     assert out.map.shape == out.template.shape == (3, 1, height, width)
     assert out.logit.shape == out.similarity.shape == out.score.shape == (3,)
     assert 0 <= out.map.min() and out.map.max() <= 1
@@ -53,7 +53,7 @@ def test_the_output_is_as_documented(height, width):
 
 def test_the_second_branch_runs_when_asked_and_only_then():
     malp = tiny_malp(branch="vit").eval()
-    images = pictures(2)
+    images = sample_images(2)
     assert malp(images).branch_map is None
     out = malp(images, branch=True)
     assert out.branch_map.shape == (2, 1, SIZE, SIZE)
@@ -64,7 +64,7 @@ def test_the_second_branch_runs_when_asked_and_only_then():
 
 def test_similarity_is_the_largest_over_the_set_and_the_score_averages_both_witnesses():
     malp = tiny_malp(set_size=3)
-    out = malp(pictures(2))
+    out = malp(sample_images(2))
     templates = malp.encryption.at((SIZE, SIZE))
     table = torch.nn.functional.cosine_similarity(out.template.flatten(1)[:, None], templates.flatten(1)[None], dim=2)
     assert torch.allclose(out.similarity, table.amax(1), atol=1e-4)
@@ -72,7 +72,7 @@ def test_similarity_is_the_largest_over_the_set_and_the_score_averages_both_witn
 
 
 def test_a_passive_malp_scores_by_its_classifier_alone_and_adds_nothing():
-    malp, images = tiny_malp(strength=0.0), pictures(2)
+    malp, images = tiny_malp(strength=0.0), sample_images(2)
     assert malp.passive and not tiny_malp().passive
     assert torch.equal(malp.encrypt(images)[0], images)
     out = malp(images)
@@ -80,7 +80,7 @@ def test_a_passive_malp_scores_by_its_classifier_alone_and_adds_nothing():
 
 
 def test_encrypt_draws_where_no_index_is_given():
-    malp, images = tiny_malp(set_size=4), pictures(8)
+    malp, images = tiny_malp(set_size=4), sample_images(8)
     encrypted, index = malp.encrypt(images, generator=torch.Generator().manual_seed(3))
     again, same = malp.encrypt(images, generator=torch.Generator().manual_seed(3))
     assert torch.equal(index, same) and torch.equal(encrypted, again)
@@ -90,11 +90,11 @@ def test_encrypt_draws_where_no_index_is_given():
 
 
 def test_an_index_of_another_integer_type_comes_back_as_long():
-    assert tiny_malp().encrypt(pictures(2), torch.zeros(2, dtype=torch.int32))[1].dtype == torch.long
+    assert tiny_malp().encrypt(sample_images(2), torch.zeros(2, dtype=torch.int32))[1].dtype == torch.long
 
 
 def test_arithmetic_is_float32_under_bf16_autocast_and_gives_the_same_numbers():
-    malp, images = tiny_malp(branch="vit").eval(), pictures(2)
+    malp, images = tiny_malp(branch="vit").eval(), sample_images(2)
     fake, index = with_rectangles(images), torch.zeros(2, dtype=torch.long)
     plain, plain_losses = malp(images, branch=True), malp.losses(malp.encrypt(images, index)[0], fake, fakeness_map(images, fake), index)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,8 +106,8 @@ def test_arithmetic_is_float32_under_bf16_autocast_and_gives_the_same_numbers():
         assert torch.equal(getattr(losses, field.name), getattr(plain_losses, field.name)), field.name
 
 
-def test_bf16_pictures_are_taken():
-    out = tiny_malp()(pictures(2).bfloat16())
+def test_bf16_images_are_taken():
+    out = tiny_malp()(sample_images(2).bfloat16())
     assert out.map.dtype == torch.float32
 
 
@@ -119,7 +119,7 @@ def test_bf16_pictures_are_taken():
         (torch.full((1, 3, 32, 32), torch.nan), "got min nan"),
     ],
 )
-def test_what_are_no_pictures_is_refused(images, message):
+def test_what_are_no_images_is_refused(images, message):
     with pytest.raises(ValueError, match=message):
         tiny_malp()(images)
 
@@ -145,7 +145,7 @@ def test_an_impossible_config_is_refused(config, message):
 
 
 def batch(malp: MaLP, count: int = 4, index: list[int] | None = None):
-    images = pictures(count)
+    images = sample_images(count)
     encrypted, index = malp.encrypt(images, None if index is None else torch.tensor(index))
     fake = with_rectangles(encrypted.detach())
     return encrypted, fake, fakeness_map(images, fake), index
@@ -196,7 +196,7 @@ def test_every_parameter_takes_part_in_j(config):
     assert still == (unused if malp.passive else set())
 
 
-def test_every_parameter_takes_part_when_no_picture_has_a_template():
+def test_every_parameter_takes_part_when_no_image_has_a_template():
     malp = tiny_malp(set_size=2)
     malp.losses(*batch(malp, 3, [NO_TEMPLATE] * 3)).total.backward()
     assert [name for name, parameter in malp.named_parameters() if parameter.grad is None] == []
@@ -208,19 +208,19 @@ def test_a_passive_j_has_no_template_and_no_recovery_term():
     assert torch.allclose(losses.total, losses.localization + losses.classification)
 
 
-def test_an_untouched_picture_leaves_j_finite():
+def test_an_untouched_image_leaves_j_finite():
     """G(x) = x: the truth is zero everywhere and has no cosine."""
-    malp, images = tiny_malp(branch="vit"), pictures(2)
+    malp, images = tiny_malp(branch="vit"), sample_images(2)
     encrypted, index = malp.encrypt(images)
     losses = malp.losses(encrypted, images, fakeness_map(images, images), index)
     losses.total.backward()
     assert losses.total.isfinite() and all(parameter.grad.isfinite().all() for parameter in malp.parameters())
 
 
-def test_sixty_steps_teach_it_where_eight_pictures_were_changed():
+def test_sixty_steps_teach_it_where_eight_images_were_changed():
     """Pearson of map and truth, which a constant map can't have, and the template is found in the encrypted images only."""
     malp = tiny_malp(1)
-    images, index = pictures(8), torch.zeros(8, dtype=torch.long)
+    images, index = sample_images(8), torch.zeros(8, dtype=torch.long)
     groups = [{"params": malp.cnn.parameters()}, {"params": malp.classifier.parameters()}, {"params": malp.encryption.parameters(), "lr": 1e-2}]
     optimizer = torch.optim.Adam(groups, lr=3e-3)
 

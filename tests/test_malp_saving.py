@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
-from tests.tiny import OUTPUTS, pictures, tiny_malp
+from tests.tiny import OUTPUTS, sample_images, tiny_malp
 
 
 def test_a_saved_malp_comes_back_with_the_same_outputs_by_bytes(tmp_path):
@@ -17,7 +17,7 @@ def test_a_saved_malp_comes_back_with_the_same_outputs_by_bytes(tmp_path):
     assert {"config.json", "model.safetensors"} <= {path.name for path in (tmp_path / "malp").iterdir()}
     again = MaLP.from_pretrained(tmp_path / "malp").eval()
     assert again.config == malp.config
-    images = pictures(2)
+    images = sample_images(2)
     for field in OUTPUTS:
         assert torch.equal(getattr(malp(images, branch=True), field), getattr(again(images, branch=True), field))
     assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])

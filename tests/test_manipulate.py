@@ -16,7 +16,7 @@ from malp_disc.evaluation.localize import malp_gallery, score_unprotected, throu
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import ResultError, call_manipulate
 from malp_disc.training.preflight import Editor
-from tests.tiny import pictures, tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 
 def in_place(images, target):
@@ -30,7 +30,7 @@ def targets(count: int):
 
 @pytest.mark.parametrize("manipulate", [in_place, lambda images, target: images, lambda images, target: images[:]])
 def test_nothing_of_ours_is_written_to_or_handed_out(manipulate):
-    images, target = pictures(2), targets(2)
+    images, target = sample_images(2), targets(2)
     kept = images.clone()
     result = call_manipulate(manipulate, images, target)
     result.zero_()
@@ -45,7 +45,7 @@ def test_a_buffer_that_the_generator_uses_again_is_copied():
 
 
 def test_gradients_pass_an_edit_in_place_to_images_and_weights():
-    weight, images = torch.tensor(2.0, requires_grad=True), pictures(1).requires_grad_(True)
+    weight, images = torch.tensor(2.0, requires_grad=True), sample_images(1).requires_grad_(True)
     call_manipulate(lambda x, target: x.mul_(weight), images, None).sum().backward()
     assert (images.grad == 2).all() and weight.grad == pytest.approx(images.sum().item(), rel=1e-5)
 
@@ -57,7 +57,7 @@ def test_results_made_without_gradients_can_be_computed_with(context):
             return images * 0.5
 
     weight = torch.ones((), requires_grad=True)
-    (weight * call_manipulate(manipulate, pictures(1), None)).sum().backward()
+    (weight * call_manipulate(manipulate, sample_images(1), None)).sum().backward()
     assert weight.grad is not None
 
 
@@ -66,11 +66,11 @@ def test_half_precision_is_measured_in_float32_and_the_gradient_mode_is_restored
         torch.set_grad_enabled(False)
         return images.half()
 
-    assert call_manipulate(manipulate, pictures(1), None).dtype == torch.float32 and torch.is_grad_enabled()
+    assert call_manipulate(manipulate, sample_images(1), None).dtype == torch.float32 and torch.is_grad_enabled()
 
 
 def test_every_measurement_leaves_the_inputs_as_they_are():
-    images, labels = pictures(3), targets(3)
+    images, labels = sample_images(3), targets(3)
     inputs = EvalSet(images.clone(), labels, labels.clone(), torch.zeros(3, dtype=torch.long), ("a", "b"))
     malp = tiny_malp().eval()
     edit(in_place, inputs.images, inputs.targets)
@@ -84,9 +84,9 @@ def test_every_measurement_leaves_the_inputs_as_they_are():
 def test_the_training_loop_edits_copies():
     generator = nn.Conv2d(3, 3, 1)
     generator.manipulate = lambda images, target: generator(images.mul_(0.5))
-    images = pictures(2)
+    images = sample_images(2)
     Editor(generator)(images, targets(2)).sum().backward()
-    assert torch.equal(images, pictures(2)) and generator.weight.grad is not None
+    assert torch.equal(images, sample_images(2)) and generator.weight.grad is not None
 
 
 @dataclass
@@ -117,7 +117,7 @@ class Output:
 )
 def test_other_results_are_told_with_what_to_return(result, words):
     with pytest.raises(ResultError) as raised:
-        call_manipulate(lambda images, target: result(images), pictures(2), None)
+        call_manipulate(lambda images, target: result(images), sample_images(2), None)
     assert all(word in str(raised.value) for word in words), raised.value
 
 
@@ -143,12 +143,12 @@ def batch_of(images):
 
 
 def test_losses_write_into_copies_that_keep_gradients():
-    images, fake = pictures(2), pictures(2, seed=1).requires_grad_(True)
+    images, fake = sample_images(2), sample_images(2, seed=1).requires_grad_(True)
     batch = batch_of(images)
     call_discriminator_loss(InPlaceLosses(), fake, batch)
     loss = call_generator_loss(InPlaceLosses(), fake, batch, None)["own"]
-    assert torch.equal(images, pictures(2)) and (batch.target == 1).all() and (batch.labels == 1).all()
-    assert torch.equal(fake, pictures(2, seed=1)) and loss.item() == pytest.approx(2 * fake.mean().item(), rel=1e-4)
+    assert torch.equal(images, sample_images(2)) and (batch.target == 1).all() and (batch.labels == 1).all()
+    assert torch.equal(fake, sample_images(2, seed=1)) and loss.item() == pytest.approx(2 * fake.mean().item(), rel=1e-4)
     loss.backward()
     assert (fake.grad > 0).all()
 
@@ -165,5 +165,5 @@ def test_losses_write_into_copies_that_keep_gradients():
 )
 def test_losses_that_return_something_else_are_told(result, words):
     with pytest.raises(ValueError) as raised:
-        call_generator_loss(InPlaceLosses(result), pictures(2).requires_grad_(True), batch_of(pictures(2)), None)
+        call_generator_loss(InPlaceLosses(result), sample_images(2).requires_grad_(True), batch_of(sample_images(2)), None)
     assert all(word in str(raised.value) for word in words), raised.value

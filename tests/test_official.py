@@ -16,7 +16,7 @@ from tests.golden.authors_arithmetic import template_metric
 from tests.golden.case import tapped
 from tests.golden.seeded import image
 from tests.official import GOLDENS, golden, official, packed, saved, seeded_network, seeded_state, signal
-from tests.tiny import pictures, with_rectangles
+from tests.tiny import sample_images, with_rectangles
 
 
 def test_every_network_and_the_arithmetic_have_the_authors_numbers_as_goldens():
@@ -61,7 +61,7 @@ def test_the_classifier_of_a_checkpoint_answers_as_the_authors(tmp_path):
 
 
 def test_the_map_is_clamped_and_the_classifier_sees_it_as_it_is():
-    malp, images = official(), pictures(2, 128, 128)
+    malp, images = official(), sample_images(2, 128, 128)
     with torch.no_grad():
         malp.cnn.layers_5[1].bias.fill_(1.1)  # around 1: their map has no upper bound
         raw, template = malp.cnn(images)
@@ -73,7 +73,7 @@ def test_the_map_is_clamped_and_the_classifier_sees_it_as_it_is():
 
 def test_similarity_is_the_authors_cosine_the_largest_of_the_set():
     """cos(m·A_i, min-max of the recovered template), as their metric has it; m changes nothing."""
-    malp, images = official(count=3), pictures(2, 128, 128)
+    malp, images = official(count=3), sample_images(2, 128, 128)
     with torch.no_grad():
         out = malp(images)
         expected = template_metric(0.1 * malp.encryption.templates, out.template, out.template)[..., 0].amax(1)
@@ -91,20 +91,20 @@ def test_a_constant_recovered_template_is_similar_to_nothing(level):
     malp = official()
     with torch.no_grad():
         malp.cnn.layers_6[1].weight.zero_(), malp.cnn.layers_6[1].bias.fill_(level)
-        out = malp(pictures(1, 128, 128))
+        out = malp(sample_images(1, 128, 128))
     assert out.similarity.item() == 0 and out.score.isfinite().all()
 
 
 def test_encryption_adds_m_times_a_and_clamps():
-    malp, images = official(count=2), pictures(2, 128, 128)
+    malp, images = official(count=2), sample_images(2, 128, 128)
     index = torch.tensor([1, 0])
     assert torch.allclose(malp.encrypt(images, index)[0], (images + malp.config.strength * signal(2)[index, None]).clamp(-1, 1), atol=1e-6)
     assert malp.encrypt(torch.ones(1, 3, 128, 128))[0].max() == 1  # theirs goes beyond
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 160), (128, 128)])
-def test_pictures_of_other_sizes_are_taken(height, width):
-    malp, images = official("prenorm"), pictures(2, height, width)
+def test_images_of_other_sizes_are_taken(height, width):
+    malp, images = official("prenorm"), sample_images(2, height, width)
     with torch.no_grad():
         malp.cnn.layers_5[1].bias.fill_(0.3)  # alive in every pixel
         out = malp(images, branch=True)
@@ -131,7 +131,7 @@ def test_the_transformer_refuses_what_it_has_no_positions_for(height, width):
 @pytest.mark.parametrize("generation", VIT_GENERATIONS)
 def test_a_token_fills_half_a_row_and_the_class_token_none(generation):
     vit = copy.deepcopy(seeded_network(OfficialViT, generation)).eval()
-    images = pictures(1, 128, 128)
+    images = sample_images(1, 128, 128)
     with torch.no_grad():
         tokens, map_ = vit.tokens(images), vit(images)
     assert tokens.shape == (1, 257, 64)
@@ -142,7 +142,7 @@ def test_a_token_fills_half_a_row_and_the_class_token_none(generation):
 
 def test_generations_differ_in_more_than_their_keys():
     """The last norm is in the head of the older two, in the blocks of the younger two."""
-    images = pictures(1, 128, 128)
+    images = sample_images(1, 128, 128)
     with torch.no_grad():
         for generation in VIT_GENERATIONS:
             vit = copy.deepcopy(seeded_network(OfficialViT, generation)).eval()
@@ -160,7 +160,7 @@ def test_generations_differ_in_more_than_their_keys():
 
 def test_every_parameter_takes_part_in_j_and_here_the_transformer_learns():
     """In the authors' code none of the transformer's 74 parameters gets a gradient (golden official_train_step: null)."""
-    malp, images = official("prenorm", count=2).train(), pictures(2, 128, 128)
+    malp, images = official("prenorm", count=2).train(), sample_images(2, 128, 128)
     malp.cnn.layers_5[1].bias.data.fill_(0.3)  # alive in every pixel
     encrypted, index = malp.encrypt(images, torch.tensor([0, 1]))
     fake = with_rectangles(encrypted.detach())
@@ -174,7 +174,7 @@ def test_every_parameter_takes_part_in_j_and_here_the_transformer_learns():
 def test_a_frozen_one_teaches_a_generator():
     disc = MaLPDiscriminator(official("current"), map_weight=1.0, classifier_weight=1.0, template_weight=1.0)
     disc.malp.cnn.layers_5[1].bias.data.fill_(0.3)
-    fake = pictures(2, 128, 128).requires_grad_(True)
+    fake = sample_images(2, 128, 128).requires_grad_(True)
     disc.generator_loss(fake, torch.zeros(2, dtype=torch.long)).total.backward()
     assert fake.grad.isfinite().all() and (fake.grad.flatten(1).abs().sum(1) > 0).all()
     assert all(parameter.grad is None for parameter in disc.parameters())

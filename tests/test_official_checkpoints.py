@@ -14,7 +14,7 @@ from malp_disc import MaLP, MaLPConfig
 from malp_disc.official.networks import OfficialEncoder, read_official
 from malp_disc.official.vit import OfficialViT
 from tests.official import OPTIONAL, packed, saved, seeded_network, seeded_state
-from tests.tiny import pictures, tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 
 def test_every_entry_goes_where_it_belongs(tmp_path):
@@ -45,7 +45,7 @@ def test_a_checkpoint_of_the_localization_alone_loads(tmp_path):
         malp = MaLP.from_official(saved(tmp_path, content))
     assert malp.branch is None and not malp.config.branch
     with torch.no_grad():
-        out = malp(pictures(2, 128, 128))
+        out = malp(sample_images(2, 128, 128))
     assert torch.equal(out.logit, torch.zeros(2)) and torch.allclose(out.score, (1.5 - out.similarity) / 2)
 
 
@@ -80,7 +80,7 @@ def test_an_official_malp_is_saved_and_comes_back_with_the_same_outputs_by_bytes
     again = MaLP.from_pretrained(tmp_path / "malp").eval()
     (tmp_path / "malp" / "model.safetensors").unlink()  # 140 MB
     assert again.config == malp.config
-    images = pictures(2, 128, 128)
+    images = sample_images(2, 128, 128)
     with torch.no_grad():
         ours, theirs = malp(images, branch=True), again(images, branch=True)
         for field in ("map", "template", "logit", "similarity", "score", "branch_map"):

@@ -16,7 +16,7 @@ from malp_disc.official.proactive_imd import ImageClassifier, ProactiveIMD, Reco
 from tests.golden.__main__ import main
 from tests.golden.authors_arithmetic import imd_metric
 from tests.golden.seeded import fill, image
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 GOLDENS = Path(__file__).resolve().parent / "golden" / "data"
 
@@ -56,7 +56,7 @@ def test_a_checkpoint_loads_and_recovers_as_the_authors(tmp_path, count, prefix)
 
 
 def test_the_score_is_their_metric_the_largest_of_the_set(tmp_path):
-    imd, images = loaded(tmp_path, packed(3)), pictures(2, 128, 128)
+    imd, images = loaded(tmp_path, packed(3)), sample_images(2, 128, 128)
     with torch.no_grad():
         expected = imd_metric(imd.templates, 0.3, imd.recover(images), imd.recover(images))[..., 0].amax(1)
         assert torch.allclose(imd.score(images), expected, atol=1e-5) and torch.equal(imd(images), imd.score(images))
@@ -66,12 +66,12 @@ def test_a_dead_encoder_scores_zero():
     imd = ProactiveIMD(2).eval()
     with torch.no_grad():
         imd.encoder.layer_2[1].weight.zero_(), imd.encoder.layer_2[1].bias.fill_(-1.0)
-        assert torch.equal(imd.score(pictures(2, 128, 128)), torch.zeros(2))
+        assert torch.equal(imd.score(sample_images(2, 128, 128)), torch.zeros(2))
 
 
 def test_a_template_is_added_on_the_normalized_scale():
     """((x + 1)/2 − 0.6490)/0.1269 + m·A, and back."""
-    imd, images, index = ProactiveIMD(3, strength=0.08), pictures(2, 128, 128), torch.tensor([2, 0])
+    imd, images, index = ProactiveIMD(3, strength=0.08), sample_images(2, 128, 128), torch.tensor([2, 0])
     encrypted, again = imd.encrypt(images, index)
     assert torch.equal(index, again) and encrypted.shape == images.shape
     difference = imd.normalized(encrypted) - imd.normalized(images)
@@ -81,7 +81,7 @@ def test_a_template_is_added_on_the_normalized_scale():
 
 
 def test_other_sizes_are_resampled_by_nearest_neighbour():
-    imd, images = ProactiveIMD().eval(), pictures(2, 256, 256)
+    imd, images = ProactiveIMD().eval(), sample_images(2, 256, 256)
     encrypted, _ = imd.encrypt(images)
     step = (encrypted - images)[:, :, ::2, ::2]
     assert torch.allclose((encrypted - images)[:, :, 1::2, 1::2], step, atol=1e-6)
@@ -90,7 +90,7 @@ def test_other_sizes_are_resampled_by_nearest_neighbour():
 
 
 def test_the_draw_is_over_the_set_and_can_be_seeded():
-    imd, images = ProactiveIMD(3), pictures(12, 128, 128)
+    imd, images = ProactiveIMD(3), sample_images(12, 128, 128)
     _, index = imd.encrypt(images, generator=torch.Generator().manual_seed(0))
     assert set(index.tolist()) == {0, 1, 2} and torch.equal(index, imd.encrypt(images, generator=torch.Generator().manual_seed(0))[1])
     for wrong in (torch.zeros(2, dtype=torch.long), torch.full((12,), 3), torch.full((12,), -1)):
@@ -99,17 +99,17 @@ def test_the_draw_is_over_the_set_and_can_be_seeded():
 
 
 def test_templates_and_encoder_learn_from_the_score():
-    imd, images = ProactiveIMD(1), pictures(2, 128, 128)
+    imd, images = ProactiveIMD(1), sample_images(2, 128, 128)
     imd.score(imd.normalized(imd.encrypt(images)[0])).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in imd.parameters())
     assert imd.templates.grad.any() and imd.encoder.layers[0][0].weight.grad.any()
 
 
-def test_the_picture_classifier_answers_once_per_picture():
+def test_the_image_classifier_answers_once_per_image():
     classifier = ImageClassifier().eval()
     with torch.no_grad():
-        assert classifier(pictures(2, 64, 64)).shape == (2,)
-        assert classifier.sigmoids(pictures(1, 128, 128)).shape == (1, 2)
+        assert classifier(sample_images(2, 64, 64)).shape == (2,)
+        assert classifier.sigmoids(sample_images(1, 128, 128)).shape == (1, 2)
     with pytest.raises(ValueError, match=r"takes \(B, 3, 128, 128\) only, got \(1, 1, 128, 128\)"):
         classifier.sigmoids(torch.zeros(1, 1, 128, 128))
 

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from malp_disc import MaLPDiscriminator
-from tests.tiny import Snapshot, gradients, pictures, small_generator, tiny_malp
+from tests.tiny import Snapshot, gradients, sample_images, small_generator, tiny_malp
 
 # --- somebody else's loop ----------------------------------------------------------------------------------------------------------
 # The shape of the published pix2pix training script: conditional patch discriminator, BCE, L1, D's step before G's.
@@ -74,7 +74,7 @@ def their_loop_with_malp(pairs, netG, netD, malp):
 
 
 def pairs() -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [(images, images.flip(1)) for images in (pictures(2, seed=seed) for seed in range(2))]
+    return [(images, images.flip(1)) for images in (sample_images(2, seed=seed) for seed in range(2))]
 
 
 def test_three_lines_are_enough_for_a_loop_that_isnt_ours():
@@ -145,7 +145,7 @@ def test_frozen_works_unprepared_under_accelerate(accelerator):
 
 
 def test_the_losses_are_float32_under_bf16_autocast():
-    disc, images = MaLPDiscriminator(tiny_malp(), trainable=True), pictures(2)
+    disc, images = MaLPDiscriminator(tiny_malp(), trainable=True), sample_images(2)
     generator = small_generator()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         encrypted, index = disc.encrypt(images)

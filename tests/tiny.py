@@ -30,7 +30,7 @@ def small_generator(seed: int = 0) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), nn.Tanh())
 
 
-def pictures(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0) -> Tensor:
+def sample_images(count: int, height: int = SIZE, width: int = SIZE, *, seed: int = 0) -> Tensor:
     """Smooth images with some noise, (count, 3, height, width), well inside [-1, 1]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator) * 1.4 - 0.7
@@ -43,10 +43,10 @@ def with_rectangles(images: Tensor, *, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     changed = images.clone()
     height, width = images.shape[2:]
-    for picture in changed:
+    for image in changed:
         top, left = (int(torch.randint(side // 2, (), generator=generator)) for side in (height, width))
         colour = torch.rand(3, 1, 1, generator=generator).round() * 1.6 - 0.8
-        picture[:, top : top + height // 3, left : left + width // 3] = colour
+        image[:, top : top + height // 3, left : left + width // 3] = colour
     return changed
 
 

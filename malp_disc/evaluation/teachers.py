@@ -16,7 +16,7 @@ def teachers_of(*modules: nn.Module | None) -> tuple[Network, ...]:
 
     A network counts if it has two attributes of type str: ``backbone``, the architecture by timm's or torchvision's name ("squeezenet1_0"), and
     ``fingerprint``, the `malp_disc.serialization.state_dicts.values_fingerprint` of its weights. Give your own perceptual loss both, and the report knows that it can't be
-    judged by the same network.
+    measured by the same network.
     """
     found: dict[tuple[str, str], None] = {}
     for module in modules:

@@ -5,5 +5,5 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def stems(pictures) -> list[str]:
-    return [Path(path).stem for path in pictures.paths]
+def stems(images) -> list[str]:
+    return [Path(path).stem for path in images.paths]

@@ -15,11 +15,11 @@ SHARED = Path(os.environ.get("MALP_DISC_SHARED", Path(__file__).parents[3] / "sh
 
 
 def test_labels_follow_the_table(tmp_path, make_table):
-    pictures = AttributeFolder(make_table(tmp_path), tmp_path / "list.csv", test_size=3, image_size=16)
-    assert pictures.attribute_names == ("Even", "Early")
-    assert pictures.labels.tolist() == [[float(int(s) % 2 == 0), float(int(s) < 5)] for s in stems(pictures)]
-    assert len(pictures) == 7
-    assert pictures[0][0].shape == (3, 16, 16)
+    images = AttributeFolder(make_table(tmp_path), tmp_path / "list.csv", test_size=3, image_size=16)
+    assert images.attribute_names == ("Even", "Early")
+    assert images.labels.tolist() == [[float(int(s) % 2 == 0), float(int(s) < 5)] for s in stems(images)]
+    assert len(images) == 7
+    assert images[0][0].shape == (3, 16, 16)
 
 
 def test_selected_columns_come_in_the_order_asked_for(tmp_path, make_table):
@@ -29,7 +29,7 @@ def test_selected_columns_come_in_the_order_asked_for(tmp_path, make_table):
     assert torch.equal(swapped.labels, both.labels.flip(1))
 
 
-def test_train_and_test_part_the_pictures_whatever_the_order_of_the_rows(tmp_path, make_table):
+def test_train_and_test_part_the_images_whatever_the_order_of_the_rows(tmp_path, make_table):
     root = make_table(tmp_path, 40)
     train, test = (AttributeFolder(root, root / "list.csv", split=split, test_size=11) for split in ("train", "test"))
     assert len(test) == 11
@@ -57,9 +57,9 @@ def test_train_and_test_part_the_pictures_whatever_the_order_of_the_rows(tmp_pat
     ],
     ids=["signed", "binary-spaced", "words-windows", "bom-floats", "celeba", "celeba-bom", "semicolons", "tabs", "blanks", "celeba-blanks", "quoted"],
 )
-def test_both_formats_and_all_spellings_read_the_same(tmp_path, make_picture, text):
+def test_both_formats_and_all_spellings_read_the_same(tmp_path, make_image, text):
     for i in range(2):
-        make_picture(tmp_path / f"{i}.png")
+        make_image(tmp_path / f"{i}.png")
     (tmp_path / "table").write_bytes(text.encode())
     _check_read(tmp_path)
     (tmp_path / "table").write_bytes(text.removeprefix("\ufeff").encode("utf-16"))
@@ -67,16 +67,16 @@ def test_both_formats_and_all_spellings_read_the_same(tmp_path, make_picture, te
 
 
 def _check_read(tmp_path):
-    pictures = AttributeFolder(tmp_path, tmp_path / "table", test_size=0)
-    assert pictures.attribute_names == ("A", "B")
-    assert stems(pictures) == ["0", "1"]
-    assert pictures.labels.tolist() == [[1, 0], [0, 1]]
+    images = AttributeFolder(tmp_path, tmp_path / "table", test_size=0)
+    assert images.attribute_names == ("A", "B")
+    assert stems(images) == ["0", "1"]
+    assert images.labels.tolist() == [[1, 0], [0, 1]]
 
 
-def test_a_split_column_is_obeyed_and_is_no_attribute(tmp_path, make_picture):
+def test_a_split_column_is_obeyed_and_is_no_attribute(tmp_path, make_image):
     rows = ["file,Split,A"]
     for i in range(6):
-        make_picture(tmp_path / f"{i}.png")
+        make_image(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{('train', 'train', 'test', 'val', 'TEST', 'train')[i]},{i % 2}")
     (tmp_path / "list.csv").write_text("\n".join(rows))
     train, test = (AttributeFolder(tmp_path, tmp_path / "list.csv", split=split) for split in ("train", "test"))
@@ -84,23 +84,23 @@ def test_a_split_column_is_obeyed_and_is_no_attribute(tmp_path, make_picture):
     assert train.attribute_names == ("A",)
 
 
-def test_train_and_test_folders_are_obeyed(tmp_path, make_picture):
+def test_train_and_test_folders_are_obeyed(tmp_path, make_image):
     for place in ("train/a", "train/b", "test/c"):
-        make_picture(tmp_path / f"{place}.png")
+        make_image(tmp_path / f"{place}.png")
     (tmp_path / "list.csv").write_text("file,A\na.png,1\nb.png,0\nc.png,1\n")
     train, test = (AttributeFolder(tmp_path, tmp_path / "list.csv", split=split) for split in ("train", "test"))
     assert (stems(train), stems(test)) == (["a", "b"], ["c"])
 
 
-def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_picture):
+def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_image):
     for place in ("x/0.png", "y/0.png"):
-        make_picture(tmp_path / place)
+        make_image(tmp_path / place)
     (tmp_path / "list.csv").write_text("file,A\ny/0.png,1\n")
     assert AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0).paths == [str(tmp_path / "y/0.png")]
     (tmp_path / "list.csv").write_text("file,A\n0.png,1\n")
     with pytest.raises(ValueError, match="x/0.png and y/0.png; list it with its folder"):
         AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0)
-    make_picture(tmp_path / "0.png")
+    make_image(tmp_path / "0.png")
     assert AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0).paths == [str(tmp_path / "0.png")]
 
 
@@ -127,16 +127,16 @@ def test_a_listed_name_with_folders_is_told_from_its_namesake(tmp_path, make_pic
         ("\x89PNG\udcff", "can't be read as a table"),
     ],
 )
-def test_a_table_that_is_wrong_is_refused_with_the_line(tmp_path, make_picture, text, message):
+def test_a_table_that_is_wrong_is_refused_with_the_line(tmp_path, make_image, text, message):
     for i in range(2):
-        make_picture(tmp_path / f"{i}.png")
+        make_image(tmp_path / f"{i}.png")
     (tmp_path / "list.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=message):
         AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0)
 
 
-def test_a_column_that_is_not_selected_may_hold_anything(tmp_path, make_picture):
-    make_picture(tmp_path / "0.png")
+def test_a_column_that_is_not_selected_may_hold_anything(tmp_path, make_image):
+    make_image(tmp_path / "0.png")
     (tmp_path / "list.csv").write_text("file,Probability,A\n0.png,0.3,1\n")
     assert AttributeFolder(tmp_path, tmp_path / "list.csv", test_size=0, selected_attributes=("A",)).labels.tolist() == [[1]]
 
@@ -153,7 +153,7 @@ def test_a_missing_table_folder_or_attribute_is_named(tmp_path, make_table):
         AttributeFolder(root, root / "list.csv", selected_attributes=("Even", "Even"))
 
 
-def test_a_broken_picture_never_moves_another_across_the_split(tmp_path, make_table):
+def test_a_broken_image_never_moves_another_across_the_split(tmp_path, make_table):
     root = make_table(tmp_path, 20)
     whole = AttributeFolder(root, root / "list.csv", split="test", test_size=5)
     Path(whole.paths[0]).write_bytes(b"")

@@ -11,7 +11,7 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_picture_is_mirrored_where_its_coin_is_below_a_half():
+def test_an_image_is_mirrored_where_its_coin_is_below_a_half():
     images, coins = uniform(6, 3, 2, 4), torch.tensor([0.0, 0.49, 0.5, 0.99, 0.2, 0.7])
     out = random_flip(images, coins)
     assert torch.equal(out[[0, 1, 4]], images[[0, 1, 4]].flip(-1))
@@ -88,7 +88,7 @@ def test_the_dtype_is_kept():
         (torch.full((1, 3, 4, 4), float("nan")), "nan"),
     ],
 )
-def test_what_is_no_picture_batch_is_refused(images, message):
+def test_what_is_no_image_batch_is_refused(images, message):
     with pytest.raises(ValueError, match=message):
         dequantize(images, torch.zeros(images.shape))
 

@@ -8,24 +8,24 @@ from malp_disc.data import CelebA
 PARTS = [0] * 7 + [1] * 2 + [2] * 3
 
 
-def names(pictures: CelebA) -> list[int]:
-    return [int(path[-10:-4]) for path in pictures.paths]
+def names(images: CelebA) -> list[int]:
+    return [int(path[-10:-4]) for path in images.paths]
 
 
-def test_pictures_and_labels_follow_the_attribute_file(tmp_path, make_celeba):
+def test_images_and_labels_follow_the_attribute_file(tmp_path, make_celeba):
     """Row i: Male where i is even, Young where i divides by 3 (see the fixture)."""
-    pictures = CelebA(make_celeba(tmp_path), selected_attributes=("Young", "Male"), test_size=2, image_size=16)
-    assert pictures.attribute_names == ("Young", "Male")
-    assert pictures.labels.tolist() == [[float(i % 3 == 0), float(i % 2 == 0)] for i in names(pictures)]
-    image, label = pictures[0]
+    images = CelebA(make_celeba(tmp_path), selected_attributes=("Young", "Male"), test_size=2, image_size=16)
+    assert images.attribute_names == ("Young", "Male")
+    assert images.labels.tolist() == [[float(i % 3 == 0), float(i % 2 == 0)] for i in names(images)]
+    image, label = images[0]
     assert image.shape == (3, 16, 16)
     assert image.abs().max() <= 1
-    assert torch.equal(label, pictures.labels[0])
-    assert pictures.description == "CelebA train split, 10 images, centre crop 178, 16x16"
+    assert torch.equal(label, images.labels[0])
+    assert images.description == "CelebA train split, 10 images, centre crop 178, 16x16"
 
 
 @pytest.mark.parametrize(
-    ("pictures", "attributes", "partition"),
+    ("images", "attributes", "partition"),
     [
         ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"),
         ("celeba/img_align_celeba", "celeba/list_attr_celeba.txt", "celeba/list_eval_partition.txt"),
@@ -35,14 +35,14 @@ def test_pictures_and_labels_follow_the_attribute_file(tmp_path, make_celeba):
     ],
     ids=["flat", "torchvision", "official", "kaggle", "stargan"],
 )
-def test_every_usual_layout_is_found(tmp_path, make_celeba, pictures, attributes, partition):
-    root = make_celeba(tmp_path, pictures=pictures, attributes=attributes, partition=partition, parts=PARTS)
+def test_every_usual_layout_is_found(tmp_path, make_celeba, images, attributes, partition):
+    root = make_celeba(tmp_path, images=images, attributes=attributes, partition=partition, parts=PARTS)
     splits = {split: names(CelebA(root, split=split)) for split in ("train", "valid", "test")}
     assert splits == {"train": [1, 2, 3, 4, 5, 6, 7], "valid": [8, 9], "test": [10, 11, 12]}
     assert CelebA(root).labels[:, 3].tolist() == [0, 1, 0, 1, 0, 1, 0]
 
 
-def test_without_the_partition_file_pictures_are_held_back_by_name(tmp_path, make_celeba):
+def test_without_the_partition_file_images_are_held_back_by_name(tmp_path, make_celeba):
     root = make_celeba(tmp_path)
     train, test = CelebA(root, test_size=4), CelebA(root, split="test", test_size=4)
     assert len(test) == 4
@@ -67,7 +67,7 @@ def test_a_missing_part_is_named_with_the_places_looked_at(tmp_path, make_celeba
         CelebA(root)
 
 
-def test_pictures_still_zipped_are_pointed_out(tmp_path):
+def test_images_still_zipped_are_pointed_out(tmp_path):
     (tmp_path / "celeba").mkdir()
     (tmp_path / "celeba" / "img_align_celeba.zip").write_bytes(b"")
     with pytest.raises(FileNotFoundError, match=r"Unpack .*img_align_celeba.zip first"):
@@ -80,7 +80,7 @@ def test_an_attribute_file_elsewhere_can_be_given(tmp_path, make_celeba):
     assert len(CelebA(root, attributes=tmp_path / "mine.txt", test_size=2)) == 10
 
 
-def test_a_listed_picture_that_is_absent_is_named(tmp_path, make_celeba):
+def test_a_listed_image_that_is_absent_is_named(tmp_path, make_celeba):
     root = make_celeba(tmp_path)
     (root / "img_align_celeba" / "000005.jpg").unlink()
     with pytest.raises(ValueError, match=r"1 of 12 images listed are absent .*000005.jpg"):
@@ -106,6 +106,6 @@ def test_a_partition_file_that_does_not_fit_is_refused(tmp_path, make_celeba, pa
         CelebA(make_celeba(tmp_path, partition="list_eval_partition.txt", parts=parts))
 
 
-def test_a_crop_larger_than_the_pictures_says_what_to_give(tmp_path, make_celeba):
+def test_a_crop_larger_than_the_images_says_what_to_give(tmp_path, make_celeba):
     with pytest.raises(ValueError, match="178x218; give --crop-size 178 or less"):
         CelebA(make_celeba(tmp_path), crop_size=200, test_size=2)

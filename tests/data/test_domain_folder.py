@@ -13,36 +13,36 @@ from tests.data.names import stems
 
 
 @pytest.fixture
-def make_domains(make_picture):
+def make_domains(make_image):
     def make(root: Path, counts: dict[str, int]) -> Path:
         for domain, count in counts.items():
             for i in range(count):
-                make_picture(root / domain / f"{i:03d}.png")
+                make_image(root / domain / f"{i:03d}.png")
         return root
 
     return make
 
 
-def domains_of(pictures) -> list[str]:
-    return [pictures.attribute_names[i] for i in pictures.labels.argmax(1)]
+def domains_of(images) -> list[str]:
+    return [images.attribute_names[i] for i in images.labels.argmax(1)]
 
 
 def test_the_label_is_the_one_hot_of_the_sorted_sub_folder_at_any_depth(tmp_path, make_domains):
-    pictures = DomainFolder(make_domains(tmp_path, {"cat": 3, "bird/small": 2, "bird/large": 2}), test_size=1, image_size=16)
-    assert pictures.attribute_names == ("bird", "cat")
-    assert torch.equal(pictures.labels.sum(1), torch.ones(6))
-    assert domains_of(pictures) == [Path(path).relative_to(tmp_path).parts[0] for path in pictures.paths]
-    assert pictures.description == f"{tmp_path.name} train split, 6 images, largest centred square, 16x16"
+    images = DomainFolder(make_domains(tmp_path, {"cat": 3, "bird/small": 2, "bird/large": 2}), test_size=1, image_size=16)
+    assert images.attribute_names == ("bird", "cat")
+    assert torch.equal(images.labels.sum(1), torch.ones(6))
+    assert domains_of(images) == [Path(path).relative_to(tmp_path).parts[0] for path in images.paths]
+    assert images.description == f"{tmp_path.name} train split, 6 images, largest centred square, 16x16"
 
 
 def test_domains_can_be_selected_and_ordered(tmp_path, make_domains):
     root = make_domains(tmp_path, {"a": 4, "b": 4, "c": 4})
-    pictures = DomainFolder(root, selected_attributes=("c", "a"), test_size=0)
-    assert pictures.attribute_names == ("c", "a")
-    assert domains_of(pictures) == ["a"] * 4 + ["c"] * 4
+    images = DomainFolder(root, selected_attributes=("c", "a"), test_size=0)
+    assert images.attribute_names == ("c", "a")
+    assert domains_of(images) == ["a"] * 4 + ["c"] * 4
 
 
-def test_train_and_test_part_the_domains_pictures_and_the_size_is_exact(tmp_path, make_domains):
+def test_train_and_test_part_the_domains_images_and_the_size_is_exact(tmp_path, make_domains):
     root = make_domains(tmp_path, {"a": 20, "b": 21})
     train, test = DomainFolder(root, test_size=11), DomainFolder(root, split="test", test_size=11)
     assert len(test) == 11
@@ -91,21 +91,21 @@ def test_fewer_than_two_domains_are_refused(tmp_path, make_domains):
         DomainFolder(root, selected_attributes=("only", "othr"))
 
 
-def test_a_flat_folder_of_pictures_asks_for_a_table(tmp_path, make_picture):
-    make_picture(tmp_path / "0.png")
+def test_a_flat_folder_of_images_asks_for_a_table(tmp_path, make_image):
+    make_image(tmp_path / "0.png")
     with pytest.raises(ValueError, match="--attributes FILE"):
         DomainFolder(tmp_path)
 
 
-def test_a_domain_left_without_training_pictures_is_refused(tmp_path, make_domains):
+def test_a_domain_left_without_training_images_is_refused(tmp_path, make_domains):
     root = make_domains(tmp_path, {"train/x": 3, "test/x": 1, "test/y": 1})
     with pytest.raises(ValueError, match="no image of domain 'y'"):
         DomainFolder(root)
 
 
-def test_what_is_left_out_is_said(tmp_path, make_domains, make_picture, caplog):
+def test_what_is_left_out_is_said(tmp_path, make_domains, make_image, caplog):
     root = make_domains(tmp_path, {"a": 2, "b": 2})
-    make_picture(root / "loose.png")
+    make_image(root / "loose.png")
     (root / "c").mkdir()
     (root / "c" / "x.txt").write_bytes(b"")
     with caplog.at_level(logging.WARNING):

@@ -92,7 +92,7 @@ def test_neighbouring_faces_have_independent_labels(many_labels):
     assert abs(neighbours) < 5 * 0.00707
 
 
-def test_pictures_lie_on_the_8_bit_grid_inside_the_range(some_faces):
+def test_images_lie_on_the_8_bit_grid_inside_the_range(some_faces):
     images, _ = some_faces
     assert images.dtype == torch.float32
     assert images.shape[1:] == (3, SIZE, SIZE)

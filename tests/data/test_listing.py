@@ -23,9 +23,9 @@ def names(root) -> list[str]:
 
 
 @links
-def test_linked_folders_and_files_count_under_each_of_their_paths(tmp_path, make_picture):
-    make_picture(tmp_path / "elsewhere" / "deep" / "x.png")
-    make_picture(tmp_path / "root" / "y.png")
+def test_linked_folders_and_files_count_under_each_of_their_paths(tmp_path, make_image):
+    make_image(tmp_path / "elsewhere" / "deep" / "x.png")
+    make_image(tmp_path / "root" / "y.png")
     for name in ("A", "B"):
         (tmp_path / "root" / name).symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root" / "z.jpg").symlink_to(tmp_path / "root" / "y.png")
@@ -36,8 +36,8 @@ def test_linked_folders_and_files_count_under_each_of_their_paths(tmp_path, make
 
 
 @links
-def test_circles_of_links_are_cut_wherever_they_close(tmp_path, make_picture):
-    make_picture(tmp_path / "root" / "a" / "b" / "x.png")
+def test_circles_of_links_are_cut_wherever_they_close(tmp_path, make_image):
+    make_image(tmp_path / "root" / "a" / "b" / "x.png")
     (tmp_path / "root" / "a" / "b" / "self").symlink_to(".")
     (tmp_path / "root" / "a" / "b" / "up").symlink_to(tmp_path / "root" / "a")
     (tmp_path / "root" / "round.png").symlink_to("round.png")
@@ -47,9 +47,9 @@ def test_circles_of_links_are_cut_wherever_they_close(tmp_path, make_picture):
 
 
 @links
-def test_a_link_to_what_is_above_the_root_does_not_bring_in_its_neighbours(tmp_path, make_picture):
+def test_a_link_to_what_is_above_the_root_does_not_bring_in_its_neighbours(tmp_path, make_image):
     for name in ("set/root/x.png", "set/other/y.png", "far/deep/z.png", "far/other/w.png"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     (tmp_path / "set" / "root" / "up").symlink_to("..")
     (tmp_path / "set" / "root" / "top").symlink_to("/")
     (tmp_path / "set" / "root" / "deep").symlink_to(tmp_path / "far" / "deep")
@@ -60,9 +60,9 @@ def test_a_link_to_what_is_above_the_root_does_not_bring_in_its_neighbours(tmp_p
 
 
 @links
-def test_the_fid_side_and_the_training_side_count_the_same(tmp_path, make_picture):
+def test_the_fid_side_and_the_training_side_count_the_same(tmp_path, make_image):
     for index in range(3):
-        make_picture(tmp_path / "elsewhere" / f"{index}.png")
+        make_image(tmp_path / "elsewhere" / f"{index}.png")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "root" / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -72,9 +72,9 @@ def test_the_fid_side_and_the_training_side_count_the_same(tmp_path, make_pictur
 
 
 @links
-def test_what_is_left_out_is_said_once_in_one_line(tmp_path, make_picture, caplog):
+def test_what_is_left_out_is_said_once_in_one_line(tmp_path, make_image, caplog):
     for index in range(4):
-        make_picture(tmp_path / "a" / f"{index}.png")
+        make_image(tmp_path / "a" / f"{index}.png")
     (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere")
     for name in ("b.heic", "notes.txt", "._0.png", "readme"):
         (tmp_path / "a" / name).write_bytes(b"x")
@@ -91,25 +91,25 @@ def test_what_is_left_out_is_said_once_in_one_line(tmp_path, make_picture, caplo
     assert [record.levelname for record in caplog.records if "left out" in record.getMessage()] == ["WARNING"]
 
 
-def test_a_table_beside_the_images_is_no_warning(tmp_path, make_picture, caplog):
-    make_picture(tmp_path / "0.png")
+def test_a_table_beside_the_images_is_no_warning(tmp_path, make_image, caplog):
+    make_image(tmp_path / "0.png")
     (tmp_path / "list.csv").write_text("file,A\n")
     with caplog.at_level(logging.INFO):
         list_images(tmp_path).warn()
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-def test_what_systems_leave_behind_is_no_image(tmp_path, make_picture):
-    make_picture(tmp_path / "0.png")
+def test_what_systems_leave_behind_is_no_image(tmp_path, make_image):
+    make_image(tmp_path / "0.png")
     for name in (".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png", "@eaDir/0.png/thumb.png", "._0.png", ".thumbs/0.png"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     (tmp_path / "Thumbs.db").write_bytes(b"x")
     (tmp_path / ".DS_Store").write_bytes(b"x")
     listing = list_images(tmp_path)
     assert (listing.names, listing.left_out) == (("0.png",), "left out: 1 hidden file")
 
 
-def test_every_format_counts_in_either_case_and_reads_alike(tmp_path, make_picture):
+def test_every_format_counts_in_either_case_and_reads_alike(tmp_path, make_image):
     pixels = np.full((20, 24, 3), 128, np.uint8)
     formats = {"a.JPG": "JPEG", "b.jfif": "JPEG", "c.Jpe": "JPEG", "d.tiff": "TIFF", "e.gif": "GIF", "f.ppm": "PPM", "g.webp": "WEBP"}
     for name, kind in formats.items():
@@ -133,16 +133,16 @@ def test_every_format_counts_in_either_case_and_reads_alike(tmp_path, make_pictu
     ],
     ids=["float", "channels-first", "table", "stack", "flat", "objects"],
 )
-def test_an_array_that_is_no_image_is_left_out_and_said(tmp_path, make_picture, array):
-    make_picture(tmp_path / "0.png")
+def test_an_array_that_is_no_image_is_left_out_and_said(tmp_path, make_image, array):
+    make_image(tmp_path / "0.png")
     np.save(tmp_path / "1.npy", array, allow_pickle=True)
     listing = list_images(tmp_path)
     assert (listing.names, listing.left_out) == (("0.png",), "left out: 1 .npy array that is no image (1.npy)")
 
 
-def test_the_order_is_that_of_the_paths_on_every_file_system(tmp_path, make_picture, monkeypatch):
+def test_the_order_is_that_of_the_paths_on_every_file_system(tmp_path, make_image, monkeypatch):
     for name in ("b.png", "a/x.png", "a-b/x.png", "B.png", "ä.png"):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     own = os.scandir
 
     @contextlib.contextmanager
@@ -155,9 +155,9 @@ def test_the_order_is_that_of_the_paths_on_every_file_system(tmp_path, make_pict
     assert names(tmp_path) == first == ["B.png", "a-b/x.png", "a/x.png", "b.png", "ä.png"]
 
 
-def test_a_folder_without_permission_is_counted_and_a_failing_disk_is_not(tmp_path, make_picture, monkeypatch):
-    make_picture(tmp_path / "open" / "0.png")
-    make_picture(tmp_path / "closed" / "1.png")
+def test_a_folder_without_permission_is_counted_and_a_failing_disk_is_not(tmp_path, make_image, monkeypatch):
+    make_image(tmp_path / "open" / "0.png")
+    make_image(tmp_path / "closed" / "1.png")
     own, raised = os.scandir, PermissionError(errno.EACCES, "Permission denied")
 
     def scandir(folder):
@@ -175,12 +175,12 @@ def test_a_folder_without_permission_is_counted_and_a_failing_disk_is_not(tmp_pa
 
 
 @links
-def test_a_name_that_is_not_utf_8_is_read_and_written_out(tmp_path, make_picture):
-    make_picture(tmp_path / "a" / "0.png")
+def test_a_name_that_is_not_utf_8_is_read_and_written_out(tmp_path, make_image):
+    make_image(tmp_path / "a" / "0.png")
     for folder, name in (("a", b"\xff.png"), ("b", b"\xfe.png")):
         path = tmp_path / folder / os.fsdecode(name)
         try:
-            make_picture(path)
+            make_image(path)
         except OSError:
             pytest.skip("this file system takes UTF-8 only")
     assert len(WithReferences(PlainFolder(tmp_path / "a", test_size=0, image_size=16), tmp_path / "b")) == 2
@@ -189,13 +189,13 @@ def test_a_name_that_is_not_utf_8_is_read_and_written_out(tmp_path, make_picture
     list_images(tmp_path / "a").left_out.encode("utf-8")
 
 
-def test_a_folder_called_like_an_image_is_a_folder(tmp_path, make_picture):
-    make_picture(tmp_path / "x.png" / "0.png")
+def test_a_folder_called_like_an_image_is_a_folder(tmp_path, make_image):
+    make_image(tmp_path / "x.png" / "0.png")
     assert names(tmp_path) == ["x.png/0.png"]
 
 
-def test_what_is_no_folder_says_what_it_is(tmp_path, make_picture):
-    make_picture(tmp_path / "x.png")
+def test_what_is_no_folder_says_what_it_is(tmp_path, make_image):
+    make_image(tmp_path / "x.png")
     (tmp_path / "set.zip").write_bytes(b"PK")
     for name, words in (("x.png", "a single file"), ("set.zip", "an archive.*unpack it")):
         for wanted in (list_images, ImageFolder.scan, DomainFolder, lambda path: check_folder(path, "--data-root")):
@@ -217,9 +217,9 @@ def test_an_empty_folder_says_what_is_in_it_instead(tmp_path):
         list_images(tmp_path / "link")
 
 
-def test_no_image_is_a_special_file(tmp_path, make_picture):
+def test_no_image_is_a_special_file(tmp_path, make_image):
     if not hasattr(os, "mkfifo"):
         pytest.skip("no named pipes here")
-    make_picture(tmp_path / "0.png")
+    make_image(tmp_path / "0.png")
     os.mkfifo(tmp_path / "1.png")
     assert list_images(tmp_path).skipped == {SPECIAL: ["1.png"]}

@@ -16,10 +16,10 @@ links = pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows
 
 
 @pytest.fixture
-def root(tmp_path, make_picture) -> Path:
+def root(tmp_path, make_image) -> Path:
     """``set/images`` with ``000.png … 003.png``, and the table's folder ``set/lists`` beside it."""
     for index in range(4):
-        make_picture(tmp_path / "set" / "images" / f"{index:03d}.png")
+        make_image(tmp_path / "set" / "images" / f"{index:03d}.png")
     (tmp_path / "set" / "lists").mkdir()
     return tmp_path / "set" / "images"
 
@@ -65,8 +65,8 @@ def test_paths_through_links_lead_to_the_same_images(root, tmp_path):
 
 
 @links
-def test_an_absolute_path_that_two_links_lead_to_is_ambiguous(root, tmp_path, make_picture):
-    make_picture(tmp_path / "elsewhere" / "x.png")
+def test_an_absolute_path_that_two_links_lead_to_is_ambiguous(root, tmp_path, make_image):
+    make_image(tmp_path / "elsewhere" / "x.png")
     for name in ("A", "B"):
         (root / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="there are A/x.png and B/x.png; list it with its folder"):
@@ -85,18 +85,18 @@ def test_a_file_that_is_absent_below_the_root_is_absent_however_it_is_named(root
         assert find(root, name.format(root=root)) is None
 
 
-def test_the_nearer_reading_wins_and_two_equal_ones_are_refused(root, make_picture):
-    make_picture(root / "images" / "000.png")
+def test_the_nearer_reading_wins_and_two_equal_ones_are_refused(root, make_image):
+    make_image(root / "images" / "000.png")
     assert find(root, "images/000.png") == "images/000.png"
-    make_picture(root / "x" / "images" / "001.png")
+    make_image(root / "x" / "images" / "001.png")
     with pytest.raises(ValueError, match="images/001.png is listed, and .* there are 001.png and x/images/001.png"):
         find(root, "images/001.png")
     assert find(root, "x/images/001.png") == "x/images/001.png"
 
 
-def test_case_matters_where_it_tells_two_images_apart(root, make_picture):
-    make_picture(root / "a.png")
-    make_picture(root / "A.png")
+def test_case_matters_where_it_tells_two_images_apart(root, make_image):
+    make_image(root / "a.png")
+    make_image(root / "A.png")
     if len(list_images(root)) < 6:
         pytest.skip("this file system takes a.png and A.png for one")
     assert (find(root, "a.png"), find(root, "A.png")) == ("a.png", "A.png")
@@ -104,8 +104,8 @@ def test_case_matters_where_it_tells_two_images_apart(root, make_picture):
         find(root, "a.PNG")
 
 
-def test_an_accent_from_macos_is_the_same_name(root, make_picture):
-    make_picture(root / unicodedata.normalize("NFD", "é.png"))
+def test_an_accent_from_macos_is_the_same_name(root, make_image):
+    make_image(root / unicodedata.normalize("NFD", "é.png"))
     assert find(root, unicodedata.normalize("NFC", "é.png")) == list_images(root).names[-1]
 
 

@@ -44,26 +44,26 @@ def test_the_reference_is_as_many_faces_as_training():
 
 
 def test_celeba_gets_its_own_defaults(tmp_path, make_celeba):
-    pictures = build_dataset(DataOptions(data="celeba", data_root=make_celeba(tmp_path), test_size=2), "train")
-    assert isinstance(pictures, CelebA)
-    assert pictures.attribute_names == ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
-    assert pictures.crop_size == 178
+    images = build_dataset(DataOptions(data="celeba", data_root=make_celeba(tmp_path), test_size=2), "train")
+    assert isinstance(images, CelebA)
+    assert images.attribute_names == ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young")
+    assert images.crop_size == 178
 
 
-def test_a_folder_with_a_table_gets_all_columns_and_one_without_its_domains(tmp_path, make_table, make_picture):
+def test_a_folder_with_a_table_gets_all_columns_and_one_without_its_domains(tmp_path, make_table, make_image):
     make_table(tmp_path / "set")
     options = DataOptions(data="folder", data_root=tmp_path / "set", attributes=tmp_path / "set" / "list.csv", test_size=2)
-    pictures = build_dataset(options, "train")
-    assert isinstance(pictures, AttributeFolder)
-    assert pictures.attribute_names == ("Even", "Early")
+    images = build_dataset(options, "train")
+    assert isinstance(images, AttributeFolder)
+    assert images.attribute_names == ("Even", "Early")
     for place in ("a/0.png", "b/0.png"):
-        make_picture(tmp_path / "domains" / place)
-    pictures = build_dataset(DataOptions(data="folder", data_root=tmp_path / "domains", test_size=0), "train")
-    assert isinstance(pictures, DomainFolder)
-    assert pictures.attribute_names == ("a", "b")
+        make_image(tmp_path / "domains" / place)
+    images = build_dataset(DataOptions(data="folder", data_root=tmp_path / "domains", test_size=0), "train")
+    assert isinstance(images, DomainFolder)
+    assert images.attribute_names == ("a", "b")
 
 
-def test_options_reach_the_pictures(tmp_path, make_table):
+def test_options_reach_the_images(tmp_path, make_table):
     root = make_table(tmp_path, 20)
     options = DataOptions(
         data="folder",
@@ -84,7 +84,7 @@ def test_options_reach_the_pictures(tmp_path, make_table):
     assert list(build_dataset(options, "test").dropped) == [test.paths[1]]
 
 
-def test_the_reference_of_pictures_is_the_training_pictures(tmp_path, make_table):
+def test_the_reference_of_images_is_the_training_images(tmp_path, make_table):
     root = make_table(tmp_path)
     options = DataOptions(data="folder", data_root=root, attributes=root / "list.csv", test_size=3, train_size=5)
     assert build_dataset(options, "reference").paths == build_dataset(options, "train").paths
@@ -115,9 +115,9 @@ def test_options_that_do_not_fit_are_refused(options, message):
         build_dataset(DataOptions(**options), "train")
 
 
-def test_images_are_those_below_the_folder_without_labels(tmp_path, make_picture):
+def test_images_are_those_below_the_folder_without_labels(tmp_path, make_image):
     for place in ("a.png", "b/c.png", "d.png"):
-        make_picture(tmp_path / place)
+        make_image(tmp_path / place)
     options = tyro.cli(DataOptions, args=["--data", "images", "--data-root", str(tmp_path), "--test-size", "1", "--image-size", "16"])
     train, test = (build_dataset(options, split) for split in ("train", "test"))
     assert isinstance(train, PlainFolder) and train.attribute_names == ()
@@ -136,9 +136,9 @@ def test_a_missing_folder_is_named(tmp_path, options):
 
 
 def test_the_options_are_command_line_flags_with_help():
-    flags = "--data folder --data-root pictures --selected-attributes Male Young --crop-size 178 --on-broken skip"
+    flags = "--data folder --data-root images --selected-attributes Male Young --crop-size 178 --on-broken skip"
     options = tyro.cli(DataOptions, args=flags.split())
-    assert options == DataOptions("folder", Path("pictures"), None, ("Male", "Young"), crop_size=178, on_broken="skip")
+    assert options == DataOptions("folder", Path("images"), None, ("Male", "Young"), crop_size=178, on_broken="skip")
     assert tyro.cli(DataOptions, args=[]) == DataOptions()
     text = io.StringIO()
     with contextlib.redirect_stdout(text), pytest.raises(SystemExit):

@@ -11,7 +11,7 @@ from PIL import Image
 from malp_disc.data import PlainFolder, WithReferences, held_out_references, references_held_back
 
 
-def test_pictures_without_attributes_have_labels_of_no_column(tmp_path):
+def test_images_without_attributes_have_labels_of_no_column(tmp_path):
     for i in range(10):
         Image.new("RGB", (40, 32), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
     train, test = (PlainFolder(tmp_path, split=split, image_size=16, test_size=3) for split in ("train", "test"))

@@ -13,7 +13,7 @@ def chosen(names, split, **options) -> set[str]:
     return {names[index] for index in split_indices(names, split, **options)}
 
 
-def test_train_and_test_part_the_pictures_and_the_test_size_is_exact():
+def test_train_and_test_part_the_images_and_the_test_size_is_exact():
     train, test = chosen(NAMES, "train", test_size=137), chosen(NAMES, "test", test_size=137)
     assert len(test) == 137
     assert train | test == set(NAMES)
@@ -32,7 +32,7 @@ def test_the_held_back_are_spread_over_the_sorted_names():
     assert all(1 <= count <= 22 for count in counts)
 
 
-def test_k_more_pictures_move_at_most_k_pictures():
+def test_k_more_images_move_at_most_k_images():
     more = NAMES + [f"new{i}.jpg" for i in range(20)]
     before, after = chosen(NAMES, "test", test_size=100), chosen(more, "test", test_size=100)
     assert len(before - after) <= 20
@@ -49,7 +49,7 @@ def test_a_smaller_training_size_takes_a_subset_of_a_larger_one():
     assert min(small) < NAMES[200]
 
 
-def test_a_training_size_beyond_the_pictures_takes_all_and_leaves_the_test_set_alone():
+def test_a_training_size_beyond_the_images_takes_all_and_leaves_the_test_set_alone():
     assert len(chosen(NAMES, "train", test_size=10, train_size=10**6)) == 990
     assert len(chosen(NAMES, "test", test_size=10, train_size=1)) == 10
 
@@ -61,13 +61,13 @@ def test_a_given_split_overrules_the_test_size():
     assert split_indices(NAMES, "test", given=given, test_size=5) == list(range(700, 1000))
 
 
-def test_valid_pictures_stand_in_for_missing_test_pictures():
+def test_valid_images_stand_in_for_missing_test_images():
     given = ["train"] * 600 + ["valid"] * 400
     assert split_indices(NAMES, "test", given=given) == list(range(600, 1000))
     assert split_indices(NAMES, "train", given=given) == list(range(600))
 
 
-def test_a_given_split_of_training_pictures_only_is_split_by_name():
+def test_a_given_split_of_training_images_only_is_split_by_name():
     assert chosen(NAMES, "test", given=["train"] * 1000, test_size=100) == chosen(NAMES, "test", test_size=100)
 
 

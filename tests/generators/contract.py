@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from generators import create_generator
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 class GeneratorContract:
@@ -35,7 +35,7 @@ class GeneratorContract:
     """How far the image under bf16 autocast may be from that in float32, on average; None for a network that can't run so."""
     trains_input: bool = True
     """False where the result doesn't depend differentiably on the image (a latent alone decides)."""
-    uses_picture: bool = True
+    uses_image: bool = True
     """False where the target alone decides (a latent, a label map): then another image changes nothing, and another target does."""
 
     def make(self, seed: int = 0) -> nn.Module:
@@ -48,13 +48,13 @@ class GeneratorContract:
         return None
 
     def images(self, count: int) -> Tensor:
-        return pictures(count, *self.size)
+        return sample_images(count, *self.size)
 
     @pytest.fixture
     def generator(self) -> nn.Module:
         return self.make()
 
-    def test_pictures_of_the_same_size_come_out_in_range(self, generator):
+    def test_images_of_the_same_size_come_out_in_range(self, generator):
         for count in (1, 3):
             with torch.no_grad():
                 output = generator.manipulate(self.images(count), self.target(count))
@@ -62,7 +62,7 @@ class GeneratorContract:
             assert output.isfinite().all() and output.abs().max() <= 1
             assert output.std() > 1e-4, "one flat colour"
 
-    def test_the_same_picture_gives_the_same_result_whatever_stands_beside_it(self, generator):
+    def test_the_same_image_gives_the_same_result_whatever_stands_beside_it(self, generator):
         images, target = self.images(3), self.target(3)
         with torch.no_grad():
             together = generator.manipulate(images, target)
@@ -71,12 +71,12 @@ class GeneratorContract:
         assert torch.equal(together, again)
         assert torch.allclose(together[1:2], alone, atol=2e-4)
 
-    def test_the_picture_matters(self, generator):
+    def test_the_image_matters(self, generator):
         images, target = self.images(2), self.target(2)
         with torch.no_grad():
             result, of_other = generator.manipulate(images, target), generator.manipulate(images.flip(-1), target)
-            assert torch.allclose(result, of_other, atol=1e-3) != self.uses_picture
-            if not self.uses_picture:
+            assert torch.allclose(result, of_other, atol=1e-3) != self.uses_image
+            if not self.uses_image:
                 assert not torch.allclose(result, generator.manipulate(images, target.flip(0)), atol=1e-3)
 
     def test_saved_weights_come_back(self, generator, tmp_path):
@@ -95,12 +95,12 @@ class GeneratorContract:
         with pytest.raises(ValueError, match=r"other\.pth.*\d+\.(weight|bias)|\d+\.(weight|bias).*other\.pth"):
             create_generator(self.name, tmp_path / "other.pth", **self.config)
 
-    def test_the_gradient_reaches_the_picture_and_every_parameter(self):
+    def test_the_gradient_reaches_the_image_and_every_parameter(self):
         generator = self.make()
         images = self.images(2)
         images.requires_grad_(self.trains_input)
         output = generator.manipulate(images, self.target(2))
-        (output * pictures(2, *self.size, seed=3)).sum().backward()
+        (output * sample_images(2, *self.size, seed=3)).sum().backward()
         if self.trains_input:
             assert images.grad.isfinite().all() and (images.grad != 0).float().mean() > 0.2
         without = [
@@ -113,7 +113,7 @@ class GeneratorContract:
         assert without == []
         assert all(parameter.grad.isfinite().all() for parameter in generator.parameters() if parameter.grad is not None)
 
-    def test_pictures_are_near_those_of_float32_under_bf16_autocast(self, generator):
+    def test_images_are_near_those_of_float32_under_bf16_autocast(self, generator):
         if self.bf16_tolerance is None:
             pytest.skip("this network doesn't run in half precision")
         images, target = self.images(2), self.target(2)
@@ -125,6 +125,6 @@ class GeneratorContract:
         inside = output[output.abs() < 1]
         assert output.dtype == torch.float32 and (inside != inside.bfloat16()).float().mean() > 0.8, "computed to the last in bf16"
 
-    def test_grey_pictures_are_refused(self, generator):
+    def test_grey_images_are_refused(self, generator):
         with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
             generator.manipulate(torch.zeros(2, 1, *self.size), self.target(2))

@@ -11,7 +11,7 @@ from generators import create_generator
 from generators.alae import ALAE
 from generators.alae_networks import instance_statistics
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 SMALL = {"layer_count": 3, "startf": 4, "maxf": 8, "latent_size": 6, "mapping_layers": 2}
 SIZE = 16
@@ -55,11 +55,11 @@ def test_the_latent_is_the_sum_of_what_all_blocks_say():
         for layer in (block.style_1, block.style_2):
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.constant_(layer.bias, 0.5)
-    assert torch.allclose(generator.encode(pictures(2, SIZE, SIZE)), torch.full((2, 6), 3.0))
+    assert torch.allclose(generator.encode(sample_images(2, SIZE, SIZE)), torch.full((2, 6), 3.0))
 
 
 def test_a_zero_shift_is_the_reconstruction_and_a_shift_is_added_to_w():
-    generator, images, shift = small(), pictures(2, SIZE, SIZE), shifts(2, 6)
+    generator, images, shift = small(), sample_images(2, SIZE, SIZE), shifts(2, 6)
     with torch.no_grad():
         reconstruction = generator.manipulate(images)
         assert torch.equal(generator.manipulate(images, torch.zeros(2, 6)), reconstruction)
@@ -70,7 +70,7 @@ def test_a_zero_shift_is_the_reconstruction_and_a_shift_is_added_to_w():
 
 
 def test_a_shift_of_the_last_layers_leaves_the_coarse_maps_as_they_were():
-    generator, images, shift = small(), pictures(1, SIZE, SIZE), torch.zeros(1, 6, 6)
+    generator, images, shift = small(), sample_images(1, SIZE, SIZE), torch.zeros(1, 6, 6)
     shift[:, 4:] = 2
     seen: list[Tensor] = []
     generator.generator_s.decode_block[1].register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
@@ -81,7 +81,7 @@ def test_a_shift_of_the_last_layers_leaves_the_coarse_maps_as_they_were():
 
 def test_a_fused_network_paints_what_the_unfused_one_does():
     """The encoder's weights are the same; the decoder's are turned round and (in, out)."""
-    plain, fused, images = small(), small(fused_from=8), pictures(1, SIZE, SIZE)
+    plain, fused, images = small(), small(fused_from=8), sample_images(1, SIZE, SIZE)
     state = plain.state_dict()
     for i in (1, 2):
         key = f"generator_s.decode_block.{i}.conv_1.weight"
@@ -101,22 +101,22 @@ def test_generating_is_truncated_in_the_first_layers():
         assert torch.allclose(generator.generate(shifts(1, 6)), generator.decode(styles), atol=1e-5)
 
 
-def test_decoding_with_blend_mixes_in_the_enlarged_picture_of_the_resolution_before():
+def test_decoding_with_blend_mixes_in_the_enlarged_image_of_the_resolution_before():
     generator, w = small(), shifts(1, 6)
     with torch.no_grad():
         smaller, whole = F.interpolate(generator.decode(w, lod=1), scale_factor=2), generator.decode(w)
         assert torch.allclose(generator.decode(w, blend=0.25), 0.75 * smaller + 0.25 * whole, atol=1e-4)
 
 
-def test_a_smaller_level_of_detail_encodes_smaller_pictures():
+def test_a_smaller_level_of_detail_encodes_smaller_images():
     generator = small()
     with torch.no_grad():
-        assert generator.encode(pictures(2, 8, 8), lod=1).shape == (2, 6)
+        assert generator.encode(sample_images(2, 8, 8), lod=1).shape == (2, 6)
         assert generator.decode(shifts(2, 6), lod=1).shape == (2, 3, 8, 8)
 
 
 def test_the_authors_file_has_its_averaged_networks_taken(tmp_path):
-    generator, images = small(), pictures(1, SIZE, SIZE)
+    generator, images = small(), sample_images(1, SIZE, SIZE)
     torch.manual_seed(9)
     raw = create_generator("alae", **SMALL)
     models: dict[str, dict[str, Tensor]] = {}
@@ -153,4 +153,4 @@ def test_the_published_networks_have_the_published_sizes():
 )
 def test_wrong_input_is_refused(size, target, message):
     with pytest.raises(ValueError, match=message):
-        small().manipulate(pictures(1, *size), target)
+        small().manipulate(sample_images(1, *size), target)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from generators import create_generator
 from generators.attgan import AttGANDiscriminators, AttGANGenerator, attgan_discriminators, attgan_target
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"enc_dim": 4, "enc_layers": 3, "dec_dim": 4, "dec_layers": 3, "n_attrs": 3}
 
@@ -41,7 +41,7 @@ class TestContract(GeneratorContract):
 
 
 def test_labels_are_told_as_minus_and_plus_one_half(labels):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     told = torch.tensor([[0.5, -0.5, 0.5], [-0.5, -0.5, 0.5]])
     assert torch.equal(generator.manipulate(images, labels), generator(images, told))
     assert torch.equal(generator.manipulate(images, labels.long()), generator(images, told))
@@ -55,13 +55,13 @@ def test_the_edited_attribute_is_emphasised_and_no_other(labels):
         [-0.75, -0.5, 0.5],
         [0.75, -0.5, -0.5],
     ]
-    tiny().manipulate(pictures(2), attgan_target(labels, "Eyeglasses", names))
+    tiny().manipulate(sample_images(2), attgan_target(labels, "Eyeglasses", names))
 
 
 @pytest.mark.parametrize(("inject", "shortcut"), [(0, 0), (1, 0), (2, 2)])
 def test_the_attributes_come_in_where_they_are_injected(inject, shortcut):
     """With the weights of the first injection at zero the attributes still act through the later ones, and only then."""
-    generator, images = tiny(inject_layers=inject, shortcut_layers=shortcut), pictures(1)
+    generator, images = tiny(inject_layers=inject, shortcut_layers=shortcut), sample_images(1)
     with torch.no_grad():
         generator.dec_layers[0].layers[0].weight[-3:] = 0
         one, other = (generator.manipulate(images, torch.full((1, 3), value)) for value in (0.0, 1.0))
@@ -71,7 +71,7 @@ def test_the_attributes_come_in_where_they_are_injected(inject, shortcut):
 def test_one_file_serves_every_size(labels):
     generator = tiny()
     for size in ((32, 32), (48, 64)):
-        assert generator.manipulate(pictures(2, *size), labels).shape == (2, 3, *size)
+        assert generator.manipulate(sample_images(2, *size), labels).shape == (2, 3, *size)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_wrong_input_is_refused(images, target, message):
 
 def test_wrong_vectors_and_arguments_are_refused():
     with pytest.raises(ValueError, match=r"condition of shape \(1, 3\), one column per attribute, got \(1, 2\)"):
-        tiny()(pictures(1), torch.zeros(1, 2))
+        tiny()(sample_images(1), torch.zeros(1, 2))
     with pytest.raises(ValueError, match="as many decoder layers as encoder layers, got 3 and 5"):
         AttGANGenerator(enc_dim=4, dec_dim=4, dec_layers=3)
     with pytest.raises(ValueError, match="unknown norm 'switchnorm'; choose from"):
@@ -116,7 +116,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_published_layouts_load(tmp_path, labels, layout):
-    generator, images = tiny(inject_layers=1), pictures(2)
+    generator, images = tiny(inject_layers=1), sample_images(2)
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "weights.149.pth")
     loaded = create_generator("attgan", tmp_path / "weights.149.pth").eval()
     assert loaded.config == generator.config
@@ -153,14 +153,14 @@ def test_other_arguments_than_the_files_are_refused(tmp_path):
 
 
 def test_the_discriminators_give_a_value_and_a_logit_per_attribute():
-    discriminators, images = tiny_discriminators(), pictures(2)
+    discriminators, images = tiny_discriminators(), sample_images(2)
     value, logits = discriminators(images)
     assert value.shape == (2, 1) and logits.shape == (2, 3)
     (value.sum() + logits.square().sum()).backward()
     assert all(parameter.grad.any() for parameter in discriminators.parameters())
     assert torch.allclose(discriminators(images[:1])[1], logits[:1], atol=1e-5)
     with pytest.raises(ValueError, match=r"images \(B, 3, 32, 32\), got \(2, 3, 64, 64\)"):
-        discriminators(pictures(2, 64, 64))
+        discriminators(sample_images(2, 64, 64))
     with pytest.raises(ValueError, match="divisible by 2\\^3 = 8, got 36"):
         tiny_discriminators(img_size=36)
     with pytest.raises(ValueError, match="fc_norm_fn 'none', got 'batchnorm'"):
@@ -171,7 +171,7 @@ def test_the_discriminators_give_a_value_and_a_logit_per_attribute():
 def test_the_discriminators_file_loads_with_the_activation_of_the_ports_training(tmp_path, norm):
     discriminators = tiny_discriminators(norm_fn=norm, img_size=64)
     torch.save({"G": tiny().state_dict(), "D": discriminators.state_dict()}, tmp_path / "weights.pth")
-    loaded, images = attgan_discriminators(tmp_path / "weights.pth"), pictures(1, 64, 64)
+    loaded, images = attgan_discriminators(tmp_path / "weights.pth"), sample_images(1, 64, 64)
     assert loaded.config == discriminators.config
     assert any(isinstance(module, nn.ReLU) for module in loaded.fc_cls.modules())
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(loaded(images), discriminators(images)))

@@ -15,7 +15,7 @@ from generators.cartoongan import CartoonGANGenerator
 from tests.generators.contract import GeneratorContract
 from tests.generators.test_stargan import tiny as tiny_stargan
 from tests.golden.seeded import fill, image
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 PUBLISHED = "weights/cartoongan/cartoongan_hayao_fp16.npz"
 
@@ -75,56 +75,56 @@ def test_it_reproduces_the_published_network():
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 32, 32), (3, 16, 24), (2, 8, 8), (1, 12, 20)])
-def test_pictures_in_pictures_of_the_same_size_out(count, height, width):
-    output = tiny().manipulate(pictures(count, height, width))
+def test_images_in_images_of_the_same_size_out(count, height, width):
+    output = tiny().manipulate(sample_images(count, height, width))
     assert output.shape == (count, 3, height, width) and output.isfinite().all() and output.abs().max() <= 1
 
 
 def test_the_target_is_ignored_and_manipulate_is_the_forward_pass():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     output = generator(images)
     for target in (None, torch.zeros(2, 5), torch.ones(2, 1)):
         assert torch.equal(generator.manipulate(images, target), output)
 
 
 def test_training_and_evaluation_give_the_same_every_time():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     output = generator.train()(images)
     assert torch.equal(generator(images), output) and torch.equal(generator.eval()(images), output)
     assert list(generator.buffers()) == []
 
 
-def test_a_picture_doesnt_depend_on_its_neighbours():
-    generator, images = tiny(), pictures(3)
+def test_an_image_doesnt_depend_on_its_neighbours():
+    generator, images = tiny(), sample_images(3)
     assert torch.allclose(generator(images)[:1], generator(images[:1]), atol=1e-5)
 
 
 def test_the_networks_colours_are_blue_green_red_and_ours_are_not():
-    generator, images = tiny(), pictures(1)
+    generator, images = tiny(), sample_images(1)
     with torch.no_grad():
         generator.conv01_1.weight[:, 0] = 0  # the network no longer sees blue …
         generator.deconv03_1.weight[2] = 0  # … and paints red plain
         generator.deconv03_1.bias[2] = 0.5
     output = generator(images)
     recoloured = images.clone()
-    recoloured[:, 2] = pictures(1, seed=5)[:, 2]
+    recoloured[:, 2] = sample_images(1, seed=5)[:, 2]
     assert torch.equal(generator(recoloured), output)
-    recoloured[:, 0] = pictures(1, seed=5)[:, 0]
+    recoloured[:, 0] = sample_images(1, seed=5)[:, 0]
     assert not torch.allclose(generator(recoloured), output, atol=1e-3)
     assert torch.allclose(output[:, 0], torch.tensor(0.5).tanh()) and output[:, 1:].std() > 0.01
 
 
-def test_the_gradient_reaches_the_picture_and_every_parameter_that_matters():
+def test_the_gradient_reaches_the_image_and_every_parameter_that_matters():
     """All but the biases right before a norm, which takes each channel's mean off again. In float64, so that nothing is nothing."""
-    generator, images = tiny().double(), pictures(2).double().requires_grad_(True)
-    (generator(images) * pictures(2, seed=3)).sum().backward()
+    generator, images = tiny().double(), sample_images(2).double().requires_grad_(True)
+    (generator(images) * sample_images(2, seed=3)).sum().backward()
     assert images.grad.isfinite().all() and (images.grad.flatten(1).abs().sum(1) > 0).all()
     idle = {name for name, parameter in generator.named_parameters() if not parameter.grad.abs().max() > 1e-9}
     before_a_norm = {"conv01_1", "conv02_2", "conv03_2", "deconv01_2", "deconv02_2", "conv04_1", "conv04_2", "conv05_1", "conv05_2"}
     assert idle == {name + ".bias" for name in before_a_norm}
 
 
-def test_a_plain_picture_stays_finite():
+def test_a_plain_image_stays_finite():
     """eps is 1e-9 and a plain image has no variance at all in the first norm."""
     images = torch.full((1, 3, 16, 16), 0.3, requires_grad=True)
     output = tiny()(images)
@@ -133,7 +133,7 @@ def test_a_plain_picture_stays_finite():
 
 
 def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = generator(images)
     assert output.dtype == torch.float32
@@ -174,7 +174,7 @@ SAVERS = {
 
 @pytest.mark.parametrize("name", SAVERS)
 def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, name):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     SAVERS[name](tmp_path / name, generator.state_dict())
     for config in ({}, {"conv_dim": 4}):
         loaded = create_generator("cartoongan", checkpoint=tmp_path / name, **config)
@@ -183,7 +183,7 @@ def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, 
 
 
 def test_half_precision_arrays_are_run_in_float32(tmp_path):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     save_arrays(tmp_path / "half.npz", generator.state_dict(), np.float16)
     loaded = create_generator("cartoongan", str(tmp_path / "half.npz"))
     assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
@@ -256,7 +256,7 @@ def hayao(shared) -> CartoonGANGenerator:
 def painted(hayao, photographs) -> tuple[Tensor, Tensor]:
     """Eight photographs, horses and faces, and their cartoons."""
     images = torch.cat([photographs("horse2zebra/testA", 4), photographs("celeba_crop144/test", 4)])
-    return images, torch.cat([hayao.manipulate(picture[None]) for picture in images])
+    return images, torch.cat([hayao.manipulate(photograph[None]) for photograph in images])
 
 
 def test_the_published_weights_give_the_published_networks_output(hayao):
@@ -264,7 +264,7 @@ def test_the_published_weights_give_the_published_networks_output(hayao):
     check_outputs(hayao, HAYAO)
 
 
-def test_a_cartoon_still_shows_the_picture_and_is_another_one(painted):
+def test_a_cartoon_still_shows_the_image_and_is_another_one(painted):
     images, cartoons = painted
     resemblance = torch.corrcoef(torch.cat([images.mean(1).flatten(1), cartoons.mean(1).flatten(1)]))[:8, 8:]
     assert resemblance.argmax(dim=1).tolist() == list(range(8)) and resemblance.diagonal().min() > 0.6

@@ -10,7 +10,7 @@ from generators import create_generator
 from generators.colorizing_gan import LEVELS, ColorizingGenerator, ColorizingPort, from_normalised_lab, to_normalised_lab
 from generators.colours import rgb_to_lab
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 SMALL = {"encoder": ((4, 1), (4, 2), (8, 2), (8, 2)), "decoder": (8, 4, 4)}
 
@@ -47,7 +47,7 @@ class TestContractOfThePort(TestContract):
 
 
 def test_only_the_luminance_is_seen():
-    images = pictures(2)
+    images = sample_images(2)
     assert torch.allclose(tiny().manipulate(images), tiny().manipulate(grey(images)), atol=1e-4)
 
 
@@ -63,7 +63,7 @@ def test_the_network_is_given_levels_from_0_to_255():
 
 def test_lightness_is_painted_anew_unless_it_is_to_be_kept():
     """Kept, it is the image's wherever the colours that the network chose can be shown with it."""
-    images = pictures(1)
+    images = sample_images(1)
     before = to_normalised_lab(images)
     kept = tiny(keep_lightness=True)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_lightness_is_painted_anew_unless_it_is_to_be_kept():
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 40), (128, 128)])
 def test_the_port_keeps_the_lightness_at_any_size(height, width):
-    images, port = pictures(2, height, width), tiny_port()
+    images, port = sample_images(2, height, width), tiny_port()
     with torch.no_grad():
         port.final.model[0].weight.mul_(0.2)
     before, after = (rgb_to_lab((x + 1) / 2) for x in (images, port.manipulate(images)))
@@ -84,11 +84,11 @@ def test_the_port_keeps_the_lightness_at_any_size(height, width):
 
 
 def test_there_and_back_is_the_identity():
-    assert torch.allclose(from_normalised_lab(to_normalised_lab(pictures(2))), pictures(2), atol=1e-4)
+    assert torch.allclose(from_normalised_lab(to_normalised_lab(sample_images(2))), sample_images(2), atol=1e-4)
 
 
-def test_statistics_of_the_picture_are_the_authors_on_a_batch_of_one():
-    images = pictures(3)
+def test_statistics_of_the_image_are_the_authors_on_a_batch_of_one():
+    images = sample_images(3)
     together, batch = tiny().manipulate(images), tiny(statistics="batch")
     for i in range(3):
         assert torch.allclose(batch.manipulate(images[i : i + 1]), together[i : i + 1], atol=1e-3)
@@ -96,7 +96,7 @@ def test_statistics_of_the_picture_are_the_authors_on_a_batch_of_one():
 
 
 def test_dropout_is_where_the_forms_have_it():
-    images = pictures(1)
+    images = sample_images(1)
     assert not torch.equal(tiny(dropouts=(0,)).train().manipulate(images), tiny(dropouts=(0,)).manipulate(images))
     assert torch.equal(tiny().train().manipulate(images), tiny().manipulate(images))
     noisy = tiny_port(noise=True)
@@ -121,7 +121,7 @@ def variables(generator: ColorizingGenerator) -> dict[str, np.ndarray]:
 
 def test_a_tensorflow_checkpoint_loads_and_its_levels_are_read_from_it(tmp_path):
     """Given here as .npz; the checkpoint's own two files are read by generators/tensorflow_files.py, see test_tensorflow_names.py."""
-    generator, images = tiny(), pictures(1)
+    generator, images = tiny(), sample_images(1)
     np.savez(tmp_path / "CGAN_places365.npz", **variables(generator))
     torch.save(generator.state_dict(), tmp_path / "converted.pth")
     for name in ("CGAN_places365.npz", "converted.pth"):
@@ -143,7 +143,7 @@ def test_five_levels_are_the_small_form(tmp_path):
 @pytest.mark.parametrize("counters", [True, False])
 def test_the_ports_file_loads(tmp_path, counters):
     for config in ({}, {"normalization_type": None}):
-        port, images = tiny_port(**config), pictures(1)
+        port, images = tiny_port(**config), sample_images(1)
         state = {key: value for key, value in port.state_dict().items() if counters or not key.endswith("num_batches_tracked")}
         torch.save(state, tmp_path / "batchnorm_ep200_weigths_gen.pt")
         loaded = create_generator("colorizing_gan", tmp_path / "batchnorm_ep200_weigths_gen.pt").eval()
@@ -154,7 +154,7 @@ def test_the_ports_file_loads(tmp_path, counters):
 
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="Colorizing-with-GANs: expected sides divisible by 8, got 32x36; resize"):
-        tiny().manipulate(pictures(1, 32, 36))
+        tiny().manipulate(sample_images(1, 32, 36))
     with pytest.raises(ValueError, match="expected form out of .*, got 'imagenet'"):
         create_generator("colorizing_gan", form="imagenet")
     with pytest.raises(ValueError, match="expected normalization_type 'batch' or None, got 'spectral'"):

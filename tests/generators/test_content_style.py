@@ -9,7 +9,7 @@ from torch import nn
 from generators import create_generator
 from generators.content_style import ACTIVATIONS, AdaIN, Decoder, ImageLayerNorm, LastBlock, StyleMLP, chosen, style_codes
 from generators.images import luminance, to_rgb
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {
     "unit": {"dim": 4, "n_res": 1},
@@ -34,7 +34,7 @@ def test_adaptive_instance_norm_gives_each_channel_the_asked_mean_and_deviation(
     assert torch.allclose(output.std(dim=(2, 3), correction=0), parameters[:, 2:], atol=1e-4)
 
 
-def test_a_pictures_layer_norm_uses_the_unbiased_deviation_with_eps_outside():
+def test_an_images_layer_norm_uses_the_unbiased_deviation_with_eps_outside():
     """(1, 3): mean 2, unbiased deviation √2, so ±1 / (√2 + eps); then gamma and beta."""
     norm = ImageLayerNorm(2, eps=1.0)
     norm.gamma.data[:], norm.beta.data[:] = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 5.0])
@@ -70,10 +70,10 @@ def test_the_last_block_stays_in_float32_under_autocast():
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_pictures_under_bf16_autocast_are_off_the_bf16_grid(name):
+def test_images_under_bf16_autocast_are_off_the_bf16_grid(name):
     generator = make(name)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        output = generator.manipulate(pictures(1), None)
+        output = generator.manipulate(sample_images(1), None)
     inside = output[output.abs() < 1]
     assert output.dtype == torch.float32 and (inside != inside.bfloat16().float()).float().mean() > 0.9
 
@@ -81,8 +81,8 @@ def test_pictures_under_bf16_autocast_are_off_the_bf16_grid(name):
 # --- styles ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_no_target_is_one_code_for_every_picture_and_every_call():
-    images = pictures(3)
+def test_no_target_is_one_code_for_every_image_and_every_call():
+    images = sample_images(3)
     codes = style_codes(None, images, 8, lambda _: None)
     assert codes.shape == (3, 8) and torch.equal(codes[0], codes[2]) and torch.equal(codes, style_codes(None, images, 8, lambda _: None))
     torch.manual_seed(5)
@@ -90,9 +90,9 @@ def test_no_target_is_one_code_for_every_picture_and_every_call():
 
 
 @pytest.mark.parametrize("name", STYLE_WIDTHS)
-def test_codes_and_reference_pictures_are_styles(name):
+def test_codes_and_reference_images_are_styles(name):
     """An image with a reference equals the same with the code read from that reference, in either shape, and another code is another image."""
-    generator, images, references = make(name), pictures(2), pictures(2, 24, 16, seed=4)
+    generator, images, references = make(name), sample_images(2), sample_images(2, 24, 16, seed=4)
     goal = {
         "munit": lambda x: generator.b.enc_style(x),
         "council_gan": lambda x: generator.enc_style(x),
@@ -113,19 +113,19 @@ def test_other_targets_are_refused(name, shape):
         rf"style codes \(2, {STYLE_WIDTHS[name]}\), reference images \(2, 3, h, w\) with sides of at least 16, or None, got \({shape[0]},"
     )
     with pytest.raises(ValueError, match=message):
-        make(name).manipulate(pictures(2), torch.zeros(shape))
+        make(name).manipulate(sample_images(2), torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize(("height", "width"), [(30, 32), (32, 34), (4, 32)])
 def test_sides_that_dont_divide_are_refused(name, height, width):
     with pytest.raises(ValueError, match=rf"sides divisible by (4|16) and at least \d+, got {height}x{width}"):
-        make(name).manipulate(pictures(2, height, width), None)
+        make(name).manipulate(sample_images(2, height, width), None)
 
 
 @pytest.mark.parametrize("name", sorted(set(TINY) - {"council_gan", "starganv2"}))
 def test_the_direction_is_a2b_or_b2a(name):
-    images = pictures(2)
+    images = sample_images(2)
     with torch.no_grad():
         assert not torch.allclose(make(name).manipulate(images), make(name, direction="b2a").manipulate(images), atol=1e-4)
     with pytest.raises(ValueError, match="expected direction 'a2b' or 'b2a', got 'a2c'"):
@@ -133,12 +133,12 @@ def test_the_direction_is_a2b_or_b2a(name):
 
 
 @pytest.mark.parametrize("name", ["unit", "munit", "council_gan", "drit"])
-def test_a_grey_network_gets_the_pictures_luminance_and_gives_grey(name):
+def test_a_grey_network_gets_the_images_luminance_and_gives_grey(name):
     config = {"input_dim_a": 1, "input_dim_b": 1} if name == "drit" else {"input_dim": 1}
-    generator, images = make(name, **config), pictures(2)
+    generator, images = make(name, **config), sample_images(2)
     with torch.no_grad():
-        output = generator.manipulate(images, None if name == "unit" else pictures(2, seed=1))
+        output = generator.manipulate(images, None if name == "unit" else sample_images(2, seed=1))
         assert output.shape == images.shape and torch.equal(output[:, 0], output[:, 2])
         assert torch.allclose(
-            output, generator.manipulate(to_rgb(luminance(images)), None if name == "unit" else pictures(2, seed=1)), atol=1e-5
+            output, generator.manipulate(to_rgb(luminance(images)), None if name == "unit" else sample_images(2, seed=1)), atol=1e-5
         )

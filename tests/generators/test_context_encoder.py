@@ -9,7 +9,7 @@ from generators import create_generator
 from generators.context_encoder import ContextEncoderGenerator, hide
 from tests.generators.contract import GeneratorContract
 from tests.golden.seeded import fill
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def tiny(seed: int = 0, **config) -> ContextEncoderGenerator:
@@ -26,7 +26,7 @@ class TestContract(GeneratorContract):
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (128, 192)])
 def test_the_centre_is_new_and_the_other_pixels_are_as_they_were(height, width):
-    images = pictures(2, height, width)
+    images = sample_images(2, height, width)
     kept = images.clone()
     output = tiny().manipulate(images)
     inside = torch.zeros(height, width, dtype=torch.bool)
@@ -37,7 +37,7 @@ def test_the_centre_is_new_and_the_other_pixels_are_as_they_were(height, width):
 
 
 def test_what_is_hidden_doesnt_matter_and_the_ring_around_it_does():
-    generator, images = tiny(), pictures(1, 128, 128)
+    generator, images = tiny(), sample_images(1, 128, 128)
     hidden, ring = images.clone(), images.clone()
     hidden[..., 36:92, 36:92] = 0.3
     ring[..., 32:36, 32:96] = 0.3
@@ -46,13 +46,13 @@ def test_what_is_hidden_doesnt_matter_and_the_ring_around_it_does():
 
 
 def test_all_but_a_ring_of_four_pixels_is_hidden():
-    images = pictures(1, 128, 192)
+    images = sample_images(1, 128, 192)
     changed = (hide(images) != images).all(1)[0].nonzero()
     assert changed.min(0).values.tolist() == [36, 52] and changed.max(0).values.tolist() == [91, 139] and len(changed) == 56 * 88
 
 
 def test_the_filling_is_imagenets_mean():
-    filled = ((hide(pictures(1, 128, 128))[0, :, 36:92, 36:92] + 1) * 127.5).flatten(1)
+    filled = ((hide(sample_images(1, 128, 128))[0, :, 36:92, 36:92] + 1) * 127.5).flatten(1)
     assert filled.min(1).values.tolist() == pytest.approx([117, 104, 123], abs=1e-3) and torch.equal(
         filled.min(1).values, filled.max(1).values
     )
@@ -60,7 +60,7 @@ def test_the_filling_is_imagenets_mean():
 
 @pytest.mark.parametrize("counters", [True, False])
 def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, counters):
-    generator, images = tiny(ngf=3), pictures(1, 128, 128)
+    generator, images = tiny(ngf=3), sample_images(1, 128, 128)
     state = {key: value for key, value in generator.state_dict().items() if counters or not key.endswith("num_batches_tracked")}
     torch.save({"epoch": 500, "state_dict": state}, tmp_path / "netG_streetview.pth")
     loaded = create_generator("context_encoder", tmp_path / "netG_streetview.pth").eval()
@@ -73,4 +73,4 @@ def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, co
 @pytest.mark.parametrize(("height", "width"), [(96, 128), (128, 144)])
 def test_wrong_sizes_are_refused(height, width):
     with pytest.raises(ValueError, match=f"expected sides divisible by 32 and at least 128, got {height}x{width}; resize"):
-        tiny().manipulate(pictures(1, height, width))
+        tiny().manipulate(sample_images(1, height, width))

@@ -9,7 +9,7 @@ from torch import Tensor
 from generators import create_generator
 from generators.council_gan import CouncilGAN, cover
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"dim": 4, "n_res": 1, "style_dim": 5, "mlp_dim": 8}
 
@@ -35,8 +35,8 @@ def test_covering_by_hand():
     assert torch.allclose(cover(image, colours, masks), torch.tensor(0.05))
 
 
-def test_where_no_mask_covers_the_picture_stays_as_it_was():
-    images, colours = pictures(2), pictures(6, seed=1).view(2, 9, 32, 32)
+def test_where_no_mask_covers_the_image_stays_as_it_was():
+    images, colours = sample_images(2), sample_images(6, seed=1).view(2, 9, 32, 32)
     masks = torch.zeros(2, 3, 32, 32)
     masks[:, 1, :8] = 1
     output = cover(images, colours, masks)
@@ -44,8 +44,8 @@ def test_where_no_mask_covers_the_picture_stays_as_it_was():
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_decoder_without_masks_leaves_the_picture_alone_and_with_the_last_one_replaces_it(count):
-    network, images = tiny(num_of_mask_dim_to_add=count), pictures(2)
+def test_a_decoder_without_masks_leaves_the_image_alone_and_with_the_last_one_replaces_it(count):
+    network, images = tiny(num_of_mask_dim_to_add=count), sample_images(2)
     last = network.dec.model[-1].conv
     with torch.no_grad():
         last.bias[-count:] = -50.0
@@ -61,7 +61,7 @@ def test_a_decoder_without_masks_leaves_the_picture_alone_and_with_the_last_one_
 @pytest.mark.parametrize("entry", ["a2b", "b2a"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, entry, count):
-    network, images = tiny(num_of_mask_dim_to_add=count), pictures(2)
+    network, images = tiny(num_of_mask_dim_to_add=count), sample_images(2)
     torch.save({entry: network.state_dict()}, tmp_path / f"{entry}_gen_0_01000000.pt")
     loaded = create_generator("council_gan", tmp_path / f"{entry}_gen_0_01000000.pt").eval()
     assert loaded.config == {"input_dim": 3, "n_downsample": 2, "num_of_mask_dim_to_add": count, **TINY}

@@ -9,7 +9,7 @@ from generators import create_generator
 from generators.cyclegan import ResnetGenerator
 from generators.patchgan import PatchDiscriminator, patch_discriminator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def tiny(seed: int = 0, **config) -> ResnetGenerator:
@@ -43,9 +43,9 @@ def test_published_files_load_and_their_running_averages_are_dropped(tmp_path, l
     torch.save(LAYOUTS[layout](published.state_dict()), tmp_path / "horse2zebra.pth")
     loaded = create_generator("cyclegan", tmp_path / "horse2zebra.pth").eval()
     assert loaded.config == tiny().config and list(loaded.state_dict()) == list(tiny().state_dict())
-    assert torch.equal(loaded(pictures(2)), tiny()(pictures(2)))
+    assert torch.equal(loaded(sample_images(2)), tiny()(sample_images(2)))
     tracked = create_generator("cyclegan", tmp_path / "horse2zebra.pth", norm="instance_tracked").eval()
-    assert torch.equal(tracked(pictures(2)), tiny()(pictures(2)))
+    assert torch.equal(tracked(sample_images(2)), tiny()(sample_images(2)))
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_the_shapes_of_a_file_tell_the_network(tmp_path, config):
     torch.save(tiny(**config).state_dict(), tmp_path / "G.pth")
     loaded = create_generator("cyclegan", tmp_path / "G.pth").eval()
     assert loaded.config == tiny(**config).config
-    images = pictures(2)[:, : loaded.input_nc]
+    images = sample_images(2)[:, : loaded.input_nc]
     assert torch.equal(loaded(images), tiny(**config)(images))
 
 
 def test_what_a_file_cant_tell_may_be_said(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "G.pth")
     loaded = create_generator("cyclegan", tmp_path / "G.pth", padding_type="replicate").eval()
-    assert not torch.allclose(loaded(pictures(1)), tiny()(pictures(1)), atol=1e-3)
+    assert not torch.allclose(loaded(sample_images(1)), tiny()(sample_images(1)), atol=1e-3)
     for config, message in [({"n_blocks": 9}, "n_blocks is 2 in the file and 9"), ({"padding_type": "zero"}, "and zero was asked for")]:
         with pytest.raises(ValueError, match=f"G.pth: .*{message}"):
             create_generator("cyclegan", tmp_path / "G.pth", **config)
@@ -81,7 +81,7 @@ def test_the_discriminators_file_loads(tmp_path):
         discriminator = PatchDiscriminator(ndf=4, **config).eval()
         torch.save(discriminator.state_dict(), tmp_path / "latest_net_D_A.pth")
         loaded = patch_discriminator(tmp_path / "latest_net_D_A.pth").eval()
-        x = pictures(4, 64, 64).reshape(-1, discriminator.input_nc, 64, 64)
+        x = sample_images(4, 64, 64).reshape(-1, discriminator.input_nc, 64, 64)
         assert loaded.config == discriminator.config and torch.equal(loaded(x), discriminator(x))
     with pytest.raises(ValueError, match="input_nc is 6 in the file and 3 was asked for"):
         patch_discriminator(tmp_path / "latest_net_D_A.pth", input_nc=3)
@@ -96,26 +96,26 @@ def test_the_discriminators_file_loads(tmp_path):
 def test_a_patch_is_70_pixels():
     """A map's value depends on the 70×70 pixels around it, and on no others (paper, section 4)."""
     torch.manual_seed(0)
-    x = pictures(1, 128, 128).requires_grad_()
+    x = sample_images(1, 128, 128).requires_grad_()
     PatchDiscriminator(ndf=2, norm="batch").eval()(x)[0, 0, 7, 7].backward()
     rows = (x.grad.abs().sum((0, 1, 3)) > 0).nonzero()
     assert rows.max() - rows.min() + 1 == 70
 
 
 def test_odd_sizes_come_out_rounded_up_and_manipulate_refuses_them():
-    assert tiny()(pictures(1, 30, 33)).shape == (1, 3, 32, 36)
+    assert tiny()(sample_images(1, 30, 33)).shape == (1, 3, 32, 36)
     with pytest.raises(
         ValueError, match="CycleGAN.* divisible by 4 .*at least 8.* 30x32"
     ):
-        tiny().manipulate(pictures(1, 30, 32))
+        tiny().manipulate(sample_images(1, 30, 32))
     with pytest.raises(ValueError, match="at least 8, got 4x32"):
-        tiny().manipulate(pictures(1, 4, 32))
+        tiny().manipulate(sample_images(1, 4, 32))
     with pytest.raises(ValueError, match=r"CycleGAN: expected an input \(B, 3, H, W\), got \(1, 1, 32, 32\)"):
         tiny()(torch.zeros(1, 1, 32, 32))
 
 
 def test_a_network_of_one_channel_is_given_the_luminance_and_paints_grey():
-    generator, images = tiny(input_nc=1, output_nc=1), pictures(1)
+    generator, images = tiny(input_nc=1, output_nc=1), sample_images(1)
     output = generator.manipulate(images)
     grey = (0.299 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2])[:, None]
     assert torch.equal(output[:, 0], output[:, 2]) and torch.allclose(output[:, :1], generator(grey), atol=1e-5)
@@ -126,7 +126,7 @@ def test_a_network_of_one_channel_is_given_the_luminance_and_paints_grey():
 
 
 def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = generator.manipulate(images)
     assert output.dtype == torch.float32

@@ -10,7 +10,7 @@ from generators import create_generator
 from generators.cyclegan_compressed import HORSE2ZEBRA, CompressedResnetGenerator
 from malp_disc.data import load_image
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 CHANNELS = (2, 1, 2, 1, 3, 2, 2, 4)
 ZEBRA = 340  # of ImageNet's classes
@@ -34,7 +34,7 @@ class TestContract(GeneratorContract):
 def test_the_shapes_of_a_file_tell_the_network(tmp_path, config):
     torch.save(tiny(**config).state_dict(), tmp_path / "G.pth")
     loaded = create_generator("cyclegan_compressed", tmp_path / "G.pth").eval()
-    images = pictures(2)[:, : loaded.input_nc]
+    images = sample_images(2)[:, : loaded.input_nc]
     assert loaded.config == tiny(**config).config
     assert torch.equal(loaded(images), tiny(**config)(images))
 
@@ -60,7 +60,7 @@ def test_the_full_network_names_the_compressed_one(tmp_path):
 
 def test_sides_that_4_does_not_divide_are_refused():
     with pytest.raises(ValueError, match="expected sides divisible by 4 and at least 8, got 30x32"):
-        tiny().manipulate(pictures(1, 30, 32))
+        tiny().manipulate(sample_images(1, 30, 32))
 
 
 # --- the published network -----------------------------------------------------------------------------------------------------------
@@ -80,12 +80,12 @@ def test_the_published_network_turns_horses_into_zebras(published, shared):
     """ImageNet's SqueezeNet, which had no part in its training, finds a zebra a thousand times as likely afterwards."""
     names = ("n02381460_1010", "n02381460_1120")
     paths = [shared(f"data/horse2zebra256/testA/{name}.jpg") for name in names]
-    judge = squeezenet1_0().eval()
-    judge.load_state_dict(torch.load(shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth"), weights_only=True))
+    classifier = squeezenet1_0().eval()
+    classifier.load_state_dict(torch.load(shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth"), weights_only=True))
     mean = torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)
     images = torch.stack([load_image(path, image_size=256) for path in paths])
     with torch.no_grad():
         before, after = (
-            judge((x.flip(1) + 1) * 127.5 - mean).softmax(1)[:, ZEBRA] for x in (images, published.manipulate(images))
+            classifier((x.flip(1) + 1) * 127.5 - mean).softmax(1)[:, ZEBRA] for x in (images, published.manipulate(images))
         )
     assert (before < 1e-4).all() and (after > 0.02).all() and (after > 1000 * before).all(), (before, after)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from generators.diffusion_steps import Diffusion, Noise, step_with_gradient
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def normal(seed: int = 0) -> torch.Tensor:
@@ -16,7 +16,7 @@ def normal(seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("steps", [2, 25, 100, 1000])
-def test_a_respaced_schedule_goes_from_picture_to_noise(steps):
+def test_a_respaced_schedule_goes_from_image_to_noise(steps):
     """The first and the last time are those of training, where 1e-4 and all but 4e-5 of the variance is noise."""
     diffusion = Diffusion(steps)
     assert diffusion.timesteps[0] == 0 and diffusion.timesteps[-1] == 999 and sorted(set(diffusion.timesteps)) == diffusion.timesteps
@@ -32,7 +32,7 @@ def test_on_all_times_betas_are_linear():
 
 def test_a_step_into_noise_leads_to_the_next_marginal():
     """Mean and variance of q(x_t | x_{t-1}) after q(x_{t-1} | x_0) are those of q(x_t | x_0)."""
-    diffusion, images, zero, one = Diffusion(50), pictures(2).double(), torch.zeros(()), torch.ones(())
+    diffusion, images, zero, one = Diffusion(50), sample_images(2).double(), torch.zeros(()), torch.ones(())
     for t in (1, 20, 49):
         mean = diffusion.forward_step(diffusion.noised(images, t - 1, zero), t, zero)
         assert torch.allclose(mean, diffusion.noised(images, t, zero))
@@ -41,7 +41,7 @@ def test_a_step_into_noise_leads_to_the_next_marginal():
         assert torch.allclose(carried**2 + added**2, diffusion.noised(zero, t, one) ** 2)
 
 
-def test_who_knows_the_noise_finds_the_picture():
+def test_who_knows_the_noise_finds_the_image():
     diffusion, images, eps = Diffusion(50), 0.9 * normal().clamp(-1, 1), normal(1)
     for t in (0, 1, 30, 49):
         output = torch.cat([eps, normal(2)], dim=1)
@@ -51,7 +51,7 @@ def test_who_knows_the_noise_finds_the_picture():
     assert torch.allclose(sample, images, atol=1e-6)  # the last step adds no noise
 
 
-def test_the_picture_in_mind_is_clipped():
+def test_the_image_in_mind_is_clipped():
     _, found = Diffusion(50).reverse_step(3 * normal(), 10, torch.zeros(2, 6, 8, 8, dtype=torch.float64), normal(3))
     assert found.abs().max() == 1
 
@@ -86,8 +86,8 @@ def test_other_numbers_of_steps_are_refused(steps):
 # --- noise -------------------------------------------------------------------------------------------------------------------------
 
 
-def test_noise_belongs_to_its_picture_and_seed():
-    images = pictures(3)
+def test_noise_belongs_to_its_image_and_seed():
+    images = sample_images(3)
     first, second = (noise := Noise([5, 6, 5], images))(), noise()
     assert first.shape == images.shape and torch.equal(first[0], first[2]) and not torch.allclose(first[0], first[1], atol=0.1)
     assert not torch.allclose(first, second, atol=0.1)
@@ -102,14 +102,14 @@ def test_noise_belongs_to_its_picture_and_seed():
 def test_noise_leaves_the_global_stream_alone():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    Noise(0, pictures(1))()
+    Noise(0, sample_images(1))()
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_other_numbers_of_seeds_are_refused():
     for seeds in ([1, 2], [1], torch.tensor([1])):
         with pytest.raises(ValueError, match=f"one for each of the 3 images, got {len(seeds)}"):
-            Noise(seeds, pictures(3))
+            Noise(seeds, sample_images(3))
 
 
 # --- gradients ---------------------------------------------------------------------------------------------------------------------

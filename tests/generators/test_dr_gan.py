@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from generators import create_generator
 from generators.dr_gan import Crop, DRGANGenerator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 CONFIG = {"n_poses": 3, "n_noise": 4, "conv_dim": 4}
 
@@ -56,7 +56,7 @@ class TestContract(GeneratorContract):
 
 @torch.no_grad()
 def test_without_a_target_it_is_the_first_pose_and_the_usual_noise(generator):
-    images = pictures(2, 96, 96)
+    images = sample_images(2, 96, 96)
     result = generator.manipulate(images)
     assert torch.equal(result, generator.manipulate(images, one_hot(0, 0)))
     assert torch.equal(result, generator(images, one_hot(0, 0), generator.usual_noise.expand(2, -1)))
@@ -65,7 +65,7 @@ def test_without_a_target_it_is_the_first_pose_and_the_usual_noise(generator):
 
 @torch.no_grad()
 def test_noise_may_follow_the_pose(generator):
-    images, noise = pictures(2, 96, 96), torch.tensor([[0.1, -0.9, 0.5, 1.0], [-1.0, 0.0, 0.3, 0.2]])
+    images, noise = sample_images(2, 96, 96), torch.tensor([[0.1, -0.9, 0.5, 1.0], [-1.0, 0.0, 0.3, 0.2]])
     pose = one_hot(2, 1)
     assert torch.equal(generator.manipulate(images, torch.cat([pose, noise], dim=1)), generator(images, pose, noise))
     usual = torch.cat([pose, generator.usual_noise.expand(2, -1)], dim=1)
@@ -81,7 +81,7 @@ def test_the_usual_noise_is_uniform_the_same_in_every_network_and_in_no_file(gen
 
 @torch.no_grad()
 def test_other_sizes_are_resized_there_and_back(generator):
-    images = pictures(1, 128, 160)
+    images = sample_images(1, 128, 160)
     small = F.interpolate(images, (96, 96), mode="bilinear", antialias=True)
     expected = F.interpolate(generator.manipulate(small), (128, 160), mode="bicubic", antialias=True).clamp(-1, 1)
     assert torch.allclose(generator.manipulate(images), expected, atol=1e-6)
@@ -89,7 +89,7 @@ def test_other_sizes_are_resized_there_and_back(generator):
 
 @torch.no_grad()
 def test_a_grey_network_sees_the_luminance_and_paints_grey():
-    grey, images = make(channel_num=1), pictures(1, 96, 96)
+    grey, images = make(channel_num=1), sample_images(1, 96, 96)
     output = grey.manipulate(images)
     assert output.shape == (1, 3, 96, 96) and torch.equal(output[:, 0], output[:, 1]) and torch.equal(output[:, 0], output[:, 2])
     luminance = (images * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
@@ -128,8 +128,8 @@ def test_the_network_itself_takes_its_own_size_and_channels_only(generator):
 
 
 @torch.no_grad()
-def test_a_fused_person_is_the_sum_of_its_pictures_by_confidence(multi):
-    images = pictures(4, 96, 96)
+def test_a_fused_person_is_the_sum_of_its_images_by_confidence(multi):
+    images = sample_images(4, 96, 96)
     features, confidence = multi.encode(images)
     assert features.shape == (4, 40) and confidence.shape == (4, 1) and 0 < confidence.min() and confidence.max() < 1
     fused = multi.fuse_features(images.unflatten(0, (2, 2)))
@@ -140,17 +140,17 @@ def test_a_fused_person_is_the_sum_of_its_pictures_by_confidence(multi):
 
 
 @torch.no_grad()
-def test_the_order_of_a_persons_pictures_and_other_persons_dont_matter(multi):
-    images, pose, noise = pictures(6, 96, 96).unflatten(0, (2, 3)), one_hot(1, 2), multi.usual_noise.expand(2, -1)
+def test_the_order_of_a_persons_images_and_other_persons_dont_matter(multi):
+    images, pose, noise = sample_images(6, 96, 96).unflatten(0, (2, 3)), one_hot(1, 2), multi.usual_noise.expand(2, -1)
     together = multi.fuse(images, pose, noise)
     assert torch.allclose(multi.fuse(images.flip(1), pose, noise), together, atol=1e-4)
     assert torch.allclose(multi.fuse(images[1:], pose[1:], noise[1:]), together[1:], atol=1e-4)
 
 
 @torch.no_grad()
-def test_one_picture_of_full_confidence_fuses_to_itself():
+def test_one_image_of_full_confidence_fuses_to_itself():
     """The confidence is a sigmoid of the last feature, here driven to 1; the single path never looks at it."""
-    network, images = make(multi=True), pictures(1, 96, 96)
+    network, images = make(multi=True), sample_images(1, 96, 96)
     pose, noise = one_hot(1), torch.zeros(1, 4)
     before = network(images, pose, noise)
     network.G_enc_convLayers[44].bias[-1] = 100
@@ -158,7 +158,7 @@ def test_one_picture_of_full_confidence_fuses_to_itself():
     assert torch.allclose(network.fuse(images[:, None], pose, noise), before, atol=1e-5)
 
 
-def test_networks_for_single_pictures_and_wrong_shapes_dont_fuse(generator, multi):
+def test_networks_for_single_images_and_wrong_shapes_dont_fuse(generator, multi):
     with pytest.raises(ValueError, match="expected one with multi=True"):
         generator.fuse(torch.zeros(1, 2, 3, 96, 96), one_hot(0), torch.zeros(1, 4))
     with pytest.raises(ValueError, match=r"images \(B, n, 3, 96, 96\), got \(2, 3, 96, 96\)"):
@@ -183,7 +183,7 @@ def test_a_doubling_is_the_transposed_convolution_without_its_last_row_and_colum
 def test_state_dicts_load_and_poses_channels_and_kind_are_read(tmp_path, multi):
     state = {f"module.{key}": value for key, value in multi.state_dict().items() if not key.endswith("num_batches_tracked")}
     torch.save({"epoch": 780, "state_dict": state}, tmp_path / "dr_gan.pth")
-    loaded, images = create_generator("dr_gan", tmp_path / "dr_gan.pth", n_noise=4).eval(), pictures(1, 96, 96)
+    loaded, images = create_generator("dr_gan", tmp_path / "dr_gan.pth", n_noise=4).eval(), sample_images(1, 96, 96)
     assert loaded.config == {"n_poses": 3, "n_noise": 4, "channel_num": 3, "multi": True, "conv_dim": 4}
     assert torch.equal(loaded.manipulate(images), multi.manipulate(images))
     with pytest.raises(

@@ -9,7 +9,7 @@ from torch import Tensor
 from generators import create_generator
 from generators.drit import DRIT, joined
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 class TestContract(GeneratorContract):
@@ -39,7 +39,7 @@ def test_a_code_joins_as_channels_that_are_the_same_everywhere():
 
 @pytest.mark.parametrize("concat", [True, False])
 def test_the_content_is_the_sources_and_the_attribute_the_goals(concat):
-    network, images, code = tiny(concat), pictures(2, 16, 24), torch.randn(2, 3)
+    network, images, code = tiny(concat), sample_images(2, 16, 24), torch.randn(2, 3)
     content = network.enc_c(images, "A")
     assert torch.equal(network.manipulate(images, code), network.gen(content, code, "B"))
     assert not torch.allclose(network.gen(content, code, "A"), network.gen(content, code, "B"), atol=1e-3)
@@ -48,14 +48,14 @@ def test_the_content_is_the_sources_and_the_attribute_the_goals(concat):
 @pytest.mark.parametrize("concat", [True, False])
 def test_a_references_gradient_reaches_the_goals_attribute_encoder(concat):
     network = tiny(concat)
-    (network.manipulate(pictures(2), pictures(2, seed=1)) * pictures(2, seed=3)).sum().backward()
+    (network.manipulate(sample_images(2), sample_images(2, seed=1)) * sample_images(2, seed=3)).sum().backward()
     trained = {name for name, parameter in network.enc_a.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     own = {name for name, _ in network.enc_a.named_parameters() if ("_B" in name or "_b" in name) and "Var" not in name}
     assert trained == own
 
 
 def test_noise_joins_the_content_in_training_only():
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     with torch.no_grad():
         clean = network.enc_c(images, "A")
         assert torch.equal(clean, network.enc_c(images, "A"))
@@ -66,7 +66,7 @@ def test_noise_joins_the_content_in_training_only():
 @pytest.mark.parametrize("concat", [True, False])
 def test_the_published_layout_loads_and_its_form_is_read_from_it(tmp_path, concat):
     """The file is a whole training state; discriminators and optimizers are left alone."""
-    network, images = tiny(concat), pictures(2)
+    network, images = tiny(concat), sample_images(2)
     optimizer = torch.optim.Adam(network.parameters())
     network.manipulate(images).sum().backward()
     optimizer.step()

@@ -11,7 +11,7 @@ from generators.dualgan import DualGANGenerator, PyTorchGANGenerator, TogheppiGe
 from generators.norms import Dropout
 from tests.generators.contract import GeneratorContract
 from tests.golden.seeded import fill
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"official": {"gcn": 1}, "pytorch_gan": {"width": 1}, "togheppi": {"num_filter": 2, "input_dim": 3, "output_dim": 3}}
 
@@ -56,7 +56,7 @@ class TestContractOfTogheppi(TestContract):
     ],
 )
 def test_a_file_tells_its_form_and_widths(tmp_path, form, config, cls):
-    generator, images = tiny(form, **config), pictures(1, 256, 256)
+    generator, images = tiny(form, **config), sample_images(1, 256, 256)
     state = generator.state_dict()
     layouts = [state, {"module." + key: value for key, value in state.items()}, {k: v for k, v in state.items() if "num_batches" not in k}]
     for layout in layouts:
@@ -85,7 +85,7 @@ def test_a_tensorflow_checkpoint_has_both_directions(tmp_path):
     """Given here as .npz; the checkpoint's own two files are read by generators/tensorflow_files.py, see test_tensorflow_names.py."""
     there, back = tiny(), tiny(seed=1, prefix="B_g_")
     np.savez(tmp_path / "DualNet.npz", **variables(there, back))
-    images = pictures(1, 256, 256)
+    images = sample_images(1, 256, 256)
     for generator, config in ((there, {}), (there, {"prefix": "A_g_"}), (back, {"prefix": "B_g_"})):
         loaded = create_generator("dualgan", tmp_path / "DualNet.npz", **config).eval()
         assert loaded.config == generator.config and torch.equal(loaded.manipulate(images), generator.manipulate(images))
@@ -99,7 +99,7 @@ def test_a_tensorflow_checkpoint_has_both_directions(tmp_path):
 
 
 def test_the_official_network_sees_and_paints_bgr():
-    generator, images = tiny(), pictures(1, 256, 256)
+    generator, images = tiny(), sample_images(1, 256, 256)
     assert torch.equal(generator.manipulate(images), generator(images.flip(1)).flip(1))
     assert not torch.allclose(generator.manipulate(images), generator(images), atol=1e-3)
     drawing = tiny(input_channels=1)
@@ -112,7 +112,7 @@ def test_the_official_network_sees_and_paints_bgr():
 
 def test_at_its_own_size_the_official_bottleneck_is_a_constant():
     """One pixel less its mean is 0: the layer that leads there could be anything. At twice the size it isn't so."""
-    generator, larger = tiny(), pictures(1, 512, 512)
+    generator, larger = tiny(), sample_images(1, 512, 512)
     images = larger[..., ::2, ::2]
     before, before_larger = generator(images), generator(larger)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_at_its_own_size_the_official_bottleneck_is_a_constant():
 
 @pytest.mark.parametrize("form", ["pytorch_gan", "togheppi"])
 def test_dropout_is_on_in_training_and_where_noise_is_asked_for(form):
-    images = pictures(2, 256, 256)
+    images = sample_images(2, 256, 256)
     generator, noisy = tiny(form), tiny(form, noise=True)
     assert torch.equal(generator.manipulate(images), generator.manipulate(images))
     assert not torch.equal(noisy.manipulate(images), noisy.manipulate(images))
@@ -138,7 +138,7 @@ def test_dropout_is_where_the_ports_have_it():
 @pytest.mark.parametrize(("form", "divisor"), [("official", 256), ("pytorch_gan", 128), ("togheppi", 256)])
 def test_wrong_sizes_are_refused(form, divisor):
     with pytest.raises(ValueError, match=f"expected sides divisible by {divisor}, got 256x192; resize"):
-        tiny(form).manipulate(pictures(1, 256, 192))
+        tiny(form).manipulate(sample_images(1, 256, 192))
 
 
 def test_an_unknown_form_is_refused():

@@ -12,7 +12,7 @@ from generators.real_esrgan import RealESRGANGenerator
 from generators.rrdbnet import NEW, OLD, renamed
 from generators.super_resolution import shrink
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 SMALL = {"nf": 8, "nb": 2, "gc": 4}
 
@@ -26,7 +26,7 @@ def tiny(seed: int = 0, **config) -> ESRGANGenerator:
 
 
 def test_manipulating_is_shrinking_and_upscaling_and_the_network_works_from_0_to_1():
-    generator, images = tiny(), pictures(2, 16, 24)
+    generator, images = tiny(), sample_images(2, 16, 24)
     small = shrink(images)
     expected = 2 * generator((small + 1) / 2).clamp(0, 1) - 1
     assert torch.equal(generator.upscale(small), expected) and expected.shape == images.shape
@@ -38,7 +38,7 @@ def test_what_leaves_the_range_is_cut_off():
     generator = tiny()
     with torch.no_grad():
         generator.conv_last.bias += torch.tensor([5.0, -5.0, 0.0])
-    red, green, _ = generator.manipulate(pictures(1))[0]
+    red, green, _ = generator.manipulate(sample_images(1))[0]
     assert (red == 1).all() and (green == -1).all()
 
 
@@ -54,7 +54,7 @@ def test_each_block_of_silent_dense_blocks_adds_a_fifth():
 
 def test_a_far_corner_stays_as_it_was():
     """An image 4-fold enlarged depends on its neighbourhood alone; nothing is normalised over the whole."""
-    generator, images = tiny(), pictures(1, 32, 80)
+    generator, images = tiny(), sample_images(1, 32, 80)
     changed = images.clone()
     changed[..., 60:] += 0.3
     with torch.no_grad():
@@ -63,7 +63,7 @@ def test_a_far_corner_stays_as_it_was():
 
 
 def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         output = generator.manipulate(images)
     assert output.dtype == torch.float32
@@ -83,7 +83,7 @@ def test_wrong_shapes_are_refused(images, message):
         tiny().manipulate(images)
 
 
-def test_too_small_pictures_are_not_upscaled():
+def test_too_small_images_are_not_upscaled():
     with pytest.raises(ValueError, match="and at least 4, got 3x9"):
         tiny().upscale(torch.zeros(1, 3, 3, 9))
 
@@ -119,7 +119,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, name):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     torch.save(LAYOUTS[name](generator.state_dict()), tmp_path / name)
     for config in ({}, {"nf": 8}):
         loaded = create_generator("esrgan", tmp_path / name, **config)

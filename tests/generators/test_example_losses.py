@@ -10,23 +10,23 @@ import torch
 from generators.example_losses import PatchAdversary, super_resolution, translation
 from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANObjective
-from tests.tiny import Snapshot, pictures
+from tests.tiny import Snapshot, sample_images
 
 
 def batch(reference=None):
-    return SimpleNamespace(images=pictures(2), reference=reference)
+    return SimpleNamespace(images=sample_images(2), reference=reference)
 
 
 def test_content_is_the_mean_difference_and_nothing_of_it_learns():
     losses = super_resolution()
-    assert losses.generator_loss(pictures(2), batch(), None)["content"] == 0
-    assert losses.generator_loss(pictures(2) + 0.1, batch(), None)["content"].item() == pytest.approx(1.0, rel=1e-4)
+    assert losses.generator_loss(sample_images(2), batch(), None)["content"] == 0
+    assert losses.generator_loss(sample_images(2) + 0.1, batch(), None)["content"].item() == pytest.approx(1.0, rel=1e-4)
     assert list(losses.parameters()) == []
 
 
 def test_the_adversary_learns_to_tell_references_from_fakes_and_says_so():
     torch.manual_seed(0)
-    adversary, real, fake = PatchAdversary(width=4), pictures(2, seed=1), pictures(2, seed=2) * 0.3
+    adversary, real, fake = PatchAdversary(width=4), sample_images(2, seed=1), sample_images(2, seed=2) * 0.3
     optimizer = torch.optim.Adam(adversary.parameters(), lr=1e-2)
     values = []
     for _ in range(12):
@@ -42,10 +42,10 @@ def test_the_adversary_learns_to_tell_references_from_fakes_and_says_so():
     assert of_fake > 1.5 * of_real
 
 
-def test_the_batchs_own_pictures_stand_in_for_references():
+def test_the_batchs_own_images_stand_in_for_references():
     adversary = translation().eval()
     with torch.no_grad():
-        assert adversary(pictures(2), batch())["real"] == adversary(pictures(2), batch(reference=pictures(2)))["real"]
+        assert adversary(sample_images(2), batch())["real"] == adversary(sample_images(2), batch(reference=sample_images(2)))["real"]
 
 
 @pytest.mark.parametrize("kind", ["stargan", "patch"])

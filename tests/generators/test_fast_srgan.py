@@ -15,7 +15,7 @@ from generators.super_resolution import shrink
 from tests.generators.contract import GeneratorContract
 from tests.generators.test_stargan import tiny as tiny_stargan
 from tests.golden.seeded import fill, image
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 PUBLISHED = "weights/fast_srgan/model.pt"
 
@@ -75,18 +75,18 @@ def test_it_reproduces_the_published_network():
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 32, 32), (3, 16, 24), (2, 8, 8), (1, 12, 20)])
-def test_pictures_in_pictures_of_the_same_size_out(count, height, width):
-    output = tiny().manipulate(pictures(count, height, width))
+def test_images_in_images_of_the_same_size_out(count, height, width):
+    output = tiny().manipulate(sample_images(count, height, width))
     assert output.shape == (count, 3, height, width) and output.isfinite().all() and output.abs().max() <= 1
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (5, 7)])
 def test_upscaling_is_fourfold_from_any_size(height, width):
-    assert tiny().upscale(pictures(2, height, width)).shape == (2, 3, 4 * height, 4 * width)
+    assert tiny().upscale(sample_images(2, height, width)).shape == (2, 3, 4 * height, 4 * width)
 
 
 def test_the_target_is_ignored_and_manipulating_is_shrinking_and_upscaling():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     output = generator.upscale(shrink(images))
     assert torch.equal(generator(images), output)
     for target in (None, torch.zeros(2, 5), torch.ones(2, 1)):
@@ -94,20 +94,20 @@ def test_the_target_is_ignored_and_manipulating_is_shrinking_and_upscaling():
 
 
 def test_training_and_evaluation_give_the_same_every_time():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     output = generator.train()(images)
     assert torch.equal(generator(images), output) and torch.equal(generator.eval()(images), output)
     assert list(generator.buffers()) == []
 
 
-def test_a_picture_doesnt_depend_on_its_neighbours():
-    generator, images = tiny(), pictures(3)
+def test_an_image_doesnt_depend_on_its_neighbours():
+    generator, images = tiny(), sample_images(3)
     assert torch.allclose(generator(images)[:1], generator(images[:1]), atol=1e-5)
 
 
-def test_the_gradient_reaches_the_picture_and_every_parameter():
-    generator, images = tiny(), pictures(2).requires_grad_(True)
-    (generator(images) * pictures(2, seed=3)).sum().backward()
+def test_the_gradient_reaches_the_image_and_every_parameter():
+    generator, images = tiny(), sample_images(2).requires_grad_(True)
+    (generator(images) * sample_images(2, seed=3)).sum().backward()
     assert images.grad.isfinite().all() and (images.grad != 0).float().mean() > 0.9
     assert [name for name, parameter in generator.named_parameters() if not parameter.grad.abs().max() > 1e-4] == []
 
@@ -120,7 +120,7 @@ def test_shrinking_keeps_means_and_places():
     assert torch.allclose(shrink(torch.full((1, 3, 8, 8), 0.3)), torch.full((1, 3, 2, 2), 0.3), atol=1e-6)
 
 
-def test_detail_that_the_small_picture_cant_hold_is_gone_from_it():
+def test_detail_that_the_small_image_cant_hold_is_gone_from_it():
     """A wave of 3 pixels would alias to one of 12 without antialiasing; here next to nothing is left of it."""
     wave = (0.2 * torch.cos(2 * torch.pi * torch.arange(64) / 3)).expand(1, 3, 64, 64)
     assert shrink(wave)[..., 1:-1].abs().max() < 0.01
@@ -135,7 +135,7 @@ def test_overshoot_is_cut_off():
 
 
 def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid():
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = generator(images)
     assert output.dtype == torch.float32
@@ -178,7 +178,7 @@ SAVERS = {
 
 @pytest.mark.parametrize("name", SAVERS)
 def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, name):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     SAVERS[name](tmp_path / name, generator.state_dict())
     for config in ({}, {"n_filters": 8}):
         loaded = create_generator("fast_srgan", checkpoint=tmp_path / name, **config)
@@ -269,7 +269,7 @@ def test_landscapes_come_sharper_than_bicubic_ones_and_no_closer(published, hors
     assert abs(psnr(horses, restored) - psnr(horses, plain)) < 1
 
 
-def test_the_restored_picture_agrees_with_the_small_one(published, horses):
+def test_the_restored_image_agrees_with_the_small_one(published, horses):
     """Only detail is invented, and no colour is shifted: shrunk again it is the small image, up to some 2% of the range."""
     restored = published.manipulate(horses)
     assert psnr(shrink(horses), shrink(restored)) > 31

@@ -10,7 +10,7 @@ from generators import create_generator
 from generators.ganimation import ACTION_UNITS, GANimationGenerator, blend, ganimation_discriminator
 from generators.stargan import StarGANDiscriminator, StarGANGenerator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"conv_dim": 4, "c_dim": 3, "repeat_num": 1}
 
@@ -36,9 +36,9 @@ class TestContract(GeneratorContract):
 # --- the mask ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_where_the_attention_is_one_the_picture_stays_and_where_it_is_zero_the_colours_are_seen(target):
+def test_where_the_attention_is_one_the_image_stays_and_where_it_is_zero_the_colours_are_seen(target):
     """The attention's head is given two weights that leave nothing open: left half kept, right half redrawn."""
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     with torch.no_grad():
         colours, attention = generator(images, target)
         assert attention.shape == (2, 1, 32, 32) and 0 < attention.min() and attention.max() < 1
@@ -49,8 +49,8 @@ def test_where_the_attention_is_one_the_picture_stays_and_where_it_is_zero_the_c
         assert torch.equal(generator.manipulate(images, target), blend(images, colours, attention))
 
 
-def test_the_result_lies_between_the_picture_and_the_colours(target):
-    generator, images = tiny(), pictures(2)
+def test_the_result_lies_between_the_image_and_the_colours(target):
+    generator, images = tiny(), sample_images(2)
     with torch.no_grad():
         colours, _ = generator(images, target)
         output = generator.manipulate(images, target)
@@ -63,14 +63,14 @@ def test_saturation_makes_the_mask_steeper_about_one_half(target):
     mask = blend(torch.ones(1, 3, 1, 5), torch.zeros(1, 3, 1, 5), attention, saturate=True)[0, 0, 0]
     assert torch.allclose(mask[[0, 2, 4]], torch.tensor([0.0021683, 0.5, 0.9978317]), atol=1e-6)
     assert mask[1] < 0.25 and mask[3] > 0.75
-    images = pictures(2)
+    images = sample_images(2)
     assert not torch.allclose(tiny(saturate_mask=True).manipulate(images, target), tiny().manipulate(images, target), atol=1e-4)
 
 
 def test_the_trunk_is_stargans(target):
     """With StarGAN's weights and its last layer in the place of the colours, the colours are StarGAN's image."""
     torch.manual_seed(3)
-    stargan, generator, images = StarGANGenerator(**TINY), tiny(), pictures(2)
+    stargan, generator, images = StarGANGenerator(**TINY), tiny(), sample_images(2)
     theirs = stargan.state_dict()
     renamed = {("img_reg.0.weight" if key == "main.16.weight" else key): value for key, value in theirs.items()}
     kept = {key: renamed.get(key, value) for key, value in generator.state_dict().items()}
@@ -123,7 +123,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layouts_of_the_authors_script_load_and_the_widths_are_read(tmp_path, target, layout):
-    generator, images = tiny(repeat_num=2), pictures(2)
+    generator, images = tiny(repeat_num=2), sample_images(2)
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "net_epoch_30_id_G.pth", _use_new_zipfile_serialization=False)
     loaded = create_generator("ganimation", tmp_path / "net_epoch_30_id_G.pth")
     assert loaded.config == {**TINY, "repeat_num": 2}
@@ -144,6 +144,6 @@ def test_a_stargan_is_no_ganimation_and_other_arguments_are_refused(tmp_path):
 def test_the_discriminator_is_stargans_with_an_intensity_per_action_unit(tmp_path):
     torch.manual_seed(0)
     discriminator = ganimation_discriminator(image_size=32, conv_dim=2, repeat_num=3)
-    assert isinstance(discriminator, StarGANDiscriminator) and discriminator(pictures(2))[1].shape == (2, 17)
+    assert isinstance(discriminator, StarGANDiscriminator) and discriminator(sample_images(2))[1].shape == (2, 17)
     torch.save(ganimation_discriminator(image_size=32, conv_dim=2, repeat_num=3, c_dim=4).state_dict(), tmp_path / "net_epoch_30_id_D.pth")
     assert ganimation_discriminator(tmp_path / "net_epoch_30_id_D.pth").config["c_dim"] == 4

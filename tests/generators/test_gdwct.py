@@ -11,7 +11,7 @@ from torch import Tensor
 from generators import create_generator
 from generators.gdwct import GDWCT, Coloring, GDWCTGenerator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"conv_dim": 4, "n_group": 4, "repeat_num": 2, "mlp_dim": 8, "bias_dim": 6}
 
@@ -35,7 +35,7 @@ def literal(layer: Coloring, content: Tensor, style: Tensor) -> Tensor:
     count, n = layer.groups, layer.size
     flat = content.flatten(2)
     centred = flat - flat.mean(dim=(0, 2), keepdim=True)
-    pictures_out = []
+    images_out = []
     for own, code, whole in zip(centred, style.flatten(1), flat):
         numbers = torch.cat([layer.mlp_CT(code[i * n : (i + 1) * n][None])[0] for i in range(count)])
         matrix = torch.zeros(count * n, count * n)
@@ -45,8 +45,8 @@ def literal(layer: Coloring, content: Tensor, style: Tensor) -> Tensor:
             unit = square @ lengths.inverse()
             matrix[i * n : (i + 1) * n, i * n : (i + 1) * n] = unit @ lengths @ unit.T
         mean = layer.mlp_mu(code[None])[0][:, None]
-        pictures_out.append(layer.alpha * (matrix @ own + mean) + (1 - layer.alpha) * whole)
-    return torch.stack(pictures_out).view(content.shape)
+        images_out.append(layer.alpha * (matrix @ own + mean) + (1 - layer.alpha) * whole)
+    return torch.stack(images_out).view(content.shape)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_colouring_is_its_literal_form(layer):
     assert torch.allclose(layer(content, style)[0], literal(layer, content, style), atol=1e-5)
 
 
-def test_taken_picture_by_picture_the_neighbours_dont_matter(layer):
+def test_taken_image_by_image_the_neighbours_dont_matter(layer):
     content, style = torch.randn(2, 12, 5, 6), torch.randn(2, 12, 1, 1)
     alone = layer(content[:1], style[:1])[0]
     assert torch.allclose(layer(content, style, per_image=True)[0][:1], alone, atol=1e-6)
@@ -95,13 +95,13 @@ def test_groups_must_divide_the_channels():
 
 
 def test_the_content_is_the_sources_and_the_style_the_goals():
-    network, image, reference = tiny(), pictures(1), pictures(1, seed=1)
+    network, image, reference = tiny(), sample_images(1), sample_images(1, seed=1)
     expected = network.G_B.decode(network.G_A.c_encoder(image), network.G_B.s_encoder(reference))  # a batch of one, as the authors' test
     assert torch.equal(network.manipulate(image, reference), expected)
 
 
-def test_without_a_target_a_picture_is_its_own_reference():
-    network, images = tiny(), pictures(2)
+def test_without_a_target_an_image_is_its_own_reference():
+    network, images = tiny(), sample_images(2)
     assert torch.equal(network.manipulate(images), network.manipulate(images, images))
 
 
@@ -116,7 +116,7 @@ def save(network: GDWCT, folder) -> None:
 
 @pytest.mark.parametrize("given", ["G_A", "G_B"])
 def test_either_domains_file_finds_the_other_beside_it_and_the_widths_are_read(tmp_path, given):
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     save(network, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -126,7 +126,7 @@ def test_either_domains_file_finds_the_other_beside_it_and_the_widths_are_read(t
 
 
 def test_a_partner_under_another_name_is_given(tmp_path):
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     torch.save(network.G_A.state_dict(), tmp_path / "one.pth")
     torch.save(network.G_B.state_dict(), tmp_path / "two.pth")
     loaded = create_generator("gdwct", tmp_path / "one.pth", partner=tmp_path / "two.pth").eval()
@@ -134,7 +134,7 @@ def test_a_partner_under_another_name_is_given(tmp_path):
 
 
 def test_one_file_alone_does_both_sides_and_says_so(tmp_path):
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     torch.save(network.G_B.state_dict(), tmp_path / "G_B_CelebA_Bangs_G4_320000.pth")
     with pytest.warns(UserWarning, match=r"G_B_CelebA.*is one domain's network and the other's isn't beside it.*give partner="):
         loaded = create_generator("gdwct", tmp_path / "G_B_CelebA_Bangs_G4_320000.pth").eval()

@@ -15,7 +15,7 @@ from generators.guided_diffusion import CELEBA256, FFHQ256, AttentionBlock, Guid
 from generators.ilvr import ILVRGenerator
 from generators.repaint import RePaintGenerator
 from tests.golden.seeded import fill, image
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 GOLDENS = Path(__file__).resolve().parents[1] / "golden" / "data"
 SMALL = {
@@ -40,7 +40,7 @@ def tiny(seed: int = 0, **config) -> GuidedUNet:
 
 def run(network: GuidedUNet, *more) -> torch.Tensor:
     with torch.no_grad():
-        return network(pictures(2, 16, 16), torch.tensor([999, 3]), *more)
+        return network(sample_images(2, 16, 16), torch.tensor([999, 3]), *more)
 
 
 def test_a_reduced_network_stays_what_it_was():
@@ -91,7 +91,7 @@ def test_the_two_attention_orders_are_one_up_to_the_order_of_channels():
     legacy, new, x = (
         AttentionBlock(32, 4, new_order=False),
         AttentionBlock(32, 4, new_order=True),
-        pictures(2, 4, 8).repeat(1, 11, 1, 1)[:, :32],
+        sample_images(2, 4, 8).repeat(1, 11, 1, 1)[:, :32],
     )
     state = legacy.state_dict()
     for key in ("qkv.weight", "qkv.bias"):
@@ -118,8 +118,8 @@ def test_time_scales_and_shifts_after_the_norm():
     assert torch.allclose(one, other, atol=1e-6) and one.abs().max() > 1e-3
 
 
-def test_the_time_matters_and_pictures_of_a_batch_have_their_own():
-    network, images = tiny(), pictures(2)
+def test_the_time_matters_and_images_of_a_batch_have_their_own():
+    network, images = tiny(), sample_images(2)
     with torch.no_grad():
         both = network(images, torch.tensor([999, 3]))
         assert torch.allclose(both[1:], network(images[1:], torch.tensor([3])), atol=1e-5)

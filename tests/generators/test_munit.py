@@ -11,7 +11,7 @@ from torch import Tensor
 from generators import create_generator
 from generators.munit import MUNIT
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"dim": 4, "n_res": 1, "style_dim": 5, "mlp_dim": 8}
 
@@ -31,12 +31,12 @@ def tiny() -> MUNIT:
 
 
 def test_the_content_is_the_sources_and_the_style_the_goals():
-    network, images, style = tiny(), pictures(2), torch.randn(2, 5)
+    network, images, style = tiny(), sample_images(2), torch.randn(2, 5)
     assert torch.equal(network.manipulate(images, style), network.b.decode(network.a.enc_content(images), style))
 
 
-def test_each_picture_gets_its_own_style():
-    network, image = tiny(), pictures(1).expand(2, -1, -1, -1)
+def test_each_image_gets_its_own_style():
+    network, image = tiny(), sample_images(1).expand(2, -1, -1, -1)
     style = torch.randn(2, 5)
     output = network.manipulate(image, style)
     assert not torch.allclose(output[0], output[1], atol=1e-4)
@@ -45,7 +45,7 @@ def test_each_picture_gets_its_own_style():
 
 def test_a_references_gradient_reaches_the_goals_style_encoder():
     network = tiny()
-    (network.manipulate(pictures(2), pictures(2, seed=1)) * pictures(2, seed=3)).sum().backward()
+    (network.manipulate(sample_images(2), sample_images(2, seed=1)) * sample_images(2, seed=3)).sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in network.b.enc_style.parameters())
     assert all(parameter.grad is None for parameter in network.a.enc_style.parameters())
 
@@ -53,7 +53,7 @@ def test_a_references_gradient_reaches_the_goals_style_encoder():
 @pytest.mark.parametrize("old", [False, True])
 def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, old):
     """PyTorch 0.3 wrote statistics of the content encoder's norms, too; those of the adaptive norms mean nothing in either."""
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     file = {side: dict(getattr(network, side).state_dict()) for side in "ab"}
     if old:
         for state in file.values():

@@ -23,7 +23,7 @@ def seeded(norm: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_pictures_statistics_are_those_of_a_batch_of_one(features, training):
+def test_an_images_statistics_are_those_of_a_batch_of_one(features, training):
     """By hand: (x - mean) / sqrt(biased variance + eps) · weight + bias over the image alone, in either mode; nothing is remembered."""
     norm = seeded(BatchNorm(4, statistics="image")).train(training)
     before = {key: value.clone() for key, value in norm.state_dict().items()}

@@ -9,7 +9,7 @@ from generators import create_generator
 from generators.cyclegan import ResnetGenerator
 from generators.pix2pix import UnetGenerator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def tiny(seed: int = 0, **config) -> UnetGenerator:
@@ -45,7 +45,7 @@ def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, 
     generator = tiny(**config)
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "edges2shoes.pth")
     loaded = create_generator("pix2pix", tmp_path / "edges2shoes.pth").eval()
-    images = pictures(1, 128, 128)
+    images = sample_images(1, 128, 128)
     assert loaded.config == generator.config and torch.equal(loaded.manipulate(images), generator.manipulate(images))
 
 
@@ -68,10 +68,10 @@ def test_a_file_tells_which_network_it_is(tmp_path):
 # --- statistics and noise ------------------------------------------------------------------------------------------------------------
 
 
-def test_statistics_of_the_picture_are_the_authors_test_script_on_one_picture_at_a_time():
-    images = pictures(3)
-    picture, batch = tiny(), tiny(statistics="batch")
-    together = picture.manipulate(images)
+def test_statistics_of_the_image_are_the_authors_test_script_on_one_image_at_a_time():
+    images = sample_images(3)
+    image, batch = tiny(), tiny(statistics="batch")
+    together = image.manipulate(images)
     for i in range(3):
         assert torch.allclose(batch.manipulate(images[i : i + 1]), together[i : i + 1], atol=1e-4)
     assert not torch.allclose(batch.manipulate(images), together, atol=0.01)
@@ -79,9 +79,9 @@ def test_statistics_of_the_picture_are_the_authors_test_script_on_one_picture_at
 
 
 def test_dropout_is_on_in_training_and_where_noise_is_asked_for():
-    images = pictures(1)
+    images = sample_images(1)
     generator = tiny(num_downs=6).eval()
-    images = pictures(1, 64, 64)
+    images = sample_images(1, 64, 64)
     assert torch.equal(generator.manipulate(images), generator.manipulate(images))
     assert not torch.equal(generator.train().manipulate(images), generator.manipulate(images))
     noisy = tiny(num_downs=6, noise=True).eval()
@@ -92,6 +92,6 @@ def test_dropout_is_on_in_training_and_where_noise_is_asked_for():
 
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="this U-Net halves the image 5 times: expected sides divisible by 32, got 48x32; resize"):
-        tiny().manipulate(pictures(1, 48, 32))
+        tiny().manipulate(sample_images(1, 48, 32))
     with pytest.raises(ValueError, match="5 times at least, got num_downs 4"):
         UnetGenerator(num_downs=4)

@@ -12,7 +12,7 @@ from generators import create_generator
 from generators.real_esrgan import RealESRGANCompact, RealESRGANGenerator
 from generators.super_resolution import shrink
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 RRDB = {"num_feat": 8, "num_block": 1, "num_grow_ch": 4}
 COMPACT = {"architecture": "srvgg", "num_feat": 8, "num_conv": 5}
@@ -30,7 +30,7 @@ def tiny(seed: int = 0, **config) -> RealESRGANGenerator | RealESRGANCompact:
     "config", [{**RRDB, "scale": scale} for scale in (1, 2, 4)] + [{**COMPACT, "scale": scale} for scale in (2, 3, 4)], ids=str
 )
 def test_manipulating_is_shrinking_and_upscaling(config):
-    generator, images = tiny(**config), pictures(2, 24, 48)
+    generator, images = tiny(**config), sample_images(2, 24, 48)
     small = shrink(images, config["scale"])
     assert small.shape == (2, 3, 24 // config["scale"], 48 // config["scale"])
     output = generator.manipulate(images, None)
@@ -40,7 +40,7 @@ def test_manipulating_is_shrinking_and_upscaling(config):
 
 @pytest.mark.parametrize(("scale", "by"), [(2, 2), (1, 4)])
 def test_sides_that_cant_be_unshuffled_are_mirrored_out(scale, by):
-    generator, images = tiny(**RRDB, scale=scale), pictures(1, 7, 9)
+    generator, images = tiny(**RRDB, scale=scale), sample_images(1, 7, 9)
     output = generator.upscale(images)
     assert output.shape == (1, 3, 7 * scale, 9 * scale)
     height, width = 7 + -7 % by, 9 + -9 % by
@@ -51,7 +51,7 @@ def test_sides_that_cant_be_unshuffled_are_mirrored_out(scale, by):
 
 @pytest.mark.parametrize("act_type", ["prelu", "relu", "leakyrelu"])
 def test_the_compact_network_adds_detail_to_repeated_pixels(act_type):
-    generator, images = tiny(**COMPACT, act_type=act_type), pictures(2)
+    generator, images = tiny(**COMPACT, act_type=act_type), sample_images(2)
     for parameter in generator.body[-1].parameters():
         nn.init.zeros_(parameter)
     assert torch.allclose(generator.manipulate(images), F.interpolate(shrink(images), scale_factor=4, mode="nearest"), atol=1e-6)
@@ -67,7 +67,7 @@ def test_shrinking_keeps_means_and_places(scale):
 
 @pytest.mark.parametrize("config", [RRDB, COMPACT], ids=str)
 def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid(config):
-    generator, images = tiny(**config), pictures(2)
+    generator, images = tiny(**config), sample_images(2)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         output = generator.manipulate(images)
     assert output.dtype == torch.float32
@@ -106,7 +106,7 @@ CONFIGS = [{**RRDB, "scale": scale} for scale in (1, 2, 4)] + [{**COMPACT, "scal
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_published_layouts_load_and_network_and_widths_are_read_from_the_file(tmp_path, layout, config):
-    generator, images = tiny(**config), pictures(2, 24, 24)
+    generator, images = tiny(**config), sample_images(2, 24, 24)
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "x.pth")
     save_file(generator.state_dict(), tmp_path / "x.safetensors")  # whose keys come back sorted as words: body.10 before body.2
     for file, asked in (("x.pth", {}), ("x.pth", {"scale": config["scale"]}), ("x.safetensors", {})):
@@ -133,7 +133,7 @@ def test_other_arguments_than_the_files_and_other_networks_are_refused(tmp_path)
 
 
 def test_two_files_are_mixed_by_denoise_strength(tmp_path):
-    strong, weak, images = tiny(0, **COMPACT), tiny(1, **COMPACT), pictures(1)
+    strong, weak, images = tiny(0, **COMPACT), tiny(1, **COMPACT), sample_images(1)
     torch.save({"params": strong.state_dict()}, tmp_path / "x4v3.pth")
     torch.save({"params": weak.state_dict()}, tmp_path / "wdn.pth")
 

@@ -12,7 +12,7 @@ from generators import create_generator
 from generators.diffusion_steps import Diffusion, Noise
 from generators.repaint import RePaintGenerator, centre_square, jump_schedule, with_known
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures as drawn_pictures
+from tests.tiny import sample_images as drawn_images
 
 SMALL = {
     "image_size": 32,
@@ -30,8 +30,8 @@ def tiny(**config) -> RePaintGenerator:
     return RePaintGenerator(**{**SMALL, **config}).eval()
 
 
-def pictures(count: int, height: int = 16, width: int = 16, *, seed: int = 0) -> Tensor:
-    return drawn_pictures(count, height, width, seed=seed)
+def sample_images(count: int, height: int = 16, width: int = 16, *, seed: int = 0) -> Tensor:
+    return drawn_images(count, height, width, seed=seed)
 
 
 def made(generator: RePaintGenerator, images: Tensor, target: Tensor | None = None, **arguments) -> Tensor:
@@ -93,7 +93,7 @@ def test_impossible_jumps_are_refused(jumps):
 
 def test_it_is_the_literal_loop():
     """Written out on the steps that the golden checks: known pixels go into every reverse step but the first."""
-    generator, images, mask = tiny(paste=False).double(), pictures(2).double(), left_half(2).double()
+    generator, images, mask = tiny(paste=False).double(), sample_images(2).double(), left_half(2).double()
     diffusion, noise = Diffusion(4), Noise(7, images)
     with torch.no_grad():
         x, first = noise(), True
@@ -110,21 +110,21 @@ def test_it_is_the_literal_loop():
 
 
 def test_known_pixels_come_out_as_they_went_in():
-    images, mask = pictures(2), left_half(2)
+    images, mask = sample_images(2), left_half(2)
     output = made(tiny(), images, mask)
     assert torch.equal(output[..., :8], images[..., :8]) and (output - images)[..., 8:].abs().mean() > 0.1
     as_published = made(tiny(paste=False), images, mask)
     assert torch.equal(as_published[..., 8:], output[..., 8:]) and not torch.equal(as_published[..., :8], images[..., :8])
 
 
-def test_all_known_is_the_picture_and_nothing_known_is_independent_of_it():
-    images, others, ones = pictures(2), pictures(2, seed=1), torch.ones(2, 1, 16, 16)
+def test_all_known_is_the_image_and_nothing_known_is_independent_of_it():
+    images, others, ones = sample_images(2), sample_images(2, seed=1), torch.ones(2, 1, 16, 16)
     assert torch.equal(made(tiny(), images, ones), images)
     assert torch.equal(made(tiny(), images, 0 * ones), made(tiny(), others, 0 * ones))
 
 
 def test_what_is_repainted_knows_what_is_known_and_not_what_is_lost():
-    images, mask = pictures(1), left_half(1)
+    images, mask = sample_images(1), left_half(1)
     output = made(tiny(), images, mask)
     other_left, other_right = images.clone(), images.clone()
     other_left[..., :8] *= -1
@@ -134,7 +134,7 @@ def test_what_is_repainted_knows_what_is_known_and_not_what_is_lost():
 
 
 def test_without_a_mask_the_centre_square_is_repainted():
-    images = pictures(2)
+    images = sample_images(2)
     output, expected = made(tiny(), images), torch.ones(2, 1, 16, 16)
     expected[..., 4:12, 4:12] = 0
     assert torch.equal(centre_square(images), expected) and torch.equal(output, made(tiny(), images, expected))
@@ -143,15 +143,15 @@ def test_without_a_mask_the_centre_square_is_repainted():
     assert (centre_square(torch.zeros(1, 3, 64, 32)) == 0).float().mean() == 0.25
 
 
-def test_masks_may_be_booleans_and_differ_from_picture_to_picture():
-    images, mask = pictures(2), torch.cat([left_half(1), left_half(1).flip(3)])
+def test_masks_may_be_booleans_and_differ_from_image_to_image():
+    images, mask = sample_images(2), torch.cat([left_half(1), left_half(1).flip(3)])
     output = made(tiny(), images, mask)
     assert torch.equal(made(tiny(), images, mask.bool()), output) and torch.equal(made(tiny(), images, mask.long()), output)
     assert torch.allclose(made(tiny(), images[1:], mask[1:]), output[1:], atol=1e-4)
 
 
 def test_known_pixels_take_their_place():
-    x, known, mask = pictures(1), pictures(1, seed=1), left_half(1)
+    x, known, mask = sample_images(1), sample_images(1, seed=1), left_half(1)
     assert torch.equal(with_known(x, mask, known), torch.cat([known[..., :8], x[..., 8:]], dim=3))
 
 
@@ -159,12 +159,12 @@ def test_known_pixels_take_their_place():
 def test_the_user_sets_the_number_of_network_evaluations(config, evaluations):
     generator, times = tiny(**config), []
     generator.time_embed.register_forward_hook(lambda *_: times.append(1))
-    made(generator, pictures(2))
+    made(generator, sample_images(2))
     assert len(times) == evaluations
 
 
 def test_a_seed_is_all_the_chance_there_is():
-    generator, images = tiny(), pictures(1).expand(3, -1, -1, -1)
+    generator, images = tiny(), sample_images(1).expand(3, -1, -1, -1)
     output = made(generator, images, seed=[1, 2, 1])
     assert torch.allclose(output[0], output[2], atol=1e-4) and (output[0] - output[1]).abs().max() > 0.05
     assert torch.allclose(made(generator, images[:1], seed=2), output[1:2], atol=1e-4)
@@ -174,9 +174,9 @@ def test_a_seed_is_all_the_chance_there_is():
 
 
 def test_a_bar_is_shown_where_wanted(capsys):
-    made(tiny(progress=True), pictures(1))
+    made(tiny(progress=True), sample_images(1))
     assert "RePaint" in capsys.readouterr().err
-    made(tiny(), pictures(1))
+    made(tiny(), sample_images(1))
     assert capsys.readouterr().err == ""
 
 
@@ -184,20 +184,20 @@ def test_a_bar_is_shown_where_wanted(capsys):
 
 
 def gradients(generator: RePaintGenerator) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
-    images = pictures(2).requires_grad_(True)
+    images = sample_images(2).requires_grad_(True)
     output = generator.manipulate(images, left_half(2))
-    (output * pictures(2, seed=3)).sum().backward()
+    (output * sample_images(2, seed=3)).sum().backward()
     return output.detach(), images.grad, {name: parameter.grad for name, parameter in generator.named_parameters()}
 
 
 def test_known_pixels_get_a_gradient_and_lost_ones_none():
     for config in ({"paste": False}, {"gradient_steps": 1}):
-        picture = gradients(tiny(**config))[1]
-        assert (picture[..., :8] != 0).all() and not picture[..., 8:].any(), config
+        image = gradients(tiny(**config))[1]
+        assert (image[..., :8] != 0).all() and not image[..., 8:].any(), config
 
 
-def test_looking_and_learning_see_the_same_pictures():
-    assert torch.allclose(gradients(tiny(gradient_steps=3))[0], made(tiny(), pictures(2), left_half(2)), atol=1e-4)
+def test_looking_and_learning_see_the_same_images():
+    assert torch.allclose(gradients(tiny(gradient_steps=3))[0], made(tiny(), sample_images(2), left_half(2)), atol=1e-4)
 
 
 def test_all_evaluations_are_the_default_and_fewer_shorten_the_way():
@@ -230,7 +230,7 @@ def test_wrong_input_is_refused(shape, target, message):
 
 @pytest.mark.slow
 def test_the_published_size_samples():
-    output = made(create_generator("repaint", steps=2, jump_n_sample=1, progress=False), pictures(1, 256, 256))
+    output = made(create_generator("repaint", steps=2, jump_n_sample=1, progress=False), sample_images(1, 256, 256))
     assert output.shape == (1, 3, 256, 256) and output.isfinite().all() and output.abs().max() <= 1
 
 

@@ -11,7 +11,7 @@ from generators.label_maps import one_hot
 from generators.sean import LABELS, SEANGenerator
 from tests.generators.contract import GeneratorContract
 from tests.generators.test_spade import quarters
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 SMALL = {"label_nc": 4, "ngf": 2, "style_length": 16, "zencoder_ngf": 3}
 
@@ -42,7 +42,7 @@ class TestContract(GeneratorContract):
 
 
 def test_a_labels_style_is_the_mean_over_its_pixels_and_zero_where_there_are_none(generator):
-    images = pictures(1, 64, 64)
+    images = sample_images(1, 64, 64)
     labels = (torch.arange(64) >= 32).long().expand(1, 64, 64) * 2  # 0 left, 2 right
     features = generator.Zencoder.model(images)  # at half the size
     codes = generator.encode(images, labels)
@@ -63,8 +63,8 @@ def test_the_style_of_a_region_that_isnt_there_doesnt_matter(generator):
         assert not torch.allclose(generator(semantics, other, silence, size=(64, 64)), painted, atol=1e-3)
 
 
-def test_an_edit_of_shapes_takes_the_styles_from_where_the_picture_has_them(generator):
-    images, own, wanted = pictures(1, 64, 64), quarters(1), quarters(1).flip(-1)
+def test_an_edit_of_shapes_takes_the_styles_from_where_the_image_has_them(generator):
+    images, own, wanted = sample_images(1, 64, 64), quarters(1), quarters(1).flip(-1)
     seen: list[Tensor] = []
     generator.Zencoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     generator.fc.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -76,8 +76,8 @@ def test_an_edit_of_shapes_takes_the_styles_from_where_the_picture_has_them(gene
         assert torch.equal(generator.manipulate(images, torch.stack([own, own], dim=1)), generator.manipulate(images, own))
 
 
-def test_noise_is_drawn_per_picture_and_call_in_forward_and_fixed_in_manipulate(generator):
-    images, labels = pictures(1, 64, 64).expand(2, -1, -1, -1), quarters(1).expand(2, -1, -1)
+def test_noise_is_drawn_per_image_and_call_in_forward_and_fixed_in_manipulate(generator):
+    images, labels = sample_images(1, 64, 64).expand(2, -1, -1, -1), quarters(1).expand(2, -1, -1)
     semantics, codes = one_hot(labels, 4), generator.encode(images, labels)
     with torch.no_grad():
         first, second = generator(semantics, codes, size=(64, 64))
@@ -112,7 +112,7 @@ def test_sizes_are_read_from_a_file_and_checked(tmp_path, generator):
     loaded = create_generator("sean", tmp_path / "latest_net_G.pth").eval()
     assert loaded.config == generator.config
     with torch.no_grad():
-        images = pictures(1, 64, 64)
+        images = sample_images(1, 64, 64)
         assert torch.equal(loaded.manipulate(images, quarters(1)), generator.manipulate(images, quarters(1)))
     with pytest.raises(ValueError, match="label_nc is 4 in the file and 19 was asked for"):
         create_generator("sean", tmp_path / "latest_net_G.pth", label_nc=19)
@@ -136,7 +136,7 @@ def test_spades_file_is_refused(tmp_path):
 )
 def test_wrong_input_is_refused(generator, size, target, message):
     with pytest.raises(ValueError, match=message):
-        generator.manipulate(pictures(1, *size), target)
+        generator.manipulate(sample_images(1, *size), target)
 
 
 def silence(height: int, width: int) -> Tensor:

@@ -13,7 +13,7 @@ from generators.label_maps import edges, one_hot
 from generators.spade import CHANNELS, DATA_SETS, SPADEGenerator
 from generators.spade_layers import SPADE, spectral_norm
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 SMALL = {"label_nc": 3, "contain_dontcare_label": True, "no_instance": False, "ngf": 2}
 
@@ -34,7 +34,7 @@ class TestContract(GeneratorContract):
     config = SMALL
     size = (64, 64)
     trains_input = False
-    uses_picture = False
+    uses_image = False
 
     @pytest.fixture(autouse=True)
     def narrow(self, monkeypatch):
@@ -95,18 +95,18 @@ def test_a_fresh_convolutions_spectral_norm_is_1():
 
 
 def test_a_network_can_be_copied_after_a_step():
-    generator, images = small().train(), pictures(2, 64, 64)
+    generator, images = small().train(), sample_images(2, 64, 64)
     generator.manipulate(images, quarters(2)).sum().backward()
     assert generator.head_0.conv_0.weight_orig.grad.any()
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(generator.eval()).manipulate(images, quarters(2)), generator.manipulate(images, quarters(2)))
 
 
-def test_forward_paints_the_published_size_and_manipulate_that_of_the_pictures():
+def test_forward_paints_the_published_size_and_manipulate_that_of_the_images():
     generator = small(num_upsampling_layers="more", crop_size=128, aspect_ratio=2.0)
     with torch.no_grad():
         assert generator(torch.zeros(1, 5, 32, 32)).shape == (1, 3, 64, 128)
-        images, labels = pictures(1, 64, 128), torch.randint(3, (1, 64, 128))
+        images, labels = sample_images(1, 64, 128), torch.randint(3, (1, 64, 128))
         painted = generator.manipulate(images, labels)
         assert painted.shape == images.shape and torch.equal(painted, generator(generator.semantics(labels)))
 
@@ -138,8 +138,8 @@ def test_a_file_of_other_labels_needs_to_be_told_what_they_are(tmp_path):
         create_generator("spade", tmp_path / "mine.pth")
 
 
-def test_the_layout_of_torch_1_0_which_kept_the_normed_weight_gives_the_same_pictures(tmp_path):
-    generator, images = small(), pictures(1, 64, 64)
+def test_the_layout_of_torch_1_0_which_kept_the_normed_weight_gives_the_same_images(tmp_path):
+    generator, images = small(), sample_images(1, 64, 64)
     with torch.no_grad():
         expected = generator.manipulate(images, quarters(1))
         state = generator.state_dict()
@@ -171,7 +171,7 @@ def test_the_layout_of_torch_1_0_which_kept_the_normed_weight_gives_the_same_pic
 )
 def test_wrong_input_is_refused(size, target, message):
     with pytest.raises(ValueError, match=message):
-        small().manipulate(pictures(1, *size), target)
+        small().manipulate(sample_images(1, *size), target)
 
 
 @pytest.mark.parametrize(

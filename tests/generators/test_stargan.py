@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from generators import create_generator, list_generators
 from generators.stargan import ImageNorm, StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def tiny(seed: int = 0, **config) -> StarGANGenerator:
@@ -32,25 +32,25 @@ def target() -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (16, 24)])
-def test_pictures_in_pictures_out(target, height, width):
-    output = tiny()(pictures(2, height, width), target)
+def test_images_in_images_out(target, height, width):
+    output = tiny()(sample_images(2, height, width), target)
     assert output.shape == (2, 3, height, width) and output.abs().max() <= 1
 
 
 def test_manipulate_is_the_forward_pass(target):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     assert torch.equal(generator.manipulate(images, target), generator(images, target))
 
 
 def test_the_target_matters_and_whole_numbers_do_as_labels(target):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     assert not torch.allclose(generator(images, target), generator(images, 1 - target), atol=1e-4)
     assert torch.equal(generator(images, target.long()), generator(images, target))
 
 
-def test_training_and_evaluation_use_the_picture_at_hand(target):
+def test_training_and_evaluation_use_the_image_at_hand(target):
     """The files' running averages are never read nor moved: what .eval() does to the official code makes bad images."""
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     norms = [module for module in generator.modules() if isinstance(module, ImageNorm)]
     before = generator.train()(images, target)
     for norm in norms:
@@ -60,13 +60,13 @@ def test_training_and_evaluation_use_the_picture_at_hand(target):
     assert torch.equal(generator.train()(images, target), before)
 
 
-def test_a_picture_doesnt_depend_on_its_neighbours(target):
-    generator, images = tiny(), pictures(2)
+def test_an_image_doesnt_depend_on_its_neighbours(target):
+    generator, images = tiny(), sample_images(2)
     assert torch.allclose(generator(images, target)[:1], generator(images[:1], target[:1]), atol=1e-5)
 
 
 def test_running_statistics_are_used_where_asked_for(target):
-    generator, images = tiny(use_running_statistics=True), pictures(2)
+    generator, images = tiny(use_running_statistics=True), sample_images(2)
     before = generator(images, target)
     for module in generator.modules():
         if isinstance(module, ImageNorm):
@@ -74,16 +74,16 @@ def test_running_statistics_are_used_where_asked_for(target):
     assert not torch.allclose(generator(images, target), before, atol=1e-4)
 
 
-def test_the_gradient_reaches_the_picture_and_every_parameter(target):
+def test_the_gradient_reaches_the_image_and_every_parameter(target):
     """Measured through a weighting: the mean of a normed image doesn't depend on most of what came before."""
-    generator, images = tiny(), pictures(2).requires_grad_(True)
-    (generator(images, target) * pictures(2, seed=3)).sum().backward()
+    generator, images = tiny(), sample_images(2).requires_grad_(True)
+    (generator(images, target) * sample_images(2, seed=3)).sum().backward()
     assert images.grad.isfinite().all() and (images.grad.flatten(1).abs().sum(1) > 0).all()
     assert [name for name, parameter in generator.named_parameters() if parameter.grad is None or not parameter.grad.any()] == []
 
 
 def test_the_output_is_float32_under_bf16_autocast_and_off_the_bf16_grid(target):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = generator(images, target)
     assert output.dtype == torch.float32
@@ -109,18 +109,18 @@ def test_wrong_shapes_are_refused(images, labels, message):
 
 def test_the_discriminator_has_a_patch_map_and_a_logit_per_attribute():
     discriminator = tiny_discriminator()
-    realness, logits = discriminator(pictures(2))
+    realness, logits = discriminator(sample_images(2))
     assert realness.shape == (2, 1, 4, 4) and logits.shape == (2, 3)
     (realness.square().sum() + logits.square().sum()).backward()
     assert all(parameter.grad.any() for parameter in discriminator.parameters())
     with pytest.raises(ValueError, match=r"images \(B, 3, 32, 32\), got \(2, 3, 64, 64\)"):
-        discriminator(pictures(2, 64, 64))
+        discriminator(sample_images(2, 64, 64))
     with pytest.raises(ValueError, match=r"divisible by 2\^6 = 64, got 32; use fewer layers"):
         StarGANDiscriminator(image_size=32)
 
 
 @pytest.mark.parametrize(("size", "layers"), [(128, 6), (256, 6), (64, 5), (32, 4), (96, 5), (16, 3), (20, 2)])
-def test_a_discriminator_is_as_deep_as_its_pictures_allow(size, layers):
+def test_a_discriminator_is_as_deep_as_its_images_allow(size, layers):
     assert deepest_repeat_num(size) == layers
     StarGANDiscriminator(image_size=size, conv_dim=2, repeat_num=layers)
 
@@ -143,7 +143,7 @@ def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, 
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "200000-G.ckpt", _use_new_zipfile_serialization=not legacy)
     loaded = create_generator("stargan", checkpoint=tmp_path / "200000-G.ckpt")
     assert loaded.config == {"conv_dim": 4, "c_dim": 3, "repeat_num": 2}
-    images = pictures(2)
+    images = sample_images(2)
     assert torch.equal(loaded(images, target), generator(images, target))
 
 
@@ -158,7 +158,7 @@ def test_the_discriminators_file_loads(tmp_path):
     torch.save(discriminator.state_dict(), tmp_path / "200000-D.ckpt")
     loaded = stargan_discriminator(tmp_path / "200000-D.ckpt", c_dim=3, image_size=32)
     assert loaded.config == {"image_size": 32, "conv_dim": 4, "c_dim": 3, "repeat_num": 3}
-    for one, other in zip(loaded(pictures(2)), discriminator(pictures(2))):
+    for one, other in zip(loaded(sample_images(2)), discriminator(sample_images(2))):
         assert torch.equal(one, other)
 
 

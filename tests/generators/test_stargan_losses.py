@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.stargan_losses import StarGANCritic, StarGANWeights, attribute_loss, generator_losses, gradient_penalty
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 class Plane(nn.Module):
@@ -23,7 +23,7 @@ class Plane(nn.Module):
         return (self.a * x.flatten(1).mean(1)).view(-1, 1, 1, 1), self.b.expand(len(x), 2)
 
 
-def test_the_attribute_loss_sums_over_attributes_and_averages_over_pictures():
+def test_the_attribute_loss_sums_over_attributes_and_averages_over_images():
     """Logit 0 costs ln 2 each: 3 attributes, 3 ln 2, at any batch size."""
     for count in (1, 4):
         assert attribute_loss(torch.zeros(count, 3), torch.ones(count, 3)).item() == pytest.approx(3 * math.log(2))
@@ -32,7 +32,7 @@ def test_the_attribute_loss_sums_over_attributes_and_averages_over_pictures():
 
 def test_the_gradient_penalty_in_closed_form():
     """‖∇D‖ = a / √n for n numbers an image: 0 where a = √n, 1 where a = 0, 4 where a = 3 √n."""
-    real, fake, alpha = pictures(2, 4, 4), pictures(2, 4, 4, seed=1), torch.tensor([0.2, 0.9])
+    real, fake, alpha = sample_images(2, 4, 4), sample_images(2, 4, 4, seed=1), torch.tensor([0.2, 0.9])
     root = math.sqrt(48)
     for a, expected in ((root, 0.0), (0.0, 1.0), (3 * root, 4.0)):
         assert gradient_penalty(Plane(a), real, fake, alpha).item() == pytest.approx(expected, abs=1e-4)
@@ -40,7 +40,7 @@ def test_the_gradient_penalty_in_closed_form():
 
 def test_the_gradient_penalty_looks_between_real_and_fake():
     """D(x) = ½‖x‖² has the gradient x̂ = α real + (1 - α) fake."""
-    real, fake, alpha = pictures(2, 4, 4), pictures(2, 4, 4, seed=1), torch.tensor([0.25, 1.0])
+    real, fake, alpha = sample_images(2, 4, 4), sample_images(2, 4, 4, seed=1), torch.tensor([0.25, 1.0])
     between = alpha.view(-1, 1, 1, 1) * real + (1 - alpha).view(-1, 1, 1, 1) * fake
     expected = (between.flatten(1).norm(dim=1) - 1).square().mean()
     penalty = gradient_penalty(lambda x: (0.5 * x.square().flatten(1).sum(1), None), real, fake, alpha)
@@ -49,7 +49,7 @@ def test_the_gradient_penalty_looks_between_real_and_fake():
 
 def test_the_critics_step_by_hand():
     """D(fake) - D(real), labels of the real half only, and the penalty; every parameter takes part."""
-    real, fake, labels = pictures(2, 4, 4), pictures(2, 4, 4, seed=1), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    real, fake, labels = sample_images(2, 4, 4), sample_images(2, 4, 4, seed=1), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     critic = StarGANCritic(Plane(2.0, 0.5), StarGANWeights(cls=3.0, gp=5.0))
     losses = critic(real, fake, labels, torch.tensor([0.5, 0.5]))
     penalty = (2 / math.sqrt(48) - 1) ** 2
@@ -64,8 +64,8 @@ def test_the_critics_step_by_hand():
 
 def test_the_generators_step_by_hand():
     """-D(fake), the target's labels, and the mean absolute difference of the way back."""
-    real, target = pictures(2, 4, 4), torch.zeros(2, 2)
-    fake, reconstructed = pictures(2, 4, 4, seed=1).requires_grad_(True), (real + 0.25).requires_grad_(True)
+    real, target = sample_images(2, 4, 4), torch.zeros(2, 2)
+    fake, reconstructed = sample_images(2, 4, 4, seed=1).requires_grad_(True), (real + 0.25).requires_grad_(True)
     losses = generator_losses(Plane(2.0), real, fake, reconstructed, target, StarGANWeights(cls=3.0, rec=7.0))
     assert losses.adversarial.item() == pytest.approx(-2 * fake.mean().item(), rel=1e-4)
     assert losses.reconstruction.item() == pytest.approx(0.25, rel=1e-5)

@@ -10,7 +10,7 @@ from generators import create_generator
 from generators.starganv2 import StarGANv2, starganv2_discriminator
 from generators.starganv2_networks import HighPass, StarGANv2Discriminator, StyledBlock
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"max_conv_dim": 8, "style_dim": 6, "latent_dim": 3, "hidden_dim": 8, "num_domains": 2, "w_hpf": 0}
 
@@ -39,7 +39,7 @@ def masked(network: StarGANv2, value: float) -> StarGANv2:
 
 
 def test_a_domain_is_the_style_of_one_latent_in_that_domain():
-    network, images = tiny(num_domains=3), pictures(2)
+    network, images = tiny(num_domains=3), sample_images(2)
     latents = torch.randn(1, 3, generator=torch.Generator().manual_seed(0)).expand(2, -1)
     domains = torch.tensor([2, 1])
     output = network.manipulate(images, domains)
@@ -48,7 +48,7 @@ def test_a_domain_is_the_style_of_one_latent_in_that_domain():
     assert torch.equal(network.manipulate(images), network.manipulate(images, torch.zeros(2, dtype=torch.int32)))
 
 
-def test_each_picture_goes_through_its_domains_head():
+def test_each_image_goes_through_its_domains_head():
     network, latents = tiny(num_domains=3).mapping_network, torch.randn(3, 3)
     styles = network(latents, torch.tensor([1, 2, 0]))
     for style, latent, domain in zip(styles, latents, (1, 2, 0)):
@@ -57,13 +57,13 @@ def test_each_picture_goes_through_its_domains_head():
 
 def test_a_references_style_is_a_target():
     network = tiny(img_size=64)
-    images, references = pictures(2, 64, 64), pictures(2, 64, 64, seed=1)
+    images, references = sample_images(2, 64, 64), sample_images(2, 64, 64, seed=1)
     style = network.style_encoder(references, torch.tensor([0, 1]))
     assert style.shape == (2, 6) and not torch.allclose(style, network.style_encoder(references, torch.tensor([1, 0])), atol=1e-5)
-    (network.manipulate(images, style) * pictures(2, 64, 64, seed=3)).sum().backward()
+    (network.manipulate(images, style) * sample_images(2, 64, 64, seed=3)).sum().backward()
     assert all(parameter.grad.any() for parameter in network.style_encoder.parameters())
     with pytest.raises(ValueError, match=r"images \(B, 3, 64, 64\), got \(2, 3, 32, 32\)"):
-        network.style_encoder(pictures(2), torch.tensor([0, 1]))
+        network.style_encoder(sample_images(2), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ def test_a_references_style_is_a_target():
 )
 def test_other_targets_are_refused(target, message):
     with pytest.raises(ValueError, match=message):
-        tiny().manipulate(pictures(2), target)
+        tiny().manipulate(sample_images(2), target)
 
 
-def test_the_picture_is_cut_to_the_range_by_manipulate_alone():
-    network, images = tiny(), pictures(2)
+def test_the_image_is_cut_to_the_range_by_manipulate_alone():
+    network, images = tiny(), sample_images(2)
     with torch.no_grad():
         network.generator.to_rgb[2].weight.mul_(20)
         raw = network(images)
@@ -99,8 +99,8 @@ def test_the_high_pass_answers_a_point_and_not_a_plane():
     assert output[0, 0, 3, 3] == 4 and output[0, 0, 2, 2] == -0.5 and output[0, 0].sum() == 0 and not output[0, 1, 1:-1, 1:-1].any()
 
 
-def test_masks_bring_the_pictures_edges_back():
-    network, images = masked(tiny(w_hpf=1), 0.0), pictures(2, 64, 64)
+def test_masks_bring_the_images_edges_back():
+    network, images = masked(tiny(w_hpf=1), 0.0), sample_images(2, 64, 64)
     with torch.no_grad():
         style = network.style(images)
         without = network(images)
@@ -113,7 +113,7 @@ def test_masks_bring_the_pictures_edges_back():
 
 def test_each_size_has_its_mask():
     """At 64 pixels' height features of 32 and of 64 are kept: both masks are used, each at its own."""
-    network, images = tiny(w_hpf=1), pictures(1, 64, 64)
+    network, images = tiny(w_hpf=1), sample_images(1, 64, 64)
     none, full = torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)
     seen = []
     network.generator.hpf.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0].shape[2], bool(inputs[0].any()))))
@@ -143,7 +143,7 @@ def published(network: StarGANv2, prefix: str = "") -> dict[str, dict[str, Tenso
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, prefix):
-    network, images = tiny(num_domains=3), pictures(2)
+    network, images = tiny(num_domains=3), sample_images(2)
     torch.save(published(network, prefix), tmp_path / "100000_nets_ema.ckpt")
     loaded = create_generator("starganv2", tmp_path / "100000_nets_ema.ckpt", num_domains=3).eval()
     assert loaded.config == {**TINY, "img_size": 256, "num_domains": 3} and loaded.fan is None
@@ -152,7 +152,7 @@ def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, pr
 
 @pytest.mark.parametrize(("w_hpf", "with_filter"), [(1, False), (1, True), (2, True)])
 def test_the_faces_file_loads_with_and_without_the_constant_filter(tmp_path, w_hpf, with_filter):
-    network, images = tiny(w_hpf=w_hpf), pictures(1, 64, 64)
+    network, images = tiny(w_hpf=w_hpf), sample_images(1, 64, 64)
     file = published(network)
     if not with_filter:
         del file["generator"]["hpf.filter"]
@@ -172,7 +172,7 @@ def test_the_discriminator_loads_from_a_training_checkpoint(tmp_path):
     torch.save({"generator": {}, "discriminator": network.state_dict()}, tmp_path / "100000_nets.ckpt")
     loaded = starganv2_discriminator(tmp_path / "100000_nets.ckpt", num_domains=3)
     assert loaded.config == network.config
-    images, domains = pictures(2, 64, 64), torch.tensor([2, 0])
+    images, domains = sample_images(2, 64, 64), torch.tensor([2, 0])
     logits = network(images, domains)
     assert logits.shape == (2,) and torch.equal(loaded(images, domains), logits)
     logits.sum().backward()

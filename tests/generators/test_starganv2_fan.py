@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.starganv2_fan import FAN, face_alignment, face_masks, shifted, with_coordinates
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def test_coordinates_by_hand():
@@ -75,7 +75,7 @@ def test_the_network_stays_as_it_is_and_its_masks_carry_no_gradient():
     parent = nn.Sequential(FAN()).train()
     assert not any(module.training for module in parent[0].modules())
     assert not any(parameter.requires_grad for parameter in parent.parameters())
-    images = pictures(1, 64, 64).requires_grad_()
+    images = sample_images(1, 64, 64).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         masks = parent[0].masks(images)
     assert all(mask.shape == (1, 1, 256, 256) and mask.dtype == torch.float32 and not mask.requires_grad for mask in masks)

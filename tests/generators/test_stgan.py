@@ -15,7 +15,7 @@ from generators.stgan import SelectiveTransferUnit, STGANDiscriminator, STGANGen
 from generators.stgan_official import STGANOfficialGenerator
 from tests.generators.contract import GeneratorContract
 from tests.golden.seeded import fill
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 PORT = {"attr_dim": 3, "conv_dim": 8, "n_layers": 3, "shortcut_layers": 2}
 OFFICIAL = {"n_att": 3, "enc_dim": 2, "enc_layers": 3, "stu_dim": 2, "stu_layers": 2, "stu_inject_layers": 2, "dec_dim": 2, "dec_layers": 3,
@@ -61,7 +61,7 @@ FORMS = pytest.mark.parametrize("form", ["port", "official"])
 
 @FORMS
 def test_wanted_and_present_labels_are_told_as_their_difference(form):
-    generator, images = tiny(form), pictures(2)
+    generator, images = tiny(form), sample_images(2)
     wanted, present = torch.tensor([[1, 0, 1], [0, 1, 1]]), torch.tensor([[0, 0, 1], [1, 1, 0]])
     told = torch.tensor([[1, 0, 0], [-1, 0, 1]]).float()
     with torch.no_grad():
@@ -72,7 +72,7 @@ def test_wanted_and_present_labels_are_told_as_their_difference(form):
 
 @FORMS
 def test_no_target_and_labels_that_stay_are_told_as_no_change(form):
-    generator, images = tiny(form), pictures(2)
+    generator, images = tiny(form), sample_images(2)
     labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
     with torch.no_grad():
         unchanged = generator(images, torch.zeros(2, 3))
@@ -109,7 +109,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="fewer transfer units than encoder layers"):
         tiny("official", stu_layers=3)
     with pytest.raises(ValueError, match=r"condition of shape \(1, 3\), one column per attribute, got \(1, 2\)"):
-        tiny("official")(pictures(1), torch.zeros(1, 2))
+        tiny("official")(sample_images(1), torch.zeros(1, 2))
 
 
 # --- the units -----------------------------------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_the_reset_gate_forgets_the_state_for_the_units_that_follow_too():
 
 def test_without_units_the_features_go_over_as_they_are():
     """A shut update gate and an encoder that says nothing about the change: then only the decoder's first layer is told."""
-    generator, images = tiny(use_stu=False), pictures(1)
+    generator, images = tiny(use_stu=False), sample_images(1)
     assert not any(key.startswith("stu") for key in generator.state_dict())
     with torch.no_grad():
         generator.decoder[0][0].weight[-3:] = 0
@@ -177,7 +177,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_the_port_load(tmp_path, layout):
-    generator, images = tiny(), pictures(2)
+    generator, images = tiny(), sample_images(2)
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "G_100000.pth.tar")
     loaded = create_generator("stgan", tmp_path / "G_100000.pth.tar").eval()
     assert loaded.config == generator.config
@@ -206,7 +206,7 @@ def test_the_shape_of_the_port_is_read_from_the_file(tmp_path, config):
     ],
 )  # fmt: skip
 def test_the_shape_of_the_authors_is_read_from_the_file(tmp_path, config):
-    generator, images = tiny("official", **config), pictures(1)
+    generator, images = tiny("official", **config), sample_images(1)
     torch.save(generator.state_dict(), tmp_path / "stgan.pth")
     loaded = create_generator("stgan", tmp_path / "stgan.pth", form="official").eval()
     assert loaded.config == generator.config
@@ -228,7 +228,7 @@ def test_variables_as_arrays_load_too(tmp_path):
     from generators.tensorflow_files import read_variables
 
     np.savez(tmp_path / "stgan.npz", **{name: value.numpy() for name, value in read_variables(CHECKPOINT).items()})
-    loaded, images = create_generator("stgan", tmp_path / "stgan.npz").eval(), pictures(1)
+    loaded, images = create_generator("stgan", tmp_path / "stgan.npz").eval(), sample_images(1)
     assert torch.equal(loaded.manipulate(images), create_generator("stgan", CHECKPOINT).eval().manipulate(images))
 
 
@@ -252,14 +252,14 @@ def test_other_forms_arguments_and_networks_are_refused(tmp_path):
 
 
 def test_the_discriminator_gives_a_value_and_a_logit_per_attribute_in_both_modes(tmp_path):
-    discriminator, images = tiny_discriminator(), pictures(2)
+    discriminator, images = tiny_discriminator(), sample_images(2)
     value, logits = discriminator.train()(images)
     assert value.shape == (2, 1) and logits.shape == (2, 3)
     (value.sum() + logits.square().sum()).backward()
     assert all(parameter.grad is not None for parameter in discriminator.parameters())
     assert torch.equal(discriminator.eval()(images)[1], logits)  # running averages are neither moved nor read
     with pytest.raises(ValueError, match=r"images \(B, 3, 32, 32\), got \(2, 3, 64, 64\)"):
-        discriminator(pictures(2, 64, 64))
+        discriminator(sample_images(2, 64, 64))
     with pytest.raises(ValueError, match="divisible by 2\\^3 = 8, got 36"):
         tiny_discriminator(image_size=36)
     torch.save({"state_dict": discriminator.state_dict(), "optimizer": {}}, tmp_path / "D_100000.pth.tar")

@@ -13,7 +13,7 @@ from generators.interfacegan import edit, to_sphere
 from generators.style_based_gan import StyleBasedGAN
 from generators.stylegan import StyleGANGenerator
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 SMALL = {"resolution": 16, "w_space_dim": 8, "fmaps_base": 64, "fmaps_max": 8}
 OTHER = {"port": "rosinality", "resolution": 16, "code_dim": 8, "n_mlp": 2, "channels": 32}
@@ -39,7 +39,7 @@ class TestContract(GeneratorContract):
     size = (16, 16)
     untouched = ("synthesis.output0.", "synthesis.output1.")
     trains_input = False
-    uses_picture = False
+    uses_image = False
 
     def target(self, count: int) -> Tensor:
         return codes(count, 8)
@@ -122,14 +122,14 @@ def test_of_two_styles_the_early_layers_one_decides_the_early_layers():
         styles = codes(1, 6, 8)
         changed = styles.clone()
         changed[:, -1] += 3
-        images = pictures(1, 16, 16)
+        images = sample_images(1, 16, 16)
         with torch.no_grad():
             assert not torch.allclose(generator.manipulate(images, styles), generator.manipulate(images, changed), atol=1e-3)
         assert torch.equal(*seen)
 
 
 def test_the_other_port_draws_new_noise_and_manipulate_fixed_noise():
-    generator, images = other(), pictures(2, 16, 16)
+    generator, images = other(), sample_images(2, 16, 16)
     for name, parameter in generator.named_parameters():
         if ".noise" in name:
             nn.init.constant_(parameter, 1.0)
@@ -139,7 +139,7 @@ def test_the_other_port_draws_new_noise_and_manipulate_fixed_noise():
         assert torch.allclose(first, second, atol=1e-4)
 
 
-def test_fading_in_blends_with_the_enlarged_picture_of_the_resolution_before():
+def test_fading_in_blends_with_the_enlarged_image_of_the_resolution_before():
     generator, styles = other(), codes(1, 6, 8)
     noise = [torch.zeros(1, 1, 4 * 2**i, 4 * 2**i) for i in range(3)]
     with torch.no_grad():
@@ -158,7 +158,7 @@ def test_interfacegans_file_without_the_truncation_tells_the_sizes(tmp_path, con
     torch.save(state, tmp_path / "stylegan_ffhq.pth")
     loaded = create_generator("stylegan", tmp_path / "stylegan_ffhq.pth").eval()
     assert isinstance(loaded, StyleGANGenerator)
-    images = pictures(1, generator.resolution, generator.resolution)
+    images = sample_images(1, generator.resolution, generator.resolution)
     with torch.no_grad():
         assert torch.equal(loaded.manipulate(images, codes(1, 8)), generator.manipulate(images, codes(1, 8)))
     with pytest.raises(ValueError, match=f"resolution is {generator.resolution} in the file and 1024 was asked for"):
@@ -166,7 +166,7 @@ def test_interfacegans_file_without_the_truncation_tells_the_sizes(tmp_path, con
 
 
 def test_rosinalitys_file_has_its_averaged_generator_taken(tmp_path):
-    generator, images = other(), pictures(1, 16, 16)
+    generator, images = other(), sample_images(1, 16, 16)
     torch.manual_seed(9)
     raw = create_generator("stylegan", **OTHER)
     torch.save({"generator": raw.state_dict(), "g_running": generator.state_dict(), "step": torch.tensor(3)}, tmp_path / "stylegan.model")
@@ -205,7 +205,7 @@ def test_the_published_networks_have_the_published_sizes():
 )
 def test_wrong_input_is_refused(make, size, target, message):
     with pytest.raises(ValueError, match=message):
-        make().manipulate(pictures(1, *size), target)
+        make().manipulate(sample_images(1, *size), target)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from generators import create_generator
 from generators.unit import UNIT
 from tests.generators.contract import GeneratorContract
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 TINY = {"dim": 4, "n_res": 1, "n_downsample": 1}
 
@@ -24,15 +24,15 @@ def tiny() -> UNIT:
     return UNIT(**TINY).eval()
 
 
-def test_pictures_go_through_one_domains_encoder_and_the_others_decoder():
-    network, images = tiny(), pictures(2, 12, 20)
+def test_images_go_through_one_domains_encoder_and_the_others_decoder():
+    network, images = tiny(), sample_images(2, 12, 20)
     assert torch.equal(network.manipulate(images), network.b.decode(network.a.encode(images)))
     network.source, network.goal = "b", "a"
     assert torch.equal(network.manipulate(images), network.a.decode(network.b.encode(images)))
 
 
 def test_a_target_is_ignored():
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     assert torch.equal(network.manipulate(images, torch.ones(2, 5)), network.manipulate(images))
 
 
@@ -54,7 +54,7 @@ def with_old_statistics(state: dict) -> dict:
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("direction", ["a2b", "b2a"])
 def test_the_published_layout_loads_and_the_widths_are_read_from_it(tmp_path, old, direction):
-    network, images = tiny(), pictures(2)
+    network, images = tiny(), sample_images(2)
     file = {side: with_old_statistics(state) if old else state for side, state in published(network).items()}
     torch.save(file, tmp_path / "unit_gta2city.pt", _use_new_zipfile_serialization=not old)
     loaded = create_generator("unit", tmp_path / "unit_gta2city.pt", direction=direction).eval()

@@ -155,9 +155,9 @@ def check_keys(network: nn.Module, expected: Mapping[str, Sequence[int]]) -> Non
 
 def check_input(case: Case) -> None:
     """The golden holds its input, or a strided sample of it: was ours built the same?"""
-    sample, picture = case.inputs["x"], case.picture().numpy()
-    stride = max(1, picture.shape[-1] // 8)
-    built = picture if sample.shape == picture.shape else picture[..., ::stride, ::stride]  # of a small one they may have kept the whole
+    sample, images = case.inputs["x"], case.images().numpy()
+    stride = max(1, images.shape[-1] // 8)
+    built = images if sample.shape == images.shape else images[..., ::stride, ::stride]  # of a small one they may have kept the whole
     if built.shape != sample.shape or not np.abs(built - sample).max() <= 1e-5 * max(1.0, np.abs(sample).max()):
         raise Differs("the input was built otherwise than the golden's")
 

@@ -28,14 +28,14 @@ class Case:
         """Constructor arguments of the authors' class."""
         return dict(self.config.get("args", {}))
 
-    def picture(self) -> Tensor:
+    def images(self) -> Tensor:
         """The seeded input that `config.input` describes."""
         spec = self.config["input"]
-        picture = image(spec["name"], spec["shape"], spec["seed"]) * spec.get("scale", 1) + spec.get("shift", 0)
+        images = image(spec["name"], spec["shape"], spec["seed"]) * spec.get("scale", 1) + spec.get("shift", 0)
         if hole := spec.get("center_fill"):  # from a quarter of either side to three quarters, less an overlap
-            rows, columns = (slice(side // 4 + hole["overlap"], side // 4 + side // 2 - hole["overlap"]) for side in picture.shape[2:])
-            picture[:, :, rows, columns] = torch.tensor(hole["value"]).view(-1, 1, 1)
-        return picture
+            rows, columns = (slice(side // 4 + hole["overlap"], side // 4 + side // 2 - hole["overlap"]) for side in images.shape[2:])
+            images[:, :, rows, columns] = torch.tensor(hole["value"]).view(-1, 1, 1)
+        return images
 
     def drawn(self, name: str) -> Tensor:
         """The seeded input that `config.inputs` describes under this name."""

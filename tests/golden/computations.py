@@ -34,11 +34,11 @@ def malp_losses(settings: Mapping[str, Any]) -> Computed:
     for name, case in settings["cases"].items():
         batch, seed = case["batch"], case["seed"]
         templates, index = drawn_templates(case, (SIZE, SIZE))
-        truth = theirs.ground_truth(picture("x", batch, 3, seed), picture("g", batch, 3, seed))
+        truth = theirs.ground_truth(seeded_images("x", batch, 3, seed), seeded_images("g", batch, 3, seed))
         map_real, map_fake, signal_real, signal_fake = (
             rectified(key, batch, seed) for key in ("map_real", "map_fake", "sig_real", "sig_fake")
         )
-        trans_real, trans_fake = (picture(key, batch, 1, seed)[:, 0] for key in ("tok_real", "tok_fake"))
+        trans_real, trans_fake = (seeded_images(key, batch, 1, seed)[:, 0] for key in ("tok_real", "tok_fake"))
         variant, added = name.rpartition("/")[2], case["m"] * templates[index]
         losses = theirs.malp_losses(
             variant,
@@ -80,7 +80,7 @@ def malp_train_step(settings: Mapping[str, Any]) -> Computed:
         network.train()
     encoder, transformer, classifier = networks.values()
     templates, index = drawn_templates({**config, "m": strength}, (SIZE, SIZE))
-    images, fake = picture("x", batch, 3, seed), picture("g", batch, 3, seed)
+    images, fake = seeded_images("x", batch, 3, seed), seeded_images("g", batch, 3, seed)
     truth, added = theirs.ground_truth(images, fake), strength * templates[index]
     encrypted = images + added[:, None]
     map_real, signal_real = encoder(encrypted)
@@ -142,13 +142,13 @@ def drawn_templates(case: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[Te
     return templates, torch.from_numpy(stream("sel", case["seed"]).integers(0, case["set_size"], (case["batch"],)))
 
 
-def picture(name: str, batch: int, channels: int, seed: int) -> Tensor:
+def seeded_images(name: str, batch: int, channels: int, seed: int) -> Tensor:
     return image(name, (batch, channels, SIZE, SIZE), seed)
 
 
 def rectified(name: str, batch: int, seed: int) -> Tensor:
     """A stand-in for what ends in a ReLU."""
-    return (0.5 * picture(name, batch, 1, seed) + 0.1).relu()
+    return (0.5 * seeded_images(name, batch, 1, seed) + 0.1).relu()
 
 
 def gradient_norm(parameter: Tensor) -> Tensor | None:

@@ -18,7 +18,7 @@ from tests.golden.in_process import run
 
 def toy(case: Case) -> Built:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    return Built(network, lambda: {"y": network(case.picture()), "mean": network(case.picture()).mean((2, 3))})
+    return Built(network, lambda: {"y": network(case.images()), "mean": network(case.images()).mean((2, 3))})
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def write(folder: Path, name: str, *, edit=lambda golden, arrays: None, seed: in
     built.network.eval()
     with torch.no_grad():
         outputs = {key: value.numpy() for key, value in built.run().items()}
-    arrays = {"in/x": case.picture().numpy()[..., ::3, ::3], "out/y": outputs["y"][..., ::2, ::2], "out/mean": outputs["mean"]}
+    arrays = {"in/x": case.images().numpy()[..., ::3, ::3], "out/y": outputs["y"][..., ::2, ::2], "out/mean": outputs["mean"]}
     described = {k: {"shape": list(v.shape), "stride": 2 if v.ndim == 4 else 1, "mean": float(v.mean()), "std": float(v.std())} for k, v in outputs.items()}
     keys = {key: list(value.shape) for key, value in built.network.state_dict().items()}
     golden = {"source": "us/toy@1 model.py", "note": "", "config": config, "outputs": described, "parameters": 0, "keys": keys}
@@ -157,8 +157,8 @@ def test_an_input_that_was_kept_whole_is_compared_as_a_whole(folder):
 
 def test_a_filled_centre_is_part_of_the_input():
     spec = {"name": "x", "shape": [1, 3, 32, 64], "seed": 0}
-    plain = Case("c", "s", {"input": spec}, {}).picture()
-    filled = Case("c", "s", {"input": {**spec, "center_fill": {"overlap": 2, "value": [2, 3, 4]}}}, {}).picture()
+    plain = Case("c", "s", {"input": spec}, {}).images()
+    filled = Case("c", "s", {"input": {**spec, "center_fill": {"overlap": 2, "value": [2, 3, 4]}}}, {}).images()
     changed = (plain != filled).all(1)[0].nonzero()
     assert changed.min(0).values.tolist() == [10, 18] and changed.max(0).values.tolist() == [21, 45] and len(changed) == 12 * 28
     assert filled[0, :, 12, 20].tolist() == [2, 3, 4]

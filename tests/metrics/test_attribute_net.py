@@ -57,8 +57,8 @@ def test_every_parameter_gets_a_gradient():
 def test_saving_and_loading_gives_the_same_outputs(tmp_path):
     net, images = small_net(), torch.rand(2, 3, 64, 64)
     net.load_state_dict({key: value.half().float() if value.is_floating_point() else value for key, value in net.state_dict().items()})
-    net.save(tmp_path / "judge.safetensors")
-    loaded = AttributeNet.load(tmp_path / "judge.safetensors")
+    net.save(tmp_path / "net.safetensors")
+    loaded = AttributeNet.load(tmp_path / "net.safetensors")
     assert loaded.attribute_names == ("Smiling", "Eyeglasses") and loaded.width == 4
     assert torch.equal(loaded(images), net(images))
     assert not loaded.training and all(p.dtype == torch.float32 and not p.requires_grad for p in loaded.parameters())
@@ -80,7 +80,7 @@ def test_whitened_features_have_variance_one_and_the_logits_stay(tmp_path):
         assert torch.allclose(AttributeNet.load(tmp_path / "w.safetensors").features(images), white.features(images), atol=0.1)
 
 
-def test_whitening_needs_enough_pictures():
+def test_whitening_needs_enough_images():
     with pytest.raises(ValueError, match="at least 64 images to whiten 16 features, got 10"):
         small_net().whiten(torch.zeros(10, 16))
 
@@ -130,8 +130,8 @@ def test_the_judge_of_edits_is_not_fooled_by_blur_noise_or_size(held_out):
         assert right.min() >= 0.95
 
 
-def test_judge_and_features_are_two_networks():
+def test_classifier_and_features_are_two_networks():
     """A generator tuned with one of them in sight must not be scored by it."""
-    features, judge = (AttributeNet.load(shipped_weights(name)) for name in SHIPPED)
-    assert features.width != judge.width
-    assert fingerprint(features.state_dict()) != fingerprint(judge.state_dict())
+    features, classifier = (AttributeNet.load(shipped_weights(name)) for name in SHIPPED)
+    assert features.width != classifier.width
+    assert fingerprint(features.state_dict()) != fingerprint(classifier.state_dict())

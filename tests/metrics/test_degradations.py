@@ -39,7 +39,7 @@ def every_level() -> list:
 
 
 @pytest.mark.parametrize("name", DEGRADATIONS)
-def test_the_first_level_is_the_picture_in_8_bits_and_each_further_one_is_worse(name, images):
+def test_the_first_level_is_the_image_in_8_bits_and_each_further_one_is_worse(name, images):
     degradation = DEGRADATIONS[name]
     errors = [(degradation(images, level, seeded()) - images).square().mean().item() for level in degradation.levels]
     assert torch.equal(degradation(images, degradation.levels[0], seeded()), to_8bit(images))
@@ -69,7 +69,7 @@ def test_batches_of_any_size_give_the_same(name, level, images):
 
 
 @pytest.mark.parametrize(("name", "level"), every_level())
-def test_no_pictures_stay_no_pictures(name, level):
+def test_no_images_stay_no_images(name, level):
     assert DEGRADATIONS[name](torch.zeros(0, 3, 32, 32), level, seeded()).shape == (0, 3, 32, 32)
 
 
@@ -113,7 +113,7 @@ def test_jpeg_halves_the_resolution_of_colour_but_not_of_brightness():
     stripes = (torch.arange(32) % 2 * 2 - 1).float().view(1, 1, 1, 32).expand(1, 3, 32, 32)
     grey = 0.3 * stripes
     colour = stripes * torch.tensor([0.114, 0.114, -0.886]).view(1, 3, 1, 1)  # 0.299 R + 0.587 G + 0.114 B = 0
-    kept = [jpeg(picture, 100).diff(dim=3).abs().mean() / picture.diff(dim=3).abs().mean() for picture in (grey, colour)]
+    kept = [jpeg(image, 100).diff(dim=3).abs().mean() / image.diff(dim=3).abs().mean() for image in (grey, colour)]
     assert kept[0] > 0.95
     assert kept[1] < 0.1
 
@@ -148,7 +148,7 @@ def test_levels_that_make_no_sense_are_refused(call, message):
         call(torch.full((1, 3, 16, 16), 0.3))
 
 
-def test_dice_choose_kind_and_level_and_the_same_dice_the_same_picture():
+def test_dice_choose_kind_and_level_and_the_same_dice_the_same_image():
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
     for place, expected in enumerate([jpeg(images, 72), gaussian_blur(images, 0.5), None, resize_down_up(images, 1.5)]):
         sent = random_degradation([place / 4 + 0.1, 0.5, 0.3])(images)

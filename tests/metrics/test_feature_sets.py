@@ -71,7 +71,7 @@ def test_animations_and_suffixes_that_the_packages_do_not_list_are_noted(colours
     assert f"2 of 3 images in {tmp_path} have a suffix that pytorch-fid and clean-fid don't look for" in notes
 
 
-def test_the_cache_knows_the_pictures_by_content(folder, colours, tmp_path):
+def test_the_cache_knows_the_images_by_content(folder, colours, tmp_path):
     folder_features(folder, colours, keep=True)
     shutil.copytree(tmp_path / "a", tmp_path / "copy")
     (tmp_path / "copy" / "000.png").rename(tmp_path / "copy" / "zzz.png")
@@ -91,7 +91,7 @@ def test_another_network_or_resize_computes_its_own(folder, colours):
         assert other.seen == 9
 
 
-def test_nothing_is_kept_of_the_pictures_under_judgement(folder, colours, cache):
+def test_nothing_is_kept_of_the_images_under_judgement(folder, colours, cache):
     folder_features(folder, colours)
     assert not cache.exists()
 
@@ -113,7 +113,7 @@ def test_a_cache_that_cannot_be_written_costs_only_a_warning(folder, colours, mo
     assert "MALP_DISC_CACHE names another folder" in caplog.text
 
 
-def test_tensors_give_what_the_pictures_saved_from_them_give(tmp_path, colours):
+def test_tensors_give_what_the_images_saved_from_them_give(tmp_path, colours):
     """A generator's floats, straight, and through PNG files: the same rows, bit for bit."""
     images = (
         torch.rand(8, 3, 12, 10, generator=torch.Generator().manual_seed(0)) * 2.04 - 1.02

@@ -222,8 +222,8 @@ def test_clean_fid_gets_its_own_resize_and_scale(tmp_path, monkeypatch, images):
     extractor = create_extractor("clean", weights=path)
     level = torch.full((1, 3, 32, 32), 64 / 127.5 - 1)
     assert torch.allclose(extractor(level)[0, :3], torch.full((3,), -0.5), atol=1e-5)
-    picture = quantize(images[:1])[0].permute(1, 2, 0).numpy()
-    expected = (build_resizer("clean")(picture).mean(axis=(0, 1)) - 128) / 128
+    image = quantize(images[:1])[0].permute(1, 2, 0).numpy()
+    expected = (build_resizer("clean")(image).mean(axis=(0, 1)) - 128) / 128
     np.testing.assert_allclose(extractor(images[:1])[0, :3].numpy(), expected, atol=1e-4)
     assert (extractor.label, extractor.dims) == ("clean-FID", 2048)
     with pytest.raises(ValueError, match="gives 2048 features only, not 768"):

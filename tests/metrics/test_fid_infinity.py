@@ -35,7 +35,7 @@ def test_a_true_distance_is_kept():
     assert extrapolated_frechet(x, y) == pytest.approx(1, abs=0.15)
 
 
-def test_nothing_where_a_quarter_of_the_pictures_is_short_of_rank():
+def test_nothing_where_a_quarter_of_the_images_is_short_of_rank():
     rng = np.random.default_rng(0)
     assert extrapolated_frechet(rng.standard_normal((64, 16)), rng.standard_normal((200, 16))) is None
     assert extrapolated_frechet(rng.standard_normal((68, 16)), rng.standard_normal((200, 16))) is not None

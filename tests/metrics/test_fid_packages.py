@@ -96,7 +96,7 @@ def test_folders_of_mixed_sizes_arrays_and_links_are_clean_fids_too(folders, mak
     assert any("5 sizes" in note and "each is resized by itself" in note for note in record["notes"])
 
 
-def test_kid_is_clean_fids_where_all_pictures_fit_into_a_subset(make_folder, tmp_path, stand_in, monkeypatch):
+def test_kid_is_clean_fids_where_all_images_fit_into_a_subset(make_folder, tmp_path, stand_in, monkeypatch):
     """Sets of equal size up to 1000: each of clean-fid's subsets is the whole, in another order."""
     from cleanfid.fid import get_folder_features, kernel_distance
 
@@ -152,7 +152,7 @@ def test_features_of_2048_are_pytorch_fids_own(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dims", [64, 192])
-def test_real_weights_on_real_pictures(dims, shared, packages_sqrtm, monkeypatch, tmp_path):
+def test_real_weights_on_real_images(dims, shared, packages_sqrtm, monkeypatch, tmp_path):
     """220 photographs of faces a side, the genuine network: to 1e-3 of both packages."""
     from malp_disc.metrics.inception import load_inception
 

@@ -17,7 +17,7 @@ def pixels(folder: ImageFolder, batch_size: int = 4, **share: int) -> torch.Tens
     return torch.cat(list(folder.batches(batch_size, **share)))
 
 
-def test_pictures_come_as_they_are_on_the_8_bit_grid(make_folder, tmp_path):
+def test_images_come_as_they_are_on_the_8_bit_grid(make_folder, tmp_path):
     folder = ImageFolder.scan(make_folder(tmp_path / "a", 6))
     images = pixels(folder)
     assert (images.shape, folder.sizes, len(folder)) == ((6, 3, 20, 24), ((24, 20),) * 6, 6)
@@ -44,7 +44,7 @@ def test_one_changed_pixel_is_another_set(make_folder, tmp_path):
     assert ImageFolder.scan(tmp_path / "a").digest != before
 
 
-def test_processes_share_the_pictures_without_gap_or_overlap(make_folder, tmp_path):
+def test_processes_share_the_images_without_gap_or_overlap(make_folder, tmp_path):
     folder = ImageFolder.scan(make_folder(tmp_path / "a", 7))
     whole = pixels(folder)
     for rank in range(3):
@@ -94,14 +94,14 @@ def test_images_of_mixed_sizes_are_described_and_come_unstacked_in_the_order_of_
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"no image at all", "not an image in a format that Pillow supports")])
-def test_a_file_that_is_no_picture_is_named(make_folder, tmp_path, content, reason):
+def test_a_file_that_is_no_image_is_named(make_folder, tmp_path, content, reason):
     a = make_folder(tmp_path / "a", 3)
     (a / "bad.png").write_bytes(content)
     with pytest.raises(ValueError, match=rf"bad.png can't be decoded \({reason}\)"):
         ImageFolder.scan(a)
 
 
-def test_a_picture_cut_short_is_named_when_it_is_met(make_folder, tmp_path):
+def test_an_image_cut_short_is_named_when_it_is_met(make_folder, tmp_path):
     a = make_folder(tmp_path / "a", 3)
     (a / "001.png").write_bytes((a / "001.png").read_bytes()[:400])
     folder = ImageFolder.scan(a)
@@ -109,7 +109,7 @@ def test_a_picture_cut_short_is_named_when_it_is_met(make_folder, tmp_path):
         pixels(folder)
 
 
-def test_16_bit_pictures_are_refused_since_pillow_would_turn_them_white(make_folder, tmp_path):
+def test_16_bit_images_are_refused_since_pillow_would_turn_them_white(make_folder, tmp_path):
     a = make_folder(tmp_path / "a", 3)
     Image.fromarray(np.full((20, 24), 40_000, np.uint16)).save(a / "deep.png")
     with pytest.raises(ValueError, match="deep.png can't be decoded .*more than 8 bits"):

@@ -10,7 +10,7 @@ from PIL import Image
 from malp_disc.metrics.face_embedding import MobileFaceNet, identity_similarity
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.random_features import RandomExtractor
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def test_the_untrained_extractor_is_the_same_every_time_whatever_was_drawn_before():
@@ -18,7 +18,7 @@ def test_the_untrained_extractor_is_the_same_every_time_whatever_was_drawn_befor
     first = RandomExtractor()
     torch.rand(3)
     second = RandomExtractor()
-    images = pictures(4)
+    images = sample_images(4)
     assert torch.equal(first(images), second(images))
     assert first.name == second.name and "sha" not in first.label
     assert first(images).shape == (4, first.dims) == (4, 96)
@@ -47,7 +47,7 @@ def test_the_untrained_extractor_sees_blur():
 def test_an_embedding_of_any_size_of_face_and_a_face_is_like_itself(shape):
     torch.manual_seed(0)
     net = MobileFaceNet().eval()
-    images = pictures(3, *shape)
+    images = sample_images(3, *shape)
     with torch.no_grad():
         assert net(images).shape == (3, 128)
     assert identity_similarity(net, images, images, batch=2) == pytest.approx(1, abs=1e-6)
@@ -58,7 +58,7 @@ def test_a_checkpoint_nested_as_published_loads_and_another_networks_does_not(tm
     net = MobileFaceNet().eval()
     torch.save({"epoch": 68, "net_state_dict": net.state_dict()}, tmp_path / "068.ckpt")
     loaded = MobileFaceNet.load(tmp_path / "068.ckpt")
-    images = pictures(2, 64, 64)
+    images = sample_images(2, 64, 64)
     with torch.no_grad():
         assert torch.equal(loaded(images), net(images))
     assert loaded.name.startswith("MobileFaceNet, weights sha256 ")

@@ -36,12 +36,12 @@ def test_white_noise_has_the_same_power_everywhere():
     assert power[2:-1] == pytest.approx(np.full(len(power) - 3, power[2:-1].mean()), rel=0.15)
 
 
-def test_the_spectrum_is_the_mean_over_pictures_whatever_the_batches():
+def test_the_spectrum_is_the_mean_over_images_whatever_the_batches():
     images = noise(12)
     assert power_spectrum([images]) == pytest.approx(power_spectrum(images.split(5)), rel=1e-5)
 
 
-def test_equal_pictures_have_a_ratio_of_one_and_half_the_contrast_a_quarter():
+def test_equal_images_have_a_ratio_of_one_and_half_the_contrast_a_quarter():
     """Power goes with the square of the contrast."""
     real = power_spectrum([noise()])
     same, half = spectrum_ratio(real, real), spectrum_ratio(power_spectrum([noise(scale=0.15)]), real)
@@ -67,13 +67,13 @@ def test_a_blur_loses_fine_texture_only():
     assert found.ratio[1] > 0.9
 
 
-def test_a_bright_picture_is_not_taken_for_a_low_frequency():
+def test_a_bright_image_is_not_taken_for_a_low_frequency():
     """The mean is taken off, or the window would spread it over the lowest rings."""
     flat = torch.full((1, 3, SIZE, SIZE), 0.5)
     assert power_spectrum([flat]).max() < 1e-3 * power_spectrum([waves(1) * 0.01 + 0.5]).max()
 
 
-def test_pictures_of_two_sizes_and_none_at_all_are_refused():
+def test_images_of_two_sizes_and_none_at_all_are_refused():
     with pytest.raises(ValueError, match=r"one size, got \(64, 64\) and \(32, 32\)"):
         power_spectrum([waves(4), waves(4, size=32)])
     with pytest.raises(ValueError, match="no images"):

@@ -30,8 +30,8 @@ def test_every_row_leaves_its_scores_and_a_line_in_the_table(ablation):
     table = (ablation / "table.md").read_text()
     assert all(f"| {row.text} | 1 |" in table for row in ROWS.values())
     assert len((ablation / "results.jsonl").read_text().splitlines()) == len(ROWS)
-    for picture in ("fakeness.png", "strength.png", "set_size.png"):
-        assert coloured_share(ablation / picture) > 0.001, picture
+    for image in ("fakeness.png", "strength.png", "set_size.png"):
+        assert coloured_share(ablation / image) > 0.001, image
 
 
 def test_rows_differ_in_what_they_say(ablation):
@@ -65,9 +65,9 @@ def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, monkey
     for side, colour in (("real", (90, 120, 60)), ("manipulated", (200, 30, 60))):
         (pairs / side).mkdir(parents=True)
         for i in range(3):
-            picture = Image.new("RGB", (40, 40), (90, 120, 60 + 20 * i))
-            picture.paste(colour, (10, 10, 30, 30))
-            picture.save(pairs / side / f"{i}.png")
+            image = Image.new("RGB", (40, 40), (90, 120, 60 + 20 * i))
+            image.paste(colour, (10, 10, 30, 30))
+            image.save(pairs / side / f"{i}.png")
     malps = [f"MaLP={ablation}/malp/default-0", f"MaLP={ablation}/malp/set-3-0", f"passive={ablation}/malp/passive-0"]
     common = ["--image-size", 32, "--train-size", 40, "--test-size", 16, "--eval-size", 16, "--generator-checkpoint", stargan / "G.safetensors",
               "--output-dir", tmp_path / "probe", "--malps", *malps, "--overlays", pairs, "--other-generators", "cartoongan="]  # fmt: skip

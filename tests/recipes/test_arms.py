@@ -37,7 +37,7 @@ def inputs() -> EvalSet:
 
 
 @pytest.mark.parametrize(("sign", "warned"), [(1.0, False), (0.0, True)])
-def test_a_malp_that_cannot_see_clean_pictures_is_warned_of(inputs, caplog, sign, warned):
+def test_a_malp_that_cannot_see_clean_images_is_warned_of(inputs, caplog, sign, warned):
     with caplog.at_level(logging.WARNING, logger="malp_disc"):
         warn_if_uninformative(Localizer(inputs.images, sign), HalfDarker(), inputs, torch.device("cpu"))
     assert bool(caplog.records) == warned

@@ -69,7 +69,7 @@ def test_a_folder_that_holds_no_malp(monkeypatch, stargan, tmp_path):
 
 
 def test_no_internet_for_inception_says_which_file_to_put_where(monkeypatch, stargan, tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     rows = ["file,Smiling,Bangs,Young,Male,Pale"]
     for i in range(12):

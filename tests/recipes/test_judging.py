@@ -84,7 +84,7 @@ def test_a_fresh_malp_needs_a_measured_arm(evaluator):
         evaluator.measure_fresh("cotrain", darker, tiny_malp())
 
 
-def test_a_glance_gives_the_distance_and_a_grid_the_fixed_pictures(evaluator):
+def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
     measured = evaluator.measure("control", darker, seed=1)
     assert not torch.equal(evaluator.selection.images[:24], evaluator.inputs.images), "the best step is chosen on other images"
     assert evaluator.quick_fid("control", 5, darker, seed=1) != pytest.approx(measured.frechet.value)

@@ -12,7 +12,7 @@ from malp_disc.metrics.frechet import frechet_distance
 from recipes.research import metric_alarm
 from recipes.research.alarm_generators import Trainer
 from recipes.research.feature_losses import FrechetLoss
-from tests.tiny import pictures
+from tests.tiny import sample_images
 
 
 def features(images: torch.Tensor) -> torch.Tensor:
@@ -22,7 +22,7 @@ def features(images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("queue", [5, 40])
 def test_the_loss_is_the_frechet_distance_relative_to_that_before_training(queue):
-    reference, start, fake = features(pictures(60)), features(pictures(queue, seed=1) * 0.8), pictures(2, seed=2)
+    reference, start, fake = features(sample_images(60)), features(sample_images(queue, seed=1) * 0.8), sample_images(2, seed=2)
     loss = FrechetLoss(features, reference, start)
     rows = torch.cat([start[2:], features(fake)])
     expected = frechet_distance(reference, rows) / frechet_distance(reference, start)
@@ -31,7 +31,7 @@ def test_the_loss_is_the_frechet_distance_relative_to_that_before_training(queue
 
 
 def test_following_its_gradient_brings_a_set_of_images_nearer():
-    reference, images = features(pictures(60)), (pictures(4, seed=1) * 0.5).requires_grad_()
+    reference, images = features(sample_images(60)), (sample_images(4, seed=1) * 0.5).requires_grad_()
     loss = FrechetLoss(features, reference, features(images))
     first = loss(images)
     first.backward()
@@ -41,14 +41,14 @@ def test_following_its_gradient_brings_a_set_of_images_nearer():
 
 def test_the_same_seed_makes_the_same_generator_and_each_kind_another():
     labels = torch.eye(5)[[0, 1, 2, 3]]
-    trainer = Trainer(pictures(4, 64, 64), labels, steps=1, batch=1)
+    trainer = Trainer(sample_images(4, 64, 64), labels, steps=1, batch=1)
     made = {name: torch.cat([p.flatten() for p in trainer.train(kind, seed).parameters()]) for name, kind, seed in (("a", "control", 0), ("b", "control", 0), ("c", "control", 1))}
     assert torch.equal(made["a"], made["b"]) and not torch.equal(made["a"], made["c"])
 
 
 def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
-    before = pictures(6, 64, 64)
-    made = {"before": before, "reference": pictures(6, 64, 64, seed=1), "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
+    before = sample_images(6, 64, 64)
+    made = {"before": before, "reference": sample_images(6, 64, 64, seed=1), "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
     for name, images in made.items():
         metric_alarm.save(tmp_path / "images" / f"{name}.npy", images)
     lines = metric_alarm.results(tmp_path / "images")

@@ -80,8 +80,8 @@ def test_finetuning_reports_every_arm(finetuned):
         assert delta["low"] <= delta["value"] <= delta["high"] or delta["low"] <= delta["high"]
     assert report["verdict"] and report["environment"] and report["config"]["max_train_steps"] == 2
     assert "FD-SqueezeNet-128" in (finetuned / "report.md").read_text()
-    for picture in ("samples.png", "fakeness.png", "curves.png"):
-        assert coloured_share(finetuned / picture) > 0.001, picture
+    for image in ("samples.png", "fakeness.png", "curves.png"):
+        assert coloured_share(finetuned / image) > 0.001, image
 
 
 def test_every_arm_moves_the_generator_and_to_another_place(finetuned, stargan):

@@ -52,7 +52,7 @@ def test_what_is_there_is_not_run_again_and_other_settings_are_refused(launch, m
     assert "other settings: --learning-rate was 0.0001, is 0.001" in message and "choose another --output-dir" in message
 
 
-def test_pictures_that_choose_are_not_among_those_compared_with(monkeypatch, flags):
+def test_images_that_choose_are_not_among_those_compared_with(monkeypatch, flags):
     message = message_of(monkeypatch, search_finetuning, *flags, "--eval-size", 30)
     assert "at least 70 training images" in message and "got 64" in message
 

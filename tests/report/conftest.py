@@ -122,7 +122,7 @@ def write_full_run(
                 path = folder / "curves" / str(seed) / f"{arm}.jsonl"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _write_lines(path, [{"step": s, "G/adversarial": float(own.normal()), "MaLP/map": 1 / s} for s in range(10, 260, 10)])
-            draw_pictures(folder, arm, seed)
+            draw_images(folder, arm, seed)
     _write_lines(folder / "measurements.jsonl", lines)
     frames = {view: {name: {**DISTANCE, "label": LABELS[view], "value": value} for name, value in FRAME.items()} for view in VIEWS}
     reference_points = {**frames.pop("frechet"), **frames, "kid": {name: {"value": 0.01, "std": 0.002} for name in FRAME}, "spectrum": spectrum(1.0, 1.0),
@@ -157,15 +157,15 @@ def spectrum(fine: float, nyquist: float) -> dict[str, Any]:
     return {"frequency": [0.1, 0.5, 1.0, 1.3], "ratio": [1.0, 0.9, fine, nyquist], "fine": fine, "nyquist": nyquist}
 
 
-def draw_pictures(folder: Path, arm: str, seed: int) -> None:
+def draw_images(folder: Path, arm: str, seed: int) -> None:
     """Strips of three images of 16×12, another grey for every arm."""
     grey = {name: i / 4 - 1 for i, name in enumerate(EVERY_ARM)}[arm]
-    pictures, maps = torch.full((3, 3, 16, 12), grey), torch.full((3, 1, 16, 12), (grey + 1) / 2)
+    images, maps = torch.full((3, 3, 16, 12), grey), torch.full((3, 1, 16, 12), (grey + 1) / 2)
     captions = ["+ Smiling", "- <b>", "+ Pale|Skin"]
-    strips = {kind: (pictures, captions) for kind in ("real", "encrypted", "edited", "manipulated")} | {
+    strips = {kind: (images, captions) for kind in ("real", "encrypted", "edited", "manipulated")} | {
         kind: (maps, captions) for kind in ("map_encrypted", "truth", "map")
     }
-    strips |= {kind: (pictures[:2], [f"+ Smiling: {p}" for p in (0.999, 0.101)]) for kind in ("worst", "best")}
+    strips |= {kind: (images[:2], [f"+ Smiling: {p}" for p in (0.999, 0.101)]) for kind in ("worst", "best")}
     write_strips(folder, arm, strips, seed=seed)
 
 

@@ -20,10 +20,10 @@ class Localizer(nn.Module):
         super().__init__()
         self.images, self.sign, self.shown = images, sign, 0
 
-    def forward(self, pictures: torch.Tensor) -> MaLPOutput:
-        rows = torch.arange(self.shown, self.shown + len(pictures)) % len(self.images)
-        self.shown += len(pictures)
-        maps = fakeness_map(self.images[rows], pictures)
+    def forward(self, shown: torch.Tensor) -> MaLPOutput:
+        rows = torch.arange(self.shown, self.shown + len(shown)) % len(self.images)
+        self.shown += len(shown)
+        maps = fakeness_map(self.images[rows], shown)
         logit = 30 + self.sign * maps.mean((1, 2, 3))  # as large as those of a MaLP that is sure, where sigmoids tie
         return MaLPOutput(maps, torch.zeros_like(maps), logit, torch.zeros(len(maps)), logit.sigmoid(), None)
 

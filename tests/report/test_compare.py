@@ -93,7 +93,7 @@ def test_lines_of_the_same_features_are_not_made_again_and_others_are(make_full_
     assert len(made) == 7 + 5
 
 
-def test_a_handful_of_pictures_has_no_kernel_distance_and_no_error(make_run):
+def test_a_handful_of_images_has_no_kernel_distance_and_no_error(make_run):
     folder = make_run()
     for path in (folder / "features").rglob("*.npy"):
         np.save(path, np.load(path)[:3])

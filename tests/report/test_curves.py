@@ -19,9 +19,9 @@ def panel(lines: dict[str, Line], x=(1, 2, 3), **options) -> Panel:
 
 def drawn(panels, path) -> np.ndarray:
     lines_figure(panels, path)
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
 
 
 def places(page: np.ndarray, colour: tuple[int, int, int], below: int = 60) -> np.ndarray:

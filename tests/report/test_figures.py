@@ -22,9 +22,9 @@ PINK_ZERO, WHITE = (30, 0, 0), (255, 255, 255)  # the ends of matplotlib's "pink
 
 
 def pixels(path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
 
 
 def find(page: np.ndarray, patch: np.ndarray) -> tuple[int, int]:
@@ -45,10 +45,10 @@ def faces() -> torch.Tensor:
     return draw_faces(range(6), 32)[0]
 
 
-def test_every_picture_stands_unaltered_in_its_column_and_row(faces, tmp_path):
+def test_every_image_stands_unaltered_in_its_column_and_row(faces, tmp_path):
     sample_grid({"real": faces[:3], "after": faces[3:]}, tmp_path / "a.png", zoom=3)
     page = pixels(tmp_path / "a.png")
-    places = [find(page, picture.repeat(3, 0).repeat(3, 1)) for picture in eight_bit(faces)]
+    places = [find(page, image.repeat(3, 0).repeat(3, 1)) for image in eight_bit(faces)]
     rows, columns = [place[0] for place in places], [place[1] for place in places]
     assert rows[:3] == rows[3:] == sorted(set(rows))
     assert len(set(columns[:3])) == len(set(columns[3:])) == 1
@@ -75,7 +75,7 @@ def test_a_dollar_in_a_caption_is_a_dollar(faces, tmp_path):
     assert pixels(tmp_path / "a.png").size
 
 
-def test_a_picture_a_little_over_the_range_is_clipped(tmp_path):
+def test_an_image_a_little_over_the_range_is_clipped(tmp_path):
     images = torch.full((1, 3, 80, 80), 1.2)
     images[..., :40] = -1.2
     sample_grid({"a": images}, tmp_path / "a.png", zoom=1)
@@ -102,10 +102,10 @@ def test_wrong_columns_are_refused_and_leave_no_file(columns, options, message, 
 
 
 def test_the_pink_scale_runs_from_dark_at_zero_to_white_at_vmax_and_above(tmp_path):
-    picture = torch.zeros(1, 3, 80, 80)
+    image = torch.zeros(1, 3, 80, 80)
     values = torch.zeros(1, 1, 80, 80)
     values[..., 20:40], values[..., 40:60], values[..., 60:] = PINK_VMAX / 2, PINK_VMAX, 1.0
-    fakeness_grid(picture, picture, picture, values, torch.zeros_like(values), torch.ones_like(values), tmp_path / "a.png", zoom=1)
+    fakeness_grid(image, image, image, values, torch.zeros_like(values), torch.ones_like(values), tmp_path / "a.png", zoom=1)
     page = pixels(tmp_path / "a.png")
     top, grey = find_first(page, (128, 128, 128))
     step = 84
@@ -133,11 +133,11 @@ def find_first(page: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int
 
 def test_one_scale_holds_for_every_row_and_can_be_chosen(tmp_path):
     """A faint map stays dark beside a strong one: nothing is stretched per image."""
-    picture = torch.zeros(2, 3, 80, 80)
+    image = torch.zeros(2, 3, 80, 80)
     maps = torch.stack([torch.full((1, 80, 80), 0.1), torch.full((1, 80, 80), 0.5)])
     seen = []
     for vmax in (0.5, 0.1):
-        fakeness_grid(picture, picture, picture, maps, maps, maps, tmp_path / "a.png", zoom=1, vmax=vmax)
+        fakeness_grid(image, image, image, maps, maps, maps, tmp_path / "a.png", zoom=1, vmax=vmax)
         page = pixels(tmp_path / "a.png")
         top, grey = find_first(page, (128, 128, 128))
         seen.append([page[top + 40 + y, grey + 3 * 84 + 40].sum() for y in (0, 84)])
@@ -156,9 +156,9 @@ def test_one_scale_holds_for_every_row_and_can_be_chosen(tmp_path):
     ],
 )
 def test_maps_of_another_shape_or_scale_are_refused(map_, vmax, message, tmp_path):
-    picture, good = torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
+    image, good = torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)
     with pytest.raises(ValueError, match=message):
-        fakeness_grid(picture, picture, picture, map_, good, good, tmp_path / "a.png", vmax=vmax)
+        fakeness_grid(image, image, image, map_, good, good, tmp_path / "a.png", vmax=vmax)
 
 
 def test_curves_get_a_panel_each_and_sparse_keys_no_complaint(tmp_path):

@@ -50,7 +50,7 @@ def notes(folder) -> str:
     return "\n".join(build_record(folder, resamples=20).notes)
 
 
-def test_a_run_with_enough_pictures_and_nothing_odd_has_no_caution(make_full_run):
+def test_a_run_with_enough_images_and_nothing_odd_has_no_caution(make_full_run):
     assert notes(make_full_run()) == ""
 
 
@@ -62,7 +62,7 @@ def test_a_run_with_enough_pictures_and_nothing_odd_has_no_caution(make_full_run
         (24, None),
     ],
 )
-def test_too_few_pictures_for_the_extractors_dimension_are_warned_of(make_full_run, dims, words):
+def test_too_few_images_for_the_extractors_dimension_are_warned_of(make_full_run, dims, words):
     found = notes(make_full_run(change=lambda line: line["second"].update(dims=dims)))
     assert found == "" if words is None else re.search(words, found)
 

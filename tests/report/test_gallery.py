@@ -15,18 +15,18 @@ from malp_disc.evaluation.localize import ManipulatedImages, Predictions
 from malp_disc.evaluation.measure import Evidence
 from malp_disc.report.grids import fakeness_figure, samples_figure
 from malp_disc.run_folder.strips import read_strips, write_strips
-from tests.tiny import pictures, tiny_malp, with_rectangles
+from tests.tiny import sample_images, tiny_malp, with_rectangles
 
 
 def inputs(count: int = 12, size: int = 32) -> EvalSet:
     labels = torch.tensor([[1.0, 0.0]]).repeat(count, 1)
     targets = labels.clone()
     targets[:, 1] = 1
-    return EvalSet(pictures(count, size, size), labels, targets, torch.ones(count, dtype=torch.long), ("Young", "Smiling"))
+    return EvalSet(sample_images(count, size, size), labels, targets, torch.ones(count, dtype=torch.long), ("Young", "Smiling"))
 
 
-def test_pictures_and_maps_come_back_to_the_8_bit_level(tmp_path):
-    images, maps = pictures(4), torch.rand(4, 1, 32, 32)
+def test_images_and_maps_come_back_to_the_8_bit_level(tmp_path):
+    images, maps = sample_images(4), torch.rand(4, 1, 32, 32)
     write_strips(tmp_path, "cotrain", {"edited": (images, ["a", None, "c", "d"]), "map": (maps, [None] * 4)}, seed=3)
     edited, map_ = read_strips(tmp_path)
     assert (edited.kind, edited.arm, edited.seed, edited.captions) == ("edited", "cotrain", 3, ["a", None, "c", "d"])
@@ -36,7 +36,7 @@ def test_pictures_and_maps_come_back_to_the_8_bit_level(tmp_path):
 
 def test_a_strip_is_replaced_and_the_first_seed_is_shown_with_before(tmp_path):
     for seed, arm in ((0, "before"), (2, "cotrain"), (1, "cotrain"), (1, "cotrain")):
-        write_strips(tmp_path, arm, {"edited": (pictures(2), [None] * 2)}, seed=seed)
+        write_strips(tmp_path, arm, {"edited": (sample_images(2), [None] * 2)}, seed=seed)
     assert len((tmp_path / "gallery.jsonl").read_text().splitlines()) == 3
     assert [(strip.arm, strip.seed) for strip in read_strips(tmp_path, seed=1)] == [("before", 0), ("cotrain", 1)]
     assert [strip.seed for strip in read_strips(tmp_path)] == [0]
@@ -52,8 +52,8 @@ def test_a_line_that_points_out_of_the_gallery_is_refused(tmp_path, file):
         read_strips(tmp_path)
 
 
-def test_a_picture_of_another_height_is_named(tmp_path):
-    write_strips(tmp_path, "before", {"edited": (pictures(3), [None] * 3)})
+def test_an_image_of_another_height_is_named(tmp_path):
+    write_strips(tmp_path, "before", {"edited": (sample_images(3), [None] * 3)})
     Image.new("RGB", (32, 97)).save(tmp_path / "gallery" / "0" / "before-edited.png")
     with pytest.raises(ValueError, match="is 97 pixels high, which 3 images of one height don't fill"):
         read_strips(tmp_path)
@@ -82,7 +82,7 @@ def test_scores_that_float32_cant_tell_apart_are_ranked_by_the_map():
     assert torch.equal(strips["best"][0], given.images[[0, 2]])
 
 
-def test_large_pictures_get_fewer_rows():
+def test_large_images_get_fewer_rows():
     assert [rows_of(inputs(12, size)) for size in (32, 96, 128, 256)] == [10, 10, 5, 4]
     assert rows_of(inputs(2)) == 2
 

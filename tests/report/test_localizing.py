@@ -10,7 +10,7 @@ import torch
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import measure_malp, psnr, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
-from tests.tiny import pictures, tiny_malp, with_rectangles
+from tests.tiny import sample_images, tiny_malp, with_rectangles
 
 NAMES = ("Black_Hair", "Blond_Hair", "Smiling")
 
@@ -18,7 +18,7 @@ NAMES = ("Black_Hair", "Blond_Hair", "Smiling")
 @pytest.fixture
 def inputs() -> EvalSet:
     labels = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 1, 0], [0, 0, 1]])
-    return EvalSet(pictures(4), labels, 1 - labels, torch.zeros(4, dtype=torch.long), NAMES)
+    return EvalSet(sample_images(4), labels, 1 - labels, torch.zeros(4, dtype=torch.long), NAMES)
 
 
 def edit(images, targets):
@@ -50,13 +50,13 @@ def test_a_map_that_is_the_truth_scores_one(inputs):
     assert scores.cs_constant < 0.95
 
 
-def test_the_mean_map_is_that_of_the_other_pictures(inputs):
+def test_the_mean_map_is_that_of_the_other_images(inputs):
     """If every image is changed alike, the others tell all; if an image is changed elsewhere than all others, they tell nothing of it."""
 
     def in_the_corner(images, targets, corners=((0, 0), (0, 0), (0, 0), (16, 16))):
         changed = images.clone()
-        for picture, (top, left) in zip(changed, corners):
-            picture[:, top : top + 16, left : left + 16] = -picture[:, top : top + 16, left : left + 16].sign()
+        for image, (top, left) in zip(changed, corners):
+            image[:, top : top + 16, left : left + 16] = -image[:, top : top + 16, left : left + 16].sign()
         return changed
 
     malp = tiny_malp(strength=0.0).eval()
@@ -66,7 +66,7 @@ def test_the_mean_map_is_that_of_the_other_pictures(inputs):
     assert apart.cs_mean_map < 0.75, "three of four tell a third of each other wrongly, and nothing of the fourth"
 
 
-def test_the_generator_gets_the_encrypted_pictures_and_the_truth_is_against_the_originals(inputs):
+def test_the_generator_gets_the_encrypted_images_and_the_truth_is_against_the_originals(inputs):
     malp = tiny_malp(strength=0.3).eval()
     given = []
     seen = through_generator(lambda images, targets: given.append((images, targets)) or images, inputs, malp)

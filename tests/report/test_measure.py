@@ -190,7 +190,7 @@ class Counting(Mean):
         return super().forward(images)
 
 
-def test_kept_features_of_the_reference_are_taken_again_only_for_these_pictures_and_judges(tmp_path):
+def test_kept_features_of_the_reference_are_taken_again_only_for_these_images_and_judges(tmp_path):
     cache, faces = tmp_path / "features" / "reference.npz", Faces(1000, 60)
 
     def measured(dataset=faces, count=60, **changed):
@@ -233,7 +233,7 @@ def test_another_malp_gives_other_scores(evaluator):
     assert first != second
 
 
-def test_smaller_pictures_are_antialiased_means():
+def test_smaller_images_are_antialiased_means():
     """Halving averages: a pixel-wise checkerboard vanishes, a flat image stays."""
     board = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1).expand(1, 3, 16, 16)
     assert downsample_antialiased(board, 2)[..., 2:-2, 2:-2].abs().max() < 1e-6

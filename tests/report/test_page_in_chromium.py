@@ -79,7 +79,7 @@ def test_a_reader_on_a_phone_can_use_everything(page, tmp_path):
     assert seen["outside"] == []
     assert seen["names"][:2] == ["before", "cotrain"]
     assert [re.search(r"[\d.]+%\)$", cut).group() for cut in seen["cut"]] == ["50%)", "20%)", "100%)", "0%)"]
-    drawn, cotrain, no_template = seen["pictures"]
+    drawn, cotrain, no_template = seen["images"]
     assert drawn and cotrain != no_template and no_template.startswith('url("data:image/png')
     assert seen["asked"] == ["+ Smiling", "- <b>"]
     assert seen["position"][0] != seen["position"][1]

@@ -28,7 +28,7 @@ def test_a_table_per_part_with_the_mean_over_seeds():
     assert "| PNG | passive | 64 | 1 | 0.800 | 0.600 | 0.300 |" in "\n".join(table)
 
 
-def test_the_leak_has_a_column_per_number_of_pictures(tmp_path):
+def test_the_leak_has_a_column_per_number_of_images(tmp_path):
     lines = [
         line("leak", way, set_size=1, attacker="residuals", images=n, cosine=cosine, error=0.01, chance=0.02, groups=10)
         for way in ("fixed position", "random shift per image") for n, cosine in ((1, 0.2), (100, 0.83))

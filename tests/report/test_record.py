@@ -105,7 +105,7 @@ def test_missing_features_leave_the_comparison_open(make_run):
     assert record["verdicts"]["cotrain"]["outcome"] == "not decided"
 
 
-def test_features_of_other_pictures_are_refused_by_name(make_run):
+def test_features_of_other_images_are_refused_by_name(make_run):
     folder = make_run()
     np.save(folder / "features" / "0" / "cotrain.npy", np.random.default_rng(0).normal(size=(80, 6)))
     with pytest.raises(

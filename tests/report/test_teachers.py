@@ -97,7 +97,7 @@ def test_the_origin_of_a_backbones_weights_is_no_part_of_its_architecture():
 def test_the_verdict_is_refused_where_a_judge_is_the_teacher(arms, comparison, view, words):
     assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
     arms["cotrain"]["teachers"] = [SQUEEZENET]
-    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"  # another network judged
+    assert arm_verdict("cotrain", arms, comparison).outcome == "improved"  # measured by another network
     arms["cotrain"][view] = {**arms["cotrain"]["frechet"], **SQUEEZENET}
     verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided"

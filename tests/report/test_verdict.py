@@ -78,7 +78,7 @@ def test_no_difference_from_before_is_said_beside_an_improvement_on_the_control(
     assert "no different from before" in verdict.reason
 
 
-def test_a_fall_within_sampling_noise_is_tolerated_and_the_same_fall_of_many_pictures_is_not(arms, comparison):
+def test_a_fall_within_sampling_noise_is_tolerated_and_the_same_fall_of_many_images_is_not(arms, comparison):
     """0.95 to 0.93: 2 standard errors are 0.049 at n = 180, and 0.0067 at n = 10000."""
     arms["cotrain"]["edit_accuracy"] = 0.93
     for n, outcome in ((180, "improved"), (10_000, "edits weakened")):
@@ -87,18 +87,18 @@ def test_a_fall_within_sampling_noise_is_tolerated_and_the_same_fall_of_many_pic
         assert arm_verdict("cotrain", arms, comparison).outcome == outcome
 
 
-def test_the_tolerance_is_two_standard_errors_of_the_difference_for_many_pictures():
+def test_the_tolerance_is_two_standard_errors_of_the_difference_for_many_images():
     n, p, q = 50_000, 0.95, 0.94
     by_hand = 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
     assert tolerated_fall(p, q, n) == pytest.approx(by_hand, rel=1e-3)
 
 
-def test_the_tolerance_has_a_cap_few_pictures_buy_no_indulgence():
+def test_the_tolerance_has_a_cap_few_images_buy_no_indulgence():
     assert tolerated_fall(0.9, 0.8, 20) == 0.05
     assert tolerated_fall(0.9, 0.8, None) == 0
 
 
-def test_one_picture_of_many_may_fail_where_all_succeeded_before():
+def test_one_image_of_many_may_fail_where_all_succeeded_before():
     assert tolerated_fall(1.0, 0.999, 1000) > 0.001
 
 

@@ -29,13 +29,13 @@ def test_every_further_control_that_was_measured_has_to_be_beaten(arms, comparis
 
 
 def test_over_seeds_both_intervals_have_to_lie_below_zero(arms, comparison):
-    for seeds, pictures, outcome in (
+    for seeds, images, outcome in (
         ((-9, -2), (-8, -3), "improved"),
         ((-14, 3), (-8, -3), "no difference"),
         ((-9, -2), (-12, 1), "no difference"),
     ):
-        ends = {"seeds": dict(zip(("low", "high"), seeds)), "images": dict(zip(("low", "high"), pictures)), "count": 3}
-        comparison["cotrain"]["delta_vs_control"] = full(-5.5, min(seeds[0], pictures[0]), max(seeds[1], pictures[1]), **ends)
+        ends = {"seeds": dict(zip(("low", "high"), seeds)), "images": dict(zip(("low", "high"), images)), "count": 3}
+        comparison["cotrain"]["delta_vs_control"] = full(-5.5, min(seeds[0], images[0]), max(seeds[1], images[1]), **ends)
         verdict = arm_verdict("cotrain", arms, comparison)
         assert verdict.outcome == outcome
         assert "over 3 seeds and" in verdict.reason and "over images" in verdict.reason
@@ -81,7 +81,7 @@ def test_the_sentence_says_where_a_gain_sits(arms, comparison, half, words):
 @pytest.mark.parametrize(
     ("ours", "control", "outcome"), [(2.1, 0.9, "checkerboard"), (1.9, 0.5, "improved"), (2.5, 1.5, "improved"), (3.1, 1.5, "checkerboard")]
 )
-def test_a_checkerboard_is_refused_above_twice_real_pictures_and_twice_the_control(arms, comparison, ours, control, outcome):
+def test_a_checkerboard_is_refused_above_twice_real_images_and_twice_the_control(arms, comparison, ours, control, outcome):
     for arm, measured in arms.items():
         measured["spectrum"] = {"nyquist": ours if arm == "cotrain" else control}
     assert arm_verdict("cotrain", arms, comparison).outcome == outcome

@@ -23,8 +23,8 @@ def test_the_folder_gets_json_markdown_and_figures(make_run):
     assert record.verdict in page
     for name in ("comparison.png", "curves.png", "samples.png"):
         assert f"]({name})" in page
-        with Image.open(folder / name) as picture:
-            picture.verify()
+        with Image.open(folder / name) as image:
+            image.verify()
     assert "fakeness.png" not in page
 
 

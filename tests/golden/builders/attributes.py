@@ -23,19 +23,19 @@ STGAN_OPTIONS = (
 
 def attgan_generator(case: Case) -> Built:
     network = AttGANGenerator(**case.args)
-    return Built(network, lambda: {"y": network(case.picture(), case.condition("a"))})
+    return Built(network, lambda: {"y": network(case.images(), case.condition("a"))})
 
 
 def attgan_discriminators(case: Case) -> Built:
     network = AttGANDiscriminators(**case.args)
-    return Built(network, lambda: dict(zip(("adv", "cls"), network(case.picture()))))
+    return Built(network, lambda: dict(zip(("adv", "cls"), network(case.images()))))
 
 
 def ganimation_generator(case: Case) -> Built:
     network = GANimationGenerator(**case.args)
 
     def run() -> dict[str, Tensor]:
-        images = case.picture()
+        images = case.images()
         color, attention = network(images, case.condition("c"))
         return {"color": color, "attention": attention, "fake": blend(images, color, attention)}
 
@@ -45,17 +45,17 @@ def ganimation_generator(case: Case) -> Built:
 def ganimation_discriminator(case: Case) -> Built:
     """The authors squeeze what it gives."""
     network = StarGANDiscriminator(**case.args)
-    return Built(network, lambda: {name: output.squeeze() for name, output in zip(("real", "aux"), network(case.picture()))})
+    return Built(network, lambda: {name: output.squeeze() for name, output in zip(("real", "aux"), network(case.images()))})
 
 
 def stgan_generator(case: Case) -> Built:
     network = STGANGenerator(**case.args)
-    return Built(network, lambda: {"y": network(case.picture(), case.condition("a"))})
+    return Built(network, lambda: {"y": network(case.images(), case.condition("a"))})
 
 
 def stgan_discriminator(case: Case) -> Built:
     network = STGANDiscriminator(**case.args)
-    return Built(network, lambda: dict(zip(("adv", "att"), network(case.picture()))))
+    return Built(network, lambda: dict(zip(("adv", "att"), network(case.images()))))
 
 
 def stgan_official(case: Case) -> Built:
@@ -63,7 +63,7 @@ def stgan_official(case: Case) -> Built:
     if other:
         raise ValueError(f"STGAN with {other} isn't built here, only with {STGAN_FIXED}")
     network = STGANOfficialGenerator(**{name: case.config[name] for name in STGAN_OPTIONS if name in case.config})
-    return Built(network, lambda: {"y": network(case.picture(), case.condition("a"))})
+    return Built(network, lambda: {"y": network(case.images(), case.condition("a"))})
 
 
 def dr_gan(case: Case) -> Built:

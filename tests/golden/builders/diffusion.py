@@ -30,7 +30,7 @@ def unet(case: Case) -> Built:
         **{name: config[name] for name in SAME_NAME},
     )
     timesteps = torch.tensor(config["timesteps"])
-    return Built(network, lambda: {"y": network(case.picture(), timesteps)})
+    return Built(network, lambda: {"y": network(case.images(), timesteps)})
 
 
 def ilvr_step(settings: Mapping[str, Any]) -> Computed:
@@ -46,11 +46,11 @@ def ilvr_step(settings: Mapping[str, Any]) -> Computed:
             computed.numbers["cases"][name] = {"down_shape": down.shape, "phi_mean": phi.mean(), "phi_std": phi.std(correction=0)}
             computed.arrays.update({f"{name}/down": down, f"{name}/phi": phi})
     given, i = Given(step, seed), step["i"]
-    sample, picture = diffusion.reverse_step(given.xt, i, given.model_out, given.noise("z1"))
+    sample, predicted = diffusion.reverse_step(given.xt, i, given.model_out, given.noise("z1"))
     reference = diffusion.noised(given.ref, i, given.noise("z2"))
     conditioned = refined(sample, reference, step["N"]) if i > step["range_t"] else sample
     computed.numbers["cases"]["step"] = {"model_timestep": step["B"] * [diffusion.timesteps[i]]}
-    return described(computed, {"p_sample": sample, "pred_xstart": picture, "q_ref": reference, "ilvr": conditioned})
+    return described(computed, {"p_sample": sample, "pred_xstart": predicted, "q_ref": reference, "ilvr": conditioned})
 
 
 def repaint_step(settings: Mapping[str, Any]) -> Computed:
@@ -70,9 +70,9 @@ def repaint_step(settings: Mapping[str, Any]) -> Computed:
     given, t = Given(step, seed), step["t"]
     mask = (image("mask", (step["B"], 1, step["S"], step["S"]), seed) > 0).float()
     x = with_known(given.xt, mask, diffusion.noised(given.ref, t, given.noise("z2")))
-    sample, picture = diffusion.reverse_step(x, t, given.model_out, given.noise("z1"))
+    sample, predicted = diffusion.reverse_step(x, t, given.model_out, given.noise("z1"))
     computed.numbers["cases"]["step"] = {"model_timestep": step["B"] * [diffusion.timesteps[t]]}
-    return described(computed, {"sample": sample, "pred_xstart": picture, "undo": diffusion.forward_step(sample, t, given.noise("z3"))})
+    return described(computed, {"sample": sample, "pred_xstart": predicted, "undo": diffusion.forward_step(sample, t, given.noise("z3"))})
 
 
 def respaced(steps: str) -> Diffusion:

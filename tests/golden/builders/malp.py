@@ -18,7 +18,7 @@ def malp_encoder(case: Case) -> Built:
 
     def run() -> dict[str, Tensor]:
         with tapped(man_map_prerelu=network.layers_5[1], signal_prerelu=network.layers_6[1]) as inside:
-            man_map, signal = network(case.picture())
+            man_map, signal = network(case.images())
         return {"man_map": man_map, "signal": signal, **inside}
 
     return Built(network, run, absolute=2e-6, relative=1e-4)
@@ -29,7 +29,7 @@ def imd_encoder(case: Case) -> Built:
 
     def run() -> dict[str, Tensor]:
         with tapped(signal_prerelu=network.layer_2[1]) as inside:
-            return {"signal": network(case.picture()), **inside}
+            return {"signal": network(case.images()), **inside}
 
     return Built(network, run, absolute=2e-6, relative=1e-4)
 
@@ -39,7 +39,7 @@ def map_classifier(case: Case) -> Built:
 
     def run() -> dict[str, Tensor]:
         with tapped(map_prerelu=network.layers[-1][1], logits=network.layers4[4]) as inside:
-            return {"y": network.sigmoids(case.picture()), **inside}
+            return {"y": network.sigmoids(case.images()), **inside}
 
     return Built(network, run, absolute=2e-6, relative=1e-4)
 
@@ -49,9 +49,9 @@ def vit(case: Case) -> Built:
     network = OfficialViT(generation_of(f"vit-pytorch {case.config['vit_pytorch_version']}"), **{key: case.config[key] for key in arguments})
 
     def run() -> dict[str, Tensor]:
-        tokens = network.tokens(case.picture())
+        tokens = network.tokens(case.images())
         pieces = tokens[:, 1:].unflatten(2, (8, 8))
-        return {"logits": network.classes(tokens), "features": tokens, "trans_map": network(case.picture()), "trans_map_8": pieces}
+        return {"logits": network.classes(tokens), "features": tokens, "trans_map": network(case.images()), "trans_map_8": pieces}
 
     return Built(network, run, absolute=0.0, relative=1e-4)
 

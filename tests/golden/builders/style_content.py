@@ -102,9 +102,9 @@ def council_gan(case: Case) -> Built:
     def run() -> Mapping[str, Tensor]:
         images = case.drawn("x")
         content, style = network.encode(images)
-        picture, masks = network.decode(content, case.drawn("style"), images)
+        translated, masks = network.decode(content, case.drawn("style"), images)
         shown = masks if masks.shape[1] == 3 else masks.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-        return {"content": content, "style_x": style, "image": picture, "mask": shown}
+        return {"content": content, "style_x": style, "image": translated, "mask": shown}
 
     return Built(network, run, absolute=2e-4)
 

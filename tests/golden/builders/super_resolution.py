@@ -12,17 +12,17 @@ TOLERANCE = {"absolute": 1e-6, "relative": 1e-4}
 
 def esrgan(case: Case) -> Built:
     network = ESRGANGenerator(**{key: case.config[key] for key in ("nf", "nb", "gc")})
-    return Built(network, lambda: {"y": network(case.picture())}, **TOLERANCE)
+    return Built(network, lambda: {"y": network(case.images())}, **TOLERANCE)
 
 
 def real_esrgan(case: Case) -> Built:
     network = RealESRGANGenerator(**{key: case.config[key] for key in ("scale", "num_feat", "num_block", "num_grow_ch")})
-    return Built(network, lambda: {"y": network(case.picture())}, **TOLERANCE)
+    return Built(network, lambda: {"y": network(case.images())}, **TOLERANCE)
 
 
 def compact(case: Case) -> Built:
     network = RealESRGANCompact(scale=case.config["upscale"], **{key: case.config[key] for key in ("num_feat", "num_conv", "act_type")})
-    return Built(network, lambda: {"y": network(case.picture())}, **TOLERANCE)
+    return Built(network, lambda: {"y": network(case.images())}, **TOLERANCE)
 
 
 BUILDERS = [

@@ -24,7 +24,7 @@ def statistics(case: Case) -> str:
 
 def painted(network: nn.Module, case: Case, *condition: Tensor, absolute: float = 1e-4) -> Built:
     """The output is `y`. Dropout is off in all goldens, also where the norms were in training mode."""
-    return Built(network, lambda: {"y": network.eval()(case.picture(), *condition)}, absolute=absolute)
+    return Built(network, lambda: {"y": network.eval()(case.images(), *condition)}, absolute=absolute)
 
 
 def resnet(case: Case) -> Built:
@@ -50,7 +50,7 @@ def bicyclegan_encoder(case: Case) -> Built:
     network = BicycleGANEncoder(vae=args.pop("vaeLike", False), **args, statistics=statistics(case))
 
     def run() -> dict[str, Tensor]:
-        output = network.eval()(case.picture())
+        output = network.eval()(case.images())
         return dict(zip(("mu", "logvar"), output)) if isinstance(output, tuple) else {"mu": output}
 
     return Built(network, run)
@@ -59,7 +59,7 @@ def bicyclegan_encoder(case: Case) -> Built:
 def bicyclegan_discriminator(case: Case) -> Built:
     args = case.args
     network = BicycleGANDiscriminator(num_scales=args.pop("num_D", 1), **args, statistics=statistics(case))
-    return Built(network, lambda: {f"d{i}": output for i, output in enumerate(network.eval()(case.picture()))})
+    return Built(network, lambda: {f"d{i}": output for i, output in enumerate(network.eval()(case.images()))})
 
 
 def dualgan_official(case: Case) -> Built:
@@ -98,7 +98,7 @@ def colorizing_port(case: Case) -> Built:
 
 def colorizing_lab(case: Case) -> Built:
     def run() -> dict[str, Tensor]:
-        x = case.picture()
+        x = case.images()
         lab = to_normalised_lab(x)
         return {"lab": lab, "rgb": (from_normalised_lab(x) + 1) / 2, "back": (from_normalised_lab(lab) + 1) / 2}
 

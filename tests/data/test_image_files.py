@@ -52,7 +52,7 @@ def test_black_and_white_are_minus_one_and_one(tmp_path):
     assert torch.equal(image, torch.tensor([-1.0, 1.0, -1.0]).view(3, 1, 1).expand(3, 16, 16))
 
 
-def test_a_picture_of_the_right_size_is_kept_to_the_pixel(tmp_path):
+def test_an_image_of_the_right_size_is_kept_to_the_pixel(tmp_path):
     pixels = noise(16, 16)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     levels = (load_image(tmp_path / "x.png", image_size=16) + 1) * 127.5
@@ -76,7 +76,7 @@ def test_downscaling_is_antialiased(tmp_path):
     assert load_image(tmp_path / "x.png", image_size=16).abs().max() < 0.1
 
 
-def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
     Image.new("L", (16, 16), 255).save(tmp_path / "grey.png")
     Image.new("RGB", (16, 16), (255, 0, 0)).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "clear.png")
@@ -84,7 +84,7 @@ def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
     assert colours == {"grey": [1, 1, 1], "palette": [1, -1, -1], "clear": [1, 1, 1]}
 
 
-def test_a_camera_picture_is_turned_upright(tmp_path):
+def test_a_camera_image_is_turned_upright(tmp_path):
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[0] = 255  # the top row
     exif = Image.Exif()
@@ -95,14 +95,14 @@ def test_a_camera_picture_is_turned_upright(tmp_path):
     assert image[:, :15].max() == -1
 
 
-def test_a_broken_picture_raises_its_name_when_it_is_met(tmp_path):
+def test_a_broken_image_raises_its_name_when_it_is_met(tmp_path):
     for name in broken_files(tmp_path):
         with pytest.raises(BrokenImageError, match=name):
             load_image(tmp_path / name, image_size=16)
 
 
-def test_the_name_reaches_the_user_through_the_loaders_workers(tmp_path, make_picture):
-    paths = [make_picture(tmp_path / f"{i}.png") for i in range(8)] + [make_picture(tmp_path / "half.jpg", width=64, height=64)]
+def test_the_name_reaches_the_user_through_the_loaders_workers(tmp_path, make_image):
+    paths = [make_image(tmp_path / f"{i}.png") for i in range(8)] + [make_image(tmp_path / "half.jpg", width=64, height=64)]
     paths.insert(1, paths.pop())  # its header, which is read at the start, is whole
     paths[1].write_bytes(paths[1].read_bytes()[:-2000])
     loader = DataLoader(dataset(paths), batch_size=4, num_workers=1)
@@ -110,8 +110,8 @@ def test_the_name_reaches_the_user_through_the_loaders_workers(tmp_path, make_pi
         list(loader)
 
 
-def test_raise_reads_a_handful_of_headers_and_no_more(tmp_path, make_picture, monkeypatch):
-    paths = [make_picture(tmp_path / f"{i}.png") for i in range(40)]
+def test_raise_reads_a_handful_of_headers_and_no_more(tmp_path, make_image, monkeypatch):
+    paths = [make_image(tmp_path / f"{i}.png") for i in range(40)]
     opened = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
@@ -119,22 +119,22 @@ def test_raise_reads_a_handful_of_headers_and_no_more(tmp_path, make_picture, mo
     assert 2 <= len(opened) <= 8
 
 
-def test_skip_drops_broken_pictures_with_their_labels_and_names_them(tmp_path, make_picture, caplog):
+def test_skip_drops_broken_images_with_their_labels_and_names_them(tmp_path, make_image, caplog):
     bad = broken_files(tmp_path)
-    good = [make_picture(tmp_path / f"fine{i}.png") for i in range(3)]
+    good = [make_image(tmp_path / f"fine{i}.png") for i in range(3)]
     paths = [tmp_path / bad[0], good[0], tmp_path / bad[1], tmp_path / bad[2], good[1], good[2], *(tmp_path / name for name in bad[3:])]
     labels = torch.arange(float(len(paths)))[:, None]
     with caplog.at_level(logging.WARNING):
-        pictures = ImageFiles(paths, labels, attribute_names=("A",), image_size=16, on_broken="skip")
-    assert pictures.paths == [str(path) for path in good]
-    assert pictures.labels.flatten().tolist() == [1, 4, 5]
-    assert set(pictures.dropped) == {str(tmp_path / name) for name in bad}
+        images = ImageFiles(paths, labels, attribute_names=("A",), image_size=16, on_broken="skip")
+    assert images.paths == [str(path) for path in good]
+    assert images.labels.flatten().tolist() == [1, 4, 5]
+    assert set(images.dropped) == {str(tmp_path / name) for name in bad}
     assert "dropped 5 of 8" in caplog.text
     assert all(name in caplog.text for name in bad)
 
 
-def test_skip_with_nothing_broken_changes_nothing(tmp_path, make_picture, caplog):
-    paths = [make_picture(tmp_path / f"{i}.png") for i in range(3)]
+def test_skip_with_nothing_broken_changes_nothing(tmp_path, make_image, caplog):
+    paths = [make_image(tmp_path / f"{i}.png") for i in range(3)]
     with caplog.at_level(logging.WARNING):
         assert len(dataset(paths, on_broken="skip")) == 3
     assert not caplog.records
@@ -146,20 +146,20 @@ def test_skip_with_everything_broken_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("on_broken", ["raise", "skip"])
-def test_a_missing_file_is_no_broken_picture(tmp_path, make_picture, on_broken):
+def test_a_missing_file_is_no_broken_image(tmp_path, make_image, on_broken):
     """A network drive that went away must not look like 200,000 broken images."""
     with pytest.raises(FileNotFoundError, match="gone.png"):
-        dataset([make_picture(tmp_path / "here.png"), tmp_path / "gone.png"], on_broken=on_broken)
+        dataset([make_image(tmp_path / "here.png"), tmp_path / "gone.png"], on_broken=on_broken)
 
 
-def test_find_broken_keeps_the_order_of_the_paths(tmp_path, make_picture):
+def test_find_broken_keeps_the_order_of_the_paths(tmp_path, make_image):
     bad = [str(tmp_path / name) for name in broken_files(tmp_path)]
-    assert list(find_broken([str(make_picture(tmp_path / "fine.png")), *reversed(bad)])) == list(reversed(bad))
+    assert list(find_broken([str(make_image(tmp_path / "fine.png")), *reversed(bad)])) == list(reversed(bad))
 
 
 @pytest.mark.parametrize("on_broken", ["raise", "skip"])
-def test_a_crop_larger_than_the_pictures_is_refused_at_the_start(tmp_path, make_picture, on_broken):
-    path = make_picture(tmp_path / "small.png", width=20, height=24)
+def test_a_crop_larger_than_the_images_is_refused_at_the_start(tmp_path, make_image, on_broken):
+    path = make_image(tmp_path / "small.png", width=20, height=24)
     with pytest.raises(ValueError, match=r"small.png, which is 20x24; give --crop-size 20"):
         dataset([path], crop_size=21, on_broken=on_broken)
 
@@ -174,33 +174,33 @@ def test_a_crop_larger_than_the_pictures_is_refused_at_the_start(tmp_path, make_
         ({"attribute_names": ("A", "B")}, r"\(1, 2\), images by attributes, got \(1, 1\)"),
     ],
 )
-def test_wrong_settings_are_refused(tmp_path, make_picture, options, message):
+def test_wrong_settings_are_refused(tmp_path, make_image, options, message):
     with pytest.raises(ValueError, match=message):
-        ImageFiles([make_picture(tmp_path / "x.png")], torch.zeros(1, 1), **{"attribute_names": ("A",), "image_size": 16, **options})
+        ImageFiles([make_image(tmp_path / "x.png")], torch.zeros(1, 1), **{"attribute_names": ("A",), "image_size": 16, **options})
 
 
-def test_no_pictures_and_an_index_outside_are_refused(tmp_path, make_picture):
+def test_no_images_and_an_index_outside_are_refused(tmp_path, make_image):
     with pytest.raises(ValueError, match="no images"):
         dataset([])
-    pictures = dataset([make_picture(tmp_path / "x.png")])
-    assert len(list(pictures)) == 1  # iteration ends, by IndexError
+    images = dataset([make_image(tmp_path / "x.png")])
+    assert len(list(images)) == 1  # iteration ends, by IndexError
     with pytest.raises(IndexError, match=r"outside 0\.\.0"):
-        pictures[1]
+        images[1]
 
 
-def test_listing_is_sorted_recursive_and_takes_pictures_only(tmp_path, make_picture):
+def test_listing_is_sorted_recursive_and_takes_images_only(tmp_path, make_image):
     names = ["b/2.JPG", "b/1.png", "a/deep/er/x.webp", "top.bmp", "z.jpeg"]
     for name in reversed(names):
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     for name in ["._top.bmp", ".cache/x.png", "__MACOSX/b/1.png"]:
-        make_picture(tmp_path / name)
+        make_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("x")
     assert list(list_images(tmp_path).names) == sorted(names)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_listing_follows_links_and_survives_a_circle(tmp_path, make_picture):
-    make_picture(tmp_path / "elsewhere" / "x.png")
+def test_listing_follows_links_and_survives_a_circle(tmp_path, make_image):
+    make_image(tmp_path / "elsewhere" / "x.png")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "A").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "root")
