@@ -63,7 +63,7 @@ class ILVRGenerator(GuidedUNet):
     ) -> None:
         super().__init__(**{**FFHQ256, **unet})
         if N < 1:
-            raise ValueError(f"N is by how much the image is shrunk, 1 or more, got {N}")
+            raise ValueError(f"N is the downsampling factor, 1 or more, got {N}")
         self.N, self.steps, self.range_t, self.seed = N, steps, range_t, seed
         self.gradient_steps, self.progress = gradient_steps, progress
 

@@ -90,8 +90,8 @@ def test_two_processes_draw_together_what_one_draws():
         assert torch.equal(torch.cat([first, second]), one)
 
 
-def test_accumulated_passes_see_and_draw_together_what_one_batch_does():
-    """Two passes of two processes with two images each: the eight of one batch, in the order pass, process, image. Also over an epoch's end."""
+def test_micro_batches_see_and_draw_together_what_one_batch_does():
+    """Two micro-batches on two processes with two images each: the eight of one batch, in the order micro-batch, process, image. Also over an epoch's end."""
     parts = [rows(length=20, batch_size=2, world_size=2, rank=rank, accumulation=2, stop=5) for rank in (0, 1)]
     whole = rows(length=20, batch_size=8, stop=5)
     assert [a + b + c + d for a, b, c, d in zip(parts[0][::2], parts[1][::2], parts[0][1::2], parts[1][1::2])] == whole

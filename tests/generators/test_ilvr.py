@@ -190,7 +190,7 @@ def test_wrong_shapes_are_refused(config, shape, message):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="N is by how much the image is shrunk, 1 or more, got 0"):
+    with pytest.raises(ValueError, match="N is the downsampling factor, 1 or more, got 0"):
         tiny(N=0)
     with pytest.raises(ValueError, match="2 to 1000 steps, got 1"):
         tiny(steps=1).manipulate(sample_images(1))
