@@ -1,9 +1,10 @@
-"""MaLP's second branch with a pretrained backbone in place of the paper's transformer: it sees structure, where E_C sees pixels.
+"""MaLP's second branch with a pretrained backbone in place of the paper's transformer.
 
 The paper trains MaLP with two branches, a shallow CNN for local and a transformer for global features, both from scratch (section 3.2.2). A generator learns
 only fine texture from such a detector (docs/results/real-faces.md). Here the second branch is a frozen backbone, pretrained on ImageNet, with small trained
 heads on its feature maps at several depths, as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et al., NeurIPS 2021). The heads
-answer MaLP's two questions: how much was each location changed (M_GT, Eq. 8), and was the image manipulated (Eq. 10)?
+answer MaLP's two questions: how much was each location changed (M_GT, Eq. 8), and was the image manipulated (Eq. 10)? What a generator learns from it, and what
+it doesn't, is measured in docs/results/faces.md and docs/results/horse2zebra.md.
 """
 
 from __future__ import annotations
@@ -112,5 +113,7 @@ def _without_backbone(module: nn.Module, state: dict[str, Any], prefix: str, _: 
 
 
 def _backbone_not_missing(module: nn.Module, incompatible: Any) -> None:
-    kept = [key for key in incompatible.missing_keys if _OUTSIDE not in key]
-    incompatible.missing_keys[:] = kept
+    """The keys are those of the whole module that is loaded, so another part's "backbone" has to stay missing."""
+    own = {_OUTSIDE + name for name in module.backbone.state_dict()}
+    outside = tuple("." + name for name in own)
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if key not in own and not key.endswith(outside)]

@@ -21,7 +21,7 @@ _PROBABILITY_MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class LossWeights:
-    """λ1 … λ10 of Eq. 7-10, and two weights that aren't in the paper. A weight of 0 disables its term."""
+    """λ1 … λ10 of Eq. 7-10, and three values that aren't in the paper. A weight of 0 disables its term."""
 
     magnitude: float = 1.5  # λ1: the other terms favour strong templates; with 0.5 the PSNR of encrypted images fell below 30 dB (λ10 = 2)
     orthogonality: float = 0.5  # λ2
@@ -36,7 +36,7 @@ class LossWeights:
     map_error: float = 100.0  # not in Eq. 8, but in the authors' code (loss 5): cosine and SSIM don't determine the map's scale. Equal to λ4:
     # with 10 for both, the minimum was one dim map for both classes (means 0.018 and 0.019, truth 0.055, 400 steps on real faces)
     label_smoothing: float = 0.1  # of a pretrained second branch, not in the paper: images that weren't manipulated have the label 0.1 instead of 0, one-sided
-    # (Salimans et al., NeurIPS 2016). On drawn faces it lowered FD-faces by 2 and 3 % at equal FD-SqueezeNet (two weights, 200 steps, seed 0)
+    # (Salimans et al., NeurIPS 2016). On drawn faces FD-faces was 2 and 3 % lower with it, FD-SqueezeNet 1 and 2 % higher (two weights, 200 steps, one seed)
     map_correlation: float = 2.0  # not in the paper: the cosine of non-negative maps is close to 1 even for a constant map, Pearson's is 0
 
 

@@ -184,6 +184,13 @@ def test_saving_keeps_the_heads_and_finds_the_backbone_by_name_and_hash(tmp_path
         MaLP(dataclasses.replace(malp.config, backbone_fingerprint="0" * 16), backbone_weights="random")
 
 
+def test_another_parts_missing_backbone_is_still_reported():
+    parent = nn.ModuleDict({"generator": nn.ModuleDict({"backbone": nn.Linear(2, 2)}), "disc": discriminator()})
+    state = {key: value for key, value in parent.state_dict().items() if not key.startswith("generator.")}
+    found = parent.load_state_dict(state, strict=False)
+    assert found.missing_keys == ["generator.backbone.weight", "generator.backbone.bias"] and not found.unexpected_keys
+
+
 def test_it_is_added_to_a_trained_malp_without_changing_it():
     malp, images = tiny_malp(seed=4, branch="vit").eval(), sample_images(2)
     more = with_pretrained_branch(malp, TINY, weights="random", side=32)

@@ -45,7 +45,7 @@ def render_page(record: Record, *, strips: Sequence[Strip] = (), curves: Curves 
         curves: as `read_curves` gives them.
     """
     environment = _environment()
-    of_seed = f", seed {min((strip.seed for strip in strips), default=0)}" if len(record.seeds) > 1 else ""
+    of_seed = f", seed {max((strip.seed for strip in strips), default=0)}" if len(record.seeds) > 1 else ""
     outcomes = [verdict.outcome for verdict in record.verdicts.values()]
     parts = [(section, _figures(section.key, record, strips, curves or {}, of_seed)) for section in sections(record)]
     config = record.config

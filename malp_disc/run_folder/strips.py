@@ -57,16 +57,19 @@ def write_strips(folder: Path, arm: str, strips: Mapping[str, tuple[Tensor, Sequ
 
 
 def read_strips(folder: Path, *, seed: int | None = None) -> list[Strip]:
-    """The strips of one seed, by default of the first one with strips; missing files are left out.
+    """The strips of one seed, and those of the generator before fine-tuning; missing files are left out.
+
+    Args:
+        seed: by default, the first one with a fine-tuned generator.
 
     Raises:
         ValueError: a damaged line or image; the message names it.
     """
     lines = _read_files(folder / "gallery.jsonl")
-    seeds = [line.seed for _, line in lines]
-    if not seeds:
+    if not lines:
         return []
-    wanted = min(seeds) if seed is None else seed
+    tuned = [line.seed for _, line in lines if line.arm not in (None, "before")]  # "before" is that of all seeds, written as one of seed 0
+    wanted = min(tuned or [line.seed for _, line in lines]) if seed is None else seed
     own = [(where, line) for where, line in lines if line.seed == wanted or line.arm == "before"]
     for where, line in own:
         if Path(line.file).parts[:1] != ("gallery",) or ".." in Path(line.file).parts:
