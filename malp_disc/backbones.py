@@ -53,12 +53,19 @@ class Backbone(Freezable, Float32Module):
 
         Args:
             least_side: images whose shorter side is smaller are enlarged to it; larger ones stay as they are.
+
+        Raises:
+            ValueError: a network that takes images of one size only (most transformers), and another size.
         """
         shorter = min(images.shape[2:])
         if shorter < least_side:
             size = [round(side * least_side / shorter) for side in images.shape[2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        return self.network(images)
+        try:
+            return self.network(images)
+        except AssertionError as error:  # timm's way of refusing a size
+            size = "x".join(str(side) for side in images.shape[2:])
+            raise ValueError(f"the backbone {self.backbone} can't take images of {size} ({error}); choose a convolutional one, or images of its size") from error
 
 
 def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = None) -> Backbone:

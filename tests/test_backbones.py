@@ -87,3 +87,8 @@ def test_wrong_names_and_weights_of_another_network_are_refused(tmp_path, name, 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pth"):
         create_backbone(TINY, tmp_path / "none.pth")
+
+
+def test_a_backbone_for_one_size_names_it():
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 can't take images of 64x64 \(Input height \(64\) doesn't match model \(224\)"):
+        create_backbone("vit_tiny_patch16_224", "random")(torch.zeros(1, 3, 64, 64), least_side=64)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.copying import copy_module
+from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import make_evaluation_models
 from malp_disc.evaluation.evaluator import Evaluator, evaluation_sets, make_evaluator
@@ -25,13 +26,12 @@ from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_mal
 from malp_disc.experiment.plan import make_plan
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import shared_hash, training_settings
-from malp_disc.run_folder.measurement import Network
 from malp_disc.serialization.state_dicts import load_metadata, save_tensors
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning, make_discriminator
 from malp_disc.training.options import run_subdirectory
-from malp_disc.training.preflight import check_forward_pass
+from malp_disc.training.preflight import check_branch, check_forward_pass
 from malp_disc.training.pretrain import pretrain
 from malp_disc.training.pretrain_options import build_malp, check_options
 
@@ -72,7 +72,13 @@ def run_arms(
     check_space(config.output_dir, plan.disk)
     check_forward_pass(before, objective, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
-    check_judges(models, {arm: arm_teachers(arm, objective, given, config) for arm in config.arms})
+    teachers = {}
+    for arm in config.arms:
+        disc = arm_discriminator(arm, given, config)
+        teachers[arm] = teachers_of(disc, objective)
+        if disc is not None:
+            check_branch(disc, dataset, config, accelerator.device)
+    check_judges(models, teachers)
     sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
     if config.dry_run:
         return
@@ -143,11 +149,11 @@ def run_arm(
     accelerator.wait_for_everyone()
 
 
-def arm_teachers(arm: Arm, objective: nn.Module | None, malps: dict[str, MaLP | None], config: ArmOptions) -> tuple[Network, ...]:
-    """The pretrained networks that an arm learns from; a MaLP that has yet to be pretrained has its configuration's."""
+def arm_discriminator(arm: Arm, malps: dict[str, MaLP | None], config: ArmOptions) -> MaLPDiscriminator | None:
+    """The discriminator that an arm starts with, or None; for a MaLP that has yet to be pretrained, one of its configuration with random weights."""
     known = {name: malp if malp is not None else build_malp(config) for name, malp in malps.items()}
     setup = arm_setup(arm, known, config)
-    return teachers_of(make_discriminator(setup, config) if setup.malp is not None else None, objective)
+    return make_discriminator(setup, config) if setup.malp is not None else None
 
 
 def warn_if_uninformative(malp: MaLP, before: nn.Module, inputs: EvalSet, device: torch.device) -> None:

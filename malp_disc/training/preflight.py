@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP, MaLPDiscriminator
 from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
+from malp_disc.feature_branch import FeatureBranch
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import call_manipulate
 from malp_disc.training.batches import Batch
@@ -65,6 +66,19 @@ def check_forward_pass(
             call_generator_loss(losses, fake, batch, editor)
             if any(parameter.requires_grad for parameter in losses.parameters()):
                 call_discriminator_loss(losses, fake, batch)
+
+
+@torch.no_grad()
+def check_branch(disc: MaLPDiscriminator, dataset: Dataset, config: FinetuneOptions, device: torch.device) -> None:
+    """Run a discriminator's pretrained second branch, if it has one, on two images.
+
+    Raises:
+        ValueError: its backbone can't take images of this size.
+    """
+    if isinstance(disc.malp.branch, FeatureBranch):
+        images = two_items(dataset, config, device)[0]
+        with must_take(images, f"the backbone {disc.malp.branch.backbone.backbone}"):
+            disc.malp.branch.to(device)(images)
 
 
 def two_items(dataset: Dataset, config: TrainOptions, device: torch.device) -> list[Tensor]:
