@@ -44,6 +44,7 @@ def test_a_step_that_needs_more_images_than_there_are(tmp_path):
         (["--arms", "control", "no_template", "--passive-malp", "nowhere"], "no folder nowhere"),
         (["--arms", "control", "no_template", "--passive-malp", FACES_MALP], "adds a template"),
         (["--arms", "vision_aided", "--backbone-weights", "nowhere.pth"], "nowhere.pth"),
+        (["--arms", "vision_aided", "--backbone", "resnettt"], "no backbone 'resnettt'"),
         (["--malp", "./nowhere"], "no folder nowhere"),
         (["--generator-checkpoint", "G.pth", "--discriminator-checkpoint", "D.pth"], "G.pth"),
         (["--generator-checkpoint", FACES_GENERATOR, "--discriminator-checkpoint", "D.pth"], "D.pth"),
