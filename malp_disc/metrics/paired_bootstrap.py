@@ -1,20 +1,23 @@
 """Confidence intervals for differences between generators that edited the same inputs, for Fréchet distance and KID.
 
-The paired bootstrap of many generators shares every resample, and all products of features are computed once: seven generators cost little
-more than two.
+The paired bootstrap of many generators shares every resample, and the resamples are divided over the threads that PyTorch may use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from threadpoolctl import threadpool_limits
 
-from malp_disc.metrics.frechet import check_features, check_same_width
+from malp_disc.metrics.frechet import check_features, check_same_width, frechet_distance
 from malp_disc.metrics.kid import kernel, mean_within
+from malp_disc.metrics.resampled_frechet import make_resampler
 
 
 @dataclass(frozen=True)
@@ -92,20 +95,15 @@ def resampled_frechet(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, re
         raise ValueError(f"expected at least 2 resamples, got {resamples}")
     if not arms:
         return {}
-    rows, width = next(iter(arms.values())).shape
-    centre = reference.mean(axis=0)  # leaves distances unchanged and keeps the products below accurate
-    reference = reference - centre
-    kind = _FromProducts if min(rows, len(reference)) <= width else _FromCovariances
-    sides = {name: kind(reference, features - centre) for name, features in arms.items()}
+    rows = len(next(iter(arms.values())))
+    centre = reference.mean(axis=0)  # leaves distances unchanged and keeps the products of features accurate
+    resampler = make_resampler(reference - centre, [features - centre for features in arms.values()])
     rng = np.random.default_rng(seed)
-    counts = [(np.ones(len(reference)), np.ones(rows))]
-    counts += [(_draw(rng, len(reference)), _draw(rng, rows)) for _ in range(resamples)]
-    values: dict[str, list[float]] = {name: [] for name in sides}
-    for real, generated in counts:
-        shared = kind.of_reference(reference, real)
-        for name, side in sides.items():
-            values[name].append(side.distance(shared, real, generated))
-    return {name: Resampled(found[0], np.array(found[1:])) for name, found in values.items()}
+    counts = [(_draw(rng, len(reference)), _draw(rng, rows)) for _ in range(resamples)]
+    # One resample per core, each with one BLAS thread: matrices of this size gain little from a second one, and the values don't depend on the number.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        draws = np.array(list(pool.map(resampler.distances, *zip(*counts))))  # (R, arms)
+    return {name: Resampled(frechet_distance(reference, features), draws[:, i]) for i, (name, features) in enumerate(arms.items())}
 
 
 def bootstrap_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> Interval:
@@ -178,60 +176,4 @@ def _checked(reference: np.ndarray, arms: Mapping[str, ArrayLike]) -> dict[str, 
 
 def _draw(rng: np.random.Generator, n: int) -> np.ndarray:
     """Number of times that each of n rows is drawn in n draws with replacement."""
-    return np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64)
-
-
-class _FromCovariances:
-    """Resampled Fréchet distance for N, M > D, from means and covariances (D, D)."""
-
-    def __init__(self, reference: np.ndarray, features: np.ndarray) -> None:
-        self.features = features
-
-    @staticmethod
-    def of_reference(reference: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
-        """Mean, trace of the covariance, and a square root of the covariance."""
-        mean, covariance = _moments(reference, counts)
-        values, vectors = np.linalg.eigh(covariance)
-        return mean, float(np.trace(covariance)), vectors * np.sqrt(values.clip(min=0))
-
-    def distance(self, shared: tuple[np.ndarray, float, np.ndarray], real: np.ndarray, counts: np.ndarray) -> float:
-        (mean, trace, root), (own_mean, covariance) = shared, _moments(self.features, counts)
-        product = root.T @ covariance @ root
-        nuclear = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
-        return max(0.0, float(((mean - own_mean) ** 2).sum() + trace + np.trace(covariance) - 2 * nuclear))
-
-
-class _FromProducts:
-    """Resampled Fréchet distance for N or M <= D, from products of rows, (N, N) and (N, M), computed once."""
-
-    def __init__(self, reference: np.ndarray, features: np.ndarray) -> None:
-        self.cross = features @ reference.T  # (N, M)
-        self.own = features @ features.T
-
-    @staticmethod
-    def of_reference(reference: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-        """Squared length of the mean, and trace of the covariance."""
-        mean = counts @ reference / counts.sum()
-        squares = counts @ (reference**2).sum(axis=1)
-        return float(mean @ mean), float((squares - counts.sum() * (mean @ mean)) / (counts.sum() - 1))
-
-    def distance(self, shared: tuple[float, float], real: np.ndarray, counts: np.ndarray) -> float:
-        (real_length, real_trace), n, m = shared, counts.sum(), real.sum()
-        length = float(counts @ self.own @ counts) / n**2
-        trace = (float(counts @ np.diag(self.own)) - n * length) / (n - 1)
-        rows, columns = self.cross @ real / m, counts @ self.cross / n  # each row with the reference's mean, the arm's mean with each row
-        both = float(counts @ rows) / n
-        i, j = counts > 0, real > 0
-        centred = self.cross[np.ix_(i, j)] - rows[i, None] - columns[None, j] + both
-        centred *= np.sqrt(counts[i] / (n - 1))[:, None] * np.sqrt(real[j] / (m - 1))[None]
-        square = centred @ centred.T if len(centred) <= centred.shape[1] else centred.T @ centred
-        nuclear = np.sqrt(np.linalg.eigvalsh(square).clip(min=0)).sum()
-        return max(0.0, float(length + real_length - 2 * both + trace + real_trace - 2 * nuclear))
-
-
-def _moments(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and unbiased covariance (D, D) of rows, the i-th counted `counts[i]` times."""
-    n = counts.sum()
-    mean = counts @ rows / n
-    centred = (rows - mean) * np.sqrt(counts)[:, None]
-    return mean, centred.T @ centred / (n - 1)
+    return np.bincount(rng.integers(n, size=n), minlength=n).astype(np.uint16)

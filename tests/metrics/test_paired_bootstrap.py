@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import squared_mmd
@@ -33,8 +34,8 @@ def literal_bootstrap(reference: np.ndarray, a: np.ndarray, b: np.ndarray, *, re
     return value, min(value, unbiased) - margin, max(value, unbiased) + margin
 
 
-# More rows than features, fewer on both sides, fewer on one, and a single feature.
-@pytest.mark.parametrize(("n", "m", "d"), [(60, 80, 5), (20, 30, 40), (20, 90, 40), (30, 90, 30), (12, 9, 1)])
+# More distinct rows than features, about as many (resampled covariances of the reference are singular), fewer on both sides, fewer on one, a single feature.
+@pytest.mark.parametrize(("n", "m", "d"), [(60, 80, 5), (36, 36, 22), (20, 30, 40), (20, 90, 40), (30, 90, 30), (12, 9, 1)])
 def test_equal_to_the_literal_bootstrap_of_two_generators(n, m, d):
     reference, arms = toy(np.random.default_rng(0), {"a": 0.9, "b": 0.3, "c": 0.1}, n, m, d)
     made = resampled_frechet(reference, arms, resamples=12, seed=3)
@@ -44,6 +45,31 @@ def test_equal_to_the_literal_bootstrap_of_two_generators(n, m, d):
         literal = literal_bootstrap(reference, arms[a], arms[b], resamples=12, seed=3)
         for fast in (bootstrap_delta(made[a], made[b]), paired_frechet_delta(reference, arms[a], arms[b], resamples=12, seed=3)):
             assert (fast.value, fast.low, fast.high) == pytest.approx(literal, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("d", [5, 80])
+def test_features_that_are_constant_on_the_reference_count_by_mean_and_variance_alone(d):
+    """A covariance with zeros: d² grows by (μ₁ − μ₂)² + σ₂² of the added features, whose product with the reference is 0."""
+    reference, arms = toy(np.random.default_rng(4), {"a": 0.9, "b": 0.3}, 60, 80, d)
+    constant = np.hstack([reference, np.full((80, 2), 0.7)])
+    varied = {name: np.hstack([features, np.random.default_rng(5).standard_normal((60, 2))]) for name, features in arms.items()}
+    made = resampled_frechet(constant, varied, resamples=6, seed=3)
+    rng = np.random.default_rng(3)
+    literal = []
+    for _ in range(6):
+        real, rows = rng.integers(80, size=80), rng.integers(60, size=60)
+        literal.append(frechet_distance(constant[real], varied["a"][rows]))
+    assert made["a"].draws == pytest.approx(literal, rel=1e-6)
+
+
+def test_the_number_of_threads_does_not_change_a_bit():
+    reference, arms = toy(np.random.default_rng(6), {"a": 0.9, "b": 0.3}, 60, 80, 30)
+    threads = torch.get_num_threads()
+    try:
+        found = [torch.set_num_threads(n) or resampled_frechet(reference, arms, resamples=9)["a"].draws for n in (1, 3)]
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(*found)
 
 
 def test_an_arm_beside_others_gets_the_interval_it_gets_alone():
