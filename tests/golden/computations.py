@@ -25,6 +25,7 @@ SIZE = 128
 SETTINGS = ("source", "note", "inputs", "config")
 # In a case these describe the inputs, as do words. The strides tell how the golden's own arrays were sampled.
 CASE_SETTINGS = ("batch", "set_size", "m", "seed", "B", "S", "N", "size", "i", "t", "range_t", "stride", "down_stride", "phi_stride")
+CASE_SETTINGS += ("vs_own",)  # how far the authors' numbers were from those of whoever made the golden
 CASE_SETTINGS += ("t_T", "n_sample", "start_resampling", *(f"jump{k}_{of}" for k in ("", 2, 3) for of in ("length", "n_sample")))
 
 
