@@ -27,6 +27,7 @@ from malp_disc.metrics.spectrum import power_spectrum
 from malp_disc.run_folder.arms import SMALLER
 from malp_disc.run_folder.measurement import Distance
 from malp_disc.serialization.files import atomic_path
+from malp_disc.threaded import map_batches
 
 _SMALLEST = 8  # pixels: images aren't reduced below this shorter side
 
@@ -88,12 +89,18 @@ def extract_views(
     """
     features: dict[str, list[np.ndarray]] = {}
     digest = hashlib.sha256()
+    for extractor in (models.extractor, models.second):
+        if extractor is not None:
+            extractor.to(device).eval()
+
+    def of_batch(images: Tensor) -> tuple[Tensor, dict[str, np.ndarray]]:
+        own = images.to(device)
+        return images, {view: models.of(view)(downsample_antialiased(own, SMALLER.get(view, 1))).cpu().numpy() for view in models.views(*images.shape[2:])}
 
     def with_features() -> Iterable[Tensor]:
-        for images in batches:
-            for view in models.views(*images.shape[2:]):
-                extractor = models.of(view).to(device).eval()
-                features.setdefault(view, []).append(extractor(downsample_antialiased(images.to(device), SMALLER.get(view, 1))).cpu().numpy())
+        for images, found in map_batches(of_batch, batches, device=device):
+            for view, rows in found.items():
+                features.setdefault(view, []).append(rows)
             digest.update(quantize(images).cpu().numpy().tobytes())
             bar.update(len(images))
             yield images

@@ -24,6 +24,7 @@ from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores
 from malp_disc.run_folder.measurement import Detection, Localization, MalpScores, TemplateSimilarity
+from malp_disc.threaded import map_batches
 
 LOCALIZED = 512  # images whose maps are scored; localization scores need far fewer images than FID
 Change = Callable[[Tensor], Tensor]
@@ -73,14 +74,16 @@ class Predictions:
     similarity: Tensor
 
 
-@torch.no_grad()
 def predict(malp: MaLP, images: Tensor, index: Tensor, *, device: torch.device | str = "cpu") -> Predictions:
     """MaLP's outputs for images (N, 3, H, W) that were encrypted with the templates `index` (N,), in batches."""
     templates = malp.encryption.at(images.shape[2:])
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part, i in zip(images.split(BATCH), index.split(BATCH)):
+
+    def of_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        part, i = batch
         out = malp(part.to(device))
-        parts.append((out.map.cpu(), out.score.cpu(), template_similarity(out.template, templates).gather(1, i[:, None])[:, 0].cpu()))
+        return out.map.cpu(), out.score.cpu(), template_similarity(out.template, templates).gather(1, i[:, None])[:, 0].cpu()
+
+    parts = map_batches(of_batch, zip(images.split(BATCH), index.split(BATCH)), device=device)
     return Predictions(*(torch.cat(values) for values in zip(*parts)))
 
 

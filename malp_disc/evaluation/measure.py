@@ -58,6 +58,7 @@ from malp_disc.run_folder.measurement import (
     TemplateSimilarity,
 )
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
+from malp_disc.threaded import map_batches
 
 __all__ = ["Evidence", "EvaluationModels", "Reference", "measure_reference_points", "measure_arm", "measure_frechet", "measure_reference", "with_fresh"]
 
@@ -246,15 +247,15 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
     return found
 
 
-@torch.no_grad()
 def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
     """Logits of the attribute classifier, (N, 3, H, W) -> (N, A), on the CPU."""
-    return torch.cat([models.classifier(part.to(device)).cpu() for part in images.split(BATCH)])
+    return torch.cat(list(map_batches(lambda part: models.classifier(part.to(device)).cpu(), images.split(BATCH), device=device)))
 
 
 def _content(images: Tensor, edited: Tensor) -> Content:
     """Mean and standard deviation over images of `edge_agreement`."""
-    values = torch.cat([edge_agreement(a, b) for a, b in zip(images.split(_CHUNK), edited.split(_CHUNK))]).double()
+    pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))
+    values = torch.cat(list(map_batches(lambda pair: edge_agreement(*pair), pairs))).double()
     return Content(values.mean().item(), values.std().item())
 
 
@@ -263,5 +264,5 @@ def _ssim(images: Tensor, edited: Tensor) -> float | None:
     if min(images.shape[2:]) < SSIM_WINDOW:
         return None
     pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))
-    values = [structural_similarity(b.float(), a.float(), data_range=2.0) for a, b in pairs]
-    return torch.cat(values).double().mean().item()
+    values = map_batches(lambda pair: structural_similarity(pair[1].float(), pair[0].float(), data_range=2.0), pairs)
+    return torch.cat(list(values)).double().mean().item()

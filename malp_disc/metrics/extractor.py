@@ -16,6 +16,7 @@ from malp_disc.distributed import gather_objects, rank_and_world_size
 from malp_disc.fakeness import check_images
 from malp_disc.freezing import Float32Module, Freezable
 from malp_disc.precision import full_float32
+from malp_disc.threaded import map_batches
 
 
 class MixedSizes(Sequence[Tensor]):
@@ -115,11 +116,11 @@ def extract_features(
     device = torch.device(device) if device is not None else next(extractor.parameters()).device
     extractor = extractor.to(device).eval()
     features = []
-    for batch in batches:
-        images = batch if isinstance(batch, (Tensor, MixedSizes)) else batch[0]
-        features.append(extractor(images.to(device)).cpu().numpy())
+    images_of = (batch if isinstance(batch, (Tensor, MixedSizes)) else batch[0] for batch in batches)
+    for rows in map_batches(lambda images: extractor(images.to(device)).cpu().numpy(), images_of, device=device):
+        features.append(rows)
         if progress is not None:
-            progress(len(images))
+            progress(len(rows))
     if not features:
         raise ValueError("no images to compute features of")
     return np.concatenate(features).astype(np.float32, copy=False)

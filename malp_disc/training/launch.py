@@ -27,6 +27,7 @@ from malp_disc.training.accelerate_settings import check_launcher, check_tracker
 from malp_disc.training.guards import TrainingStopped
 from malp_disc.training.launcher_watch import stop_with_launcher
 from malp_disc.training.output_folder import check_folder, find_resume, set_aside, write_experiment
+from malp_disc.training.threads import keep_threads, use_all_cores
 from malp_disc.training.train_options import TrainOptions, plain
 
 logger = logging.getLogger("malp_disc")
@@ -85,6 +86,9 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     if options.deterministic:
         use_deterministic_kernels()
     stop_with_launcher()
+    use_all_cores()
+    if options.resume_from_checkpoint is not None:
+        keep_threads(options.output_dir)
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision, log_with=options.report_to, project_dir=str(options.output_dir), **more
     )
@@ -189,6 +193,7 @@ def describe_arithmetic(accelerator: Accelerator) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(accelerator.device) if cuda else accelerator.device.type,
         "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
         "mixed_precision": accelerator.mixed_precision,
         "deterministic": not cuda or torch.are_deterministic_algorithms_enabled(),
         "evaluation_precision": "float32 without TF32",

@@ -23,19 +23,22 @@ def stop_with_launcher() -> bool:
 
     Other parents (a shell, nohup, setsid, or torchrun, which forwards signals itself) aren't watched: they may end while the training should continue.
     """
-    if os.name != "posix" or not _is_launcher(os.getppid()):
+    if os.name != "posix" or launcher() is None:
         return False
     threading.Thread(target=_watch, args=(os.getppid(),), name="launcher-watch", daemon=True).start()
     return True
 
 
-def _is_launcher(pid: int) -> bool:
+def launcher() -> psutil.Process | None:
+    """The `accelerate launch` that started this process, or None."""
     try:
-        command = psutil.Process(pid).cmdline()
+        parent = psutil.Process(os.getppid())
+        command = parent.cmdline()
     except psutil.Error:
-        return False
+        return None
     script = [os.path.basename(part) for part in command[:3]]
-    return "accelerate-launch" in script or ("accelerate" in script and "launch" in command) or "accelerate.commands.launch" in command
+    found = "accelerate-launch" in script or ("accelerate" in script and "launch" in command) or "accelerate.commands.launch" in command
+    return parent if found else None
 
 
 def _watch(launcher: int) -> None:
