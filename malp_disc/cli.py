@@ -1,6 +1,6 @@
 """The command line, ``malp-disc COMMAND``. A command is a dataclass whose fields are its flags, and a function that takes it.
 
-Both are defined in a module of malp_disc/commands that imports nothing heavy at its top, so that --help is fast. The modules of the two trainings need heavy
+Both are defined in a module of malp_disc/commands that imports nothing heavy at its top, so that --help is fast. The modules of the trainings need heavy
 imports for their flags, so they are imported only when their command is called, and this module has one line of help for each.
 """
 
@@ -40,11 +40,15 @@ class Pretrain:
     """Pretrain MaLP for a generator: a template, and a detector that localizes the generator's edits."""
 
 
+class Baseline:
+    """Train a method that MaLP is compared with, or a localizer of your own, on the pairs of MaLP's pretraining."""
+
+
 class Finetune:
     """Fine-tune a generator against MaLP and report whether its images improved, compared with a control."""
 
 
-TRAININGS: dict[str, type] = {"pretrain": Pretrain, "finetune": Finetune}
+TRAININGS: dict[str, type] = {"pretrain": Pretrain, "baseline": Baseline, "finetune": Finetune}
 
 
 def main() -> None:
@@ -67,7 +71,7 @@ def main() -> None:
 
 
 def run_training(name: str, arguments: list[str]) -> None:
-    """`malp-disc pretrain` or `finetune`."""
+    """`malp-disc pretrain`, `baseline` or `finetune`."""
     with plain_errors():  # an interrupt while torch is being imported
         module = importlib.import_module(f"malp_disc.commands.{name}")
         from malp_disc.training.launch import run_recipe

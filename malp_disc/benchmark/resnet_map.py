@@ -46,7 +46,8 @@ class ResNetMap(Baseline):
 
     Note:
         The paper says "a ResNet50 network to estimate the fakeness map" and nothing of the decoder; there is no code. Maps of the last layer alone would be
-        coarser by 32 than the images, so this is a feature pyramid (Lin et al., CVPR 2017), which makes the baseline stronger.
+        coarser by 32 than the images, so this is a feature pyramid (Lin et al., CVPR 2017), which makes the baseline stronger. Ten times this learning rate is
+        too much: from random weights, one step then saturated the sigmoid to a map of zeros, for good.
     """
 
     name = "resnet50_map"

@@ -1,0 +1,92 @@
+"""Train a method that MaLP is compared with, or a localizer of your own, on pairs of an image and its edit (paper, sections 4.2 and 4.3).
+
+Drawn faces and the included StarGAN, then your own localizer and generator, then FFD with a StarGAN on CelebA:
+
+    malp-disc baseline --method resnet50_map --output-dir runs/resnet50
+    malp-disc baseline --method my_localizer:make --generator my_module:make --data images --data-root photos --image-size 128 --output-dir runs/mine
+    accelerate launch -m malp_disc baseline --method ffd_reg --initial-weights xception.pth --generator-checkpoint 200000-G.ckpt \\
+        --data celeba --data-root /data/celeba --image-size 128 --max-train-steps 20000 --output-dir runs/ffd
+
+The data, the generator and the pairs are those of malp-disc pretrain with the same flags. The result is the folder ``<output-dir>/localizer``, which the benchmark
+takes. ``metrics.json`` has the localization and detection scores on held-back images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from malp_disc.benchmark.localizer import predict, protect
+from malp_disc.benchmark.methods import save_method
+from malp_disc.commands.generator_source import GeneratorOptions, load_generator
+from malp_disc.data import build_dataset
+from malp_disc.evaluation.eval_set import BATCH, EvalSet, edit
+from malp_disc.manipulate import Manipulate
+from malp_disc.metrics.degradations import to_8bit
+from malp_disc.metrics.detection import detection_scores
+from malp_disc.metrics.localization import localization_scores
+from malp_disc.run_folder.experiment import training_settings
+from malp_disc.serialization.files import write_json
+from malp_disc.training.generator_contract import check_contract
+from malp_disc.training.launch import start
+from malp_disc.training.localizer import train_localizer
+from malp_disc.training.localizer_options import LocalizerOptions, build_method
+
+_MEASURED = 512  # held-back images
+
+
+@dataclass(kw_only=True)
+class Config(LocalizerOptions, GeneratorOptions):
+    """Flags of the training."""
+
+
+def main(config: Config) -> None:
+    dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
+    if len(held_out) < 2:
+        raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
+    config.check(dataset)
+    config.check_generator_options()
+    with torch.random.fork_rng():
+        build_method(config)  # a wrong name or file is found before the folder is opened
+    accelerator = start(config, dataset)
+    generator = load_generator(config, attributes=len(dataset.attribute_names))
+    check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
+    generator.eval().requires_grad_(False).to(accelerator.device)
+    inputs = EvalSet.take(held_out, _MEASURED)
+    torch.manual_seed(config.seed)  # the same initial weights whatever the generator's construction has drawn
+    method = train_localizer(build_method(config), generator, dataset, config, accelerator)
+    if accelerator.is_main_process:
+        save_method(config.output_dir / "localizer", method, config.method, {"data": dataset.description, "generator": config.generator_name, **training_settings(config)})
+        report(method, generator.manipulate, inputs, config, accelerator.device)
+    accelerator.end_training()
+
+
+def report(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, config: Config, device: torch.device) -> None:
+    """Measure the method on held-back images, print it and write ``metrics.json``."""
+    metrics = measure(method, manipulate, inputs, device=device)
+    write_json(config.output_dir / "metrics.json", {"n": len(inputs.images), "method": config.method, **metrics})
+    maps = metrics["localization"]
+    said = "" if maps is None else f"CS {maps['cs']:.3f} (a constant map: {maps['cs_constant']:.3f}), Pearson {maps['pearson']:.3f}, " if maps["cs"] is not None else "nothing was changed, "
+    print(
+        f"{config.method} on {len(inputs.images)} held-back images: {said}detection AUC {metrics['detection']['auc']:.4f}, "
+        f"average precision {metrics['detection']['average_precision']:.4f}; saved in {config.output_dir / 'localizer'}"
+    )
+
+
+@torch.no_grad()
+def measure(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, *, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Scores of maps and of detection on the edits of held-back images, in 8 bits; the localization is None for a detector."""
+    published = torch.cat([protect(method, part.to(device)).cpu() for part in inputs.images.split(BATCH)])
+    manipulated = edit(manipulate, published, inputs.targets, device=device)
+    found = [[predict(method, part.to(device)) for part in to_8bit(images).split(BATCH)] for images in (published, manipulated)]
+    scores = torch.cat([one.score.cpu() for group in found for one in group]).numpy()
+    detection = detection_scores(np.repeat([0, 1], len(published)), scores)
+    localization = None
+    if found[1][0].map is not None:
+        localization = dataclasses.asdict(localization_scores(torch.cat([one.map.cpu() for one in found[1]]), inputs.images, manipulated))
+    return {"localization": localization, "detection": dataclasses.asdict(detection)}
