@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
@@ -24,6 +24,8 @@ class EvalSet:
     targets: Tensor
     edited: Tensor
     attribute_names: tuple[str, ...]
+    logits: tuple[nn.Module, Tensor] | None = field(default=None, init=False, repr=False)
+    """An attribute classifier and its logits of the images (N, A), once they were computed."""
 
     @classmethod
     def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> EvalSet:

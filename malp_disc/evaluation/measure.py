@@ -136,7 +136,7 @@ def measure_reference_points(
         reference_sha256=reference.sha256,
     )
     if models.classifier is not None:
-        scores = edit_accuracy(_attribute_logits(models, inputs.images, device), inputs.targets, inputs.targets != inputs.labels)
+        scores = edit_accuracy(_logits_of_inputs(models, inputs, device), inputs.targets, inputs.targets != inputs.labels)
         found = dataclasses.replace(found, edit_accuracy=scores.edited, kept_accuracy=scores.kept)
     if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
@@ -239,7 +239,7 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
         requested, names = inputs.targets != inputs.labels, inputs.attribute_names
         after = _attribute_logits(models, edited, device)
         scores = edit_accuracy(after, inputs.targets, requested, attribute_names=names)
-        leaked = leakage(_attribute_logits(models, inputs.images, device), after, requested, attribute_names=names)
+        leaked = leakage(_logits_of_inputs(models, inputs, device), after, requested, attribute_names=names)
         found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
         found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
     if models.embedding is not None:
@@ -250,6 +250,13 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
 def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
     """Logits of the attribute classifier, (N, 3, H, W) -> (N, A), on the CPU."""
     return torch.cat(list(map_batches(lambda part: models.classifier(part.to(device)).cpu(), images.split(BATCH), device=device)))
+
+
+def _logits_of_inputs(models: EvaluationModels, inputs: EvalSet, device: torch.device | str) -> Tensor:
+    """`_attribute_logits` of the unedited inputs, which are the same for every arm and computed once."""
+    if inputs.logits is None or inputs.logits[0] is not models.classifier:
+        inputs.logits = models.classifier, _attribute_logits(models, inputs.images, device)
+    return inputs.logits[1]
 
 
 def _content(images: Tensor, edited: Tensor) -> Content:

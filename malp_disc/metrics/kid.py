@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from malp_disc.metrics.frechet import check_features, check_same_width
+
+_BLOCK = 1024  # rows of a kernel at a time
 
 
 def kernel_distance(
@@ -32,8 +36,42 @@ def kernel_distance(
     if not 2 <= size <= smaller or subsets < 1:
         raise ValueError(f"expected at least one subset of 2 to {smaller} rows (the smaller set), got {subsets} of {size}")
     rng = np.random.default_rng(seed)
-    values = [squared_mmd(x[rng.permutation(len(x))[:size]], y[rng.permutation(len(y))[:size]]) for _ in range(subsets)]
+    rows, columns = draw_subsets(rng, (len(x), len(y)), (size, size), subsets)
+    values = mean_within_subsets(x, rows) + mean_within_subsets(y, columns) - 2 * mean_over_subsets(x, y, rows, columns)
     return float(np.mean(values)), float(np.std(values))
+
+
+def draw_subsets(rng: np.random.Generator, counts: Sequence[int], sizes: Sequence[int], subsets: int) -> list[np.ndarray]:
+    """Rows (S, size) of `subsets` random subsets of each of several sets, drawn without replacement, one subset of every set after the other."""
+    drawn = [[rng.permutation(count)[:size] for count, size in zip(counts, sizes)] for _ in range(subsets)]
+    return [np.stack(rows) for rows in zip(*drawn)]
+
+
+def mean_over_subsets(x: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Mean of k over all pairs of x[rows[s]] and y[columns[s]], for each subset s, (S,)."""
+    pairs = rows.shape[1] * columns.shape[1]
+    if len(x) * len(y) > len(rows) * pairs:  # large sets: the subsets' own kernels have fewer entries than that of all rows
+        return np.array([kernel(x[i], y[j]).mean() for i, j in zip(rows, columns)])
+    left, right = (_members(subsets, n) for subsets, n in ((rows, len(x)), (columns, len(y))))
+    sums = np.zeros(len(rows))
+    for start in range(0, len(x), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        sums += ((left[:, block] @ kernel(x[block], y)) * right).sum(axis=1)
+    return sums / pairs
+
+
+def mean_within_subsets(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Mean of k over pairs i ≠ j of x[rows[s]], for each subset s, (S,): that over all pairs, without those of a row with itself."""
+    n = rows.shape[1]
+    own = ((x * x).sum(axis=1) / x.shape[1] + 1) ** 3
+    return (mean_over_subsets(x, x, rows, rows) * n - own[rows].mean(axis=1)) / (n - 1)
+
+
+def _members(subsets: np.ndarray, n: int) -> np.ndarray:
+    """(S, n): 1 for the rows of each subset."""
+    members = np.zeros((len(subsets), n))
+    np.put_along_axis(members, subsets, 1.0, axis=1)
+    return members
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
 from malp_disc.metrics.frechet import check_features, check_same_width, frechet_distance
-from malp_disc.metrics.kid import kernel, mean_within
+from malp_disc.metrics.kid import draw_subsets, mean_over_subsets, mean_within_subsets
 from malp_disc.metrics.resampled_frechet import make_resampler
 
 
@@ -140,16 +140,13 @@ def halved_kernel(reference: ArrayLike, arms: Mapping[str, ArrayLike], *, subset
     sizes = [min(1000, n // 2) for n in (len(reference), rows)]
     if min(sizes) < 2:
         raise ValueError(f"expected at least 4 rows on either side, got {len(reference)} and {rows}")
-    rng = np.random.default_rng(seed)
-    values: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(subsets):
-        real, taken = (rng.permutation(n)[:size] for n, size in zip((len(reference), rows), sizes))
-        x = reference[real]
-        within = mean_within(x)
-        for name, features in arms.items():
-            y = features[taken]
-            values[name].append(within + mean_within(y) - 2 * float(kernel(x, y).mean()))
-    return {name: Resampled(float(np.mean(found)), np.array(found)) for name, found in values.items()}
+    real, taken = draw_subsets(np.random.default_rng(seed), (len(reference), rows), sizes, subsets)
+    within = mean_within_subsets(reference, real)
+    values = {
+        name: within + mean_within_subsets(features, taken) - 2 * mean_over_subsets(reference, features, real, taken)
+        for name, features in arms.items()
+    }
+    return {name: Resampled(float(found.mean()), found) for name, found in values.items()}
 
 
 def half_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> Interval:
