@@ -28,7 +28,7 @@ class FakeLocator(Baseline):
 
     name = "fakelocator"
     learning_rate = 1e-4
-    head = ("classifier.4",)
+    head = ("classifier",)
 
     def __init__(self, *, side: int | None = None) -> None:
         check_side(side, 32, self.name)
@@ -44,6 +44,10 @@ class FakeLocator(Baseline):
     def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor) -> dict[str, Tensor]:
         maps = self._maps(both(self.network, self._inputs(real), self._inputs(manipulated)))
         return {"map": F.l1_loss(maps, resized(true_maps(truth), self.side))}
+
+    def translate_initial(self, key: str) -> str:
+        """The keys of a ResNet-101, or of a DeepLabv3, of which the backbone is taken."""
+        return key if key.startswith("backbone.") else f"backbone.{key}"
 
     @staticmethod
     def _maps(output: dict[str, Tensor]) -> Tensor:

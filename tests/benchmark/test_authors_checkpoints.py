@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from PIL import Image
 
 from malp_disc.benchmark.ffd import FFD, make_templates
@@ -77,19 +79,48 @@ def test_imd_takes_the_size_of_its_template_set_from_the_file(tmp_path):
     assert predict(loaded, sample_images(2)).map is None
 
 
-def test_ffd_starts_from_an_imagenet_xception_by_its_port_s_names(tmp_path):
+CLASSIFIERS = {
+    "resnet50_map": ("resnet50", "layer4.2.conv3.weight", "layer4.2.conv3.weight"),
+    "fakelocator": ("resnet101", "backbone.layer3.22.conv1.weight", "layer3.22.conv1.weight"),
+    "cnndetection": ("resnet50", "layer4.2.conv3.weight", "layer4.2.conv3.weight"),
+    "autogan": ("resnet34", "layer4.2.conv2.weight", "layer4.2.conv2.weight"),
+    "patch_forensics_resnet18_layer1": ("resnet18", "layer1.1.conv2.weight", "layer1.1.conv2.weight"),
+    "patch_forensics_xception_block2": ("legacy_xception", "block2.skipbn.weight", "block2.skipbn.weight"),
+    "patch_forensics_xception": ("legacy_xception", "conv4.pointwise.weight", "conv4.pointwise.weight"),
+    "ffd_reg": ("legacy_xception", "block3.rep.1.c.weight", "block3.rep.1.conv1.weight"),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_methods_start_from_imagenet_classifiers_as_their_libraries_save_them(name, tmp_path):
+    """Each classifier's weights are one number, so that building and saving it takes no time; the heads keep theirs."""
+    classifier, own_key, its_key = CLASSIFIERS[name]
     with WithoutInitialization():
-        start, method = Xception(1000, names=CADENE), FFD("reg", side=75)
-    fill(start, seed=2)
-    fill(method.network, seed=3)
-    state = {key.replace("last_linear", "fc"): value for key, value in start.state_dict().items()}
-    torch.save(state, tmp_path / "xception.pth")
-    head = {key: value.clone() for key, value in method.network.state_dict().items() if key.startswith(method.head)}
-    method.load_initial_weights(tmp_path / "xception.pth")
-    own = method.network.state_dict()
-    assert torch.equal(own["block3.rep.1.c.weight"], state["block3.rep.1.conv1.weight"]) and torch.equal(own["conv1.weight"], state["conv1.weight"])
-    assert torch.equal(own["block12.skip_bn.running_var"], state["block12.skipbn.running_var"]) and torch.equal(own["bn4.bias"], state["bn4.bias"])
-    assert all(torch.equal(own[key], value) for key, value in head.items())
+        method = create_method(name)
+        source = timm.create_model(classifier) if classifier == "legacy_xception" else getattr(torchvision.models, classifier)()
+    constant = {key: torch.full((1,), 0.25).expand(value.shape) if value.is_floating_point() else value for key, value in source.state_dict().items()}
+    assert its_key in constant
+    torch.save(constant, tmp_path / "imagenet.pth")
+    before = {key: value.clone() for key, value in method.network.state_dict().items() if key.startswith(method.head)}
+    method.load_initial_weights(tmp_path / "imagenet.pth")
+    after = method.network.state_dict()
+    assert (after[own_key] == 0.25).all() and before
+    for key, value in after.items():
+        if value.is_floating_point():
+            assert (value == 0.25).all() if key not in before else torch.equal(value.nan_to_num(), before[key].nan_to_num()), key
+
+
+def test_other_weights_to_start_from_are_refused(tmp_path):
+    method = create_method("patch_forensics_xception_block1")
     torch.save({"x": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"doesn't hold the weights that ffd_reg starts from: \d+ of \d+ keys are missing"):
+    with pytest.raises(ValueError, match=r"doesn't hold the weights that patch_forensics_xception_block1 starts from: \d+ of \d+ keys are missing"):
         method.load_initial_weights(tmp_path / "other.pth")
+
+
+def test_xception_is_timms():
+    """An implementation of others', with the same keys but for the name of the last layer."""
+    theirs, ours = timm.create_model("legacy_xception").eval(), Xception(1000, names=CADENE).eval()
+    ours.load_state_dict({key.replace("fc.", "last_linear."): value for key, value in theirs.state_dict().items()})
+    images = sample_images(1, 75, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
