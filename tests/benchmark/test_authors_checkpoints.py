@@ -91,7 +91,7 @@ CLASSIFIERS = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name == "fakelocator" else []) for name in CLASSIFIERS])
 def test_methods_start_from_imagenet_classifiers_as_their_libraries_save_them(name, tmp_path):
     """Each classifier's weights are one number, so that building and saving it takes no time; the heads keep theirs."""
     classifier, own_key, its_key = CLASSIFIERS[name]
