@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -170,13 +170,13 @@ class MaLPDiscriminator(Freezable, Float32Module):
             ValueError: no images; wrong shape, range, dtype or device; an index outside the set; or a `generator_gradient`, with which the loss
                 would also reach the templates through `fake`.
         """
-        values = self._terms(fake, index)
+        values, features = self._terms(fake, index)
         if self.generator_gradient != "none" and values.requires_grad:
             raise ValueError(
                 f"generator_gradient={self.generator_gradient!r} is for pretraining against a generator that doesn't learn: its loss would move the templates too; "
                 "make the discriminator that a generator is fine-tuned against with generator_gradient='none'"
             )
-        return weighted_losses(values, self._term_weights(), self._relative_scale(values.detach()) if self.relative else None)
+        return weighted_losses(values, self._term_weights(), self._relative_scale(values.detach()) if self.relative else None, features)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> GeneratorLosses:
@@ -188,7 +188,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         Raises:
             ValueError: no batch.
         """
-        terms = [self._terms(fake, index) for fake, index in batches]
+        terms = [self._terms(fake, index)[0] for fake, index in batches]
         if not terms:
             raise ValueError("expected at least one batch (fake, index) to calibrate on")
         values = mean_over_processes(torch.stack(terms).mean(0))
@@ -196,18 +196,18 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return weighted_losses(values, self._term_weights(), self._relative_scale(values) if self.relative else None)
 
     @full_precision
-    def _terms(self, fake: Tensor, index: Tensor) -> Tensor:
-        """v of `generator_terms`, (5,). The graph leads to `fake` alone. Terms of weight 0 that need a network of their own aren't computed and are 0."""
+    def _terms(self, fake: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """v of `generator_terms`, (5,), with a graph to `fake` alone, 0 where a weight is 0; and the second branch's feature maps of `fake`."""
         check_batches({"fake": fake}, device=self.malp.device, nonempty=True)
         check_images(fake, "fake")
         index = self.malp.encryption.check_index(index, len(fake))
         with gradients_to_inputs_only(self.malp, evaluation=True):
             call = called_on_copies if self.trainable else called
             by_cnn = cnn_values(self.malp, fake, index, call=call) if self.uses_cnn else fake.new_zeros(3, dtype=torch.float32)
-            by_branch = fake.new_zeros(2, dtype=torch.float32)
+            by_branch, features = fake.new_zeros(2, dtype=torch.float32), ()
             if self.weights["branch_map"] or self.weights["realness"]:
-                by_branch = branch_values(self.malp.branch, fake, map=self.weights["branch_map"] > 0, call=call)
-            return torch.cat([by_cnn, by_branch])
+                by_branch, features = branch_values(self.malp.branch, fake, map=self.weights["branch_map"] > 0, call=call)
+            return torch.cat([by_cnn, by_branch]), features
 
     @property
     def uses_cnn(self) -> bool:
@@ -232,8 +232,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
     @full_precision
     def discriminator_loss(
-        self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, real: Tensor | None = None, degradation: Degradation | None = None
-    ) -> MaLPLosses:
+        self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *,
+        real: Tensor | None = None, degradation: Degradation | None = None, features: Sequence[Tensor] = (),
+    ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L (Eq. 7-11), plus R1; computed in one concatenated forward pass. `images` and `fake` are detached.
 
         Shapes: images, encrypted, fake (B, 3, H, W) in [-1, 1], index (B,). Every trainable parameter gets a gradient.
@@ -243,6 +244,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
                 branch takes them as not manipulated. Ignored without such a branch.
             degradation: applied to `encrypted` and to `fake` before MaLP sees them, so that the templates learn to survive it; M_GT stays that of
                 the images before. It needn't be differentiable: the gradient passes straight through, as if it were the identity.
+            features: those of `generator_loss` for the same `fake`, if it was just called: with ``train_cnn=False``, they save a pass through the frozen backbone.
 
         Raises:
             ValueError: the discriminator is frozen; with a `generator_gradient`, `fake` or `encrypted` carries no gradient; no images; wrong shapes, ranges,
@@ -266,7 +268,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [degraded_straight_through(batch, degradation) for batch in (encrypted, fake)]
         if not self.train_cnn:
-            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real)
+            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, features if degradation is None else ())
         losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real)
         if not self.r1_weight:
             return losses
@@ -274,11 +276,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
         penalty = self.r1_weight / 2 * squared_gradient_norm(self.malp, encrypted, weights[:2])
         return dataclasses.replace(losses, total=losses.total + penalty, penalty=penalty)
 
-    def forward(
-        self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *, real: Tensor | None = None, degradation: Degradation | None = None
-    ) -> MaLPLosses:
+    def forward(self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, **options: Any) -> MaLPLosses:
         """`discriminator_loss`, as a forward pass: DistributedDataParallel synchronises gradients only for calls of the wrapped module."""
-        return self.discriminator_loss(images, encrypted, fake, index, real=real, degradation=degradation)
+        return self.discriminator_loss(images, encrypted, fake, index, **options)
 
     def parameter_groups(self, *, lr: float, template_lr: float | None = None, branch_lr: float | None = None) -> list[dict[str, Any]]:
         """For the co-training optimizer: the networks at `lr`, the templates at `template_lr` (five times `lr` if None), the heads of a pretrained second branch

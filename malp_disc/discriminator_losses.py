@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,9 +15,17 @@ Degradation = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [-1, 1] -> images of the same shape and range."""
 
 
-def branch_losses(malp: MaLP, encrypted: Tensor, fake: Tensor, truth: Tensor, weights: LossWeights, real: Tensor | None = None) -> MaLPLosses:
-    """The part of Eq. 11 that belongs to a pretrained second branch: J_L of its map, and its J_C."""
-    localization, realness = malp.branch.losses(encrypted, fake, truth, weights, real)
+def branch_losses(
+    malp: MaLP,
+    encrypted: Tensor,
+    fake: Tensor,
+    truth: Tensor,
+    weights: LossWeights,
+    real: Tensor | None = None,
+    features: Sequence[Tensor] = (),
+) -> MaLPLosses:
+    """The part of Eq. 11 that belongs to a pretrained second branch: J_L of its map, and its J_C. `features`: those of `fake`, where they are known."""
+    localization, realness = malp.branch.losses(encrypted, fake, truth, weights, real, features)
     zero = torch.zeros_like(realness)
     return MaLPLosses(localization + realness, zero, localization, zero, zero, penalty=zero, realness=realness)
 

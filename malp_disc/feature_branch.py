@@ -9,7 +9,7 @@ it doesn't, is measured in docs/results/faces.md and docs/results/horse2zebra.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,10 +34,12 @@ class BranchOutput:
     Attributes:
         map: fakeness map, (B, 1, H, W) in (0, 1); None if it wasn't asked for.
         logits: "manipulated" at every location and depth, positive for manipulated: a tuple of (B, 1, h, w), the finest first.
+        features: the backbone's feature maps, (B, channels, h, w) each, detached.
     """
 
     map: Tensor | None
     logits: tuple[Tensor, ...]
+    features: tuple[Tensor, ...] = ()
 
     @property
     def logit(self) -> Tensor:
@@ -68,29 +70,45 @@ class FeatureBranch(Float32Module):
     @full_precision
     def forward(self, images: Tensor, *, map: bool = True) -> BranchOutput:
         """Map and logits of images (B, 3, H, W) in [-1, 1]; with ``map=False`` the logits alone."""
-        features = self.backbone(images.float(), least_side=self.least_side)
-        logits = tuple(head(maps) for head, maps in zip(self.realness_heads, features))
-        return BranchOutput(self._map(features, images.shape[2:]) if map else None, logits)
+        return self._answers(self.backbone(images.float(), least_side=self.least_side), images.shape[2:], map=map)
 
-    def _map(self, features: list[Tensor], size: torch.Size) -> Tensor:
+    def _answers(self, features: Sequence[Tensor], size: torch.Size, *, map: bool = True) -> BranchOutput:
+        """Map, of this size, and logits from the backbone's feature maps."""
+        logits = tuple(head(maps) for head, maps in zip(self.realness_heads, features))
+        return BranchOutput(self._map(features, size) if map else None, logits, tuple(maps.detach() for maps in features))
+
+    def _map(self, features: Sequence[Tensor], size: torch.Size) -> Tensor:
         """The sum of the heads' logits, each resized to the images, through a sigmoid."""
         logits = [head(maps) for head, maps in zip(self.map_heads, features)]
         return torch.sigmoid(sum(F.interpolate(values, size=size, mode="bilinear", align_corners=False) for values in logits))
 
     @full_precision
-    def losses(self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, weights: LossWeights, real: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def losses(
+        self,
+        encrypted: Tensor,
+        manipulated: Tensor,
+        truth: Tensor,
+        weights: LossWeights,
+        real: Tensor | None = None,
+        features: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, Tensor]:
         """J_L of Eq. 8 for the branch's map, and the cross-entropy of Eq. 10 at every location and depth; gradients reach the heads alone.
 
         Args:
             encrypted, manipulated, truth: as for `malp_disc.malp.MaLP.losses`.
             real: images (N, 3, H', W') that count as not manipulated in Eq. 10 instead of `encrypted`, for a generator whose results belong to another domain than its
                 inputs.
+            features: the backbone's feature maps of `manipulated`, where they are known (`BranchOutput.features`).
 
         Returns:
             J_L and J_C, two scalars.
         """
         count = len(encrypted)
-        out = self(torch.cat([encrypted.detach(), manipulated.detach()]))
+        if not features:
+            out = self(torch.cat([encrypted.detach(), manipulated.detach()]))
+        else:
+            own = self.backbone(encrypted.detach().float(), least_side=self.least_side)
+            out = self._answers([torch.cat(pair) for pair in zip(own, features, strict=True)], encrypted.shape[2:])
         localization = localization_loss_encrypted(out.map[:count], truth, weights) + localization_loss_manipulated(out.map[count:], truth, weights)
         untouched = [values[:count] for values in out.logits] if real is None else self(real.detach(), map=False).logits
         entropies = [_entropy(logits, weights.label_smoothing) for logits in untouched], [_entropy(values[count:], 1.0) for values in out.logits]

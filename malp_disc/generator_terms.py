@@ -31,7 +31,10 @@ _NEGLIGIBLE = 1e-6  # a first value that is no larger doesn't fix the scale
 
 @dataclass
 class GeneratorLosses:
-    """The generator's part of Eq. 12. `total` is what to add to the generator's own loss; the others are the plain terms v_k, for curves."""
+    """The generator's part of Eq. 12. `total` is what to add to the generator's own loss; the others are the plain terms v_k, for curves.
+
+    `features` are a pretrained second branch's feature maps of the generator's images, for `malp_disc.discriminator.MaLPDiscriminator.discriminator_loss`.
+    """
 
     total: Tensor
     map: Tensor
@@ -39,6 +42,7 @@ class GeneratorLosses:
     template: Tensor
     branch_map: Tensor
     realness: Tensor
+    features: tuple[Tensor, ...] = ()
 
 
 def term_weights(malp: MaLP, weights: Mapping[str, float | None]) -> dict[str, float]:
@@ -75,11 +79,11 @@ def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, call: Callable[..., A
     return torch.stack([*image_terms(out).mean(1), template_term(out.template, templates, index)])
 
 
-def branch_values(branch: FeatureBranch, fake: Tensor, *, map: bool, call: Callable[..., Any]) -> Tensor:
-    """v of branch_map and realness, (2,); branch_map is 0 unless `map`."""
+def branch_values(branch: FeatureBranch, fake: Tensor, *, map: bool, call: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """v of branch_map and realness, (2,), branch_map 0 unless `map`; and the backbone's feature maps of `fake`."""
     out = call(branch, fake, map=map)
     fooling = torch.stack([F.softplus(logits).mean() for logits in out.logits]).mean()  # -log P(not manipulated)
-    return torch.stack([out.map.square().mean() if map else torch.zeros_like(fooling), fooling])
+    return torch.stack([out.map.square().mean() if map else torch.zeros_like(fooling), fooling]), out.features
 
 
 def image_terms(out: MaLPOutput) -> Tensor:
@@ -97,10 +101,10 @@ def template_term(recovered: Tensor, templates: Tensor, index: Tensor) -> Tensor
     return ((1 - own) * has_template).mean()
 
 
-def weighted_losses(values: Tensor, weights: Tensor, scale: Tensor | None) -> GeneratorLosses:
+def weighted_losses(values: Tensor, weights: Tensor, scale: Tensor | None, features: tuple[Tensor, ...] = ()) -> GeneratorLosses:
     """Σ_k w_k v_k / s_k and the plain terms; values, weights and scale (5,). A `scale` of None stands for 1."""
     scaled = values if scale is None else values / divisor(scale)
-    return GeneratorLosses(total=(weights * scaled).sum(), **dict(zip(TERMS, values.detach())))
+    return GeneratorLosses(total=(weights * scaled).sum(), **dict(zip(TERMS, values.detach())), features=features)
 
 
 def undetermined(scale: Tensor, weights: Tensor) -> Tensor:

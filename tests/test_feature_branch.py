@@ -67,6 +67,23 @@ def test_its_losses_are_eq_8_of_its_map_and_eq_10_at_every_location():
     torch.testing.assert_close(realness, weights.classification * entropy(real.logits))
     torch.testing.assert_close(branch.losses(images, fake, truth, weights, other)[1], weights.classification * entropy(branch(other).logits))
     assert real.map.shape == (3, 1, 32, 32) and real.logit.shape == (3,)
+    known = branch.losses(images, fake, truth, weights, features=changed.features)
+    torch.testing.assert_close(known, (localization, realness))
+
+
+def test_features_of_the_generators_update_save_the_second_pass_of_its_images_and_change_nothing():
+    disc, images = MaLPDiscriminator(branched(), trainable=True, train_cnn=False), sample_images(2)
+    fake, index, passed = half_noise(images), torch.tensor([-1, -1]), []
+    features = disc.generator_loss(fake, index).features
+    disc.malp.branch.backbone.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    losses, gradients = [], []
+    for known in ((), features):
+        losses.append(disc.discriminator_loss(images, images, fake, index, features=known).total)
+        gradients.append(torch.autograd.grad(losses[-1], list(disc.malp.branch.realness_heads.parameters())))
+    assert passed == [4, 2]
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert not any(maps.requires_grad for maps in features)
 
 
 def test_j_of_a_malp_with_it_has_its_two_parts_more():

@@ -5,8 +5,8 @@ Every update of a step uses the same micro-batches, so accumulated gradients are
     batches = step.present(batches)                          # encrypted where MaLP takes part
     fakes = step.generate(batches, keep_graph=True)          # None where an image isn't finite
     step.update_discriminator(1, batches, fakes)
-    terms, fakes = step.update_generator(1, batches, fakes, malp_weight=1.0)
-    step.update_malp(1, batches, fakes)
+    terms, fakes, features = step.update_generator(1, batches, fakes, malp_weight=1.0)
+    step.update_malp(1, batches, fakes, features)
 """
 
 from __future__ import annotations
@@ -135,12 +135,13 @@ class FinetuneStep:
 
     def update_generator(
         self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], *, malp_weight: float, measure_balance: bool = False
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+    ) -> tuple[dict[str, Tensor], list[Tensor], tuple[Tensor, ...]]:
         """One update of the generator: its own losses, and `malp_weight` times MaLP's loss on it.
 
-        Returns the mean terms, and G's images from before the update, detached, on which MaLP is updated.
+        Returns the mean terms; G's images from before the update, detached, on which MaLP is updated; and their features by MaLP's frozen backbone, where it
+        has one. The features are kept for a single micro-batch only, so that memory doesn't grow with the number of micro-batches.
         """
-        collected, detached = [], []
+        collected, detached, features = [], [], ()
         with gradients_to_inputs_only(self.networks.objective):
             for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):
                 fake = fake if fake.requires_grad else self.edit(batch.shown, batch.target)
@@ -150,24 +151,27 @@ class FinetuneStep:
                     self.balance.measure(total, fooling.total)
                 self.accelerator.backward((total + malp_weight * fooling.total if fooling is not None else total) / len(batches))
                 if fooling is not None:
+                    features = fooling.features if len(batches) == 1 else ()
                     terms |= {"malp": fooling.total} | {name: getattr(fooling, name) for name in self.networks.malp.watched_terms}
                 detached.append(fake.detach())
                 collected.append(terms | {"edit_strength": (detached[-1] - batch.images).abs().mean()})
         terms = self._finish(step, "G", mean_terms("G", collected))
         if measure_balance:
             self.balance.update()
-        return terms, detached
+        return terms, detached, features
 
-    def update_malp(self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, Tensor]:
+    def update_malp(
+        self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], features: Sequence[Tensor] = ()
+    ) -> dict[str, Tensor]:
         """One update of a co-trained MaLP (Eq. 11) on the images, their encrypted versions, G's images, and images of its target domain where there are some.
 
-        Returns the mean terms of its loss.
+        `features` are those of `update_generator`, which saves a pass of `fakes` through the backbone. Returns the mean terms of its loss.
         """
         collected = []
         for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["MaLP"]), fakes):
             seen = [augment(images, batch.numbers, self.config.augmentation) for images in (batch.images, batch.shown, fake.detach())]
             real = None if batch.reference is None else augment(batch.reference, batch.numbers, self.config.augmentation)
-            losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real)
+            losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, features=features)
             self.accelerator.backward(losses.total / len(batches))
             collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty", "realness")})
         return self._finish(step, "MaLP", mean_terms("MaLP", collected))

@@ -73,7 +73,7 @@ def test_the_images_for_malp_are_those_from_before_the_generators_update(acceler
     step, batches = make_step(accelerator, tmp_path)
     batches = step.present(batches)
     fakes = step.generate(batches, keep_graph=True)
-    terms, seen = step.update_generator(1, batches, fakes, malp_weight=0.3)
+    terms, seen, _ = step.update_generator(1, batches, fakes, malp_weight=0.3)
     assert all(torch.allclose(a.detach(), b, atol=1e-6) and not b.requires_grad for a, b in zip(fakes, seen))
     assert not torch.equal(step.generate(batches, keep_graph=False)[0], seen[0])
     assert {"G/adversarial", "G/reconstruction", "G/malp", "G/map", "G/edit_strength"} == set(terms)
