@@ -23,6 +23,26 @@ class ContentLoss(nn.Module):
         return {"content": self.weight * (fake - batch.images).abs().mean()}
 
 
+class IdentityLoss(nn.Module):
+    """CycleGAN's identity loss, weight · mean |G(y) - y| for images y of the target domain (Zhu et al., ICCV 2017, section 5.2): what looks as it should already stays.
+
+    It needs no other network, so it is at hand where only the generator was published. No parameters. The images of the target domain are the batch's
+    references (`--reference-root`).
+
+    Raises:
+        ValueError: a batch without references.
+    """
+
+    def __init__(self, weight: float = 5.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+        if batch.reference is None:
+            raise ValueError("the identity loss needs images of the target domain; give their folder as --reference-root")
+        return {"identity": self.weight * (edit(batch.reference, batch.target) - batch.reference).abs().mean()}
+
+
 class PatchAdversary(nn.Module):
     """A PatchGAN in least-squares form (LSGAN, Mao et al., ICCV 2017; PatchGAN: Isola et al., CVPR 2017), trained with the generator, and its generator loss.
 
@@ -47,6 +67,11 @@ class PatchAdversary(nn.Module):
 def super_resolution() -> ContentLoss:
     """Losses for `fast_srgan`, `esrgan` and `real_esrgan`: the output should equal the image."""
     return ContentLoss()
+
+
+def identity() -> IdentityLoss:
+    """The identity loss of a generator for image-to-image translation, such as `cyclegan` and `cyclegan_compressed`, with the weight of CycleGAN's authors."""
+    return IdentityLoss()
 
 
 def translation() -> PatchAdversary:

@@ -51,6 +51,9 @@ class Backbone(Freezable, Float32Module):
     def forward(self, images: Tensor, *, least_side: int) -> list[Tensor]:
         """Feature maps of images (B, 3, H, W) in [-1, 1], the finest first; gradients reach the images.
 
+        The images are smoothed first (`without_nyquist`): a generator that is fine-tuned against the features of strided convolutions otherwise learns a
+        checkerboard from them (docs/results/horse2zebra.md).
+
         Args:
             least_side: images whose shorter side is smaller are enlarged to it; larger ones stay as they are.
 
@@ -58,6 +61,7 @@ class Backbone(Freezable, Float32Module):
             ValueError: a network that takes images of one size only (most transformers), and another size.
         """
         shorter = min(images.shape[2:])
+        images = without_nyquist(images)
         if shorter < least_side:
             size = [round(side * least_side / shorter) for side in images.shape[2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
@@ -66,6 +70,15 @@ class Backbone(Freezable, Float32Module):
         except AssertionError as error:  # timm's way of refusing a size
             size = "x".join(str(side) for side in images.shape[2:])
             raise ValueError(f"the backbone {self.backbone} can't take images of {size} ({error}); choose a convolutional one, or images of its size") from error
+
+
+def without_nyquist(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) filtered with (1, 2, 1) / 4 along rows and columns, mirrored at the border.
+
+    The filter is zero at the Nyquist frequency. A first layer of stride 2 folds a pattern that alternates from pixel to pixel onto a constant colour (Zhang, "Making
+    convolutional networks shift-invariant again", ICML 2019), so its gradient would ask for such patterns where another colour would do.
+    """
+    return F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 2, stride=1), 2, stride=1)  # (1, 1) * (1, 1) = (1, 2, 1)
 
 
 def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = None) -> Backbone:

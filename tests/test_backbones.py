@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from malp_disc.backbones import create_backbone
+from malp_disc.backbones import create_backbone, without_nyquist
 from malp_disc.freezing import unfreeze
 
 TINY = "test_efficientnet"
@@ -51,12 +51,32 @@ def test_weights_from_a_file_give_the_features_of_timms_own_model(tmp_path):
     save_file(model.state_dict(), str(tmp_path / "w.safetensors"))
     backbone, images = create_backbone(TINY, tmp_path / "w.safetensors"), torch.rand(1, 3, 64, 64) * 2 - 1
     cfg = timm.get_pretrained_cfg(TINY)
-    normalized = ((images + 1) / 2 - torch.tensor(cfg.mean).view(3, 1, 1)) / torch.tensor(cfg.std).view(3, 1, 1)
+    normalized = ((without_nyquist(images) + 1) / 2 - torch.tensor(cfg.mean).view(3, 1, 1)) / torch.tensor(cfg.std).view(3, 1, 1)
     with torch.no_grad():
         expected = model.forward_intermediates(normalized, intermediates_only=True)
         for ours, theirs in zip(backbone(images, least_side=64), expected[-4:]):
             torch.testing.assert_close(ours, theirs)
     assert backbone.fingerprint != create_backbone(TINY, "random").fingerprint
+
+
+@pytest.mark.parametrize("pattern", ["rows", "columns", "checkerboard"])
+def test_a_pattern_of_the_nyquist_frequency_is_neither_seen_nor_asked_for(tiny, pattern):
+    signs = (-1.0) ** torch.arange(64)
+    wave = {"rows": signs[:, None].expand(64, 64), "columns": signs[None].expand(64, 64), "checkerboard": signs[:, None] * signs[None]}[pattern]
+    images = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) - 0.5).requires_grad_(True)
+    plain, patterned = tiny(images, least_side=64), tiny(images + 0.3 * wave, least_side=64)
+    for a, b in zip(plain, patterned):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    sum(maps.square().sum() for maps in plain).backward()
+    along = lambda direction: (images.grad * direction).sum((2, 3)).abs().max()  # noqa: E731
+    assert along(wave) < 1e-5 * along(torch.ones(64, 64)) and images.grad.abs().max() > 0
+
+
+def test_the_filter_keeps_the_size_and_plain_colours():
+    assert torch.equal(without_nyquist(torch.full((2, 3, 5, 8), 0.25)), torch.full((2, 3, 5, 8), 0.25))
+    point = torch.zeros(1, 1, 5, 5)
+    point[..., 2, 2] = 16
+    assert torch.equal(without_nyquist(point)[0, 0, 1:4, 1:4], torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]))
 
 
 def test_lite0_of_the_installed_package_is_the_published_one():

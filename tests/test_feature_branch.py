@@ -115,7 +115,7 @@ def test_asked_for_realness_alone_only_its_heads_learn_and_tell_the_classes_apar
     disc, images = discriminator(train_cnn=False), sample_images(6)
     fake = torch.rand(images.shape, generator=torch.manual_seed(3)) * 2 - 1
     before = {name: value.detach().clone() for name, value in disc.named_parameters()}
-    curve = learned(disc, images, fake, steps=25)
+    curve = learned(disc, images, fake, steps=50)
     assert curve[-1] < 0.5 * curve[0]
     moved = {name for name, value in disc.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if ".branch.map_heads." in name or ".branch.realness_heads." in name}

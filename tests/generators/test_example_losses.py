@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from generators.example_losses import PatchAdversary, super_resolution, translation
+from generators.example_losses import PatchAdversary, identity, super_resolution, translation
 from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANObjective
 from tests.tiny import Snapshot, sample_images
@@ -22,6 +22,15 @@ def test_content_is_the_mean_difference_and_nothing_of_it_learns():
     assert losses.generator_loss(sample_images(2), batch(), None)["content"] == 0
     assert losses.generator_loss(sample_images(2) + 0.1, batch(), None)["content"].item() == pytest.approx(1.0, rel=1e-4)
     assert list(losses.parameters()) == []
+
+
+def test_identity_is_the_change_of_the_target_domains_images_and_reaches_the_generator():
+    losses, real = identity(), sample_images(2, seed=1).requires_grad_(True)
+    assert losses.generator_loss(None, SimpleNamespace(reference=real, target=None), lambda images, target: images)["identity"] == 0
+    changed = losses.generator_loss(None, SimpleNamespace(reference=real, target=None), lambda images, target: 0.9 * images)["identity"]
+    assert changed.item() == pytest.approx(0.5 * real.abs().mean().item(), rel=1e-4) and changed.requires_grad
+    with pytest.raises(ValueError, match="--reference-root"):
+        losses.generator_loss(None, batch(), None)
 
 
 def test_the_adversary_learns_to_tell_references_from_fakes_and_says_so():
