@@ -51,7 +51,7 @@ class Backbone(Freezable, Float32Module):
     def forward(self, images: Tensor, *, least_side: int) -> list[Tensor]:
         """Feature maps of images (B, 3, H, W) in [-1, 1], the finest first; gradients reach the images.
 
-        The images are smoothed first (`without_nyquist`): a generator that is fine-tuned against the features of strided convolutions otherwise learns a
+        The images, enlarged or not, are smoothed (`without_nyquist`): a generator that is fine-tuned against the features of strided convolutions otherwise learns a
         checkerboard from them (docs/results/horse2zebra.md).
 
         Args:
@@ -61,10 +61,10 @@ class Backbone(Freezable, Float32Module):
             ValueError: a network that takes images of one size only (most transformers), and another size.
         """
         shorter = min(images.shape[2:])
-        images = without_nyquist(images)
         if shorter < least_side:
             size = [round(side * least_side / shorter) for side in images.shape[2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        images = without_nyquist(images)
         try:
             return self.network(images)
         except AssertionError as error:  # timm's way of refusing a size
