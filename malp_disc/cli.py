@@ -1,7 +1,7 @@
 """The command line, ``malp-disc COMMAND``. A command is a dataclass whose fields are its flags, and a function that takes it.
 
-Both are defined in a module of malp_disc/commands that imports nothing heavy at its top, so that --help is fast. The modules of the trainings need heavy
-imports for their flags, so they are imported only when their command is called, and this module has one line of help for each.
+Both are defined in a module of malp_disc/commands that imports nothing heavy at its top, so that --help is fast. The modules of the trainings and of the
+benchmark need heavy imports for their flags, so they are imported only when their command is called, and this module has one line of help for each.
 """
 
 from __future__ import annotations
@@ -48,13 +48,18 @@ class Finetune:
     """Fine-tune a generator against MaLP and report whether its images improved, compared with a control."""
 
 
-TRAININGS: dict[str, type] = {"pretrain": Pretrain, "baseline": Baseline, "finetune": Finetune}
+class Benchmark:
+    """Measure localizers on the edits of many generators: the paper's Tables 2, 3, 4, 6, 7 and Figure 5."""
+
+
+LAUNCHED: dict[str, type] = {"pretrain": Pretrain, "baseline": Baseline, "finetune": Finetune, "benchmark": Benchmark}
+"""Commands that `accelerate launch` may start in several processes."""
 
 
 def main() -> None:
     """Run the command that ``sys.argv`` names."""
-    if sys.argv[1:2] and sys.argv[1] in TRAININGS:
-        run_training(sys.argv[1], sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in LAUNCHED:
+        run_launched(sys.argv[1], sys.argv[2:])
         return
     make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -63,19 +68,20 @@ def main() -> None:
         return
     with plain_errors():
         arguments = tyro.extras.subcommand_cli_from_dict(
-            {command.__name__.lower(): command for command in (*TRAININGS.values(), *COMMANDS)},
+            {command.__name__.lower(): command for command in (*LAUNCHED.values(), *COMMANDS)},
             prog="malp-disc",
             description="MaLP: localize what a generator changed in images, and fine-tune generators against it. Each command has its own --help.",
         )
         COMMANDS[type(arguments)](arguments)
 
 
-def run_training(name: str, arguments: list[str]) -> None:
-    """`malp-disc pretrain`, `baseline` or `finetune`."""
+def run_launched(name: str, arguments: list[str]) -> None:
+    """A command of `LAUNCHED`."""
     with plain_errors():  # an interrupt while torch is being imported
         module = importlib.import_module(f"malp_disc.commands.{name}")
-        from malp_disc.training.launch import run_recipe
-    run_recipe(module.main, module.Config, module.__doc__, prog=f"malp-disc {name}", arguments=arguments)
+        from malp_disc.training.launch import INTERRUPTED, run_recipe
+    interrupted = getattr(module, "INTERRUPTED", INTERRUPTED)
+    run_recipe(module.main, module.Config, module.__doc__, prog=f"malp-disc {name}", arguments=arguments, interrupted=interrupted)
 
 
 if __name__ == "__main__":

@@ -17,4 +17,10 @@
     pixels              F1, IoU and AUC of maps, image by image
     printed             the paper's printed numbers
     attack_templates    templates made by FGSM, PGD and CW (Table 7)
+    suite               the generators, their images, and the localizers of a benchmark
+    inputs              sampled images and their edits, kept by content
+    measure             what one localizer finds in one generator's edits, image by image
+    intervals, results  means with intervals; the lines of a benchmark's folder
+    run, speed          all localizers on all generators; images per second
+    cells, cell_text, table_2, table_4, tables, differences, figures, page   what is shown
 """

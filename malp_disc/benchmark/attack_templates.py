@@ -58,7 +58,15 @@ def pgd(loss: Loss, side: int, *, epsilon: float = EPSILON, step_size: float = P
 
 
 def cw(
-    loss: Loss, side: int, *, c: float = 1.0, bound: float = 2 * EPSILON, steps: int = CW_STEPS, rate: float = CW_RATE, psnr: float | None = None, seed: int = 0
+    loss: Loss,
+    side: int,
+    *,
+    c: float = 1.0,
+    bound: float = 2 * EPSILON,
+    steps: int = CW_STEPS,
+    rate: float = CW_RATE,
+    psnr: float | None = None,
+    seed: int = 0,
 ) -> Tensor:
     """CW-L2 (Carlini and Wagner, S&P 2017): minimise mean δ² / bound² + c·J(δ) by Adam over w, δ = bound · tanh w; (side, side).
 
@@ -73,7 +81,9 @@ def cw(
         ValueError: a bound outside (0, 2], other numbers not above 0, or a gradient that isn't finite.
     """
     _check(bound, steps=steps, c=c, rate=rate)
-    w = (0.01 * torch.randn(side, side, generator=torch.Generator().manual_seed(seed))).requires_grad_()  # at 0, tanh would give the penalty no direction
+    w = (
+        0.01 * torch.randn(side, side, generator=torch.Generator().manual_seed(seed))
+    ).requires_grad_()  # at 0, tanh would give the penalty no direction
     adam = torch.optim.Adam([w], lr=rate)
     for step in range(steps):
         template = bound * torch.tanh(w.detach())

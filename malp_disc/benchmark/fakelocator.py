@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from malp_disc.benchmark.baseline import Baseline, both, check_side, imagenet_normalized, resized, true_maps
 from malp_disc.benchmark.localizer import Localization
+from malp_disc.benchmark.pixels import CHANGED
 
 _START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, since most pixels are unchanged
 
@@ -28,6 +29,7 @@ class FakeLocator(Baseline):
 
     name = "fakelocator"
     learning_rate = 1e-4
+    threshold = CHANGED
     head = ("classifier",)
 
     def __init__(self, *, side: int | None = None) -> None:

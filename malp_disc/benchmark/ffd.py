@@ -13,6 +13,7 @@ from torch import Tensor
 from malp_disc.benchmark.baseline import Baseline, at_size, both, check_side, labels_like, resized, true_maps
 from malp_disc.benchmark.ffd_network import TEMPLATES, FFDNetwork, MapForm
 from malp_disc.benchmark.localizer import Localization
+from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.benchmark.xception import map_side
 
 _PAIRS = 100  # of which templates are made, as in their paper
@@ -32,6 +33,7 @@ class FFD(Baseline):
     """
 
     learning_rate = 1e-4
+    threshold = CHANGED
     entries = ("net",)
     head = ("last_linear", "map.")
 

@@ -42,7 +42,8 @@ class Localization(NamedTuple):
 
 @runtime_checkable
 class Localizer(Protocol):
-    """What the benchmark needs. Optional: ``name`` (default: the class's), ``family``, and ``protect(images)`` of a proactive method."""
+    """What the benchmark needs. Optional: ``name`` (default: the class's), ``family``, and ``protect(images)`` of a proactive method; ``threshold`` and
+    ``score_threshold`` (default: 0.5), at which a pixel counts as marked and an image as manipulated. A map on the scale of M_GT has the threshold 0.1."""
 
     def localize(self, images: Tensor) -> Localization | tuple[Tensor | None, Tensor]:
         """Map and score of images (B, 3, H, W) in [-1, 1]. An image's prediction may not depend on the others of its batch."""

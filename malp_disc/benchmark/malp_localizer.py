@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
+from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.benchmark.template_choice import template_of
 from malp_disc.malp import MaLP
 
@@ -25,6 +26,8 @@ class MaLPLocalizer(nn.Module):
     Raises:
         ValueError: "malp_both" without a second branch, or "malp_dm" without a template.
     """
+
+    threshold = CHANGED
 
     def __init__(self, malp: MaLP, form: MaLPForm = "malp") -> None:
         super().__init__()

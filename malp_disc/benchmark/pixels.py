@@ -154,7 +154,9 @@ def _iou(hits: Tensor, marked: Tensor, positives: Tensor) -> Tensor:
 
 def _check(predicted: Tensor, truth: Tensor, threshold: float, changed: float) -> None:
     if predicted.ndim != 4 or predicted.shape[1] != 1 or predicted.shape != truth.shape or predicted.numel() == 0:
-        raise ValueError(f"expected at least one predicted map and M_GT of one shape (B, 1, H, W), got {tuple(predicted.shape)} and {tuple(truth.shape)}")
+        raise ValueError(
+            f"expected at least one predicted map and M_GT of one shape (B, 1, H, W), got {tuple(predicted.shape)} and {tuple(truth.shape)}"
+        )
     for name, maps in (("predicted maps", predicted), ("M_GT", truth)):
         low, high = (bound.item() for bound in torch.aminmax(maps.detach().float()))
         if not (low >= 0 and high <= 1):  # written so that NaN fails

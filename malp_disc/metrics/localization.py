@@ -48,38 +48,48 @@ def localization_scores(predicted: Tensor, real: Tensor, manipulated: Tensor) ->
     Raises:
         ValueError: no images, shapes that don't fit together, smaller than SSIM's window of 11, or values outside the ranges.
     """
-    _check(predicted, real, manipulated)
-    parts: dict[str, list[Tensor]] = {}
-    for start in range(0, len(predicted), _CHUNK):
-        chunk = (images[start : start + _CHUNK].detach().cpu() for images in (predicted, real, manipulated))  # some devices have no float64
-        for name, values in _per_image(*chunk).items():
-            parts.setdefault(name, []).append(values)
-    scores = {name: torch.cat(values) for name, values in parts.items()}
-    changed = scores.pop("changed")
+    scores = localization_scores_per_image(predicted, real, manipulated)
+    changed = scores.pop("changed").bool()
     return LocalizationScores(
         images=len(changed), unchanged=int((~changed).sum()), **{name: _mean_of_defined(values) for name, values in scores.items()}
     )
 
 
-def _per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str, Tensor]:
-    """Scores per image, (B,) each in float64; NaN if undefined."""
+def localization_scores_per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str, Tensor]:
+    """The scores of `LocalizationScores` for every image, (B,) float64 each, NaN where an image has none; and ``changed``, 1 where M_GT isn't zero, else 0.
+
+    Shapes, special cases and errors as for `localization_scores`.
+    """
+    _check(predicted, real, manipulated)
+    parts: dict[str, list[Tensor]] = {}
+    for start in range(0, len(predicted), _CHUNK):
+        map_, before, after = (images[start : start + _CHUNK].detach().cpu() for images in (predicted, real, manipulated))  # some devices have no float64
+        truth = fakeness_map(before, after)
+        mse = (map_.double() - truth.double()).square().flatten(1).mean(dim=1).clamp(min=_PERFECT_MSE)
+        constant = agreement_per_image(torch.ones_like(truth), before, after)
+        scores = {
+            "changed": (truth.flatten(1).amax(dim=1) > 0).double(),
+            **agreement_per_image(map_, before, after),
+            "cs_constant": constant["cs"],
+            "cs_official_constant": constant["cs_official"],
+            "psnr": -10 * mse.log10(),
+            "ssim": structural_similarity(map_.float(), truth, data_range=1.0).double(),
+        }
+        for name, values in scores.items():
+            parts.setdefault(name, []).append(values)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def agreement_per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) -> dict[str, Tensor]:
+    """``cs``, ``cs_official`` and ``pearson`` of maps on the CPU with M_GT, (B,) float64 each; NaN if undefined."""
     truth = fakeness_map(real, manipulated)
     map_, gt = predicted.double().flatten(1), truth.double().flatten(1)  # (B, H*W)
     signed = signed_fakeness_map_official(real, manipulated).double().flatten(1)
-    ones = torch.ones_like(gt)
     changed = gt.amax(dim=1) > 0
-    contrast, contrast_official = _range(gt) > 0, changed & (_range(signed) > 0)
-    mse = (map_ - gt).square().mean(dim=1).clamp(min=_PERFECT_MSE)
-    ssim = structural_similarity(predicted.float(), truth, data_range=1.0)
     return {
-        "changed": changed,
         "cs": _where(changed, _cosine(map_, gt)),
-        "cs_constant": _where(changed, _cosine(ones, gt)),
-        "cs_official": _where(contrast_official, _cosine_official(map_, signed)),
-        "cs_official_constant": _where(contrast_official, _cosine_official(ones, signed)),
-        "pearson": _where(contrast, _cosine(_centred(map_), _centred(gt))),
-        "psnr": -10 * mse.log10(),
-        "ssim": ssim.double(),
+        "cs_official": _where(changed & (_range(signed) > 0), _cosine_official(map_, signed)),
+        "pearson": _where(_range(gt) > 0, _cosine(_centred(map_), _centred(gt))),
     }
 
 

@@ -81,9 +81,9 @@ def fakeness_grid(
 
 @in_default_style
 def draw_grid(
-    columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int, captions: Sequence[str] | None, vmax: float | None = None
+    columns: Mapping[str, np.ndarray], path: str | Path, *, zoom: int, captions: Sequence[str] | None, vmax: float | None = None, maps: int = 3
 ) -> None:
-    """Draw columns (B, H, W, 3) uint8 by heading. `vmax`: also draw the colour bar of the maps, which are the last three columns."""
+    """Draw columns (B, H, W, 3) uint8 by heading. `vmax`: also draw the colour bar of the maps, which are the last `maps` columns."""
     if not columns or zoom < 1:
         raise ValueError(f"expected at least one column and a zoom of at least 1, got {len(columns)} and {zoom}")
     shapes = {name: array.shape for name, array in columns.items()}
@@ -109,7 +109,8 @@ def draw_grid(
     for y, lines in enumerate(labels):
         page.write(lines, left - 2 * _GAP, top + y * step_y + (step_y - _GAP) / 2, horizontal="right", vertical="center")
     if vmax is not None:
-        page.scale(left + (len(columns) - 3) * step_x, top + count * step_y + _GAP, 3 * step_x - _GAP, vmax)
+        bar = max(1, min(maps, 3))  # columns wide
+        page.scale(left + (len(columns) - maps) * step_x, top + count * step_y + _GAP, bar * step_x - _GAP, vmax)
     page.save(path)
 
 

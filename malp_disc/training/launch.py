@@ -35,18 +35,28 @@ Config = TypeVar("Config")
 _NEW_RUN_WAITS = 0.5  # seconds, in which a process that was just stopped ends
 
 
+INTERRUPTED = "interrupted; start again with --resume-from-checkpoint latest to continue from the last checkpoint"
+
+
 def run_recipe(
-    main: Callable[[Config], Any], config: type[Config], description: str | None, *, prog: str | None = None, arguments: Sequence[str] | None = None
+    main: Callable[[Config], Any],
+    config: type[Config],
+    description: str | None,
+    *,
+    prog: str | None = None,
+    arguments: Sequence[str] | None = None,
+    interrupted: str = INTERRUPTED,
 ) -> None:
     """Parse the command line and run `main`; a user's mistake ends in a one-line message instead of a traceback.
 
     Args:
         prog: the command's name in its help; the script's if None.
         arguments: the flags; those of ``sys.argv`` if None.
+        interrupted: what is said after Ctrl-C.
     """
     make_output_printable()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with plain_errors(interrupted="interrupted; start again with --resume-from-checkpoint latest to continue from the last checkpoint"):
+    with plain_errors(interrupted=interrupted):
         options = tyro.cli(config, prog=prog, args=arguments, description=description)
         try:
             main(options)
@@ -85,21 +95,13 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     options.mixed_precision = resolve_mixed_precision(options.mixed_precision)  # so that the effective precision is recorded and compared on resume
     if options.deterministic:
         use_deterministic_kernels()
-    stop_with_launcher()
-    use_all_cores()
-    if options.resume_from_checkpoint is not None:
-        keep_threads(options.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=options.mixed_precision, log_with=options.report_to, project_dir=str(options.output_dir), **more
+    accelerator = make_accelerator(
+        resumed=options.output_dir if options.resume_from_checkpoint is not None else None,
+        mixed_precision=options.mixed_precision,
+        log_with=options.report_to,
+        project_dir=str(options.output_dir),
+        **more,
     )
-    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # otherwise each process would run alone and overwrite the others' files
-        raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
-        )
-    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-        raise ValueError(
-            f"these recipes run on one process or with data parallelism, got {accelerator.distributed_type.value}; docs/scaling.md says why"
-        )
     if dataset is not None:
         check_images_per_step(options, len(dataset), accelerator.num_processes)
     options.resume_from_checkpoint = find_resume(options.output_dir, options.resume_from_checkpoint)
@@ -111,6 +113,33 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
     if options.report_to and not dry:
         flat = {key: value for key, value in plain(options).items() if isinstance(value, (int, float, str, bool))}
         accelerator.init_trackers("tracker", config=flat)
+    return accelerator
+
+
+def make_accelerator(*, resumed: Path | None = None, **options: Any) -> Accelerator:
+    """The accelerator of a command that `accelerate launch` may start in several processes. A single process uses all cores.
+
+    Args:
+        resumed: folder of a run that goes on, whose number of threads is kept.
+        options: of `Accelerator`.
+
+    Raises:
+        ValueError: the launcher's settings can't be used, or its processes don't find each other.
+    """
+    check_launcher()
+    stop_with_launcher()
+    use_all_cores()
+    if resumed is not None:
+        keep_threads(resumed)
+    accelerator = Accelerator(**options)
+    if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # otherwise each process would run alone and overwrite the others' files
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
+        )
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise ValueError(
+            f"these recipes run on one process or with data parallelism, got {accelerator.distributed_type.value}; docs/scaling.md says why"
+        )
     return accelerator
 
 

@@ -61,12 +61,16 @@ def main(config: Config) -> None:
     check_options(config, dataset)
     config.check_generator_options()
     if config.malp_least_psnr > config.template_psnr:
-        raise ValueError(f"--malp-least-psnr {config.malp_least_psnr:g} would weaken templates of --template-psnr {config.template_psnr:g}; give a lower one")
+        raise ValueError(
+            f"--malp-least-psnr {config.malp_least_psnr:g} would weaken templates of --template-psnr {config.template_psnr:g}; give a lower one"
+        )
     if config.attack_batches < 1:
         raise ValueError(f"expected --attack-batches of at least 1, got {config.attack_batches}")
     target = MaLP.from_pretrained(config.target) if config.target is not None else None
     if target is not None and not target.passive:
-        raise ValueError(f"expected --target {config.target} without a template (pretrained with --malp-strength 0), got strength {target.config.strength:g}")
+        raise ValueError(
+            f"expected --target {config.target} without a template (pretrained with --malp-strength 0), got strength {target.config.strength:g}"
+        )
     accelerator = start(config, dataset)
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)

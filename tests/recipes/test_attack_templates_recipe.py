@@ -14,7 +14,9 @@ SMALL = [*TINY, "--malp-width", 4, "--malp-branch", "none", "--max-train-steps",
 
 
 def test_the_attacks_template_stays_fixed_while_malp_is_trained(launch, stargan, tmp_path):
-    launch("attack_templates.py", *SMALL, "--attacks", "fgsm", "--generator-checkpoint", stargan / "G.safetensors", "--output-dir", tmp_path)
+    launch(
+        "attack_templates.py", *SMALL, "--attacks", "fgsm", "--generator-checkpoint", stargan / "G.safetensors", "--output-dir", tmp_path
+    )
     target, malp = MaLP.from_pretrained(tmp_path / "target"), MaLP.from_pretrained(tmp_path / "fgsm")
     assert target.passive and not malp.passive
     added = malp.config.strength * malp.encryption.templates.detach()

@@ -1,0 +1,149 @@
+"""The images of a benchmark and their edits, in 8 bits: as they lie in files before and after a generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from malp_disc.benchmark.suite import GeneratorEntry, Target
+from malp_disc.data import build_dataset
+from malp_disc.manipulate import Manipulate, call_manipulate
+from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
+from malp_disc.metrics.features import quantize
+from malp_disc.serialization.state_dicts import fingerprint, load_tensors, save_tensors
+
+BATCH = 16  # images at a time through generators and localizers; results don't depend on it, up to rounding
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images to be edited in one way.
+
+    Attributes:
+        attribute: the only attribute that is edited, or None for one attribute per image in turn (or no choice at all).
+        levels: (N, 3, H, W) uint8.
+        target: what `manipulate` gets, by the entry's `Target`; None for nothing.
+    """
+
+    attribute: str | None
+    levels: Tensor
+    target: Tensor | None
+
+
+def cases_of(entry: GeneratorEntry, count: int, seed: int) -> list[Case]:
+    """The cases of a generator: all its images, then those of every attribute of `entry.edits` alone, without images that have it already (a hair colour).
+
+    The images are `count` of the held-back ones, drawn with `seed`, in the order of the data set.
+
+    Raises:
+        ValueError, FileNotFoundError: the images can't be read, or an attribute isn't among theirs.
+    """
+    dataset = build_dataset(entry.data, "test")
+    names = tuple(dataset.attribute_names)
+    if unknown := [name for name in entry.edits if name not in names]:
+        raise ValueError(f"{entry.name}: no attribute {', '.join(unknown)} to edit; its images have {', '.join(names) or 'none'}")
+    levels, labels = sampled(dataset, count, seed)
+    if not names or entry.target == "none":
+        return [Case(None, levels, None)]
+    exclusive = names if entry.target == "domain" else None
+    cases = [Case(None, levels, _as_target(single_attribute_targets(labels, names, exclusive=exclusive)[0], labels, entry.target))]
+    for name in entry.edits:
+        wanted = one_attribute_targets(labels, names, name)
+        rows = (wanted != labels).any(dim=1)
+        if not rows.any():
+            raise ValueError(f"{entry.name}: none of {len(levels)} images can be edited to {name}: all have it")
+        cases.append(Case(name, levels[rows], _as_target(wanted[rows], labels[rows], entry.target)))
+    return cases
+
+
+def sampled(dataset: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """`count` images (N, 3, H, W) uint8 and labels (N, A) of a data set, drawn with `seed`; all, if it has fewer."""
+    rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
+    levels, labels = zip(*((quantize(images), labels) for images, labels in DataLoader(Subset(dataset, rows), batch_size=BATCH)))
+    return torch.cat(levels), torch.cat(labels)
+
+
+def as_images(levels: Tensor) -> Tensor:
+    """uint8 levels as images in [-1, 1]."""
+    return levels.float() / 127.5 - 1
+
+
+def generator_identity(entry: GeneratorEntry, generator: Any) -> str:
+    """A hash of a generator: its name, options and weights. A user's code isn't part of it."""
+    weights = fingerprint(generator.state_dict()) if isinstance(generator, nn.Module) else ""
+    return digest(entry.generator, json.dumps(dict(entry.options), sort_keys=True, default=str), weights)
+
+
+class EditCache:
+    """Edits of images by content: the same generator on the same images with the same targets computes once, also in a later run.
+
+    Args:
+        folder: of the files, one per case.
+        identity: the generator's, of `generator_identity`.
+        manipulate: its method.
+    """
+
+    def __init__(self, folder: Path, identity: str, manipulate: Manipulate, device: torch.device | str) -> None:
+        self.folder, self.identity, self.manipulate, self.device = folder, identity, manipulate, device
+
+    def key(self, published: Tensor, target: Tensor | None) -> str:
+        """The name of the edits of `published` (N, 3, H, W) uint8."""
+        return digest(self.identity, content_hash(published), content_hash(target) if target is not None else "")
+
+    def __call__(self, published: Tensor, target: Tensor | None) -> Tensor:
+        """G(published), (N, 3, H, W) uint8, clamped to [-1, 1] before rounding.
+
+        Raises:
+            ValueError: `manipulate` can't take these images, or its result is no image.
+        """
+        path = self.folder / f"{self.key(published, target)}.safetensors"
+        if path.exists():
+            kept = _kept(path)
+            if kept is not None and kept.shape == published.shape and kept.dtype == torch.uint8:
+                return kept
+        edited = torch.cat(list(self._edit(published, target)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, {"edited": edited})
+        return edited
+
+    @torch.no_grad()
+    def _edit(self, published: Tensor, target: Tensor | None) -> Iterator[Tensor]:
+        for start in range(0, len(published), BATCH):
+            images = as_images(published[start : start + BATCH]).to(self.device)
+            wanted = target[start : start + BATCH].to(self.device) if target is not None else None
+            edited = call_manipulate(self.manipulate, images, wanted)
+            if not edited.isfinite().all():
+                raise ValueError(f"{int((~edited.isfinite()).flatten(1).any(1).sum())} of {len(edited)} edited images aren't finite")
+            yield quantize(edited.clamp(-1, 1)).cpu()
+
+
+def content_hash(values: Tensor) -> str:
+    """A hash of a tensor's values, type and shape."""
+    return digest(str(values.dtype), str(tuple(values.shape)), hashlib.sha256(values.contiguous().cpu().numpy().tobytes()).hexdigest())
+
+
+def _as_target(wanted: Tensor, labels: Tensor, target: Target) -> Tensor:
+    if target == "change":
+        return wanted - labels
+    return wanted.argmax(dim=1) if target == "domain" else wanted
+
+
+def _kept(path: Path) -> Tensor | None:
+    """The edits in a file of the cache; None if it is damaged, as after a full disk."""
+    try:
+        return load_tensors(path)["edited"]
+    except (ValueError, KeyError):
+        return None
+
+
+def digest(*texts: str) -> str:
+    """The first 24 hex digits of a sha256 of several texts."""
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "surrogateescape")).hexdigest()[:24]

@@ -1,0 +1,90 @@
+"""The images of a benchmark and their edits, kept by content."""
+
+import pytest
+import torch
+
+from malp_disc.benchmark.inputs import EditCache, as_images, cases_of, generator_identity, sampled
+from malp_disc.benchmark.suite import generator_entry
+from malp_disc.data import DataOptions, build_dataset
+from malp_disc.metrics.features import quantize
+from tests.tiny import sample_images, small_generator
+
+FACES = DataOptions(image_size=32, test_size=40)
+LEVELS = quantize(sample_images(3))
+
+
+class Counting:
+    """manipulate that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, images, target):
+        self.calls += 1
+        return -images if target is None else images * target[:, :1, None, None]
+
+
+def test_images_are_sampled_from_the_held_back_ones_by_seed():
+    dataset = build_dataset(FACES, "test")
+    one, same, other = (sampled(dataset, 8, seed)[0] for seed in (0, 0, 1))
+    assert one.shape == (8, 3, 32, 32) and one.dtype == torch.uint8
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert len(sampled(dataset, 100, 0)[0]) == 40
+
+
+def test_every_attribute_of_edits_is_a_case_of_its_own():
+    everything, smiling = cases_of(generator_entry("stargan", data=FACES, edits=("Smiling",)), 8, 0)
+    assert everything.attribute is None and smiling.attribute == "Smiling"
+    changed = smiling.target != sampled(build_dataset(FACES, "test"), 8, 0)[1]
+    assert changed.sum(0).tolist() == [0, 0, 0, 8, 0]
+
+
+def test_targets_are_what_the_network_takes():
+    labels = sampled(build_dataset(FACES, "test"), 8, 0)[1]
+    wanted, change, domain, none = (
+        cases_of(generator_entry("stargan", data=FACES, target=target), 8, 0)[0].target for target in ("labels", "change", "domain", "none")
+    )
+    assert torch.equal(change, wanted - labels) and none is None
+    assert domain.dtype == torch.long and domain.shape == (8,)
+
+
+def test_an_unknown_attribute_is_refused():
+    with pytest.raises(ValueError, match="StarGAN: no attribute Bald to edit; its images have Black_Hair"):
+        cases_of(generator_entry("stargan", data=FACES, edits=("Bald",)), 8, 0)
+
+
+def test_edits_are_computed_once_and_kept_by_content(tmp_path):
+    manipulate = Counting()
+    edits = EditCache(tmp_path, "generator", manipulate, "cpu")
+    first = edits(LEVELS, None)
+    assert torch.equal(first, quantize(-as_images(LEVELS))) and manipulate.calls == 1
+    again = EditCache(tmp_path, "generator", manipulate, "cpu")(LEVELS.clone(), None)
+    assert torch.equal(again, first) and manipulate.calls == 1
+    edits(LEVELS, torch.full((3, 1), 0.5))
+    EditCache(tmp_path, "another generator", manipulate, "cpu")(LEVELS, None)
+    edits(LEVELS.flip(0), None)
+    assert manipulate.calls == 4
+
+
+def test_a_damaged_file_of_the_cache_is_made_again(tmp_path):
+    edits = EditCache(tmp_path, "generator", Counting(), "cpu")
+    first = edits(LEVELS, None)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(edits(LEVELS, None), first)
+
+
+def test_edits_that_are_not_finite_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="3 of 3 edited images aren't finite"):
+        EditCache(tmp_path, "generator", lambda images, target: images / 0 * 0, "cpu")(LEVELS, None)
+
+
+def test_other_weights_or_options_are_another_generator():
+    entry = generator_entry("stargan")
+    identities = {
+        generator_identity(entry, small_generator(0)),
+        generator_identity(entry, small_generator(1)),
+        generator_identity(generator_entry("attgan"), small_generator(0)),
+    }
+    assert len(identities) == 3
+    assert generator_identity(entry, small_generator(0)) in identities
