@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.commands.finetune import main as finetune
 from malp_disc.run_folder.experiment import not_compared
+from malp_disc.training.diff_augment import Augmentation
 from malp_disc.training.launch import run_recipe
 
 DOMAINS = {"horses": ("trainA", "testA"), "zebras": ("trainB", "testB")}
@@ -39,6 +40,7 @@ class Config(FinetuneConfig):
     output_dir: Path = Path("runs/horse2zebra")
     generator: str = "cyclegan_compressed"
     keep_weight: float = 5.0
+    augmentation: tuple[Augmentation, ...] = ("translation",)
     data: Literal["images"] = "images"
     image_size: int = 256
     test_size: int = 240
