@@ -31,7 +31,7 @@ def test_the_public_names_are_those_of_the_design():
     assert list(inspect.signature(MaLP.encrypt).parameters) == ["self", "images", "index", "generator"]
     assert list(inspect.signature(MaLPDiscriminator.encrypt).parameters) == ["self", "images", "index", "generator"]
     assert list(inspect.signature(MaLPDiscriminator.generator_loss).parameters) == ["self", "fake", "index"]
-    assert list(inspect.signature(MaLPDiscriminator.discriminator_loss).parameters) == ["self", "images", "encrypted", "fake", "index", "real", "degradation"]
+    assert list(inspect.signature(MaLPDiscriminator.discriminator_loss).parameters) == ["self", "images", "encrypted", "fake", "index", "real", "degradation", "features"]
 
 
 def test_the_defaults_are_the_papers():
