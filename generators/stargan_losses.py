@@ -6,6 +6,7 @@ editing.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from malp_disc.discriminator import MaLPDiscriminator
+from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
 
 
 @dataclass(frozen=True)
 class StarGANWeights:
-    """λ of the paper's section 5.1 (`cls`, `rec`) and of the WGAN-GP penalty (`gp`)."""
+    """λ of the paper's section 5.1 (`cls`, `rec`) and of the WGAN-GP penalty (`gp`); the paper has no `adv` and no `branch`.
+
+    Attributes:
+        adv: of the adversarial loss. With 0, D only classifies, and its penalty isn't computed.
+        branch: of the loss by MaLP's pretrained second branch, if there is one.
+    """
 
     cls: float = 1.0
     rec: float = 10.0
     gp: float = 10.0
+    adv: float = 1.0
+    branch: float = 1.0
 
 
 @dataclass
@@ -35,6 +45,7 @@ class StarGANLosses:
     classification: Tensor
     reconstruction: Tensor
     penalty: Tensor
+    realness: Tensor | None = None
 
 
 def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -55,24 +66,39 @@ class StarGANCritic(nn.Module):
     """The discriminator's loss (Eq. 5) as one forward pass, because DistributedDataParallel expects one forward per backward.
 
     forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real images, alpha (B,) uniform.
+
+    Args:
+        branch: a co-trained `MaLPDiscriminator` whose pretrained second branch also judges the images, beside D or, with ``weights.adv`` 0, in its place.
     """
 
-    def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None) -> None:
+    def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None, branch: MaLPDiscriminator | None = None) -> None:
         super().__init__()
-        self.discriminator, self.weights = discriminator, weights or StarGANWeights()
+        self.discriminator, self.weights, self.branch = discriminator, weights or StarGANWeights(), branch
 
     def forward(self, real: Tensor, fake: Tensor, labels: Tensor, alpha: Tensor) -> StarGANLosses:
         realness, logits = self.discriminator(torch.cat([real, fake]))
         on_real, on_fake = realness.float().chunk(2)
         adversarial = on_fake.mean() - on_real.mean()
         classification = attribute_loss(logits[: len(real)], labels)
-        penalty = gradient_penalty(self.discriminator, real, fake, alpha)
-        total = adversarial + self.weights.cls * classification + self.weights.gp * penalty
-        return StarGANLosses(total, adversarial, classification, torch.zeros_like(total), penalty)
+        penalty = gradient_penalty(self.discriminator, real, fake, alpha) if self.weights.adv else torch.zeros_like(adversarial)
+        total = self.weights.adv * adversarial + self.weights.cls * classification + self.weights.gp * penalty
+        if self.branch is None:
+            return StarGANLosses(total, adversarial, classification, torch.zeros_like(total), penalty)
+        found = self.branch.discriminator_loss(real, real, fake, without_template(real))
+        return StarGANLosses(total + found.total, adversarial, classification, torch.zeros_like(total), penalty, found.realness)
 
     def generator_losses(self, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor) -> StarGANLosses:
-        """`generator_losses` with this discriminator and these weights."""
-        return generator_losses(self.discriminator, real, fake, reconstructed, target, self.weights)
+        """`generator_losses` with this discriminator and these weights, and the branch's loss."""
+        losses = generator_losses(self.discriminator, real, fake, reconstructed, target, self.weights)
+        if self.branch is None:
+            return losses
+        realness = self.branch.generator_loss(fake, without_template(fake)).total
+        return dataclasses.replace(losses, total=losses.total + self.weights.branch * realness, realness=realness)
+
+
+def without_template(images: Tensor) -> Tensor:
+    """The index (B,) of images that carry no template."""
+    return torch.full((len(images),), NO_TEMPLATE, device=images.device)
 
 
 def generator_losses(
@@ -86,7 +112,7 @@ def generator_losses(
     adversarial = -realness.float().mean()
     classification = attribute_loss(logits, target)
     reconstruction = (real - reconstructed).float().abs().mean()
-    total = adversarial + weights.cls * classification + weights.rec * reconstruction
+    total = weights.adv * adversarial + weights.cls * classification + weights.rec * reconstruction
     return StarGANLosses(total, adversarial, classification, reconstruction, torch.zeros_like(total))
 
 

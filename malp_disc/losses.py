@@ -40,6 +40,15 @@ class LossWeights:
     map_correlation: float = 2.0  # not in the paper: the cosine of non-negative maps is close to 1 even for a constant map, Pearson's is 0
 
 
+COTRAIN_WEIGHTS = {
+    # On drawn faces, seed 0, FD-faces is 0.44 above the control, and with the weights of pretraining 3.83. On real faces MaLP stops localizing with them: it
+    # predicts the same dim map for real and fake (docs/results/real-faces.md).
+    "light": LossWeights(magnitude=0.5, encrypted_zero=10.0, classification=0.5, map_error=10.0, map_correlation=0.0),
+    "pretraining": LossWeights(),
+}
+"""Weights of a co-trained MaLP's own losses, by the names of `--cotrain-losses`."""
+
+
 @dataclass
 class MaLPLosses:
     """J and its terms, each a scalar tensor. 0 unless used: `penalty`, a discriminator's R1 penalty, and `realness`, J_C of a pretrained second branch."""

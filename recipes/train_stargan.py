@@ -11,6 +11,11 @@ CelebA with the paper's network and schedule, on one GPU and on four:
         --discriminator-learning-rate 1e-4 --mixed-precision bf16 --output-dir runs/stargan-celeba
     accelerate launch --multi_gpu --num_processes 4 recipes/train_stargan.py …
 
+With MaLP's second branch, a frozen pretrained backbone with trained heads, beside StarGAN's own discriminator or in its place:
+
+    python recipes/train_stargan.py --realness-weight 1 --output-dir runs/stargan-branch
+    python recipes/train_stargan.py --realness-weight 1 --adversarial-weight 0 --output-dir runs/stargan-branch-alone
+
 Steps are counted as in the paper: each is one discriminator update, and every --n-critic steps the generator is updated too. The results are
 ``G.safetensors`` (the exponential moving average of the generator) and ``D.safetensors``, with the authors' keys. With --generator-checkpoint and
 --discriminator-checkpoint, training starts from such files, with new optimizers and the schedule from its beginning. The training loop is malp_disc/training/stargan.py, one step of
@@ -34,6 +39,7 @@ from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.training.launch import run_recipe, start
 from malp_disc.training.stargan import train_stargan
+from malp_disc.training.stargan_branch import second_branch
 from malp_disc.training.stargan_options import StarGANOptions
 
 
@@ -62,7 +68,9 @@ def main(config: Config) -> None:
     accelerator = start(config, dataset)
     accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} images per optimizer step")
     generator, discriminator = networks(config, dataset)
-    critic = StarGANCritic(discriminator, StarGANWeights(rec=config.reconstruction_weight))
+    weights = StarGANWeights(rec=config.reconstruction_weight, adv=config.adversarial_weight, branch=config.realness_weight)
+    branch = second_branch(config, config.image_size)
+    critic = StarGANCritic(discriminator, weights, branch if branch is None else branch.to(accelerator.device))
     train_stargan(generator, critic, dataset, held_out, config, accelerator)
     folder = config.output_dir
     accelerator.print(f"wrote {folder / 'G.safetensors'}, {folder / 'D.safetensors'}; look at {folder / 'samples.png'}")

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from malp_disc.copying import copy_module, moving_average_of
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.distributed import mean_values_over_processes
-from malp_disc.losses import LossWeights
+from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import MaLP
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
@@ -41,12 +41,6 @@ from malp_disc.training.learning_rates import set_learning_rates
 from malp_disc.training.options import FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import Editor, freeze_unused
 
-COTRAIN_WEIGHTS = {
-    # On drawn faces, seed 0, FD-faces is 0.44 above the control, and with the weights of pretraining 3.83. On real faces MaLP stops localizing with them: it
-    # predicts the same dim map for real and fake (docs/results/real-faces.md).
-    "light": LossWeights(magnitude=0.5, encrypted_zero=10.0, classification=0.5, map_error=10.0, map_correlation=0.0),
-    "pretraining": LossWeights(),
-}
 _MEASURE_BALANCE = 10  # steps between measurements of the gradient norms, each of which costs a second backward pass
 
 QuickFID = Callable[[int, Callable[..., Tensor]], float]

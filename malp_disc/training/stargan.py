@@ -16,7 +16,7 @@ from malp_disc.training.checkpoints import CheckpointManager, check_space
 from malp_disc.training.curves import Curves, progress
 from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.stargan_options import StarGANOptions
-from malp_disc.training.stargan_step import StarGANStep
+from malp_disc.training.stargan_step import StarGANStep, discriminator_optimizer
 
 SHOWN = 8
 """Faces of a sample grid."""
@@ -45,11 +45,11 @@ def train_stargan(
     average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)).to(accelerator.device)
     optimizers = {
         "G": torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=(0.5, 0.999)),
-        "D": torch.optim.Adam(discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)),
+        "D": discriminator_optimizer(critic, config),
     }
 
     # Resume, then prepare
-    networks = {"G_raw": generator, "D": discriminator, "G_average": average}
+    networks = {"G_raw": generator, "D": discriminator, "G_average": average} | ({"branch": critic.branch} if critic.branch is not None else {})
     settings = {"attribute_names": list(dataset.attribute_names), **training_settings(config)}
     training = CheckpointManager(config.output_dir, networks=networks, optimizers=optimizers, settings=settings)
     first = training.resume(config, accelerator)["step"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from malp_disc.backbones import DEFAULT_BACKBONE
 from malp_disc.run_folder.experiment import not_compared
 from malp_disc.training.train_options import TrainOptions
 
@@ -26,6 +28,20 @@ class StarGANOptions(TrainOptions):
     reconstruction_weight: float = 10.0
     """Weight λ_rec of the reconstruction loss. The paper uses 10.
     At 64x64 the L1 loss is weak compared with WGAN's; a larger weight preserves the face."""
+    adversarial_weight: float = 1.0
+    """Weight of the adversarial loss by StarGAN's own discriminator, 0 or more (WGAN-GP). 0 leaves it the classification alone, which takes less time."""
+    realness_weight: float = 0.0
+    """Weight of -log P(not manipulated) by MaLP's second branch, trained heads on a frozen pretrained backbone, 0 or more. 0 trains without it, as the paper.
+    It acts beside StarGAN's own discriminator, or in its place with --adversarial-weight 0."""
+    backbone: str = DEFAULT_BACKBONE
+    """The frozen pretrained backbone, the name of a timm model, or squeezenet1_0. Don't evaluate with the same network."""
+    backbone_weights: Path | None = None
+    """Weights of --backbone, a state dict as timm or torchvision saves it.
+    By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
+    backbone_side: int = 128
+    """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
+    branch_learning_rate: float = 4e-4
+    """Learning rate of the second branch's heads, above 0, with the same schedule as the other two."""
     identity_share: float = 0.0
     """Share of each batch, in [0, 1], whose target is its own labels; an L1 loss to the input with the same weight is added for these images.
     The paper doesn't have it. The included generator was trained with 0.25, without an ablation."""
@@ -41,3 +57,10 @@ class StarGANOptions(TrainOptions):
         """Raise ValueError for flags that a StarGAN's training can't honour, before any work."""
         if self.random_crop is not None:
             raise ValueError("--random-crop has no place here: StarGAN's discriminator takes images of one size")
+        for name in ("adversarial_weight", "realness_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
+        if not self.branch_learning_rate > 0:
+            raise ValueError(f"expected --branch-learning-rate above 0, got {self.branch_learning_rate}")
+        if not (self.adversarial_weight or self.realness_weight):
+            raise ValueError("--adversarial-weight 0 leaves nothing that asks for realistic images; give a --realness-weight above 0")

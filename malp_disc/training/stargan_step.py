@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class StarGANStep:
         config = self.config
         factor = constant_then_linear(number - 1, config.max_train_steps)
         set_learning_rates(self.g_optimizer, [config.learning_rate * factor])
-        set_learning_rates(self.d_optimizer, [config.discriminator_learning_rate * factor])
+        set_learning_rates(self.d_optimizer, [rate * factor for rate in discriminator_rates(config)])
         copied = self.choose_copied(batches)
         terms: dict[str, Tensor] = {}
         if number - 1 >= 0.75 * config.warmup_steps:
@@ -78,7 +79,7 @@ class StarGANStep:
             self.accelerator.backward(losses.total / len(batches))
         self.d_optimizer.step()
         self.d_optimizer.zero_grad()
-        return {f"D/{name}": getattr(losses, name).detach() for name in ("adversarial", "classification", "penalty")}
+        return self._named("D", losses, ("adversarial", "classification", "penalty"))
 
     def warm_up_generator(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """L1 loss of G(x, own labels) to x."""
@@ -101,8 +102,26 @@ class StarGANStep:
             self.accelerator.backward((losses.total + weights.rec * copying) / len(batches))
         self.critic.requires_grad_(True)
         self._step_generator()
-        return {f"G/{name}": getattr(losses, name).detach() for name in ("adversarial", "classification", "reconstruction")}
+        return self._named("G", losses, ("adversarial", "classification", "reconstruction"))
+
+    def _named(self, network: str, losses: Any, names: Sequence[str]) -> dict[str, Tensor]:
+        """These terms of the losses, and the second branch's where there is one, by network and name."""
+        names = (*names, "realness") if self.critic.branch is not None else names
+        return {f"{network}/{name}": getattr(losses, name).detach() for name in names}
 
     def _step_generator(self) -> None:
         self.g_optimizer.step()
         self.g_optimizer.zero_grad()
+
+
+def discriminator_optimizer(critic: nn.Module, config: StarGANOptions) -> torch.optim.Optimizer:
+    """Adam for StarGAN's own discriminator and, where there is one, for the heads of MaLP's second branch."""
+    parts = [critic.discriminator.parameters()]
+    if critic.branch is not None:
+        parts += [group["params"] for group in critic.branch.parameter_groups(lr=config.branch_learning_rate)]
+    return torch.optim.Adam([{"params": list(part), "lr": rate} for part, rate in zip(parts, discriminator_rates(config), strict=True)], betas=(0.5, 0.999))
+
+
+def discriminator_rates(config: StarGANOptions) -> list[float]:
+    """Initial learning rates of `discriminator_optimizer`'s groups."""
+    return [config.discriminator_learning_rate, config.branch_learning_rate][: 1 + bool(config.realness_weight)]

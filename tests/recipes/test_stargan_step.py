@@ -13,8 +13,9 @@ from generators.stargan import StarGANDiscriminator, StarGANGenerator
 from generators.stargan_losses import StarGANCritic, StarGANWeights
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.training.batches import steps
+from malp_disc.training.stargan_branch import second_branch
 from malp_disc.training.stargan_options import StarGANOptions
-from malp_disc.training.stargan_step import StarGANStep
+from malp_disc.training.stargan_step import StarGANStep, discriminator_optimizer
 
 FACES = ProceduralFaces(16, image_size=16)
 
@@ -75,3 +76,56 @@ def test_a_share_of_the_images_keeps_its_labels():
 def test_crops_are_refused():
     with pytest.raises(ValueError, match="--random-crop"):
         options(random_crop=8).check()
+
+
+def with_branch(**changed) -> StarGANStep:
+    config = options(realness_weight=1.0, backbone="resnet10t", backbone_weights="random", backbone_side=32, warmup_steps=0, **changed)
+    torch.manual_seed(0)
+    generator, discriminator = StarGANGenerator(conv_dim=2, c_dim=5, repeat_num=1), StarGANDiscriminator(image_size=16, conv_dim=2, c_dim=5, repeat_num=2)
+    critic = StarGANCritic(discriminator, StarGANWeights(adv=config.adversarial_weight, branch=config.realness_weight), second_branch(config, 16))
+    optimizers = {"G": torch.optim.Adam(generator.parameters(), lr=1e-3), "D": discriminator_optimizer(critic, config)}
+    return StarGANStep(generator, critic, AveragedModel(generator), optimizers, config, Accelerator(cpu=True))
+
+
+def test_the_second_branch_learns_beside_the_discriminator_and_its_backbone_does_not():
+    step = with_branch()
+    branch = step.critic.branch.malp.branch
+    before = [weights(part) for part in (branch.realness_heads, branch.backbone, step.critic.discriminator)]
+    ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
+    said = step(2, batches)
+    heads, backbone, discriminator = (torch.equal(weights(part), old) for part, old in zip((branch.realness_heads, branch.backbone, step.critic.discriminator), before))
+    assert (heads, backbone, discriminator) == (False, True, False)
+    assert said["D/realness"] > 0 and said["G/realness"] > 0
+    assert not any(parameter.grad is not None and parameter.grad.any() for parameter in step.critic.parameters())
+
+
+def test_in_place_of_the_discriminators_realness_the_penalty_is_not_computed():
+    step = with_branch(adversarial_weight=0.0)
+    ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
+    said = step(2, batches)
+    assert said["D/penalty"] == 0 and said["D/classification"] > 0 and said["G/realness"] > 0
+
+
+def test_the_branchs_loss_reaches_the_generator_with_its_weight():
+    step = with_branch()
+    real = torch.rand(2, 3, 16, 16) * 2 - 1
+    moved = []
+    for weight in (1.0, 3.0):
+        step.critic.weights = StarGANWeights(cls=0.0, rec=0.0, adv=0.0, branch=weight)
+        fake = real.flip(0).requires_grad_(True)
+        step.critic.generator_losses(real, fake, real, torch.zeros(2, 5)).total.backward()
+        moved.append(fake.grad)
+    assert moved[0].any() and torch.allclose(3 * moved[0], moved[1])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"realness_weight": -1.0}, "--realness-weight of 0 or more"),
+        ({"adversarial_weight": 0.0}, "give a --realness-weight"),
+        ({"branch_learning_rate": 0.0}, "--branch-learning-rate above 0"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(changed, message):
+    with pytest.raises(ValueError, match=message):
+        options(**changed).check()
