@@ -22,7 +22,7 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 SQUEEZENET = "squeezenet1_0"
 RANDOM = "random"
 """Random weights, the same every time, in place of a file: the control that shows what a backbone's pretraining is worth."""
-_MOST_DEPTHS = 4
+MOST_DEPTHS = 4
 _FINEST_STRIDE = 4  # finer maps hold little more than the pixels, and cost most
 _SQUEEZENET_DEPTHS = {5: (256, 4), 10: (512, 8), 12: (512, 16)}  # layers whose output is taken: channels and stride
 
@@ -81,22 +81,23 @@ def without_nyquist(images: Tensor) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 2, stride=1), 2, stride=1)  # (1, 1) * (1, 1) = (1, 2, 1)
 
 
-def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = None) -> Backbone:
+def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = None, *, depths: int = MOST_DEPTHS) -> Backbone:
     """A frozen backbone by name.
 
     Args:
         name: of a timm model, or ``squeezenet1_0``.
         weights: path of a state dict, as timm (or torchvision) saves it; "random" for random weights of a timm model. None takes the installed weights of
             EfficientNet-Lite0, and timm's download for the others.
+        depths: number of feature maps, the finest first, of those of stride 4 or more; all of them, at most four, if there are fewer.
 
     Raises:
         ValueError: unknown name, a model without feature maps, weights of another network, or weights that can't be downloaded.
         FileNotFoundError: no such file.
     """
-    return _squeezenet(weights) if name == SQUEEZENET else _timm_backbone(name, weights)
+    return _squeezenet(weights, depths) if name == SQUEEZENET else _timm_backbone(name, weights, depths)
 
 
-def _timm_backbone(name: str, weights: str | Path | None) -> Backbone:
+def _timm_backbone(name: str, weights: str | Path | None, depths: int) -> Backbone:
     import timm  # late: it imports torchvision and takes as long as torch
 
     if not timm.is_model(name):
@@ -117,10 +118,13 @@ def _timm_backbone(name: str, weights: str | Path | None) -> Backbone:
         raise ValueError(
             f"the timm model {name} can't be used as a backbone: its weights can't be downloaded (then give a file), or it has no feature maps; timm says: {cause}"
         ) from error
-    kept = [i for i, stride in enumerate(network.feature_info.reduction()) if stride >= _FINEST_STRIDE][-_MOST_DEPTHS:]
+    kept = [i for i, stride in enumerate(network.feature_info.reduction()) if stride >= _FINEST_STRIDE][-MOST_DEPTHS:][:depths]
     channels, strides = ([values[i] for i in kept] for values in (network.feature_info.channels(), network.feature_info.reduction()))
     normalization = timm.get_pretrained_cfg(name)
-    return Backbone(_TimmFeatures(network, kept, normalization.mean, normalization.std), channels=channels, strides=strides, backbone=architecture)
+    features = _TimmFeatures(network, kept, normalization.mean, normalization.std)
+    backbone = Backbone(features, channels=channels, strides=strides, backbone=architecture)
+    features.drop_unused_stages()  # after the fingerprint, which is that of the whole network
+    return backbone
 
 
 class _TimmFeatures(nn.Module):
@@ -132,30 +136,36 @@ class _TimmFeatures(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    def drop_unused_stages(self) -> None:
+        """Cut off the stages after the last feature map that is kept, of an EfficientNet; other architectures compute all of theirs."""
+        if isinstance(blocks := getattr(self.network, "blocks", None), nn.Sequential) and hasattr(self.network, "_stage_out_idx"):
+            last = {index: stage for stage, index in self.network._stage_out_idx.items()}[max(self.kept)]
+            self.network.blocks = blocks[:last]  # stage 0 is the stem
+
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.network(((images + 1) / 2 - self.mean) / self.std)
         return [maps[i] for i in self.kept]
 
 
-def _squeezenet(weights: str | Path | None) -> Backbone:
+def _squeezenet(weights: str | Path | None, depths: int) -> Backbone:
     from malp_disc.metrics.squeezenet import SqueezeNetExtractor  # late: it imports torchvision
 
-    channels, strides = zip(*_SQUEEZENET_DEPTHS.values())
-    return Backbone(_SqueezeNetFeatures(SqueezeNetExtractor(weights)), channels=channels, strides=strides, backbone=SQUEEZENET)
+    channels, strides = zip(*list(_SQUEEZENET_DEPTHS.values())[:depths])
+    return Backbone(_SqueezeNetFeatures(SqueezeNetExtractor(weights), list(_SQUEEZENET_DEPTHS)[:depths]), channels=channels, strides=strides, backbone=SQUEEZENET)
 
 
 class _SqueezeNetFeatures(nn.Module):
     """Feature maps of SqueezeNet 1.0 before its last two poolings and at its end, for images in [-1, 1]."""
 
-    def __init__(self, extractor: nn.Module) -> None:
+    def __init__(self, extractor: nn.Module, layers: Sequence[int]) -> None:
         super().__init__()
-        self.extractor = extractor
+        self.extractor, self.layers = extractor, tuple(layers)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps, found = self.extractor.normalized(255 * (images + 1) / 2), []
-        for number, layer in enumerate(self.extractor.net):
+        for number, layer in enumerate(self.extractor.net[: self.layers[-1] + 1]):
             maps = layer(maps)
-            if number in _SQUEEZENET_DEPTHS:
+            if number in self.layers:
                 found.append(maps)
         return found
 

@@ -20,6 +20,7 @@ class MaLPConfig:
         branch: the second branch: "vit", the paper's transformer E_T, which is used in training only; the name of a timm model (or "squeezenet1_0"), a frozen
             pretrained backbone with trained heads (`malp_disc.feature_branch`); or None.
         branch_side: images whose shorter side is smaller are enlarged to it for a backbone.
+        branch_depths: number of the backbone's feature maps that the heads look at, the finest first, 1 or more; all that it has if there are fewer.
         backbone_fingerprint: of the backbone's weights, set by `MaLP`, so that a saved MaLP isn't used with others.
         template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
         vit_generation: version of an official transformer, one of `malp_disc.official.vit.VIT_GENERATIONS`; unused otherwise.
@@ -32,6 +33,7 @@ class MaLPConfig:
     width: int = 64
     branch: str | None = "vit"
     branch_side: int = 64
+    branch_depths: int = 4
     backbone_fingerprint: str | None = None
     template_size: int | None = None
     vit_generation: str = "prenorm"
@@ -53,6 +55,8 @@ class MaLPConfig:
             raise ValueError(f"the transformer branch cuts images into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or branch=None")
         if self.branch_side < 32:
             raise ValueError(f"expected a branch side of at least 32 pixels, got {self.branch_side}")
+        if self.branch_depths < 1:
+            raise ValueError(f"expected at least one branch depth, got {self.branch_depths}")
         if self.architecture == "official" and self.branch not in ("vit", None):
             raise ValueError(f"the authors' architecture has the transformer as its second branch: expected branch 'vit' or None, got {self.branch!r}")
         if self.width < 4 or self.width % max(1, self.width // 8):

@@ -95,7 +95,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
     def _create_branch(self, backbone_weights: str | Path | None) -> nn.Module | None:
         if not self.config.pretrained_branch:
             return GlobalTransformer(self.config.image_size) if self.config.branch == "vit" else None
-        backbone = create_backbone(self.config.branch, backbone_weights)
+        backbone = create_backbone(self.config.branch, backbone_weights, depths=self.config.branch_depths)
         if self.config.backbone_fingerprint not in (None, backbone.fingerprint):
             raise ValueError(
                 f"this MaLP was trained on a {self.config.branch} with other weights ({self.config.backbone_fingerprint}, got {backbone.fingerprint}); "
@@ -255,17 +255,18 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         return malp.eval()
 
 
-def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 64) -> MaLP:
+def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 64, depths: int = 4) -> MaLP:
     """A copy of a MaLP whose second branch is a frozen pretrained backbone with new, untrained heads (`malp_disc.feature_branch`).
 
     Args:
         name, weights: of the backbone, as for `malp_disc.backbones.create_backbone`.
         side: images whose shorter side is smaller are enlarged to it for the backbone.
+        depths: number of its feature maps that the heads look at, the finest first.
 
     Raises:
         ValueError, FileNotFoundError: as `malp_disc.backbones.create_backbone`; or a MaLP of the authors' architecture, whose second branch is the transformer.
     """
-    config = dataclasses.replace(malp.config, branch=name, branch_side=side, backbone_fingerprint=None)
+    config = dataclasses.replace(malp.config, branch=name, branch_side=side, branch_depths=depths, backbone_fingerprint=None)
     copied = MaLP(config, backbone_weights=weights)
     kept = {key: value for key, value in malp.state_dict().items() if not key.startswith("branch.")}
     copied.load_state_dict({**copied.state_dict(), **kept})

@@ -104,6 +104,21 @@ def test_wrong_names_and_weights_of_another_network_are_refused(tmp_path, name, 
         create_backbone(name, path)
 
 
+@pytest.mark.parametrize("name", [TINY, "tf_efficientnet_lite0"])
+def test_fewer_depths_are_the_finest_maps_of_the_same_network(name):
+    whole, fine = create_backbone(name, "random"), create_backbone(name, "random", depths=2)
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    maps = fine(images, least_side=64)
+    assert len(maps) == 2 and fine.strides == (4, 8) == whole.strides[:2] and fine.channels == whole.channels[:2]
+    assert all(torch.equal(a, b) for a, b in zip(maps, whole(images, least_side=64)))
+    assert fine.fingerprint == whole.fingerprint
+
+
+def test_stages_that_no_head_looks_at_are_cut_off_an_efficientnet():
+    fine = create_backbone("tf_efficientnet_lite0", "random", depths=2)
+    assert sum(p.numel() for p in fine.parameters()) < sum(p.numel() for p in create_backbone("tf_efficientnet_lite0", "random").parameters()) / 20
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.pth"):
         create_backbone(TINY, tmp_path / "none.pth")

@@ -230,3 +230,14 @@ def test_real_images_of_the_target_domain_are_checked_like_the_others():
     for bad in ((images + 1) * 127.5, images[:, :1], torch.full_like(images, torch.nan), images[:0]):
         with pytest.raises(ValueError, match="real"):
             step(disc, images, images, real=bad)
+
+
+def test_a_branch_of_fewer_depths_is_saved_and_loaded(tmp_path):
+    malp = branched(branch_depths=2)
+    malp.save_pretrained(tmp_path)
+    again = MaLP.from_pretrained(tmp_path, backbone_weights="random")
+    assert len(again.branch.realness_heads) == 2 and again.config.branch_depths == 2
+    images = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert torch.equal(again.branch(images).map, malp.branch(images).map)
+    with pytest.raises(ValueError, match="at least one branch depth"):
+        branched(branch_depths=0)

@@ -112,7 +112,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions) -> ArmSet
 def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions) -> ArmSetup:
     """An arm whose MaLP has a pretrained second branch: that of `malp` if it has one, else one with untrained heads."""
     if not malp.config.pretrained_branch:
-        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side)
+        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=config.backbone_depths)
     cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
     weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": config.realness_weight}
     dropout = config.template_dropout if arm == "joint" else 1.0

@@ -74,6 +74,9 @@ class FinetuneOptions(TrainOptions):
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
     backbone_side: int = of_arms(*ON_BACKBONE, default=64)
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
+    backbone_depths: int = of_arms(*ON_BACKBONE, default=4)
+    """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
+    The coarse ones change colours and shapes; on drawn faces those then leave the perfect edit."""
     realness_weight: float = of_arms("vision_aided", "joint", default=1.0)
     """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
     A larger one lowers the distance further, but edits become weaker: on drawn faces with 2 and 3."""
@@ -129,6 +132,8 @@ class FinetuneOptions(TrainOptions):
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
         if self.backbone_side < 32:
             raise ValueError(f"expected --backbone-side of at least 32, got {self.backbone_side}")
+        if self.backbone_depths < 1:
+            raise ValueError(f"expected --backbone-depths of at least 1, got {self.backbone_depths}")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:
             raise ValueError(

@@ -22,5 +22,5 @@ def second_branch(config: StarGANOptions, image_size: int) -> MaLPDiscriminator 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         narrow = MaLP(MaLPConfig(image_size=image_size, width=8, branch=None))  # its CNN isn't asked
-        malp = with_pretrained_branch(narrow, config.backbone, weights=config.backbone_weights, side=config.backbone_side)
+        malp = with_pretrained_branch(narrow, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=config.backbone_depths)
     return MaLPDiscriminator(malp, trainable=True, train_cnn=False, template_dropout=1.0, loss_weights=COTRAIN_WEIGHTS["light"])

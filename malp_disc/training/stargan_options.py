@@ -40,6 +40,9 @@ class StarGANOptions(TrainOptions):
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
     backbone_side: int = 128
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
+    backbone_depths: int = 4
+    """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
+    The coarse ones change colours and shapes; on drawn faces those then leave the perfect edit."""
     branch_learning_rate: float = 4e-4
     """Learning rate of the second branch's heads, above 0, with the same schedule as the other two."""
     identity_share: float = 0.0
