@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from malp_disc.discriminator_losses import Degradation, branch_losses, degraded_straight_through, squared_gradient_norm
+from malp_disc.discriminator_losses import Degradation, branch_losses, squared_gradient_norm
 from malp_disc.distributed import mean_over_processes
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import check_batches, check_images, fakeness_map
@@ -33,6 +33,7 @@ from malp_disc.generator_terms import (
 )
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
+from malp_disc.metrics.degradation_chain import straight_through
 from malp_disc.precision import full_precision
 
 GeneratorGradient = Literal["none", "map", "truth"]
@@ -266,7 +267,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             changed = fake = fake.detach()
             again, _ = self.malp.encrypt(images, index)
             encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
-        seen = [degraded_straight_through(batch, degradation) for batch in (encrypted, fake)]
+        seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]
         if not self.train_cnn:
             return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, features if degradation is None else ())
         losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real)

@@ -1,4 +1,4 @@
-"""What `MaLPDiscriminator` minimises in its own update: the second branch's part of Eq. 11, the gradient penalty R1, and degradations."""
+"""What `MaLPDiscriminator` minimises in its own update: the second branch's part of Eq. 11, and the gradient penalty R1."""
 
 from __future__ import annotations
 
@@ -35,8 +35,3 @@ def squared_gradient_norm(malp: MaLP, real: Tensor, weights: Tensor) -> Tensor:
     real = real.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad((weights[:, None] * image_terms(malp(real))).sum(), real, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
-
-
-def degraded_straight_through(images: Tensor, degradation: Degradation | None) -> Tensor:
-    """The degraded images, with the gradient of the identity (a straight-through estimator)."""
-    return images if degradation is None else images + (degradation(images.detach()) - images).detach()

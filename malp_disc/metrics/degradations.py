@@ -45,14 +45,24 @@ def jpeg(images: Tensor, quality: int | None) -> Tensor:
         return to_8bit(images)
     if isinstance(quality, bool) or quality not in range(1, 101):
         raise ValueError(f"expected a JPEG quality of 1 … 100, a whole number, or None for no JPEG, got {quality!r}")
-    decoded = []
-    for levels in quantize(images).permute(0, 2, 3, 1).cpu().numpy():  # (H, W, 3)
-        buffer = io.BytesIO()
-        Image.fromarray(levels).save(buffer, "JPEG", quality=int(quality), subsampling="4:2:0")
-        with Image.open(buffer) as image:
-            decoded.append(np.array(image))
-    levels = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, *images.shape[2:], 3)
-    return _from_levels(levels.permute(0, 3, 1, 2).to(images.device))
+    return _coded(images, "JPEG", quality=int(quality), subsampling="4:2:0")
+
+
+def webp(images: Tensor, quality: int | None) -> Tensor:
+    """Lossy WebP compression by Pillow.
+
+    Args:
+        quality: Pillow's, 1 … 100; None for rounding to 8 bits only.
+
+    Raises:
+        ValueError: another quality.
+    """
+    check_images(images)
+    if quality is None:
+        return to_8bit(images)
+    if isinstance(quality, bool) or quality not in range(1, 101):
+        raise ValueError(f"expected a WebP quality of 1 … 100, a whole number, or None for no WebP, got {quality!r}")
+    return _coded(images, "WEBP", quality=int(quality))
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
@@ -100,6 +110,48 @@ def resize_down_up(images: Tensor, factor: float) -> Tensor:
     smaller = (round(height / factor), round(width / factor))
     small = to_8bit(F.interpolate(images.float(), size=smaller, mode="bilinear", align_corners=False, antialias=True))
     return to_8bit(F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False))
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resampled to `size` (H, W), antialiased where it shrinks, and rounded to 8 bits: bilinear to a smaller size, bicubic to a larger one.
+
+    Raises:
+        ValueError: a side below 1.
+    """
+    check_images(images)
+    if min(size) < 1:
+        raise ValueError(f"expected a size (H, W) of at least 1x1, got {tuple(size)}")
+    smaller = size[0] * size[1] < images.shape[2] * images.shape[3]
+    mode = "bilinear" if smaller else "bicubic"
+    return to_8bit(F.interpolate(images.float(), size=tuple(size), mode=mode, align_corners=False, antialias=smaller).clamp(-1, 1))
+
+
+def resized_and_back(images: Tensor, scale: float) -> Tensor:
+    """`resized` by `scale` along both sides, and back to the old size.
+
+    Raises:
+        ValueError: a scale that leaves less than a pixel, or isn't finite.
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"expected a scale above 0, got {scale}")
+    height, width = images.shape[2:]
+    return resized(resized(images, (round(height * scale), round(width * scale))), (height, width))
+
+
+def cropped(images: Tensor, share: float, place: tuple[float, float]) -> Tensor:
+    """A window whose sides have `share` of the images' sides, in 8 bits: (B, 3, H, W) -> (B, 3, round(share H), round(share W)).
+
+    Args:
+        place: of the window in what remains, from (0, 0), the upper left corner, to (1, 1).
+
+    Raises:
+        ValueError: a share outside (0, 1] or a place outside the image.
+    """
+    if not (0 < share <= 1 and all(0 <= part <= 1 for part in place)):
+        raise ValueError(f"expected a share in (0, 1] and a place in [0, 1] x [0, 1], got {share} and {place}")
+    height, width = (max(1, round(share * side)) for side in images.shape[2:])
+    top, left = (round(part * (side - kept)) for part, side, kept in zip(place, images.shape[2:], (height, width)))
+    return to_8bit(images[:, :, top : top + height, left : left + width])
 
 
 @dataclass(frozen=True)
@@ -163,6 +215,18 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     from torchvision.transforms.functional import gaussian_blur as torchvision_blur  # imported late: takes as long as torch
 
     return torchvision_blur(images.float(), [2 * reach + 1] * 2, [float(sigma)] * 2)
+
+
+def _coded(images: Tensor, file_format: str, **options: object) -> Tensor:
+    """The images after Pillow's encoder and decoder of `file_format`."""
+    decoded = []
+    for levels in quantize(images).permute(0, 2, 3, 1).cpu().numpy():  # (H, W, 3)
+        buffer = io.BytesIO()
+        Image.fromarray(levels).save(buffer, file_format, **options)
+        with Image.open(buffer) as image:
+            decoded.append(np.array(image.convert("RGB")))
+    levels = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, *images.shape[2:], 3)
+    return _from_levels(levels.permute(0, 3, 1, 2).to(images.device))
 
 
 def _from_levels(levels: Tensor) -> Tensor:
