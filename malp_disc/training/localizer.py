@@ -12,14 +12,12 @@ from torch.utils.data import Dataset
 
 from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
-from malp_disc.distributed import mean_values_over_processes
 from malp_disc.run_folder.experiment import training_settings
-from malp_disc.training.batches import Batch, steps
+from malp_disc.training.batches import Batch
 from malp_disc.training.checkpoints import CheckpointManager, check_space
-from malp_disc.training.curves import Curves, progress
-from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.localizer_options import LocalizerOptions, learning_rate_of
 from malp_disc.training.localizer_step import LocalizerStep, LossOf, Pairs
+from malp_disc.training.loop import run_steps
 from malp_disc.training.preflight import must_take, two_items, without_gradient
 
 _PREPARED = 100  # pairs that a method may look at before the first step
@@ -58,22 +56,18 @@ def train_localizer(method: nn.Module, generator: nn.Module, dataset: Dataset, c
     wrapped, optimizer = accelerator.prepare(LossOf(method), optimizer)
     train_step = LocalizerStep(method, wrapped, optimizer, generator, config, accelerator, base_rate=rate, attribute_names=dataset.attribute_names)
 
-    # Loop
-    curves = Curves(config.output_dir / "curves" / "localizer.jsonl", accelerator, start=first, run="localizer")
-    bar = progress(config, accelerator, start=first, label=f"train {getattr(method, 'name', config.method)}")
-    with GracefulInterrupt() as interrupt:
-        for number, batches in steps(dataset, config, accelerator, start=first):
-            terms = train_step(number, batches)
-            bar.update()
-            if number % config.log_steps == 0:
-                logged = curves.log(number, mean_values_over_processes(terms))
-                bar.set_postfix_str(f"loss={logged['localizer/total']:.3g}", refresh=False)
-            stop = interrupt.requested()
-            if training.due(number, config) or stop:
-                training.save(number, config, accelerator)
-            if stop:
-                raise KeyboardInterrupt
-    bar.close()
+    run_steps(
+        train_step,
+        dataset,
+        config,
+        accelerator,
+        training,
+        first=first,
+        curve=config.output_dir / "curves" / "localizer.jsonl",
+        run="localizer",
+        label=f"train {getattr(method, 'name', config.method)}",
+        summary={"localizer/total": "loss"},
+    )
     accelerator.free_memory()
     return method.eval()
 

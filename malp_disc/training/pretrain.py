@@ -8,13 +8,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc.discriminator import MaLPDiscriminator
-from malp_disc.distributed import mean_values_over_processes
 from malp_disc.losses import LossWeights
 from malp_disc.malp import MaLP
-from malp_disc.training.batches import steps
 from malp_disc.training.checkpoints import CheckpointManager, check_space
-from malp_disc.training.curves import Curves, progress
-from malp_disc.training.interrupt import GracefulInterrupt
+from malp_disc.training.loop import run_steps
 from malp_disc.training.pretrain_options import PretrainOptions, resume_fingerprint
 from malp_disc.training.pretrain_step import PretrainStep
 
@@ -49,21 +46,17 @@ def pretrain(
         disc, wrapped, optimizer, generator, config, accelerator, base_rates=base_rates, attribute_names=dataset.attribute_names
     )
 
-    # Loop
-    curves = Curves(config.output_dir / "curves" / f"{name}.jsonl", accelerator, start=first, run=name)
-    bar = progress(config, accelerator, start=first, label=f"pretrain {name}")
-    with GracefulInterrupt() as interrupt:
-        for number, batches in steps(dataset, config, accelerator, start=first):
-            terms = train_step(number, batches)
-            bar.update()
-            if number % config.log_steps == 0:
-                logged = curves.log(number, mean_values_over_processes(terms))
-                bar.set_postfix_str(f"J={logged['MaLP/total']:.3g}", refresh=False)
-            stop = interrupt.requested()
-            if training.due(number, config) or stop:
-                training.save(number, config, accelerator)
-            if stop:
-                raise KeyboardInterrupt
-    bar.close()
+    run_steps(
+        train_step,
+        dataset,
+        config,
+        accelerator,
+        training,
+        first=first,
+        curve=config.output_dir / "curves" / f"{name}.jsonl",
+        run=name,
+        label=f"pretrain {name}",
+        summary={"MaLP/total": "J"},
+    )
     accelerator.free_memory()
     return malp.eval()

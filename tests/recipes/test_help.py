@@ -12,9 +12,9 @@ import pytest
 from malp_disc import cli
 from malp_disc.commands import baseline, benchmark, finetune, pretrain
 from malp_disc.data import DataOptions
-from recipes import evaluate, train_attribute_classifier, train_stargan
+from recipes import evaluate, train_attribute_classifier, train_attribute_gan, train_stargan
 
-OPTIONS = [*cli.COMMANDS, baseline.Config, benchmark.Config, finetune.Config, pretrain.Config, evaluate.Config, train_stargan.Config, train_attribute_classifier.Config]
+OPTIONS = [*cli.COMMANDS, baseline.Config, benchmark.Config, finetune.Config, pretrain.Config, evaluate.Config, train_stargan.Config, train_attribute_gan.Config, train_attribute_classifier.Config]
 
 
 def help_texts(options: type) -> dict[str, str]:
