@@ -66,6 +66,12 @@ def family_of(localizer: Localizer) -> Family:
     return family
 
 
+def thresholds_of(localizer: Localizer) -> tuple[float, float]:
+    """The localizer's fixed thresholds of its map and of its score, 0.5 where it names none."""
+    threshold, score_threshold = (getattr(localizer, name, None) for name in ("threshold", "score_threshold"))
+    return float(threshold or 0.5), 0.5 if score_threshold is None else float(score_threshold)
+
+
 @torch.no_grad()
 def protect(localizer: Localizer, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] as their owner publishes them: encrypted by a proactive method, the same by a passive one. A new tensor.

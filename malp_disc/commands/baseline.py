@@ -13,23 +13,22 @@ takes. ``metrics.json`` has the localization and detection scores on held-back i
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from malp_disc.benchmark.localizer import predict, protect
+from malp_disc.benchmark.inputs import as_images
+from malp_disc.benchmark.localizer import thresholds_of
+from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.methods import save_method
+from malp_disc.benchmark.results import summarized
+from malp_disc.benchmark.run import published_by
 from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
-from malp_disc.evaluation.eval_set import BATCH, EvalSet, edit
+from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.manipulate import Manipulate
-from malp_disc.metrics.degradations import to_8bit
-from malp_disc.metrics.detection import detection_scores
-from malp_disc.metrics.localization import localization_scores
+from malp_disc.metrics.features import quantize
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
 from malp_disc.training.generator_contract import check_contract
@@ -68,25 +67,21 @@ def main(config: Config) -> None:
 
 def report(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, config: Config, device: torch.device) -> None:
     """Measure the method on held-back images, print it and write ``metrics.json``."""
-    metrics = measure(method, manipulate, inputs, device=device)
-    write_json(config.output_dir / "metrics.json", {"n": len(inputs.images), "method": config.method, **metrics})
-    maps = metrics["localization"]
-    said = "" if maps is None else f"CS {maps['cs']:.3f} (a constant map: {maps['cs_constant']:.3f}), Pearson {maps['pearson']:.3f}, " if maps["cs"] is not None else "nothing was changed, "
+    found = score(method, manipulate, inputs, device=device)
+    write_json(config.output_dir / "metrics.json", {"n": len(inputs.images), "method": config.method, "scores": found})
+    value = {name: estimate[0] for name, estimate in found.items()}
+    has_maps, changed = "false_pixels" in value, "cs" in value
+    said = f"CS {value['cs']:.3f} (a constant map: {value['cs_constant']:.3f}), Pearson {value['pearson']:.3f}, " if changed else "nothing was changed, " * has_maps
     print(
-        f"{config.method} on {len(inputs.images)} held-back images: {said}detection AUC {metrics['detection']['auc']:.4f}, "
-        f"average precision {metrics['detection']['average_precision']:.4f}; saved in {config.output_dir / 'localizer'}"
+        f"{config.method} on {len(inputs.images)} held-back images: {said}detection AUC {value['auc']:.4f}, "
+        f"average precision {value['average_precision']:.4f}; saved in {config.output_dir / 'localizer'}"
     )
 
 
-@torch.no_grad()
-def measure(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, *, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Scores of maps and of detection on the edits of held-back images, in 8 bits; the localization is None for a detector."""
-    published = torch.cat([protect(method, part.to(device)).cpu() for part in inputs.images.split(BATCH)])
-    manipulated = edit(manipulate, published, inputs.targets, device=device)
-    found = [[predict(method, part.to(device)) for part in to_8bit(images).split(BATCH)] for images in (published, manipulated)]
-    scores = torch.cat([one.score.cpu() for group in found for one in group]).numpy()
-    detection = detection_scores(np.repeat([0, 1], len(published)), scores)
-    localization = None
-    if found[1][0].map is not None:
-        localization = dataclasses.asdict(localization_scores(torch.cat([one.map.cpu() for one in found[1]]), inputs.images, manipulated))
-    return {"localization": localization, "detection": dataclasses.asdict(detection)}
+def score(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, *, device: torch.device | str = "cpu") -> dict[str, tuple[float | None, ...]]:
+    """The benchmark's scores (`malp_disc.benchmark.measure`) on the edits of held-back images, in 8 bits: value and ends of the 95 % interval over images, by name."""
+    real = quantize(inputs.images)
+    published = published_by(method, real, device)
+    edited = quantize(edit(manipulate, as_images(published), inputs.targets, device=device))
+    threshold, score_threshold = thresholds_of(method)
+    return summarized(measure(method, real, published, edited, threshold=threshold, device=device), score_threshold=score_threshold)

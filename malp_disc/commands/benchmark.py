@@ -32,7 +32,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from malp_disc.benchmark.loading import load_localizer
-from malp_disc.benchmark.localizer import family_of, name_of, ready
+from malp_disc.benchmark.localizer import family_of, name_of, ready, thresholds_of
 from malp_disc.benchmark.malp_localizer import MaLPForm
 from malp_disc.benchmark.methods import METHODS
 from malp_disc.benchmark.page import write_pages
@@ -184,12 +184,8 @@ def load_competitors(entries: Sequence[LocalizerEntry]) -> list[Competitor]:
         localizer = load_localizer(entry.localizer)
         name = entry.name or name_of(localizer)
         seed = sum(competitor.name == name for competitor in found)
-        threshold = entry.threshold or getattr(localizer, "threshold", None) or 0.5
-        score_threshold = getattr(localizer, "score_threshold", None)
-        method = printed_method(name, localizer)
-        found.append(
-            Competitor(localizer, name, seed, method, float(threshold), 0.5 if score_threshold is None else float(score_threshold))
-        )
+        threshold, score_threshold = thresholds_of(localizer)
+        found.append(Competitor(localizer, name, seed, printed_method(name, localizer), entry.threshold or threshold, score_threshold))
     return found
 
 

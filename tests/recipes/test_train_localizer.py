@@ -198,7 +198,10 @@ def test_a_users_localizer_is_trained_measured_and_loaded_again(trained, own):
     assert type(localizer).__name__ == "Mine" and predict(localizer, sample_images(2)).map.shape == (2, 1, 32, 32)
     assert localizer.seen == 64, "prepare looked at the first pairs, once"
     metrics = json.loads((trained / "metrics.json").read_text())
-    assert metrics["n"] == 8 and metrics["localization"]["images"] == 8 and metrics["detection"]["images"] == 16
+    assert metrics["n"] == 8
+    for name in ("cs", "pearson", "f1", "pixel_auc", "auc", "average_precision"):
+        value, low, high = metrics["scores"][name]  # an interval over 8 images need not contain the value
+        assert low <= high and -1 <= value <= 1, name
     lines = [json.loads(line) for line in (trained / "curves" / "localizer.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4] and lines[0]["localizer/map"] > 0
 
