@@ -5,7 +5,7 @@ Written as a TOML file, of which every entry but the names is optional::
     images = 200                              # sampled per generator
     scaled_size = 128                         # "sc.": the side that images are scaled to, which the localizers were trained at
 
-    [data]                                    # of all generators that don't say otherwise: the data flags of the command
+    [data]                                    # of all generators that name no data of their own: the data flags of the command
     data = "celeba"
     data_root = "/data/celeba"
 
@@ -111,10 +111,10 @@ def read_suite(path: str | Path, data: DataOptions) -> Suite:
         raise ValueError(f"{path} is no TOML file: {error}") from error
     where, folder = str(path), path.parent
     _check_keys(content, ("images", "scaled_size", "data", "localizers", "generators"), where)
-    data = data_options(content.get("data", {}), data, f"{where}, [data]", folder)
+    common = data_options(content.get("data", {}), data, f"{where}, [data]", folder)
     localizers = [_localizer(entry, f"{where}, localizer {i + 1}", folder) for i, entry in enumerate(_tables(content, "localizers", where))]
     generators = [
-        _generator(entry, data, f"{where}, generator {i + 1}", folder) for i, entry in enumerate(_tables(content, "generators", where))
+        _generator(entry, common, data, f"{where}, generator {i + 1}", folder) for i, entry in enumerate(_tables(content, "generators", where))
     ]
     numbers = {name: _whole(content.get(name), f"{where}, {name}") for name in ("images", "scaled_size")}
     return Suite(localizers=tuple(localizers), generators=tuple(generators), **numbers)
@@ -161,7 +161,7 @@ def data_options(given: Mapping[str, Any], default: DataOptions, where: str, fol
     return dataclasses.replace(default, **found)
 
 
-def _generator(entry: Mapping[str, Any], data: DataOptions, where: str, folder: Path) -> GeneratorEntry:
+def _generator(entry: Mapping[str, Any], data: DataOptions, flags: DataOptions, where: str, folder: Path) -> GeneratorEntry:
     own = ("generator", "name", "checkpoint", "options", "target", "edits", "trained_on")
     images = {name: value for name, value in entry.items() if name not in own}
     _check_keys(entry, (*own, *(option.name for option in dataclasses.fields(DataOptions))), where)
@@ -179,7 +179,7 @@ def _generator(entry: Mapping[str, Any], data: DataOptions, where: str, folder: 
         generator,
         checkpoint=_path(entry["checkpoint"], f"{where}, checkpoint", folder) if "checkpoint" in entry else None,
         name=_text(entry["name"], f"{where}, name") if "name" in entry else None,
-        data=data_options(images, data, where, folder),
+        data=data_options(images, flags if "data" in images else data, where, folder),  # another kind of data shares no options with [data]
         target=target,
         options=options,
         edits=_names(entry.get("edits", []), f"{where}, edits"),

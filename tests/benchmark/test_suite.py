@@ -14,6 +14,7 @@ scaled_size = 64
 [data]
 data = "images"
 data_root = "photos"
+crop_size = 100
 
 [[localizers]]
 localizer = "malp_both=malp"
@@ -47,9 +48,10 @@ def test_a_suite_has_its_generators_with_the_common_data_and_their_own(tmp_path)
     stgan, mine = suite.generators
     assert (suite.images, suite.scaled_size) == (20, 64)
     assert stgan.name == "STGAN" and stgan.trained_on and stgan.edits == ("Bald",) and stgan.target == "change"
-    assert stgan.data == DataOptions(data="images", data_root=tmp_path / "photos", image_size=128)
+    assert stgan.data == DataOptions(data="images", data_root=tmp_path / "photos", image_size=128, crop_size=100)
     assert stgan.missing is None, "a TensorFlow checkpoint is several files"
-    assert mine.name == "mine" and mine.data.data == "faces" and mine.data.image_size == 32 and mine.missing is None
+    assert mine.name == "mine" and mine.missing is None
+    assert mine.data == DataOptions(data="faces", image_size=32), "a folder and a crop of other images aren't its own"
     (localizer,) = suite.localizers
     assert localizer.localizer == f"malp_both={tmp_path / 'malp'}" and localizer.threshold == 0.2
 
