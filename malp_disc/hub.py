@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ Model = TypeVar("Model", bound="MaLPHubMixin")
 
 class MaLPHubMixin(ModelHubMixin):
     """Mixin of `MaLP` for saving and loading. It needs `config`, `encryption` and a module's state dict."""
+
+    key_file = KEY_FILE
 
     detection: Calibration | None = None
     """The threshold of `malp-disc detect` for the current weights. It is saved with them, and discarded once they have changed."""
@@ -83,13 +86,16 @@ class MaLPHubMixin(ModelHubMixin):
         With ``push_to_hub=True`` the key stays here; see `push_to_hub`.
         """
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        save_key(key if key is not None else Path(save_directory) / KEY_FILE, self.encryption.templates)
+        self._save_key(Path(save_directory) / self.key_file if key is None else Path(key))
         return super().save_pretrained(save_directory, **options)
 
     def push_to_hub(self, repo_id: str, *, include_key: bool = False, ignore_patterns: list[str] | str | None = None, **options: Any) -> str:
         """Upload to the Hub as huggingface_hub's mixin does, but without the key unless `include_key`."""
         ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else list(ignore_patterns or ())
-        return super().push_to_hub(repo_id, ignore_patterns=ignored if include_key else [*ignored, KEY_FILE], **options)
+        return super().push_to_hub(repo_id, ignore_patterns=ignored if include_key else [*ignored, self.key_file], **options)
+
+    def _save_key(self, path: Path) -> None:
+        save_key(path, self.encryption.templates)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         detector = {name: value for name, value in self.state_dict().items() if name != _KEY_ENTRY}
@@ -114,19 +120,9 @@ class MaLPHubMixin(ModelHubMixin):
         backbone_weights: str | Path | None = None,
         **_: Any,
     ) -> Model:
-        def find(name: str) -> Path:
-            local = Path(model_id) / name
-            if local.is_file():
-                return local
-            if Path(model_id).is_dir():
-                inside = sorted(path.parent for path in Path(model_id).glob(f"*/{_WEIGHTS_FILE}"))
-                hint = f"; did you mean {inside[0]}?" if inside else ""
-                raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {name} is missing{hint}")
-            download = hf_hub_download(
-                model_id, name, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
-            )
-            return Path(download)
-
+        find = functools.partial(
+            find_file, model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
+        )
         content = _read_config(find(_CONFIG_FILE))
         known = {field.name for field in dataclasses.fields(MaLPConfig)}
         surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
@@ -146,6 +142,22 @@ class MaLPHubMixin(ModelHubMixin):
             logger.warning("%s/%s was made for other weights or another key and is left alone; calibrate again with malp-disc detect --calibrate", model_id, CALIBRATION_FILE)
             malp.detection = None
         return malp
+
+
+def find_file(model_id: str, name: str, **options: Any) -> Path:
+    """A file of a saved MaLP, in a folder or from the Hub, to which `options` belong.
+
+    Raises:
+        FileNotFoundError: the folder doesn't have it.
+    """
+    local = Path(model_id) / name
+    if local.is_file():
+        return local
+    if Path(model_id).is_dir():
+        inside = sorted(path.parent for path in Path(model_id).glob(f"*/{_WEIGHTS_FILE}"))
+        hint = f"; did you mean {inside[0]}?" if inside else ""
+        raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {name} is missing{hint}")
+    return Path(hf_hub_download(model_id, name, **options))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+from malp_disc.benchmark.keyed_method import KeyedMethod
 from malp_disc.benchmark.localizer import Localizer, import_localizer
 from malp_disc.benchmark.malp_localizer import MaLPForm, load_malp
 from malp_disc.benchmark.methods import METHODS, MODEL_TYPE, create_method, load_method, read_config
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.saving import MODEL_TYPE as KEYED_TYPE
 
 
 def load_localizer(spec: str) -> Localizer:
@@ -29,7 +32,10 @@ def load_localizer(spec: str) -> Localizer:
         return _published(name, path)
     folder = Path(spec).expanduser()
     if folder.is_dir():
-        return load_malp(folder) if read_config(folder).get("model_type") == "malp" else load_method(folder)
+        kind = read_config(folder).get("model_type")
+        if kind == KEYED_TYPE:
+            return KeyedMethod(KeyedMaLP.from_pretrained(folder).eval())
+        return load_malp(folder) if kind == "malp" else load_method(folder)
     if ":" in spec:
         return import_localizer(spec)
     names = ", ".join((*get_args(MaLPForm), *METHODS))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from torch import nn
+from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
@@ -25,6 +26,7 @@ from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import malp_gallery, measure_malp, predict, score_unprotected, through_generator
+from malp_disc.keyed.secret import SECRET_FILE
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.serialization.files import write_json
@@ -34,6 +36,7 @@ from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
 from malp_disc.training.pretrain import pretrain
 from malp_disc.training.pretrain_options import PretrainOptions, build_malp, check_options
+from malp_disc.training.surviving import calibrate_surviving, pretrain_surviving
 
 
 @dataclass(kw_only=True)
@@ -54,11 +57,29 @@ def main(config: Config) -> None:
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator.eval().requires_grad_(False).to(accelerator.device)
     inputs = EvalSet.take(held_out, 512)
+    if config.preset == "survive":
+        surviving(generator, dataset, inputs, config, accelerator)
+        return
     malp = pretrain(build_malp(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         malp.save_pretrained(config.output_dir / "malp")
         calibrate(generator, malp, inputs, config, accelerator)
         report(generator, malp, inputs, config.output_dir, accelerator)
+    accelerator.end_training()
+
+
+def surviving(generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
+    """Train and save a `KeyedMaLP` (--preset survive), and set the threshold of `malp-disc detect`."""
+    malp = pretrain_surviving(generator, dataset, config, accelerator)
+    if accelerator.is_main_process:
+        try:
+            malp.detection = calibrate_surviving(malp, inputs, config.detection_false_alarm_rate, config.seed)
+            print(f"detection: {malp.detection}")
+        except ValueError as error:
+            print(f"no threshold for malp-disc detect: {error}")
+        malp.save_pretrained(config.output_dir / "malp")
+        key = config.output_dir / "malp" / SECRET_FILE
+        print(f"detector in {config.output_dir / 'malp'}, its key in {key} (fingerprint {malp.key_fingerprint}); protect the key: who has it can forge and remove templates")
     accelerator.end_training()
 
 

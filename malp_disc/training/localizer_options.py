@@ -40,7 +40,13 @@ class LocalizerOptions(TrainOptions, DataOptions):
     """Train only on edits of this attribute, to test how the method generalises to others (Table 3 of the paper).
     By default, all attributes are used."""
     degradation: float = 0.0
-    """Share of the steps, in [0, 1], in which the method sees degraded images (JPEG, blur, noise, or lower resolution), as with --malp-degradation."""
+    """Share of the steps, in [0, 1], in which the method sees degraded images (JPEG, blur, noise, or lower resolution), as with --malp-degradation.
+    With --degradation-chain, the share of the images."""
+    degradation_chain: bool = False
+    """Degrade images by a chain: resized and back, then blur or noise, then JPEG or WebP; before the edit or after it, each image by its own."""
+    local_edits: float = 0.0
+    """Share of the images, in [0, 1], that are edited locally instead of by the generator: copy-move, a splice, inpainting, or the generator's edit of a region,
+    of 5 to 40 % of the image."""
 
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError for invalid flags, before any work."""
@@ -50,6 +56,8 @@ class LocalizerOptions(TrainOptions, DataOptions):
             raise ValueError(f"expected --learning-rate above 0, got {self.learning_rate}; leave it out for the authors'")
         if not 0 <= self.degradation <= 1:
             raise ValueError(f"expected --degradation in [0, 1], got {self.degradation}")
+        if not 0 <= self.local_edits <= 1:
+            raise ValueError(f"expected --local-edits in [0, 1], got {self.local_edits}")
 
 
 def build_method(config: LocalizerOptions) -> nn.Module:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from malp_disc.fakeness import fakeness_map
 from malp_disc.manipulate import call_manipulate
+from malp_disc.metrics.degradation_chain import straight_through
 from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
+from malp_disc.training.local_pairs import DICE, EDIT_DICE, chains, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_options import LocalizerOptions
 
 
@@ -29,10 +31,8 @@ class LossOf(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
-        if index is None:
-            return self.method.losses(real, manipulated, truth)
-        return self.method.losses(real, manipulated, truth, index=index)
+    def forward(self, real: Tensor, manipulated: Tensor, truth: Tensor, **options: Tensor) -> dict[str, Tensor]:
+        return self.method.losses(real, manipulated, truth, **options)
 
 
 class Pairs(NamedTuple):
@@ -46,6 +46,13 @@ class Pairs(NamedTuple):
     """M_GT, (B, 1, H, W) in [0, 1]: Eq. 2 for a passive method, Eq. 5 for a proactive one."""
     index: Tensor | None
     """Numbers of the templates that were added, (B,); None for a passive method."""
+    edited: Tensor | None = None
+    """Edited regions, (B, 1, H, W) of bool, for a method that `takes_regions`; None for others."""
+
+    @property
+    def options(self) -> dict[str, Tensor]:
+        """The further arguments of the method's `losses`."""
+        return {name: value for name in ("index", "edited") if (value := getattr(self, name)) is not None}
 
 
 class LocalizerStep:
@@ -92,26 +99,47 @@ class LocalizerStep:
         """The terms of the method's loss; no weight changes. The random numbers are drawn from the batch in a fixed order."""
         batch.noise.seed_dropout()
         pairs = self.pairs(batch)
+        if self.config.degradation_chain:  # `pairs` has applied it
+            return self.wrapped(pairs.real, pairs.manipulated, pairs.truth, **pairs.options)
         dice = batch.noise.uniform(4)[0].tolist()
         change = random_degradation(dice[1:]) if dice[0] < self.config.degradation else to_8bit
         real, manipulated = (self.augmented(as_file(images, change), batch) for images in (pairs.real, pairs.manipulated))
-        return self.wrapped(real, manipulated, pairs.truth, *([] if pairs.index is None else [pairs.index]))
+        return self.wrapped(real, manipulated, pairs.truth, **pairs.options)
 
     def pairs(self, batch: Batch) -> Pairs:
-        """Originals as published, their edits, and the truth."""
-        published, index = batch.images.clamp(-1, 1), None
+        """Originals as published, their edits, and the truth. With a degradation chain, both as they arrive: degraded before the edit or after it."""
+        originals = batch.images.clamp(-1, 1)
+        published, index = originals, None
         if set_size := getattr(self.method, "set_size", 0):
             index = batch.noise.integers(set_size)
             published = self.method.encrypt(published, index)
-        manipulated = self.edit(published.detach(), batch)
-        return Pairs(published, manipulated, fakeness_map(batch.images.clamp(-1, 1), manipulated), index)
+        degrade = None
+        if self.config.degradation_chain:
+            dice = batch.noise.uniform(DICE + 2)
+            used, before = dice[:, DICE] < self.config.degradation, dice[:, DICE + 1] < 0.5
+            degrade = chains(dice[:, :DICE])
+            published = straight_through(published, lambda images: through_chains(images, degrade, used & before))
+        edited = None
+        if self.config.local_edits or getattr(self.method, "takes_regions", False):
+            dice, share = batch.noise.uniform(EDIT_DICE), self.config.local_edits
+            generated, rows = published.detach().clone(), needs_generator(dice, share)
+            if len(rows):
+                generated[rows] = self.edit(generated[rows], batch, rows)
+            manipulated, edited = with_local_edits(published.detach(), originals, generated, dice, share)
+        else:
+            manipulated = self.edit(published.detach(), batch)
+        truth = fakeness_map(originals, manipulated)
+        if degrade is not None:
+            published = straight_through(published, lambda images: through_chains(images, degrade, used & ~before))
+            manipulated = through_chains(manipulated, degrade, used & ~before)
+        return Pairs(published, manipulated, truth, index, edited if getattr(self.method, "takes_regions", False) else None)
 
     @torch.no_grad()
-    def edit(self, images: Tensor, batch: Batch) -> Tensor:
-        """G(images), with the batch's targets or edits of ``edit_attribute`` alone, in [-1, 1]."""
-        target = batch.target
+    def edit(self, images: Tensor, batch: Batch, rows: Tensor | slice = slice(None)) -> Tensor:
+        """G(images), with the batch's targets or edits of ``edit_attribute`` alone, in [-1, 1]; `rows` of the batch that the images are."""
+        target = batch.target[rows]
         if self.config.edit_attribute is not None:
-            target = one_attribute_targets(batch.labels, self.attribute_names, self.config.edit_attribute)
+            target = one_attribute_targets(batch.labels[rows], self.attribute_names, self.config.edit_attribute)
         with self.accelerator.autocast():
             return call_manipulate(self.generator.manipulate, images, target).clamp(-1, 1)
 
@@ -126,4 +154,4 @@ def as_file(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
     Without rounding, a method could tell originals, which lie on the 8-bit grid, from generated images by that alone, and would fail on files.
     """
-    return images + (change(images.detach()) - images).detach()
+    return straight_through(images, change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.utils.data import Dataset
@@ -55,6 +56,10 @@ class MaLPOptions:
     malp_degradation: float = 0.0
     """Share of the steps, in [0, 1], in which MaLP sees degraded images (JPEG, blur, noise, or lower resolution).
     The templates then learn to survive it, which images for publication need: otherwise a JPEG of quality 80 erases a faint template."""
+    malp_local_edits: float = 0.0
+    """With --preset survive: share of the images, in [0, 1], that are edited locally instead of by the generator. 0 takes the preset's, 0.5."""
+    malp_psnr: float = 38.5
+    """With --preset survive: PSNR of protected images, in dB."""
     malp_attribute: str | None = None
     """Train only on edits of this attribute, to test how MaLP generalises to others (Table 3 of the paper).
     By default, all attributes are used."""
@@ -64,6 +69,10 @@ class MaLPOptions:
 class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     """Flags of a pretraining, except those that name the generator."""
 
+    preset: Literal["paper", "survive"] = "paper"
+    """paper: MaLP as in the paper, with learned templates that are the same for all images.
+    survive: templates from a secret key and each image, which survive JPEG, resizing and cropping, and a network that also localizes local edits.
+    Of the flags of MaLP, it takes width, learning rate, degradation (by default 0.75 of the images), local edits, PSNR, and attribute."""
     output_dir: Path = Path("runs/malp")
     """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
     max_train_steps: int = 1000

@@ -1,0 +1,33 @@
+"""Settings of a `KeyedMaLP`, saved in its ``config.json``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyedConfig:
+    """Attributes:
+    image_size: side of the reference grid, whose area every image is resampled to for analysis. Best the side of the training images: a larger one finds smaller
+        changes, a smaller one survives stronger downsampling.
+    width: channels of the network at full resolution.
+    psnr: of protected images, in dB.
+    edited_above: a pixel with a higher probability counts as edited.
+    present_above: `KeyedOutput.presence` above which an image counts as protected with this key.
+    """
+
+    image_size: int = 128
+    width: int = 16
+    psnr: float = 38.5
+    edited_above: float = 0.5
+    present_above: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32:
+            raise ValueError(f"expected a reference grid of at least 32 pixels, got {self.image_size}; templates need room")
+        if self.width < 4:
+            raise ValueError(f"expected a width of at least 4, got {self.width}")
+        if not 20 <= self.psnr <= 60:
+            raise ValueError(f"expected a PSNR of 20 to 60 dB, got {self.psnr}")
+        if not 0 < self.edited_above < 1:
+            raise ValueError(f"expected edited_above in (0, 1), got {self.edited_above}")

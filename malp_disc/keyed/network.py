@@ -1,0 +1,59 @@
+"""E_C for keyed templates: the fakeness map, where the image was edited, and whether it was, from the image and the evidence of its template.
+
+A small U-Net without normalization: the absolute strength of the evidence matters, and normalization over the image would remove it. It works at half the
+resolution of the reference grid, since the evidence is smoothed over more than two pixels anyway.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from malp_disc.freezing import Float32Module
+
+_START_BIAS = -2.0  # initial maps are about 0.12: most pixels are unchanged
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions, the second residual."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = F.silu(self.first(features))
+        return features + F.silu(self.second(features))
+
+
+class EvidenceNet(Float32Module):
+    """Two scales down and up again.
+
+    Shape:
+        channels (B, `inputs`, h, w) -> map (B, 1, h, w) in (0, 1), edited (B, 1, h, w) logits, logit (B,).
+    """
+
+    def __init__(self, inputs: int, width: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(inputs, width, 4, stride=2, padding=1)
+        self.fine, self.middle, self.coarse = _Block(width, width), _Block(width, 2 * width), _Block(2 * width, 2 * width)
+        self.up_middle, self.up_fine = _Block(4 * width, 2 * width), _Block(3 * width, width)
+        self.heads = nn.Conv2d(width, 2, 3, padding=1)
+        self.classifier = nn.Sequential(nn.Linear(4 * width + 2, width), nn.SiLU(), nn.Linear(width, 1))
+        nn.init.constant_(self.heads.bias, _START_BIAS)
+
+    def forward(self, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        fine = self.fine(F.silu(self.stem(channels)))
+        middle = self.middle(F.avg_pool2d(fine, 2, ceil_mode=True))
+        coarse = self.coarse(F.avg_pool2d(middle, 2, ceil_mode=True))
+        middle = self.up_middle(torch.cat([middle, _enlarged(coarse, middle)], 1))
+        maps, edited = _enlarged(self.heads(self.up_fine(torch.cat([fine, _enlarged(middle, fine)], 1))), channels).split(1, 1)
+        share = torch.sigmoid(edited)
+        pooled = [coarse.mean((2, 3)), coarse.amax((2, 3)), share.mean((2, 3)), F.avg_pool2d(share, 8, ceil_mode=True).amax((2, 3))]
+        return torch.sigmoid(maps), edited, self.classifier(torch.cat(pooled, 1))[:, 0]
+
+
+def _enlarged(features: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(features, size=like.shape[2:], mode="bilinear", align_corners=False)

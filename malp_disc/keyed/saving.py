@@ -1,0 +1,74 @@
+"""Saving and loading of a `KeyedMaLP`: ``model.safetensors`` and ``config.json``, which anyone may have, and ``secret.safetensors``, the owner's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub.errors import EntryNotFoundError
+
+from malp_disc.calibration import CALIBRATION_FILE, Calibration
+from malp_disc.hub import MaLPHubMixin, find_file
+from malp_disc.keyed.config import KeyedConfig
+from malp_disc.keyed.secret import SECRET_FILE, load_secret, save_secret, secret_fingerprint
+from malp_disc.serialization.files import write_json
+from malp_disc.serialization.reading import read_json
+from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, save_tensors
+
+MODEL_TYPE = "malp-keyed"
+_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
+Model = TypeVar("Model", bound="KeyedHubMixin")
+
+
+class KeyedHubMixin(MaLPHubMixin):
+    """Mixin of `KeyedMaLP`. The weights work with any key, so a detector can be published, and every owner has a key of their own."""
+
+    key_file = SECRET_FILE
+
+    @property
+    def key_fingerprint(self) -> str:
+        """Public identifier of the key, which doesn't reveal it: 16 hex digits."""
+        return secret_fingerprint(self.secret)
+
+    @property
+    def detector_fingerprint(self) -> str:
+        """Identifier of weights and key together: 16 hex digits."""
+        return hashlib.sha256(f"{fingerprint(self.state_dict())} {self.key_fingerprint}".encode()).hexdigest()[:16]
+
+    def _save_key(self, path: Path) -> None:
+        save_secret(path, self.secret)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        folder = Path(save_directory)
+        save_tensors(folder / _WEIGHTS_FILE, self.state_dict())
+        write_json(folder / _CONFIG_FILE, {"model_type": MODEL_TYPE, **dataclasses.asdict(self.config)})
+        if self.detection is not None and self.detection.detector == self.detector_fingerprint:
+            self.detection.write(folder / CALIBRATION_FILE)
+        else:
+            (folder / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
+
+    @classmethod
+    def _from_pretrained(
+        cls: type[Model], *, model_id: str, key: str | Path | None = None, backbone_weights: str | Path | None = None, **options: Any
+    ) -> Model:
+        hub = {name: options.get(name) for name in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+        content = read_json(find_file(model_id, _CONFIG_FILE, **hub), what="a MaLP's config.json, as save_pretrained writes it")
+        known = {field.name for field in dataclasses.fields(KeyedConfig)}
+        if content.get("model_type") != MODEL_TYPE or set(content) - known - {"model_type"}:
+            raise ValueError(
+                f"{model_id}/{_CONFIG_FILE} is not a MaLP with keyed templates of this version: its model_type is {content.get('model_type')!r}"
+            )
+        try:
+            secret = load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key)
+        except (FileNotFoundError, EntryNotFoundError) as error:
+            raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…") from error
+        malp = cls(KeyedConfig(**{name: value for name, value in content.items() if name in known}), secret=secret)
+        load_state(malp, load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub)), source=model_id)
+        with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
+            malp.detection = Calibration.read(find_file(model_id, CALIBRATION_FILE, **hub))
+        if malp.detection is not None and malp.detection.detector != malp.detector_fingerprint:
+            malp.detection = None  # set for other weights or another key
+        return malp

@@ -1,0 +1,60 @@
+"""Band filters and resampling on the reference grid, on which templates are made and looked for."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PAD = 16  # pixels of reflection around an image, against the wrap-around of the discrete Fourier transform
+
+
+@functools.lru_cache(maxsize=64)
+def frequency(height: int, width: int) -> Tensor:
+    """Magnitude of the frequency in cycles per pixel for each entry of ``torch.fft.rfft2``, (height, width // 2 + 1)."""
+    return (torch.fft.fftfreq(height)[:, None].square() + torch.fft.rfftfreq(width)[None].square()).sqrt()
+
+
+def band(height: int, width: int, low: float, high: float) -> Tensor:
+    """Transfer function of a band-pass between `low` and `high` cycles per pixel, with soft edges; a low-pass for low = 0."""
+    radius = frequency(height, width)
+    rising = torch.sigmoid((radius - low) / (0.1 * low)) if low else 1.0
+    return rising * torch.sigmoid((high - radius) / (0.05 * high))
+
+
+def filtered(images: Tensor, low: float, high: float, *, whiten: float = 0.0) -> Tensor:
+    """Images (B, C, H, W) limited to a band. `whiten` = 1 also multiplies the spectrum by the frequency, which makes that of natural images flat."""
+    pad = min(PAD, *(side - 1 for side in images.shape[2:]))
+    padded = F.pad(images, (pad, pad, pad, pad), mode="reflect")
+    height, width = padded.shape[2:]
+    transfer = band(height, width, low, high)
+    if whiten:
+        transfer = transfer * (frequency(height, width) / high) ** whiten
+    result = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer.to(images.device), s=(height, width))
+    return result[:, :, pad : height - pad, pad : width - pad]
+
+
+def smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian window of `sigma` pixels over (B, C, H, W), with replicated borders."""
+    reach = math.ceil(3 * sigma)
+    kernel = torch.exp(-torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype).square() / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel[:, :, :, None], groups=images.shape[1]), kernel[:, :, None, :], groups=images.shape[1])
+
+
+def reference_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """The reference grid's sides for an image: its aspect, and the area of size × size."""
+    scale = size / math.sqrt(height * width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resampled(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) at `size`: antialiased bilinear to a smaller one, bicubic to a larger one."""
+    if tuple(images.shape[2:]) == tuple(size):
+        return images
+    smaller = size[0] * size[1] < images.shape[2] * images.shape[3]
+    return F.interpolate(images, size=size, mode="bilinear" if smaller else "bicubic", align_corners=False, antialias=smaller)

@@ -1,0 +1,96 @@
+"""A template for each image: S(I) = Re(exp(i φ(I)) · V), with φ and V from the secret key.
+
+    V    a complex noise pattern on the reference grid, limited to the band of `LOW` … `HIGH` cycles per pixel
+    φ    at every pixel the phase of the image's low frequencies after a secret complex filter Q
+
+Mid-band frequencies survive recompression and moderate resizing. φ depends on the image: the mean of many published images reveals nothing of V, and the template
+of one image doesn't fit another. It doesn't depend on the template, which has other frequencies than those that Q sees, so it is found again after publication,
+and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with it; sides are relative to the reference grid.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from malp_disc.keyed.secret import secret_noise
+from malp_disc.keyed.spectrum import PAD, band, filtered, reference_size, resampled, smoothed
+
+LOW, SPLIT, HIGH = 0.12, 0.25, 0.42
+"""Band limits of the template and where evidence separates it in two, in cycles per pixel of the reference grid."""
+_CONTENT = 0.085  # upper limit of the frequencies that determine φ
+_REACH, _WINDOW = 10, 7.5  # radius of Q, and σ of the Gaussian window over it
+_MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
+_FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
+
+
+@functools.lru_cache(maxsize=32)
+def carrier(secret: bytes, size: int) -> Tensor:
+    """V as its real and imaginary part, (2, 2 size, 2 size), of mean square 1 in each; periodic."""
+    side = 2 * size
+    noise = secret_noise(secret, f"carrier {size}", (2, side, side))
+    pattern = torch.fft.irfft2(torch.fft.rfft2(noise) * band(side, side, LOW, HIGH), s=(side, side))
+    return pattern / pattern.square().mean((1, 2), keepdim=True).sqrt()
+
+
+@functools.lru_cache(maxsize=32)
+def content_filter(secret: bytes) -> Tensor:
+    """Q as its real and imaginary part, (2, k, k): low-pass noise under a Gaussian window, of mean 0 and norm 1."""
+    side = 2 * _REACH + 1
+    noise = secret_noise(secret, "content", (2, 64, 64))
+    noise = torch.fft.irfft2(torch.fft.rfft2(noise) * band(64, 64, 0, _CONTENT), s=(64, 64))[:, :side, :side]
+    window = torch.exp(-torch.arange(-_REACH, _REACH + 1.0).square() / (2 * (_WINDOW / 1.5) ** 2))
+    kernel = noise * window[:, None] * window
+    kernel = kernel - (kernel.mean((1, 2), keepdim=True) / (window[:, None] * window).mean()) * window[:, None] * window
+    return kernel / kernel.flatten(1).norm(dim=1)[:, None, None]
+
+
+def content_phase(grey: Tensor, secret: bytes) -> Tensor:
+    """exp(i φ) as its real and imaginary part: (B, 1, h, w) on the reference grid -> (B, 2, h, w), of absolute value 1 (0 where the image is constant)."""
+    kernel = content_filter(secret).to(grey)
+    low = filtered(grey, 0, _CONTENT)
+    reach = min(_REACH, *(side - 1 for side in low.shape[2:]))
+    padded = F.pad(F.pad(low, (reach,) * 4, mode="reflect"), (_REACH - reach,) * 4, mode="replicate")
+    response = F.conv2d(padded, kernel[:, None])
+    return response / (response.square().sum(1, keepdim=True) + 1e-8).sqrt()
+
+
+def shifted_carrier(secret: bytes, size: int, shape: tuple[int, int], offset: tuple[float, float]) -> Tensor:
+    """V at pixels (offset + 0, …, offset + shape - 1), (2, h, w); the offset (down, right) may be fractional."""
+    pattern = carrier(secret, size)
+    side = pattern.shape[-1]
+    whole = [int(round(value)) for value in offset]
+    rest = [value - kept for value, kept in zip(offset, whole)]
+    if any(abs(value) > 1e-6 for value in rest):
+        turn = torch.fft.fftfreq(side)[:, None] * rest[0] + torch.fft.rfftfreq(side)[None] * rest[1]
+        pattern = torch.fft.irfft2(torch.fft.rfft2(pattern) * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn), s=(side, side))
+    rows, columns = (torch.arange(kept, kept + length) % side for kept, length in zip(whole, shape))
+    return pattern[:, rows][:, :, columns]
+
+
+def template(grey: Tensor, secret: bytes, size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """S(I) for grey images on the reference grid, (B, 1, h, w) -> (B, 1, h, w), of about unit variance.
+
+    Args:
+        grey: in [-1, 1].
+        size: side of the reference grid.
+        offset: (down, right) of the image's corner on the grid: (0, 0) for whole images, another for crops.
+    """
+    phase = content_phase(grey, secret)
+    pattern = shifted_carrier(secret, size, tuple(grey.shape[2:]), offset).to(grey)
+    return filtered(phase[:, :1] * pattern[0] - phase[:, 1:] * pattern[1], LOW, HIGH)
+
+
+def masked_template(images: Tensor, secret: bytes, size: int, psnr: float) -> Tensor:
+    """What protection adds to images (B, 3, H, W) in [-1, 1]: (B, 1, H, W), at this PSNR in each image (before clamping), stronger in textures."""
+    grey = resampled(images.mean(1, keepdim=True), reference_size(*images.shape[2:], size))
+    contrast = smoothed(filtered(grey, LOW, HIGH).square(), 3.0).clamp(min=0).sqrt()
+    added = resampled(template(grey, secret, size) * (contrast + _FLAT) ** _MASKING, tuple(images.shape[2:]))
+    wanted = 2 * 10 ** (-psnr / 20)
+    return added * (wanted / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))
+
+
+__all__ = ["HIGH", "LOW", "PAD", "SPLIT", "carrier", "content_filter", "content_phase", "masked_template", "shifted_carrier", "template"]

@@ -1,0 +1,73 @@
+"""Pretraining with the preset "survive": a `KeyedMaLP`, with local edits and degradation chains.
+
+Its templates aren't learned: they follow from a secret key. What is trained is the network that tells from their evidence, and from the image, what was changed.
+The network is trained with many keys, and the saved MaLP has a new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import Dataset
+
+from malp_disc.benchmark.keyed_method import KeyedMethod
+from malp_disc.calibration import Calibration
+from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed.secret import SECRET_FILE, load_secret
+from malp_disc.metrics.degradation_chain import DegradationChain
+from malp_disc.metrics.degradations import to_8bit
+from malp_disc.training.localizer import train_localizer
+from malp_disc.training.localizer_options import LocalizerOptions
+from malp_disc.training.pretrain_options import PretrainOptions
+
+DEGRADED, LOCALLY_EDITED = 0.75, 0.5
+"""Shares of the images that meet a degradation chain, and that are edited locally instead of by the generator."""
+
+
+def surviving_options(config: PretrainOptions) -> LocalizerOptions:
+    """The flags of the training, out of those of the pretraining."""
+    names = {field.name for field in dataclasses.fields(LocalizerOptions)} & {field.name for field in dataclasses.fields(config)}
+    return LocalizerOptions(
+        **{name: getattr(config, name) for name in names},
+        method=KeyedMethod.name,
+        learning_rate=config.malp_learning_rate,
+        edit_attribute=config.malp_attribute,
+        degradation=config.malp_degradation or DEGRADED,
+        degradation_chain=True,
+        local_edits=config.malp_local_edits or LOCALLY_EDITED,
+    )
+
+
+def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
+    """Train a `KeyedMaLP` on the edits of `generator`, which stays fixed, and on local ones; in evaluation mode.
+
+    A finished or interrupted run in the same folder keeps its key.
+
+    Raises:
+        ValueError, KeyboardInterrupt: as `train_localizer`.
+    """
+    key = Path(config.output_dir) / "malp" / SECRET_FILE
+    torch.manual_seed(config.seed)
+    size = config.random_crop or config.image_size
+    settings = KeyedConfig(image_size=size, width=config.malp_width, psnr=config.malp_psnr)
+    malp = KeyedMaLP(settings, secret=load_secret(key) if key.is_file() else None)
+    return train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
+
+
+@torch.no_grad()
+def calibrate_surviving(malp: KeyedMaLP, inputs: EvalSet, false_alarm_rate: float, seed: int) -> Calibration:
+    """The detection threshold for protected images, as they are and after a degradation chain each.
+
+    Raises:
+        ValueError: too few images for the rate.
+    """
+    protected = torch.cat([to_8bit(malp.encrypt(part.to(malp.device))[0]) for part in inputs.images.split(16)])
+    degraded = torch.cat([DegradationChain.seeded(seed, 0, i)(image) for i, image in enumerate(protected.split(1))])
+    scores = [torch.cat([malp(part).score for part in images.split(16)]).cpu().numpy() for images in (protected, degraded)]
+    kinds = f"held-back images at {inputs.images.shape[3]}x{inputs.images.shape[2]}, protected, as they are and degraded"
+    return Calibration.fit(scores, false_alarm_rate, images=kinds, detector=malp.detector_fingerprint)

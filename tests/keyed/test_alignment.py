@@ -1,0 +1,43 @@
+"""Crops: their place on the original is found, and not where there is nothing to find."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed.alignment import Alignment, grid_size
+from malp_disc.keyed.malp import BELIEVED
+from malp_disc.metrics.degradations import cropped, to_8bit
+from tests.keyed.conftest import natural_images
+
+
+@pytest.fixture(scope="module")
+def large() -> KeyedMaLP:
+    return KeyedMaLP(KeyedConfig(image_size=96, width=4), secret=b"k" * 32).eval()
+
+
+def test_a_crop_is_found_where_it_was_cut(large):
+    protected = to_8bit(large.encrypt(natural_images(1, 96, 96))[0])
+    crop = cropped(protected, 0.75, (0.5, 1.0))  # 72 of 96 pixels, from row 12 and column 24
+    found = large.align(crop)
+    assert found.strength > BELIEVED
+    assert found.share == pytest.approx(0.75, rel=0.01)
+    assert found.offset == pytest.approx((12, 24), abs=0.6)
+    assert large(crop, found).presence > 5 > large(crop).presence
+
+
+def test_a_whole_image_needs_no_search_and_an_unprotected_one_gets_none(large):
+    images = natural_images(1, 96, 96, seed=8)
+    assert large.align(large.encrypt(images)[0]) == Alignment()
+    assert large.align(images) == Alignment()
+
+
+def test_the_grid_has_the_aspect_of_the_image_and_the_area_of_the_training_size():
+    assert grid_size(100, 400, 128, 1.0) == (64, 256)
+    assert grid_size(100, 400, 128, 0.5) == (32, 128)
+
+
+def test_only_one_image_is_aligned_at_a_time(large):
+    with pytest.raises(ValueError, match="one image to align, got 2"):
+        large.align(torch.zeros(2, 3, 32, 32))

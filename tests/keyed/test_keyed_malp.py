@@ -1,0 +1,114 @@
+"""`KeyedMaLP`: its outputs, what its losses teach, and that weights and key are saved apart."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+import torch
+
+from malp_disc.calibration import Calibration
+from malp_disc.data.local_edits import local_edit, random_masks
+from malp_disc.fakeness import fakeness_map
+from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed.secret import load_secret, save_secret, secret_noise
+from tests.keyed.conftest import natural_images
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 90), (150, 100)])
+def test_outputs_have_the_images_size_and_their_ranges(size, malp):
+    out = malp(natural_images(2, *size))
+    assert out.map.shape == out.edited.shape == (2, 1, *size)
+    assert all(0 <= part.min() and part.max() <= 1 for part in (out.map, out.edited, out.score))
+    assert out.logit.shape == out.similarity.shape == out.presence.shape == (2,)
+
+
+def test_an_images_prediction_doesnt_depend_on_its_batch(malp, images):
+    together, alone = malp(images), malp(images[2:3])
+    torch.testing.assert_close(together.edited[2:3], alone.edited, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together.presence[2:3], alone.presence, atol=1e-3, rtol=1e-3)
+
+
+def test_the_losses_teach_to_find_a_pasted_region():
+    torch.manual_seed(0)
+    malp = KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=b"s" * 32)
+    originals = natural_images(4, seed=2)
+    protected, _ = malp.encrypt(originals)
+    regions = random_masks(protected, [[i] for i in range(4)])
+    edited = local_edit(protected, regions, "splice", sources=originals.roll(1, 0))
+    truth = fakeness_map(originals, edited)
+    optimizer = torch.optim.Adam(malp.parameters(), 4e-3)
+    first = None
+    for _ in range(25):
+        terms = malp.losses(protected, edited, truth, regions)
+        assert set(terms) == {"map", "edited", "classification"}
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        optimizer.step()
+        first = first or {name: value.item() for name, value in terms.items()}
+    assert terms["edited"] < 0.9 * first["edited"]
+    found = malp(edited).edited
+    assert found[regions].mean() > found[~regions].mean()
+
+
+def test_every_weight_gets_a_gradient(malp, images):
+    truth, regions = torch.zeros(6, 1, 64, 64), torch.ones(6, 1, 64, 64, dtype=torch.bool)
+    sum(malp.losses(images, images.flip(0), truth, regions).values()).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in malp.parameters())
+    malp.zero_grad()
+
+
+def test_a_saved_malp_is_the_same_and_its_key_is_a_file_of_its_own(malp, images, tmp_path):
+    malp.detection = Calibration(threshold=0.5, false_alarm_rate=0.01, n=99, detector=malp.detector_fingerprint)
+    malp.save_pretrained(tmp_path / "malp")
+    malp.detection = None
+    back = KeyedMaLP.from_pretrained(tmp_path / "malp").eval()
+    assert back.detection is not None and back.detection.threshold == 0.5
+    assert back.key_fingerprint == malp.key_fingerprint and back.detector_fingerprint == malp.detector_fingerprint
+    assert torch.equal(back(images).map, malp(images).map)
+    key = tmp_path / "malp" / "secret.safetensors"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    public = (tmp_path / "malp" / "model.safetensors").read_bytes() + (tmp_path / "malp" / "config.json").read_bytes()
+    assert malp.secret not in public and malp.key_fingerprint.encode() not in public
+
+
+def test_a_published_detector_works_with_another_owners_key(malp, images, tmp_path):
+    malp.save_pretrained(tmp_path / "malp", key=tmp_path / "mine.safetensors")
+    with pytest.raises(FileNotFoundError, match="comes without a key"):
+        KeyedMaLP.from_pretrained(tmp_path / "malp")
+    save_secret(tmp_path / "theirs.safetensors", b"t" * 32)
+    theirs = KeyedMaLP.from_pretrained(tmp_path / "malp", key=tmp_path / "theirs.safetensors").eval()
+    protected, _ = theirs.encrypt(images)
+    assert theirs(protected).presence.min() > 5 > malp(protected).presence.max()
+
+
+def test_key_files_and_settings_are_checked(tmp_path):
+    save_secret(tmp_path / "key.safetensors", b"k" * 32)
+    assert load_secret(tmp_path / "key.safetensors") == b"k" * 32
+    with pytest.raises(ValueError, match="is needed; give the file"):
+        load_secret(tmp_path / "key.safetensors", expected="0" * 16)
+    for call, message in (
+        (lambda: save_secret(tmp_path / "x", b"short"), "32 bytes, got 5 bytes"),
+        (lambda: KeyedMaLP(secret="0" * 32), "got str"),
+        (lambda: KeyedConfig(image_size=16), "at least 32"),
+        (lambda: KeyedConfig(psnr=90), "20 to 60 dB"),
+        (lambda: KeyedConfig(edited_above=1.0), "edited_above in"),
+        (lambda: KeyedConfig(width=2), "width of at least 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "malp"}))
+    with pytest.raises(ValueError, match="model_type is 'malp'"):
+        KeyedMaLP.from_pretrained(tmp_path)
+
+
+EXPECTED = torch.tensor([[-1.1417756, -0.1008054], [0.1154675, -0.889823]])
+
+
+def test_the_keys_noise_is_standard_normal_and_fixed_for_all_time():
+    noise = secret_noise(bytes(32), "a", (40001,))
+    assert noise.mean().abs() < 0.02
+    assert (noise.std() - 1).abs() < 0.02
+    assert not torch.equal(noise, secret_noise(bytes(32), "b", (40001,)))
+    torch.testing.assert_close(secret_noise(bytes(32), "a", (2, 2)), EXPECTED, atol=1e-6, rtol=0)

@@ -1,0 +1,101 @@
+"""The template: hidden at the promised PSNR, bound to key and image, found after what happens to images, and not in their mean."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from malp_disc.keyed.secret import new_secret
+from malp_disc.keyed.spectrum import filtered
+from malp_disc.keyed.template import HIGH, LOW, carrier, content_phase, shifted_carrier, template
+from malp_disc.metrics.degradations import gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
+from tests.keyed.conftest import natural_images
+
+OTHER = b"\1" * 32
+
+
+def test_protection_has_the_psnr_of_the_configuration_and_none_where_none_was_asked_for(malp, images):
+    protected, _ = malp.encrypt(images)
+    psnr = -10 * torch.log10((protected - images).square().mean((1, 2, 3)) / 4)
+    torch.testing.assert_close(psnr, torch.full((6,), malp.config.psnr), atol=0.15, rtol=0)
+    kept, _ = malp.encrypt(images, torch.tensor([0, -1, 0, 0, -1, 0]))
+    assert torch.equal(kept[[1, 4]], images[[1, 4]])
+    assert torch.equal(kept[[0, 2]], protected[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        to_8bit,
+        lambda x: jpeg(x, 75),
+        lambda x: webp(x, 75),
+        lambda x: gaussian_blur(x, 0.7),
+        lambda x: gaussian_noise(x, 5, torch.Generator().manual_seed(1)),
+        lambda x: resized(x, (40, 40)),
+        lambda x: resized(x, (128, 128)),
+        lambda x: resized_and_back(x, 0.6),
+        lambda x: 0.8 * x + 0.1,
+    ],
+    ids=["png", "jpeg", "webp", "blur", "noise", "smaller", "double", "resized", "contrast"],
+)
+def test_the_template_is_found_after_what_happens_to_images_and_only_with_its_key(change, malp, images):
+    seen = change(malp.encrypt(images)[0])
+    assert malp(seen).presence.min() > 4
+    assert malp(seen, secret=OTHER).presence.abs().max() < 4
+    assert malp(change(images)).presence.abs().max() < 4
+
+
+def test_without_a_template_the_presence_is_standard_normal(malp):
+    presence = malp(natural_images(150, seed=5)).presence
+    assert presence.mean().abs() < 0.3
+    assert 0.8 < presence.std() < 1.2
+
+
+def test_a_template_doesnt_fit_another_image(malp, images):
+    """The copy attack: what was added to one image is added to the next."""
+    protected, _ = malp.encrypt(images)
+    forged = (images.roll(1, 0) + (protected - images)).clamp(-1, 1)
+    assert malp(forged).presence.max() < 5 < malp(protected).presence.min()
+
+
+def test_the_mean_of_many_templates_vanishes(malp):
+    """Its length falls as 1 / sqrt(N), as for independent templates."""
+    grey = natural_images(100, seed=3).mean(1, keepdim=True)
+    templates = template(grey, malp.secret, 64)
+    ratio = templates.mean(0).norm() / templates.flatten(1).norm(dim=1).mean()
+    assert ratio < 2 / math.sqrt(100)
+
+
+def test_the_phase_ignores_the_template_and_the_contrast(malp, images):
+    protected = malp.encrypt(images)[0].mean(1, keepdim=True)
+    grey = images.mean(1, keepdim=True)
+    assert (content_phase(grey, malp.secret) * content_phase(protected, malp.secret)).sum(1).mean() > 0.98
+    torch.testing.assert_close(content_phase(grey, malp.secret), content_phase(0.5 * grey + 0.2, malp.secret), atol=0.02, rtol=0)
+
+
+def test_the_carrier_has_its_band_and_shifts_by_fractions(malp):
+    pattern = carrier(malp.secret, 64)
+    spectrum = torch.fft.rfft2(pattern).abs().square()
+    radius = (torch.fft.fftfreq(128)[:, None].square() + torch.fft.rfftfreq(128).square()).sqrt()
+    inside = (radius > LOW * 0.8) & (radius < HIGH * 1.1)
+    assert spectrum[:, inside].sum() > 0.98 * spectrum.sum()
+    once = shifted_carrier(malp.secret, 64, (20, 30), (3.0, 5.0))
+    assert torch.equal(once, pattern[:, 3:23, 5:35])
+    half = shifted_carrier(malp.secret, 64, (128, 128), (0.5, 0.0))
+    again = torch.fft.irfft2(torch.fft.rfft2(half) * torch.exp(1j * math.pi * torch.fft.fftfreq(128))[:, None], s=(128, 128))
+    torch.testing.assert_close(again, pattern.roll(-1, 1), atol=1e-3, rtol=0)
+
+
+def test_filters_keep_their_band_and_remove_the_rest():
+    wave = torch.cos(2 * torch.pi * 0.2 * torch.arange(64.0)).expand(1, 1, 64, 64)
+    torch.testing.assert_close(filtered(wave, 0.1, 0.4)[..., 16:48, 16:48], wave[..., 16:48, 16:48], atol=0.05, rtol=0)
+    assert filtered(wave, 0.3, 0.45).abs().amax() < 0.25
+    assert filtered(torch.ones(1, 1, 64, 64), 0.1, 0.4).abs().amax() < 1e-3
+
+
+def test_keys_are_random_and_give_unrelated_carriers():
+    first, second = new_secret(), new_secret()
+    assert first != second
+    assert (carrier(first, 64) * carrier(second, 64)).mean().abs() < 0.05

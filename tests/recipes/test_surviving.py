@@ -1,0 +1,87 @@
+"""The preset "survive": pairs with local edits and degradation chains, and the command as a user runs it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import torch
+
+from malp_disc.benchmark.keyed_method import KeyedMethod, training_key
+from malp_disc.benchmark.loading import load_localizer
+from malp_disc.data.sampling import StepRandom
+from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.metrics.degradation_chain import DegradationChain
+from malp_disc.metrics.degradations import to_8bit
+from malp_disc.training.batches import Batch
+from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
+from malp_disc.training.localizer_step import LocalizerStep, LossOf
+from tests.tiny import sample_images
+
+
+def test_local_edits_replace_the_share_and_the_rest_is_the_generators():
+    published, originals, generated = (sample_images(64, seed=seed) for seed in range(3))
+    dice = torch.rand(64, EDIT_DICE, generator=torch.Generator().manual_seed(0))
+    edited, regions = with_local_edits(published, originals, generated, dice, 0.5)
+    local = dice[:, 0] < 0.5
+    assert torch.equal(edited[~local], generated[~local]) and regions[~local].all()
+    outside = (local[:, None, None, None] & ~regions).expand_as(edited)
+    assert torch.equal(edited[outside], published[outside])
+    assert 0.04 < regions[local].float().mean() < 0.45
+    rows = needs_generator(dice, 0.5)
+    blank = torch.zeros_like(generated)
+    blank[rows] = generated[rows]
+    assert torch.equal(with_local_edits(published, originals, blank, dice, 0.5)[0], edited)
+
+
+def test_each_image_goes_through_its_own_chain_or_none():
+    images = sample_images(3)
+    chain = DegradationChain((("jpeg", 30),))
+    seen = through_chains(images, [chain] * 3, torch.tensor([True, False, True]))
+    assert torch.equal(seen[1], to_8bit(images)[1])
+    assert torch.equal(seen[2], chain(images)[2])
+
+
+def step_of(method: KeyedMethod, generator, **options) -> LocalizerStep:
+    config = SimpleNamespace(**{"degradation": 0.5, "degradation_chain": True, "local_edits": 0.5, "edit_attribute": None, **options})
+    accelerator = SimpleNamespace(autocast=torch.no_grad)
+    return LocalizerStep(method, LossOf(method), None, generator, config, accelerator, base_rate=1e-3, attribute_names=("a",))
+
+
+def batch_of(images: torch.Tensor, step: int = 1) -> Batch:
+    labels = torch.zeros(len(images), 1)
+    return Batch(images, labels, labels, None, StepRandom(0, step, batch_size=len(images)))
+
+
+def test_the_pairs_of_a_step_are_a_function_of_its_number_and_arrive_in_8_bits():
+    torch.manual_seed(0)
+    method = KeyedMethod(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32))
+    generator = SimpleNamespace(manipulate=lambda images, target: -images)
+    step, images = step_of(method, generator), sample_images(8)
+    first, again = (step.pairs(batch_of(images)) for _ in range(2))
+    assert torch.equal(first.real, again.real) and torch.equal(first.manipulated, again.manipulated)
+    assert not torch.equal(first.manipulated, step.pairs(batch_of(images, 2)).manipulated)
+    for seen in (first.real, first.manipulated):
+        levels = (seen + 1) * 127.5
+        assert (levels - levels.round()).abs().max() < 1e-3
+    whole = first.edited.flatten(1).all(1)
+    assert 0 < whole.sum() < 8
+    terms = step.losses(batch_of(images))
+    assert all(value.isfinite() for value in terms.values())
+
+
+def test_training_keys_follow_the_steps_number_and_arent_the_malps():
+    malp = KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32)
+    method, images = KeyedMethod(malp), sample_images(2)
+    numbers = torch.tensor([3, 9])
+    assert torch.equal(method.encrypt(images, numbers), malp.encrypt(images, secret=training_key(numbers))[0])
+    assert not torch.equal(method.encrypt(images, numbers), method.protect(images))
+    assert training_key(numbers) != training_key(numbers.flip(0))
+
+
+def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
+    malp = KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32)
+    images = sample_images(2)
+    found, out = KeyedMethod(malp).localize(images), malp(images)
+    assert torch.equal(found.map, out.map) and torch.equal(found.score, out.score)
+    malp.save_pretrained(tmp_path)
+    assert torch.equal(load_localizer(str(tmp_path)).localize(images).score, out.score)
