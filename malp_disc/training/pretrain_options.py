@@ -70,9 +70,10 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     """Flags of a pretraining, except those that name the generator."""
 
     preset: Literal["paper", "survive"] = "paper"
-    """paper: MaLP as in the paper, with learned templates that are the same for all images.
-    survive: templates from a secret key and each image, which survive JPEG, resizing and cropping, and a network that also localizes local edits.
-    Of the flags of MaLP, it takes width, learning rate, degradation (by default 0.75 of the images), local edits, PSNR, and attribute."""
+    """MaLP as in the paper, or one that survives what happens to published images.
+    With paper, the templates are learned, and the same for all images.
+    With survive, they follow from a secret key and each image, survive JPEG, resizing and cropping, and local edits are localized too.
+    Of MaLP's flags, survive takes width, learning rate, degradation (by default 0.75 of the images), local edits, PSNR, and attribute."""
     output_dir: Path = Path("runs/malp")
     """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
     max_train_steps: int = 1000
