@@ -72,6 +72,15 @@ class Backbone(Freezable, Float32Module):
             raise ValueError(f"the backbone {self.backbone} can't take images of {size} ({error}); choose a convolutional one, or images of its size") from error
 
 
+def default_depths(image_side: int, least_side: int) -> int:
+    """Number of feature maps for images of this side: the finest 2 where they are enlarged to `least_side`, else all 4.
+
+    Enlarged images hold no more structure than before. On drawn faces of 64 pixels the coarse maps moved the generator's colours and shapes away from the
+    perfect edit (docs/results/faces.md); on horses of 256 all four were used (docs/results/horse2zebra.md).
+    """
+    return 2 if image_side < least_side else MOST_DEPTHS
+
+
 def without_nyquist(images: Tensor) -> Tensor:
     """Images (B, C, H, W) filtered with (1, 2, 1) / 4 along rows and columns, mirrored at the border.
 

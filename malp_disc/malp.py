@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from malp_disc.backbones import DEFAULT_BACKBONE, create_backbone
+from malp_disc.backbones import DEFAULT_BACKBONE, create_backbone, default_depths
 from malp_disc.config import MaLPConfig
 from malp_disc.detection import MapClassifier, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
@@ -255,17 +255,18 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         return malp.eval()
 
 
-def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 64, depths: int = 4) -> MaLP:
+def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 128, depths: int | None = None) -> MaLP:
     """A copy of a MaLP whose second branch is a frozen pretrained backbone with new, untrained heads (`malp_disc.feature_branch`).
 
     Args:
         name, weights: of the backbone, as for `malp_disc.backbones.create_backbone`.
         side: images whose shorter side is smaller are enlarged to it for the backbone.
-        depths: number of its feature maps that the heads look at, the finest first.
+        depths: number of its feature maps that the heads look at, the finest first; `malp_disc.backbones.default_depths` for the MaLP's image size if None.
 
     Raises:
         ValueError, FileNotFoundError: as `malp_disc.backbones.create_backbone`; or a MaLP of the authors' architecture, whose second branch is the transformer.
     """
+    depths = depths or default_depths(malp.config.image_size, side)
     config = dataclasses.replace(malp.config, branch=name, branch_side=side, branch_depths=depths, backbone_fingerprint=None)
     copied = MaLP(config, backbone_weights=weights)
     kept = {key: value for key, value in malp.state_dict().items() if not key.startswith("branch.")}

@@ -23,6 +23,7 @@ from typing import Literal, get_args
 import torch
 
 from malp_disc import MaLP
+from malp_disc.backbones import default_depths
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.malp import with_pretrained_branch
@@ -112,7 +113,8 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions) -> ArmSet
 def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions) -> ArmSetup:
     """An arm whose MaLP has a pretrained second branch: that of `malp` if it has one, else one with untrained heads."""
     if not malp.config.pretrained_branch:
-        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=config.backbone_depths)
+        depths = config.backbone_depths or default_depths(config.random_crop or config.image_size, config.backbone_side)
+        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths)
     cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
     weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": config.realness_weight}
     dropout = config.template_dropout if arm == "joint" else 1.0

@@ -30,7 +30,7 @@ ON_BACKBONE = ("vision_aided", "feature_map", "joint")
 class FinetuneOptions(TrainOptions):
     """Optimization, losses, and evaluation schedule of a fine-tuning against MaLP."""
 
-    max_train_steps: int = 250
+    max_train_steps: int = 150
     """Number of steps of every arm. In each, the generator, its own discriminator, and a co-trained MaLP are updated once."""
     learning_rate: float = 1e-4
     """Learning rate of the generator, above 0."""
@@ -72,11 +72,11 @@ class FinetuneOptions(TrainOptions):
     backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None)
     """Weights of --backbone, a state dict as timm or torchvision saves it.
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
-    backbone_side: int = of_arms(*ON_BACKBONE, default=64)
+    backbone_side: int = of_arms(*ON_BACKBONE, default=128)
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
-    backbone_depths: int = of_arms(*ON_BACKBONE, default=4)
+    backbone_depths: int | None = of_arms(*ON_BACKBONE, default=None)
     """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
-    The coarse ones change colours and shapes; on drawn faces those then leave the perfect edit."""
+    By default, 2 for images that are enlarged to --backbone-side, and otherwise 4."""
     realness_weight: float = of_arms("vision_aided", "joint", default=1.0)
     """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
     A larger one lowers the distance further, but edits become weaker: on drawn faces with 2 and 3."""
@@ -104,7 +104,7 @@ class FinetuneOptions(TrainOptions):
     """Differentiable augmentation of all images before MaLP sees them: color, translation, or both.
     It needs kornia. By default, none."""
 
-    eval_steps: int = not_compared(125)
+    eval_steps: int = not_compared(75)
     """Measure the Fréchet distance every this many steps and keep the best weights. 0 for never."""
     max_skipped_steps: int = not_compared(10)
     """Maximum number of updates that are skipped because a gradient isn't finite. One more ends the run."""
@@ -132,7 +132,7 @@ class FinetuneOptions(TrainOptions):
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}; leave it out for none")
         if self.backbone_side < 32:
             raise ValueError(f"expected --backbone-side of at least 32, got {self.backbone_side}")
-        if self.backbone_depths < 1:
+        if self.backbone_depths is not None and self.backbone_depths < 1:
             raise ValueError(f"expected --backbone-depths of at least 1, got {self.backbone_depths}")
         check_augmentation(self.augmentation)
         if "translation" in self.augmentation and self.template_dropout < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from malp_disc.backbones import default_depths
 from malp_disc.config import MaLPConfig
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.losses import COTRAIN_WEIGHTS
@@ -19,8 +20,9 @@ def second_branch(config: StarGANOptions, image_size: int) -> MaLPDiscriminator 
     """
     if not config.realness_weight:
         return None
+    depths = config.backbone_depths or default_depths(image_size, config.backbone_side)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         narrow = MaLP(MaLPConfig(image_size=image_size, width=8, branch=None))  # its CNN isn't asked
-        malp = with_pretrained_branch(narrow, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=config.backbone_depths)
+        malp = with_pretrained_branch(narrow, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths)
     return MaLPDiscriminator(malp, trainable=True, train_cnn=False, template_dropout=1.0, loss_weights=COTRAIN_WEIGHTS["light"])

@@ -40,9 +40,9 @@ class StarGANOptions(TrainOptions):
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
     backbone_side: int = 128
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
-    backbone_depths: int = 4
+    backbone_depths: int | None = None
     """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
-    The coarse ones change colours and shapes; on drawn faces those then leave the perfect edit."""
+    By default, 2 for images that are enlarged to --backbone-side, and otherwise 4."""
     branch_learning_rate: float = 4e-4
     """Learning rate of the second branch's heads, above 0, with the same schedule as the other two."""
     identity_share: float = 0.0
@@ -65,5 +65,7 @@ class StarGANOptions(TrainOptions):
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         if not self.branch_learning_rate > 0:
             raise ValueError(f"expected --branch-learning-rate above 0, got {self.branch_learning_rate}")
+        if self.backbone_depths is not None and self.backbone_depths < 1:
+            raise ValueError(f"expected --backbone-depths of at least 1, got {self.backbone_depths}")
         if not (self.adversarial_weight or self.realness_weight):
             raise ValueError("--adversarial-weight 0 leaves nothing that asks for realistic images; give a --realness-weight above 0")

@@ -48,6 +48,7 @@ class Config(FinetuneConfig):
     random_crop: int | None = 160
     train_batch_size: int = 4
     max_train_steps: int = 200
+    backbone_depths: int | None = 4
     malp_pretrain_steps: int = 300
     extractor: str = "inception-768"
     second_extractor: str = "squeezenet"

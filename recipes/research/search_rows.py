@@ -55,7 +55,7 @@ ROWS: dict[str, Row] = {
     "vision-aided": Row("Pretrained second branch: realness", "vision_aided"),
     "vision-aided-3": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 3.0}),
     "vision-aided-96": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 96}),
-    "vision-aided-128": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 128}),
+    "vision-aided-64": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64}),
     "vision-aided-augmented": Row("Pretrained second branch: realness", "vision_aided", {"augmentation": ("color", "translation")}),
     "feature-map": Row("Pretrained second branch: fakeness map", "feature_map"),
     "feature-map-10": Row("Pretrained second branch: fakeness map", "feature_map", {"branch_map_weight": 10.0}),

@@ -59,7 +59,7 @@ def test_images_that_choose_are_not_among_those_compared_with(monkeypatch, flags
 
 def test_a_dry_run_names_the_rows_and_writes_nothing(launch, tmp_path):
     said = launch("search_finetuning.py", "--rows", "control", "pretraining-r1", "--seeds", 3, 4, "--dry-run", "--output-dir", tmp_path / "run").stdout
-    assert "2 rows, seeds 3 4, 250 steps each" in said
+    assert "2 rows, seeds 3 4, 150 steps each" in said
     assert "pretraining-r1: cotrain: cotrain losses pretraining, gradient share 0.3, r1 weight 1.0" in said
     assert not (tmp_path / "run").exists()
 
