@@ -22,6 +22,21 @@ def test_six_steps_are_three_and_three_by_bytes(launch, stargan, tmp_path):
     assert (tmp_path / "curves.jsonl").read_text() == (stargan / "curves.jsonl").read_text()
 
 
+def test_training_with_the_second_branch_resumes_to_the_same_bytes(launch, tmp_path):
+    def train(folder, *more):
+        launch("train_stargan.py", *TINY, "--output-dir", tmp_path / folder, "--max-train-steps", 4, "--conv-dim", 4, "--warmup-steps", 0, "--n-critic", 1,
+               "--realness-weight", 1, "--backbone", "test_efficientnet", "--backbone-weights", "random", "--backbone-side", 32,
+               "--checkpointing-steps", 2, "--sample-steps", 100, *more)  # fmt: skip
+
+    train("whole")
+    (tmp_path / "part").mkdir()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "part" / "checkpoint-2")
+    shutil.copy(tmp_path / "whole" / "curves.jsonl", tmp_path / "part" / "curves.jsonl")
+    train("part", "--resume-from-checkpoint", "latest")
+    for name in ("G_raw.safetensors", "D.safetensors", "branch.safetensors"):
+        assert (tmp_path / "part" / "checkpoint-4" / name).read_bytes() == (tmp_path / "whole" / "checkpoint-4" / name).read_bytes(), name
+
+
 def finetune(launch, stargan, malp, folder, *more, **options):
     return launch("finetune_stargan.py", *TINY, "--test-size", 16, "--eval-size", 16, "--reference-size", 16, "--output-dir", folder, "--max-train-steps", 4,
            "--generator-checkpoint", stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors", "--malp", malp / "malp",
