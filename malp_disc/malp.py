@@ -114,6 +114,11 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         return self.config.strength == 0
 
     @property
+    def strength(self) -> float:
+        """m of Eq. 6."""
+        return self.encryption.strength
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights, on which images are expected."""
         return self.encryption.templates.device

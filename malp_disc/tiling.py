@@ -52,6 +52,7 @@ class Inspection:
         similarity: CS of the recovered template and the template of the set that fits the whole image best, averaged likewise.
         template: the number of that template.
         windows: scores of the windows, row by row.
+        presence: of the template of a `malp_disc.keyed.KeyedMaLP`, in standard deviations; None for other MaLPs.
     """
 
     map: np.ndarray | None
@@ -59,6 +60,7 @@ class Inspection:
     similarity: float
     template: int
     windows: tuple[Window, ...]
+    presence: float | None = None
 
     @property
     def worst(self) -> Window:

@@ -163,7 +163,7 @@ def _calibrate(malp: MaLP, options: Detect) -> Calibration:
     from malp_disc.calibration import Calibration, conservative_threshold
     from malp_disc.commands.batch import Sources
     from malp_disc.commands.image_file import ImageFile
-    from malp_disc.tiling import inspect_levels, protect_levels
+    from malp_disc.inspection import inspect_levels, protect_levels, set_size
 
     sources = Sources.find(options.calibrate)
     conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
@@ -172,7 +172,7 @@ def _calibrate(malp: MaLP, options: Detect) -> Calibration:
     for number, name in enumerate(tqdm(sources.names, desc="calibrate", unit="image")):
         levels = ImageFile.read(sources.root / name).levels
         if add:
-            levels = protect_levels(malp, levels, number % malp.encryption.set_size)
+            levels = protect_levels(malp, levels, number % set_size(malp))
         scores.append(_statistic(inspect_levels(malp, levels, with_map=False), options.by))
     return Calibration.fit(
         [scores],
@@ -187,6 +187,8 @@ def _summary_line(record: dict[str, Any]) -> str:
     from malp_disc.data.listing import printable
 
     verdict = "manipulated" if record["manipulated"] else "no manipulation found"
+    if record.get("protected") is False:
+        verdict = "not protected with this key, or no template left"
     some = f", {record['windows_above']} of {record['windows']} windows above the threshold" if record["windows"] > 1 else ""
     similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
     return f"{printable(record['file'])}: {verdict}, P(manipulated) {record['score']:.3f}{similarity}{some}"

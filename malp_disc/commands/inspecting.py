@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from malp_disc.inspection import count_windows, inspect_levels
 from malp_disc.malp import MaLP
-from malp_disc.tiling import Inspection, Window, count_windows, inspect_levels
+from malp_disc.tiling import Inspection, Window
 
 _MANY_WINDOWS = 200  # an image with at least this many gets its own progress bar
 
@@ -21,14 +22,19 @@ def inspect_with_progress(malp: MaLP, levels: np.ndarray, name: str, *, with_map
 
 
 def describe(malp: MaLP, levels: np.ndarray, found: Inspection) -> dict[str, Any]:
-    """Size, scores, and the window with the highest score; similarity and template are None for a passive detector."""
+    """Size, scores, and the window with the highest score; similarity and template are None for a passive detector.
+
+    With keyed templates, also whether the template is present at all (`presence`, in standard deviations, and `protected`).
+    """
     height, width = levels.shape[:2]
+    ours = {} if found.presence is None else {"presence": round(found.presence, 2), "protected": found.presence > malp.config.present_above}
     return {
         "width": width,
         "height": height,
         "score": round(found.score, 5),
         "similarity": None if malp.passive else round(found.similarity, 5),
         "template": None if malp.passive else found.template,
+        **ours,
         "windows": len(found.windows),
         "worst_window": describe_window(malp, found.worst),
     }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MANIFEST = "localize.jsonl"
+_OVERLAY_FULL = (0.15, 1.0)  # of a fakeness map, and of a probability
 
 
 # The string below each field is the help of its flag.
@@ -30,10 +31,12 @@ class Localize:
     """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
     """Key file. By default, templates.safetensors in DIR."""
-    changed_above: float = 0.03
-    """Map value, in [0, 1), above which a pixel counts as changed. 1 is a change from black to white, so 0.03 is 8 of 255 levels."""
-    overlay_full: float = 0.15
-    """Map value, in (0, 1], that gets the brightest colour of the overlay. It is the same for all images, so they can be compared."""
+    changed_above: float | None = None
+    """Map value, in [0, 1), above which a pixel counts as changed. 1 is a change from black to white, and the default, 0.03, is 8 of 255 levels.
+    For a MaLP of the preset survive, whose map is the probability of an edited region, the default is 0.5."""
+    overlay_full: float | None = None
+    """Map value, in (0, 1], that gets the brightest colour of the overlay. It is the same for all images, so they can be compared.
+    By default 0.15, and 1 for a MaLP of the preset survive."""
     overwrite: bool = False
     """Replace existing outputs, and process finished images again."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -49,9 +52,9 @@ def localize(options: Localize) -> None:
     Raises:
         ValueError, OSError: invalid flags or files; at the end, images that failed.
     """
-    if not 0 <= options.changed_above < 1:
+    if options.changed_above is not None and not 0 <= options.changed_above < 1:
         raise ValueError(f"expected --changed-above in [0, 1), got {options.changed_above}")
-    if not 0 < options.overlay_full <= 1:
+    if options.overlay_full is not None and not 0 < options.overlay_full <= 1:
         raise ValueError(f"expected --overlay-full in (0, 1], got {options.overlay_full}")
     from malp_disc.commands.batch import Sources, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
@@ -59,12 +62,16 @@ def localize(options: Localize) -> None:
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
     from malp_disc.commands.overlay import overlay
+    from malp_disc.inspection import changed_above
+    from malp_disc.keyed import KeyedMaLP
 
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
     if options.output.is_file():
         raise ValueError(f"OUT {options.output} is a file; give a folder for the maps")
     malp = load_malp(options.malp, key=options.key, device=options.device)
+    above = changed_above(malp) if options.changed_above is None else options.changed_above
+    full = _OVERLAY_FULL[isinstance(malp, KeyedMaLP)] if options.overlay_full is None else options.overlay_full
 
     def targets(name: str) -> list[Path]:
         return [options.output / f"{name}.map.png", options.output / f"{name}.overlay.png"]
@@ -74,12 +81,12 @@ def localize(options: Localize) -> None:
         found = inspect_with_progress(malp, image.levels, name)
         map_file, overlay_file = targets(name)
         _save_map(found.map, map_file)
-        ImageFile(overlay(image.levels, found.map, full=options.overlay_full)).save(overlay_file)
+        ImageFile(overlay(image.levels, found.map, full=full)).save(overlay_file)
         return {
             "map": map_file.relative_to(options.output).as_posix(),
             "overlay": overlay_file.relative_to(options.output).as_posix(),
             **describe(malp, image.levels, found),
-            "changed_share": round(float((found.map > options.changed_above * 65535).mean()), 5),
+            "changed_share": round(float((found.map > above * 65535).mean()), 5),
             "map_mean": round(float(found.map.mean() / 65535), 5),
         }
 
@@ -88,7 +95,7 @@ def localize(options: Localize) -> None:
         work,
         targets=targets,
         manifest=Manifest(options.output / MANIFEST),
-        settings={"detector": malp.detector_fingerprint, "changed_above": options.changed_above, "overlay_full": options.overlay_full},
+        settings={"detector": malp.detector_fingerprint, "changed_above": above, "overlay_full": full},
         overwrite=options.overwrite,
         summary=_summary_line,
         stream=text_stream(options.json),

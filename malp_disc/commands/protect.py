@@ -70,7 +70,7 @@ def protect(options: Protect) -> None:
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
-    from malp_disc.tiling import protect_levels
+    from malp_disc.inspection import protect_levels, set_size
 
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
@@ -78,12 +78,12 @@ def protect(options: Protect) -> None:
     malp = load_malp(options.malp, key=options.key, device=options.device)
     if malp.passive:
         raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")
-    if options.template is not None and not 0 <= options.template < malp.encryption.set_size:
-        raise ValueError(f"expected --template of 0 to {malp.encryption.set_size - 1}, got {options.template}")
+    if options.template is not None and not 0 <= options.template < set_size(malp):
+        raise ValueError(f"expected --template of 0 to {set_size(malp) - 1}, got {options.template}")
 
     def work(name: str) -> dict[str, Any]:
         image = ImageFile.read(sources.root / name)
-        index = _draw(name, malp.encryption.set_size) if options.template is None else options.template
+        index = _draw(name, set_size(malp)) if options.template is None else options.template
         original, image.levels = image.levels, protect_levels(malp, image.levels, index)
         place = places[name]
         image.save(place, quality=options.quality)
@@ -93,7 +93,7 @@ def protect(options: Protect) -> None:
             record |= _survival(malp, image, ImageFile.read(place))
         return record
 
-    settings = {"key": malp.key_fingerprint, "strength": malp.encryption.strength, "format": options.format, "template": options.template}
+    settings = {"key": malp.key_fingerprint, "strength": malp.strength, "format": options.format, "template": options.template}
     settings |= {"quality": options.quality} if options.format == "jpeg" else {}
     outcome = process_images(
         sources,
@@ -149,15 +149,15 @@ def _psnr(original: np.ndarray, protected: np.ndarray) -> float | None:
 
 
 def _survival(malp: MaLP, image: ImageFile, saved: ImageFile) -> dict[str, float]:
-    """MaLP's scores before and after saving, from the middle of the image."""
-    from malp_disc.tiling import inspect_levels
+    """MaLP's scores before and after saving, from the middle of a large image (on the template's grid)."""
+    from malp_disc.inspection import count_windows, inspect_levels
 
     size = malp.config.image_size
     height, width = image.levels.shape[:2]
-    top, left = (max(0, (length - _CHECKED_TILES * size) // 2) // size * size for length in (height, width))  # on the template's grid
-    before, after = (
-        inspect_levels(malp, file.levels[top : top + _CHECKED_TILES * size, left : left + _CHECKED_TILES * size], with_map=False) for file in (image, saved)
-    )
+    part = (slice(None), slice(None))  # all of an image that is inspected as a whole
+    if count_windows(malp, height, width, with_map=False) > _CHECKED_TILES**2:
+        part = tuple(slice(start, start + _CHECKED_TILES * size) for start in (max(0, (length - _CHECKED_TILES * size) // 2) // size * size for length in (height, width)))
+    before, after = (inspect_levels(malp, file.levels[part], with_map=False) for file in (image, saved))
     return {
         "similarity": round(before.similarity, 4),
         "similarity_saved": round(after.similarity, 4),

@@ -81,6 +81,11 @@ class KeyedMaLP(
         self.float()
 
     @property
+    def strength(self) -> float:
+        """Root mean square of what protection adds, in units of [-1, 1]."""
+        return 2 * 10 ** (-self.config.psnr / 20)
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights, on which images are expected."""
         return self.cnn.heads.weight.device

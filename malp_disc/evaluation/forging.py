@@ -1,0 +1,71 @@
+"""Attacks on keyed templates: what published images give away of the key, and whether it suffices to forge or to remove a template.
+
+An estimate of a template is added to unprotected images (forging), or subtracted from protected ones (removal), at the strength of the protection. The attackers
+have published images and know the method, but have neither key nor detector. `exact` is stronger than any of them: the true template of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.template import carrier
+from malp_disc.metrics.degradations import to_8bit
+from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
+from malp_disc.metrics.template_leakage import template_leak
+
+BATCH = 16
+
+
+@torch.no_grad()
+def leak(malp: KeyedMaLP, published: Tensor, others_mean: Tensor, counts: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]]:
+    """Cosine of the attackers' estimates with the secret carrier, the larger one of its two parts, and with the published images' own templates.
+
+    Args:
+        published: protected images whose longer side is the reference grid's.
+        others_mean: mean of other, unprotected images.
+    """
+    height, width = published.shape[2:]
+    parts = [carrier(malp.secret, malp.config.image_size)[i, :height, :width][None, None] for i in range(2)]
+    by_part = [template_leak(published, part, originals_mean=others_mean, counts=counts, seed=seed) for part in parts]
+    for found in zip(*by_part):
+        best = max(found, key=lambda one: one.cosine)
+        yield {"attacker": best.attacker, "images": best.images, "cosine": best.cosine, "chance": best.chance, "groups": best.groups}
+
+
+@torch.no_grad()
+def forging(malp: KeyedMaLP, published: Tensor, added: Tensor, victims: Tensor, counts: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Shares of forged images that pass as protected and untouched, and of protected images whose template is gone after removal.
+
+    Args:
+        published: protected images, (P, 3, H, W).
+        added: what protection added to them, (P, 1, H, W).
+        victims: unprotected images, (V, 3, H, W) of the same size.
+    """
+    protected = to_8bit(malp.encrypt(victims)[0])
+    for count in counts:
+        known = Published.of(published[:count])
+        for name, attack in (("residuals", residual_average), ("weighted residuals", weighted_average)):
+            yield {"attacker": name, "images": count, **_with(malp, attack(known)[None], victims, protected)}
+    yield {"attacker": "exact", "images": 1, **_with(malp, added[:1], victims, protected)}
+
+
+def _with(malp: KeyedMaLP, estimate: Tensor, victims: Tensor, protected: Tensor) -> dict[str, float]:
+    wanted = 2 * 10 ** (-malp.config.psnr / 20)
+    estimate = estimate * (wanted / estimate.square().mean().sqrt().clamp(min=1e-12))
+    threshold = 0.5 if malp.detection is None else malp.detection.threshold
+    forged = [malp(to_8bit((part + estimate).clamp(-1, 1))) for part in victims.split(BATCH)]
+    cleaned = [malp(to_8bit((part - estimate).clamp(-1, 1))) for part in protected.split(BATCH)]
+    presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu().numpy() for name in ("presence", "score"))
+    left = torch.cat([out.presence for out in cleaned]).cpu().numpy()
+    return {
+        "forged": float(np.mean((presence > malp.config.present_above) & (score <= threshold))),
+        "claimed": float(np.mean(presence > malp.config.present_above)),
+        "removed": float(np.mean(left <= malp.config.present_above)),
+        "n": len(victims),
+    }

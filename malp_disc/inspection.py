@@ -1,0 +1,70 @@
+"""Protection and inspection of image files by either kind of MaLP: in windows of the training size (`malp_disc.tiling`), or, with keyed templates, as a whole.
+
+A `KeyedMaLP` takes an image of any size at once. Its map is the probability that a pixel belongs to an edited region, and crops are aligned first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from malp_disc import tiling
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.malp import MaLP
+from malp_disc.tiling import Inspection, Window, check_levels
+
+CHANGED_ABOVE = 0.03
+"""Default of the map value above which a pixel counts as changed, for a fakeness map: 8 of 255 levels."""
+
+
+def protect_levels(malp: MaLP | KeyedMaLP, levels: np.ndarray, index: int) -> np.ndarray:
+    """T(I), rounded to 8 bits: (H, W, 3) uint8 -> (H, W, 3) uint8; `index` is the template's, 0 for a `KeyedMaLP`.
+
+    Raises:
+        ValueError: not an image, or an index outside the set.
+    """
+    if not isinstance(malp, KeyedMaLP):
+        return tiling.protect_levels(malp, levels, index)
+    check_levels(levels)
+    if index:
+        raise ValueError(f"templates that follow from a key and the image have no numbers: expected template 0, got {index}")
+    protected, _ = malp.encrypt(_images(malp, levels))
+    return ((protected[0] + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+@torch.no_grad()
+def inspect_levels(
+    malp: MaLP | KeyedMaLP, levels: np.ndarray, *, with_map: bool = True, progress: Callable[[int], object] = lambda windows: None
+) -> Inspection:
+    """Map and scores of an image; arguments and errors as for `malp_disc.tiling.inspect_levels`."""
+    if not isinstance(malp, KeyedMaLP):
+        return tiling.inspect_levels(malp, levels, with_map=with_map, progress=progress)
+    check_levels(levels)
+    images = _images(malp, levels)
+    out = malp(images, malp.align(images))
+    progress(1)
+    score, similarity = out.score.item(), out.similarity.item()
+    window = Window((0, 0, levels.shape[1], levels.shape[0]), score, similarity)
+    found = (out.edited[0, 0] * 65535).round().cpu().numpy().astype(np.uint16) if with_map else None
+    return Inspection(found, score, similarity, 0, (window,), out.presence.item())
+
+
+def count_windows(malp: MaLP | KeyedMaLP, height: int, width: int, *, with_map: bool = True) -> int:
+    """The number of windows that `inspect_levels` computes."""
+    return 1 if isinstance(malp, KeyedMaLP) else tiling.count_windows(malp, height, width, with_map=with_map)
+
+
+def set_size(malp: MaLP | KeyedMaLP) -> int:
+    """The number of templates to choose from."""
+    return 1 if isinstance(malp, KeyedMaLP) else malp.encryption.set_size
+
+
+def changed_above(malp: MaLP | KeyedMaLP) -> float:
+    """The map value above which a pixel counts as changed, unless somebody says otherwise."""
+    return malp.config.edited_above if isinstance(malp, KeyedMaLP) else CHANGED_ABOVE
+
+
+def _images(malp: KeyedMaLP, levels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None].to(malp.device) / 127.5 - 1

@@ -1,0 +1,136 @@
+"""Measure how a MaLP of the preset "survive" survives: degradations, sizes, crops, local edits, false alarms, attackers.
+
+    malp-disc pretrain --preset survive --output-dir runs/survive
+    python recipes/evaluate_survival.py --malp runs/survive/malp --output-dir runs/survival
+
+writes ``survival.jsonl``, one line per measurement with n, seed and key, and ``gallery.png``. For every seed there is a new key, and other regions, crops and noise.
+All images are held-back ones, except those of the attacker, who knows images of the training set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor
+
+from malp_disc.commands.generator_source import GeneratorOptions, load_generator
+from malp_disc.data import DataOptions, build_dataset
+from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
+from malp_disc.evaluation.forging import forging, leak
+from malp_disc.evaluation.survival import SAME_SIZE, local_edits, scores, survival
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.metrics.degradations import to_8bit
+from malp_disc.metrics.localization import localization_scores
+from malp_disc.plotting.survival_gallery import survival_gallery
+from malp_disc.run_folder.environment import collect_environment
+from malp_disc.run_folder.experiment import not_compared, work
+from malp_disc.serialization.files import write_json
+from malp_disc.training.launch import run_recipe
+
+Part = Literal["fidelity", "detection", "local", "generated", "alarms", "leak", "gallery"]
+_ALL: tuple[Part, ...] = ("fidelity", "detection", "local", "generated", "alarms", "leak", "gallery")
+
+
+@dataclass(kw_only=True)
+class Config(GeneratorOptions, DataOptions):
+    output_dir: Path = not_compared(Path("runs/survival"))
+    malp: Path = Path("runs/malp/malp")
+    """Folder of a MaLP of the preset survive."""
+    reference_size: int | None = None
+    """Side of the reference grid. By default, that of the MaLP."""
+    parts: tuple[Part, ...] = work(_ALL)
+    """The parts to run."""
+    seeds: tuple[int, ...] = work((0, 1, 2))
+    """Seeds of keys, regions, crops and noise."""
+    eval_size: int = 48
+    """Number of held-back images per score and seed."""
+    alarm_size: int = 1000
+    """Number of images for the false alarms, over all seeds."""
+    published: tuple[int, ...] = (1, 10, 100, 1000)
+    """Numbers of published images that the attackers have."""
+
+
+def main(config: Config) -> None:
+    held_out, training = build_dataset(config, "test"), build_dataset(config, "train")
+    generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False)
+    inputs = EvalSet.take(held_out, max(config.eval_size, config.alarm_size if "alarms" in config.parts else 0))
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(config.output_dir / "environment.json", collect_environment())
+    with open(config.output_dir / "survival.jsonl", "a", encoding="utf-8") as file:
+        for seed in config.seeds:
+            malp = with_key(config, seed)
+            for part in config.parts:
+                for line in measure(part, malp, inputs, generator, training, seed, config):
+                    print(json.dumps({"part": part, "seed": seed, "data": str(config.data_root), **line}), file=file, flush=True)
+
+
+def with_key(config: Config, seed: int) -> KeyedMaLP:
+    """The saved MaLP with the key of a seed. Its detection threshold stays: it was set with another key of the same distribution."""
+    saved = KeyedMaLP.from_pretrained(config.malp)
+    settings = dataclasses.replace(saved.config, image_size=config.reference_size or saved.config.image_size)
+    malp = KeyedMaLP(settings, secret=hashlib.sha256(b"malp-disc evaluation key %d" % seed).digest())
+    malp.load_state_dict(saved.state_dict())
+    malp.detection = saved.detection
+    return malp.eval()
+
+
+@torch.no_grad()
+def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, training: Any, seed: int, config: Config) -> Iterator[dict[str, Any]]:
+    """The lines of one part."""
+    few = inputs.first(config.eval_size)
+    images = to_8bit(few.images.clamp(-1, 1))
+
+    def edited(protected: Tensor) -> Tensor:
+        return edit(generator.manipulate, protected, few.targets[: len(protected)])
+
+    if part == "fidelity":
+        protected = to_8bit(malp.encrypt(images)[0])
+        psnr = -10 * torch.log10((protected - images).square().mean((1, 2, 3)) / 4)
+        yield {"n": len(images), "psnr": psnr.mean().item(), "psnr_least": psnr.min().item(), "reference": malp.config.image_size, "key": malp.key_fingerprint}
+    elif part == "detection":
+        yield from survival(malp, images, edited, seed)
+    elif part == "local":
+        yield from local_edits(malp, images, edited, seed, {name: SAME_SIZE[name](seed) for name in ("none", "JPEG 75")})
+    elif part == "generated":
+        protected = to_8bit(malp.encrypt(images)[0])
+        fake = to_8bit(edited(protected))
+        maps = torch.cat([malp(rows).map for rows in fake.split(16)])
+        yield {"n": len(images), **dataclasses.asdict(localization_scores(maps, images, fake))}
+    elif part == "alarms":
+        share = to_8bit(inputs.images[config.seeds.index(seed) :: len(config.seeds)][: -(-config.alarm_size // len(config.seeds))].clamp(-1, 1))
+        threshold = 0.5 if malp.detection is None else malp.detection.threshold
+        protected = scores(malp, torch.cat([to_8bit(malp.encrypt(rows)[0]) for rows in share.split(16)]))
+        plain = scores(malp, share)
+        present = malp.config.present_above
+        yield {"n": len(share), "threshold": threshold, "alarms": int((protected["score"] > threshold).sum()), "lost": int((protected["presence"] <= present).sum()), "claimed": int((plain["presence"] > present).sum())}  # fmt: skip
+    elif part == "leak":
+        yield from attacked(malp, training, images, seed, config)
+    elif part == "gallery" and seed == config.seeds[0]:
+        survival_gallery(malp, images[:6], edited, config.output_dir / "gallery.png", seed=seed)
+
+
+def attacked(malp: KeyedMaLP, training: Any, victims: Tensor, seed: int, config: Config) -> Iterator[dict[str, Any]]:
+    """Leak and forging; the attacker's images are of the training set, and their mean is known from as many others, at most 300."""
+    most = min(max(config.published), len(training))
+    known, _ = load_all(training, most + 300, "images for the attacker")
+    own, others = known[:most].clamp(-1, 1), known[most:]
+    protected = torch.cat([malp.encrypt(rows)[0] for rows in own.split(16)])
+    counts = tuple(count for count in config.published if count <= most)
+    for line in leak(malp, to_8bit(protected), others.mean(0), counts, seed):
+        yield {"what": "leak", **line}
+    for line in forging(malp, to_8bit(protected), (protected - own).mean(1, keepdim=True), victims, counts):
+        yield {"what": "forging", **line}
+
+
+if __name__ == "__main__":
+    run_recipe(main, Config, __doc__)
