@@ -117,7 +117,7 @@ def save_rows(rows: Tensor, path: Path) -> None:
 
 
 def _optimizers(config: AttributeGANOptions, **networks: nn.Module) -> dict[str, torch.optim.Optimizer]:
-    return {name: torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS) for (name, network), rate in zip(networks.items(), config.rates)}
+    return {name: torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, foreach=True) for (name, network), rate in zip(networks.items(), config.rates)}
 
 
 def _shown(held_out: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:

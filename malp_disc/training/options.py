@@ -142,15 +142,16 @@ class FinetuneOptions(TrainOptions):
 
 
 def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> torch.optim.Optimizer:
-    """Adam for the generator ("G"), its own discriminator ("D"), or MaLP ("MaLP")."""
+    """Adam for the generator ("G"), its own discriminator ("D"), or MaLP ("MaLP"). ``foreach`` gives the same bytes in half the time on a CPU; a fused
+    kernel, faster still, made two processes differ from one by more than rounding."""
     if name == "MaLP":
         groups = network.parameter_groups(lr=config.cotrain_learning_rate, branch_lr=config.branch_learning_rate)
         if isinstance(network.malp.branch, FeatureBranch):
             groups[-1]["betas"] = (config.adam_beta1, config.adam_beta2)  # the heads learn as a GAN's discriminator does
-        return torch.optim.Adam(groups, eps=config.adam_epsilon)
+        return torch.optim.Adam(groups, eps=config.adam_epsilon, foreach=True)
     rate = config.learning_rate if name == "G" else config.discriminator_learning_rate
     parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon)
+    return torch.optim.Adam(parameters, lr=rate, betas=(config.adam_beta1, config.adam_beta2), eps=config.adam_epsilon, foreach=True)
 
 
 def learning_rate_factor(config: FinetuneOptions, name: str, step: int) -> float:

@@ -32,7 +32,7 @@ def pretrain(
     """
     # Networks
     disc = MaLPDiscriminator(malp, trainable=True, loss_weights=weights, generator_gradient=config.malp_generator_gradient)
-    optimizer = torch.optim.Adam(disc.parameter_groups(lr=config.malp_learning_rate, template_lr=config.malp_template_learning_rate))
+    optimizer = torch.optim.Adam(disc.parameter_groups(lr=config.malp_learning_rate, template_lr=config.malp_template_learning_rate), foreach=True)
     base_rates = [group["lr"] for group in optimizer.param_groups]
 
     # Resume, then prepare

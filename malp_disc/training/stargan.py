@@ -37,7 +37,7 @@ def train_stargan(
     discriminator = critic.discriminator
     average = moving_average(generator, config.ema_decay, accelerator.device)
     optimizers = {
-        "G": torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=BETAS),
+        "G": torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=BETAS, foreach=True),
         "D": discriminator_optimizer(critic, config),
     }
     shown = [held_out[i] for i in range(min(SHOWN, len(held_out)))]

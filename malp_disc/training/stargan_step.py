@@ -119,7 +119,7 @@ def discriminator_optimizer(critic: nn.Module, config: StarGANOptions) -> torch.
     parts = [critic.discriminator.parameters()]
     if critic.branch is not None:
         parts += [group["params"] for group in critic.branch.parameter_groups(lr=config.branch_learning_rate)]
-    return torch.optim.Adam([{"params": list(part), "lr": rate} for part, rate in zip(parts, discriminator_rates(config), strict=True)], betas=(0.5, 0.999))
+    return torch.optim.Adam([{"params": list(part), "lr": rate} for part, rate in zip(parts, discriminator_rates(config), strict=True)], betas=(0.5, 0.999), foreach=True)
 
 
 def discriminator_rates(config: StarGANOptions) -> list[float]:
