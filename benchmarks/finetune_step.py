@@ -7,6 +7,7 @@ The minimal loop has the same networks, losses and optimizer, but no processes, 
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWeights, generator_losses
 from malp_disc import MaLP
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.malp import with_pretrained_branch
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.options import FinetuneOptions
@@ -36,7 +38,7 @@ class Config:
     steps: int = 12
     """Steps of one measurement. It is repeated with three times as many, and the difference is timed, to exclude start-up."""
     rounds: int = 5
-    """Measurements per loop, in alternation; the median is reported."""
+    """Measurements per loop, in alternation, so that other work on the machine slows all alike; ratios are medians over them."""
     batch: int = 8
     threads: int = 1
 
@@ -95,21 +97,25 @@ def main(config: Config) -> None:
         "control": ours(ArmSetup()),
         "frozen": ours(ArmSetup(malp, weight=0.2)),
         "cotrain": ours(ArmSetup(malp, trainable=True, weight=1.0, template_dropout=1.0)),
+        "vision_aided": ours(ArmSetup(with_pretrained_branch(malp), trainable=True, weight=1.0, cnn_weight=0.0, realness_weight=1.0, template_dropout=1.0)),
     }
+    clock = time.perf_counter if accelerator.device.type == "cuda" else time.process_time  # on a CPU without what other processes take
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(config.rounds + 1):  # the first warms up
+    for number in range(config.rounds + 1):  # the first warms up
         for name, run in runs.items():
-            moments = [time.perf_counter()]
+            moments = [clock()]
             for steps in (config.steps, 3 * config.steps):
                 run(steps)
-                moments.append(time.perf_counter())
-            times[name].append((moments[2] - 2 * moments[1] + moments[0]) / (2 * config.steps))
-    medians = {name: median(values[1:]) for name, values in times.items()}
+                moments.append(clock())
+            if number:
+                times[name].append((moments[2] - 2 * moments[1] + moments[0]) / (2 * config.steps))
     print(
-        f"torch {torch.__version__}, {accelerator.device.type}, {config.threads} thread(s), 64x64, batch {config.batch}, median of {config.rounds} x {config.steps} steps"
+        f"torch {torch.__version__}, {accelerator.device.type}, {config.threads} thread(s), 64x64, batch {config.batch}, median of {config.rounds} x {config.steps} steps, "
+        f"load {os.getloadavg()[0]:.1f}"
     )
-    for name, seconds in medians.items():
-        print(f"{name:10} {1000 * seconds:8.1f} ms per step   {seconds / medians['bare loop']:.2f} x the bare loop")
+    for name, own in times.items():
+        ratios = [median(seconds / other for seconds, other in zip(own, times[base])) for base in ("bare loop", "control")]
+        print(f"{name:13} {1000 * median(own):8.1f} ms per step, {ratios[0]:.2f} × the bare loop, {ratios[1]:.2f} × control")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.second_derivative import differentiable_gradient
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, alpha
     weight = alpha.view(-1, 1, 1, 1)
     between = (weight * real + (1 - weight) * fake).detach().requires_grad_(True)
     realness, _ = discriminator(between)
-    (gradient,) = torch.autograd.grad(realness.float().sum(), between, create_graph=True)
+    gradient = differentiable_gradient(realness.float().sum(), between, "the WGAN-GP penalty differentiates D twice: set its weight gp or adv to 0")
     return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from malp_disc.generator_terms import image_terms
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
+from malp_disc.second_derivative import differentiable_gradient
 
 Degradation = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [-1, 1] -> images of the same shape and range."""
@@ -33,5 +34,5 @@ def branch_losses(
 def squared_gradient_norm(malp: MaLP, real: Tensor, weights: Tensor) -> Tensor:
     """E‖∇ₓ Σ_k w_k v_k(x)‖² of the generator's terms k in (map, classifier) on images that count as real; `weights` (2,). A scalar, for R1."""
     real = real.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad((weights[:, None] * image_terms(malp(real))).sum(), real, create_graph=True)
+    gradient = differentiable_gradient((weights[:, None] * image_terms(malp(real))).sum(), real, "R1 differentiates MaLP twice: set r1_weight=0")
     return gradient.square().flatten(1).sum(1).mean()
