@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -28,6 +29,7 @@ from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWe
 from malp_disc import MaLP
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.malp import with_pretrained_branch
+from malp_disc.serialization.files import write_json
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.options import FinetuneOptions
@@ -41,11 +43,14 @@ class Config:
     """Measurements per loop, in alternation, so that other work on the machine slows all alike; ratios are medians over them."""
     batch: int = 8
     threads: int = 1
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    json: Path | None = None
+    """File for the results."""
 
 
 def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=config.mixed_precision)
     dataset = ProceduralFaces(64, image_size=64)
     items = [dataset[i] for i in range(64)]  # rendered once, so that rendering isn't timed
     weights = StarGANWeights(rec=30.0)
@@ -63,12 +68,16 @@ def main(config: Config) -> None:
             rows = [items[(step * config.batch + i) % 64] for i in range(config.batch)]
             images, labels = (torch.stack(part).to(accelerator.device) for part in zip(*rows))
             target = labels[torch.randperm(config.batch)]
-            fake = generator(images, target)
-            critic(images, fake.detach(), labels, torch.rand(config.batch, device=accelerator.device)).total.backward()
+            with accelerator.autocast():
+                fake = generator(images, target)
+                critic_loss = critic(images, fake.detach(), labels, torch.rand(config.batch, device=accelerator.device)).total
+            critic_loss.backward()
             d_optimizer.step()
             d_optimizer.zero_grad()
             discriminator.requires_grad_(False)
-            generator_losses(discriminator, images, fake, generator(fake, labels), target, weights).total.backward()
+            with accelerator.autocast():
+                generator_loss = generator_losses(discriminator, images, fake, generator(fake, labels), target, weights).total
+            generator_loss.backward()
             discriminator.requires_grad_(True)
             g_optimizer.step()
             g_optimizer.zero_grad()
@@ -113,9 +122,14 @@ def main(config: Config) -> None:
         f"torch {torch.__version__}, {accelerator.device.type}, {config.threads} thread(s), 64x64, batch {config.batch}, median of {config.rounds} x {config.steps} steps, "
         f"load {os.getloadavg()[0]:.1f}"
     )
+    rows = []
     for name, own in times.items():
         ratios = [median(seconds / other for seconds, other in zip(own, times[base])) for base in ("bare loop", "control")]
+        rows.append({"loop": name, "seconds_per_step": median(own), "times_the_bare_loop": ratios[0], "times_control": ratios[1]})
         print(f"{name:13} {1000 * median(own):8.1f} ms per step, {ratios[0]:.2f} × the bare loop, {ratios[1]:.2f} × control")
+    if config.json is not None:
+        device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu"
+        write_json(config.json, {"device": device, "torch": torch.__version__, "mixed_precision": config.mixed_precision, "batch": config.batch, "results": rows})
 
 
 if __name__ == "__main__":

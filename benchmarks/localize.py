@@ -26,6 +26,7 @@ from malp_disc import MaLP, MaLPConfig
 from malp_disc.benchmark.fakelocator import FakeLocator
 from malp_disc.benchmark.malp_localizer import MaLPLocalizer
 from malp_disc.benchmark.resnet_map import ResNetMap
+from malp_disc.serialization.files import write_json
 
 RESNET, DEEPLAB = "ResNet-50 map", "DeepLabv3-R101"
 ALTERNATIVES = {RESNET: ResNetMap, DEEPLAB: FakeLocator}
@@ -41,6 +42,8 @@ class Config:
     """Channels of MaLP's CNN: the default of the recipes, and that of the authors' code."""
     threads: int = 1
     device: str = "cpu"
+    json: Path | None = None
+    """File for the results."""
 
 
 def main(config: Config) -> None:
@@ -49,13 +52,18 @@ def main(config: Config) -> None:
     localizers = {name: localizer.to(config.device).eval().requires_grad_(False) for name, localizer in localizers.items()}
     where = torch.cuda.get_device_name() if config.device.startswith("cuda") else f"{config.threads} thread(s) of {os.cpu_count()} cores"
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, {where}, load {os.getloadavg()[0]:.1f}, median of {config.rounds} rounds")
+    rows = []
     for side in config.sides:
         for batch in config.batches:
             images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(config.device) * 2 - 1
             times = interleaved(localizers, images, config.rounds)
             for name, own in times.items():
-                ratios = [median(other / ours for other, ours in zip(times[alternative], own)) for alternative in ALTERNATIVES]
-                print(f"{side} px, batch {batch:2}: {name:16} {1e3 * median(own) / batch:9.2f} ms per image, {ratios[0]:6.2f} × {RESNET}, {ratios[1]:6.2f} × {DEEPLAB}")
+                ratios = {alternative: median(other / ours for other, ours in zip(times[alternative], own)) for alternative in ALTERNATIVES}
+                seconds = median(own) / batch
+                print(f"{side} px, batch {batch:2}: {name:16} {1e3 * seconds:9.2f} ms per image, " + ", ".join(f"{ratio:6.2f} × {other}" for other, ratio in ratios.items()))
+                rows.append({"side": side, "batch": batch, "localizer": name, "seconds_per_image": seconds, "times_as_fast_as": ratios})
+    if config.json is not None:
+        write_json(config.json, {"device": where, "torch": torch.__version__, "rounds": config.rounds, "results": rows})
 
 
 def malp_localizer(width: int) -> MaLPLocalizer:
