@@ -4,7 +4,7 @@
     python recipes/evaluate_survival.py --malp runs/survive/malp --output-dir runs/survival
 
 writes ``survival.jsonl``, one line per measurement with n, seed and key, and ``gallery.png``. For every seed there is a new key, and other regions, crops and noise.
-All images are held-back ones, except those of the attacker, who knows images of the training set.
+All images are held-back ones, except those on which the detection threshold is set, and those of the attacker. With ``pip install opencv-python-headless``, OpenCV's inpainting is measured too.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.experiment import not_compared, work
 from malp_disc.serialization.files import write_json
 from malp_disc.training.launch import run_recipe
+from malp_disc.training.surviving import calibrate_surviving
 
 Part = Literal["fidelity", "detection", "local", "generated", "alarms", "leak", "gallery"]
 _ALL: tuple[Part, ...] = ("fidelity", "detection", "local", "generated", "alarms", "leak", "gallery")
@@ -54,6 +55,8 @@ class Config(GeneratorOptions, DataOptions):
     """Seeds of keys, regions, crops and noise."""
     eval_size: int = 48
     """Number of held-back images per score and seed."""
+    calibration_size: int = 300
+    """Number of training images on which the detection threshold is set, for 1 % false alarms."""
     alarm_size: int = 1000
     """Number of images for the false alarms, over all seeds."""
     published: tuple[int, ...] = (1, 10, 100, 1000)
@@ -64,23 +67,24 @@ def main(config: Config) -> None:
     held_out, training = build_dataset(config, "test"), build_dataset(config, "train")
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False)
     inputs = EvalSet.take(held_out, max(config.eval_size, config.alarm_size if "alarms" in config.parts else 0))
+    calibration = EvalSet.take(training, config.calibration_size)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     write_json(config.output_dir / "environment.json", collect_environment())
     with open(config.output_dir / "survival.jsonl", "a", encoding="utf-8") as file:
         for seed in config.seeds:
             malp = with_key(config, seed)
+            malp.detection = calibrate_surviving(malp, calibration, 0.01, seed)
             for part in config.parts:
                 for line in measure(part, malp, inputs, generator, training, seed, config):
                     print(json.dumps({"part": part, "seed": seed, "data": str(config.data_root), **line}), file=file, flush=True)
 
 
 def with_key(config: Config, seed: int) -> KeyedMaLP:
-    """The saved MaLP with the key of a seed. Its detection threshold stays: it was set with another key of the same distribution."""
+    """The saved MaLP with the key of a seed."""
     saved = KeyedMaLP.from_pretrained(config.malp)
     settings = dataclasses.replace(saved.config, image_size=config.reference_size or saved.config.image_size)
     malp = KeyedMaLP(settings, secret=hashlib.sha256(b"malp-disc evaluation key %d" % seed).digest())
     malp.load_state_dict(saved.state_dict())
-    malp.detection = saved.detection
     return malp.eval()
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from malp_disc.detection import cosine
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.keyed.template import carrier
+from malp_disc.keyed.template import carrier, masked_template
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
 from malp_disc.metrics.template_leakage import template_leak
@@ -24,7 +25,7 @@ BATCH = 16
 
 @torch.no_grad()
 def leak(malp: KeyedMaLP, published: Tensor, others_mean: Tensor, counts: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]]:
-    """Cosine of the attackers' estimates with the secret carrier, the larger one of its two parts, and with the published images' own templates.
+    """Cosine of the attackers' estimates with the secret carrier, the larger one of its two parts.
 
     Args:
         published: protected images whose longer side is the reference grid's.
@@ -40,7 +41,9 @@ def leak(malp: KeyedMaLP, published: Tensor, others_mean: Tensor, counts: tuple[
 
 @torch.no_grad()
 def forging(malp: KeyedMaLP, published: Tensor, added: Tensor, victims: Tensor, counts: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """Shares of forged images that pass as protected and untouched, and of protected images whose template is gone after removal.
+    """Shares of forged images that pass as protected and untouched (`forged`), or as protected at all (`claimed`), and of protected images whose template is gone
+    after removal (`removed`); and the cosine of the estimate with the victims' own templates. Images that resemble each other, such as aligned faces, have similar
+    phases, so that the mean of their templates resembles each of them a little.
 
     Args:
         published: protected images, (P, 3, H, W).
@@ -58,12 +61,14 @@ def forging(malp: KeyedMaLP, published: Tensor, added: Tensor, victims: Tensor, 
 def _with(malp: KeyedMaLP, estimate: Tensor, victims: Tensor, protected: Tensor) -> dict[str, float]:
     wanted = 2 * 10 ** (-malp.config.psnr / 20)
     estimate = estimate * (wanted / estimate.square().mean().sqrt().clamp(min=1e-12))
+    own = torch.cat([masked_template(part, malp.secret, malp.config.image_size, malp.config.psnr) for part in victims.split(BATCH)])
     threshold = 0.5 if malp.detection is None else malp.detection.threshold
     forged = [malp(to_8bit((part + estimate).clamp(-1, 1))) for part in victims.split(BATCH)]
     cleaned = [malp(to_8bit((part - estimate).clamp(-1, 1))) for part in protected.split(BATCH)]
     presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu().numpy() for name in ("presence", "score"))
     left = torch.cat([out.presence for out in cleaned]).cpu().numpy()
     return {
+        "cosine": cosine(own, estimate.expand_as(own)).mean().item(),
         "forged": float(np.mean((presence > malp.config.present_above) & (score <= threshold))),
         "claimed": float(np.mean(presence > malp.config.present_above)),
         "removed": float(np.mean(left <= malp.config.present_above)),

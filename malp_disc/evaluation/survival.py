@@ -5,6 +5,7 @@ Every function takes images (N, 3, H, W) in [-1, 1] on the MaLP's device, and yi
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -104,11 +105,23 @@ def local_edits(malp: KeyedMaLP, images: Tensor, generated: Change, seed: int, d
     protected = to_8bit(malp.encrypt(images)[0])
     regions = random_masks(images, [[seed, 11, i] for i in range(len(images))])
     sources = {"splice": images.roll(1, 0), "generated": generated(protected)}
-    for kind in LOCAL_EDITS:
-        edited = to_8bit(local_edit(protected, regions, kind, sources=sources.get(kind), seed=seed))
+    by_kind = {kind: to_8bit(local_edit(protected, regions, kind, sources=sources.get(kind), seed=seed)) for kind in LOCAL_EDITS}
+    if importlib.util.find_spec("cv2") is not None:
+        by_kind["inpaint (OpenCV, Telea)"] = inpainted_by_opencv(protected, regions)
+    for kind, edited in by_kind.items():
         for name, change in degradations.items():
             found = torch.cat([malp(part).edited for part in change(edited).split(BATCH)])
             yield {"edit": kind, "degradation": name, "n": len(images), **region_scores(found, regions, malp.config.edited_above)}
+
+
+def inpainted_by_opencv(images: Tensor, regions: Tensor) -> Tensor:
+    """Telea's inpainting with a radius of 3 pixels; needs the package opencv-python-headless, which training doesn't."""
+    import cv2
+
+    levels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    masks = regions[:, 0].byte().cpu().numpy()
+    filled = np.stack([cv2.inpaint(np.ascontiguousarray(image), mask, 3, cv2.INPAINT_TELEA) for image, mask in zip(levels, masks)])
+    return torch.from_numpy(filled).permute(0, 3, 1, 2).to(images.device).float() / 127.5 - 1
 
 
 def region_scores(found: Tensor, regions: Tensor, threshold: float) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """A template for each image: S(I) = Re(exp(i φ(I)) · V), with φ and V from the secret key.
 
     V    a complex noise pattern on the reference grid, limited to the band of `LOW` … `HIGH` cycles per pixel
-    φ    at every pixel the phase of the image's low frequencies after a secret complex filter Q
+    φ    at every pixel `TURNS` times the phase of the image's low frequencies after a secret complex filter Q
 
 Mid-band frequencies survive recompression and moderate resizing. φ depends on the image: the mean of many published images reveals nothing of V, and the template
-of one image doesn't fit another. It doesn't depend on the template, which has other frequencies than those that Q sees, so it is found again after publication,
+of one image doesn't fit another, even where images resemble each other, as aligned faces do: the multiple turns their similar phases apart. φ doesn't depend on the template, which has other frequencies than those that Q sees, so it is found again after publication,
 and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with it; sides are relative to the reference grid.
 """
 
@@ -21,6 +21,8 @@ from malp_disc.keyed.spectrum import PAD, band, filtered, reference_size, resamp
 
 LOW, SPLIT, HIGH = 0.12, 0.25, 0.42
 """Band limits of the template and where evidence separates it in two, in cycles per pixel of the reference grid."""
+TURNS = 6
+"""With 1, the mean of 100 templates of aligned faces had a cosine of 0.31 with those of other faces; with 6, 0.02, and JPEG 50 costs as little."""
 _CONTENT = 0.085  # upper limit of the frequencies that determine φ
 _REACH, _WINDOW = 10, 7.5  # radius of Q, and σ of the Gaussian window over it
 _MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
@@ -55,7 +57,9 @@ def content_phase(grey: Tensor, secret: bytes) -> Tensor:
     reach = min(_REACH, *(side - 1 for side in low.shape[2:]))
     padded = F.pad(F.pad(low, (reach,) * 4, mode="reflect"), (_REACH - reach,) * 4, mode="replicate")
     response = F.conv2d(padded, kernel[:, None])
-    return response / (response.square().sum(1, keepdim=True) + 1e-8).sqrt()
+    unit = response / (response.square().sum(1, keepdim=True) + 1e-8).sqrt()
+    turned = torch.complex(unit[:, :1], unit[:, 1:]) ** TURNS
+    return torch.cat([turned.real, turned.imag], 1)
 
 
 def shifted_carrier(secret: bytes, size: int, shape: tuple[int, int], offset: tuple[float, float]) -> Tensor:

@@ -17,14 +17,14 @@ from tests.keyed.conftest import natural_images
 def keyed_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keyed")
     torch.manual_seed(0)
-    KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=b"c" * 32).save_pretrained(folder)
+    KeyedMaLP(KeyedConfig(image_size=128, width=4), secret=b"c" * 32).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
 def photos(tmp_path):
     (tmp_path / "photos").mkdir()
-    for i, (height, width) in enumerate([(64, 64), (90, 60), (150, 200)]):
+    for i, (height, width) in enumerate([(128, 128), (180, 120), (150, 200)]):
         image = natural_images(1, height, width, seed=i)[0]
         Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "photos" / f"{i}.png")
     return tmp_path / "photos"

@@ -14,21 +14,21 @@ from tests.keyed.conftest import natural_images
 
 @pytest.fixture(scope="module")
 def large() -> KeyedMaLP:
-    return KeyedMaLP(KeyedConfig(image_size=96, width=4), secret=b"k" * 32).eval()
+    return KeyedMaLP(KeyedConfig(image_size=128, width=4), secret=b"k" * 32).eval()
 
 
 def test_a_crop_is_found_where_it_was_cut(large):
-    protected = to_8bit(large.encrypt(natural_images(1, 96, 96))[0])
-    crop = cropped(protected, 0.75, (0.5, 1.0))  # 72 of 96 pixels, from row 12 and column 24
+    protected = to_8bit(large.encrypt(natural_images(1, 128, 128))[0])
+    crop = cropped(protected, 0.75, (0.5, 1.0))  # 96 of 128 pixels, from row 16 and column 32
     found = large.align(crop)
     assert found.strength > BELIEVED
     assert found.share == pytest.approx(0.75, rel=0.01)
-    assert found.offset == pytest.approx((12, 24), abs=0.6)
+    assert found.offset == pytest.approx((16, 32), abs=0.6)
     assert large(crop, found).presence > 5 > large(crop).presence
 
 
 def test_a_whole_image_needs_no_search_and_an_unprotected_one_gets_none(large):
-    images = natural_images(1, 96, 96, seed=8)
+    images = natural_images(1, 128, 128, seed=8)
     assert large.align(large.encrypt(images)[0]) == Alignment()
     assert large.align(images) == Alignment()
 
