@@ -204,8 +204,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
         index = self.malp.encryption.check_index(index, len(fake))
         with gradients_to_inputs_only(self.malp, evaluation=True):
             call = called_on_copies if self.trainable else called
-            by_cnn = cnn_values(self.malp, fake, index, call=call) if self.uses_cnn else fake.new_zeros(3, dtype=torch.float32)
-            by_branch, features = fake.new_zeros(2, dtype=torch.float32), ()
+            by_cnn, by_branch, features = fake.new_zeros(3, dtype=torch.float32), fake.new_zeros(2, dtype=torch.float32), ()
+            if self.uses_cnn:
+                by_cnn = cnn_values(self.malp, fake, index, template=self.weights["template"] > 0, call=call)
             if self.weights["branch_map"] or self.weights["realness"]:
                 by_branch, features = branch_values(self.malp.branch, fake, map=self.weights["branch_map"] > 0, call=call)
             return torch.cat([by_cnn, by_branch]), features

@@ -68,15 +68,16 @@ def called(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     return module(*inputs, **options)
 
 
-def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, call: Callable[..., Any]) -> Tensor:
+def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, template: bool, call: Callable[..., Any]) -> Tensor:
     """v of map, classifier and template, (3,).
 
     Args:
+        template: whether the template's value gets a graph. Without, a backward pass leaves out the layers of E_E alone.
         call: `called`, or `malp_disc.freezing.called_on_copies`.
     """
     out = call(malp, fake)
     templates = malp.encryption.at(out.template.shape[2:])
-    return torch.stack([*image_terms(out).mean(1), template_term(out.template, templates, index)])
+    return torch.stack([*image_terms(out).mean(1), template_term(out.template if template else out.template.detach(), templates, index)])
 
 
 def branch_values(branch: FeatureBranch, fake: Tensor, *, map: bool, call: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:

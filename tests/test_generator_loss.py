@@ -7,7 +7,7 @@ import torch
 
 from malp_disc import MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
-from tests.tiny import SIZE, gradients, sample_images, small_generator, tiny_malp
+from tests.tiny import SIZE, gradients, sample_images, small_generator, tiny_malp, with_rectangles
 
 
 @pytest.mark.parametrize("trainable", [False, True])
@@ -154,3 +154,15 @@ def test_several_processes_share_the_mean_of_their_first_values(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda values: values.mul_(4))
     disc = MaLPDiscriminator(tiny_malp())
     assert disc.generator_loss(sample_images(2), torch.zeros(2, dtype=torch.long)).total.item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_without_a_template_term_the_backward_pass_leaves_out_the_recovery():
+    """The gradient is that of a weight too small to count; E_E's layers aren't in the graph."""
+    fake, index, called = with_rectangles(sample_images(2)).requires_grad_(), torch.zeros(2, dtype=torch.long), []
+    found = []
+    for weight in (0.0, 1e-12):
+        disc = MaLPDiscriminator(tiny_malp(), trainable=False, template_weight=weight)
+        disc.malp.cnn.recovery.register_full_backward_hook(lambda *_, weight=weight: called.append(weight))
+        found += torch.autograd.grad(disc.generator_loss(fake, index).total, fake)
+    assert called == [1e-12]
+    torch.testing.assert_close(*found)
