@@ -23,7 +23,7 @@ def main(path: str) -> None:
         if rows:
             print(f"\n**{part[2]}**\n\n| {' | '.join((*names, 'n', 'seeds', *columns))} |\n|{'---|' * len(names)}{'---:|' * (len(columns) + 2)}")
             for key, of_seeds in rows.items():
-                cells = (str(sum(line.get("n", 0) for line in of_seeds)), str(len({line["seed"] for line in of_seeds})))
+                cells = (str(sum(line.get("n", 0) for line in of_seeds) or "–"), str(len({line["seed"] for line in of_seeds})))
                 print(f"| {' | '.join((*map(str, key), *cells, *(cell(of_seeds, column) for column in columns)))} |")
 
 
