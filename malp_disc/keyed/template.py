@@ -3,7 +3,7 @@
     V    a complex noise pattern on the reference grid, limited to the band of `LOW` … `HIGH` cycles per pixel
     φ    at every pixel `TURNS` times the phase of the image's low frequencies after a secret complex filter Q
 
-Mid-band frequencies survive recompression and moderate resizing. φ depends on the image: the mean of many published images reveals nothing of V, and the template
+Mid-band frequencies survive recompression and moderate resizing. φ depends on the image: the mean of many published images reveals little of V, and the template
 of one image doesn't fit another, even where images resemble each other, as aligned faces do: the multiple turns their similar phases apart. φ doesn't depend on the template, which has other frequencies than those that Q sees, so it is found again after publication,
 and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with it; sides are relative to the reference grid.
 """
@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from malp_disc.keyed.secret import secret_noise
-from malp_disc.keyed.spectrum import PAD, band, filtered, reference_size, resampled, smoothed
+from malp_disc.keyed.spectrum import band, filtered, reference_size, resampled, smoothed
 
 LOW, SPLIT, HIGH = 0.12, 0.25, 0.42
 """Band limits of the template and where evidence separates it in two, in cycles per pixel of the reference grid."""
 TURNS = 6
-"""With 1, the mean of 100 templates of aligned faces had a cosine of 0.31 with those of other faces; with 6, 0.02, and JPEG 50 costs as little."""
+"""With 1, what 100 aligned faces gave away had a cosine of 0.31 with the templates of other faces; with 6, 0.02 for the same key (docs/results/survival.md)."""
 _CONTENT = 0.085  # upper limit of the frequencies that determine φ
 _REACH, _WINDOW = 10, 7.5  # radius of Q, and σ of the Gaussian window over it
 _MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
@@ -95,6 +95,3 @@ def masked_template(images: Tensor, secret: bytes, size: int, psnr: float) -> Te
     added = resampled(template(grey, secret, size) * (contrast + _FLAT) ** _MASKING, tuple(images.shape[2:]))
     wanted = 2 * 10 ** (-psnr / 20)
     return added * (wanted / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))
-
-
-__all__ = ["HIGH", "LOW", "PAD", "SPLIT", "carrier", "content_filter", "content_phase", "masked_template", "shifted_carrier", "template"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
-from malp_disc.metrics.degradation_chain import DICE, DegradationChain
+from malp_disc.metrics.degradation_chain import DegradationChain
 
 EDIT_DICE = 4
 """Random numbers that determine an image's local edit."""
@@ -44,7 +44,7 @@ def needs_generator(dice: Tensor, share: float) -> Tensor:
 
 
 def chains(dice: Tensor) -> list[DegradationChain]:
-    """A random chain for each image; dice (B, `DICE`) in [0, 1)."""
+    """A random chain for each image; dice (B, `degradation_chain.DICE`) in [0, 1)."""
     return [DegradationChain.from_dice(row) for row in dice.tolist()]
 
 
@@ -52,6 +52,3 @@ def through_chains(images: Tensor, each: list[DegradationChain], used: Tensor) -
     """Every image (B, 3, H, W) through its chain where `used` (B,), otherwise only rounded to 8 bits. No gradient."""
     rows = images.detach().split(1)
     return torch.cat([(chain if use else DegradationChain())(row) for row, chain, use in zip(rows, each, used.tolist())])
-
-
-__all__ = ["DICE", "EDIT_DICE", "chains", "needs_generator", "through_chains", "with_local_edits"]

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from malp_disc.fakeness import fakeness_map
 from malp_disc.manipulate import call_manipulate
-from malp_disc.metrics.degradation_chain import straight_through
+from malp_disc.metrics.degradation_chain import DICE, straight_through
 from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
-from malp_disc.training.local_pairs import DICE, EDIT_DICE, chains, needs_generator, through_chains, with_local_edits
+from malp_disc.training.local_pairs import EDIT_DICE, chains, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_options import LocalizerOptions
 
 
