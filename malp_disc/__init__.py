@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from malp_disc.malp import MaLP, MaLPConfig, MaLPOutput
 
 __version__ = "0.1.0"
-__all__ = ["LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map"]
+__all__ = ["KeyedConfig", "KeyedMaLP", "LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map"]
 
 _MODULES = {
+    "KeyedConfig": "keyed",
+    "KeyedMaLP": "keyed",
     "LossWeights": "losses",
     "MaLP": "malp",
     "MaLPConfig": "malp",

@@ -56,10 +56,6 @@ class MaLPOptions:
     malp_degradation: float = 0.0
     """Share of the steps, in [0, 1], in which MaLP sees degraded images (JPEG, blur, noise, or lower resolution).
     The templates then learn to survive it, which images for publication need: otherwise a JPEG of quality 80 erases a faint template."""
-    malp_local_edits: float = 0.0
-    """With --preset survive: share of the images, in [0, 1], that are edited locally instead of by the generator. 0 takes the preset's, 0.5."""
-    malp_psnr: float = 38.5
-    """With --preset survive: PSNR of protected images, in dB."""
     malp_attribute: str | None = None
     """Train only on edits of this attribute, to test how MaLP generalises to others (Table 3 of the paper).
     By default, all attributes are used."""
@@ -74,6 +70,10 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     With paper, the templates are learned, and the same for all images.
     With survive, they follow from a secret key and each image, survive JPEG, resizing and cropping, and local edits are localized too.
     Of MaLP's flags, survive takes width, learning rate, degradation (by default 0.75 of the images), local edits, PSNR, and attribute."""
+    malp_local_edits: float = 0.0
+    """With --preset survive: share of the images, in [0, 1], that are edited locally instead of by the generator. 0 takes the preset's, 0.5."""
+    malp_psnr: float = 38.5
+    """With --preset survive: PSNR of protected images, in dB."""
     output_dir: Path = Path("runs/malp")
     """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
     max_train_steps: int = 1000
@@ -87,6 +87,10 @@ def check_options(config: MaLPOptions, dataset: Dataset) -> None:
     """Raise ValueError for invalid flags, before any work."""
     if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
+    if getattr(config, "preset", "paper") == "paper" and getattr(config, "malp_local_edits", 0):
+        raise ValueError("--malp-local-edits is for --preset survive; the paper's MaLP is trained on the generator's edits alone")
+    if not 0 <= getattr(config, "malp_local_edits", 0) <= 1:
+        raise ValueError(f"expected --malp-local-edits in [0, 1], got {config.malp_local_edits}")
     if not config.malp_learning_rate > 0:
         raise ValueError(f"expected --malp-learning-rate above 0, got {config.malp_learning_rate}")
     if config.malp_template_learning_rate is not None and config.malp_template_learning_rate < 0:

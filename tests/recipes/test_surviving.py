@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from malp_disc.benchmark.keyed_method import KeyedMethod, training_key
@@ -15,6 +16,8 @@ from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
+from malp_disc.training.pretrain_options import PretrainOptions, check_options
+from malp_disc.training.surviving import surviving_options
 from tests.tiny import sample_images
 
 
@@ -85,3 +88,13 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
     assert torch.equal(found.map, out.map) and torch.equal(found.score, out.score)
     malp.save_pretrained(tmp_path)
     assert torch.equal(load_localizer(str(tmp_path)).localize(images).score, out.score)
+
+
+def test_local_edits_belong_to_the_preset():
+    dataset = SimpleNamespace(attribute_names=())
+    with pytest.raises(ValueError, match="is for --preset survive"):
+        check_options(PretrainOptions(malp_local_edits=0.5), dataset)
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 2"):
+        check_options(PretrainOptions(malp_local_edits=2, preset="survive"), dataset)
+    options = surviving_options(PretrainOptions(preset="survive", malp_learning_rate=0.002))
+    assert (options.learning_rate, options.local_edits, options.degradation, options.degradation_chain) == (0.002, 0.5, 0.75, True)
