@@ -86,9 +86,10 @@ def detect(options: Detect) -> None:
         levels = ImageFile.read(sources.root / name).levels
         found = inspect_with_progress(malp, levels, name, with_map=False)
         rate = None if calibration is None else calibration.false_alarm_rate
+        described = describe(malp, levels, found)
         return {
-            "manipulated": _statistic(found, options.by) > threshold,
-            **describe(malp, levels, found),
+            "manipulated": described.get("protected", True) and _statistic(found, options.by) > threshold,  # of an unprotected image, nothing can be said
+            **described,
             "windows_above": sum(window.score > threshold for window in found.windows),
             "by": options.by,
             "threshold": threshold,
@@ -109,6 +110,9 @@ def detect(options: Detect) -> None:
     count, found = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
     basis = "given by --threshold" if calibration is None else f"{calibration.false_alarm_rate:.2g} false alarms on {calibration.n} {calibration.images or 'images'}"
     print(f"{found} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=stream)
+    strangers = sum(record.get("protected") is False for record in outcome.records)
+    if strangers:
+        print(f"{strangers} of {count} image{'s' * (count != 1)} not protected with this key, or without any of its template left", file=stream)
     print_or_write(outcome.records, options.json)
     outcome.finish()
     if found and options.fail_on_found:

@@ -43,6 +43,8 @@ def test_protected_files_are_recognised_after_jpeg_and_others_are_not(command, k
         out = tmp_path / f"{folder}.jsonl"
         assert command("detect", tmp_path / folder, "--malp", keyed_folder, "--threshold", 0.99, "--json", out) is None
         assert [record["protected"] for record in lines(out)] == [protected] * 3
+    assert command("detect", photos, "--malp", keyed_folder, "--threshold", 0, "--json", out) is None
+    assert not any(record["manipulated"] for record in lines(out))  # whatever their score: they were never protected
 
 
 def test_the_map_is_the_probability_of_an_edited_region_at_the_images_size(command, keyed_folder, photos, tmp_path):
