@@ -36,7 +36,6 @@ from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
 from malp_disc.training.pretrain import pretrain
 from malp_disc.training.pretrain_options import PretrainOptions, build_malp, check_options
-from malp_disc.training.surviving import calibrate_surviving, pretrain_surviving
 
 
 @dataclass(kw_only=True)
@@ -70,6 +69,8 @@ def main(config: Config) -> None:
 
 def surviving(generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
     """Train and save a `KeyedMaLP` (--preset survive), and set the threshold of `malp-disc detect`."""
+    from malp_disc.training.surviving import calibrate_surviving, pretrain_surviving  # late: the benchmark's methods import torchvision
+
     malp = pretrain_surviving(generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         try:
