@@ -24,6 +24,10 @@ from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
 
+ATTENTION_BIAS = 2.0
+"""Initial bias of the attention layer, so that an untrained generator returns 88 % of its input; without it, half."""
+
+
 class ImageNorm(nn.InstanceNorm2d):
     """Affine instance norm on the statistics of its input, in training and in evaluation; the running averages are stored but unused."""
 
@@ -62,16 +66,20 @@ class StarGANGenerator(nn.Module):
         conv_dim: channels of the first layer (64 in the paper).
         c_dim: number of attributes.
         repeat_num: residual blocks (6 in the paper).
+        attention: also predict a mask A in [0, 1], and return A·x + (1 − A)·C, where C is StarGAN's own output: the output layers of GANimation (Pumarola et
+            al., ECCV 2018, section 4.1). What isn't edited is copied from the input. The paper's StarGAN has no mask.
         use_running_statistics: see the module's note; for inspection only.
 
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 4, target (B, c_dim) in {0, 1} -> (B, 3, H, W) in [-1, 1].
     """
 
-    def __init__(self, *, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6, use_running_statistics: bool = False) -> None:
+    def __init__(
+        self, *, conv_dim: int = 64, c_dim: int = 5, repeat_num: int = 6, attention: bool = False, use_running_statistics: bool = False
+    ) -> None:
         super().__init__()
         self.c_dim = c_dim
-        self.config = {"conv_dim": conv_dim, "c_dim": c_dim, "repeat_num": repeat_num}
+        self.config = {"conv_dim": conv_dim, "c_dim": c_dim, "repeat_num": repeat_num, "attention": attention}
         layers: list[nn.Module] = [nn.Conv2d(3 + c_dim, conv_dim, 7, 1, 3, bias=False), ImageNorm(conv_dim), nn.ReLU(inplace=True)]
         channels = conv_dim
         for _ in range(2):
@@ -83,17 +91,44 @@ class StarGANGenerator(nn.Module):
             channels //= 2
         layers += [nn.Conv2d(channels, 3, 7, 1, 3, bias=False), nn.Tanh()]
         self.main = nn.Sequential(*layers)
+        self.attention = nn.Conv2d(channels, 1, 7, 1, 3) if attention else None
+        if self.attention is not None:
+            nn.init.constant_(self.attention.bias, ATTENTION_BIAS)
         for module in self.modules():
             if isinstance(module, ImageNorm):
                 module.use_running_statistics = use_running_statistics
 
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
         self._check(images, target)
-        labels = target.to(images.dtype)[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        features = self.main[:-2](torch.cat([images, labels], dim=1))  # labels after the RGB channels
+        features = self._features(images, target)
         # In float32 also under autocast: rounding to bf16 would leave a pattern that a detector could learn.
         with torch.autocast(features.device.type, enabled=False):
-            return self.main[-2:](features.float())
+            if self.attention is None:
+                return self.main[-2:](features.float())
+            colours, mask = self._colours_and_mask(features.float())
+            return mask * images.float() + (1 - mask) * colours
+
+    def attention_mask(self, images: Tensor, target: Tensor) -> Tensor:
+        """The mask A (B, 1, H, W) in [0, 1] of a generator with attention: 1 copies the input, 0 replaces it.
+
+        Raises:
+            ValueError: images or target of another shape, or a generator without attention.
+        """
+        if self.attention is None:
+            raise ValueError("this StarGAN has no attention mask: it was built without attention=True, or its checkpoint has no attention layer")
+        self._check(images, target)
+        return self._colours_and_mask(self._features(images, target).float())[1]
+
+    def _features(self, images: Tensor, target: Tensor) -> Tensor:
+        labels = target.to(images.dtype)[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        return self.main[:-2](torch.cat([images, labels], dim=1))  # labels after the RGB channels
+
+    def _colours_and_mask(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Both outputs by one convolution of four channels, which costs no more than one of three."""
+        weight = torch.cat([self.main[-2].weight, self.attention.weight])
+        bias = F.pad(self.attention.bias, (len(weight) - 1, 0))
+        colours, mask = F.conv2d(features, weight, bias, padding=3).split([3, 1], dim=1)
+        return colours.tanh(), mask.sigmoid()
 
     def manipulate(self, images: Tensor, target: Tensor) -> Tensor:
         """Common interface of all generators: images in [-1, 1] -> images in [-1, 1]. Here it is the forward pass itself."""
@@ -155,7 +190,7 @@ def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarG
     if "conv2.weight" in tensors:
         raise ValueError(f"{checkpoint} is not a checkpoint of StarGANGenerator: it has conv2.weight (is it the discriminator's file?)")
     blocks = [int(match[1]) for key in tensors if (match := re.fullmatch(r"main\.(\d+)\.main\.0\.weight", key))]
-    found = {"conv_dim": first.shape[0], "c_dim": first.shape[1] - 3, "repeat_num": len(blocks)}
+    found = {"conv_dim": first.shape[0], "c_dim": first.shape[1] - 3, "repeat_num": len(blocks), "attention": "attention.weight" in tensors}
     network = StarGANGenerator(**agree(found, config, checkpoint))
     load_state(network, tensors, source=str(checkpoint), optional=("num_batches_tracked",))
     return network

@@ -49,7 +49,7 @@ class Config(StarGANOptions, DataOptions):
     """Folder of the run, created if absent."""
     generator_checkpoint: Path | None = None
     """StarGAN generator to start from, instead of random weights. Its widths are read from the file.
-    --conv-dim and --residual-blocks have no effect then. Use --warmup-steps 0 for a generator that can edit already."""
+    --conv-dim, --residual-blocks and --attention have no effect then. Use --warmup-steps 0 for a generator that can edit already."""
     discriminator_checkpoint: Path | None = None
     """Weights of its own discriminator."""
     conv_dim: int = 16
@@ -58,6 +58,9 @@ class Config(StarGANOptions, DataOptions):
     """Channels of the discriminator's first layer. By default, those of --conv-dim."""
     residual_blocks: int = 6
     """Number of residual blocks of the generator."""
+    attention: bool = True
+    """Give the generator GANimation's attention mask, so that it copies what it doesn't edit; with it, use --warmup-steps 0.
+    The paper's StarGAN has none (--no-attention)."""
 
 
 def main(config: Config) -> None:
@@ -84,7 +87,7 @@ def networks(config: Config, dataset: Dataset) -> tuple[StarGANGenerator, StarGA
         generator = create_generator("stargan", config.generator_checkpoint).train()
         check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint))
         return generator, stargan_discriminator(config.discriminator_checkpoint, c_dim=attributes, image_size=config.image_size)
-    generator = StarGANGenerator(conv_dim=config.conv_dim, c_dim=attributes, repeat_num=config.residual_blocks)
+    generator = StarGANGenerator(conv_dim=config.conv_dim, c_dim=attributes, repeat_num=config.residual_blocks, attention=config.attention)
     discriminator = StarGANDiscriminator(
         image_size=config.image_size,
         conv_dim=config.discriminator_conv_dim or config.conv_dim,

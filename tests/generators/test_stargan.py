@@ -125,6 +125,43 @@ def test_a_discriminator_is_as_deep_as_its_images_allow(size, layers):
     StarGANDiscriminator(image_size=size, conv_dim=2, repeat_num=layers)
 
 
+# --- the attention mask of GANimation ----------------------------------------------------------------------------------------------
+
+
+def test_a_mask_decides_what_is_copied(target):
+    """A·x + (1 − A)·C, written out with the two layers one after the other."""
+    generator, images = tiny(attention=True), sample_images(2)
+    labels = target[:, :, None, None].expand(-1, -1, 32, 32)
+    features = generator.main[:-2](torch.cat([images, labels], dim=1))
+    colours, mask = generator.main[-2:](features), generator.attention(features).sigmoid()
+    assert torch.allclose(generator(images, target), mask * images + (1 - mask) * colours, atol=1e-6)
+    assert torch.allclose(generator.attention_mask(images, target), mask, atol=1e-6)
+    nn.init.constant_(generator.attention.bias, 40.0)
+    assert torch.equal(generator(images, target), images)
+
+
+def test_an_untrained_mask_keeps_most_of_the_image(target):
+    mask = tiny(attention=True).attention_mask(sample_images(2), target)
+    assert mask.shape == (2, 1, 32, 32) and mask.min() >= 0 and mask.max() <= 1 and 0.7 < mask.mean() < 0.95
+
+
+def test_the_mask_learns(target):
+    generator, images = tiny(attention=True), sample_images(2)
+    generator(images, target).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in generator.attention.parameters())
+
+
+def test_a_checkpoint_tells_whether_there_is_a_mask(tmp_path, target):
+    generator, images = tiny(attention=True), sample_images(2)
+    save_file(generator.state_dict(), tmp_path / "G.safetensors")
+    loaded = create_generator("stargan", tmp_path / "G.safetensors")
+    assert loaded.config["attention"] and torch.equal(loaded(images, target), generator(images, target))
+    with pytest.raises(ValueError, match="attention"):
+        create_generator("stargan", tmp_path / "G.safetensors", attention=False)
+    with pytest.raises(ValueError, match="no attention mask"):
+        tiny().attention_mask(images, target)
+
+
 # --- published files ---------------------------------------------------------------------------------------------------------------
 
 LAYOUTS = {
@@ -142,7 +179,7 @@ def test_published_layouts_load_and_the_widths_are_read_from_the_file(tmp_path, 
     generator = tiny()
     torch.save(LAYOUTS[layout](generator.state_dict()), tmp_path / "200000-G.ckpt", _use_new_zipfile_serialization=not legacy)
     loaded = create_generator("stargan", checkpoint=tmp_path / "200000-G.ckpt")
-    assert loaded.config == {"conv_dim": 4, "c_dim": 3, "repeat_num": 2}
+    assert loaded.config == {"conv_dim": 4, "c_dim": 3, "repeat_num": 2, "attention": False}
     images = sample_images(2)
     assert torch.equal(loaded(images, target), generator(images, target))
 
@@ -206,7 +243,7 @@ def test_generators_are_made_by_name():
 
 class TestContract(GeneratorContract):
     name = "stargan"
-    config = {"conv_dim": 4, "c_dim": 3, "repeat_num": 2}
+    config = {"conv_dim": 4, "c_dim": 3, "repeat_num": 2, "attention": False}
 
     def target(self, count: int) -> Tensor:
         return (torch.arange(3 * count).view(count, 3) % 2).float()
