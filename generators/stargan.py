@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from generators.loading import agree
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 
-
 ATTENTION_BIAS = 2.0
 """Initial bias of the attention layer, so that an untrained generator returns 88 % of its input; without it, half."""
 

@@ -78,6 +78,18 @@ class ProceduralFaces(Dataset):
         images, labels = draw_faces([self.first_index + i for i in indices], self.image_size)
         return list(zip(images, labels[:, self._columns]))
 
+    def perfect_edits(self, indices: Sequence[int], targets: torch.Tensor) -> torch.Tensor:
+        """The same faces drawn again with other attributes, the ground truth of an edit: (B, 3, N, N) in [-1, 1].
+
+        Args:
+            indices: of the faces, as in ``self[index]``.
+            targets: (B, A) in {0, 1}, the attributes in the order of `attribute_names`; all others stay.
+        """
+        numbers = [self.first_index + i for i in indices]
+        labels = torch.from_numpy(_attributes(_uniforms(numbers)))
+        labels[:, self._columns] = targets.to(labels)
+        return draw_faces(numbers, self.image_size, labels=labels)[0]
+
 
 def draw_faces(indices: Sequence[int], image_size: int = 64, *, labels: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Render the faces of `indices`: images (B, 3, N, N) in [-1, 1], rounded to 8 bits, and labels (B, 8) in the order of `ATTRIBUTES`.
@@ -85,13 +97,18 @@ def draw_faces(indices: Sequence[int], image_size: int = 64, *, labels: torch.Te
     Args:
         labels: other attributes (B, 8) for the same faces: what a perfect edit would give.
     """
-    generators = [np.random.Generator(np.random.Philox(key=[0x4D614C50, int(i)])) for i in indices]
-    uniforms = np.stack([g.random(_UNIFORMS, dtype=np.float32) for g in generators])
+    uniforms = _uniforms(indices)
     attributes = _attributes(uniforms) if labels is None else labels.numpy().astype(np.float32)
     by_name = {name: attributes[:, i].reshape(-1, 1, 1, 1) for i, name in enumerate(ATTRIBUTES)}
     rgb = render(Face(uniforms[:, len(ATTRIBUTES) :], by_name, image_size))
     levels = np.clip(np.rint(rgb * 255), 0, 255)
     return torch.from_numpy((levels / 127.5 - 1).astype(np.float32)), torch.from_numpy(attributes)
+
+
+def _uniforms(indices: Sequence[int]) -> np.ndarray:
+    """The random numbers (B, _UNIFORMS) that make up each face."""
+    generators = [np.random.Generator(np.random.Philox(key=[0x4D614C50, int(i)])) for i in indices]
+    return np.stack([g.random(_UNIFORMS, dtype=np.float32) for g in generators])
 
 
 def _attributes(uniforms: np.ndarray) -> np.ndarray:

@@ -17,13 +17,21 @@ BATCH = 32
 
 @dataclass
 class EvalSet:
-    """The inputs that every arm edits: images (N, 3, H, W) in [-1, 1], labels and targets (N, A), and the index of the attribute to edit (N,)."""
+    """The inputs that every arm edits.
+
+    Attributes:
+        images: (N, 3, H, W) in [-1, 1].
+        labels, targets: attributes of the images, and those requested, (N, A) in {0, 1}.
+        edited: index of the attribute to edit, (N,).
+        perfect: the images that a perfect generator would return, (N, 3, H, W), where the data set knows them (drawn faces).
+    """
 
     images: Tensor
     labels: Tensor
     targets: Tensor
     edited: Tensor
     attribute_names: tuple[str, ...]
+    perfect: Tensor | None = None
     logits: tuple[nn.Module, Tensor] | None = field(default=None, init=False, repr=False)
     """An attribute classifier and its logits of the images (N, A), once they were computed."""
 
@@ -37,7 +45,7 @@ class EvalSet:
         if not dataset.attribute_names:
             return cls(images, labels, labels, torch.full((len(images),), -1), ())
         targets, edited = single_attribute_targets(labels, dataset.attribute_names, exclusive=exclusive)
-        return cls(images, labels, targets, edited, tuple(dataset.attribute_names))
+        return cls(images, labels, targets, edited, tuple(dataset.attribute_names), _perfect_edits(dataset, targets))
 
     def of_one_attribute(self, attribute: str) -> EvalSet:
         """The same images, all with the same edit, without those that have the attribute already (a hair colour)."""
@@ -48,7 +56,16 @@ class EvalSet:
 
     def first(self, count: int) -> EvalSet:
         """The first `count` of them."""
-        return EvalSet(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names)
+        perfect = None if self.perfect is None else self.perfect[:count]
+        return EvalSet(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names, perfect)
+
+
+def _perfect_edits(dataset: Dataset, targets: Tensor) -> Tensor | None:
+    """The first images of a data set with the attributes `targets`, or None if it doesn't know how they would look."""
+    if not hasattr(dataset, "perfect_edits"):
+        return None
+    parts = zip(torch.arange(len(targets)).split(BATCH), targets.split(BATCH))
+    return torch.cat([dataset.perfect_edits(rows.tolist(), part) for rows, part in parts])
 
 
 def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,7 @@ from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
+from malp_disc.run_folder.arms import PERFECT_EDIT
 from malp_disc.run_folder.measurement import (
     Content,
     Identity,
@@ -138,6 +139,8 @@ def measure_reference_points(
     if models.classifier is not None:
         scores = edit_accuracy(_logits_of_inputs(models, inputs, device), inputs.targets, inputs.targets != inputs.labels)
         found = dataclasses.replace(found, edit_accuracy=scores.edited, kept_accuracy=scores.kept)
+    if inputs.perfect is not None:
+        found = dataclasses.replace(found, perfect_edit=_distance_to_perfect(inputs.images, inputs.perfect)[0])
     if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
             [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
@@ -180,6 +183,8 @@ def measure_arm(
     found |= {"kid": _kid(extracted.features["frechet"], reference), "spectrum": _spectrum(extracted, reference)}
     found |= _edits(edited, inputs, models, device)
     evidence = Evidence(edited, extracted.features)
+    if inputs.perfect is not None:
+        found["perfect_edit"], evidence.features[PERFECT_EDIT] = _distance_to_perfect(edited, inputs.perfect)
     if models.malp is not None:
         images = evidence.manipulated = through_generator(manipulate, inputs, models.malp, device=device)
         published, manipulated = (
@@ -245,6 +250,12 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
     if models.embedding is not None:
         found["identity"] = Identity(models.embedding.name, identity_similarity(models.embedding, inputs.images, edited, device=device))
     return found
+
+
+def _distance_to_perfect(edited: Tensor, perfect: Tensor) -> tuple[float, np.ndarray]:
+    """Mean absolute difference of images from the perfect edits, and that of every image, (N, 1)."""
+    distances = (edited - perfect).abs().mean((1, 2, 3)).double()
+    return distances.mean().item(), distances[:, None].numpy()
 
 
 def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:

@@ -156,6 +156,22 @@ def half_delta(a: Resampled, b: Resampled, *, confidence: float = 0.95) -> Inter
     return Interval(value, value - margin, value + margin)
 
 
+def paired_mean_delta(a: ArrayLike, b: ArrayLike, *, resamples: int = 200, seed: int = 0, confidence: float = 0.95) -> Interval:
+    """Mean of a minus mean of b, where a and b (N,) are scores of the same images, with a bootstrap interval of ±z·s over images.
+
+    Raises:
+        ValueError: a and b aren't (N,) of the same length, fewer than 2 resamples, or a confidence outside (0, 1).
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise ValueError(f"expected two scores per image, of shape (N,), got {a.shape} and {b.shape}")
+    if resamples < 2 or not 0 < confidence < 1:
+        raise ValueError(f"expected at least 2 resamples and a confidence in (0, 1), got {resamples} and {confidence}")
+    counts = np.random.default_rng(seed).multinomial(len(a), np.full(len(a), 1 / len(a)), size=resamples)
+    value, margin = float((a - b).mean()), _margin(counts @ (a - b) / len(a), confidence)
+    return Interval(value, value - margin, value + margin)
+
+
 def _margin(draws: np.ndarray, confidence: float) -> float:
     """z·s, the half width of a normal confidence interval."""
     return NormalDist().inv_cdf((1 + confidence) / 2) * float(draws.std(ddof=1))

@@ -18,6 +18,7 @@ from malp_disc.report.tables import (
     hashes_table,
     leverage_table,
     localization_table,
+    perfect_edits_table,
     quality_table,
     seeds_table,
     spectrum_table,
@@ -79,6 +80,7 @@ def sections(record: Record) -> list[Section]:
             "attributes that changed without being requested.",
             [
                 ("", edits_table(record)),
+                ("Nearer to the perfect edits, the same faces drawn with the requested attributes (below zero), or farther", perfect_edits_table(record)),
                 ("Edit accuracy by attribute", attributes_table(record)),
                 ("Leakage by attribute", attributes_table(record, "leakage_per_attribute")),
             ],

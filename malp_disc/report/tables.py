@@ -10,7 +10,7 @@ from malp_disc.report.cells import NONE, Table, delta_text, label_of, plain, sam
 from malp_disc.report.numbers import number, percent
 from malp_disc.report.results import Record
 from malp_disc.report.verdict import MOST_REASONS
-from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, LEVERAGE, VIEWS
+from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, LEVERAGE, PERFECT_EDIT, VIEWS
 from malp_disc.run_folder.measurement import KernelDistance, Measurement
 
 _REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
@@ -72,6 +72,12 @@ def differences_table(record: Record) -> Table:
     return Table(header, rows)
 
 
+def perfect_edits_table(record: Record) -> Table:
+    """How much nearer to the perfect edits than the control an arm is, where they are known; empty elsewhere."""
+    rows = [[arm, delta_text(delta)] for arm in record.arms if arm != "control" and (delta := record.delta(arm, score=PERFECT_EDIT)) is not None]
+    return Table([f"mean abs difference from the perfect edits, minus the control's ({percent(record.bootstrap.confidence)})", ""], rows) if rows else Table([], [])
+
+
 def leverage_table(record: Record) -> Table:
     """How far fine-tuning moved the extractor's features, relative to the second extractor's, in multiples of the control's; see `malp_disc.metrics.leverage`."""
     header = [f"features moved, {label_of(record)} relative to {label_of(record, 'second')}{sample_count(record)}", "times the control's"]
@@ -94,7 +100,8 @@ def spectrum_table(record: Record) -> Table:
 
 
 def edits_table(record: Record) -> Table:
-    """Edit accuracy, leakage, edit strength, and what is left of the input: its content, and similarity to it."""
+    """Edit accuracy, leakage, edit strength, what is left of the input (its content, and similarity to it), and the distance from the perfect edits."""
+    known = any(measured.perfect_edit is not None for measured in record.arms.values())
     embedding = next((m.identity.name for m in record.arms.values() if m.identity.name), None)
     header = [
         f"generator{sample_count(record)}",
@@ -106,15 +113,17 @@ def edits_table(record: Record) -> Table:
         "SSIM to the input",
         "PSNR to the input, dB",
     ]
+    header += ["from the perfect edit ↓ (mean abs)"] if known else []
     header += [f"same person ↑ ({embedding.split(',')[0]} cosine)"] if embedding else []
     picks: list[Callable[[Measurement], float | None]] = [
         *(attrgetter(name) for name in ("edit_accuracy", "kept_accuracy", "leakage", "identity_l1", "content.value", "ssim_to_input", "psnr_to_input")),
+        *[attrgetter("perfect_edit")] * known,
         *[attrgetter("identity.value")] * bool(embedding),
     ]
     rows = [[arm, *(value(record, arm, pick) for pick in picks)] for arm in record.arms]
     points = record.reference_points
     frame = [_REFERENCE_POINTS["unedited"], plain(points.edit_accuracy), plain(points.kept_accuracy), "0", "0", "1", "1", NONE]
-    frame += ["1"] * bool(embedding)
+    frame += [plain(points.perfect_edit)] * known + ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 
 

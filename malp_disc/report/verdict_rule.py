@@ -13,7 +13,7 @@ from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
 from malp_disc.report.verdict_translation import measurements_of, translation_kept
-from malp_disc.run_folder.arms import CONTROLS, LEVERAGE, WITH_TEMPLATE
+from malp_disc.run_folder.arms import CONTROLS, LEVERAGE, PERFECT_EDIT, WITH_TEMPLATE
 from malp_disc.run_folder.measurement import Measurement
 from malp_disc.run_folder.teachers import is_teacher
 
@@ -32,7 +32,8 @@ RULE = (
     f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) the second extractor does not show the opposite, against the "
     "control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: the second extractor's interval lies below zero as well, or "
     f"fine-tuning did not move the extractor's features, relative to the second one's, more than {math.exp(TOLERATED_LEVERAGE):.2f} times as far as the control's did (interval "
-    f"over images), and (7) its power at the Nyquist frequency is not above "
+    "over images), (7) where the perfect edits are known (drawn faces, drawn again with the requested attributes), its images aren't farther from them than the "
+    "control's or those before, with an interval of the mean absolute difference above zero, and (8) its power at the Nyquist frequency is not above "
     f"{TOLERATED_NYQUIST:g} times that of real images and at the same time {TOLERATED_NYQUIST:g} times the control's or the one before (a "
     f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). For generators without attributes, such as translation to "
     "another domain, (3) is instead: the generator before fine-tuning is closer to the reference than the unedited inputs, with an interval of the "
@@ -70,7 +71,7 @@ def arm_verdict(
             return refusal
     since = comparison[arm]["delta_vs_before"]
     unsure = ", though no different from before fine-tuning" if since.high >= 0 else ""
-    where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _effect_of_template(case)]))
+    where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _towards_perfect_edits(case), _effect_of_template(case)]))
     return Verdict("improved", "; ".join(filter(None, [f"{case.numbers}, edits kept{unsure}", measurements_of(case), where])), where)
 
 
@@ -197,8 +198,18 @@ def _not_tuned_on_the_judge(case: Case) -> Verdict | None:
     )
 
 
+def _not_farther_from_perfect_edits(case: Case) -> Verdict | None:
+    """(7) No mean absolute difference from the perfect edits with an interval above the control's or the one before."""
+    for other, words in (("control", "the control"), ("before", "the generator before fine-tuning")):
+        farther = case.view(PERFECT_EDIT, other)
+        if farther is not None and farther.low > 0:
+            found = f"mean absolute difference {signed(farther.value)}, interval {both_intervals(farther)}"
+            return Verdict("farther from the perfect edits", f"lower {case.label}, but farther from the perfect edits than {words}, {found} ({case.numbers})")
+    return None
+
+
 def _no_checkerboard(case: Case) -> Verdict | None:
-    """(7) Power at the Nyquist frequency: neither a new checkerboard nor noise."""
+    """(8) Power at the Nyquist frequency: neither a new checkerboard nor noise."""
     power = {side: case.arms[side].spectrum.nyquist for side in (case.arm, *_others(case))}
     own = power.pop(case.arm)
     if own is None:
@@ -220,6 +231,7 @@ _CONDITIONS: Sequence[Callable[[Case], Verdict | None]] = (
     _edits_kept,
     _extractors_agree,
     _not_tuned_on_the_judge,
+    _not_farther_from_perfect_edits,
     _no_checkerboard,
 )
 _NAMES = {"edit_accuracy": "edit accuracy", "identity_l1": "edit strength"}
@@ -265,6 +277,14 @@ def _structure_or_texture(case: Case) -> str:
         return ""
     found = f"at half the size {signed(half.value)}, {both_intervals(half)}"
     return f"the gain is in structure too ({found})" if half.high < 0 else f"the gain is in fine texture only ({found})"
+
+
+def _towards_perfect_edits(case: Case) -> str:
+    """Whether the images are nearer to the perfect edits than the control's; empty where those aren't known."""
+    delta = case.view(PERFECT_EDIT, "control")
+    if delta is None:
+        return ""
+    return f"the images are {'nearer to' if delta.high < 0 else 'as far from'} the perfect edits ({signed(delta.value)}, {both_intervals(delta)})"
 
 
 def _effect_of_template(case: Case) -> str:

@@ -48,3 +48,7 @@ SCORES = (*VIEWS, "kid")
 
 LEVERAGE = "leverage"
 """The score of `malp_disc.metrics.leverage`, which has intervals as well but is no distance: was an arm tuned on the extractor?"""
+
+PERFECT_EDIT = "perfect_edit"
+"""The mean absolute difference from the perfect edits, where the data set knows them (drawn faces), with intervals too: are the edits right, by no network's
+opinion?"""

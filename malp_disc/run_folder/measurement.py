@@ -139,6 +139,7 @@ class Measurement:
     Attributes:
         attributes: number of attributes that the generator edits, 0 for a translation to another domain.
         identity_l1: edit strength, mean |x - G(x)|.
+        perfect_edit: mean |G(x) - the perfect edit of x|, where the data set knows perfect edits (drawn faces).
         edit_accuracy, kept_accuracy: share of requested attributes that changed, and of others that didn't.
         localization_fresh, detection_fresh: by a MaLP that was trained from scratch against this generator.
         experiment: hash of the options that all arms share.
@@ -154,6 +155,7 @@ class Measurement:
     spectrum: Spectrum = Spectrum()
     attributes: float | None = None
     identity_l1: float | None = None
+    perfect_edit: float | None = None
     content: Content = Content()
     ssim_to_input: float | None = None
     psnr_to_input: float | None = None
@@ -212,6 +214,7 @@ class ReferencePoints:
     reference_sha256: str | None = None
     edit_accuracy: float | None = None
     kept_accuracy: float | None = None
+    perfect_edit: float | None = None
     encrypted_psnr: float | None = None
     key_fingerprint: str | None = None
 

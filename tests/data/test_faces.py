@@ -158,3 +158,15 @@ def test_wrong_settings_are_refused(arguments, message):
 
 def test_the_description_names_the_range():
     assert ProceduralFaces(10, image_size=SIZE, first_index=500).description == "drawn faces, 10 images (numbers 500-509), 32x32"
+
+
+def test_a_perfect_edit_is_the_same_face_with_the_other_attributes():
+    faces = ProceduralFaces(12, image_size=SIZE, first_index=40)
+    images, labels = zip(*faces.__getitems__([3, 7, 5]))
+    targets = torch.stack(labels)
+    assert torch.equal(faces.perfect_edits([3, 7, 5], targets), torch.stack(images))
+    targets[:, 3] = 1 - targets[:, 3]
+    with_others = draw_faces([43, 47, 45], SIZE)[1]
+    with_others[:, 3] = targets[:, 3]
+    assert torch.equal(faces.perfect_edits([3, 7, 5], targets), draw_faces([43, 47, 45], SIZE, labels=with_others)[0])
+    assert not torch.equal(faces.perfect_edits([3, 7, 5], targets), torch.stack(images))

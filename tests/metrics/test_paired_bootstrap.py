@@ -10,7 +10,15 @@ import torch
 
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import squared_mmd
-from malp_disc.metrics.paired_bootstrap import bootstrap_delta, half_delta, halved_kernel, paired_frechet_delta, resampled_frechet
+from malp_disc.metrics.paired_bootstrap import (
+    Interval,
+    bootstrap_delta,
+    half_delta,
+    halved_kernel,
+    paired_frechet_delta,
+    paired_mean_delta,
+    resampled_frechet,
+)
 
 
 def toy(
@@ -136,3 +144,19 @@ def test_what_does_not_fit_is_refused(arms, options, message):
 def test_halves_need_four_rows():
     with pytest.raises(ValueError, match="at least 4 rows on either side, got 9 and 3"):
         halved_kernel(np.zeros((9, 2)), {"a": np.zeros((3, 2))})
+
+
+def test_a_mean_of_paired_scores_is_known_better_than_the_scores():
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 5, 400)
+    found = paired_mean_delta(image + 0.3, image + rng.normal(0, 0.1, 400))
+    assert found.value == pytest.approx(0.3, abs=0.02) and 0.005 < found.high - found.low < 0.04
+    assert paired_mean_delta(image, image) == Interval(0, 0, 0)
+    error = rng.normal(0, 1, 400)
+    assert (paired_mean_delta(image + error, image, resamples=2000).high - error.mean()) == pytest.approx(1.96 * error.std() / 20, rel=0.1)
+
+
+@pytest.mark.parametrize(("a", "b", "options"), [((3,), (4,), {}), ((3, 1), (3, 1), {}), ((0,), (0,), {}), ((3,), (3,), {"resamples": 1})])
+def test_scores_that_are_not_paired_are_refused(a, b, options):
+    with pytest.raises(ValueError, match="expected"):
+        paired_mean_delta(np.zeros(a), np.zeros(b), **options)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from malp_disc.data.faces import DEFAULT_SELECTION, draw_faces
-from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces, draw_faces
+from malp_disc.evaluation.eval_set import BATCH, EvalSet
 from malp_disc.evaluation.feature_views import downsample_antialiased
 from malp_disc.evaluation.measure import (
     EvaluationModels,
@@ -100,7 +100,7 @@ def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
     assert from_json(ReferencePoints, json.loads(json.dumps(to_json(reference_points, sparse=True))), "reference_points") == reference_points
     assert measured.localization_fresh == measured.localization
     absent = {name for name, value in to_json(measured).items() if to_json({"value": value}, sparse=True) == {}}
-    assert absent == {"identity", "weights", "steps", "seconds", "experiment", "teachers", "diverged"}
+    assert absent == {"identity", "perfect_edit", "weights", "steps", "seconds", "experiment", "teachers", "diverged"}
     described = measured.frechet_2x
     assert (described.label, described.n, described.dims, described.reference_n) == ("FD-means at 1/2 size", COUNT, 6, 60)
     assert described.resize == "antialiased downsampling by 2, then none"
@@ -116,6 +116,20 @@ def test_the_distance_is_that_of_the_features_in_every_view(evaluator):
     assert measure_frechet(lambda x, _: with_rectangles(x), inputs, reference, models.extractor) == pytest.approx(
         measured.frechet.value
     )
+
+
+def test_the_perfect_edits_are_what_a_perfect_generator_makes(evaluator):
+    _, reference, models = evaluator
+    faces = ProceduralFaces(COUNT, image_size=32)
+    inputs = EvalSet.take(faces, COUNT)
+    assert torch.equal(inputs.first(5).perfect, faces.perfect_edits(range(5), inputs.targets[:5]))
+    models = dataclasses.replace(models, malp=None)
+    copied = iter(inputs.perfect.split(BATCH))
+    perfect, evidence = measure_arm(lambda x, _: next(copied), inputs, reference, models)
+    assert perfect.perfect_edit == 0 and evidence.features["perfect_edit"].shape == (COUNT, 1)
+    unedited, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
+    assert unedited.perfect_edit == pytest.approx(np.mean(evidence.features["perfect_edit"])) == measure_reference_points(inputs, reference, models)[0].perfect_edit
+    assert unedited.perfect_edit == pytest.approx((inputs.images - inputs.perfect).abs().mean().item())
 
 
 def test_psnr_is_that_of_the_mean_square(evaluator):

@@ -121,3 +121,21 @@ def test_a_leverage_that_may_be_chance_or_favours_the_second_extractor_is_no_ala
 def test_a_gain_that_the_second_extractor_sees_too_is_no_alarm(arms, comparison, second, outcome):
     views = leverage_of(0.4, 0.5) | {"second": {"cotrain": {"delta_vs_control": second, "delta_vs_before": second}}}
     assert arm_verdict("cotrain", arms, comparison, views).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("other", "delta", "outcome", "words"),
+    [
+        ("control", HIGHER, "farther from the perfect edits", "farther from the perfect edits than the control"),
+        ("before", HIGHER, "farther from the perfect edits", "farther from the perfect edits than the generator before fine-tuning"),
+        ("control", ZERO, "improved", "the images are as far from the perfect edits"),
+        ("control", LOWER, "improved", "the images are nearer to the perfect edits"),
+    ],
+)
+def test_images_farther_from_the_perfect_edits_are_no_gain(arms, comparison, other, delta, outcome, words):
+    verdict = arm_verdict("cotrain", arms, comparison, {"perfect_edit": {"cotrain": {f"delta_vs_{other}": delta}}})
+    assert verdict.outcome == outcome and words in verdict.reason
+
+
+def test_where_perfect_edits_are_not_known_nothing_is_said_of_them(arms, comparison):
+    assert "perfect" not in arm_verdict("cotrain", arms, comparison).reason
