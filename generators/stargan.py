@@ -195,6 +195,13 @@ def stargan(checkpoint: str | Path | None = None, **config: int | bool) -> StarG
     return network
 
 
+def with_attention(generator: StarGANGenerator) -> StarGANGenerator:
+    """A copy of a StarGAN, with an untrained attention layer if it has none: trained further, it learns to copy what it doesn't edit."""
+    copy = StarGANGenerator(**{**generator.config, "attention": True})
+    copy.load_state_dict({**copy.state_dict(), **generator.state_dict()})
+    return copy.train(generator.training)
+
+
 def stargan_discriminator(checkpoint: str | Path | None = None, **config: int) -> StarGANDiscriminator:
     """Build StarGAN's discriminator; with a checkpoint, the widths and the image size are inferred from the tensors. Raises as `stargan` does."""
     if checkpoint is None:

@@ -16,6 +16,11 @@ With MaLP's second branch, a frozen pretrained backbone with trained heads, besi
     python recipes/train_stargan.py --realness-weight 1 --output-dir runs/stargan-branch
     python recipes/train_stargan.py --realness-weight 1 --adversarial-weight 0 --output-dir runs/stargan-branch-alone
 
+With an attention mask as in GANimation, so that what isn't edited is copied; from scratch, or added to a trained StarGAN:
+
+    python recipes/train_stargan.py --attention --warmup-steps 0 --output-dir runs/stargan-attention
+    python recipes/train_stargan.py --attention --warmup-steps 0 --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors …
+
 Steps are counted as in the paper: each is one discriminator update, and every --n-critic steps the generator is updated too. The results are
 ``G.safetensors`` (the exponential moving average of the generator) and ``D.safetensors``, with the authors' keys. With --generator-checkpoint and
 --discriminator-checkpoint, training starts from such files, with new optimizers and the schedule from its beginning. The training loop is malp_disc/training/stargan.py, one step of
@@ -27,13 +32,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import tyro
 from torch.utils.data import Dataset
 
 from generators import create_generator
-from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
+from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator, with_attention
 from generators.stargan_losses import StarGANCritic, StarGANWeights
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.evaluator import check_same_attributes
@@ -49,7 +56,7 @@ class Config(StarGANOptions, DataOptions):
     """Folder of the run, created if absent."""
     generator_checkpoint: Path | None = None
     """StarGAN generator to start from, instead of random weights. Its widths are read from the file.
-    --conv-dim, --residual-blocks and --attention have no effect then. Use --warmup-steps 0 for a generator that can edit already."""
+    --conv-dim and --residual-blocks have no effect then. Use --warmup-steps 0 for a generator that can edit already."""
     discriminator_checkpoint: Path | None = None
     """Weights of its own discriminator."""
     conv_dim: int = 16
@@ -58,9 +65,9 @@ class Config(StarGANOptions, DataOptions):
     """Channels of the discriminator's first layer. By default, those of --conv-dim."""
     residual_blocks: int = 6
     """Number of residual blocks of the generator."""
-    attention: bool = True
-    """Give the generator GANimation's attention mask, so that it copies what it doesn't edit; with it, use --warmup-steps 0.
-    The paper's StarGAN has none (--no-attention)."""
+    attention: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Give the generator GANimation's attention mask, with which it copies what it doesn't edit. The paper's StarGAN has none.
+    A --generator-checkpoint without a mask gets an untrained one. A mask learns to copy at once, so use --warmup-steps 0."""
 
 
 def main(config: Config) -> None:
@@ -85,6 +92,7 @@ def networks(config: Config, dataset: Dataset) -> tuple[StarGANGenerator, StarGA
     attributes = len(dataset.attribute_names)
     if config.generator_checkpoint is not None:
         generator = create_generator("stargan", config.generator_checkpoint).train()
+        generator = with_attention(generator) if config.attention else generator
         check_same_attributes(dataset, generator.c_dim, str(config.generator_checkpoint))
         return generator, stargan_discriminator(config.discriminator_checkpoint, c_dim=attributes, image_size=config.image_size)
     generator = StarGANGenerator(conv_dim=config.conv_dim, c_dim=attributes, repeat_num=config.residual_blocks, attention=config.attention)

@@ -62,7 +62,7 @@ class Config(ArmOptions, GeneratorOptions):
     """Weights of a StarGAN's own discriminator."""
     reconstruction_weight: float | None = None
     """Weight λ_rec of a StarGAN's own reconstruction loss; use the value that the generator was trained with.
-    By default, 30 for the included generator and otherwise the paper's 10."""
+    By default, the paper's 10, which the included generator was trained with."""
     reference_root: Path | None = None
     """Folder with images of the target domain, which discriminators and the generator's own losses get as real images.
     The generator's images are compared with those that were held back. By default, the training data is the reference."""
@@ -146,5 +146,5 @@ def stargan_objective(config: Config, attributes: int) -> nn.Module:
     from generators.stargan_losses import StarGANObjective, StarGANWeights
 
     discriminator = stargan_discriminator(config.discriminator_checkpoint or FACES_DISCRIMINATOR, c_dim=attributes, image_size=config.image_size)
-    default = 30.0 if config.generator_checkpoint is None else 10.0
-    return StarGANObjective(discriminator, StarGANWeights(rec=config.reconstruction_weight or default))
+    weights = StarGANWeights() if config.reconstruction_weight is None else StarGANWeights(rec=config.reconstruction_weight)
+    return StarGANObjective(discriminator, weights)

@@ -13,7 +13,7 @@ from malp_disc.training.train_options import TrainOptions
 
 @dataclass(kw_only=True)
 class StarGANOptions(TrainOptions):
-    """Schedule and losses of a StarGAN's training. The defaults are those of the included generator of drawn faces; the paper's are in the help texts."""
+    """Schedule and losses of a StarGAN's training. The paper's values are in the help texts; the included generator's are in weights/README.md."""
 
     max_train_steps: int = 40_000
     """Number of discriminator updates."""

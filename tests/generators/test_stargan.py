@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from generators import create_generator, list_generators
-from generators.stargan import ImageNorm, StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator
+from generators.stargan import ImageNorm, StarGANDiscriminator, StarGANGenerator, deepest_repeat_num, stargan_discriminator, with_attention
 from tests.generators.contract import GeneratorContract
 from tests.tiny import sample_images
 
@@ -149,6 +149,15 @@ def test_the_mask_learns(target):
     generator, images = tiny(attention=True), sample_images(2)
     generator(images, target).square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in generator.attention.parameters())
+
+
+def test_a_trained_stargan_gets_a_mask_and_keeps_its_weights(target):
+    generator, images = tiny(), sample_images(2)
+    masked = with_attention(generator.eval())
+    assert masked.config == {**generator.config, "attention": True} and not masked.training
+    nn.init.constant_(masked.attention.bias, -40.0)
+    assert torch.allclose(masked(images, target), generator(images, target), atol=1e-6)
+    assert torch.equal(with_attention(masked)(images, target), masked(images, target))
 
 
 def test_a_checkpoint_tells_whether_there_is_a_mask(tmp_path, target):

@@ -47,6 +47,9 @@ def test_training_goes_on_from_a_trained_pair(launch, monkeypatch, stargan, tmp_
     assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}, "widths are the file's"
     moved = [(after[name] - before[name]).abs().max().item() for name in before]
     assert 0 < max(moved) < 1e-4, "one step of a small rate away from where it began"
+    launch("train_stargan.py", *common, *pair, "--attention", "--output-dir", tmp_path / "attention")
+    masked = load_file(tmp_path / "attention" / "G.safetensors")
+    assert set(masked) - set(before) == {"attention.weight", "attention.bias"} and masked["attention.bias"].item() > 1
     message = message_of(monkeypatch, train_stargan, *common, *pair[:2], "--output-dir", tmp_path / "half")
     assert "--generator-checkpoint and --discriminator-checkpoint, or neither" in message
 
