@@ -76,7 +76,7 @@ def default_depths(image_side: int, least_side: int) -> int:
     """Number of feature maps for images of this side: the finest 2 where they are enlarged to `least_side`, else all 4.
 
     Enlarged images hold no more structure than before. On drawn faces of 64 pixels the coarse maps moved the generator's colours and shapes away from the
-    perfect edit (docs/results/faces.md); on horses of 256 all four were used (docs/results/horse2zebra.md).
+    perfect edit (docs/results/faces-without-mask.md); on horses of 256 all four were used (docs/results/horse2zebra.md).
     """
     return 2 if image_side < least_side else MOST_DEPTHS
 

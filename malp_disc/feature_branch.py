@@ -4,7 +4,7 @@ The paper trains MaLP with two branches, a shallow CNN for local and a transform
 only fine texture from such a detector (docs/results/real-faces.md). Here the second branch is a frozen backbone, pretrained on ImageNet, with small trained
 heads on its feature maps at several depths, as in vision-aided GANs (Kumari et al., CVPR 2022) and projected GANs (Sauer et al., NeurIPS 2021). The heads
 answer MaLP's two questions: how much was each location changed (M_GT, Eq. 8), and was the image manipulated (Eq. 10)? What a generator learns from it, and what
-it doesn't, is measured in docs/results/faces.md and docs/results/horse2zebra.md.
+it doesn't, is measured in docs/results/faces-without-mask.md and docs/results/horse2zebra.md.
 """
 
 from __future__ import annotations

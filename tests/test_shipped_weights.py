@@ -1,4 +1,4 @@
-"""The shipped checkpoints give the numbers that the documentation quotes (docs/results/judges/shipped.jsonl, read here so that they can't part)."""
+"""The shipped checkpoints give the numbers that the documentation quotes (docs/results/faces/shipped.jsonl, read here so that they can't part)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def quoted() -> dict:
-    return json.loads((ROOT / "docs" / "results" / "judges" / "shipped.jsonl").read_text())
+    return json.loads((ROOT / "docs" / "results" / "faces" / "shipped.jsonl").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ A strip holds images of one size, one below the other. Images have three channel
 coloured when they are displayed.
 
     real, encrypted, map_encrypted      the inputs, without an arm
+    perfect                             what a perfect generator would make of them, where the data set knows it
     edited                              an arm's edits of the inputs
     manipulated, truth, map             its edits of the encrypted inputs, M_GT, and MaLP's prediction of it
     worst, best                         the manipulated images with the highest and the lowest P(manipulated)
@@ -46,6 +47,8 @@ def draw_arm(
         "real": real,
         "edited": evidence.edited[:count] if evidence is not None else edit(manipulate, real, inputs.targets[:count], device=device),
     }
+    if inputs.perfect is not None:
+        strips["perfect"] = inputs.perfect[:count]
     if malp is not None:
         shown = malp_gallery(manipulate, inputs, malp, count=count, device=device)
         strips |= {"encrypted": shown["encrypted"], "map_encrypted": shown["predicted_encrypted"]}

@@ -15,13 +15,14 @@ _SHOWN = 128  # pixels, the least size of an image on the page
 
 
 def samples_figure(strips: Sequence[Strip], path: str | Path) -> bool:
-    """Draw the same inputs through every arm; False, and nothing drawn, without any strips."""
+    """Draw the same inputs through every arm, and the perfect edits where they are known; False, and nothing drawn, without any strips."""
     table = {(strip.arm, strip.kind): strip for strip in strips}
     edited = {arm: table[arm, "edited"] for arm in ARMS if (arm, "edited") in table}
     inputs = {kind: table[None, kind] for kind in ("real", "encrypted") if (None, kind) in table}
     if not edited:
         return False
-    columns = {name: strip.images for name, strip in {**inputs, **edited}.items()}
+    perfect = {"perfect edit": table[None, "perfect"]} if (None, "perfect") in table else {}
+    columns = {name: strip.images for name, strip in {**inputs, **edited, **perfect}.items()}
     return _draw(columns, next(iter(edited.values())), path)
 
 

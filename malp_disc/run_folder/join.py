@@ -11,6 +11,7 @@ from typing import Any
 
 from malp_disc.run_folder.same_experiment import check_one_experiment
 from malp_disc.run_folder.schema import read_lines, read_measurements, read_reference_points
+from malp_disc.run_folder.strips import OF_INPUTS
 from malp_disc.serialization.files import atomic_path, write_text
 
 _SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of reference_points.json: images, reference, and the MaLP of the evaluation
@@ -68,7 +69,7 @@ def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
     files = [*(source / "features" / str(seed)).glob(f"{arm}.*"), *(source / "curves" / str(seed)).glob(f"{arm}.jsonl")]
     files += (source / "curves").glob(f"{arm}.jsonl") if seed == 0 else []
     images = (source / "gallery" / str(seed)).glob("*.png")
-    files += [path for path in images if path.stem.startswith(f"{arm}-") or path.stem in ("real", "encrypted", "map_encrypted")]
+    files += [path for path in images if path.stem.startswith(f"{arm}-") or path.stem in OF_INPUTS]
     for path in files:
         with atomic_path(target / path.relative_to(source)) as temporary:
             shutil.copyfile(path, temporary)

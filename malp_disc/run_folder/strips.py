@@ -19,6 +19,10 @@ ROWS = 10
 """The most images in a strip; fewer of large ones, so that the page stays small."""
 
 
+OF_INPUTS = ("real", "encrypted", "map_encrypted", "perfect")
+"""Kinds of strips that belong to the inputs, and are the same for every arm."""
+
+
 @dataclass(frozen=True)
 class StripFile:
     """A line of ``gallery.jsonl``: a file with `count` images below each other; ``arm`` is None for the inputs."""
@@ -47,7 +51,7 @@ def write_strips(folder: Path, arm: str, strips: Mapping[str, tuple[Tensor, Sequ
     path = folder / "gallery.jsonl"
     lines = [line for _, line in _read_files(path)]
     for kind, (images, captions) in strips.items():
-        owner = None if kind in ("real", "encrypted", "map_encrypted") else arm
+        owner = None if kind in OF_INPUTS else arm
         file = f"gallery/{seed}/{kind if owner is None else f'{arm}-{kind}'}.png"
         lines = [line for line in lines if line.file != file]
         lines.append(StripFile(seed, owner, kind, file, len(images), tuple(captions)))

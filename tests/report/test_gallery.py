@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from malp_disc.data.faces import ProceduralFaces
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.gallery import draw_arm, rows_of
 from malp_disc.evaluation.localize import ManipulatedImages, Predictions
@@ -70,6 +71,18 @@ def test_an_arm_is_drawn_with_its_maps_and_the_extremes_of_the_detectors_score()
     worst, best = (strips[kind] for kind in ("worst", "best"))
     assert torch.equal(worst[0][0], manipulated[10]) and worst[1][0] == "+ Smiling: 0.900"
     assert torch.equal(best[0][0], manipulated[11]) and best[1][0] == "+ Smiling: 0.100"
+
+
+def test_the_perfect_edits_are_drawn_once_as_the_last_column(tmp_path):
+    given = EvalSet.take(ProceduralFaces(12, image_size=32), 12)
+    for arm in ("before", "control"):
+        write_strips(tmp_path, arm, draw_arm(lambda x, _: x, given, None))
+    strips = read_strips(tmp_path)
+    (perfect,) = (strip for strip in strips if strip.kind == "perfect")
+    assert perfect.arm is None and np.array_equal(perfect.images[3], ((given.perfect[3] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+    assert samples_figure(strips, tmp_path / "with.png")
+    assert samples_figure([strip for strip in strips if strip.kind != "perfect"], tmp_path / "without.png")
+    assert Image.open(tmp_path / "with.png").width > Image.open(tmp_path / "without.png").width
 
 
 def test_scores_that_float32_cant_tell_apart_are_ranked_by_the_map():
