@@ -77,9 +77,10 @@ class FinetuneOptions(TrainOptions):
     backbone_depths: int | None = of_arms(*ON_BACKBONE, default=None)
     """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
     By default, 2 for images that are enlarged to --backbone-side, and otherwise 4."""
-    realness_weight: float = of_arms("vision_aided", "joint", default=1.0)
+    realness_weight: float = of_arms("vision_aided", "joint", default=0.7)
     """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
-    A larger one lowers the distance further, but edits become weaker: on drawn faces with 2 and 3."""
+    A larger one lowers the distance further, but edits become weaker: on drawn faces from 1 on (docs/results/faces.md).
+    Without attributes to edit it may be larger; horses to zebras were made with 1."""
     branch_map_weight: float = of_arms("feature_map", default=1.0)
     """Weight of the mean square of the second branch's fakeness map in the arm feature_map, 0 or more.
     It is relative to its value at the first step."""

@@ -49,6 +49,7 @@ class Config(FinetuneConfig):
     train_batch_size: int = 4
     max_train_steps: int = 200
     backbone_depths: int | None = 4
+    realness_weight: float = 1.0
     malp_pretrain_steps: int = 300
     extractor: str = "inception-768"
     second_extractor: str = "squeezenet"

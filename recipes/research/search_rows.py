@@ -53,6 +53,8 @@ ROWS: dict[str, Row] = {
     "pretraining-slow": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3, "cotrain_learning_rate": 3e-4}),
     "pretraining-faint": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.1}),
     "vision-aided": Row("Pretrained second branch: realness", "vision_aided"),
+    "vision-aided-0.5": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 0.5}),
+    "vision-aided-1": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 1.0}),
     "vision-aided-3": Row("Pretrained second branch: realness", "vision_aided", {"realness_weight": 3.0}),
     "vision-aided-96": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 96}),
     "vision-aided-64": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64}),
