@@ -21,6 +21,7 @@ class MaLPConfig:
             pretrained backbone with trained heads (`malp_disc.feature_branch`); or None.
         branch_side: images whose shorter side is smaller are enlarged to it for a backbone.
         branch_depths: number of the backbone's feature maps that the heads look at, the finest first, 1 or more; all that it has if there are fewer.
+        branch_labels: number of attributes that a pretrained second branch is told of each image, 0 for none (`malp_disc.feature_branch`).
         backbone_fingerprint: of the backbone's weights, set by `MaLP`, so that a saved MaLP isn't used with others.
         template_size: side of the templates; the smaller of `image_size` and the paper's 128 if None.
         vit_generation: version of an official transformer, one of `malp_disc.official.vit.VIT_GENERATIONS`; unused otherwise.
@@ -34,6 +35,7 @@ class MaLPConfig:
     branch: str | None = "vit"
     branch_side: int = 64
     branch_depths: int = 4
+    branch_labels: int = 0
     backbone_fingerprint: str | None = None
     template_size: int | None = None
     vit_generation: str = "prenorm"
@@ -57,6 +59,8 @@ class MaLPConfig:
             raise ValueError(f"expected a branch side of at least 32 pixels, got {self.branch_side}")
         if self.branch_depths < 1:
             raise ValueError(f"expected at least one branch depth, got {self.branch_depths}")
+        if self.branch_labels < 0 or (self.branch_labels and not self.pretrained_branch):
+            raise ValueError(f"expected branch labels of 0, or more with a pretrained second branch, got {self.branch_labels} with branch {self.branch!r}")
         if self.architecture == "official" and self.branch not in ("vit", None):
             raise ValueError(f"the authors' architecture has the transformer as its second branch: expected branch 'vit' or None, got {self.branch!r}")
         if self.width < 4 or self.width % max(1, self.width // 8):

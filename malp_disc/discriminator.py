@@ -162,16 +162,19 @@ class MaLPDiscriminator(Freezable, Float32Module):
         with contextlib.nullcontext() if self.generator_gradient != "none" else gradients_to_inputs_only(self.malp):
             return self.malp.encrypt(images, index)
 
-    def generator_loss(self, fake: Tensor, index: Tensor) -> GeneratorLosses:
+    def generator_loss(self, fake: Tensor, index: Tensor, target: Tensor | None = None) -> GeneratorLosses:
         """L_G = Σ w v / s, the generator's part of Eq. 12. Gradients reach `fake` alone, in its dtype, even if MaLP is updated before ``backward``.
 
-        Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it.
+        Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it, target (B, A).
+
+        Args:
+            target: the attributes that `fake` was edited to, in [0, 1], if the second branch is told them (`branch_labels` of its configuration).
 
         Raises:
-            ValueError: no images; wrong shape, range, dtype or device; an index outside the set; or a `generator_gradient`, with which the loss
-                would also reach the templates through `fake`.
+            ValueError: no images; wrong shape, range, dtype or device; an index outside the set; attributes that are missing; or a `generator_gradient`,
+                with which the loss would also reach the templates through `fake`.
         """
-        values, features = self._terms(fake, index)
+        values, features = self._terms(fake, index, target)
         if self.generator_gradient != "none" and values.requires_grad:
             raise ValueError(
                 f"generator_gradient={self.generator_gradient!r} is for pretraining against a generator that doesn't learn: its loss would move the templates too; "
@@ -180,8 +183,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return weighted_losses(values, self._term_weights(), self._relative_scale(values.detach()) if self.relative else None, features)
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]]) -> GeneratorLosses:
-        """Set the scale s from several batches (fake, index): the mean of each term over all of them and over all processes.
+    def calibrate(self, batches: Iterable[tuple[Tensor, ...]]) -> GeneratorLosses:
+        """Set the scale s from several batches (fake, index) or (fake, index, target): the mean of each term over all of them and over all processes.
 
         For a first step of several micro-batches; without it the first one alone would set the scale. Returns the mean terms. Every process has
         to call it, with the same number of batches.
@@ -189,7 +192,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         Raises:
             ValueError: no batch.
         """
-        terms = [self._terms(fake, index)[0] for fake, index in batches]
+        terms = [self._terms(*batch)[0] for batch in batches]
         if not terms:
             raise ValueError("expected at least one batch (fake, index) to calibrate on")
         values = mean_over_processes(torch.stack(terms).mean(0))
@@ -197,7 +200,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return weighted_losses(values, self._term_weights(), self._relative_scale(values) if self.relative else None)
 
     @full_precision
-    def _terms(self, fake: Tensor, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _terms(self, fake: Tensor, index: Tensor, target: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """v of `generator_terms`, (5,), with a graph to `fake` alone, 0 where a weight is 0; and the second branch's feature maps of `fake`."""
         check_batches({"fake": fake}, device=self.malp.device, nonempty=True)
         check_images(fake, "fake")
@@ -208,7 +211,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
             if self.uses_cnn:
                 by_cnn = cnn_values(self.malp, fake, index, template=self.weights["template"] > 0, call=call)
             if self.weights["branch_map"] or self.weights["realness"]:
-                by_branch, features = branch_values(self.malp.branch, fake, map=self.weights["branch_map"] > 0, call=call)
+                target = self.malp.branch.check_labels(target, len(fake), "target")
+                by_branch, features = branch_values(self.malp.branch, fake, target, map=self.weights["branch_map"] > 0, call=call)
             return torch.cat([by_cnn, by_branch]), features
 
     @property
@@ -236,6 +240,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
     def discriminator_loss(
         self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *,
         real: Tensor | None = None, degradation: Degradation | None = None, features: Sequence[Tensor] = (),
+        labels: Tensor | None = None, target: Tensor | None = None,
     ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L (Eq. 7-11), plus R1; computed in one concatenated forward pass. `images` and `fake` are detached.
 
@@ -247,9 +252,10 @@ class MaLPDiscriminator(Freezable, Float32Module):
             degradation: applied to `encrypted` and to `fake` before MaLP sees them, so that the templates learn to survive it; M_GT stays that of
                 the images before. It needn't be differentiable: the gradient passes straight through, as if it were the identity.
             features: those of `generator_loss` for the same `fake`, if it was just called: with ``train_cnn=False``, they save a pass through the frozen backbone.
+            labels, target: attributes of `images`, and those that `fake` was edited to, (B, A) in [0, 1], if the second branch is told them.
 
         Raises:
-            ValueError: the discriminator is frozen; with a `generator_gradient`, `fake` or `encrypted` carries no gradient; no images; wrong shapes, ranges,
+            ValueError: the discriminator is frozen; attributes that are missing; with a `generator_gradient`, `fake` or `encrypted` carries no gradient; no images; wrong shapes, ranges,
                 dtypes or devices; or an index outside the set.
         """
         if not self.trainable:
@@ -270,8 +276,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
             encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]
         if not self.train_cnn:
-            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, features if degradation is None else ())
-        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real)
+            known = features if degradation is None else ()
+            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target)
+        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real, labels=labels, target=target)
         if not self.r1_weight:
             return losses
         weights = self._term_weights() / divisor(self.scale) if self.relative else self._term_weights()

@@ -24,9 +24,11 @@ def branch_losses(
     weights: LossWeights,
     real: Tensor | None = None,
     features: Sequence[Tensor] = (),
+    labels: Tensor | None = None,
+    target: Tensor | None = None,
 ) -> MaLPLosses:
-    """The part of Eq. 11 that belongs to a pretrained second branch: J_L of its map, and its J_C. `features`: those of `fake`, where they are known."""
-    localization, realness = malp.branch.losses(encrypted, fake, truth, weights, real, features)
+    """The part of Eq. 11 that belongs to a pretrained second branch (`malp_disc.feature_branch.FeatureBranch.losses`): J_L of its map, and its J_C."""
+    localization, realness = malp.branch.losses(encrypted, fake, truth, weights, real, features, labels, target)
     zero = torch.zeros_like(realness)
     return MaLPLosses(localization + realness, zero, localization, zero, zero, penalty=zero, realness=realness)
 

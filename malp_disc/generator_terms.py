@@ -80,9 +80,11 @@ def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, template: bool, call:
     return torch.stack([*image_terms(out).mean(1), template_term(out.template if template else out.template.detach(), templates, index)])
 
 
-def branch_values(branch: FeatureBranch, fake: Tensor, *, map: bool, call: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """v of branch_map and realness, (2,), branch_map 0 unless `map`; and the backbone's feature maps of `fake`."""
-    out = call(branch, fake, map=map)
+def branch_values(
+    branch: FeatureBranch, fake: Tensor, labels: Tensor | None = None, *, map: bool, call: Callable[..., Any]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """v of branch_map and realness, (2,), branch_map 0 unless `map`; and the backbone's feature maps of `fake`, which is meant to have the attributes `labels`."""
+    out = call(branch, fake, labels, map=map)
     fooling = torch.stack([F.softplus(logits).mean() for logits in out.logits]).mean()  # -log P(not manipulated)
     return torch.stack([out.map.square().mean() if map else torch.zeros_like(fooling), fooling]), out.features
 

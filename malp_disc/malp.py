@@ -102,11 +102,11 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
                 "give its own as backbone_weights=…"
             )
         self.config = dataclasses.replace(self.config, backbone_fingerprint=backbone.fingerprint)
-        return FeatureBranch(backbone, least_side=self.config.branch_side)
+        return FeatureBranch(backbone, least_side=self.config.branch_side, labels=self.config.branch_labels)
 
     def drop_branch(self) -> None:
         """Remove the second branch, from the configuration too: it isn't needed to localize and detect by E_C."""
-        self.branch, self.config = None, dataclasses.replace(self.config, branch=None, backbone_fingerprint=None)
+        self.branch, self.config = None, dataclasses.replace(self.config, branch=None, branch_labels=0, backbone_fingerprint=None)
 
     @property
     def passive(self) -> bool:
@@ -179,8 +179,9 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
 
     @full_precision
     def losses(
-        self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *, real: Tensor | None = None
-    ) -> MaLPLosses:
+        self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *,
+        real: Tensor | None = None, labels: Tensor | None = None, target: Tensor | None = None,
+    ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
 
         Both branches have J_L. A pretrained second branch also has a J_C of its own (`MaLPLosses.realness`), and sends no gradient to the templates.
@@ -192,9 +193,10 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             index: (B,), from `encrypt`.
             weights: λ1 … λ10.
             real: images of the generator's target domain, which a pretrained second branch takes as not manipulated, in place of `encrypted`.
+            labels, target: attributes of `encrypted`, and those that `manipulated` was edited to, for a second branch that is told them.
 
         Raises:
-            ValueError: no images; wrong shapes, ranges, dtypes or devices; or an index outside the set.
+            ValueError: no images; wrong shapes, ranges, dtypes or devices; an index outside the set; or as `FeatureBranch.losses`.
         """
         weights = weights or LossWeights()
         check_batches({"encrypted": encrypted, "manipulated": manipulated}, device=self.device, nonempty=True)
@@ -223,7 +225,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
         realness = torch.zeros_like(localization)
         if pretrained:
-            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real)
+            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real, labels=labels, target=target)
             localization = localization + by_branch
         total = template + recovery + classification + localization + realness
         return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total), realness=realness)
@@ -260,19 +262,22 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         return malp.eval()
 
 
-def with_pretrained_branch(malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 128, depths: int | None = None) -> MaLP:
+def with_pretrained_branch(
+    malp: MaLP, name: str = DEFAULT_BACKBONE, *, weights: str | Path | None = None, side: int = 128, depths: int | None = None, labels: int = 0
+) -> MaLP:
     """A copy of a MaLP whose second branch is a frozen pretrained backbone with new, untrained heads (`malp_disc.feature_branch`).
 
     Args:
         name, weights: of the backbone, as for `malp_disc.backbones.create_backbone`.
         side: images whose shorter side is smaller are enlarged to it for the backbone.
         depths: number of its feature maps that the heads look at, the finest first; `malp_disc.backbones.default_depths` for the MaLP's image size if None.
+        labels: number of attributes that its realness heads are told of each image; 0 for none.
 
     Raises:
         ValueError, FileNotFoundError: as `malp_disc.backbones.create_backbone`; or a MaLP of the authors' architecture, whose second branch is the transformer.
     """
     depths = depths or default_depths(malp.config.image_size, side)
-    config = dataclasses.replace(malp.config, branch=name, branch_side=side, branch_depths=depths, backbone_fingerprint=None)
+    config = dataclasses.replace(malp.config, branch=name, branch_side=side, branch_depths=depths, branch_labels=labels, backbone_fingerprint=None)
     copied = MaLP(config, backbone_weights=weights)
     kept = {key: value for key, value in malp.state_dict().items() if not key.startswith("branch.")}
     copied.load_state_dict({**copied.state_dict(), **kept})

@@ -87,11 +87,15 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
         return self.seeds or (self.seed,)
 
 
-def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions) -> ArmSetup:
+def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attributes: int = 0) -> ArmSetup:
     """The MaLP of an arm, its weights, and how it is trained.
 
     Args:
         malps: pretrained, by name: "malp", unless no arm needs it, and "passive" if the arm no_template is run.
+        attributes: number of attributes of the data set.
+
+    Raises:
+        ValueError: --conditional-realness without attributes, or against a MaLP whose second branch isn't told them.
     """
     if arm == "control":
         return ArmSetup()
@@ -100,7 +104,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions) -> ArmSet
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         if arm in ON_BACKBONE:
-            return _on_backbone(arm, malps.get("malp") or build_malp(config).eval(), config)
+            return _on_backbone(arm, malps.get("malp") or build_malp(config).eval(), config, attributes)
         if arm in ("random", "from_scratch"):
             malp = MaLP(dataclasses.replace(malps["malp"].config, branch=None)).eval()
         else:
@@ -110,11 +114,19 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions) -> ArmSet
     return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "no_template" else config.template_dropout)
 
 
-def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions) -> ArmSetup:
+def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> ArmSetup:
     """An arm whose MaLP has a pretrained second branch: that of `malp` if it has one, else one with untrained heads."""
+    told = attributes if config.conditional_realness and arm != "feature_map" else 0
+    if config.conditional_realness and not attributes:
+        raise ValueError("--conditional-realness tells the second branch the attributes of every image, and this data set has none; leave it out")
     if not malp.config.pretrained_branch:
         depths = config.backbone_depths or default_depths(config.random_crop or config.image_size, config.backbone_side)
-        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths)
+        malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths, labels=told)
+    elif malp.config.branch_labels != told and arm != "feature_map":
+        raise ValueError(
+            f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes and --conditional-realness asks for {told}; "
+            "give another --malp, or change that flag"
+        )
     cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
     weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": config.realness_weight}
     dropout = config.template_dropout if arm == "joint" else 1.0

@@ -44,7 +44,7 @@ def make_plan(
         lines.append(f"MaLP       no passive one given: {config.malp_pretrain_steps} steps of pretraining first")
     total = 0
     for arm in config.arms:
-        setup, losses = arm_setup(arm, shown, config), objective
+        setup, losses = arm_setup(arm, shown, config, attributes=len(dataset.attribute_names)), objective
         networks = (
             {"G": before, "G_average": before}
             | ({"D": losses} if losses is not None else {})

@@ -74,7 +74,7 @@ def run_arms(
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     teachers = {}
     for arm in config.arms:
-        disc = arm_discriminator(arm, given, config)
+        disc = arm_discriminator(arm, given, config, len(dataset.attribute_names))
         teachers[arm] = teachers_of(disc, objective)
         if disc is not None:
             check_branch(disc, dataset, config, accelerator.device)
@@ -131,7 +131,7 @@ def run_arm(
         return
     began = time.perf_counter()
     callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
-    setup = arm_setup(arm, malps, config)
+    setup = arm_setup(arm, malps, config, attributes=len(dataset.attribute_names))
     training = FineTuning(arm, setup, before, objective, dataset, config, accelerator, **callbacks)
     teachers = teachers_of(training.networks.malp, objective)
     tuned = training.run()
@@ -149,10 +149,10 @@ def run_arm(
     accelerator.wait_for_everyone()
 
 
-def arm_discriminator(arm: Arm, malps: dict[str, MaLP | None], config: ArmOptions) -> MaLPDiscriminator | None:
+def arm_discriminator(arm: Arm, malps: dict[str, MaLP | None], config: ArmOptions, attributes: int) -> MaLPDiscriminator | None:
     """The discriminator that an arm starts with, or None; for a MaLP that has yet to be pretrained, one of its configuration with random weights."""
     known = {name: malp if malp is not None else build_malp(config) for name, malp in malps.items()}
-    setup = arm_setup(arm, known, config)
+    setup = arm_setup(arm, known, config, attributes=attributes)
     return make_discriminator(setup, config) if setup.malp is not None else None
 
 

@@ -171,7 +171,7 @@ class FinetuneStep:
         for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["MaLP"]), fakes):
             seen = [augment(images, batch.numbers, self.config.augmentation) for images in (batch.images, batch.shown, fake.detach())]
             real = None if batch.reference is None else augment(batch.reference, batch.numbers, self.config.augmentation)
-            losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, features=features)
+            losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, features=features, labels=batch.labels, target=batch.target)
             self.accelerator.backward(losses.total / len(batches))
             collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty", "realness")})
         return self._finish(step, "MaLP", mean_terms("MaLP", collected))
@@ -184,8 +184,8 @@ class FinetuneStep:
         strength = torch.stack([(fake.detach() - batch.images).abs().mean() for batch, fake in zip(batches, fakes)]).mean()
         start = {"edit_strength": float(mean_over_processes(strength))}
         if self.networks.malp is not None:
-            pairs = [(augment(fake.detach(), batch.numbers, self.config.augmentation), batch.index) for batch, fake in zip(batches, fakes)]
-            values = self.networks.malp.calibrate(pairs)
+            seen = [augment(fake.detach(), batch.numbers, self.config.augmentation) for batch, fake in zip(batches, fakes)]
+            values = self.networks.malp.calibrate((fake, batch.index, batch.target) for batch, fake in zip(batches, seen))
             if self.networks.malp.uses_cnn:
                 start["map"] = float(values.map)
         if self.balance is not None:
@@ -207,7 +207,9 @@ class FinetuneStep:
                 kept = call_manipulate(self.networks.before.manipulate, batch.shown, batch.target)
             terms["keep"] = self.config.keep_weight * (fake - kept).abs().mean()
         malp = self.networks.malp
-        return terms, malp.generator_loss(augment(fake, batch.numbers, self.config.augmentation), batch.index) if malp is not None else None
+        if malp is None:
+            return terms, None
+        return terms, malp.generator_loss(augment(fake, batch.numbers, self.config.augmentation), batch.index, batch.target)
 
     def _finish(self, step: int, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Clip the gradient and take the optimizer's step, unless the gradient isn't finite; returns `terms` unchanged."""

@@ -81,6 +81,9 @@ class FinetuneOptions(TrainOptions):
     """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
     A larger one lowers the distance further, but edits become weaker: on drawn faces from 1 on (docs/results/faces.md).
     Without attributes to edit it may be larger; horses to zebras were made with 1."""
+    conditional_realness: Annotated[bool, tyro.conf.FlagCreatePairsOff] = of_arms("vision_aided", "joint", default=False)
+    """Tell the second branch which attributes an image is meant to have, so that it asks "is this a real image with these attributes?".
+    Only for data with attributes."""
     branch_map_weight: float = of_arms("feature_map", default=1.0)
     """Weight of the mean square of the second branch's fakeness map in the arm feature_map, 0 or more.
     It is relative to its value at the first step."""

@@ -112,7 +112,7 @@ def main(config: Config) -> None:
             sweep(flags.output_dir)
             if config.resume_from_checkpoint is None:
                 shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of an interrupted command
-            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags), generator, own, dataset, flags, accelerator).run()
+            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags, attributes=len(dataset.attribute_names)), generator, own, dataset, flags, accelerator).run()
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))
