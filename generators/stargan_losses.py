@@ -66,7 +66,8 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, alpha
 class StarGANCritic(nn.Module):
     """The discriminator's loss (Eq. 5) as one forward pass, because DistributedDataParallel expects one forward per backward.
 
-    forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real images, alpha (B,) uniform.
+    forward: real (B, 3, H, W), fake of the same shape (detached), labels (B, c_dim) of the real images, alpha (B,) uniform, and target (B, c_dim) of `fake`,
+    which only a branch needs that is told the attributes.
 
     Args:
         branch: a co-trained `MaLPDiscriminator` whose pretrained second branch also judges the images, beside D or, with ``weights.adv`` 0, in its place.
@@ -76,7 +77,7 @@ class StarGANCritic(nn.Module):
         super().__init__()
         self.discriminator, self.weights, self.branch = discriminator, weights or StarGANWeights(), branch
 
-    def forward(self, real: Tensor, fake: Tensor, labels: Tensor, alpha: Tensor) -> StarGANLosses:
+    def forward(self, real: Tensor, fake: Tensor, labels: Tensor, alpha: Tensor, target: Tensor | None = None) -> StarGANLosses:
         realness, logits = self.discriminator(torch.cat([real, fake]))
         on_real, on_fake = realness.float().chunk(2)
         adversarial = on_fake.mean() - on_real.mean()
@@ -85,7 +86,7 @@ class StarGANCritic(nn.Module):
         total = self.weights.adv * adversarial + self.weights.cls * classification + self.weights.gp * penalty
         if self.branch is None:
             return StarGANLosses(total, adversarial, classification, torch.zeros_like(total), penalty)
-        found = self.branch.discriminator_loss(real, real, fake, without_template(real))
+        found = self.branch.discriminator_loss(real, real, fake, without_template(real), labels=labels, target=target)
         return StarGANLosses(total + found.total, adversarial, classification, torch.zeros_like(total), penalty, found.realness)
 
     def generator_losses(self, real: Tensor, fake: Tensor, reconstructed: Tensor, target: Tensor) -> StarGANLosses:
@@ -93,7 +94,7 @@ class StarGANCritic(nn.Module):
         losses = generator_losses(self.discriminator, real, fake, reconstructed, target, self.weights)
         if self.branch is None:
             return losses
-        realness = self.branch.generator_loss(fake, without_template(fake)).total
+        realness = self.branch.generator_loss(fake, without_template(fake), target).total
         return dataclasses.replace(losses, total=losses.total + self.weights.branch * realness, realness=realness)
 
 

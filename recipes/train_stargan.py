@@ -79,7 +79,7 @@ def main(config: Config) -> None:
     accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} images per optimizer step")
     generator, discriminator = networks(config, dataset)
     weights = StarGANWeights(rec=config.reconstruction_weight, adv=config.adversarial_weight, branch=config.realness_weight)
-    branch = second_branch(config, config.image_size)
+    branch = second_branch(config, config.image_size, len(dataset.attribute_names))
     critic = StarGANCritic(discriminator, weights, branch if branch is None else branch.to(accelerator.device))
     train_stargan(generator, critic, dataset, held_out, config, accelerator)
     folder = config.output_dir

@@ -12,7 +12,7 @@ from malp_disc.malp import MaLP, with_pretrained_branch
 from malp_disc.training.stargan_options import StarGANOptions
 
 
-def second_branch(config: StarGANOptions, image_size: int) -> MaLPDiscriminator | None:
+def second_branch(config: StarGANOptions, image_size: int, attributes: int = 0) -> MaLPDiscriminator | None:
     """MaLP's second branch alone, with untrained heads that follow from the seed, or None without a weight.
 
     Raises:
@@ -20,9 +20,10 @@ def second_branch(config: StarGANOptions, image_size: int) -> MaLPDiscriminator 
     """
     if not config.realness_weight:
         return None
+    labels = attributes if config.conditional_realness else 0
     depths = config.backbone_depths or default_depths(image_size, config.backbone_side)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         narrow = MaLP(MaLPConfig(image_size=image_size, width=8, branch=None))  # its CNN isn't asked
-        malp = with_pretrained_branch(narrow, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths)
+        malp = with_pretrained_branch(narrow, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths, labels=labels)
     return MaLPDiscriminator(malp, trainable=True, train_cnn=False, template_dropout=1.0, loss_weights=COTRAIN_WEIGHTS["light"])

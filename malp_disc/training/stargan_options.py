@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from malp_disc.backbones import DEFAULT_BACKBONE
 from malp_disc.run_folder.experiment import not_compared
@@ -33,6 +35,8 @@ class StarGANOptions(TrainOptions):
     realness_weight: float = 0.0
     """Weight of -log P(not manipulated) by MaLP's second branch, trained heads on a frozen pretrained backbone, 0 or more. 0 trains without it, as the paper.
     It acts beside StarGAN's own discriminator, or in its place with --adversarial-weight 0."""
+    conditional_realness: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Tell the second branch which attributes an image is meant to have, so that it asks "is this a real image with these attributes?"."""
     backbone: str = DEFAULT_BACKBONE
     """The frozen pretrained backbone, the name of a timm model, or squeezenet1_0. Don't evaluate with the same network."""
     backbone_weights: Path | None = None

@@ -75,7 +75,7 @@ class StarGANStep:
             with torch.no_grad(), self.accelerator.autocast():
                 fake = self.generator(batch.images, batch.target)
             with self.accelerator.autocast():
-                losses = self.wrapped_critic(batch.images, fake, batch.labels, batch.noise.uniform())
+                losses = self.wrapped_critic(batch.images, fake, batch.labels, batch.noise.uniform(), batch.target)
             self.accelerator.backward(losses.total / len(batches))
         self.d_optimizer.step()
         self.d_optimizer.zero_grad()

@@ -82,7 +82,7 @@ def with_branch(**changed) -> StarGANStep:
     config = options(realness_weight=1.0, backbone="resnet10t", backbone_weights="random", backbone_side=32, warmup_steps=0, **changed)
     torch.manual_seed(0)
     generator, discriminator = StarGANGenerator(conv_dim=2, c_dim=5, repeat_num=1), StarGANDiscriminator(image_size=16, conv_dim=2, c_dim=5, repeat_num=2)
-    critic = StarGANCritic(discriminator, StarGANWeights(adv=config.adversarial_weight, branch=config.realness_weight), second_branch(config, 16))
+    critic = StarGANCritic(discriminator, StarGANWeights(adv=config.adversarial_weight, branch=config.realness_weight), second_branch(config, 16, 5))
     optimizers = {"G": torch.optim.Adam(generator.parameters(), lr=1e-3), "D": discriminator_optimizer(critic, config)}
     return StarGANStep(generator, critic, AveragedModel(generator), optimizers, config, Accelerator(cpu=True))
 
@@ -97,6 +97,20 @@ def test_the_second_branch_learns_beside_the_discriminator_and_its_backbone_does
     assert (heads, backbone, discriminator) == (False, True, False)
     assert said["D/realness"] > 0 and said["G/realness"] > 0
     assert not any(parameter.grad is not None and parameter.grad.any() for parameter in step.critic.parameters())
+
+
+def test_a_branch_that_is_told_the_attributes_gets_them_in_both_updates():
+    step = with_branch(conditional_realness=True)
+    told = step.critic.branch.malp.branch.label_weights
+    before = [weights.detach().clone() for weights in told]
+    assert all(weights.shape == (5, 64) and not weights.any() for weights in told)
+    ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
+    step(2, batches)
+    assert not any(torch.equal(weights, old) for weights, old in zip(told, before))
+    real, values = torch.rand(2, 3, 16, 16) * 2 - 1, []
+    for target in (torch.zeros(2, 5), torch.ones(2, 5)):
+        values.append(step.critic.generator_losses(real, real, real, target).realness)
+    assert values[0] != values[1]
 
 
 def test_in_place_of_the_discriminators_realness_the_penalty_is_not_computed():
