@@ -115,11 +115,18 @@ def options(**changed) -> ArmOptions:
 
 def test_the_arms_tell_it_the_attributes_of_the_data_set(monkeypatch):
     monkeypatch.setattr("malp_disc.experiment.arms.with_pretrained_branch", lambda malp, name, **given: with_pretrained_branch(malp, name, **given | {"weights": "random"}))
-    config = options(conditional_realness=True)
-    assert [arm_setup(arm, {}, config, attributes=5).malp.config.branch_labels for arm in ("vision_aided", "joint", "feature_map")] == [5, 5, 0]
-    assert arm_setup("vision_aided", {}, options(conditional_realness=False), attributes=5).malp.config.branch_labels == 0
-    with pytest.raises(ValueError, match="this data set has none; leave it out"):
-        arm_setup("vision_aided", {}, config)
+    config = options()
+    setups = {arm: arm_setup(arm, {}, config, attributes=5) for arm in ("vision_aided", "joint", "feature_map")}
+    assert {arm: setup.malp.config.branch_labels for arm, setup in setups.items()} == {"vision_aided": 5, "joint": 5, "feature_map": 0}
+    plain = [arm_setup("vision_aided", {}, options(conditional_realness=told), attributes=count) for told, count in ((None, 0), (False, 5))]
+    assert [setup.malp.config.branch_labels for setup in plain] == [0, 0]
+    assert [setup.realness_weight for setup in (setups["vision_aided"], *plain)] == [2.0, 1.0, 1.0]
+    assert arm_setup("vision_aided", {}, options(realness_weight=0.3), attributes=5).realness_weight == 0.3
+    with pytest.raises(ValueError, match="this data set has none, or images of another domain; leave it out"):
+        arm_setup("vision_aided", {}, options(conditional_realness=True))
     own = with_pretrained_branch(tiny_malp(), TINY, weights="random", side=32)
-    with pytest.raises(ValueError, match="is told 0 attributes and --conditional-realness asks for 5"):
-        arm_setup("vision_aided", {"malp": own}, config, attributes=5)
+    assert arm_setup("vision_aided", {"malp": own}, config, attributes=5).realness_weight == 1.0
+    with pytest.raises(ValueError, match="is told 0 attributes and --conditional-realness True asks for 5"):
+        arm_setup("vision_aided", {"malp": own}, options(conditional_realness=True), attributes=5)
+    with pytest.raises(ValueError, match="expected --realness-weight of 0 or more, got -1"):
+        options(realness_weight=-1).check()

@@ -59,6 +59,11 @@ class WithReferences(Dataset):
         return image, label, load_image(self.references[index], image_size=self.image_size, crop_size=self.dataset.crop_size)
 
 
+def known_attributes(dataset: Dataset) -> int:
+    """Number of attributes that a data set's real images are labelled with: 0 where these are references, which have no labels."""
+    return 0 if isinstance(dataset, WithReferences) else len(dataset.attribute_names)
+
+
 def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: bool = False, test_size: int = 0) -> ImageFiles:
     """The reference images that an evaluation compares with: none of them is a reference in training.
 

@@ -92,7 +92,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
 
     Args:
         malps: pretrained, by name: "malp", unless no arm needs it, and "passive" if the arm no_template is run.
-        attributes: number of attributes of the data set.
+        attributes: number of attributes that its real images are labelled with (`malp_disc.data.references.known_attributes`).
 
     Raises:
         ValueError: --conditional-realness without attributes, or against a MaLP whose second branch isn't told them.
@@ -116,21 +116,35 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
 
 def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> ArmSetup:
     """An arm whose MaLP has a pretrained second branch: that of `malp` if it has one, else one with untrained heads."""
-    told = attributes if config.conditional_realness and arm != "feature_map" else 0
-    if config.conditional_realness and not attributes:
-        raise ValueError("--conditional-realness tells the second branch the attributes of every image, and this data set has none; leave it out")
+    told = 0 if arm == "feature_map" else attributes_told(config, attributes)
     if not malp.config.pretrained_branch:
         depths = config.backbone_depths or default_depths(config.random_crop or config.image_size, config.backbone_side)
         malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths, labels=told)
-    elif malp.config.branch_labels != told and arm != "feature_map":
+    elif config.conditional_realness is not None and malp.config.branch_labels != told:
         raise ValueError(
-            f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes and --conditional-realness asks for {told}; "
-            "give another --malp, or change that flag"
+            f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes and --conditional-realness {config.conditional_realness} "
+            f"asks for {told}; leave that flag out, or give another --malp"
         )
     cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
-    weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": config.realness_weight}
+    realness = config.realness_weight
+    if realness is None:
+        realness = 2.0 if malp.config.branch_labels else 1.0
+    weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": realness}
     dropout = config.template_dropout if arm == "joint" else 1.0
     return ArmSetup(malp, trainable=True, weight=1.0, cnn_weight=cnn_weight, template_dropout=dropout, **weights)
+
+
+def attributes_told(config: ArmOptions, attributes: int) -> int:
+    """The number of attributes that a new second branch is told of each image, for a data set whose real images are labelled with `attributes`.
+
+    Raises:
+        ValueError: they are asked for, and there are none.
+    """
+    if config.conditional_realness and not attributes:
+        raise ValueError(
+            "--conditional-realness tells the second branch the attributes of every real image, and this data set has none, or images of another domain; leave it out"
+        )
+    return 0 if config.conditional_realness is False else attributes
 
 
 def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | None]:

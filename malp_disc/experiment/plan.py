@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
+from malp_disc.data.references import known_attributes
 from malp_disc.experiment.arms import ArmOptions, arm_setup
 from malp_disc.training.checkpoints import CheckpointManager
 from malp_disc.training.finetune import make_discriminator
@@ -44,7 +45,7 @@ def make_plan(
         lines.append(f"MaLP       no passive one given: {config.malp_pretrain_steps} steps of pretraining first")
     total = 0
     for arm in config.arms:
-        setup, losses = arm_setup(arm, shown, config, attributes=len(dataset.attribute_names)), objective
+        setup, losses = arm_setup(arm, shown, config, attributes=known_attributes(dataset)), objective
         networks = (
             {"G": before, "G_average": before}
             | ({"D": losses} if losses is not None else {})

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.copying import copy_module
+from malp_disc.data.references import known_attributes
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import make_evaluation_models
@@ -74,7 +75,7 @@ def run_arms(
     models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
     teachers = {}
     for arm in config.arms:
-        disc = arm_discriminator(arm, given, config, len(dataset.attribute_names))
+        disc = arm_discriminator(arm, given, config, known_attributes(dataset))
         teachers[arm] = teachers_of(disc, objective)
         if disc is not None:
             check_branch(disc, dataset, config, accelerator.device)
@@ -131,7 +132,7 @@ def run_arm(
         return
     began = time.perf_counter()
     callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
-    setup = arm_setup(arm, malps, config, attributes=len(dataset.attribute_names))
+    setup = arm_setup(arm, malps, config, attributes=known_attributes(dataset))
     training = FineTuning(arm, setup, before, objective, dataset, config, accelerator, **callbacks)
     teachers = teachers_of(training.networks.malp, objective)
     tuned = training.run()

@@ -77,13 +77,13 @@ class FinetuneOptions(TrainOptions):
     backbone_depths: int | None = of_arms(*ON_BACKBONE, default=None)
     """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
     By default, 2 for images that are enlarged to --backbone-side, and otherwise 4."""
-    realness_weight: float = of_arms("vision_aided", "joint", default=0.7)
-    """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
-    A larger one lowers the distance further, but edits become weaker: on drawn faces from 1 on (docs/results/faces.md).
-    Without attributes to edit it may be larger; horses to zebras were made with 1."""
-    conditional_realness: Annotated[bool, tyro.conf.FlagCreatePairsOff] = of_arms("vision_aided", "joint", default=False)
+    conditional_realness: bool | None = of_arms("vision_aided", "joint", default=None)
     """Tell the second branch which attributes an image is meant to have, so that it asks "is this a real image with these attributes?".
-    Only for data with attributes."""
+    By default, for data with attributes whose edits belong to the same domain. Without, edits that are hard to draw become weaker."""
+    realness_weight: float | None = of_arms("vision_aided", "joint", default=None)
+    """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
+    A larger one lowers the distance further, but edits become weaker (docs/results/faces.md).
+    By default, 2 if it is told the attributes, and 1 otherwise."""
     branch_map_weight: float = of_arms("feature_map", default=1.0)
     """Weight of the mean square of the second branch's fakeness map in the arm feature_map, 0 or more.
     It is relative to its value at the first step."""
@@ -120,9 +120,11 @@ class FinetuneOptions(TrainOptions):
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "branch_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "realness_weight", "branch_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+        for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
+        if self.realness_weight is not None and self.realness_weight < 0:
+            raise ValueError(f"expected --realness-weight of 0 or more, got {self.realness_weight}")
         if self.lr_warmup_steps >= self.max_train_steps:
             raise ValueError(
                 f"expected --lr-warmup-steps below --max-train-steps {self.max_train_steps}, got {self.lr_warmup_steps}: the run would end before its "

@@ -29,6 +29,7 @@ from torch.utils.data import Dataset, Subset
 
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.commands.finetune import load_datasets, load_networks
+from malp_disc.data.references import known_attributes
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import make_evaluation_models
 from malp_disc.evaluation.evaluator import finite
@@ -112,7 +113,7 @@ def main(config: Config) -> None:
             sweep(flags.output_dir)
             if config.resume_from_checkpoint is None:
                 shutil.rmtree(flags.output_dir / "arms", ignore_errors=True)  # of an interrupted command
-            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags, attributes=len(dataset.attribute_names)), generator, own, dataset, flags, accelerator).run()
+            tuned = FineTuning(row.arm, arm_setup(row.arm, malps, flags, attributes=known_attributes(dataset)), generator, own, dataset, flags, accelerator).run()
         seconds = round(time.perf_counter() - began, 1)
         measured, evidence = measure_arm(tuned.manipulate, inputs, reference, models, device=accelerator.device, label=f"measure {name}")
         shown = inputs.first(rows_of(inputs))

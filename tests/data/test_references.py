@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from malp_disc.data import PlainFolder, WithReferences, held_out_references, references_held_back
+from malp_disc.data.references import known_attributes
 
 
 def test_images_without_attributes_have_labels_of_no_column(tmp_path):
@@ -38,6 +39,8 @@ def test_references_are_partners_by_name_or_spread_evenly(tmp_path):
     assert len(set(loose.references)) == len(photos), "no reference twice while there are others"
     assert loose.references == WithReferences(photos, tmp_path / "frames").references
     assert "unpaired references of frames (7 images)" in loose.description
+    photos.attribute_names = loose.attribute_names = ("Male",)
+    assert (known_attributes(photos), known_attributes(loose)) == (1, 0), "references have no labels"
     partner = tmp_path / "frames" / f"{paired.dataset.paths[0].rpartition('/')[2].removesuffix('.png')}.bmp"
     partner.rename(tmp_path / "frames" / "else.bmp")
     with pytest.raises(ValueError, match=r"1 of 4 images have no partner in .*frames, first .*leave --paired out"):
