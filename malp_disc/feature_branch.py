@@ -88,13 +88,15 @@ class FeatureBranch(Float32Module):
         """The attributes of `count` images, (count, `labels`); None for a branch that isn't told any.
 
         Raises:
-            ValueError: none although the branch needs them, or another shape.
+            ValueError: none although the branch needs them, or another shape or range.
         """
         if not self.labels:
             return None
         if labels is None or tuple(labels.shape) != (count, self.labels):
             got = "none" if labels is None else f"shape {tuple(labels.shape)}"
             raise ValueError(f"the second branch of this MaLP is told the attributes of every image: expected {name} of shape ({count}, {self.labels}), got {got}")
+        if count and not (0 <= labels.min() and labels.max() <= 1):
+            raise ValueError(f"expected {name} in [0, 1], got values from {labels.min():.3g} to {labels.max():.3g}")
         return labels
 
     def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:

@@ -89,6 +89,9 @@ def test_missing_or_misshapen_attributes_are_refused():
             disc.generator_loss(images, index, bad)
         with pytest.raises(ValueError, match=r"expected labels of shape \(2, 2\)"):
             disc.discriminator_loss(images, images, images, index, labels=bad, target=labels)
+    for bad in (2 * labels - 1, torch.full((2, 2), torch.nan)):
+        with pytest.raises(ValueError, match=r"expected target in \[0, 1\], got values from (-1|nan)"):
+            disc.generator_loss(images, index, bad)
     with pytest.raises(ValueError, match="those of `real` aren't known"):
         disc.discriminator_loss(images, images, images, index, labels=labels, target=labels, real=images)
 
