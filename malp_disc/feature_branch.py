@@ -132,7 +132,7 @@ class FeatureBranch(Float32Module):
     ) -> tuple[Tensor, Tensor]:
         """J_L of Eq. 8 for the branch's map, and the cross-entropy of Eq. 10 at every location and depth; gradients reach the heads alone.
 
-        With labels, half of "manipulated" in Eq. 10 is `encrypted` with the attributes of `target`, where these are others than its own.
+        With labels, half of an image's "manipulated" in Eq. 10 is the one of `encrypted` with the attributes of `target`, where these are others than its own.
 
         Args:
             encrypted, manipulated, truth: as for `malp_disc.malp.MaLP.losses`.
@@ -160,12 +160,11 @@ class FeatureBranch(Float32Module):
         localization = localization_loss_encrypted(maps[:count], truth, weights) + localization_loss_manipulated(maps[count:], truth, weights)
         logits = self._logits(hidden, None if labels is None else torch.cat([labels, target]))
         untouched = [values[:count] for values in logits] if real is None else self(real.detach(), map=False).logits
-        changed = _entropy([values[count:] for values in logits], 1.0).mean()
+        changed = _entropy([values[count:] for values in logits], 1.0)
         if labels is not None:
-            mistaken = (labels != target).any(1)
             wrong = _entropy(self._logits([values[:count] for values in hidden], target), 1.0)
-            changed = (changed + (wrong * mistaken).sum() / mistaken.sum().clamp(min=1)) / 2
-        return localization, weights.classification * (_entropy(untouched, weights.label_smoothing).mean() + changed)
+            changed = torch.where((labels != target).any(1), (changed + wrong) / 2, changed)  # image by image, so that batches add up
+        return localization, weights.classification * (_entropy(untouched, weights.label_smoothing).mean() + changed.mean())
 
 
 def _entropy(logits: Sequence[Tensor], label: float) -> Tensor:

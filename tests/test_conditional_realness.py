@@ -46,13 +46,16 @@ def test_half_of_manipulated_are_real_images_with_wrong_attributes():
     fake, target = sample_images(3), torch.stack([labels[0], 1 - labels[1], 1 - labels[2]])  # the first has its own
     truth = fakeness_map(images, fake)
     realness = branch.losses(images, fake, truth, weights, labels=labels, target=target)[1]
-    real, edited, wrong = branch(images, labels).logits, branch(fake, target).logits, branch(images[1:], target[1:]).logits
-    expected = entropy(real, weights.label_smoothing) + (entropy(edited, 1.0) + entropy(wrong, 1.0)) / 2
+    real, same = branch(images, labels).logits, branch(fake[:1], target[:1]).logits
+    edited, wrong = branch(fake[1:], target[1:]).logits, branch(images[1:], target[1:]).logits
+    expected = entropy(real, weights.label_smoothing) + entropy(same, 1.0) / 3 + (entropy(edited, 1.0) + entropy(wrong, 1.0)) / 2 * 2 / 3
     torch.testing.assert_close(realness, weights.classification * expected)
+    parts = [branch.losses(*(batch[i : i + 1] for batch in (images, fake, truth)), weights, labels=labels[i : i + 1], target=target[i : i + 1])[1] for i in range(3)]
+    torch.testing.assert_close(sum(parts) / 3, realness, msg="the losses of micro-batches add up to the batch's")
     known = branch.losses(images, fake, truth, weights, features=branch(fake).features, labels=labels, target=target)[1]
     torch.testing.assert_close(known, realness)
     unchanged = branch.losses(images, fake, truth, weights, labels=labels, target=labels)[1]
-    torch.testing.assert_close(unchanged, weights.classification * (entropy(real, weights.label_smoothing) + entropy(branch(fake, labels).logits, 1.0) / 2))
+    torch.testing.assert_close(unchanged, weights.classification * (entropy(real, weights.label_smoothing) + entropy(branch(fake, labels).logits, 1.0)))
 
 
 def test_it_starts_without_an_opinion_and_learns_which_attributes_an_image_has():
