@@ -132,14 +132,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
     @classmethod
     def from_pretrained(
-        cls,
-        folder_or_hub_id: str | Path,
-        trainable: bool = False,
-        *,
-        key: str | Path | None = None,
-        backbone_weights: str | Path | None = None,
-        **options: Any,
-    ) -> MaLPDiscriminator:
+        cls, folder_or_hub_id: str | Path, trainable: bool = False, *,
+        key: str | Path | None = None, backbone_weights: str | Path | None = None, **options: Any,
+    ) -> MaLPDiscriminator:  # fmt: skip
         """A discriminator around `MaLP.from_pretrained`, which takes `key` and `backbone_weights`; the other options are the constructor's."""
         return cls(MaLP.from_pretrained(folder_or_hub_id, key=key, backbone_weights=backbone_weights), trainable, **options)
 
@@ -165,10 +160,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
     def generator_loss(self, fake: Tensor, index: Tensor, target: Tensor | None = None) -> GeneratorLosses:
         """L_G = Σ w v / s, the generator's part of Eq. 12. Gradients reach `fake` alone, in its dtype, even if MaLP is updated before ``backward``.
 
-        Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it, target (B, A).
-
-        Args:
-            target: the attributes that `fake` was edited to, in [0, 1], if the second branch is told them (`branch_labels` of its configuration).
+        Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it, target (B, A) in [0, 1], the attributes that `fake` was edited to, if the second
+        branch is told them (`branch_labels` of its configuration).
 
         Raises:
             ValueError: no images; wrong shape, range, dtype or device; an index outside the set; attributes that are missing; or a `generator_gradient`,
@@ -255,8 +248,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
             labels, target: attributes of `images`, and those that `fake` was edited to, (B, A) in [0, 1], if the second branch is told them.
 
         Raises:
-            ValueError: the discriminator is frozen; attributes that are missing; with a `generator_gradient`, `fake` or `encrypted` carries no gradient; no images; wrong shapes, ranges,
-                dtypes or devices; or an index outside the set.
+            ValueError: the discriminator is frozen; no images; attributes that are missing; wrong shapes, ranges, dtypes or devices; an index outside the set; or,
+                with a `generator_gradient`, `fake` or `encrypted` carries no gradient.
         """
         if not self.trainable:
             raise ValueError("this MaLPDiscriminator is frozen and has nothing to learn; make it with trainable=True")
@@ -276,7 +269,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]
         if not self.train_cnn:
-            known = features if degradation is None else ()
+            known = () if degradation is not None else features
             return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target)
         losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real, labels=labels, target=target)
         if not self.r1_weight:
