@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The commands of celeba-branch.md.
+#
+#   CELEBA      folder with images/ and list_attr.csv: the first 8,000 aligned faces of CelebA's training split at half size (89x109)
+#   INCEPTION   pytorch-fid's Inception weights    MOBILEFACE  MobileFaceNet checkpoint
+set -eu
+cd "$(dirname "$0")/../../.."
+RUNS=${RUNS:-runs/celeba-branch}
+mkdir -p "$RUNS"
+DATA="--data folder --data-root $CELEBA/images --attributes $CELEBA/list_attr.csv --selected-attributes Black_Hair Blond_Hair Brown_Hair Male Young --crop-size 89"
+G=weights/celeba64/G-long.safetensors
+
+# Its own discriminator isn't in the repository: a new one, trained against the unchanged generator (G is never updated: --n-critic is larger than the number of steps)
+python - "$RUNS/D-random.safetensors" <<'PYTHON'
+import sys
+from pathlib import Path
+import torch
+from generators.stargan import StarGANDiscriminator, deepest_repeat_num
+from malp_disc.serialization.state_dicts import save_tensors
+torch.manual_seed(0)
+save_tensors(Path(sys.argv[1]), StarGANDiscriminator(image_size=64, conv_dim=32, c_dim=5, repeat_num=deepest_repeat_num(64)).state_dict())
+PYTHON
+python recipes/train_stargan.py $DATA --generator-checkpoint "$G" --discriminator-checkpoint "$RUNS/D-random.safetensors" --max-train-steps 900 --n-critic 1000000 --warmup-steps 0 \
+    --train-batch-size 8 --identity-share 0.25 --reconstruction-weight 30 --learning-rate 2e-4 --discriminator-learning-rate 4e-4 --output-dir "$RUNS/own-d"
+python recipes/train_attribute_classifier.py $DATA --steps 500 --width 24 --output "$RUNS/classifier.safetensors"
+
+TUNE="--generator-checkpoint $G --discriminator-checkpoint $RUNS/own-d/D.safetensors --malp weights/celeba64/malp --reconstruction-weight 30 --max-train-steps 250
+    --extractor inception-768 --fid-weights $INCEPTION --second-extractor squeezenet-128 --attribute-classifier $RUNS/classifier.safetensors"
+
+# The choice, on training images
+python recipes/research/search_finetuning.py $DATA $TUNE --backbone-depths 2 --rows control vision-aided-2 --output-dir "$RUNS/search-2"
+python recipes/research/search_finetuning.py $DATA $TUNE --backbone-depths 4 --rows vision-aided-4 --output-dir "$RUNS/search-4"
+
+# The report, on held-out images
+python recipes/finetune_stargan.py $DATA $TUNE --backbone-depths 4 --realness-weight 4 --arms control vision_aided --seeds 0 1 2 --eval-size 500 --reference-size 1500 \
+    --smaller-views 2 --face-embedding "$MOBILEFACE" --eval-steps 0 --sample-steps 250 --output-dir "$RUNS/report"
