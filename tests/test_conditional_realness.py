@@ -124,7 +124,7 @@ def test_the_arms_tell_it_the_attributes_of_the_data_set(monkeypatch):
     config = options()
     setups = {arm: arm_setup(arm, {}, config, attributes=5) for arm in ("vision_aided", "joint", "feature_map")}
     assert {arm: setup.malp.config.branch_labels for arm, setup in setups.items()} == {"vision_aided": 5, "joint": 5, "feature_map": 0}
-    plain = [arm_setup("vision_aided", {}, options(conditional_realness=told), attributes=count) for told, count in ((None, 0), (False, 5))]
+    plain = [arm_setup("vision_aided", {}, options(conditional_realness=asked), attributes=count) for asked, count in ((None, 0), (False, 5))]
     assert [setup.malp.config.branch_labels for setup in plain] == [0, 0]
     assert [setup.realness_weight for setup in (setups["vision_aided"], *plain)] == [2.0, 1.0, 1.0]
     assert arm_setup("vision_aided", {}, options(realness_weight=0.3), attributes=5).realness_weight == 0.3
@@ -132,7 +132,10 @@ def test_the_arms_tell_it_the_attributes_of_the_data_set(monkeypatch):
         arm_setup("vision_aided", {}, options(conditional_realness=True))
     own = with_pretrained_branch(tiny_malp(), TINY, weights="random", side=32)
     assert arm_setup("vision_aided", {"malp": own}, config, attributes=5).realness_weight == 1.0
-    with pytest.raises(ValueError, match="is told 0 attributes and --conditional-realness True asks for 5"):
+    with pytest.raises(ValueError, match="is told 0 attributes, where --conditional-realness True and this data set ask for 5"):
         arm_setup("vision_aided", {"malp": own}, options(conditional_realness=True), attributes=5)
+    with pytest.raises(ValueError, match="is told 2 attributes, where --conditional-realness None and this data set ask for 5"):
+        arm_setup("vision_aided", {"malp": told()}, config, attributes=5)
+    assert arm_setup("feature_map", {"malp": told(5)}, config, attributes=5).malp.config.branch_labels == 5
     with pytest.raises(ValueError, match="expected --realness-weight of 0 or more, got -1"):
         options(realness_weight=-1).check()

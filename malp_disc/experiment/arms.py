@@ -95,7 +95,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
         attributes: number of attributes that its real images are labelled with (`malp_disc.data.references.known_attributes`).
 
     Raises:
-        ValueError: --conditional-realness without attributes, or against a MaLP whose second branch isn't told them.
+        ValueError: --conditional-realness without attributes, or a MaLP whose second branch is told another number of them.
     """
     if arm == "control":
         return ArmSetup()
@@ -116,14 +116,15 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
 
 def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> ArmSetup:
     """An arm whose MaLP has a pretrained second branch: that of `malp` if it has one, else one with untrained heads."""
-    told = 0 if arm == "feature_map" else attributes_told(config, attributes)
+    told = attributes_told(config, attributes)
     if not malp.config.pretrained_branch:
+        told = 0 if arm == "feature_map" else told
         depths = config.backbone_depths or default_depths(config.random_crop or config.image_size, config.backbone_side)
         malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths, labels=told)
-    elif config.conditional_realness is not None and malp.config.branch_labels != told:
+    elif malp.config.branch_labels != told and (config.conditional_realness is not None or malp.config.branch_labels):
         raise ValueError(
-            f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes and --conditional-realness {config.conditional_realness} "
-            f"asks for {told}; leave that flag out, or give another --malp"
+            f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes, where --conditional-realness {config.conditional_realness} and this data "
+            f"set ask for {told}; change that flag, or give another --malp"
         )
     cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
     realness = config.realness_weight
