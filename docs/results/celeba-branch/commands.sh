@@ -34,3 +34,7 @@ python recipes/research/search_finetuning.py $DATA $TUNE --backbone-depths 4 --r
 # The report, on held-out images
 python recipes/finetune_stargan.py $DATA $TUNE --backbone-depths 4 --realness-weight 4 --arms control vision_aided --seeds 0 1 2 --eval-size 500 --reference-size 1500 \
     --smaller-views 2 --face-embedding "$MOBILEFACE" --eval-steps 0 --sample-steps 250 --output-dir "$RUNS/report"
+
+# A control of equal seconds
+python recipes/finetune_stargan.py $DATA $TUNE --max-train-steps 370 --arms control --seeds 0 --eval-size 500 --reference-size 1500 \
+    --smaller-views 2 --face-embedding "$MOBILEFACE" --eval-steps 0 --sample-steps 370 --output-dir "$RUNS/control-370-steps"
