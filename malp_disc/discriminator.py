@@ -244,7 +244,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
                 branch takes them as not manipulated. Ignored without such a branch.
             degradation: applied to `encrypted` and to `fake` before MaLP sees them, so that the templates learn to survive it; M_GT stays that of
                 the images before. It needn't be differentiable: the gradient passes straight through, as if it were the identity.
-            features: those of `generator_loss` for the same `fake`, if it was just called: with ``train_cnn=False``, they save a pass through the frozen backbone.
+            features: those of `generator_loss` for the same `fake`, if it was just called; they save a pass through the frozen backbone.
             labels, target: attributes of `images`, and those that `fake` was edited to, (B, A) in [0, 1], if the second branch is told them.
 
         Raises:
@@ -268,10 +268,10 @@ class MaLPDiscriminator(Freezable, Float32Module):
             again, _ = self.malp.encrypt(images, index)
             encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]
+        known = () if degradation is not None else features
         if not self.train_cnn:
-            known = () if degradation is not None else features
             return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target)
-        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real, labels=labels, target=target)
+        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real, features=known, labels=labels, target=target)
         if not self.r1_weight:
             return losses
         weights = self._term_weights() / divisor(self.scale) if self.relative else self._term_weights()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
     @full_precision
     def losses(
         self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *,
-        real: Tensor | None = None, labels: Tensor | None = None, target: Tensor | None = None,
+        real: Tensor | None = None, features: Sequence[Tensor] = (), labels: Tensor | None = None, target: Tensor | None = None,
     ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
 
@@ -193,6 +194,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             index: (B,), from `encrypt`.
             weights: λ1 … λ10.
             real: images of the generator's target domain, which a pretrained second branch takes as not manipulated, in place of `encrypted`.
+            features: a pretrained second branch's feature maps of `manipulated`, where they are known.
             labels, target: attributes of `encrypted`, and those that `manipulated` was edited to, for a second branch that is told them.
 
         Raises:
@@ -225,7 +227,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
         realness = torch.zeros_like(localization)
         if pretrained:
-            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real, labels=labels, target=target)
+            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real, features, labels, target)
             localization = localization + by_branch
         total = template + recovery + classification + localization + realness
         return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total), realness=realness)

@@ -71,8 +71,9 @@ def test_its_losses_are_eq_8_of_its_map_and_eq_10_at_every_location():
     torch.testing.assert_close(known, (localization, realness))
 
 
-def test_features_of_the_generators_update_save_the_second_pass_of_its_images_and_change_nothing():
-    disc, images = MaLPDiscriminator(branched(), trainable=True, train_cnn=False), sample_images(2)
+@pytest.mark.parametrize("train_cnn", [False, True])
+def test_features_of_the_generators_update_save_the_second_pass_of_its_images_and_change_nothing(train_cnn):
+    disc, images = MaLPDiscriminator(branched(), trainable=True, train_cnn=train_cnn), sample_images(2)
     fake, index, passed = half_noise(images), torch.tensor([-1, -1]), []
     features = disc.generator_loss(fake, index).features
     disc.malp.branch.backbone.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))

@@ -42,10 +42,11 @@ from torch.utils.data import Dataset
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
 from malp_disc.data import WithReferences, build_dataset, held_out_references, references_held_back
 from malp_disc.data.listing import check_folder
-from malp_disc.experiment.arms import ArmOptions
+from malp_disc.experiment.arms import Arm, ArmOptions
 from malp_disc.experiment.run import run_arms
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP
+from malp_disc.run_folder.experiment import work
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract, check_objective
 from malp_disc.training.launch import start
@@ -55,6 +56,14 @@ from malp_disc.training.launch import start
 class Config(ArmOptions, GeneratorOptions):
     """Flags of a fine-tuning."""
 
+    arms: tuple[Arm, ...] = work(())
+    """Arms to run and compare. Without control, the report has no verdict.
+    control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
+    random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
+    no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
+    vision_aided: a pretrained backbone asked whether images are real. feature_map: the same, asked for the fakeness map.
+    joint: as vision_aided, and MaLP's CNN is asked the same.
+    By default, control, and joint where a pretrained MaLP is at hand (--malp, or the included one), else vision_aided."""
     losses: str | None = None
     """The generator's own losses, as MODULE:FUNCTION. A StarGAN has them built in.
     Any other generator without losses gets --keep-weight 10 unless that is set."""
@@ -78,7 +87,13 @@ class Config(ArmOptions, GeneratorOptions):
         """Whether StarGAN's built-in losses are used."""
         return self.generator == STARGAN and self.losses is None
 
+    @property
+    def malp_at_hand(self) -> bool:
+        """Whether there is a pretrained MaLP: a given one, or that of the included generator."""
+        return self.malp is not None or (self.built_in_losses and self.generator_checkpoint is None)
+
     def check(self) -> None:
+        self.arms = self.arms or ("control", "joint" if self.malp_at_hand else "vision_aided")
         if self.losses is None and not self.built_in_losses and not self.keep_weight:
             self.keep_weight = 10.0
         super().check()
@@ -128,10 +143,9 @@ def load_networks(
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, device, source=config.generator_name, training=True, tell=tell)
     generator = generator.to(device).eval()
-    given = config.malp
+    given = config.malp or (FACES_MALP if config.malp_at_hand else None)
     if config.built_in_losses:
         objective = stargan_objective(config, len(dataset.attribute_names))
-        given = given or (FACES_MALP if config.generator_checkpoint is None else None)
     else:
         objective = call_by_name(config.losses) if config.losses is not None else None
         if objective is not None:

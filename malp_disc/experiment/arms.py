@@ -9,7 +9,7 @@ no_template    as cotrain, with a passive MaLP, which was trained without templa
 from_scratch   as cotrain, from random weights: does the pretraining help?
 vision_aided   MaLP's second branch alone, on a frozen pretrained backbone, asked "is this image real?", without templates: as in vision-aided GANs.
 feature_map    the same branch, asked MaLP's other question, the fakeness map: does the question matter, or the backbone?
-joint          cotrain and vision_aided together, both branches co-trained: do E_C and the template add to it?
+joint          both branches co-trained, the shallow one at full resolution, the other on the pretrained backbone, each asked "is this image real?".
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
     no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
     vision_aided: a pretrained backbone asked whether images are real. feature_map: the same, asked for the fakeness map.
-    joint: cotrain and vision_aided together."""
+    joint: as vision_aided, and MaLP's CNN is asked the same."""
     seeds: tuple[int, ...] = work(())
     """Seeds with which every arm is repeated. Several seeds in one report show how much of a difference is chance.
     By default, --seed alone."""
@@ -110,8 +110,15 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
         else:
             malp = malps["passive" if arm == "no_template" else "malp"]
     if arm in ("random", "frozen"):
-        return ArmSetup(malp, weight=config.frozen_weight)
-    return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=1.0 if arm == "no_template" else config.template_dropout)
+        return ArmSetup(malp, weight=config.frozen_weight, **_cnn_terms(config))
+    dropout = 1.0 if arm == "no_template" else config.template_dropout
+    return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=dropout, losses=config.cotrain_losses or "light", **_cnn_terms(config))
+
+
+def _cnn_terms(config: ArmOptions, *, map: float = 1.0, classifier: float = 0.0, factor: float = 1.0) -> dict[str, float]:
+    """The weights of E_C's terms, `factor` times those of the flags, with these defaults."""
+    asked = (map if config.map_weight is None else config.map_weight, classifier if config.classifier_weight is None else config.classifier_weight)
+    return {name: factor * weight for name, weight in zip(("map_weight", "classifier_weight", "template_weight"), (*asked, config.template_weight), strict=True)}
 
 
 def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> ArmSetup:
@@ -126,13 +133,14 @@ def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> A
             f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes, where --conditional-realness {config.conditional_realness} and this data "
             f"set ask for {told}; change that flag, or give another --malp"
         )
-    cnn_weight = config.cotrain_weight if arm == "joint" else 0.0
     realness = config.realness_weight
     if realness is None:
         realness = 2.0 if malp.config.branch_labels else 1.0
     weights = {"branch_map_weight": config.branch_map_weight} if arm == "feature_map" else {"realness_weight": realness}
-    dropout = config.template_dropout if arm == "joint" else 1.0
-    return ArmSetup(malp, trainable=True, weight=1.0, cnn_weight=cnn_weight, template_dropout=dropout, **weights)
+    if arm == "joint":
+        weights |= _cnn_terms(config, map=0.0, classifier=1.0, factor=config.cotrain_weight)
+        return ArmSetup(malp, trainable=True, weight=1.0, template_dropout=config.template_dropout, losses=config.cotrain_losses or "pretraining", **weights)
+    return ArmSetup(malp, trainable=True, weight=1.0, map_weight=0.0, template_dropout=1.0, losses=config.cotrain_losses or "light", **weights)
 
 
 def attributes_told(config: ArmOptions, attributes: int) -> int:

@@ -38,7 +38,7 @@ from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps, TrainingMonitor
 from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.learning_rates import set_learning_rates
-from malp_disc.training.options import FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
+from malp_disc.training.options import CotrainLosses, FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import Editor, freeze_unused
 
 _MEASURE_BALANCE = 10  # steps between measurements of the gradient norms, each of which costs a second backward pass
@@ -55,20 +55,29 @@ class ArmSetup:
         malp: detector used as the discriminator, or None.
         trainable: whether MaLP is co-trained.
         weight: of MaLP's whole loss on the generator.
-        cnn_weight: factor of E_C's terms in it. 0: E_C isn't asked and doesn't learn.
+        map_weight, classifier_weight, template_weight: of E_C's terms in it. All 0: E_C isn't asked and doesn't learn.
         branch_map_weight, realness_weight: of the terms of a pretrained second branch; without either, that branch is left out.
         template_dropout: share of the images without a template.
+        losses: weights of MaLP's own losses, out of `malp_disc.losses.COTRAIN_WEIGHTS`.
         second_discriminator_update: update the generator's own discriminator once more in every step, on other images.
     """
 
     malp: MaLP | None = None
     trainable: bool = False
     weight: float = 0.0
-    cnn_weight: float = 1.0
+    map_weight: float = 1.0
+    classifier_weight: float = 0.0
+    template_weight: float = 0.0
     branch_map_weight: float = 0.0
     realness_weight: float = 0.0
     template_dropout: float = 0.0
+    losses: CotrainLosses = "light"
     second_discriminator_update: bool = False
+
+    @property
+    def asks_cnn(self) -> bool:
+        """Whether E_C has a term in the generator's loss."""
+        return bool(self.map_weight or self.classifier_weight or self.template_weight)
 
 
 class FineTuning:
@@ -252,15 +261,15 @@ def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscrimi
     return MaLPDiscriminator(
         malp,
         trainable=setup.trainable,
-        map_weight=setup.cnn_weight * config.map_weight,
-        classifier_weight=setup.cnn_weight * config.classifier_weight,
-        template_weight=setup.cnn_weight * config.template_weight,
+        map_weight=setup.map_weight,
+        classifier_weight=setup.classifier_weight,
+        template_weight=setup.template_weight,
         branch_map_weight=setup.branch_map_weight,
         realness_weight=setup.realness_weight,
-        train_cnn=setup.cnn_weight > 0,
-        r1_weight=config.r1_weight if setup.trainable and setup.cnn_weight else 0.0,
+        train_cnn=setup.asks_cnn,
+        r1_weight=config.r1_weight if setup.trainable and setup.asks_cnn else 0.0,
         template_dropout=setup.template_dropout,
-        loss_weights=COTRAIN_WEIGHTS[config.cotrain_losses],
+        loss_weights=COTRAIN_WEIGHTS[setup.losses],
     )
 
 

@@ -18,6 +18,7 @@ from malp_disc.training.diff_augment import Augmentation, check_augmentation
 from malp_disc.training.train_options import TrainOptions
 
 Schedule = Literal["constant", "linear", "cosine"]
+CotrainLosses = Literal["light", "pretraining"]
 COTRAINED = ("cotrain", "no_template", "from_scratch", "joint")
 """Arms with a co-trained MaLP."""
 AGAINST_MALP = ("random", "frozen", *COTRAINED)
@@ -54,11 +55,13 @@ class FinetuneOptions(TrainOptions):
     """Weight of mean |G(x) - G_before(x)|, which keeps the generator close to the original one.
     Use it for generators whose own losses aren't available."""
 
-    map_weight: float = of_arms(*AGAINST_MALP, default=1.0)
+    map_weight: float | None = of_arms(*AGAINST_MALP, default=None)
     """Weight of the fakeness map's mean square in MaLP's loss on the generator, 0 or more (Eq. 12).
-    This term and the next two are relative to their values at the first step."""
-    classifier_weight: float = of_arms(*AGAINST_MALP, default=0.0)
-    """Weight of -log P(not manipulated) by MaLP's classifier in its loss on the generator, 0 or more."""
+    This term and the next two are relative to their values at the first step.
+    By default 1, and 0 in the arm joint."""
+    classifier_weight: float | None = of_arms(*AGAINST_MALP, default=None)
+    """Weight of -log P(not manipulated) by MaLP's classifier in its loss on the generator, 0 or more.
+    By default 0, and 1 in the arm joint, whose second branch is asked the same question."""
     template_weight: float = of_arms(*AGAINST_MALP, default=0.0)
     """Weight of the template's survival, 1 - CS(S, S_R), in MaLP's loss on the generator, 0 or more."""
     frozen_weight: float = of_arms("random", "frozen", default=0.2)
@@ -96,9 +99,10 @@ class FinetuneOptions(TrainOptions):
     """Learning rate of a co-trained MaLP, above 0. The paper uses a lower one than in pretraining."""
     cotrain_lr_scheduler: Schedule = of_arms(*COTRAINED, default="constant")
     """Schedule of a co-trained MaLP's learning rate: constant, or falling to 0 linearly or along half a cosine."""
-    cotrain_losses: Literal["light", "pretraining"] = of_arms(*COTRAINED, default="light")
+    cotrain_losses: CotrainLosses | None = of_arms(*COTRAINED, default=None)
     """Weights of a co-trained MaLP's own losses (Eq. 7-10).
-    light: those that were best on drawn faces. pretraining: those of pretraining, with which MaLP keeps localizing edits of real faces."""
+    light: those that were best on drawn faces. pretraining: those of pretraining, with which MaLP keeps localizing edits of real faces.
+    By default light, and pretraining in the arm joint."""
     template_dropout: float = of_arms(*COTRAINED, default=1.0)
     """Share of the images, in [0, 1], that get no template while MaLP is co-trained.
     MaLP's real class then consists of encrypted images (0), unprotected images (1), or a mixture."""
@@ -123,8 +127,9 @@ class FinetuneOptions(TrainOptions):
         for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
-        if self.realness_weight is not None and self.realness_weight < 0:
-            raise ValueError(f"expected --realness-weight of 0 or more, got {self.realness_weight}")
+        for name in ("map_weight", "classifier_weight", "realness_weight"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         if self.lr_warmup_steps >= self.max_train_steps:
             raise ValueError(
                 f"expected --lr-warmup-steps below --max-train-steps {self.max_train_steps}, got {self.lr_warmup_steps}: the run would end before its "

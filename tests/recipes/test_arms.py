@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torchvision.models import squeezenet1_0
 
+from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.experiment.arms import ArmOptions, arm_setup, load_given_malps
@@ -60,7 +61,7 @@ def weights(tmp_path_factory):
     return path
 
 
-ASKED = {"vision_aided": {"realness"}, "feature_map": {"branch_map"}, "joint": {"map", "realness"}, "cotrain": {"map"}, "frozen": {"map"}}
+ASKED = {"vision_aided": {"realness"}, "feature_map": {"branch_map"}, "joint": {"classifier", "realness"}, "cotrain": {"map"}, "frozen": {"map"}}
 
 
 @pytest.mark.parametrize("arm", ASKED)
@@ -72,7 +73,30 @@ def test_each_arm_asks_its_own_questions(weights, arm):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters())), "the seed decides"
     assert any(p.requires_grad for p in first.malp.cnn.parameters()) == (arm in ("joint", "cotrain"))
     if arm == "joint":
-        assert (first.weights["map"], first.weights["realness"]) == (0.7, 2.0) and arm_setup(arm, {"malp": tiny_malp()}, config).weight == 1.0
+        setup = arm_setup(arm, {"malp": tiny_malp()}, config)
+        assert (first.weights["classifier"], first.weights["realness"], setup.weight, setup.losses) == (0.7, 2.0, 1.0, "pretraining")
+
+
+def test_flags_of_the_cnns_questions_and_losses_apply_to_every_arm_that_asks_it(weights):
+    config = options(backbone="squeezenet1_0", backbone_weights=weights, map_weight=0.5, classifier_weight=0.25, template_weight=0.125, cotrain_losses="light")
+    for arm in ("joint", "cotrain", "frozen"):
+        setup = arm_setup(arm, {"malp": tiny_malp()}, config)
+        assert (setup.map_weight, setup.classifier_weight, setup.template_weight, setup.losses) == (0.5, 0.25, 0.125, "light"), arm
+    assert not arm_setup("vision_aided", {"malp": tiny_malp()}, config).asks_cnn
+
+
+@pytest.mark.parametrize(
+    ("flags", "arm"),
+    [({}, "joint"), ({"malp": Path("malp")}, "joint"), ({"generator_checkpoint": Path("G"), "discriminator_checkpoint": Path("D")}, "vision_aided"),
+     ({"generator": "m:make"}, "vision_aided"), ({"generator": "m:make", "malp": Path("malp")}, "joint")],
+)  # fmt: skip
+def test_both_branches_are_the_default_where_a_pretrained_malp_is_at_hand(flags, arm):
+    config = FinetuneConfig(**flags)
+    config.check()
+    assert config.arms == ("control", arm)
+    given = FinetuneConfig(**flags, arms=("control", "cotrain"))
+    given.check()
+    assert given.arms == ("control", "cotrain")
 
 
 def test_arms_on_a_backbone_alone_need_no_pretrained_malp_and_keep_a_branch_that_is_there(weights):
