@@ -39,7 +39,7 @@ class EvaluationOptions:
     auto: squeezenet if --second-weights is given, else random, untrained convolutions that need no file."""
     second_weights: Path | None = evaluation(None)
     """File of the second extractor's weights."""
-    smaller_views: tuple[Literal[2, 4], ...] = evaluation((2, 4))
+    smaller_views: tuple[Literal[2, 4], ...] = evaluation((2,))
     """Also measure images that are reduced by these factors, which shows whether a gain is in texture or in structure.
     Each takes as long as the full size. The flag without numbers measures the full size only."""
     attribute_classifier: Path | None = evaluation(None)

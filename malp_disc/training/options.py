@@ -112,7 +112,7 @@ class FinetuneOptions(TrainOptions):
     """Differentiable augmentation of all images before MaLP sees them: color, translation, or both.
     It needs kornia. By default, none."""
 
-    eval_steps: int = not_compared(75)
+    eval_steps: int = not_compared(250)
     """Measure the Fréchet distance every this many steps and keep the best weights. 0 for never."""
     max_skipped_steps: int = not_compared(10)
     """Maximum number of updates that are skipped because a gradient isn't finite. One more ends the run."""

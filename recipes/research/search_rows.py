@@ -66,5 +66,7 @@ ROWS: dict[str, Row] = {
     "vision-aided-augmented": Row("Pretrained second branch: realness", "vision_aided", {"augmentation": ("color", "translation")}),
     "feature-map": Row("Pretrained second branch: fakeness map", "feature_map"),
     "feature-map-10": Row("Pretrained second branch: fakeness map", "feature_map", {"branch_map_weight": 10.0}),
-    "joint": Row("Both branches", "joint", _PRETRAINING_LOSSES),
+    "joint": Row("Both branches", "joint"),
+    "joint-3": Row("Both branches", "joint", {"realness_weight": 3.0}),
+    "joint-map": Row("Both branches", "joint", {"map_weight": 1.0, "classifier_weight": 0.0}),
 }
