@@ -57,7 +57,7 @@ def arm_of(runs: Runs, seed: int, arm: str) -> int | None:
 def _compare(
     folder: Path, runs: Runs, run: int, score: str, stored: Mapping[tuple, Difference], how: Mapping[str, int]
 ) -> list[Difference]:
-    """All lines of one seed and score."""
+    """All lines of one seed and score. Only the arms that a new line compares are resampled: another arm doesn't change the resamples."""
     view = "frechet" if score == "kid" else score
     owners = {arm: arm_of(runs, run, arm) for arm in dict.fromkeys((*runs[run], "before"))}
     owners[UNEDITED] = None
@@ -68,8 +68,8 @@ def _compare(
         return []
     digests = {arm: _digest(found) for arm, found in features.items()}
     real = "" if reference is None else _digest(reference)
-    made: dict[str, Resampled] | None = None
-    lines = []
+    lines: list[Difference | None] = []  # None: to be made
+    missing: dict[int, tuple[str, str | None, str]] = {}  # by the line's place
     for arm in runs[run]:
         for other in (None, *(name for name in BASELINES if name != arm and name in owners), *((UNEDITED,) if arm == "before" else ())):
             sides = [side for side in (arm, other) if side is not None]
@@ -78,12 +78,13 @@ def _compare(
                 lines += [old] if old is not None else []
                 continue
             token = "-".join([real, *(digests[side] for side in sides)])
-            if old is not None and old.features == token and all(getattr(old, name) == value for name, value in how.items()):
-                lines.append(old)
-                continue
-            if made is None:
-                made = _resample(reference, features, score, run, how)
-            lines.append(Difference(run, score, arm, other, *_value(made, arm, other, score), features=token, **how, confidence=CONFIDENCE))
+            if old is None or old.features != token or any(getattr(old, name) != value for name, value in how.items()):
+                missing[len(lines)], old = (arm, other, token), None
+            lines.append(old)
+    needed = {side for arm, other, _ in missing.values() for side in (arm, other)}
+    made = _resample(reference, {arm: found for arm, found in features.items() if arm in needed}, score, run, how) if missing else {}
+    for place, (arm, other, token) in missing.items():
+        lines[place] = Difference(run, score, arm, other, *_value(made, arm, other, score), features=token, **how, confidence=CONFIDENCE)
     return lines
 
 

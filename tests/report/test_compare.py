@@ -100,19 +100,26 @@ def test_lines_of_the_same_features_are_not_made_again_and_others_are(make_full_
         (folder / "bootstrap.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in lines))
         return find(lines, seed=0, score="frechet", arm="cotrain", against="control")
 
-    made, resample = [], module._resample
-    monkeypatch.setattr(
-        module, "_resample", lambda reference, features, score, *more: made.append(score) or resample(reference, features, score, *more)
-    )
+    made, resampled, resample = [], [], module._resample
+
+    def watched(reference, features, score, *more):
+        made.append(score)
+        resampled.append(set(features))
+        return resample(reference, features, score, *more)
+
+    monkeypatch.setattr(module, "_resample", watched)
     before = again()
     assert made == ["frechet", "second", "frechet_2x", "frechet_4x", "kid"]
     assert again() == before and len(made) == 5
     path = folder / "features" / "0" / "cotrain.npy"
     np.save(path, np.load(path) + 0.5)
     assert again().value > before.value + 0.5
-    assert made[5:] == ["frechet", "kid"]
+    assert made[5:] == ["frechet", "kid"] and "cotrain" in resampled[5] and not resampled[5] & {"frozen", "unedited"}
+    kept = lines_of(folder)
     again(seed=1)
     assert len(made) == 7 + 5
+    again()
+    assert lines_of(folder) == kept, "made alone or with others, a line is the same"
 
 
 def test_a_handful_of_images_has_no_kernel_distance_and_no_error(make_run):
