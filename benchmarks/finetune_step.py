@@ -106,6 +106,11 @@ def main(config: Config) -> None:
         "control": ours(ArmSetup()),
         "frozen": ours(ArmSetup(malp, weight=0.2)),
         "cotrain": ours(ArmSetup(malp, trainable=True, weight=1.0, template_dropout=1.0)),
+        "joint": ours(
+            ArmSetup(
+                with_pretrained_branch(malp), trainable=True, weight=1.0, map_weight=0.0, classifier_weight=1.0, realness_weight=1.0, template_dropout=1.0, losses="pretraining",
+            )
+        ),
         "vision_aided": ours(ArmSetup(with_pretrained_branch(malp), trainable=True, weight=1.0, map_weight=0.0, realness_weight=1.0, template_dropout=1.0)),
     }
     clock = time.perf_counter if accelerator.device.type == "cuda" else time.process_time  # on a CPU without what other processes take

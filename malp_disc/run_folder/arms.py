@@ -13,7 +13,7 @@ ARMS = {
     "from_scratch": "fine-tuned against a MaLP co-trained from random weights",
     "vision_aided": "fine-tuned against MaLP's second branch alone, on a frozen pretrained backbone: is this image real?",
     "feature_map": "fine-tuned against that branch, asked another question: how much was each location changed?",
-    "joint": "fine-tuned against both branches of a co-trained MaLP: E_C with a template, and the pretrained one",
+    "joint": "fine-tuned against both branches of a co-trained MaLP, E_C and the one on a frozen pretrained backbone: is this image real?",
 }
 """The generators a run compares, in the order of every table, with a description of each."""
 
