@@ -89,7 +89,7 @@ def run_arms(
     evaluator = None
     if accelerator.is_main_process:
         evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets)
-    if evaluator is not None and "cotrain" in config.arms and config.template_dropout:
+    if evaluator is not None and {"cotrain", "joint"} & set(config.arms) and config.template_dropout:
         warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device)
     if evaluator is not None and not (config.resume_from_checkpoint and "before" in evaluator.measured()):
         evaluator.measure_reference_points()
@@ -163,7 +163,7 @@ def warn_if_uninformative(malp: MaLP, before: nn.Module, inputs: EvalSet, device
     if scores["auc"] < _INFORMATIVE_AUC:
         logger.warning(
             f"without templates, this MaLP scores images and their edits nearly alike (AUC {scores['auc']:.2f}, mean of its maps {scores['mean_real']:.3f} "
-            f"and {scores['mean_manipulated']:.3f}), so in the arm cotrain, which uses unprotected images, the generator learns little from it. Pretrain one with "
+            f"and {scores['mean_manipulated']:.3f}), so in the arms cotrain and joint, which use unprotected images, the generator learns little from its CNN. Pretrain one with "
             "--malp-template-dropout 0.5, or give --template-dropout 0"
         )
 
