@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from malp_disc.backbones import RANDOM
 from malp_disc.experiment.arms import Arm
 
 
@@ -44,6 +46,7 @@ ROWS: dict[str, Row] = {
     "classifier": Row("Co-trained MaLP", "cotrain", _CLASSIFIER),
     "classifier-share": Row("Co-trained MaLP", "cotrain", {**_CLASSIFIER, "gradient_share": 0.3}),
     "pretraining": Row("Co-trained MaLP with pretraining losses", "cotrain", _PRETRAINING_LOSSES),
+    "pretraining-realness": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, **_CLASSIFIER}),
     "pretraining-share": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 0.3}),
     "pretraining-share-1": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, "gradient_share": 1.0}),
     "pretraining-classifier": Row("Co-trained MaLP with pretraining losses", "cotrain", {**_PRETRAINING_LOSSES, **_CLASSIFIER, "gradient_share": 0.3}),
@@ -61,6 +64,7 @@ ROWS: dict[str, Row] = {
     "unconditional-0.7": Row("Pretrained second branch: realness, without attributes", "vision_aided", {"conditional_realness": False, "realness_weight": 0.7}),
     "unconditional-1": Row("Pretrained second branch: realness, without attributes", "vision_aided", {"conditional_realness": False, "realness_weight": 1.0}),
     "unconditional-3": Row("Pretrained second branch: realness, without attributes", "vision_aided", {"conditional_realness": False, "realness_weight": 3.0}),
+    "vision-aided-random": Row("Pretrained second branch: realness", "vision_aided", {"backbone_weights": Path(RANDOM)}),
     "vision-aided-96": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 96}),
     "vision-aided-64": Row("Pretrained second branch: realness", "vision_aided", {"backbone_side": 64}),
     "vision-aided-augmented": Row("Pretrained second branch: realness", "vision_aided", {"augmentation": ("color", "translation")}),
@@ -68,5 +72,6 @@ ROWS: dict[str, Row] = {
     "feature-map-10": Row("Pretrained second branch: fakeness map", "feature_map", {"branch_map_weight": 10.0}),
     "joint": Row("Both branches", "joint"),
     "joint-3": Row("Both branches", "joint", {"realness_weight": 3.0}),
+    "joint-template": Row("Both branches", "joint", {"template_dropout": 0.0}),
     "joint-map": Row("Both branches", "joint", {"map_weight": 1.0, "classifier_weight": 0.0}),
 }
