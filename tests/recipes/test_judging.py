@@ -24,7 +24,7 @@ SMALL = {"image_size": 32, "train_size": 64, "test_size": 24}
 
 @pytest.fixture
 def evaluator(tmp_path):
-    options, data, cpu = EvaluationOptions(extractor="faces", eval_size=24, reference_size=48), DataOptions(**SMALL), torch.device("cpu")
+    options, data, cpu = EvaluationOptions(extractor="faces", eval_size=24, reference_size=48, smaller_views=(2, 4)), DataOptions(**SMALL), torch.device("cpu")
     models = make_evaluation_models(options, data, ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses"), cpu)
     return make_evaluator(options, data, models, tiny_malp().eval(), tmp_path / "run", cpu)
 
