@@ -127,7 +127,7 @@ class FinetuneOptions(TrainOptions):
         for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
-        for name in ("map_weight", "classifier_weight", "realness_weight"):
+        for name in ("map_weight", "classifier_weight", "template_weight", "realness_weight"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         if self.lr_warmup_steps >= self.max_train_steps:

@@ -26,6 +26,7 @@ from generators import create_generator
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluator import check_same_attributes
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.plotting.image_grids import sample_grid
@@ -52,6 +53,8 @@ class Config(EvaluationOptions, DataOptions):
 def main(config: Config) -> None:
     if missing := [str(run) for run in config.runs if not checkpoints(run)]:
         raise ValueError(f"no checkpoints in {', '.join(missing)}; expected folders of runs of recipes/train_stargan.py")
+    if len({run.name for run in config.runs}) < len(config.runs):
+        raise ValueError(f"expected folders of different names, which are those of the lines, got {', '.join(map(str, config.runs))}")
     held_out, real = build_dataset(config, "test"), build_dataset(config, "reference")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = make_evaluation_models(config, config, held_out.attribute_names, device)
@@ -64,6 +67,7 @@ def main(config: Config) -> None:
             if any((line["run"], line["step"]) == (run.name, step) for line in lines):
                 continue
             generator = create_generator("stargan", folder / "G_average.safetensors").to(device).eval()
+            check_same_attributes(held_out, generator.c_dim, str(folder))
             measured, evidence = measure_arm(generator.manipulate, inputs, reference, models, device=device, label=f"{run.name}, step {step}")
             lines.append({"run": run.name, "step": step, "seconds": seconds_of(run, folder), **scores(measured)})
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

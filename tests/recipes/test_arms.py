@@ -115,6 +115,8 @@ def test_arms_on_a_backbone_alone_need_no_pretrained_malp_and_keep_a_branch_that
         ({"arms": ("control", "control")}, r"different arms out of control, .*joint, got \['control', 'control'\]"),
         ({"max_train_steps": 100, "lr_warmup_steps": 100}, "--lr-warmup-steps below --max-train-steps 100, got 100: the run would end"),
         ({"branch_map_weight": -1.0}, "--branch-map-weight of 0 or more"),
+        ({"classifier_weight": -1.0}, "--classifier-weight of 0 or more, got -1.0"),
+        ({"template_weight": -1.0}, "--template-weight of 0 or more, got -1.0"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(changed, message):

@@ -42,3 +42,10 @@ def test_a_folder_without_checkpoints_is_refused(launch, tmp_path):
     (tmp_path / "empty").mkdir()
     result = launch("scratch_curve.py", "--runs", tmp_path / "empty", *SMALL, "--output-dir", tmp_path / "out", check=False)
     assert "no checkpoints in" in result.stderr
+
+
+def test_runs_of_one_name_or_of_other_attributes_are_refused(launch, run, tmp_path):
+    twice = launch("scratch_curve.py", "--runs", run, run, *SMALL, "--output-dir", tmp_path, check=False)
+    assert "expected folders of different names" in twice.stderr
+    others = launch("scratch_curve.py", "--runs", run, *SMALL, "--image-size", 32, "--selected-attributes", "Bangs", "Smiling", "--output-dir", tmp_path, check=False)
+    assert "takes 5 attributes, but 2 are selected" in others.stderr
