@@ -237,7 +237,9 @@ class FineTuning:
         bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
         watched = {"edit_strength": logged["G/edit_strength"]}
         if self.networks.malp is not None and self.networks.malp.uses_cnn:
-            watched |= {"map": logged["G/map"], "map_peak": logged["MaLP/map_peak"]}
+            watched["map_peak"] = logged["MaLP/map_peak"]
+            if self.networks.malp.weights["map"]:  # otherwise G isn't asked for it, and a faint map says nothing
+                watched["map"] = logged["G/map"]
         for warning in self.monitor.check(number, watched):
             self.accelerator.print(f"{self.arm}, {warning}")
 

@@ -133,3 +133,15 @@ def test_losses_that_write_into_the_batch_change_nothing(tmp_path):
         config = Config(output_dir=tmp_path / str(write), max_train_steps=2, train_batch_size=2, mixed_precision="no", eval_steps=0, keep_weight=1.0)
         tuned.append(FineTuning("control", ArmSetup(), generator, own, ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True)).run())
     assert all(torch.equal(a, b) for a, b in zip(*(network.state_dict().values() for network in tuned)))
+
+
+@pytest.mark.parametrize(("asked", "watched"), [("map_weight", True), ("classifier_weight", False)])
+def test_a_faint_map_is_warned_of_only_where_the_generator_is_asked_for_it(tmp_path, monkeypatch, asked, watched):
+    torch.manual_seed(0)
+    malp, seen = MaLP(MaLPConfig(image_size=16, width=8, branch=None)), []
+    setup = ArmSetup(malp, trainable=True, weight=0.1, template_dropout=1.0, **{"map_weight": 0.0, asked: 1.0})
+    config = Config(output_dir=tmp_path, max_train_steps=1, train_batch_size=2, mixed_precision="no", eval_steps=0, log_steps=1)
+    training = FineTuning("cotrain", setup, ToyGenerator(), ToyLosses(), ProceduralFaces(8, image_size=16), config, Accelerator(cpu=True))
+    monkeypatch.setattr(training.monitor, "check", lambda step, values: seen.append(values) or [])
+    training.run()
+    assert len(seen) == 1 and ("map" in seen[0]) == watched and {"edit_strength", "map_peak"} <= set(seen[0])
