@@ -41,6 +41,8 @@ class ALAE(nn.Module):
         fused_from: resolution from which resampling is fused into the convolution.
     """
 
+    target_kind = "none"  # a shift of the latent can't be made from labels: the commands take its default
+
     def __init__(
         self,
         *,

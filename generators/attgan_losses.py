@@ -27,7 +27,7 @@ class AttGANWeights:
 class AttGANObjective(nn.Module):
     """AttGAN's losses in the interface of `malp_disc.generator_objective`: D's from `forward`, G's from `generator_loss`; weighted terms by name.
 
-    Both expect a batch with `images`, `labels`, `target` and the random numbers `noise`.
+    Both expect a batch with `images`, `labels`, `target` and the random numbers `noise`; ``edit(images, desired, current)`` runs the generator once more.
 
     Args:
         discriminator: D(x) -> values (B, 1), logits (B, A), such as `generators.attgan.AttGANDiscriminators`.
@@ -51,20 +51,16 @@ class AttGANObjective(nn.Module):
             "penalty": self.weights.gp * penalty,
         }
 
-    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[..., Tensor]) -> dict[str, Tensor]:
         """Eq. 10: adversarial, classification of the edit as the desired labels, L1 reconstruction with the image's own labels."""
         with gradients_to_inputs_only(self.discriminator):
             values, logits = self.discriminator(fake)
-        same = edit(batch.images, self.unchanged(batch))
+        same = edit(batch.images, batch.labels, batch.labels)
         return {
             "adversarial": -values.float().mean(),
             "classification": self.weights.cls * mean_attribute_loss(logits, batch.target),
             "reconstruction": self.weights.rec * (batch.images - same).float().abs().mean(),
         }
-
-    def unchanged(self, batch: Any) -> Tensor:
-        """The generator's target that asks for no change: the image's own labels."""
-        return batch.labels
 
 
 def mean_attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:

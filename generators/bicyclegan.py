@@ -76,6 +76,8 @@ class BicycleGANGenerator(nn.Module):
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^num_downs, target (B, nz) -> (B, 3, H, W) in [-1, 1].
     """
 
+    target_kind = "none"  # a style can't be made from labels: the commands take its default
+
     def __init__(
         self,
         *,

@@ -71,6 +71,8 @@ class CouncilGAN(nn.Module):
         images (B, 3, H, W) in [-1, 1], sides divisible by 2^n_downsample -> the same.
     """
 
+    target_kind = "none"  # a style can't be made from labels: the commands take its default
+
     def __init__(
         self,
         *,

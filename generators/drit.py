@@ -232,6 +232,8 @@ class DRIT(nn.Module):
         images (B, 3, H, W) in [-1, 1], sides divisible by 4 -> the same.
     """
 
+    target_kind = "none"  # a style can't be made from labels: the commands take its default
+
     def __init__(
         self, *, direction: str = "a2b", concat: bool = True, input_dim_a: int = 3, input_dim_b: int = 3, nz: int = 8, dim: int = 64
     ) -> None:

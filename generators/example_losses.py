@@ -19,7 +19,7 @@ class ContentLoss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[..., Tensor]) -> dict[str, Tensor]:
         return {"content": self.weight * (fake - batch.images).abs().mean()}
 
 
@@ -37,10 +37,10 @@ class IdentityLoss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[..., Tensor]) -> dict[str, Tensor]:
         if batch.reference is None:
             raise ValueError("the identity loss needs images of the target domain; give their folder as --reference-root")
-        return {"identity": self.weight * (edit(batch.reference, batch.target) - batch.reference).abs().mean()}
+        return {"identity": self.weight * (edit(batch.reference, batch.target, batch.target) - batch.reference).abs().mean()}
 
 
 class PatchAdversary(nn.Module):
@@ -54,7 +54,7 @@ class PatchAdversary(nn.Module):
         super().__init__()
         self.weight, self.discriminator = weight, PatchDiscriminator(ndf=width, norm="instance")
 
-    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[..., Tensor]) -> dict[str, Tensor]:
         with gradients_to_inputs_only(self.discriminator):
             return {"adversarial": self.weight * (self.discriminator(fake).float() - 1).square().mean()}
 

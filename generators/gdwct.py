@@ -177,6 +177,8 @@ class GDWCT(nn.Module):
         images (B, 3, H, W) in [-1, 1], sides divisible by 4 -> the same.
     """
 
+    target_kind = "none"  # a style can't be made from labels: the commands take its default
+
     def __init__(self, *, direction: str = "a2b", conv_dim: int = 64, **generator: int) -> None:
         super().__init__()
         source, goal = check_direction(direction)

@@ -80,6 +80,8 @@ class MUNIT(nn.Module):
         images (B, 3, H, W) in [-1, 1], sides divisible by 2^n_downsample -> the same.
     """
 
+    target_kind = "none"  # a style can't be made from labels: the commands take its default
+
     def __init__(
         self, *, direction: str = "a2b", n_downsample: int = 2, input_dim: int = 3, style_dim: int = 8, **generator: int | str
     ) -> None:

@@ -55,6 +55,8 @@ class RePaintGenerator(GuidedUNet):
         network takes about 16 s on a CPU core, the paper's schedule therefore 11 hours per image.
     """
 
+    target_kind = "none"  # a mask can't be made from labels: the commands take its default
+
     def __init__(
         self,
         *,

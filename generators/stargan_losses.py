@@ -137,8 +137,8 @@ class StarGANObjective(nn.Module):
             "penalty": self.weights.gp * losses.penalty,
         }
 
-    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Tensor]:
-        losses = generator_losses(self.discriminator, batch.images, fake, edit(fake, batch.labels), batch.target, self.weights)
+    def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[..., Tensor]) -> dict[str, Tensor]:
+        losses = generator_losses(self.discriminator, batch.images, fake, edit(fake, batch.labels, batch.target), batch.target, self.weights)
         return {
             "adversarial": losses.adversarial,
             "classification": self.weights.cls * losses.classification,

@@ -40,6 +40,8 @@ class StarGANv2(nn.Module):
         images (B, 3, H, W) in [-1, 1], sides divisible by 16 (by 32 with w_hpf > 0; for img_size 256) -> the same.
     """
 
+    target_kind = "domain"
+
     def __init__(
         self,
         *,

@@ -9,8 +9,9 @@ Written from the paper and the key lists, with the port's state-dict keys: its `
 
 Note:
     STGAN's condition is the change of the labels, desired − current, where 0 leaves an attribute unchanged. Desired labels alone are therefore no
-    valid target; see `STGANGenerator.manipulate`. The state passed to the next unit is the reset one, r·s, not the unit's output. The
-    discriminator's instance norms have running averages, but always use the statistics of each image.
+    valid target; see `STGANGenerator.manipulate`. The commands compute the change, because `target_kind` asks for it. The state passed to the next
+    unit is the reset one, r·s, not the unit's output. The discriminator's instance norms have running averages, but always use the statistics of
+    each image.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ class STGANGenerator(nn.Module):
     Shape:
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^n_layers (32), difference (B, attr_dim) -> (B, 3, H, W) in [-1, 1].
     """
+
+    target_kind = "change"
 
     def __init__(
         self,

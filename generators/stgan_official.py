@@ -83,6 +83,8 @@ class STGANOfficialGenerator(nn.Module):
         images (B, 3, H, W) in [-1, 1] with H and W divisible by 2^enc_layers (32), difference (B, n_att) -> (B, 3, H, W) in [-1, 1].
     """
 
+    target_kind = "change"
+
     def __init__(
         self,
         *,

@@ -19,7 +19,8 @@ from malp_disc.manipulate import describe
 if TYPE_CHECKING:
     from malp_disc.training.batches import Batch
 
-Edit = Callable[[Tensor, Tensor], Tensor]
+Edit = Callable[..., Tensor]
+"""(images, desired labels, current labels of these images) -> the generator's images, with gradients; see `malp_disc.manipulate.Editor`."""
 AnyBatch = TypeVar("AnyBatch")
 _RESERVED = ("keep", "malp", "map", "branch_map", "realness", "edit_strength")
 """Names of other values of the generator update in the curves."""
@@ -28,8 +29,9 @@ _RESERVED = ("keep", "malp", "map", "branch_map", "realness", "edit_strength")
 class GeneratorObjective(Protocol):
     """A generator's own losses: an `nn.Module` with these two methods. Its parameters, such as those of a discriminator, are trained as well."""
 
-    def generator_loss(self, fake: Tensor, batch: Batch, edit: Callable[[Tensor, Tensor], Tensor]) -> Mapping[str, Tensor]:
-        """Weighted loss terms for the generator; ``edit(images, target)`` runs the generator once more, with gradients."""
+    def generator_loss(self, fake: Tensor, batch: Batch, edit: Edit) -> Mapping[str, Tensor]:
+        """Weighted loss terms for the generator. ``edit(images, desired, current)`` runs the generator once more, with gradients: images (B, 3, H, W), their desired
+        labels and their current ones, (B, A) in {0, 1}. The current ones may be left out, unless the generator takes the change of the labels."""
 
     def __call__(self, fake: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """Weighted loss terms for the module's own parameters (its ``forward``); `fake` is detached. Not called if there are none."""
@@ -71,7 +73,7 @@ def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.M
     """Run both losses once on `batch`, before any long work; returns an unchanged copy of the objective in training mode.
 
     Args:
-        edit: (images, target) -> the generator's images, with gradients.
+        edit: runs the generator once more, such as `malp_disc.manipulate.Editor`.
         source: name of the losses in messages.
 
     Raises:

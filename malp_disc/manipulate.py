@@ -1,4 +1,4 @@
-"""Safe calls of a generator's `manipulate`: arguments are copied, and the result is checked.
+"""Safe calls of a generator's `manipulate`: it is given the target that it declares (`malp_disc.target_kind`), arguments are copied, and the result is checked.
 
 A generator is user code. One that edits its input in place (``x.mul_(0.5).add_(0.5)``) would otherwise change the evaluation images for every later
 measurement, and one that returns its input or an internal buffer would return a tensor that changes later.
@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from malp_disc.target_kind import target_for, target_kind_of
 
 Manipulate = Callable[[Tensor, Tensor | None], Tensor]
-"""(images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range: the interface of all generators."""
+"""(images (B, 3, H, W) in [-1, 1], target) -> images of the same shape and range: the interface of all generators. The target is of their `target_kind`."""
 
 _SHAPE = "return the images alone, a floating-point tensor (B, 3, H, W) in [-1, 1]"
 
@@ -32,8 +34,36 @@ class ResultError(ValueError):
         self.said, self.advice = said, advice
 
 
-def call_manipulate(manipulate: Manipulate, images: Tensor, target: Tensor | None) -> Tensor:
-    """G(I): `manipulate` on copies of `images` (B, 3, H, W) and `target`, as a new float32 tensor of the images' shape.
+def call_manipulate(manipulate: Manipulate, images: Tensor, desired: Tensor | None, *, current: Tensor | None) -> Tensor:
+    """G(I) with the labels `desired`: `manipulate` on copies of `images` (B, 3, H, W) and of the target that its generator takes, as `run_manipulate`.
+
+    Args:
+        manipulate: a generator's method, whose `target_kind` says what it is given.
+        desired, current: labels that the result is to have, and those of `images`, (B, A) in {0, 1}; None where there are none.
+
+    Raises:
+        ValueError: the generator's target can't be made from these labels, or it declares an unknown `target_kind`.
+        ResultError: as `run_manipulate`.
+    """
+    return run_manipulate(manipulate, images, target_for(target_kind_of(manipulate), desired, current))
+
+
+class Editor(nn.Module):
+    """`call_manipulate` of a generator as a forward pass, so that DistributedDataParallel can wrap it. Also the `edit` that a generator's own losses are given.
+
+    forward: images (B, 3, H, W), desired and current labels (B, A) -> (B, 3, H, W) in float32. Only a generator that takes the change needs the current ones.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Tensor, desired: Tensor | None, current: Tensor | None = None) -> Tensor:
+        return call_manipulate(self.generator.manipulate, images, desired, current=current)
+
+
+def run_manipulate(manipulate: Manipulate, images: Tensor, target: Tensor | None) -> Tensor:
+    """`manipulate` on copies of `images` (B, 3, H, W) and of `target`, given as it is, as a new float32 tensor of the images' shape.
 
     Gradients pass to `images` and to the generator's weights. Neither argument is changed, and the result shares memory with nothing. The
     caller's gradient mode is the caller's again afterwards.

@@ -35,6 +35,7 @@ from malp_disc.plotting.survival_gallery import survival_gallery
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.experiment import not_compared, work
 from malp_disc.serialization.files import write_json
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.launch import run_recipe
 from malp_disc.training.surviving import calibrate_surviving
 
@@ -66,7 +67,11 @@ class Config(GeneratorOptions, DataOptions):
 def main(config: Config) -> None:
     held_out, training = build_dataset(config, "test"), build_dataset(config, "train")
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False)
-    inputs = EvalSet.take(held_out, max(config.eval_size, config.alarm_size if "alarms" in config.parts else 0))
+    inputs = EvalSet.take(
+        held_out,
+        max(config.eval_size, config.alarm_size if "alarms" in config.parts else 0),
+        exclusive=exclusive_names(generator, held_out.attribute_names),
+    )
     calibration = EvalSet.take(training, config.calibration_size)
     config.output_dir.mkdir(parents=True, exist_ok=True)
     write_json(config.output_dir / "environment.json", collect_environment())
@@ -95,7 +100,8 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
     images = to_8bit(few.images.clamp(-1, 1))
 
     def edited(protected: Tensor) -> Tensor:
-        return edit(generator.manipulate, protected, few.targets[: len(protected)])
+        shown = few.first(len(protected))
+        return edit(generator.manipulate, protected, shown.targets, current=shown.labels)
 
     if part == "fidelity":
         protected = to_8bit(malp.encrypt(images)[0])

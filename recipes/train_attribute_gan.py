@@ -38,11 +38,10 @@ from generators.patchgan import PatchDiscriminator
 from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_repeat_num
 from generators.stargan_losses import StarGANObjective, StarGANWeights
 from generators.stgan import STGANDiscriminator, STGANGenerator
-from generators.stgan_losses import STGANObjective, change
+from generators.stgan_losses import STGANObjective
 from malp_disc.data import DataOptions, WithReferences, build_dataset
 from malp_disc.training.attribute_gan import train_attribute_gan, train_cyclegan
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
-from malp_disc.training.attribute_gan_step import desired_labels
 from malp_disc.training.launch import run_recipe, start
 
 LARGEST_HEAD = 1024  # hidden channels of the discriminators' heads in the papers, at a width of 64
@@ -85,8 +84,7 @@ def main(config: Config) -> None:
         cyclegan(config, dataset, held_out, accelerator)
     else:
         generator, objective = networks(config, len(dataset.attribute_names))
-        condition = change if config.method == "stgan" else desired_labels
-        train_attribute_gan(generator, objective, dataset, held_out, config, accelerator, condition=condition)
+        train_attribute_gan(generator, objective, dataset, held_out, config, accelerator)
     accelerator.print(f"wrote {config.output_dir / ('G_A.safetensors' if config.method == 'cyclegan' else 'G.safetensors')}; look at {config.output_dir / 'samples.png'}")
     accelerator.end_training()
 

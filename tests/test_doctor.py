@@ -109,6 +109,43 @@ def test_weights_without_a_part_sizes_and_foreign_objects_are_told():
     assert "shape mismatch" in findings_of(sick(lambda y, x: (_ for _ in ()).throw(RuntimeError("shape mismatch"))))["interface"].said
 
 
+@pytest.mark.parametrize(
+    ("kind", "attributes", "said"),
+    [
+        ("labels", 5, "manipulate is given the desired labels, (3, 5) of 0 and 1"),
+        ("change", 5, "manipulate is given the change of the labels, desired - current, (3, 5) of -1, 0 and 1"),
+        ("none", 5, 'manipulate is given None, as it declares with target_kind = "none"'),
+        ("change", 0, "manipulate is given None, no target"),
+    ],
+)
+def test_what_manipulate_is_given_is_said_and_given(kind, attributes, said):
+    seen = []
+
+    class Seeing(Healthy):
+        target_kind = kind
+
+        def manipulate(self, images, target):
+            seen.append(target)
+            return super().manipulate(images, None if target is None else 0.1 * target)
+
+    found = findings_of(Seeing(), attributes=attributes)["target"]
+    assert (found.level, found.said) == ("ok", said)
+    values = {None if target is None else tuple(target.unique().tolist()) for target in seen if target is None or len(target) == 3}
+    assert values == {{"labels": (0.0, 1.0), "change": (-1.0, 0.0, 1.0), "none": None}[kind] if attributes else None}
+
+
+def test_a_generator_of_domains_is_given_numbers():
+    class Domains(Healthy):
+        target_kind = "domain"
+
+        def manipulate(self, images, target):
+            assert target.shape == (len(images),) and target.dtype == torch.long
+            return super().manipulate(images, 0.1 * target[:, None])
+
+    found = findings_of(Domains(), attributes=2)
+    assert found["target"].said == "manipulate is given the number of the desired domain, (3,) of integers" and found["shape"].level == "ok"
+
+
 class Own(nn.Module):
     def __init__(self, weight: float) -> None:
         super().__init__()

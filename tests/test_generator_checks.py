@@ -102,6 +102,19 @@ def changing_itself() -> nn.Module:
     return sick(manipulate=manipulate)
 
 
+def declared_beside_a_function() -> nn.Module:
+    generator = sick(target_kind="none")
+    generator.manipulate = lambda images, target: images
+    return generator
+
+
+def around_an_stgan(**declared: str) -> nn.Module:
+    """A sound generator that has a part which takes the change of the labels, and may or may not say that it takes it too."""
+    generator = sick(**declared)
+    generator.add_module("editor", type("Inner", (nn.Identity,), {"target_kind": "change"})())
+    return generator
+
+
 PROBLEMS = {
     "a rounded result": (lambda: sick(lambda y, x: (127.5 * y).round() / 127.5), "all 4 gradients are zero.*rounded to 8 bits.*Remove the rounding"),
     "bytes and back": (lambda: sick(lambda y, x: (127.5 * y + 127.5).byte().float() / 127.5 - 1), "depend on its.*rounding to 8 bits"),
@@ -134,6 +147,10 @@ PROBLEMS = {
     "an eval of its own": (lambda: sick(eval=lambda self: 1 / 0), "eval.* fails: ZeroDivisionError"),
     "training mode": (lambda: sick(manipulate=lambda self, images, target: Sound.manipulate(self.train(), images, target)), "into training mode"),
     "freezing itself": (lambda: sick(manipulate=lambda self, images, target: Sound.manipulate(self.requires_grad_(False), images, target)), "sets requires_grad"),
+    "an unknown kind of target": (lambda: sick(target_kind="changes"), r"target_kind = 'changes' \(did you mean 'change'\?\); expected one of 'labels', 'change'"),
+    "a change without the current labels": (lambda: sick(target_kind="change"), "can't be told from the desired labels alone; pass the current ones"),
+    "several labels for a domain": (lambda: sick(target_kind="domain"), "exactly one label of every image must be 1.*one sub-folder per domain"),
+    "a kind that its function doesn't know of": (declared_beside_a_function, "declares target_kind = 'none', and its manipulate is a function.*make manipulate a method"),
     "NaN gradients": (lambda: sick(lambda y, x: torch.where(y > 9, y, 0.9 * y + 0 * (y - y).abs().sqrt())), "not finite in"),
 }
 
@@ -161,7 +178,7 @@ def with_dead_weight() -> nn.Module:
 
 @pytest.mark.parametrize(
     "make",
-    [Sound, with_lock, lambda: checkpointed(False), lambda: sick(lambda y, x: y.half()), lambda: sick(lambda y, x: y + (y.round() - y).detach() * 0.01)],
+    [Sound, with_lock, lambda: around_an_stgan(target_kind="labels"), lambda: checkpointed(False), lambda: sick(lambda y, x: y.half()), lambda: sick(lambda y, x: y + (y.round() - y).detach() * 0.01)],
 )
 def test_a_sound_generator_passes_without_a_word_and_is_left_as_it_was(make):
     generator = make().train()
@@ -189,6 +206,7 @@ def counting() -> nn.Module:
         (with_dead_weight, "reach 4 of 6 weights; idle.weight, idle.bias: no part"),
         (counting, r"changes its buffers in evaluation mode \(calls\)"),
         (lambda: sick(lambda y, x: x + 0 * y + 1e-6 * y), "copies its input"),
+        (around_an_stgan, "given the desired labels.*but its part editor declares target_kind = 'change'; declare it too if manipulate passes its target on"),
     ],
 )
 def test_what_is_worth_knowing_is_told_and_doesnt_stop_the_run(make, words):

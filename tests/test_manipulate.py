@@ -14,8 +14,7 @@ from malp_disc.data.faces import ProceduralFaces
 from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.evaluation.localize import malp_gallery, score_unprotected, through_generator
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
-from malp_disc.manipulate import ResultError, call_manipulate
-from malp_disc.training.preflight import Editor
+from malp_disc.manipulate import Editor, ResultError, run_manipulate
 from tests.tiny import sample_images, tiny_malp
 
 
@@ -32,21 +31,21 @@ def targets(count: int):
 def test_nothing_of_ours_is_written_to_or_handed_out(manipulate):
     images, target = sample_images(2), targets(2)
     kept = images.clone()
-    result = call_manipulate(manipulate, images, target)
+    result = run_manipulate(manipulate, images, target)
     result.zero_()
     assert torch.equal(images, kept) and torch.equal(target, targets(2))
 
 
 def test_a_buffer_that_the_generator_uses_again_is_copied():
     buffer = torch.zeros(1, 3, 8, 8)
-    first = call_manipulate(lambda images, target: buffer.copy_(images), torch.ones(1, 3, 8, 8), None)
-    call_manipulate(lambda images, target: buffer.copy_(images), -torch.ones(1, 3, 8, 8), None)
+    first = run_manipulate(lambda images, target: buffer.copy_(images), torch.ones(1, 3, 8, 8), None)
+    run_manipulate(lambda images, target: buffer.copy_(images), -torch.ones(1, 3, 8, 8), None)
     assert (first == 1).all()
 
 
 def test_gradients_pass_an_edit_in_place_to_images_and_weights():
     weight, images = torch.tensor(2.0, requires_grad=True), sample_images(1).requires_grad_(True)
-    call_manipulate(lambda x, target: x.mul_(weight), images, None).sum().backward()
+    run_manipulate(lambda x, target: x.mul_(weight), images, None).sum().backward()
     assert (images.grad == 2).all() and weight.grad == pytest.approx(images.sum().item(), rel=1e-5)
 
 
@@ -57,7 +56,7 @@ def test_results_made_without_gradients_can_be_computed_with(context):
             return images * 0.5
 
     weight = torch.ones((), requires_grad=True)
-    (weight * call_manipulate(manipulate, sample_images(1), None)).sum().backward()
+    (weight * run_manipulate(manipulate, sample_images(1), None)).sum().backward()
     assert weight.grad is not None
 
 
@@ -66,14 +65,14 @@ def test_half_precision_is_measured_in_float32_and_the_gradient_mode_is_restored
         torch.set_grad_enabled(False)
         return images.half()
 
-    assert call_manipulate(manipulate, sample_images(1), None).dtype == torch.float32 and torch.is_grad_enabled()
+    assert run_manipulate(manipulate, sample_images(1), None).dtype == torch.float32 and torch.is_grad_enabled()
 
 
 def test_every_measurement_leaves_the_inputs_as_they_are():
     images, labels = sample_images(3), targets(3)
     inputs = EvalSet(images.clone(), labels, labels.clone(), torch.zeros(3, dtype=torch.long), ("a", "b"))
     malp = tiny_malp().eval()
-    edit(in_place, inputs.images, inputs.targets)
+    edit(in_place, inputs.images, inputs.targets, current=inputs.labels)
     through_generator(in_place, inputs, malp)
     score_unprotected(in_place, inputs, malp)
     shown = malp_gallery(in_place, inputs, malp, count=3)
@@ -117,7 +116,7 @@ class Output:
 )
 def test_other_results_are_told_with_what_to_return(result, words):
     with pytest.raises(ResultError) as raised:
-        call_manipulate(lambda images, target: result(images), sample_images(2), None)
+        run_manipulate(lambda images, target: result(images), sample_images(2), None)
     assert all(word in str(raised.value) for word in words), raised.value
 
 

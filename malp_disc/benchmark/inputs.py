@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from malp_disc.benchmark.suite import GeneratorEntry, Target
+from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.data import build_dataset
-from malp_disc.manipulate import Manipulate, call_manipulate
+from malp_disc.manipulate import Manipulate, run_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
 from malp_disc.metrics.features import quantize
 from malp_disc.serialization.state_dicts import fingerprint, load_tensors, save_tensors
+from malp_disc.target_kind import TargetKind, target_for
 
 BATCH = 16  # images at a time through generators and localizers; results don't depend on it, up to rounding
 
@@ -30,7 +31,7 @@ class Case:
     Attributes:
         attribute: the only attribute that is edited, or None for one attribute per image in turn (or no choice at all).
         levels: (N, 3, H, W) uint8.
-        target: what `manipulate` gets, by the entry's `Target`; None for nothing.
+        target: what `manipulate` is given, as `malp_disc.target_kind.target_for` makes it; None for nothing.
     """
 
     attribute: str | None
@@ -38,10 +39,13 @@ class Case:
     target: Tensor | None
 
 
-def cases_of(entry: GeneratorEntry, count: int, seed: int) -> list[Case]:
+def cases_of(entry: GeneratorEntry, kind: TargetKind, count: int, seed: int) -> list[Case]:
     """The cases of a generator: all its images, then those of every attribute of `entry.edits` alone, without images that have it already (a hair colour).
 
     The images are `count` of the held-back ones, drawn with `seed`, in the order of the data set.
+
+    Args:
+        kind: of the target that the generator is given.
 
     Raises:
         ValueError, FileNotFoundError: the images can't be read, or an attribute isn't among theirs.
@@ -51,16 +55,16 @@ def cases_of(entry: GeneratorEntry, count: int, seed: int) -> list[Case]:
     if unknown := [name for name in entry.edits if name not in names]:
         raise ValueError(f"{entry.name}: no attribute {', '.join(unknown)} to edit; its images have {', '.join(names) or 'none'}")
     levels, labels = sampled(dataset, count, seed)
-    if not names or entry.target == "none":
+    if not names or kind == "none":
         return [Case(None, levels, None)]
-    exclusive = names if entry.target == "domain" else None
-    cases = [Case(None, levels, _as_target(single_attribute_targets(labels, names, exclusive=exclusive)[0], labels, entry.target))]
+    exclusive = names if kind == "domain" else None
+    cases = [Case(None, levels, target_for(kind, single_attribute_targets(labels, names, exclusive=exclusive)[0], labels))]
     for name in entry.edits:
-        wanted = one_attribute_targets(labels, names, name)
+        wanted = one_attribute_targets(labels, names, name, exclusive=exclusive)
         rows = (wanted != labels).any(dim=1)
         if not rows.any():
             raise ValueError(f"{entry.name}: none of {len(levels)} images can be edited to {name}: all have it")
-        cases.append(Case(name, levels[rows], _as_target(wanted[rows], labels[rows], entry.target)))
+        cases.append(Case(name, levels[rows], target_for(kind, wanted[rows], labels[rows])))
     return cases
 
 
@@ -119,7 +123,7 @@ class EditCache:
         for start in range(0, len(published), BATCH):
             images = as_images(published[start : start + BATCH]).to(self.device)
             wanted = target[start : start + BATCH].to(self.device) if target is not None else None
-            edited = call_manipulate(self.manipulate, images, wanted)
+            edited = run_manipulate(self.manipulate, images, wanted)
             if not edited.isfinite().all():
                 raise ValueError(f"{int((~edited.isfinite()).flatten(1).any(1).sum())} of {len(edited)} edited images aren't finite")
             yield quantize(edited.clamp(-1, 1)).cpu()
@@ -128,12 +132,6 @@ class EditCache:
 def content_hash(values: Tensor) -> str:
     """A hash of a tensor's values, type and shape."""
     return digest(str(values.dtype), str(tuple(values.shape)), hashlib.sha256(values.contiguous().cpu().numpy().tobytes()).hexdigest())
-
-
-def _as_target(wanted: Tensor, labels: Tensor, target: Target) -> Tensor:
-    if target == "change":
-        return wanted - labels
-    return wanted.argmax(dim=1) if target == "domain" else wanted
 
 
 def _kept(path: Path) -> Tensor | None:

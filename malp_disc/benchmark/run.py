@@ -25,6 +25,7 @@ from malp_disc.import_object import import_own_packages
 from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
 from malp_disc.metrics.features import quantize
 from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.target_kind import target_kind_of
 
 logger = logging.getLogger("malp_disc")
 _VERSION = "1"  # of the scores; a change of their meaning has to change it
@@ -111,7 +112,7 @@ def generator_lines(entry: GeneratorEntry, competitors: Sequence[Competitor], se
         if entry.missing:
             raise ValueError(entry.missing)
         generator = load_entry(entry)
-        cases = cases_of(entry, settings.images, settings.seed)
+        cases = cases_of(entry, entry.target or target_kind_of(generator.manipulate), settings.images, settings.seed)
         ready(generator, settings.device)
         edits = EditCache(settings.folder / "edits", generator_identity(entry, generator), generator.manipulate, settings.device)
         lines = [line for case in cases for competitor in competitors for line in _lines(entry, case, edits, competitor, settings)]

@@ -32,13 +32,11 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from malp_disc.benchmark.printed import paper_name
 from malp_disc.data import DataOptions
-
-Target = Literal["labels", "change", "domain", "none"]
-_TARGETS: dict[str, Target] = {"stgan": "change", "starganv2": "domain"}  # of the zoo; all others take the desired labels, or nothing
+from malp_disc.target_kind import TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class GeneratorEntry:
         checkpoint: its weights; missing ones are a gap in the tables. None for a user's function.
         options: further arguments of the zoo's constructor.
         data: the images; `image_size` is the size that the generator works at.
-        target: what `manipulate` gets: the desired "labels" of 0 and 1, their "change" (-1, 0, 1; STGAN), the number of the desired "domain", or "none".
+        target: what `manipulate` is given (`malp_disc.target_kind.TargetKind`); None for what the generator declares.
         edits: attributes that are also edited one by one.
         trained_on: whether the localizers saw it in training.
     """
@@ -61,7 +59,7 @@ class GeneratorEntry:
     checkpoint: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     data: DataOptions = field(default_factory=DataOptions)
-    target: Target = "labels"
+    target: TargetKind | None = None
     edits: tuple[str, ...] = ()
     trained_on: bool = False
 
@@ -126,17 +124,17 @@ def generator_entry(
     checkpoint: Path | None = None,
     name: str | None = None,
     data: DataOptions | None = None,
-    target: Target | None = None,
+    target: TargetKind | None = None,
     **more: Any,
 ) -> GeneratorEntry:
-    """An entry with the default name and target of the generator."""
+    """An entry with the default name of the generator."""
     name = name or paper_name(generator) or generator.rpartition("/")[2]
     return GeneratorEntry(
         name=name,
         generator=generator,
         checkpoint=checkpoint,
         data=data or DataOptions(),
-        target=target or _TARGETS.get(generator, "labels"),
+        target=target,
         **more,
     )
 
@@ -167,8 +165,8 @@ def _generator(entry: Mapping[str, Any], data: DataOptions, flags: DataOptions, 
     _check_keys(entry, (*own, *(option.name for option in dataclasses.fields(DataOptions))), where)
     generator = _text(entry.get("generator"), f"{where}, generator")
     target = entry.get("target")
-    if target is not None and target not in get_args(Target):
-        raise ValueError(f"{where}: expected a target out of {', '.join(get_args(Target))}, got {target!r}")
+    if target is not None and target not in get_args(TargetKind):
+        raise ValueError(f"{where}: expected a target out of {', '.join(get_args(TargetKind))}, got {target!r}")
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise ValueError(f'{where}: expected options as a table, such as {{ prefix = "B_g_" }}, got {options!r}')

@@ -31,6 +31,7 @@ from malp_disc.manipulate import Manipulate
 from malp_disc.metrics.features import quantize
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
 from malp_disc.training.localizer import train_localizer
@@ -56,7 +57,7 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator.eval().requires_grad_(False).to(accelerator.device)
-    inputs = EvalSet.take(held_out, _MEASURED)
+    inputs = EvalSet.take(held_out, _MEASURED, exclusive=exclusive_names(generator, held_out.attribute_names))
     torch.manual_seed(config.seed)  # the same initial weights whatever the generator's construction has drawn
     method = train_localizer(build_method(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:
@@ -82,6 +83,6 @@ def score(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, *, device:
     """The benchmark's scores (`malp_disc.benchmark.measure`) on the edits of held-back images, in 8 bits: value and ends of the 95 % interval over images, by name."""
     real = quantize(inputs.images)
     published = published_by(method, real, device)
-    edited = quantize(edit(manipulate, as_images(published), inputs.targets, device=device))
+    edited = quantize(edit(manipulate, as_images(published), inputs.targets, current=inputs.labels, device=device))
     threshold, score_threshold = thresholds_of(method)
     return summarized(measure(method, real, published, edited, threshold=threshold, device=device), score_threshold=score_threshold)

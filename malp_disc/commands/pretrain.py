@@ -32,6 +32,7 @@ from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.key import KEY_FILE
 from malp_disc.serialization.typed_json import to_json
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
 from malp_disc.training.pretrain import pretrain
@@ -55,7 +56,7 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator.eval().requires_grad_(False).to(accelerator.device)
-    inputs = EvalSet.take(held_out, 512)
+    inputs = EvalSet.take(held_out, 512, exclusive=exclusive_names(generator, held_out.attribute_names))
     if config.preset == "survive":
         surviving(generator, dataset, inputs, config, accelerator)
         return

@@ -78,9 +78,20 @@ def load_all(dataset: Dataset, count: int, label: str) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def edit(
-    manipulate: Manipulate, images: Tensor, targets: Tensor, *, device: torch.device | str = "cpu", label: str | None = None
+    manipulate: Manipulate,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    current: Tensor,
+    device: torch.device | str = "cpu",
+    label: str | None = None,
 ) -> Tensor:
-    """Every image through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU. `label` shows a bar."""
-    pairs = list(zip(images.split(BATCH), targets.split(BATCH)))
-    bar = tqdm(pairs, desc=label, leave=False, disable=label is None)
-    return torch.cat([call_manipulate(manipulate, part.to(device), target.to(device)).clamp(-1, 1).cpu() for part, target in bar])
+    """Every image through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU.
+
+    Args:
+        targets, current: desired labels, and those of `images`, (N, A); `call_manipulate` gives the generator the target that it takes.
+        label: shows a progress bar.
+    """
+    bar = tqdm(list(zip(images.split(BATCH), targets.split(BATCH), current.split(BATCH))), desc=label, leave=False, disable=label is None)
+    parts = ([part.to(device) for part in batch] for batch in bar)
+    return torch.cat([call_manipulate(manipulate, part, target, current=labels).clamp(-1, 1).cpu() for part, target, labels in parts])

@@ -118,7 +118,7 @@ class Evaluator:
     def grid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> None:
         """Save the current edits of the gallery's images as ``samples/<arm>/<step>.png``, for seeds other than 0 below ``samples/<seed>``."""
         shown = self.inputs.first(rows_of(self.inputs))
-        edited = edit(manipulate, shown.images, shown.targets, device=self.device)
+        edited = edit(manipulate, shown.images, shown.targets, current=shown.labels, device=self.device)
         if edited.isfinite().all():
             folder = self.folder / "samples" / (str(seed) if seed else "") / arm
             sample_grid({"real": shown.images, arm: edited}, folder / f"{step:06d}.png", captions=captions_of(shown))

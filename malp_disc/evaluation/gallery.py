@@ -41,18 +41,19 @@ def draw_arm(
         evidence: of the arm's measurement; without it, there are no worst and best images.
     """
     count = rows_of(inputs)
-    captions = captions_of(inputs.first(count))
-    real = inputs.images[:count]
-    strips = {
-        "real": real,
-        "edited": evidence.edited[:count] if evidence is not None else edit(manipulate, real, inputs.targets[:count], device=device),
-    }
+    shown = inputs.first(count)
+    captions, real = captions_of(shown), shown.images
+    if evidence is not None:
+        edited = evidence.edited[:count]
+    else:
+        edited = edit(manipulate, real, shown.targets, current=shown.labels, device=device)
+    strips = {"real": real, "edited": edited}
     if inputs.perfect is not None:
         strips["perfect"] = inputs.perfect[:count]
     if malp is not None:
-        shown = malp_gallery(manipulate, inputs, malp, count=count, device=device)
-        strips |= {"encrypted": shown["encrypted"], "map_encrypted": shown["predicted_encrypted"]}
-        strips |= {"manipulated": shown["manipulated"], "truth": shown["truth"], "map": shown["predicted_manipulated"]}
+        columns = malp_gallery(manipulate, inputs, malp, count=count, device=device)
+        strips |= {"encrypted": columns["encrypted"], "map_encrypted": columns["predicted_encrypted"]}
+        strips |= {"manipulated": columns["manipulated"], "truth": columns["truth"], "map": columns["predicted_manipulated"]}
     drawn = {kind: (images.clamp(0 if images.shape[1] == 1 else -1, 1), captions) for kind, images in strips.items()}
     if evidence is not None and evidence.manipulated is not None and evidence.predictions is not None:
         drawn |= _extremes(evidence, inputs, (count + 1) // 2)

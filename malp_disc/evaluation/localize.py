@@ -56,7 +56,8 @@ def through_generator(
     index = torch.arange(len(images), device=device) % malp.encryption.set_size
     encrypted = torch.cat([malp.encrypt(part.to(device), i)[0].cpu() for part, i in zip(images.split(BATCH), index.split(BATCH))])
     published = encrypted if publish is None else publish(encrypted)
-    return ManipulatedImages(images, published, edit(manipulate, published, inputs.targets[: len(images)], device=device), index)
+    few = inputs.first(len(images))
+    return ManipulatedImages(images, published, edit(manipulate, published, few.targets, current=few.labels, device=device), index)
 
 
 @dataclass
@@ -137,8 +138,8 @@ def score_unprotected(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, de
         ``auc`` of the classifier alone, real against manipulated; ``pearson`` of the manipulated images' maps with M_GT; ``mean_real`` and
         ``mean_manipulated``, the mean of the maps. From the first 512 images, in 8 bits.
     """
-    images = inputs.images[:LOCALIZED]
-    manipulated = edit(manipulate, images, inputs.targets[: len(images)], device=device)
+    few = inputs.first(LOCALIZED)
+    images, manipulated = few.images, edit(manipulate, few.images, few.targets, current=few.labels, device=device)
     outputs = [[malp(part.to(device)) for part in to_8bit(group).split(BATCH)] for group in (images, manipulated)]
     logits = torch.cat([out.logit.cpu() for group in outputs for out in group])
     maps = [torch.cat([out.map.cpu() for out in group]) for group in outputs]
@@ -158,7 +159,7 @@ def malp_gallery(
     """The columns of the paper's Figure 3 for the first images, as `malp_disc.plotting.image_grids.fakeness_grid` takes them."""
     real = inputs.images[:count].to(device)
     encrypted, _ = malp.encrypt(real, torch.zeros(count, dtype=torch.long, device=device))
-    manipulated = call_manipulate(manipulate, encrypted, inputs.targets[:count].to(device))
+    manipulated = call_manipulate(manipulate, encrypted, inputs.targets[:count].to(device), current=inputs.labels[:count].to(device))
     columns = {
         "real": real,
         "encrypted": encrypted,

@@ -164,7 +164,7 @@ def measure_arm(
     """All measurements of one generator that the report needs.
 
     Args:
-        manipulate: (images (B, 3, H, W) in [-1, 1], targets (B, A)) -> images of the same shape and range.
+        manipulate: (images (B, 3, H, W) in [-1, 1], target of its `target_kind`) -> images of the same shape and range.
         fresh: a MaLP that was trained from scratch against this very generator, see `with_fresh`.
 
     Returns:
@@ -175,7 +175,7 @@ def measure_arm(
         Image quality, edit accuracy and identity are measured on unprotected inputs, which a deployed generator gets; localization and
         detection on encrypted ones, which MaLP is made for.
     """
-    edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
+    edited = edit(manipulate, inputs.images, inputs.targets, current=inputs.labels, device=device, label=label)
     if not edited.isfinite().all():
         return Measurement(diverged=True), Evidence(edited, {})
     extracted = extract_views(models, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
@@ -216,7 +216,7 @@ def measure_frechet(
     label: str = "measure",
 ) -> float | None:
     """The Fréchet distance alone, for use during training; None if the images are not finite."""
-    edited = edit(manipulate, inputs.images, inputs.targets, device=device, label=label)
+    edited = edit(manipulate, inputs.images, inputs.targets, current=inputs.labels, device=device, label=label)
     if not edited.isfinite().all():
         return None
     return frechet_distance(reference.features["frechet"], extract_features(extractor, edited.split(BATCH), device=device))

@@ -128,16 +128,19 @@ def single_attribute_targets(
     return target, edited
 
 
-def one_attribute_targets(labels: Tensor, attribute_names: Sequence[str], attribute: str) -> Tensor:
-    """The same edit for every image: a hair colour is set, any other attribute is flipped.
+def one_attribute_targets(
+    labels: Tensor, attribute_names: Sequence[str], attribute: str, *, exclusive: Sequence[str] | None = None
+) -> Tensor:
+    """The same edit for every image: an exclusive attribute (a hair colour) is set and the others cleared, any other attribute is flipped.
 
     Args:
         labels: (B, A) in {0, 1}.
         attribute_names: A names.
         attribute: the attribute to edit.
+        exclusive: mutually exclusive names. None: the hair colours among the names.
 
     Returns:
-        target (B, A), of the dtype of `labels`. An image that already has the hair colour keeps its labels.
+        target (B, A), of the dtype of `labels`. An image that already has the exclusive attribute keeps its labels.
 
     Raises:
         ValueError: labels of another shape or other than 0 and 1, or an unknown attribute.
@@ -149,7 +152,7 @@ def one_attribute_targets(labels: Tensor, attribute_names: Sequence[str], attrib
     if attribute not in names:
         raise ValueError(f"unknown attribute {attribute!r}; choose from {names}")
     column = names.index(attribute)
-    group = [i for i, name in enumerate(names) if name in HAIR_COLOURS]
+    group = [i for i, name in enumerate(names) if name in (HAIR_COLOURS if exclusive is None else exclusive)]
     target = labels.clone()
     if column in group and len(group) > 1:
         target[:, group] = 0

@@ -18,7 +18,7 @@ def attribute_grid(generator: Callable[[Tensor, Tensor], Tensor], images: Tensor
     """Save a grid: every image, its reconstruction with its own labels, and an edit of every attribute (hair colours are set, others flipped).
 
     Args:
-        generator: (images, target) -> images, all (B, 3, H, W) in [-1, 1].
+        generator: (images, desired labels) -> images, all (B, 3, H, W) in [-1, 1].
         images, labels: (B, 3, H, W) in [-1, 1] and (B, A) in {0, 1}.
         names: of the A attributes.
     """

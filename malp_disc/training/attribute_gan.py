@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.utils import make_grid, save_image
 
+from malp_disc.manipulate import call_manipulate
 from malp_disc.plotting.attribute_grid import attribute_grid
 from malp_disc.serialization.files import atomic_path
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
-from malp_disc.training.attribute_gan_step import AttributeGANStep, Condition, desired_labels
+from malp_disc.training.attribute_gan_step import AttributeGANStep
 from malp_disc.training.cyclegan_step import CycleGANStep
 from malp_disc.training.from_scratch import BETAS, moving_average, train_networks
 
@@ -29,8 +30,6 @@ def train_attribute_gan(
     held_out: Dataset,
     config: AttributeGANOptions,
     accelerator: Accelerator,
-    *,
-    condition: Condition = desired_labels,
 ) -> nn.Module:
     """Train an attribute editor and return the moving average of the generator, in evaluation mode.
 
@@ -38,11 +37,10 @@ def train_attribute_gan(
     ``D.safetensors`` and ``samples.png``. A resumed run gives the same bytes as an uninterrupted one.
 
     Args:
-        generator: with ``manipulate(images, condition)``, of the zoo.
+        generator: with ``manipulate(images, target)``, a target of its `target_kind`; of the zoo.
         objective: its losses, such as `generators.attgan_losses.AttGANObjective`, with the discriminator as `discriminator`.
         held_out: the first images of this data set are shown in the sample grids.
         config: also the data set's options, for the resume fingerprint.
-        condition: how the generator is told the desired labels.
 
     Raises:
         ValueError: a checkpoint belongs to a run with other settings, or the disk has too little space.
@@ -54,13 +52,13 @@ def train_attribute_gan(
 
     def draw(name: str) -> None:
         if accelerator.is_main_process:
-            edit = _evaluated(average.module, lambda network, x, target: network.manipulate(x, condition(labels, target)))
+            edit = _evaluated(average.module, lambda network, x, target: call_manipulate(network.manipulate, x, target, current=labels))
             attribute_grid(edit, images, labels, dataset.attribute_names, config.output_dir / name)
 
     train_networks(
         {"G_raw": generator, "D": objective.discriminator, "G_average": average},
         optimizers,
-        lambda: AttributeGANStep(generator, objective, average, optimizers, config, accelerator, condition=condition),
+        lambda: AttributeGANStep(generator, objective, average, optimizers, config, accelerator),
         dataset,
         config,
         accelerator,

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -15,30 +15,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
+from malp_disc.manipulate import Editor, call_manipulate
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
-from malp_disc.training.preflight import Editor
-
-Condition = Callable[[Tensor, Tensor], Tensor]
-"""(labels, desired labels), both (B, A) in {0, 1} -> what the generator's `manipulate` gets."""
-
-
-def desired_labels(labels: Tensor, target: Tensor) -> Tensor:
-    """The condition of StarGAN and AttGAN: the desired labels themselves."""
-    return target
 
 
 class AttributeGANStep:
     """The steps of the training.
 
     Args:
-        generator: with ``manipulate(images, condition)``.
+        generator: with ``manipulate(images, target)``, a target of its `target_kind`.
         objective: its own losses (`malp_disc.generator_objective`), with the discriminator.
         average: moving average of the generator's weights.
         optimizers: of the generator ("G") and of the discriminator ("D").
         accelerator: prepares the networks and optimizers that are given.
-        condition: how the generator is told the desired labels.
     """
 
     def __init__(
@@ -49,10 +40,8 @@ class AttributeGANStep:
         optimizers: dict[str, torch.optim.Optimizer],
         config: AttributeGANOptions,
         accelerator: Accelerator,
-        *,
-        condition: Condition = desired_labels,
     ) -> None:
-        self.generator, self.objective, self.average, self.condition = generator, objective, average, condition
+        self.generator, self.objective, self.average = generator, objective, average
         self.config, self.accelerator = config, accelerator
         self.edit, self.wrapped_objective, self.g_optimizer, self.d_optimizer = accelerator.prepare(
             Editor(generator), objective, optimizers["G"], optimizers["D"]
@@ -74,7 +63,7 @@ class AttributeGANStep:
         collected = []
         for batch in micro_batches(self.accelerator, list(batches), self.wrapped_objective):
             with torch.no_grad(), self.accelerator.autocast():
-                fake = self.generator.manipulate(batch.images, self.condition(batch.labels, batch.target))
+                fake = call_manipulate(self.generator.manipulate, batch.images, batch.target, current=batch.labels)
             with self.accelerator.autocast():
                 terms = call_discriminator_loss(self.wrapped_objective, fake, batch)
             self.accelerator.backward(sum(terms.values()) / len(batches))
@@ -89,7 +78,7 @@ class AttributeGANStep:
         with gradients_to_inputs_only(self.objective):
             for batch in micro_batches(self.accelerator, list(batches), self.edit):
                 with self.accelerator.autocast():
-                    fake = self.edit(batch.images, self.condition(batch.labels, batch.target))
+                    fake = self.edit(batch.images, batch.target, batch.labels)
                     terms = call_generator_loss(self.objective, fake, batch, self.edit)
                 self.accelerator.backward(sum(terms.values()) / len(batches))
                 collected.append(terms)

@@ -30,7 +30,7 @@ class Batch:
     Attributes:
         images: (B, 3, H, W) in [-1, 1], cropped and mirrored at random, dequantised.
         labels: attributes of the images, (B, A).
-        target: attributes to edit them to, (B, A): the labels of other images of the step.
+        target: desired labels, (B, A): those of other images of the step. `malp_disc.target_kind` has what the generator is given.
         reference: images of the generator's target domain, (B, 3, H, W), where the data set has some; else None.
         noise: the micro-batch's random numbers; draw from it in the same order everywhere.
         shown, index, numbers: the images that G gets (encrypted or not), the indices of their templates (B,), and the random numbers of the

@@ -26,6 +26,7 @@ from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.distributed import mean_values_over_processes
 from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import MaLP
+from malp_disc.manipulate import Editor
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
@@ -39,7 +40,7 @@ from malp_disc.training.guards import FiniteSteps, TrainingMonitor
 from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.learning_rates import set_learning_rates
 from malp_disc.training.options import CotrainLosses, FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
-from malp_disc.training.preflight import Editor, freeze_unused
+from malp_disc.training.preflight import freeze_unused
 
 _MEASURE_BALANCE = 10  # steps between measurements of the gradient norms, each of which costs a second backward pass
 

@@ -25,13 +25,12 @@ from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.malp import MaLP
-from malp_disc.manipulate import call_manipulate
+from malp_disc.manipulate import Editor, call_manipulate
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.diff_augment import NUMBERS, augment
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps, gradient_norm
 from malp_disc.training.options import FinetuneOptions
-from malp_disc.training.preflight import Editor
 
 NAMES = {"G": "the generator", "D": "the generator's own discriminator", "MaLP": "MaLP"}
 
@@ -101,10 +100,10 @@ class FinetuneStep:
             presented.append(dataclasses.replace(batch, shown=shown, index=index, numbers=numbers))
         return presented
 
-    def edit(self, images: Tensor, target: Tensor) -> Tensor:
-        """G(images) with gradients, through the wrapper that synchronises them between processes."""
+    def edit(self, images: Tensor, desired: Tensor, current: Tensor | None = None) -> Tensor:
+        """G(images) with gradients, through the wrapper that synchronises them between processes; labels as in `Editor`."""
         with self.accelerator.autocast():
-            return self.networks.wrapped["G"](images, target)
+            return self.networks.wrapped["G"](images, desired, current)
 
     def generate(self, batches: Sequence[Batch], *, keep_graph: bool) -> list[Tensor] | None:
         """G's images of every micro-batch, for all updates of the step; None if a value isn't finite in any process.
@@ -116,10 +115,10 @@ class FinetuneStep:
         fakes = []
         for batch in batches:
             if keep_graph and len(batches) == 1:
-                fakes.append(self.edit(batch.shown, batch.target))
+                fakes.append(self.edit(batch.shown, batch.target, batch.labels))
             else:
                 with torch.no_grad(), self.accelerator.autocast():
-                    fakes.append(self.networks.editor(batch.shown, batch.target))
+                    fakes.append(self.networks.editor(batch.shown, batch.target, batch.labels))
         broken = torch.stack([~fake.detach().isfinite().all() for fake in fakes]).any()
         return fakes if float(mean_over_processes(broken.float())) == 0 else None
 
@@ -144,7 +143,7 @@ class FinetuneStep:
         collected, detached, features = [], [], ()
         with gradients_to_inputs_only(self.networks.objective):
             for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):
-                fake = fake if fake.requires_grad else self.edit(batch.shown, batch.target)
+                fake = fake if fake.requires_grad else self.edit(batch.shown, batch.target, batch.labels)
                 terms, fooling = self._generator_losses(fake, batch)
                 total = sum(terms.values())
                 if measure_balance:
@@ -191,7 +190,8 @@ class FinetuneStep:
         if self.balance is not None:
             with gradients_to_inputs_only(self.networks.objective):
                 for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):
-                    terms, fooling = self._generator_losses(fake if fake.requires_grad else self.edit(batch.shown, batch.target), batch)
+                    fake = fake if fake.requires_grad else self.edit(batch.shown, batch.target, batch.labels)
+                    terms, fooling = self._generator_losses(fake, batch)
                     self.balance.measure(sum(terms.values()), fooling.total)
             self.balance.update()
         return start
@@ -204,7 +204,7 @@ class FinetuneStep:
                 terms |= call_generator_loss(self.networks.objective, fake, batch, self.edit)
         if self.config.keep_weight or self.networks.objective is None:
             with torch.no_grad(), self.accelerator.autocast():
-                kept = call_manipulate(self.networks.before.manipulate, batch.shown, batch.target)
+                kept = call_manipulate(self.networks.before.manipulate, batch.shown, batch.target, current=batch.labels)
             terms["keep"] = self.config.keep_weight * (fake - kept).abs().mean()
         malp = self.networks.malp
         if malp is None:

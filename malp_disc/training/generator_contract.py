@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.data.sampling import StepRandom
 from malp_disc.generator_objective import check_losses
-from malp_disc.manipulate import call_manipulate
+from malp_disc.manipulate import Editor
 from malp_disc.training.batches import Batch
 from malp_disc.training.diff_augment import NUMBERS
 from malp_disc.training.generator_checks.interface import require_usable
@@ -37,7 +36,7 @@ def check_contract(
         ValueError: the generator can't be used; the message says why, and what to change.
     """
     images, labels = first_images(dataset, device)[:2]
-    require_usable(generator, images, labels.roll(1, 0), source=source, training=training, tolerated=tolerated, tell=tell)
+    require_usable(generator, images, labels.roll(1, 0), current=labels, source=source, training=training, tolerated=tolerated, tell=tell)
 
 
 def check_objective(objective: Any, generator: torch.nn.Module, dataset: Dataset, device: torch.device | str, *, source: str) -> None:
@@ -49,7 +48,7 @@ def check_objective(objective: Any, generator: torch.nn.Module, dataset: Dataset
     images, labels, *reference = first_images(dataset, device)
     noise = StepRandom(0, 0, batch_size=len(images), device=device)
     batch = Batch(images, labels, labels.roll(1, 0), reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
-    check_losses(objective, batch, partial(call_manipulate, generator.manipulate), source=source)
+    check_losses(objective, batch, Editor(generator), source=source)
 
 
 def first_images(dataset: Dataset, device: torch.device | str) -> list[torch.Tensor]:

@@ -31,7 +31,7 @@ def train_localizer(method: nn.Module, generator: nn.Module, dataset: Dataset, c
 
     Args:
         method: with `localize` and `losses` (`malp_disc.benchmark.baseline.Baseline`).
-        generator: stays fixed; needs ``manipulate(images, target)``.
+        generator: stays fixed; needs ``manipulate(images, target)``, a target of its `target_kind`.
 
     Raises:
         ValueError: the method can't work with such images, a checkpoint belongs to a run with other settings, or the disk has too little space.

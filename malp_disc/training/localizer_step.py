@@ -18,6 +18,7 @@ from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradation_chain import DICE, straight_through
 from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.local_pairs import EDIT_DICE, chains, needs_generator, through_chains, with_local_edits
@@ -137,11 +138,12 @@ class LocalizerStep:
     @torch.no_grad()
     def edit(self, images: Tensor, batch: Batch, rows: Tensor | slice = slice(None)) -> Tensor:
         """G(images), with the batch's targets or edits of ``edit_attribute`` alone, in [-1, 1]; `rows` of the batch that the images are."""
-        target = batch.target[rows]
+        manipulate, target, labels = self.generator.manipulate, batch.target[rows], batch.labels[rows]
         if self.config.edit_attribute is not None:
-            target = one_attribute_targets(batch.labels[rows], self.attribute_names, self.config.edit_attribute)
+            exclusive = exclusive_names(manipulate, self.attribute_names)
+            target = one_attribute_targets(labels, self.attribute_names, self.config.edit_attribute, exclusive=exclusive)
         with self.accelerator.autocast():
-            return call_manipulate(self.generator.manipulate, images, target).clamp(-1, 1)
+            return call_manipulate(manipulate, images, target, current=labels).clamp(-1, 1)
 
     def augmented(self, images: Tensor, batch: Batch) -> Tensor:
         """The images after the method's own augmentation, if it has one."""

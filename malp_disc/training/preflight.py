@@ -15,7 +15,7 @@ from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
-from malp_disc.manipulate import call_manipulate
+from malp_disc.manipulate import Editor
 from malp_disc.training.batches import Batch
 from malp_disc.training.diff_augment import NUMBERS
 from malp_disc.training.gradient_balance import last_layer
@@ -25,17 +25,6 @@ from malp_disc.training.train_options import TrainOptions
 _NO_GRADIENT = (
     "no gradient reaches the generator's weights; does its manipulate() run under no_grad, or round its result? (malp-disc doctor checks this in detail)"
 )
-
-
-class Editor(nn.Module):
-    """A generator's `manipulate` as a forward pass, so that DistributedDataParallel can wrap it."""
-
-    def __init__(self, generator: nn.Module) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, images: Tensor, target: Tensor) -> Tensor:
-        return call_manipulate(self.generator.manipulate, images, target)
 
 
 def check_forward_pass(
@@ -52,7 +41,7 @@ def check_forward_pass(
     target, editor = labels.flip(0), Editor(copy_module(generator))
     with torch.random.fork_rng():
         with must_take(images, "the generator"):
-            fake = editor(images, target)
+            fake = editor(images, target, labels)
         if not fake.requires_grad:
             raise ValueError(_NO_GRADIENT)
         with must_take(images, "MaLP"), torch.no_grad():
@@ -124,8 +113,8 @@ def freeze_unused(
         noise = StepRandom(config.seed, 0, batch_size=2, device=device)
         return Batch(images, labels, labels.flip(0), reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
 
-    last = last_layer(editor, lambda: editor(images, labels.flip(0)))
-    fake = editor(images, labels.flip(0))
+    last = last_layer(editor, lambda: editor(images, labels.flip(0), labels))
+    fake = editor(images, labels.flip(0), labels)
     total = fake.square().mean()
     if objective is not None:
         total = total + sum(call_generator_loss(objective, fake, batch(), editor).values())

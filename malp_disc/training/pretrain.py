@@ -22,7 +22,7 @@ def pretrain(
     """Train `malp` on pairs of T(I) and G(T(I)) by Eq. 11 and return it in evaluation mode.
 
     Args:
-        generator: stays fixed; needs ``manipulate(images, target)``.
+        generator: stays fixed; needs ``manipulate(images, target)``, a target of its `target_kind`.
         weights: λ of Eq. 7-11.
         name: of the checkpoints, ``<output-dir>/<name>-training``, and of the curve, ``<output-dir>/curves/<name>.jsonl``.
 

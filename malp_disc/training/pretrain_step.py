@@ -18,6 +18,7 @@ from malp_disc.losses import MaLPLosses
 from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.pretrain_options import PretrainOptions
@@ -83,11 +84,12 @@ class PretrainStep:
 
     def edit(self, encrypted: Tensor, batch: Batch) -> Tensor:
         """G(T(I)), with the batch's targets or edits of ``malp_attribute`` alone; with gradients only where the templates get some through G."""
-        target = batch.target
+        manipulate, target = self.generator.manipulate, batch.target
         if self.config.malp_attribute is not None:
-            target = one_attribute_targets(batch.labels, self.attribute_names, self.config.malp_attribute)
+            exclusive = exclusive_names(manipulate, self.attribute_names)
+            target = one_attribute_targets(batch.labels, self.attribute_names, self.config.malp_attribute, exclusive=exclusive)
         with torch.set_grad_enabled(self.discriminator.generator_gradient != "none"), self.accelerator.autocast():
-            return call_manipulate(self.generator.manipulate, encrypted, target)
+            return call_manipulate(manipulate, encrypted, target, current=batch.labels)
 
 
 def learning_rates(config: PretrainOptions, base_rates: Sequence[float], step: int) -> tuple[float, float]:

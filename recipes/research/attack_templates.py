@@ -91,14 +91,14 @@ def main(config: Config) -> None:
 def template_loss(target: MaLP, manipulate: Manipulate, dataset: Dataset, config: Config, device: torch.device) -> Loss:
     """J_L of Eq. 8 for `target`, on the first ``attack_batches`` minibatches of the data set, step by step and over again."""
     inputs = EvalSet.take(dataset, config.attack_batches * config.train_batch_size)
-    batches = list(zip(inputs.images.split(config.train_batch_size), inputs.targets.split(config.train_batch_size)))
+    batches = list(zip(*(part.split(config.train_batch_size) for part in (inputs.images, inputs.targets, inputs.labels))))
     weights = LossWeights()
 
     def loss(template: Tensor, step: int) -> Tensor:
-        images, targets = (part.to(device) for part in batches[step % len(batches)])
+        images, targets, labels = (part.to(device) for part in batches[step % len(batches)])
         added = nn.functional.interpolate(template.to(device)[None, None], size=images.shape[2:], mode="bilinear", antialias=True)
         encrypted = (images + added).clamp(-1, 1)
-        fake = call_manipulate(manipulate, encrypted, targets).clamp(-1, 1)
+        fake = call_manipulate(manipulate, encrypted, targets, current=labels).clamp(-1, 1)
         truth = fakeness_map(images, fake).detach()
         maps = target(torch.cat([encrypted, fake])).map
         on_encrypted, on_fake = maps.chunk(2)

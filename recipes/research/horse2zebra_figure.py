@@ -47,9 +47,9 @@ def main(config: Config) -> None:
     images = torch.stack([held_out[row][0] for row in config.rows])
     named = [arm.partition("=") for arm in config.arms]
     files = {"before": config.before} | {name: Path(file) if file else config.run / f"G-{name}.safetensors" for name, _, file in named}
-    columns = {"input": images}
+    columns, none = {"input": images}, torch.zeros(len(images), 0)
     for name, file in files.items():
-        columns[name] = edit(create_generator("cyclegan_compressed", file).eval().manipulate, images, torch.zeros(len(images), 0))
+        columns[name] = edit(create_generator("cyclegan_compressed", file).eval().manipulate, images, none, current=none)
     sample_grid(columns, config.output, zoom=1)
 
 

@@ -239,7 +239,8 @@ def cleaner(
 def repair(extractor: FeatureExtractor, reference: np.ndarray, faces: Faces, config: Config) -> Iterator[dict[str, Any]]:
     """The shipped generator's edits, mixed with the perfect ones; and with only their coarse or only their fine errors repaired."""
     perfect, targets = perfect_edits(faces)
-    edited = edit(create_generator("stargan", FACES_GENERATOR).eval().manipulate, faces.images, targets)
+    labels = faces.labels[:, [ATTRIBUTES.index(name) for name in DEFAULT_SELECTION]]
+    edited = edit(create_generator("stargan", FACES_GENERATOR).eval().manipulate, faces.images, targets, current=labels)
     coarse = blurred(perfect - edited, COARSE)
     cases = {"as edited": edited} | {f"{share:.0%} repaired": torch.lerp(edited, perfect, share) for share in REPAIRED}
     cases |= {"coarse errors repaired": edited + coarse, "fine errors repaired": perfect - coarse}

@@ -69,10 +69,10 @@ def main(config: Config) -> None:
     if missing:
         inputs = EvalSet.take(build_dataset(DataOptions(), "test"), config.eval_size)
         trainer = Trainer(*load(build_dataset(DataOptions(), "train"), _TRAINING_IMAGES), steps=config.steps, batch=config.batch)
-        save(images / "before.npy", edit(trainer.before.manipulate, inputs.images, inputs.targets))
+        save(images / "before.npy", edit(trainer.before.manipulate, inputs.images, inputs.targets, current=inputs.labels))
         save(images / "reference.npy", load(build_dataset(DataOptions(), "reference"), config.reference_size)[0])
         for seed, kind in missing:
-            save(images / f"{kind}-{seed}.npy", edit(trainer.train(kind, seed).manipulate, inputs.images, inputs.targets))
+            save(images / f"{kind}-{seed}.npy", edit(trainer.train(kind, seed).manipulate, inputs.images, inputs.targets, current=inputs.labels))
             print(f"{kind}, seed {seed}: made", flush=True)
     found = results(images)
     write_text(config.output_dir / "results.jsonl", "".join(json.dumps(line) + "\n" for line in found))

@@ -33,7 +33,7 @@ def test_images_are_sampled_from_the_held_back_ones_by_seed():
 
 
 def test_every_attribute_of_edits_is_a_case_of_its_own():
-    everything, smiling = cases_of(generator_entry("stargan", data=FACES, edits=("Smiling",)), 8, 0)
+    everything, smiling = cases_of(generator_entry("stargan", data=FACES, edits=("Smiling",)), "labels", 8, 0)
     assert everything.attribute is None and smiling.attribute == "Smiling"
     changed = smiling.target != sampled(build_dataset(FACES, "test"), 8, 0)[1]
     assert changed.sum(0).tolist() == [0, 0, 0, 8, 0]
@@ -41,16 +41,18 @@ def test_every_attribute_of_edits_is_a_case_of_its_own():
 
 def test_targets_are_what_the_network_takes():
     labels = sampled(build_dataset(FACES, "test"), 8, 0)[1]
-    wanted, change, domain, none = (
-        cases_of(generator_entry("stargan", data=FACES, target=target), 8, 0)[0].target for target in ("labels", "change", "domain", "none")
-    )
+    entry = generator_entry("stargan", data=FACES, edits=("Smiling",))
+    cases = {kind: [case.target for case in cases_of(entry, kind, 8, 0)] for kind in ("labels", "change", "domain", "none")}
+    wanted, change, domain, none = (targets[0] for targets in cases.values())
     assert torch.equal(change, wanted - labels) and none is None
     assert domain.dtype == torch.long and domain.shape == (8,)
+    smiling = cases["domain"][1]
+    assert (smiling == 3).all() and len(smiling), "the fourth domain, and no other that the image had"
 
 
 def test_an_unknown_attribute_is_refused():
     with pytest.raises(ValueError, match="StarGAN: no attribute Bald to edit; its images have Black_Hair"):
-        cases_of(generator_entry("stargan", data=FACES, edits=("Bald",)), 8, 0)
+        cases_of(generator_entry("stargan", data=FACES, edits=("Bald",)), "labels", 8, 0)
 
 
 def test_edits_are_computed_once_and_kept_by_content(tmp_path):

@@ -26,8 +26,12 @@ def test_content_is_the_mean_difference_and_nothing_of_it_learns():
 
 def test_identity_is_the_change_of_the_target_domains_images_and_reaches_the_generator():
     losses, real = identity(), sample_images(2, seed=1).requires_grad_(True)
-    assert losses.generator_loss(None, SimpleNamespace(reference=real, target=None), lambda images, target: images)["identity"] == 0
-    changed = losses.generator_loss(None, SimpleNamespace(reference=real, target=None), lambda images, target: 0.9 * images)["identity"]
+    assert (
+        losses.generator_loss(None, SimpleNamespace(reference=real, target=None), lambda images, desired, current: images)["identity"] == 0
+    )
+    changed = losses.generator_loss(None, SimpleNamespace(reference=real, target=None), lambda images, desired, current: 0.9 * images)[
+        "identity"
+    ]
     assert changed.item() == pytest.approx(0.5 * real.abs().mean().item(), rel=1e-4) and changed.requires_grad
     with pytest.raises(ValueError, match="--reference-root"):
         losses.generator_loss(None, batch(), None)
@@ -63,6 +67,6 @@ def test_the_generators_loss_leaves_no_gradient_in_a_discriminator_that_learns(k
     images = torch.rand(2, 3, 16, 16) * 2 - 1 if kind == "stargan" else torch.rand(2, 3, 64, 64) * 2 - 1
     fake, target = images.clone().requires_grad_(True), torch.ones(2, 2)
     batch = SimpleNamespace(images=images, labels=target, target=target, reference=None)
-    sum(own.generator_loss(fake, batch, lambda images, target: images).values()).backward()
+    sum(own.generator_loss(fake, batch, lambda images, desired, current: images).values()).backward()
     assert fake.grad.abs().max() > 0
     assert all(p.grad is None and p.requires_grad for p in own.parameters())

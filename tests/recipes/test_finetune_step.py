@@ -10,12 +10,12 @@ from accelerate import Accelerator
 
 from malp_disc import MaLPDiscriminator
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.manipulate import Editor
 from malp_disc.training.batches import steps
 from malp_disc.training.finetune_step import FinetuneStep, Networks
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps
 from malp_disc.training.options import FinetuneOptions, make_optimizer
-from malp_disc.training.preflight import Editor
 from tests.recipes.engine import ToyGenerator, ToyLosses
 from tests.tiny import tiny_malp
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from generators import create_generator
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.training.attribute_gan_step import AttributeGANStep, desired_labels
+from malp_disc.training.attribute_gan_step import AttributeGANStep
 from malp_disc.training.batches import steps
 from malp_disc.training.from_scratch import moving_average
 from recipes import train_attribute_gan
@@ -40,8 +40,7 @@ def test_the_discriminator_moves_in_every_step_and_the_generator_in_every_second
     generator, objective = train_attribute_gan.networks(options, attributes=5)
     optimizers = {name: torch.optim.Adam(network.parameters(), lr=1e-3) for name, network in (("G", generator), ("D", objective))}
     forget_accelerator()
-    condition = train_attribute_gan.change if method == "stgan" else desired_labels
-    step = AttributeGANStep(generator, objective, moving_average(generator, 0.9, "cpu"), optimizers, options, Accelerator(cpu=True), condition=condition)
+    step = AttributeGANStep(generator, objective, moving_average(generator, 0.9, "cpu"), optimizers, options, Accelerator(cpu=True))
     for number, batches in steps(ProceduralFaces(16, image_size=16), config(max_train_steps=2), step.accelerator, start=0):
         before = Snapshot(generator), Snapshot(objective)
         terms = step(number, batches)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +17,6 @@ from malp_disc.data.sampling import StepRandom
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.generator_objective import call_generator_loss, check_losses
 from malp_disc.malp import MaLP
-from malp_disc.manipulate import call_manipulate
 from malp_disc.training.generator_checks.interface import check_generator
 from malp_disc.training.generator_checks.subject import Finding, Subject
 from malp_disc.training.gradient_balance import last_layer
@@ -39,15 +37,15 @@ def examine(
     """Look a generator over, with drawn faces. It is left as it was; a copy is worked on.
 
     Args:
-        generator: an `nn.Module` with ``manipulate(images, target)``: (B, 3, H, W) in [-1, 1] and (B, A) in {0, 1} or None -> as the images.
+        generator: an `nn.Module` with ``manipulate(images, target)``: (B, 3, H, W) in [-1, 1] and a target of its `target_kind` -> as the images.
         losses: its own, with ``generator_loss(fake, batch, edit)`` (see generators/README.md), to compare MaLP's gradient with.
         malp: pretrained on it; a fresh one if None.
-        attributes: A; 0 for None.
+        attributes: number of labels of an image; with 0, the target is None.
     """
     faces = ProceduralFaces(batch_size, image_size=image_size)
     images = torch.stack([faces[i][0] for i in range(batch_size)]).to(device)
-    target = (torch.arange(batch_size * attributes).view(batch_size, attributes) % 3 == 0).float().to(device) if attributes else None
-    findings, subject = check_generator(generator, images, target)
+    target, current = _labels(generator, batch_size, attributes, device)
+    findings, subject = check_generator(generator, images, target, current=current)
     if subject is None:
         return findings
     findings.append(_sizes(subject))
@@ -56,7 +54,7 @@ def examine(
     batch = _batch(subject)
     if losses is not None:
         try:
-            losses = check_losses(losses, batch, partial(call_manipulate, subject.generator.manipulate), source="the losses").to(images.device)
+            losses = check_losses(losses, batch, subject.editor, source="the losses").to(images.device)
         except ValueError as error:
             return [*findings, Finding("losses", "problem", str(error))]
     disc = MaLPDiscriminator(copy_module(malp) if malp is not None else _fresh(image_size)).to(images.device)
@@ -65,10 +63,21 @@ def examine(
     return [*findings, *_detector(subject, disc, losses, batch, given=malp is not None), _half(subject, fake), *_cost(subject, disc)]
 
 
+def _labels(generator: Any, count: int, attributes: int, device: torch.device | str) -> tuple[Tensor | None, Tensor | None]:
+    """Desired and current labels (B, A) that differ: every third of a row is to be added, and every third removed; one of each row for a generator of domains."""
+    if not attributes:
+        return None, None
+    place = torch.arange(count * attributes, device=device).view(count, attributes)
+    if getattr(generator, "target_kind", None) == "domain":
+        domains = torch.arange(count, device=device) % attributes
+        return tuple(nn.functional.one_hot(chosen, attributes).float() for chosen in (domains, domains.roll(1)))
+    return (place % 3 == 0).float(), (place % 3 == 1).float()
+
+
 def _batch(subject: Subject) -> SimpleNamespace:
     """The images as `malp_disc.training.batches.Batch` has them, for losses."""
     count, device = len(subject.images), subject.images.device
-    labels = torch.zeros_like(subject.target) if subject.target is not None else torch.zeros(count, 0, device=device)
+    labels = subject.current if subject.current is not None else torch.zeros(count, 0, device=device)
     target, noise = (subject.target if subject.target is not None else labels), StepRandom(0, 0, batch_size=count, device=device)
     return SimpleNamespace(images=subject.images, labels=labels, target=target, reference=subject.images, noise=noise, shown=subject.images)
 
@@ -126,7 +135,7 @@ def _detector(subject: Subject, disc: MaLPDiscriminator, losses: nn.Module | Non
     own = None
     if losses is not None:
         batch.shown = encrypted
-        own = sum(call_generator_loss(losses, fake, batch, partial(call_manipulate, subject.generator.manipulate)).values())
+        own = sum(call_generator_loss(losses, fake, batch, subject.editor).values())
     (of_malp,) = torch.autograd.grad(disc.generator_loss(fake, index).total, layer, retain_graph=True)
     length = of_malp.norm().item()
     if not 0 < length < float("inf"):

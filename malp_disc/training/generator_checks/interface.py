@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from malp_disc.copying import copy_module
 from malp_disc.import_object import users_line
 from malp_disc.manipulate import ResultError, describe
+from malp_disc.target_kind import describe_target, target_for, target_kind_of
 from malp_disc.training.generator_checks.gradients import check_gradients, check_trainable
 from malp_disc.training.generator_checks.subject import Finding, Subject
 
@@ -24,6 +25,7 @@ def require_usable(
     images: Tensor,
     target: Tensor | None,
     *,
+    current: Tensor | None = None,
     source: str,
     training: bool = True,
     tolerated: Collection[str] = ("edit",),
@@ -33,12 +35,12 @@ def require_usable(
 
     Args:
         images: (B, 3, H, W) in [-1, 1], several, of the data that it will be given.
-        target: (B, A) or None.
+        target, current: the desired labels and those of the images, (B, A) in {0, 1}, or None.
         source: what the messages call it.
         training: it will be fine-tuned, so that gradients matter; else it is only measured.
         tolerated: findings that are told and don't stop the run.
     """
-    findings, _ = check_generator(generator, images, target, training=training)
+    findings, _ = check_generator(generator, images, target, current=current, training=training)
     for finding in findings:
         said = f"{source}: {finding.said}" + (f"; {finding.advice}" if finding.advice else "")
         if finding.level == "problem" and finding.name not in tolerated:
@@ -47,9 +49,14 @@ def require_usable(
             tell(f"note: {said}")
 
 
-def check_generator(generator: Any, images: Tensor, target: Tensor | None, *, training: bool = True) -> tuple[list[Finding], Subject | None]:
-    """The findings, and the copy they were made on, in evaluation mode; None where it couldn't be made or run."""
-    problems = [*_interface(generator, images, target), *(check_trainable(generator) if training and isinstance(generator, nn.Module) else [])]
+def check_generator(
+    generator: Any, images: Tensor, target: Tensor | None, *, current: Tensor | None = None, training: bool = True
+) -> tuple[list[Finding], Subject | None]:
+    """The findings, and the copy they were made on, in evaluation mode; None where it couldn't be made or run. Labels as in `require_usable`."""
+    problems = _interface(generator, images, target)
+    target_finding = None if problems else _target(generator, target, current)
+    problems += [target_finding] if target_finding is not None and target_finding.level == "problem" else []
+    problems += check_trainable(generator) if training and isinstance(generator, nn.Module) else []
     if problems:
         return problems[:1], None
     devices = [images.device] if images.device.type == "cuda" else []
@@ -63,8 +70,9 @@ def check_generator(generator: Any, images: Tensor, target: Tensor | None, *, tr
             copied = copied.to(images.device).eval()
         except Exception as error:  # they may be overridden
             return [_problem("mode", f".to(device) or .eval() fails: {type(error).__name__}: {error}{users_line(error)}", "leave both to nn.Module")], None
-        subject = Subject(copied, images, target, generator)
+        subject = Subject(copied, images, target, generator, current)
         findings, usable = _run(subject)
+        findings.insert(0, target_finding)
         if usable and training:
             findings += check_gradients(subject)
     return findings, subject if usable else None
@@ -96,6 +104,25 @@ def _interface(generator: Any, images: Tensor, target: Tensor | None) -> list[Fi
         if tensor.is_meta:
             return [_problem("weights", f"{name} is on the meta device and has no values", "load its weights where it is made")]
     return []
+
+
+def _target(generator: nn.Module, desired: Tensor | None, current: Tensor | None) -> Finding:
+    """What its `manipulate` is given, by the `target_kind` that it declares."""
+    try:
+        kind = target_kind_of(generator)
+        target = target_for(kind, desired, current)
+    except ValueError as error:
+        said, _, advice = str(error).partition("; ")
+        return _problem("target", said, advice)
+    if target_kind_of(generator.manipulate) != kind:
+        said = f"it declares target_kind = {kind!r}, and its manipulate is a function that doesn't belong to it"
+        return _problem("target", said, "make manipulate a method of the class that declares target_kind")
+    said = f"manipulate is given {describe_target(kind, target)}"
+    inner = next(((name, part.target_kind) for name, part in generator.named_modules() if name and hasattr(part, "target_kind")), None)
+    if inner is not None and not hasattr(generator, "target_kind"):
+        advice = f"declare it too if manipulate passes its target on, or target_kind = {kind!r} if it converts the target itself"
+        return Finding("target", "note", f"{said}, but its part {inner[0]} declares target_kind = {inner[1]!r}", advice)
+    return Finding("target", "ok", said)
 
 
 def _run(subject: Subject) -> tuple[list[Finding], bool]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from malp_disc.manipulate import call_manipulate
+from malp_disc.manipulate import Editor
 
 
 @dataclass
@@ -22,9 +22,10 @@ class Finding:
 
 @dataclass
 class Subject:
-    """A copy of a generator, and the images (B, 3, H, W) and target (B, A), or None, that it is looked at with.
+    """A copy of a generator, and the images (B, 3, H, W) and labels that it is looked at with.
 
     Attributes:
+        target, current: the desired labels and those of the images, (B, A) in {0, 1}, or None.
         original: whose copy it is.
     """
 
@@ -32,7 +33,14 @@ class Subject:
     images: Tensor
     target: Tensor | None
     original: nn.Module
+    current: Tensor | None = None
 
     def edit(self, images: Tensor) -> Tensor:
         """G(I) of up to B images."""
-        return call_manipulate(self.generator.manipulate, images, None if self.target is None else self.target[: len(images)])
+        desired, current = (None if labels is None else labels[: len(images)] for labels in (self.target, self.current))
+        return self.editor(images, desired, current)
+
+    @property
+    def editor(self) -> Editor:
+        """The copy's `edit`, as its own losses are given it."""
+        return Editor(self.generator)
