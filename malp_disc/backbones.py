@@ -62,9 +62,9 @@ class Backbone(Freezable, Float32Module):
         """
         shorter = min(images.shape[2:])
         if shorter < least_side:
-            size = [round(side * least_side / shorter) for side in images.shape[2:]]
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        images = without_nyquist(images)
+            images = enlarged_without_nyquist(images, [round(side * least_side / shorter) for side in images.shape[2:]])
+        else:
+            images = without_nyquist(images)
         try:
             return self.network(images)
         except AssertionError as error:  # timm's way of refusing a size
@@ -88,6 +88,21 @@ def without_nyquist(images: Tensor) -> Tensor:
     convolutional networks shift-invariant again", ICML 2019), so its gradient would ask for such patterns where another colour would do.
     """
     return F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 2, stride=1), 2, stride=1)  # (1, 1) * (1, 1) = (1, 2, 1)
+
+
+def enlarged_without_nyquist(images: Tensor, size: Sequence[int]) -> Tensor:
+    """`without_nyquist` of images (B, C, H, W) that were enlarged bilinearly to `size`.
+
+    Both are linear along rows and along columns, so they are two matrix products: the same up to rounding (2e-7), in a fifth of the time on a CPU.
+    """
+    columns, rows = (_enlarging(before, after, images) for before, after in zip(images.shape[2:], size))
+    return columns @ images @ rows.T
+
+
+def _enlarging(before: int, after: int, like: Tensor) -> Tensor:
+    """What `enlarged_without_nyquist` does to a column of `before` pixels, as a matrix (after, before): each of its columns is the image of a unit vector."""
+    units = torch.eye(before, dtype=like.dtype, device=like.device)[:, None, :, None].expand(-1, 1, -1, 2)  # images whose columns are equal
+    return without_nyquist(F.interpolate(units, size=(after, 2), mode="bilinear", align_corners=False))[:, 0, :, 0].T
 
 
 def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = None, *, depths: int = MOST_DEPTHS) -> Backbone:
@@ -133,6 +148,8 @@ def _timm_backbone(name: str, weights: str | Path | None, depths: int) -> Backbo
     features = _TimmFeatures(network, kept, normalization.mean, normalization.std)
     backbone = Backbone(features, channels=channels, strides=strides, backbone=architecture)
     features.drop_unused_stages()  # after the fingerprint, which is that of the whole network
+    fold_batch_norms(network)
+    freeze(network)
     return backbone
 
 
@@ -154,6 +171,40 @@ class _TimmFeatures(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.network(((images + 1) / 2 - self.mean) / self.std)
         return [maps[i] for i in self.kept]
+
+
+_FOLDED = {
+    "EfficientNetFeatures": (("conv_stem", "bn1"),),
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+    "EdgeResidual": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
+    "ConvBnAct": (("conv", "bn1"),),
+}
+"""Convolutions of timm's EfficientNets, and the batch norms that follow them directly, by the exact class of the module that has both."""
+
+
+@torch.no_grad()
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold the batch norms of a timm EfficientNet into the convolutions before them, in place; other networks stay as they are.
+
+    For evaluation mode. The features are the same up to rounding (1e-6 of the largest, for EfficientNet-Lite0), and no longer cost a pass per norm.
+    """
+    from timm.layers import BatchNormAct2d
+
+    if getattr(network, "feature_hooks", None) is not None:
+        return  # maps are taken inside the blocks, perhaps between a convolution and its norm
+    for block in list(network.modules()):
+        for convolution_name, norm_name in _FOLDED.get(type(block).__name__, ()):
+            convolution, norm = getattr(block, convolution_name), getattr(block, norm_name)
+            if not isinstance(convolution, nn.Conv2d) or type(norm) is not BatchNormAct2d or norm.running_mean is None:
+                continue
+            factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            bias = norm.bias.double() - norm.running_mean.double() * factor
+            if convolution.bias is not None:
+                bias += convolution.bias.double() * factor
+            convolution.weight.copy_(convolution.weight.double() * factor.view(-1, 1, 1, 1))
+            convolution.bias = nn.Parameter(bias.to(convolution.weight.dtype))
+            setattr(block, norm_name, nn.Sequential(norm.drop, norm.act))
 
 
 def _squeezenet(weights: str | Path | None, depths: int) -> Backbone:
