@@ -58,7 +58,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         template_weight: weight of 1 - CS(S_i, S_R), which asks the generator to preserve the template.
         branch_map_weight: as `map_weight`, of the map that a pretrained second branch predicts (`malp_disc.feature_branch`).
         realness_weight: weight of -log P(not manipulated) by a pretrained second branch, the mean over its locations and depths. 1 by default, with such a branch.
-        train_cnn: whether E_C, E_E, C and the templates learn in co-training, and not only the pretrained second branch's heads.
+        train_cnn, train_branch_map: whether E_C, E_E, C and the templates, and the map heads of a pretrained second branch, learn in co-training as its realness heads do.
+        report_template: whether `generator_loss` reports the plain template term where its weight is 0 too. False saves a pass through E_E.
         relative: divide each term except realness by its value at the first call, so that a weight of 1 means the same for every generator
             (`malp_disc.generator_terms`). These values are a buffer: they are saved, and shared by all processes. `calibrate` takes them from several batches.
         r1_weight: γ of the gradient penalty R1 (Mescheder et al., ICML 2018), γ/2 · E‖∇D(x)‖² on the images that count as real, in `discriminator_loss`. D is
@@ -90,6 +91,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         branch_map_weight: float = 0.0,
         realness_weight: float | None = None,
         train_cnn: bool = True,
+        train_branch_map: bool = True,
+        report_template: bool = True,
         relative: bool = True,
         r1_weight: float = 0.0,
         template_dropout: float = 0.0,
@@ -107,14 +110,9 @@ class MaLPDiscriminator(Freezable, Float32Module):
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
         if r1_weight < 0:
             raise ValueError(f"expected an R1 weight >= 0, got {r1_weight}")
-        self.malp = malp
-        self.weights = weights
-        self.train_cnn = train_cnn
-        self.relative = relative
-        self.r1_weight = r1_weight
-        self.template_dropout = template_dropout
-        self.loss_weights = loss_weights or LossWeights()
-        self.generator_gradient = generator_gradient
+        self.malp, self.weights, self.loss_weights, self.generator_gradient = malp, weights, loss_weights or LossWeights(), generator_gradient
+        self.train_cnn, self.train_branch_map, self.report_template = train_cnn, train_branch_map, report_template
+        self.relative, self.r1_weight, self.template_dropout = relative, r1_weight, template_dropout
         self.register_buffer("scale", torch.zeros(len(TERMS), dtype=torch.float32))  # s of `generator_terms`; 0 until a term has its first value
         if trainable:
             unfreeze(malp).requires_grad_(True)
@@ -202,7 +200,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             call = called_on_copies if self.trainable else called
             by_cnn, by_branch, features = fake.new_zeros(3, dtype=torch.float32), fake.new_zeros(2, dtype=torch.float32), ()
             if self.uses_cnn:
-                by_cnn = cnn_values(self.malp, fake, index, template=self.weights["template"] > 0, call=call)
+                by_cnn = cnn_values(self.malp, fake, index, template=self.weights["template"] > 0, report_template=self.report_template, call=call)
             if self.weights["branch_map"] or self.weights["realness"]:
                 target = self.malp.branch.check_labels(target, len(fake), "target")
                 by_branch, features = branch_values(self.malp.branch, fake, target, map=self.weights["branch_map"] > 0, call=call)
@@ -264,14 +262,16 @@ class MaLPDiscriminator(Freezable, Float32Module):
                 raise ValueError(f"generator_gradient={self.generator_gradient!r} needs a fake made from `encrypt`'s images with gradients on")
             changed = fake if self.generator_gradient == "truth" else fake.detach()
         else:
-            changed = fake = fake.detach()
-            again, _ = self.malp.encrypt(images, index)
-            encrypted = encrypted.detach() + (again - again.detach())  # the values that G saw, with the gradient to the templates
+            changed, fake, encrypted = fake.detach(), fake.detach(), encrypted.detach()
+            if (index != NO_TEMPLATE).any():  # otherwise no gradient reaches the templates by this way
+                again, _ = self.malp.encrypt(images, index)
+                encrypted = encrypted + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]
         known = () if degradation is not None else features
         if not self.train_cnn:
-            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target)
-        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, real=real, features=known, labels=labels, target=target)
+            return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target, self.train_branch_map)
+        options = {"real": real, "features": known, "labels": labels, "target": target, "branch_map": self.train_branch_map}
+        losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, **options)
         if not self.r1_weight:
             return losses
         weights = self._term_weights() / divisor(self.scale) if self.relative else self._term_weights()

@@ -26,9 +26,10 @@ def branch_losses(
     features: Sequence[Tensor] = (),
     labels: Tensor | None = None,
     target: Tensor | None = None,
+    branch_map: bool = True,
 ) -> MaLPLosses:
     """The part of Eq. 11 that belongs to a pretrained second branch (`malp_disc.feature_branch.FeatureBranch.losses`): J_L of its map, and its J_C."""
-    localization, realness = malp.branch.losses(encrypted, fake, truth, weights, real, features, labels, target)
+    localization, realness = malp.branch.losses(encrypted, fake, truth, weights, real, features, labels, target, map=branch_map)
     zero = torch.zeros_like(realness)
     return MaLPLosses(localization + realness, zero, localization, zero, zero, penalty=zero, realness=realness)
 
@@ -36,5 +37,6 @@ def branch_losses(
 def squared_gradient_norm(malp: MaLP, real: Tensor, weights: Tensor) -> Tensor:
     """E‖∇ₓ Σ_k w_k v_k(x)‖² of the generator's terms k in (map, classifier) on images that count as real; `weights` (2,). A scalar, for R1."""
     real = real.detach().requires_grad_(True)
-    gradient = differentiable_gradient((weights[:, None] * image_terms(malp(real))).sum(), real, "R1 differentiates MaLP twice: set r1_weight=0")
+    out = malp(real)
+    gradient = differentiable_gradient((weights[:, None] * image_terms(out.map, out.logit)).sum(), real, "R1 differentiates MaLP twice: set r1_weight=0")
     return gradient.square().flatten(1).sum(1).mean()

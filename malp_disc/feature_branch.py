@@ -129,6 +129,8 @@ class FeatureBranch(Float32Module):
         features: Sequence[Tensor] = (),
         labels: Tensor | None = None,
         target: Tensor | None = None,
+        *,
+        map: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """J_L of Eq. 8 for the branch's map, and the cross-entropy of Eq. 10 at every location and depth; gradients reach the heads alone.
 
@@ -140,6 +142,7 @@ class FeatureBranch(Float32Module):
                 inputs.
             features: the backbone's feature maps of `manipulated`, where they are known (`BranchOutput.features`).
             labels, target: attributes of `encrypted`, and those that `manipulated` was edited to, (B, `labels`); for a branch that is told them.
+            map: whether the map heads learn. Without, they aren't run, J_L is 0, and so is their gradient.
 
         Returns:
             J_L and J_C, two scalars.
@@ -156,8 +159,12 @@ class FeatureBranch(Float32Module):
         else:
             own = self.backbone(encrypted.detach().float(), least_side=self.least_side)
             features = [torch.cat(pair) for pair in zip(own, features, strict=True)]
-        maps, hidden = self._map(features, encrypted.shape[2:]), self._hidden(features)
-        localization = localization_loss_encrypted(maps[:count], truth, weights) + localization_loss_manipulated(maps[count:], truth, weights)
+        if map:
+            maps = self._map(features, encrypted.shape[2:])
+            localization = localization_loss_encrypted(maps[:count], truth, weights) + localization_loss_manipulated(maps[count:], truth, weights)
+        else:
+            localization = 0.0 * sum(p.sum() for p in self.map_heads.parameters())  # DDP requires every parameter in the graph
+        hidden = self._hidden(features)
         logits = self._logits(hidden, None if labels is None else torch.cat([labels, target]))
         untouched = [values[:count] for values in logits] if real is None else self(real.detach(), map=False).logits
         changed = _entropy([values[count:] for values in logits], 1.0)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from malp_disc.detection import template_similarity
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.feature_branch import FeatureBranch
-from malp_disc.malp import MaLP, MaLPOutput
+from malp_disc.malp import MaLP
 
 TERMS = ("map", "classifier", "template", "branch_map", "realness")
 CNN_TERMS = TERMS[:3]
@@ -68,16 +68,21 @@ def called(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     return module(*inputs, **options)
 
 
-def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, template: bool, call: Callable[..., Any]) -> Tensor:
+def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, template: bool, report_template: bool, call: Callable[..., Any]) -> Tensor:
     """v of map, classifier and template, (3,).
 
     Args:
         template: whether the template's value gets a graph. Without, a backward pass leaves out the layers of E_E alone.
+        report_template: whether its value is needed without a graph too. Where it isn't, or no image has a template, E_E isn't run, and the value is 0.
         call: `called`, or `malp_disc.freezing.called_on_copies`.
     """
-    out = call(malp, fake)
-    templates = malp.encryption.at(out.template.shape[2:])
-    return torch.stack([*image_terms(out).mean(1), template_term(out.template if template else out.template.detach(), templates, index)])
+    malp.check_weights()
+    recovery = (template or report_template) and bool((index != NO_TEMPLATE).any())
+    maps, recovered = call(malp.cnn, fake, recovery=recovery)
+    values = image_terms(maps.clamp(0, 1), call(malp.classifier, maps)).mean(1)  # as `MaLP.forward`
+    if not recovery:
+        return torch.cat([values, torch.zeros_like(values[:1])])
+    return torch.cat([values, template_term(recovered if template else recovered.detach(), malp.encryption.at(recovered.shape[2:]), index)[None]])
 
 
 def branch_values(
@@ -89,9 +94,9 @@ def branch_values(
     return torch.stack([out.map.square().mean() if map else torch.zeros_like(fooling), fooling]), out.features
 
 
-def image_terms(out: MaLPOutput) -> Tensor:
+def image_terms(maps: Tensor, logit: Tensor) -> Tensor:
     """Per image, the mean square ‖M̂‖² of the map and -log P(not manipulated) = softplus(logit) of the classifier, (2, B)."""
-    return torch.stack([out.map.square().mean((1, 2, 3)), F.softplus(out.logit)])
+    return torch.stack([maps.square().mean((1, 2, 3)), F.softplus(logit)])
 
 
 def template_term(recovered: Tensor, templates: Tensor, index: Tensor) -> Tensor:

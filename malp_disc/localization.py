@@ -41,9 +41,10 @@ class ShallowCNN(Float32Module):
         nn.init.constant_(self.map_head.bias, _START_BIAS)
 
     @full_precision
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *, recovery: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Map and template; with ``recovery=False`` the map alone, and None."""
         features = self.trunk(images.float().contiguous(memory_format=torch.channels_last))  # same results, 25 % less time on a CPU
-        return torch.sigmoid(self.map_head(features)), self.recovery(features)
+        return torch.sigmoid(self.map_head(features)), self.recovery(features) if recovery else None
 
 
 class GlobalTransformer(Float32Module):

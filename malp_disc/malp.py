@@ -182,6 +182,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
     def losses(
         self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *,
         real: Tensor | None = None, features: Sequence[Tensor] = (), labels: Tensor | None = None, target: Tensor | None = None,
+        branch_map: bool = True,
     ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
 
@@ -196,6 +197,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             real: images of the generator's target domain, which a pretrained second branch takes as not manipulated, in place of `encrypted`.
             features: a pretrained second branch's feature maps of `manipulated`, where they are known.
             labels, target: attributes of `encrypted`, and those that `manipulated` was edited to, for a second branch that is told them.
+            branch_map: whether a pretrained second branch's map learns too (`FeatureBranch.losses`).
 
         Raises:
             ValueError: no images; wrong shapes, ranges, dtypes or devices; an index outside the set; or as `FeatureBranch.losses`.
@@ -227,7 +229,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
         realness = torch.zeros_like(localization)
         if pretrained:
-            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real, features, labels, target)
+            by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real, features, labels, target, map=branch_map)
             localization = localization + by_branch
         total = template + recovery + classification + localization + realness
         return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total), realness=realness)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from malp_disc import LossWeights, MaLPDiscriminator, fakeness_map
+from malp_disc.encryption import NO_TEMPLATE
 from tests.tiny import Snapshot, gradients, sample_images, small_generator, tiny_malp, with_rectangles
 
 
@@ -115,6 +116,20 @@ def test_the_templates_learn_as_if_the_graph_had_gone_through_encrypt():
     cut, _ = disc.encrypt(images, index)
     (gradient,) = torch.autograd.grad(disc.discriminator_loss(images, cut, fake, index).total, malp.encryption.templates)
     assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-8) and torch.equal(cut, encrypted)
+
+
+def test_without_a_template_in_the_batch_no_gradient_goes_to_the_images_and_the_templates_get_the_same():
+    """The graph through `encrypt` would add 0 to the templates' gradient, and cost that of E_C's first layer to its images."""
+    images, index, malp = sample_images(2), torch.tensor([NO_TEMPLATE, NO_TEMPLATE]), tiny_malp().train()
+    fake = with_rectangles(images)
+    encrypted, _ = malp.encrypt(images, index)
+    assert encrypted.requires_grad
+    expected = torch.autograd.grad(malp.losses(encrypted, fake, fakeness_map(images, fake), index).total, list(malp.parameters()))
+    seen, disc = [], MaLPDiscriminator(malp, trainable=True)
+    malp.cnn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].requires_grad))
+    found = torch.autograd.grad(disc.discriminator_loss(images, encrypted, fake, index).total, list(malp.parameters()))
+    assert seen == [False]
+    torch.testing.assert_close(found, expected)
 
 
 def test_parameter_groups_hold_every_parameter_once_at_its_rate():

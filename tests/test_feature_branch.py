@@ -124,6 +124,44 @@ def test_asked_for_realness_alone_only_its_heads_learn_and_tell_the_classes_apar
     assert disc.generator_loss(images, index).total < 0.5 * disc.generator_loss(fake, index).total
 
 
+@pytest.mark.parametrize("train_cnn", [False, True])
+def test_without_its_map_every_other_gradient_is_the_same_and_that_of_the_map_heads_is_0(train_cnn):
+    images, index, gradients, losses = sample_images(3), torch.full((3,), -1), [], []
+    fake = half_noise(images)
+    for with_map in (True, False):
+        disc = discriminator(train_cnn=train_cnn, classifier_weight=float(train_cnn), train_branch_map=with_map)
+        if not with_map:
+            for head in disc.malp.branch.map_heads:
+                head.register_forward_hook(lambda *_: pytest.fail("a map head ran"))
+        losses.append(disc.discriminator_loss(images, images, fake, index))
+        losses[-1].total.backward()
+        gradients.append({name: p.grad for name, p in disc.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[0].items():
+        if ".map_heads." in name:
+            assert gradient.any() and not gradients[1][name].any()
+        else:
+            assert torch.equal(gradient, gradients[1][name]), name
+    assert losses[0].realness == losses[1].realness and losses[0].classification == losses[1].classification
+    torch.testing.assert_close(losses[0].total - losses[0].localization, losses[1].total - losses[1].localization)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_an_optimizer_leaves_map_heads_that_dont_learn_alone_and_loads_the_state_of_one_that_trained_them(weight):
+    """The groups and keys are the same with and without, so runs of before go on."""
+    images = sample_images(2)
+    old, new = discriminator(train_cnn=False), discriminator(train_cnn=False, train_branch_map=weight > 0)
+    optimizers = [torch.optim.Adam(disc.parameter_groups(lr=1e-2)) for disc in (old, new)]
+    before = [p.detach().clone() for p in new.malp.branch.map_heads.parameters()]
+    for disc, optimizer in zip((old, new), optimizers):
+        step(disc, images, half_noise(images)).backward()
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, new.malp.branch.map_heads.parameters())) == (weight == 0)
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    assert states[0]["param_groups"] == states[1]["param_groups"] and states[0]["state"].keys() == states[1]["state"].keys()
+    assert old.state_dict().keys() == new.state_dict().keys()
+    optimizers[1].load_state_dict(states[0])
+
+
 def test_its_map_learns_where_and_how_much():
     disc, images = discriminator(train_cnn=False, branch_map_weight=1.0, realness_weight=0.0), sample_images(4)
     fake = half_noise(images)

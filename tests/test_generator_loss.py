@@ -166,3 +166,37 @@ def test_without_a_template_term_the_backward_pass_leaves_out_the_recovery():
         found += torch.autograd.grad(disc.generator_loss(fake, index).total, fake)
     assert called == [1e-12]
     torch.testing.assert_close(*found)
+
+
+def runs_of_the_recovery(disc: MaLPDiscriminator) -> list[int]:
+    """A list that gets the number of images of every pass through the layers of E_E alone."""
+    runs: list[int] = []
+    disc.malp.cnn.recovery.register_forward_hook(lambda _, inputs, output: runs.append(len(output)))
+    return runs
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_without_a_template_in_the_batch_the_recovery_isnt_run_and_nothing_else_changes(trainable, weight):
+    fake, none = with_rectangles(sample_images(3)).requires_grad_(), torch.full((3,), NO_TEMPLATE)
+    disc = MaLPDiscriminator(tiny_malp(), trainable, classifier_weight=1.0, template_weight=weight, relative=False)
+    runs, out = runs_of_the_recovery(disc), disc.malp.eval()(fake)
+    runs.clear()
+    losses = disc.generator_loss(fake, none)
+    assert not runs and losses.template == 0
+    expected = out.map.square().mean() + torch.nn.functional.softplus(out.logit).mean()
+    torch.testing.assert_close(losses.total, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(total, fake) for total in (losses.total, expected)))
+
+
+def test_the_plain_template_term_of_weight_0_can_be_left_out():
+    fake, index = with_rectangles(sample_images(3)).requires_grad_(), torch.tensor([0, NO_TEMPLATE, 0])
+    totals = []
+    for report in (True, False):
+        disc = MaLPDiscriminator(tiny_malp(), report_template=report)
+        runs = runs_of_the_recovery(disc)
+        totals.append(disc.generator_loss(fake, index))
+        assert len(runs) == report and (totals[-1].template > 0) == report
+    torch.testing.assert_close(totals[1].total, totals[0].total)
+    torch.testing.assert_close(*(torch.autograd.grad(losses.total, fake) for losses in totals))
+    assert MaLPDiscriminator(tiny_malp(), template_weight=1.0, report_template=False).generator_loss(fake, index).template > 0

@@ -55,9 +55,10 @@ class OfficialEncoder(Float32Module):
         self.layers_6 = block(width, 1)
 
     @full_precision
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *, recovery: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Map and template; with ``recovery=False`` the map alone, and None."""
         features = self.layers_1(self.layers_0(images.float()))
-        return self.layers_5(self.layers_2(features)), self.layers_6(self.layers_3(features))
+        return self.layers_5(self.layers_2(features)), self.layers_6(self.layers_3(features)) if recovery else None
 
 
 class OfficialClassifier(Float32Module):

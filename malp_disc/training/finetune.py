@@ -270,6 +270,8 @@ def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscrimi
         branch_map_weight=setup.branch_map_weight,
         realness_weight=setup.realness_weight,
         train_cnn=setup.asks_cnn,
+        train_branch_map=setup.branch_map_weight > 0,
+        report_template=False,  # it isn't logged
         r1_weight=config.r1_weight if setup.trainable and setup.asks_cnn else 0.0,
         template_dropout=setup.template_dropout,
         loss_weights=COTRAIN_WEIGHTS[setup.losses],
