@@ -12,7 +12,7 @@ from malp_disc.keyed.spectrum import filtered, smoothed
 from malp_disc.keyed.template import HIGH, LOW, SPLIT, template
 
 BANDS = ((LOW, SPLIT), (SPLIT, HIGH))
-WINDOWS = (2.0, 5.0)
+WINDOWS = (1.0, 2.0, 5.0)
 """σ of the windows of local correlation, in pixels of the reference grid."""
 CHANNELS = len(BANDS) * (len(WINDOWS) + 2)
 _LOCAL, _FLOOR = 4.0, 0.006  # σ of the window of the local contrast, and a bound from below for it

@@ -21,10 +21,10 @@ from malp_disc.keyed.spectrum import band, filtered, reference_size, resampled, 
 
 LOW, SPLIT, HIGH = 0.12, 0.25, 0.42
 """Band limits of the template and where evidence separates it in two, in cycles per pixel of the reference grid."""
-TURNS = 6
-"""With 1, what 100 aligned faces gave away had a cosine of 0.31 with the templates of other faces; with 6, 0.02 for the same key (docs/results/survival.md)."""
-_CONTENT = 0.085  # upper limit of the frequencies that determine φ
-_REACH, _WINDOW = 10, 7.5  # radius of Q, and σ of the Gaussian window over it
+TURNS = 5
+"""More turns give less away and disturb the template farther around an edit; an odd number has no axis on which phases of opposite sign meet again (docs/results/survival.md)."""
+_CONTENT = (0.06, 0.1)  # limits of the frequencies that determine φ
+_REACH, _WINDOW = 10, 2.5  # radius of Q, and σ of the Gaussian window over it
 _MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
 _FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
 
@@ -40,20 +40,25 @@ def carrier(secret: bytes, size: int) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def content_filter(secret: bytes) -> Tensor:
-    """Q as its real and imaginary part, (2, k, k): low-pass noise under a Gaussian window, of mean 0 and norm 1."""
+    """Q as its real and imaginary part, (2, k, k): band-limited noise under a Gaussian window, of mean 0 and norm 1, the two parts orthogonal.
+
+    Parts that resemble each other would have all phases near two opposite ones, the same for all images.
+    """
     side = 2 * _REACH + 1
     noise = secret_noise(secret, "content", (2, 64, 64))
-    noise = torch.fft.irfft2(torch.fft.rfft2(noise) * band(64, 64, 0, _CONTENT), s=(64, 64))[:, :side, :side]
-    window = torch.exp(-torch.arange(-_REACH, _REACH + 1.0).square() / (2 * (_WINDOW / 1.5) ** 2))
+    noise = torch.fft.irfft2(torch.fft.rfft2(noise) * band(64, 64, *_CONTENT), s=(64, 64))[:, :side, :side]
+    window = torch.exp(-torch.arange(-_REACH, _REACH + 1.0).square() / (2 * _WINDOW**2))
     kernel = noise * window[:, None] * window
     kernel = kernel - (kernel.mean((1, 2), keepdim=True) / (window[:, None] * window).mean()) * window[:, None] * window
-    return kernel / kernel.flatten(1).norm(dim=1)[:, None, None]
+    real, imaginary = kernel / kernel.flatten(1).norm(dim=1)[:, None, None]
+    imaginary = imaginary - (real * imaginary).sum() * real
+    return torch.stack([real, imaginary / imaginary.norm()])
 
 
 def content_phase(grey: Tensor, secret: bytes) -> Tensor:
     """exp(i φ) as its real and imaginary part: (B, 1, h, w) on the reference grid -> (B, 2, h, w), of absolute value 1 (0 where the image is constant)."""
     kernel = content_filter(secret).to(grey)
-    low = filtered(grey, 0, _CONTENT)
+    low = filtered(grey, 0, _CONTENT[1])
     reach = min(_REACH, *(side - 1 for side in low.shape[2:]))
     padded = F.pad(F.pad(low, (reach,) * 4, mode="reflect"), (_REACH - reach,) * 4, mode="replicate")
     response = F.conv2d(padded, kernel[:, None])
