@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SCHEME = 2
+"""Number of the way in which templates follow from key and image. The first one, of no saved `scheme`, had six turns of the phase and weak keys."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KeyedConfig:
@@ -14,6 +17,7 @@ class KeyedConfig:
     psnr: of protected images, in dB.
     edited_above: a pixel with a higher probability counts as edited.
     present_above: `KeyedOutput.presence` above which an image counts as protected with this key.
+    scheme: how templates follow from key and image; `SCHEME`, the only one that this version knows.
     """
 
     image_size: int = 128
@@ -21,6 +25,7 @@ class KeyedConfig:
     psnr: float = 38.5
     edited_above: float = 0.5
     present_above: float = 5.0
+    scheme: int = SCHEME
 
     def __post_init__(self) -> None:
         if self.image_size < 32:
@@ -31,3 +36,8 @@ class KeyedConfig:
             raise ValueError(f"expected a PSNR of 20 to 60 dB, got {self.psnr}")
         if not 0 < self.edited_above < 1:
             raise ValueError(f"expected edited_above in (0, 1), got {self.edited_above}")
+        if self.scheme != SCHEME:
+            raise ValueError(
+                f"templates of scheme {self.scheme} aren't known to this version, which makes and finds those of scheme {SCHEME}; "
+                "use the version that protected the images, or pretrain again and protect them again"
+            )

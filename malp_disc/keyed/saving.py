@@ -61,11 +61,13 @@ class KeyedHubMixin(MaLPHubMixin):
             raise ValueError(
                 f"{model_id}/{_CONFIG_FILE} is not a MaLP with keyed templates of this version: its model_type is {content.get('model_type')!r}"
             )
+        content = {"scheme": 1, **content}  # the first files had no number
+        settings = KeyedConfig(**{name: value for name, value in content.items() if name in known})
         try:
             secret = load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key)
         except (FileNotFoundError, EntryNotFoundError) as error:
             raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…") from error
-        malp = cls(KeyedConfig(**{name: value for name, value in content.items() if name in known}), secret=secret)
+        malp = cls(settings, secret=secret)
         load_state(malp, load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub)), source=model_id)
         with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
             malp.detection = Calibration.read(find_file(model_id, CALIBRATION_FILE, **hub))

@@ -40,7 +40,7 @@ def test_the_losses_teach_to_find_a_pasted_region():
     truth = fakeness_map(originals, edited)
     optimizer = torch.optim.Adam(malp.parameters(), 4e-3)
     first = None
-    for _ in range(25):
+    for _ in range(40):
         terms = malp.losses(protected, edited, truth, regions)
         assert set(terms) == {"map", "edited", "classification"}
         optimizer.zero_grad()
@@ -101,6 +101,16 @@ def test_key_files_and_settings_are_checked(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "malp"}))
     with pytest.raises(ValueError, match="model_type is 'malp'"):
         KeyedMaLP.from_pretrained(tmp_path)
+
+
+def test_a_malp_of_another_scheme_is_refused(malp, tmp_path):
+    """Its templates would silently not be found."""
+    malp.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    for content in ({name: value for name, value in saved.items() if name != "scheme"}, {**saved, "scheme": 3}):
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="templates of scheme"):
+            KeyedMaLP.from_pretrained(tmp_path)
 
 
 EXPECTED = torch.tensor([[-1.1417756, -0.1008054], [0.1154675, -0.889823]])

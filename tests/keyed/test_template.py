@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from malp_disc.keyed.secret import new_secret
 from malp_disc.keyed.spectrum import filtered
-from malp_disc.keyed.template import HIGH, LOW, carrier, content_phase, shifted_carrier, template
+from malp_disc.keyed.template import HIGH, LOW, carrier, content_filter, content_phase, shifted_carrier, template
 from malp_disc.metrics.degradations import gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from tests.keyed.conftest import natural_images
 
@@ -99,3 +100,15 @@ def test_keys_are_random_and_give_unrelated_carriers():
     first, second = new_secret(), new_secret()
     assert first != second
     assert (carrier(first, 64) * carrier(second, 64)).mean().abs() < 0.05
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_no_key_has_a_phase_that_all_images_share(number):
+    """The two parts of the filter are orthogonal: parts that resemble each other would give all images one of two opposite phases."""
+    secret = hashlib.sha256(b"key %d" % number).digest()
+    real, imaginary = content_filter(secret)
+    assert (real * imaginary).sum().abs() < 1e-5
+    torch.testing.assert_close(torch.stack([real.norm(), imaginary.norm()]), torch.ones(2))
+    assert torch.stack([real.sum(), imaginary.sum()]).abs().max() < 1e-4
+    phases = content_phase(natural_images(60, seed=number).mean(1, keepdim=True), secret)
+    assert phases.mean(0).norm(dim=0).square().mean().sqrt() < 2 / math.sqrt(60)
