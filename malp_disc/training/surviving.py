@@ -46,17 +46,19 @@ def surviving_options(config: PretrainOptions) -> LocalizerOptions:
 def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
     """Train a `KeyedMaLP` on the edits of `generator`, which stays fixed, and on local ones; in evaluation mode.
 
-    A finished or interrupted run in the same folder keeps its key.
+    A finished or interrupted run in the same folder keeps its key. With ``random_crop``, the network learns on crops at the scale of the whole images, for whose size the
+    result's reference grid is made.
 
     Raises:
         ValueError, KeyboardInterrupt: as `train_localizer`.
     """
     key = Path(config.output_dir) / "malp" / SECRET_FILE
     torch.manual_seed(config.seed)
-    size = config.random_crop or config.image_size
-    settings = KeyedConfig(image_size=size, width=config.malp_width, psnr=config.malp_psnr)
+    settings = KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
     malp = KeyedMaLP(settings, secret=load_secret(key) if key.is_file() else None)
-    return train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
+    malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
+    malp.config = dataclasses.replace(settings, image_size=config.image_size)
+    return malp
 
 
 @torch.no_grad()
