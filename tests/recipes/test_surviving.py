@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
+from generators.stargan import StarGANGenerator
 from malp_disc.benchmark.keyed_method import KeyedMethod, training_key
 from malp_disc.benchmark.loading import load_localizer
+from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces
 from malp_disc.data.sampling import StepRandom
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.metrics.degradation_chain import DegradationChain
@@ -17,7 +20,7 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
-from malp_disc.training.surviving import surviving_options
+from malp_disc.training.surviving import pretrain_surviving, surviving_options
 from tests.tiny import sample_images
 
 
@@ -98,3 +101,13 @@ def test_local_edits_belong_to_the_preset():
         check_options(PretrainOptions(malp_local_edits=2, preset="survive"), dataset)
     options = surviving_options(PretrainOptions(preset="survive", malp_learning_rate=0.002))
     assert (options.learning_rate, options.local_edits, options.degradation, options.degradation_chain) == (0.002, 0.5, 0.75, True)
+
+
+def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
+    config = PretrainOptions(
+        preset="survive", output_dir=tmp_path, image_size=64, random_crop=32, malp_width=4, max_train_steps=1, train_batch_size=2, mixed_precision="no"
+    )
+    generator = StarGANGenerator(conv_dim=4, c_dim=len(DEFAULT_SELECTION), repeat_num=1).eval().requires_grad_(False)
+    malp = pretrain_surviving(generator, ProceduralFaces(8, image_size=64), config, Accelerator(cpu=True))
+    assert malp.config.image_size == 64
+    assert malp(sample_images(1, 64, 64)).edited.shape == (1, 1, 64, 64)
