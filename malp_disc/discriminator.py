@@ -59,6 +59,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         branch_map_weight: as `map_weight`, of the map that a pretrained second branch predicts (`malp_disc.feature_branch`).
         realness_weight: weight of -log P(not manipulated) by a pretrained second branch, the mean over its locations and depths. 1 by default, with such a branch.
         train_cnn, train_branch_map: whether E_C, E_E, C and the templates, and the map heads of a pretrained second branch, learn in co-training as its realness heads do.
+        train_template: whether E_E and the templates learn in co-training. False needs a template dropout of 1, and saves E_E's passes: J_T and J_R ask nothing of
+            images that have no template, but to recover none.
         report_template: whether `generator_loss` reports the plain template term where its weight is 0 too. False saves a pass through E_E.
         relative: divide each term except realness by its value at the first call, so that a weight of 1 means the same for every generator
             (`malp_disc.generator_terms`). These values are a buffer: they are saved, and shared by all processes. `calibrate` takes them from several batches.
@@ -92,6 +94,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
         realness_weight: float | None = None,
         train_cnn: bool = True,
         train_branch_map: bool = True,
+        train_template: bool = True,
         report_template: bool = True,
         relative: bool = True,
         r1_weight: float = 0.0,
@@ -108,10 +111,12 @@ class MaLPDiscriminator(Freezable, Float32Module):
             raise ValueError(f"the option train_cnn=False would {NEEDS_BRANCH}")
         if not 0 <= template_dropout <= 1:
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
+        if not train_template and template_dropout < 1:
+            raise ValueError(f"train_template=False needs a template dropout of 1, got {template_dropout}: images with a template train it")
         if r1_weight < 0:
             raise ValueError(f"expected an R1 weight >= 0, got {r1_weight}")
         self.malp, self.weights, self.loss_weights, self.generator_gradient = malp, weights, loss_weights or LossWeights(), generator_gradient
-        self.train_cnn, self.train_branch_map, self.report_template = train_cnn, train_branch_map, report_template
+        self.train_cnn, self.train_branch_map, self.train_template, self.report_template = train_cnn, train_branch_map, train_template, report_template
         self.relative, self.r1_weight, self.template_dropout = relative, r1_weight, template_dropout
         self.register_buffer("scale", torch.zeros(len(TERMS), dtype=torch.float32))  # s of `generator_terms`; 0 until a term has its first value
         if trainable:
@@ -270,7 +275,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         known = () if degradation is not None else features
         if not self.train_cnn:
             return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target, self.train_branch_map)
-        options = {"real": real, "features": known, "labels": labels, "target": target, "branch_map": self.train_branch_map}
+        learning = {"branch_map": self.train_branch_map, "template": self.train_template}
+        options = {"real": real, "features": known, "labels": labels, "target": target, **learning}
         losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, **options)
         if not self.r1_weight:
             return losses

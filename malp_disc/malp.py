@@ -160,15 +160,18 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         check_images(images)
         return self._predict(images, branch=branch)
 
-    def _predict(self, images: Tensor, *, branch: bool) -> MaLPOutput:
-        """`forward` without checks of the images."""
+    def _predict(self, images: Tensor, *, branch: bool, recovery: bool = True) -> MaLPOutput:
+        """`forward` without checks of the images; without `recovery` E_E isn't run, and template and similarity are 0."""
         self.check_weights()
         if branch and self.branch is None:
             raise ValueError("this MaLP was created with branch=None and has no second branch")
         images = images.float()
-        maps, template = self.cnn(images)
+        maps, template = self.cnn(images, recovery=recovery)
         logit = self.classifier(maps)
-        similarity = self._similarity(template, self.encryption.at(images.shape[2:])).amax(dim=1)
+        if template is None:
+            template, similarity = torch.zeros_like(maps), torch.zeros_like(logit)
+        else:
+            similarity = self._similarity(template, self.encryption.at(images.shape[2:])).amax(dim=1)
         score = manipulation_score(logit, similarity, not self.passive)
         second = self.branch(images) if branch else None
         second, second_logit = (second.map, second.logit) if isinstance(self.branch, FeatureBranch) and branch else (second, None)
@@ -182,7 +185,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
     def losses(
         self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *,
         real: Tensor | None = None, features: Sequence[Tensor] = (), labels: Tensor | None = None, target: Tensor | None = None,
-        branch_map: bool = True,
+        branch_map: bool = True, template: bool = True,
     ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
 
@@ -198,9 +201,12 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             features: a pretrained second branch's feature maps of `manipulated`, where they are known.
             labels, target: attributes of `encrypted`, and those that `manipulated` was edited to, for a second branch that is told them.
             branch_map: whether a pretrained second branch's map learns too (`FeatureBranch.losses`).
+            template: whether the templates and E_E learn. Without, for images that have no template, and for a passive MaLP, E_E isn't run, J_T and J_R are 0, and
+                so are their gradients.
 
         Raises:
-            ValueError: no images; wrong shapes, ranges, dtypes or devices; an index outside the set; or as `FeatureBranch.losses`.
+            ValueError: no images; wrong shapes, ranges, dtypes or devices; an index outside the set, or of a template where these don't learn; or as
+                `FeatureBranch.losses`.
         """
         weights = weights or LossWeights()
         check_batches({"encrypted": encrypted, "manipulated": manipulated}, device=self.device, nonempty=True)
@@ -209,30 +215,32 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         check_maps(truth, like=encrypted)
         count = len(encrypted)
         index = self.encryption.check_index(index, count)
-        pretrained = isinstance(self.branch, FeatureBranch)
-        out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), branch=self.branch is not None and not pretrained)
+        kept = index != NO_TEMPLATE  # no template can be recovered from an unprotected image or its manipulated version
+        if not template and kept.any():
+            raise ValueError("some images have a template, which template=False leaves out; expected an index of -1 for all")
+        pretrained, recovers = isinstance(self.branch, FeatureBranch), template and not self.passive
+        out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), branch=self.branch is not None and not pretrained, recovery=recovers)
         localization = torch.zeros((), device=encrypted.device)
         for maps in (out.map, out.branch_map):
             if maps is not None:
                 localization = localization + localization_loss_encrypted(maps[:count], truth, weights)
                 localization = localization + localization_loss_manipulated(maps[count:], truth, weights)
         manipulated_label = torch.cat([torch.zeros_like(out.logit[:count]), torch.ones_like(out.logit[count:])])
-        kept = index != NO_TEMPLATE  # no template can be recovered from an unprotected image or its manipulated version
         expected = torch.cat([kept, kept]) & (not self.passive)
         classification = classification_loss(out.logit, out.similarity, manipulated_label, expected, weights)
-        if self.passive:
-            unused = 0.0 * (self.encryption.templates.sum() + out.template.sum())  # DDP requires every parameter in the graph
-            template, recovery = unused, torch.zeros_like(unused)
+        if not recovers:
+            of_templates = 0.0 * sum(values.sum() for values in (self.encryption.templates, *self.cnn.parameters()))  # DDP requires every parameter in the graph
+            recovery = torch.zeros_like(of_templates)
         else:
-            template = template_loss(self.encryption.templates, weights)
+            of_templates = template_loss(self.encryption.templates, weights)
             templates = self.encryption.at(encrypted.shape[2:])
             recovery = recovery_loss(out.template[:count], out.template[count:], templates, index, weights)
         realness = torch.zeros_like(localization)
         if pretrained:
             by_branch, realness = self.branch.losses(encrypted, manipulated, truth, weights, real, features, labels, target, map=branch_map)
             localization = localization + by_branch
-        total = template + recovery + classification + localization + realness
-        return MaLPLosses(total, template, localization, recovery, classification, penalty=torch.zeros_like(total), realness=realness)
+        total = of_templates + recovery + classification + localization + realness
+        return MaLPLosses(total, of_templates, localization, recovery, classification, penalty=torch.zeros_like(total), realness=realness)
 
     @classmethod
     def from_official(cls, path: str | Path, *, strength: float = OFFICIAL_STRENGTH) -> MaLP:

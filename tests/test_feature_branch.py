@@ -145,6 +145,31 @@ def test_without_its_map_every_other_gradient_is_the_same_and_that_of_the_map_he
     torch.testing.assert_close(losses[0].total - losses[0].localization, losses[1].total - losses[1].localization)
 
 
+def test_without_the_template_map_and_classifier_lose_j_r_alone_and_e_e_isnt_run():
+    images, index, gradients, losses = sample_images(3), torch.full((3,), -1), [], []
+    fake = half_noise(images)
+    for options in ({"loss_weights": LossWeights(recover_manipulated=0.0)}, {"train_template": False}):
+        disc = discriminator(classifier_weight=1.0, **options)
+        if "train_template" in options:
+            disc.malp.cnn.recovery.register_forward_hook(lambda *_: pytest.fail("E_E ran"))
+        losses.append(disc.discriminator_loss(images, images, fake, index))
+        losses[-1].total.backward()
+        gradients.append({name: p.grad for name, p in disc.named_parameters() if p.requires_grad})
+    learning = {name for name in gradients[0] if ".encryption." not in name and ".cnn.recovery." not in name}
+    for name, gradient in gradients[1].items():
+        assert torch.equal(gradient, gradients[0][name]) if name in learning else not gradient.any(), name
+    assert losses[1].template == losses[1].recovery == 0 and losses[0].template > 0
+    assert losses[1].localization == losses[0].localization and losses[1].classification == losses[0].classification
+
+
+def test_images_with_a_template_train_it():
+    with pytest.raises(ValueError, match="train_template=False needs a template dropout of 1, got 0.5"):
+        discriminator(train_template=False, template_dropout=0.5)
+    disc, images = discriminator(train_template=False), sample_images(2)
+    with pytest.raises(ValueError, match="expected an index of -1 for all"):
+        disc.discriminator_loss(images, images, half_noise(images), torch.tensor([-1, 0]))
+
+
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_an_optimizer_leaves_map_heads_that_dont_learn_alone_and_loads_the_state_of_one_that_trained_them(weight):
     """The groups and keys are the same with and without, so runs of before go on."""

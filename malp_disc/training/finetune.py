@@ -271,6 +271,7 @@ def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscrimi
         realness_weight=setup.realness_weight,
         train_cnn=setup.asks_cnn,
         train_branch_map=setup.branch_map_weight > 0,
+        train_template=setup.template_dropout < 1,
         report_template=False,  # it isn't logged
         r1_weight=config.r1_weight if setup.trainable and setup.asks_cnn else 0.0,
         template_dropout=setup.template_dropout,

@@ -8,8 +8,9 @@ Each row (recipes/research/search_rows.py) and seed is one arm with its own flag
 ``runs/<row>-<seed>.json``. Finished runs aren't repeated, so an interrupted search continues, and several commands with other --rows or --seeds may share
 a folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same images for each.
 
-The edited images (--eval-size) and the reference (--reference-size) are disjoint sets of training images. A row that is chosen here has to be evaluated
-again: finetune_stargan.py with its flags, on the held-back images, with other seeds.
+The edited images (--eval-size) and the reference (--reference-size) are disjoint sets of training images; with --reference-root, the reference is the
+target domain's training images. A row that is chosen here has to be evaluated again: finetune_stargan.py with its flags, on the held-back images, with
+other seeds.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import torch
 from torch.utils.data import Dataset, Subset
 
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.commands.finetune import load_datasets, load_networks
-from malp_disc.data.references import known_attributes
+from malp_disc.data.images import ImageFiles
+from malp_disc.data.references import WithReferences, known_attributes
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import make_evaluation_models
 from malp_disc.evaluation.evaluator import finite
@@ -58,7 +61,7 @@ class Config(FinetuneConfig):
     eval_size: int = 500
     """Number of training images that every generator edits."""
     reference_size: int = 1500
-    """Number of other training images, the reference of the distances."""
+    """Number of other training images, or of training images of --reference-root: the reference of the distances."""
     smaller_views: tuple[Literal[2, 4], ...] = ()
     eval_steps: int = 0
     log_steps: int = 50
@@ -74,9 +77,7 @@ def main(config: Config) -> None:
     for row in rows.values():
         dataclasses.replace(config, **row.flags).check()
     dataset, _ = load_datasets(config)
-    last = config.reference_size + config.eval_size
-    if len(dataset) < last:
-        raise ValueError(f"expected at least {last} training images for --reference-size and --eval-size, got {len(dataset)}")
+    edited, compared_with = measured_images(dataset, config)
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short for several processes; start one command per GPU with other --rows and the same --output-dir")
@@ -94,9 +95,9 @@ def main(config: Config) -> None:
         lock_folder(config.output_dir / "malp")
     malps = make_malps(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, given, dataset, accelerator)
     models = dataclasses.replace(models, malp=malps.get("malp"))
-    inputs = EvalSet.take(Part(dataset, config.reference_size, last), config.eval_size)
+    inputs = EvalSet.take(edited, config.eval_size)
     kept = config.output_dir / "reference.npz"
-    reference = measure_reference(dataset, config.reference_size, models, device=accelerator.device, cache=kept)
+    reference = measure_reference(compared_with, config.reference_size, models, device=accelerator.device, cache=kept)
 
     def score(name: str, row: Row | None, seed: int, settings: dict[str, Any]) -> None:
         """Train, evaluate and write one row of one seed, unless it exists. `row` is None for the generator before fine-tuning."""
@@ -134,6 +135,29 @@ def main(config: Config) -> None:
             settings = training_settings(dataclasses.replace(config, **row.flags, seed=seed), row.arm)
             score(name, row, seed, common | {"arm": row.arm, **settings})
     print(report(config.output_dir))
+
+
+def measured_images(dataset: Dataset, config: Config) -> tuple[Dataset, Dataset]:
+    """The training images that the generators edit, and those that the edits are compared with.
+
+    Raises:
+        ValueError: fewer images than --eval-size and --reference-size ask for.
+    """
+    if isinstance(dataset, WithReferences):
+        images, references = dataset.dataset, sorted(set(dataset.references))
+        sizes = {"image_size": images.image_size, "crop_size": images.crop_size}
+        name = f"{config.reference_root.name}, the references of training"
+        compared_with = ImageFiles(references, torch.zeros(len(references), 0), attribute_names=(), name=name, **sizes)
+        needed = ((images, config.eval_size, "--eval-size"), (compared_with, config.reference_size, "--reference-size"))
+        edited = Part(images, 0, config.eval_size)
+    else:
+        last = config.reference_size + config.eval_size
+        needed = ((dataset, last, "--reference-size and --eval-size"),)
+        edited, compared_with = Part(dataset, config.reference_size, last), dataset
+    for images, count, flags in needed:
+        if len(images) < count:
+            raise ValueError(f"expected at least {count} training images for {flags}, got {len(images)}")
+    return edited, compared_with
 
 
 class Part(Subset):
