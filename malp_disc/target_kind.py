@@ -16,7 +16,6 @@ from __future__ import annotations
 import difflib
 import functools
 import types
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -77,9 +76,20 @@ def target_for(kind: TargetKind, desired: Tensor | None, current: Tensor | None)
     return desired.float() - current.float()
 
 
-def exclusive_names(generator: Any, names: Sequence[str]) -> tuple[str, ...] | None:
-    """Labels of which the desired ones must have exactly one, as `malp_disc.metrics.editing` takes them: all `names` for a generator that takes a domain, else None."""
-    return tuple(names) if target_kind_of(generator) == "domain" else None
+def exclusive_names(generator: Any, dataset: Any) -> tuple[str, ...] | None:
+    """Labels of which the desired ones must have exactly one, as `malp_disc.metrics.editing` takes them: all of the data set for a generator that takes a domain, or
+    images in one folder per domain (``exclusive_labels``); else None."""
+    return tuple(dataset.attribute_names) if target_kind_of(generator) == "domain" else exclusive_labels(dataset)
+
+
+def exclusive_labels(dataset: Any) -> tuple[str, ...] | None:
+    """All labels of a data set whose images have exactly one each, such as one folder per domain; None for any other."""
+    return tuple(dataset.attribute_names) if getattr(dataset, "exclusive_labels", False) else None
+
+
+def label_options(generator: Any, dataset: Any) -> dict[str, tuple[str, ...] | None]:
+    """The options `attribute_names` and `exclusive` of a step that edits the images of `dataset` with `generator`."""
+    return {"attribute_names": tuple(dataset.attribute_names), "exclusive": exclusive_names(generator, dataset)}
 
 
 def describe_target(kind: TargetKind, target: Tensor | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,9 +177,11 @@ def test_an_stgan_told_a_change_is_told_the_pair():
             assert not torch.equal(generator.manipulate(images, desired), expected)
 
 
-def test_only_a_generator_of_domains_wants_exactly_one_label():
-    assert exclusive_names(type("Domains", (Adding,), {"target_kind": "domain"})(), ["cat", "dog"]) == ("cat", "dog")
-    assert exclusive_names(AddingChange(), ["cat", "dog"]) is None
+def test_a_generator_of_domains_and_a_folder_per_domain_want_exactly_one_label():
+    table, folders = (SimpleNamespace(attribute_names=["cat", "dog"], exclusive_labels=one) for one in (False, True))
+    assert exclusive_names(type("Domains", (Adding,), {"target_kind": "domain"})(), table) == ("cat", "dog")
+    assert exclusive_names(AddingChange(), table) is None
+    assert exclusive_names(AddingChange(), folders) == ("cat", "dog")
 
 
 def test_a_target_is_described_with_its_shape():

@@ -19,7 +19,7 @@ from malp_disc.manipulate import Manipulate, run_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
 from malp_disc.metrics.features import quantize
 from malp_disc.serialization.state_dicts import fingerprint, load_tensors, save_tensors
-from malp_disc.target_kind import TargetKind, target_for
+from malp_disc.target_kind import TargetKind, exclusive_labels, target_for
 
 BATCH = 16  # images at a time through generators and localizers; results don't depend on it, up to rounding
 
@@ -57,7 +57,7 @@ def cases_of(entry: GeneratorEntry, kind: TargetKind, count: int, seed: int) -> 
     levels, labels = sampled(dataset, count, seed)
     if not names or kind == "none":
         return [Case(None, levels, None)]
-    exclusive = names if kind == "domain" else None
+    exclusive = names if kind == "domain" else exclusive_labels(dataset)
     cases = [Case(None, levels, target_for(kind, single_attribute_targets(labels, names, exclusive=exclusive)[0], labels))]
     for name in entry.edits:
         wanted = one_attribute_targets(labels, names, name, exclusive=exclusive)

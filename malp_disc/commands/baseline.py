@@ -57,7 +57,7 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator.eval().requires_grad_(False).to(accelerator.device)
-    inputs = EvalSet.take(held_out, _MEASURED, exclusive=exclusive_names(generator, held_out.attribute_names))
+    inputs = EvalSet.take(held_out, _MEASURED, exclusive=exclusive_names(generator, held_out))
     torch.manual_seed(config.seed)  # the same initial weights whatever the generator's construction has drawn
     method = train_localizer(build_method(config), generator, dataset, config, accelerator)
     if accelerator.is_main_process:

@@ -56,7 +56,7 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator.eval().requires_grad_(False).to(accelerator.device)
-    inputs = EvalSet.take(held_out, 512, exclusive=exclusive_names(generator, held_out.attribute_names))
+    inputs = EvalSet.take(held_out, 512, exclusive=exclusive_names(generator, held_out))
     if config.preset == "survive":
         surviving(generator, dataset, inputs, config, accelerator)
         return

@@ -107,6 +107,8 @@ class DomainFolder(ImageFiles):
         ValueError: no images, fewer than two domains, an unknown or empty domain, or invalid arguments of `ImageFiles`.
     """
 
+    exclusive_labels = True
+
     def __init__(
         self,
         root: str | Path,

@@ -47,6 +47,9 @@ class ImageFiles(Dataset):
             or, with ``on_broken="raise"``, a broken one among those whose header is checked.
     """
 
+    exclusive_labels = False
+    """Whether the labels name domains, of which every image has exactly one (`DomainFolder`)."""
+
     def __init__(
         self,
         paths: Sequence[str | Path],

@@ -34,7 +34,7 @@ class WithReferences(Dataset):
             raise ValueError("reference images need a data set of image files; use --data images, folder or celeba")
         folder = Path(folder).expanduser()
         self.dataset, self.paired = dataset, paired
-        self.attribute_names, self.image_size = dataset.attribute_names, dataset.image_size
+        self.attribute_names, self.image_size, self.exclusive_labels = dataset.attribute_names, dataset.image_size, dataset.exclusive_labels
         names = [Path(path).stem for path in dataset.paths]
         if paired:
             listing = list_images(folder)

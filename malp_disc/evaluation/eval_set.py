@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 
 from malp_disc.manipulate import Manipulate, call_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
+from malp_disc.target_kind import exclusive_labels
 
 BATCH = 32
 
@@ -24,6 +26,7 @@ class EvalSet:
         labels, targets: attributes of the images, and those requested, (N, A) in {0, 1}.
         edited: index of the attribute to edit, (N,).
         perfect: the images that a perfect generator would return, (N, 3, H, W), where the data set knows them (drawn faces).
+        exclusive: labels of which every target has exactly one, or None.
     """
 
     images: Tensor
@@ -32,32 +35,38 @@ class EvalSet:
     edited: Tensor
     attribute_names: tuple[str, ...]
     perfect: Tensor | None = None
+    exclusive: Sequence[str] | None = None
     logits: tuple[nn.Module, Tensor] | None = field(default=None, init=False, repr=False)
     """An attribute classifier and its logits of the images (N, A), once they were computed."""
 
     @classmethod
-    def take(cls, dataset: Dataset, count: int, *, exclusive: tuple[str, ...] | None = None) -> EvalSet:
+    def take(cls, dataset: Dataset, count: int, *, exclusive: Sequence[str] | None = None) -> EvalSet:
         """The first `count` images of a data set, each with one attribute to edit (`single_attribute_targets`).
 
         For a data set without attributes, targets are (N, 0) and `edited` is -1.
+
+        Args:
+            exclusive: labels of which an edit must leave exactly one. None: those of a data set with ``exclusive_labels``, otherwise the hair colours.
         """
         images, labels = load_all(dataset, count, "inputs")
         if not dataset.attribute_names:
             return cls(images, labels, labels, torch.full((len(images),), -1), ())
-        targets, edited = single_attribute_targets(labels, dataset.attribute_names, exclusive=exclusive)
-        return cls(images, labels, targets, edited, tuple(dataset.attribute_names), _perfect_edits(dataset, targets))
+        names = tuple(dataset.attribute_names)
+        exclusive = exclusive or exclusive_labels(dataset)
+        targets, edited = single_attribute_targets(labels, names, exclusive=exclusive)
+        return cls(images, labels, targets, edited, names, _perfect_edits(dataset, targets), exclusive)
 
     def of_one_attribute(self, attribute: str) -> EvalSet:
         """The same images, all with the same edit, without those that have the attribute already (a hair colour)."""
-        targets = one_attribute_targets(self.labels, self.attribute_names, attribute)
+        targets = one_attribute_targets(self.labels, self.attribute_names, attribute, exclusive=self.exclusive)
         rows = (targets != self.labels).any(dim=1)
         edited = torch.full_like(self.edited, self.attribute_names.index(attribute))
-        return EvalSet(self.images[rows], self.labels[rows], targets[rows], edited[rows], self.attribute_names)
+        return EvalSet(self.images[rows], self.labels[rows], targets[rows], edited[rows], self.attribute_names, exclusive=self.exclusive)
 
     def first(self, count: int) -> EvalSet:
         """The first `count` of them."""
         perfect = None if self.perfect is None else self.perfect[:count]
-        return EvalSet(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names, perfect)
+        return EvalSet(self.images[:count], self.labels[:count], self.targets[:count], self.edited[:count], self.attribute_names, perfect, self.exclusive)
 
 
 def _perfect_edits(dataset: Dataset, targets: Tensor) -> Tensor | None:

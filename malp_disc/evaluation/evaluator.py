@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.data import DataOptions, DomainFolder, build_dataset
+from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
@@ -192,10 +192,16 @@ def make_evaluator(
     folder: Path,
     device: torch.device,
     sets: EvaluationSets | None = None,
+    *,
+    exclusive: Sequence[str] | None = None,
 ) -> Evaluator:
-    """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU. `sets`: from `evaluation_sets`, if it was called before."""
+    """Load the inputs and the reference; seconds for drawn faces, minutes for Inception on a CPU.
+
+    Args:
+        sets: from `evaluation_sets`, if it was called before.
+        exclusive: labels of which an edit must leave exactly one, where the data set doesn't say so itself (`malp_disc.target_kind.exclusive_names`).
+    """
     sets = sets or evaluation_sets(options, data)
-    exclusive = tuple(sets.held_out.attribute_names) if isinstance(sets.held_out, DomainFolder) else None
     inputs = EvalSet.take(sets.held_out, options.eval_size, exclusive=exclusive)
     selection = EvalSet.take(sets.train, min(_SELECTION, options.eval_size), exclusive=exclusive)
     models = dataclasses.replace(models, malp=malp)

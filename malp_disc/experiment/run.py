@@ -29,6 +29,7 @@ from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import shared_hash, training_settings
 from malp_disc.serialization.state_dicts import load_metadata, save_tensors
 from malp_disc.serialization.typed_json import to_json
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning, make_discriminator
 from malp_disc.training.options import run_subdirectory
@@ -88,7 +89,7 @@ def run_arms(
     experiment = shared_hash(config, processes=accelerator.num_processes)
     evaluator = None
     if accelerator.is_main_process:
-        evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets)
+        evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets, exclusive=exclusive_names(before, dataset))
     if evaluator is not None and {"cotrain", "joint"} & set(config.arms) and config.template_dropout:
         warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device)
     if evaluator is not None and not (config.resume_from_checkpoint and "before" in evaluator.measured()):

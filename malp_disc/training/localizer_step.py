@@ -18,7 +18,6 @@ from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradation_chain import DICE, straight_through
 from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
-from malp_disc.target_kind import exclusive_names
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.local_pairs import EDIT_DICE, chains, needs_generator, through_chains, with_local_edits
@@ -65,6 +64,7 @@ class LocalizerStep:
         generator: the fixed generator, with ``manipulate(images, target)``.
         base_rate: learning rate before the schedule.
         attribute_names: of the data set's labels.
+        exclusive: those of which an edit must leave exactly one (`malp_disc.target_kind.exclusive_names`), or None.
     """
 
     def __init__(
@@ -78,9 +78,11 @@ class LocalizerStep:
         *,
         base_rate: float,
         attribute_names: Sequence[str],
+        exclusive: Sequence[str] | None = None,
     ) -> None:
         self.method, self.wrapped, self.optimizer, self.generator = method, wrapped, optimizer, generator
-        self.config, self.accelerator, self.base_rate, self.attribute_names = config, accelerator, base_rate, tuple(attribute_names)
+        self.config, self.accelerator, self.base_rate = config, accelerator, base_rate
+        self.attribute_names, self.exclusive = tuple(attribute_names), exclusive
 
     def __call__(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Step `number`, counted from 1: one optimizer step on all micro-batches. Returns the mean terms of the loss."""
@@ -140,8 +142,7 @@ class LocalizerStep:
         """G(images), with the batch's targets or edits of ``edit_attribute`` alone, in [-1, 1]; `rows` of the batch that the images are."""
         manipulate, target, labels = self.generator.manipulate, batch.target[rows], batch.labels[rows]
         if self.config.edit_attribute is not None:
-            exclusive = exclusive_names(manipulate, self.attribute_names)
-            target = one_attribute_targets(labels, self.attribute_names, self.config.edit_attribute, exclusive=exclusive)
+            target = one_attribute_targets(labels, self.attribute_names, self.config.edit_attribute, exclusive=self.exclusive)
         with self.accelerator.autocast():
             return call_manipulate(manipulate, images, target, current=labels).clamp(-1, 1)
 

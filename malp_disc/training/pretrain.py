@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.losses import LossWeights
 from malp_disc.malp import MaLP
+from malp_disc.target_kind import label_options
 from malp_disc.training.checkpoints import CheckpointManager, check_space
 from malp_disc.training.loop import run_steps
 from malp_disc.training.pretrain_options import PretrainOptions, resume_fingerprint
@@ -42,9 +43,7 @@ def pretrain(
     first = training.resume(config, accelerator)["step"]
     check_space(config.output_dir, training.space(config))
     wrapped, optimizer = accelerator.prepare(disc, optimizer)
-    train_step = PretrainStep(
-        disc, wrapped, optimizer, generator, config, accelerator, base_rates=base_rates, attribute_names=dataset.attribute_names
-    )
+    train_step = PretrainStep(disc, wrapped, optimizer, generator, config, accelerator, base_rates=base_rates, **label_options(generator, dataset))
 
     run_steps(
         train_step,

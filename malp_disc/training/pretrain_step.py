@@ -18,7 +18,6 @@ from malp_disc.losses import MaLPLosses
 from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
-from malp_disc.target_kind import exclusive_names
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.pretrain_options import PretrainOptions
@@ -36,6 +35,7 @@ class PretrainStep:
         generator: the fixed generator, with ``manipulate(images, target)``.
         base_rates: learning rates of the networks and of the templates, before the schedule.
         attribute_names: of the data set's labels.
+        exclusive: those of which an edit must leave exactly one (`malp_disc.target_kind.exclusive_names`), or None.
     """
 
     def __init__(
@@ -49,9 +49,11 @@ class PretrainStep:
         *,
         base_rates: Sequence[float],
         attribute_names: Sequence[str],
+        exclusive: Sequence[str] | None = None,
     ) -> None:
         self.discriminator, self.wrapped, self.optimizer, self.generator = discriminator, wrapped, optimizer, generator
-        self.config, self.accelerator, self.base_rates, self.attribute_names = config, accelerator, tuple(base_rates), tuple(attribute_names)
+        self.config, self.accelerator, self.base_rates = config, accelerator, tuple(base_rates)
+        self.attribute_names, self.exclusive = tuple(attribute_names), exclusive
 
     def __call__(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Step `number`, counted from 1: one optimizer step on all micro-batches. Returns the mean terms of the loss."""
@@ -86,8 +88,7 @@ class PretrainStep:
         """G(T(I)), with the batch's targets or edits of ``malp_attribute`` alone; with gradients only where the templates get some through G."""
         manipulate, target = self.generator.manipulate, batch.target
         if self.config.malp_attribute is not None:
-            exclusive = exclusive_names(manipulate, self.attribute_names)
-            target = one_attribute_targets(batch.labels, self.attribute_names, self.config.malp_attribute, exclusive=exclusive)
+            target = one_attribute_targets(batch.labels, self.attribute_names, self.config.malp_attribute, exclusive=self.exclusive)
         with torch.set_grad_enabled(self.discriminator.generator_gradient != "none"), self.accelerator.autocast():
             return call_manipulate(manipulate, encrypted, target, current=batch.labels)
 

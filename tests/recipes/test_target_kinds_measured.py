@@ -8,20 +8,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from generators import create_generator
+from malp_disc.benchmark.inputs import cases_of
 from malp_disc.benchmark.methods import create_method
 from malp_disc.benchmark.run import Competitor, Settings, generator_lines
 from malp_disc.benchmark.suite import generator_entry
 from malp_disc.commands import baseline
-from malp_disc.data import DataOptions
+from malp_disc.data import DataOptions, WithReferences, build_dataset
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.evaluation.gallery import draw_arm
 from malp_disc.evaluation.localize import malp_gallery, measure_malp, score_unprotected, through_generator
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.serialization.state_dicts import save_tensors
+from malp_disc.target_kind import label_options
 from recipes import evaluate_survival
 from recipes.research import attack_templates
 from tests.recipes.conftest import TINY
@@ -91,6 +94,7 @@ def test_the_benchmark_with_and_without_a_target_of_its_own(monkeypatch, tmp_pat
 
 MODULE = """
 import torch
+from PIL import Image
 from tests.recipes.noting import Cycle, NotingChange
 
 def make():
@@ -175,3 +179,21 @@ def test_a_tiny_stgan_is_fine_tuned(launch, tmp_path):
     result = launch("finetune.py", *TINY, *FEW, *EVALUATED, "--generator", "stgan", "--generator-checkpoint", tmp_path / "G.safetensors", "--malp-pretrain-steps", 1, "--malp-width", 4,
                     "--arms", "control", "frozen", "--max-train-steps", 2, "--output-dir", tmp_path / "run", charts=False)  # fmt: skip
     assert set(json.loads((tmp_path / "run" / "report.json").read_text())["arms"]) == {"before", "control", "frozen"}, result.stdout
+
+
+def test_a_folder_per_domain_asks_for_one_domain(tmp_path):
+    """Whatever the generator takes: two domains at once is a request that no network was trained for."""
+    for number, domain in enumerate(("angry", "happy", "sad")):
+        (tmp_path / domain).mkdir()
+        for index in range(4):
+            Image.new("RGB", (32, 32), (60 * number, 20 * index, 0)).save(tmp_path / domain / f"{domain}{index}.png")
+    options = DataOptions(data="folder", data_root=tmp_path, image_size=32, test_size=6)
+    held = build_dataset(options, "test")
+    taken = EvalSet.take(held, 6)
+    entry = generator_entry("stargan", data=options, edits=("happy",))
+    cases = cases_of(entry, "labels", 6, 0)
+    requested = [taken.targets, taken.of_one_attribute("happy").targets, taken.first(2).of_one_attribute("sad").targets, *(case.target for case in cases)]
+    for targets in requested:
+        assert len(targets) and torch.equal(targets.sum(1), torch.ones(len(targets)))
+    assert torch.equal(requested[1], torch.tensor([[0.0, 1.0, 0.0]]).expand_as(requested[1]))
+    assert label_options(fresh(Noting), WithReferences(held, tmp_path / "sad")) == {"attribute_names": held.attribute_names, "exclusive": held.attribute_names}
