@@ -7,12 +7,14 @@
 Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-back faces are kept as ``images/<kind>-<seed>.npy``. Existing
 ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder.
 
-``results.jsonl`` has the leverage (malp_disc/metrics/leverage.py) of every generator in the folder for every judge and witness, compared with the control of
-the same seed; a control is compared with that of the next seed. ``table.md`` counts the alarms.
+``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances and the leverage
+(malp_disc/metrics/leverage.py), compared with the control of the same seed; a control is compared with that of the next seed. ``table.md`` counts what the rule
+of the verdict would say: whether the judge sees a gain, and whether the witness refuses it, because it shows the opposite or by the leverage.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from malp_disc.metrics.extractor import FeatureExtractor, extract_features, quan
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.leverage import leverage
+from malp_disc.metrics.paired_bootstrap import paired_frechet_delta
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.report.cells import Table
 from malp_disc.report.markdown import markdown_table
@@ -91,21 +94,27 @@ def results(folder: Path) -> list[dict[str, Any]]:
     following = dict(zip(seeds, seeds[1:] + seeds[:1]))
     extractors = {name: RandomExtractor() if name == "random" else create_extractor(name) for pair in PAIRS for name in pair}
     extractors["random"].fit(features_of(folder, "reference", "random", extractors["random"]))
+    real = {name: features_of(folder, "reference", name, extractor) for name, extractor in extractors.items()}
     lines = []
     for path in sorted(folder.glob("*-*.npy"), key=lambda path: (path.stem.partition("-")[0], int(path.stem.partition("-")[2]))):
         kind, _, seed = path.stem.partition("-")
         control = following[int(seed)] if kind == "control" else int(seed)
+        names = (path.stem, f"control-{control}", "before")
+        features = {network: [features_of(folder, name, network, extractor) for name in names] for network, extractor in extractors.items()}
+        changes = {network: change(real[network], *own) for network, own in features.items()}
         for judge, witness in PAIRS:
-            names = (path.stem, f"control-{control}", "before")
-            of_judge, of_witness = ([features_of(folder, name, network, extractors[network]) for name in names] for network in (judge, witness))
-            real = features_of(folder, "reference", judge, extractors[judge])
-            distance, of_control, before = (frechet_distance(real, features) for features in of_judge)
-            line = {"kind": kind, "seed": int(seed), "judge": judge, "witness": witness, "n": len(of_judge[0]), "frechet": distance}
-            line |= {"frechet_control": of_control, "frechet_before": before}
-            if (found := leverage(of_judge, of_witness)) is not None:
+            line = {"kind": kind, "seed": int(seed), "judge": judge, "witness": witness, "n": len(features[judge][0])}
+            line |= {"by_judge": changes[judge], "by_witness": changes[witness]}
+            if (found := leverage(features[judge], features[witness])) is not None:
                 line |= {"leverage": found.value, "low": found.low, "high": found.high}
             lines.append(line)
     return lines
+
+
+def change(real: np.ndarray, own: np.ndarray, control: np.ndarray, before: np.ndarray) -> dict[str, float]:
+    """A generator's Fréchet distance minus the control's, with its interval, and the distances of the control and before."""
+    delta = paired_frechet_delta(real, own, control)
+    return {**dataclasses.asdict(delta), "control": frechet_distance(real, control), "before": frechet_distance(real, before)}
 
 
 def features_of(folder: Path, name: str, network: str, extractor: FeatureExtractor) -> np.ndarray:
@@ -121,17 +130,40 @@ def features_of(folder: Path, name: str, network: str, extractor: FeatureExtract
 
 
 def alarms(lines: list[dict[str, Any]]) -> str:
-    """How many generators of each kind are flagged, by judge and witness, and what they gained by the judge's distance."""
+    """By judge, witness and kind: both distances against the control, and how many generators gained, and were refused by the witness."""
     rows = []
     for key in dict.fromkeys((line["judge"], line["witness"], line["kind"]) for line in lines):
         own = [line for line in lines if (line["judge"], line["witness"], line["kind"]) == key]
-        found = [line for line in own if "leverage" in line]
-        flagged = sum(line["low"] > TOLERATED_LEVERAGE for line in found)
-        gains = [100 * (line["frechet"] / line["frechet_control"] - 1) for line in own]
-        values = [line["leverage"] for line in found]
-        spread = f"{min(values):+.2f} to {max(values):+.2f}" if values else ""
-        rows.append([*key, f"{np.mean(gains):+.0f} %", spread, f"{flagged} of {len(own)}"])
-    return markdown_table(Table(["judge", "witness", "kind", "distance against the control", "leverage", "flagged"], rows), left=(0, 1, 2))
+        changes = [spread_of([100 * line[name]["value"] / line[name]["control"] for line in own], "+.0f") for name in ("by_judge", "by_witness")]
+        leverages = spread_of([line["leverage"] for line in own if "leverage" in line], "+.2f")
+        counts = [sum(map(counted, own)) for counted in (gained, opposite, leveraged, refused)]
+        rows.append([*key, *changes, leverages, *(f"{count} of {len(own)}" for count in counts)])
+    head = ["judge", "witness", "kind", "by the judge, %", "by the witness, %", "leverage", "gained", "opposite", "by leverage", "gained and refused"]
+    return markdown_table(Table(head, rows), left=(0, 1, 2))
+
+
+def spread_of(values: list[float], form: str) -> str:
+    """The mean of the values, with the lowest and the highest."""
+    return f"{np.mean(values):{form}} ({min(values):{form}} to {max(values):{form}})" if values else ""
+
+
+def gained(line: dict[str, Any]) -> bool:
+    """Whether the judge's distance is lower than the control's, with an interval below zero."""
+    return line["by_judge"]["high"] < 0
+
+
+def opposite(line: dict[str, Any]) -> bool:
+    """Condition (5) of the verdict: the witness shows the opposite."""
+    return line["by_witness"]["low"] > 0
+
+
+def leveraged(line: dict[str, Any]) -> bool:
+    """Condition (6) of the verdict: the witness sees no gain, and the changes favour the judge's features."""
+    return "low" in line and line["low"] > TOLERATED_LEVERAGE and not line["by_witness"]["high"] < 0
+
+
+def refused(line: dict[str, Any]) -> bool:
+    return gained(line) and (opposite(line) or leveraged(line))
 
 
 if __name__ == "__main__":

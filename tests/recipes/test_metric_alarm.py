@@ -57,7 +57,12 @@ def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
     one, other = by_pair["control", 0, "faces", "squeezenet-128"], by_pair["control", 0, "squeezenet-128", "faces"]
     assert one["leverage"] == pytest.approx(-other["leverage"])
     assert one["leverage"] == pytest.approx(-by_pair["control", 1, "faces", "squeezenet-128"]["leverage"])
+    assert one["by_judge"] == other["by_witness"] and one["by_judge"]["value"] == pytest.approx(-by_pair["control", 1, "faces", "random"]["by_judge"]["value"])
     assert json.dumps(lines) and np.isfinite([line["high"] for line in lines]).all()
     assert lines == metric_alarm.results(tmp_path / "images"), "from the kept features"
-    lines[0] |= {"low": 1.0}
-    assert "| faces | squeezenet-128 | control |" in metric_alarm.alarms(lines) and "1 of 2 |" in metric_alarm.alarms(lines)
+    for line in lines:
+        line |= {"by_judge": line["by_judge"] | {"high": 1.0}, "by_witness": line["by_witness"] | {"low": -1.0, "high": 1.0}, "low": 0.0}
+    lines[0] |= {"by_judge": lines[0]["by_judge"] | {"high": -1.0}, "low": 1.0}
+    assert "| faces | squeezenet-128 | control |" in metric_alarm.alarms(lines) and "| 1 of 2 | 0 of 2 | 1 of 2 | 1 of 2 |" in metric_alarm.alarms(lines)
+    lines[len(metric_alarm.PAIRS)] |= {"by_witness": lines[0]["by_witness"] | {"low": 0.5}}  # the opposite, but no gain
+    assert "| 1 of 2 | 1 of 2 | 1 of 2 | 1 of 2 |" in metric_alarm.alarms(lines)
