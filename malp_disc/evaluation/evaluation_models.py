@@ -39,6 +39,11 @@ class EvaluationOptions:
     auto: squeezenet if --second-weights is given, else random, untrained convolutions that need no file."""
     second_weights: Path | None = evaluation(None)
     """File of the second extractor's weights."""
+    third_extractor: Literal["auto", "none", "random", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
+    """A third feature extractor, a trained one: it shows that a generator was tuned on the first one's features, which an untrained one can't.
+    auto: faces on drawn faces, where it isn't one of the others; none on real images, unless --third-weights is given, for squeezenet."""
+    third_weights: Path | None = evaluation(None)
+    """File of the third extractor's weights."""
     smaller_views: tuple[Literal[2, 4], ...] = evaluation((2,))
     """Also measure images that are reduced by these factors, which shows whether a gain is in texture or in structure.
     Each takes as long as the full size. The flag without numbers measures the full size only."""
@@ -60,10 +65,12 @@ def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attrib
     if name == "auto":
         name = "squeezenet-128" if data.data == "faces" else "inception-2048"
     extractor = create_extractor(name, weights=options.fid_weights, device=device)
-    second = _second_extractor(options, device)
+    second = _further_extractor(options.second_extractor, options.second_weights, device, auto="random")
+    included = "faces" if data.data == "faces" and "faces" not in (name, options.second_extractor) else "none"
+    third = _further_extractor(options.third_extractor, options.third_weights, device, auto=included)
     embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
     classifier = _attribute_classifier(options, data, attribute_names, device)
-    return EvaluationModels(extractor, classifier, None, second, embedding, options.smaller_views)
+    return EvaluationModels(extractor, classifier, None, second, third, embedding, options.smaller_views)
 
 
 def _attribute_classifier(
@@ -88,15 +95,15 @@ def _attribute_classifier(
     return SelectedAttributes(classifier, attribute_names)
 
 
-def _second_extractor(options: EvaluationOptions, device: torch.device) -> FeatureExtractor | None:
-    name = options.second_extractor
+def _further_extractor(name: str, weights: Path | None, device: torch.device, *, auto: str) -> FeatureExtractor | None:
+    """A second or third extractor; `auto` is what "auto" means without a file of weights."""
+    if name == "auto":
+        name = auto if weights is None else "squeezenet"
     if name == "none":
         return None
-    if name == "auto":
-        name = "random" if options.second_weights is None else "squeezenet"
     if name == "random":
         return RandomExtractor().to(device).eval()
-    return create_extractor(name, weights=options.second_weights, device=device)
+    return create_extractor(name, weights=weights, device=device)
 
 
 class SelectedAttributes(torch.nn.Module):

@@ -1,6 +1,6 @@
 """Feature extractors and image scales used in evaluation: features of every view, and the power spectrum, in one pass over the images.
 
-A *view* is an extractor at an image scale: "frechet", "second", and the first extractor at reduced sizes.
+A *view* is an extractor at an image scale: "frechet", "second", "third", and the first extractor at reduced sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from malp_disc.metrics.features import FeatureExtractor, quantize
 from malp_disc.metrics.fid_infinity import extrapolated_frechet
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.spectrum import power_spectrum
-from malp_disc.run_folder.arms import SMALLER
+from malp_disc.run_folder.arms import FURTHER, SMALLER
 from malp_disc.run_folder.measurement import Distance
 from malp_disc.serialization.files import atomic_path
 from malp_disc.threaded import map_batches
@@ -40,7 +40,7 @@ class EvaluationModels:
         extractor: feature extractor of the Fréchet distance.
         classifier: independent attribute classifier, (B, 3, H, W) -> logits (B, A).
         malp: localizes and detects edits.
-        second: another feature extractor, to check that a result doesn't depend on the first.
+        second, third: other feature extractors, to check that a result doesn't depend on the first.
         embedding: face embedding (B, 3, H, W) -> (B, D), with a `name`, which measures whether an edit preserves the identity.
         smaller: factors of the views at reduced size, out of 2 and 4.
     """
@@ -49,16 +49,17 @@ class EvaluationModels:
     classifier: nn.Module | None
     malp: MaLP | None
     second: FeatureExtractor | None = None
+    third: FeatureExtractor | None = None
     embedding: nn.Module | None = None
     smaller: tuple[int, ...] = tuple(SMALLER.values())
 
     def of(self, view: str) -> FeatureExtractor:
         """The extractor of a view."""
-        return self.second if view == "second" else self.extractor
+        return getattr(self, view) if view in FURTHER else self.extractor
 
     def views(self, height: int, width: int) -> list[str]:
         """The views of images of this size."""
-        names = ["frechet"] + ["second"] * (self.second is not None)
+        names = ["frechet", *(view for view in FURTHER if self.of(view) is not None)]
         return names + [view for view, factor in SMALLER.items() if factor in self.smaller and min(height, width) // factor >= _SMALLEST]
 
 
@@ -89,7 +90,7 @@ def extract_views(
     """
     features: dict[str, list[np.ndarray]] = {}
     digest = hashlib.sha256()
-    for extractor in (models.extractor, models.second):
+    for extractor in (models.extractor, models.second, models.third):
         if extractor is not None:
             extractor.to(device).eval()
 
@@ -138,8 +139,8 @@ def load_feature_cache(models: EvaluationModels, batches: Iterable[tuple[Tensor,
 
 
 def _made_from(models: EvaluationModels, sha256: str) -> str:
-    second = None if models.second is None else (models.second.name, models.second.resize)
-    return json.dumps([sha256, models.extractor.name, models.extractor.resize, second])
+    further = [None if extractor is None else (extractor.name, extractor.resize) for extractor in (models.second, models.third)]
+    return json.dumps([sha256, models.extractor.name, models.extractor.resize, *further])
 
 
 def downsample_antialiased(images: Tensor, factor: int) -> Tensor:

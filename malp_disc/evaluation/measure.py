@@ -45,7 +45,7 @@ from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
-from malp_disc.run_folder.arms import PERFECT_EDIT
+from malp_disc.run_folder.arms import FURTHER, PERFECT_EDIT
 from malp_disc.run_folder.measurement import (
     Content,
     Identity,
@@ -89,7 +89,7 @@ class Evidence:
 def measure_reference(
     dataset: Dataset, count: int, models: EvaluationModels, *, device: torch.device | str = "cpu", cache: Path | None = None
 ) -> Reference:
-    """Features and spectrum of the first `count` real images. A second extractor that has to be fitted to real images is fitted to these.
+    """Features and spectrum of the first `count` real images. A second or third extractor that has to be fitted to real images is fitted to these.
 
     Args:
         cache: an .npz file for the features, reused where images and extractors are the same to the last byte.
@@ -101,8 +101,9 @@ def measure_reference(
         extracted = extract_views(models, (images for images, _ in loader), device=device, label="features of the reference", count=count)
         if cache is not None:
             save_feature_cache(models, extracted, cache)
-    if isinstance(models.second, RandomExtractor):
-        extracted.features["second"] = models.second.fit(extracted.features["second"])
+    for view in FURTHER:
+        if isinstance(extractor := models.of(view), RandomExtractor):
+            extracted.features[view] = extractor.fit(extracted.features[view])
     return dataclasses.replace(extracted, text=f"{dataset.description}, n = {count}")
 
 

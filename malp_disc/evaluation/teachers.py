@@ -34,9 +34,9 @@ def check_judges(models: EvaluationModels, teachers: Mapping[str, Sequence[Netwo
         teachers: by arm, from `teachers_of`.
 
     Raises:
-        ValueError: the extractor or the second extractor is the teacher of an arm.
+        ValueError: one of the extractors is the teacher of an arm.
     """
-    for flag, extractor in (("--extractor", models.extractor), ("--second-extractor", models.second)):
+    for flag, extractor in (("--extractor", models.extractor), ("--second-extractor", models.second), ("--third-extractor", models.third)):
         taught = [arm for arm, networks in teachers.items() if extractor is not None and is_teacher(extractor, networks)]
         if taught:
             raise ValueError(

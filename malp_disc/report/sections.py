@@ -63,9 +63,9 @@ def sections(record: Record) -> list[Section]:
         Section(
             "where",
             "Texture or structure",
-            "The same images at other sizes and through a second feature extractor. A gain that is gone at half the size was fine texture; a gain "
-            "that the second extractor doesn't show may be specific to the first. If fine-tuning moved the first one's features much farther, relative to the "
-            "second one's, than it did in the control, the generator was probably tuned on the first.",
+            "The same images at other sizes and through other feature extractors. A gain that is gone at half the size was fine texture; a gain "
+            "that the others don't show may be specific to the first. If another trained extractor shows the opposite, or fine-tuning moved the first one's features "
+            "much farther, relative to the second one's, than it did in the control, the generator was probably tuned on the first.",
             [
                 ("Distances", views_table(record)),
                 ("Differences", differences_table(record)),

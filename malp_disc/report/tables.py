@@ -50,7 +50,7 @@ def controls_table(record: Record) -> Table:
 
 
 def views_table(record: Record) -> Table:
-    """The distances at every image size and by the second extractor."""
+    """The distances at every image size and by the further extractors."""
     views = _views(record)
     if len(views) < 2:
         return Table([], [])
@@ -62,7 +62,7 @@ def views_table(record: Record) -> Table:
 
 
 def differences_table(record: Record) -> Table:
-    """Differences from the control at every image size and by the second extractor."""
+    """Differences from the control at every image size and by the further extractors."""
     views = _views(record)
     if len(views) < 2:
         return Table([], [])

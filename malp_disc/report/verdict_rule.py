@@ -13,7 +13,7 @@ from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
 from malp_disc.report.verdict_translation import measurements_of, translation_kept
-from malp_disc.run_folder.arms import CONTROLS, LEVERAGE, PERFECT_EDIT, WITH_TEMPLATE
+from malp_disc.run_folder.arms import CONTROLS, FURTHER, LEVERAGE, PERFECT_EDIT, WITH_TEMPLATE
 from malp_disc.run_folder.measurement import Measurement
 from malp_disc.run_folder.teachers import is_teacher
 
@@ -29,8 +29,8 @@ RULE = (
     "fine-tuning, (3) its edit accuracy, against the control and before, did not fall by more than "
     f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
     "without being requested) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
-    f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) the second extractor does not show the opposite, against the "
-    "control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: the second extractor's interval lies below zero as well, or "
+    f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) neither the second nor the third extractor shows the opposite, against "
+    "the control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: the interval of the second or third extractor lies below zero as well, or "
     f"fine-tuning did not move the extractor's features, relative to the second one's, more than {math.exp(TOLERATED_LEVERAGE):.2f} times as far as the control's did (interval "
     "over images), (7) where the perfect edits are known (drawn faces, drawn again with the requested attributes), its images aren't farther from them than the "
     "control's or those before, with an interval of the mean absolute difference above zero, and (8) its power at the Nyquist frequency is not above "
@@ -44,8 +44,8 @@ RULE = (
     f"that luck makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}; all other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "
     "make (5) easier to pass. With several seeds, every interval is two that must agree: over seeds "
     "(Student's t of the mean) and over images (paired bootstrap). Distance, edit accuracy and edit strength must have been measured, also "
-    "of the generator before fine-tuning; without attributes, content and the unedited inputs in place of edit accuracy; leakage, second extractor and spectrum count where they were measured. Nothing is decided if the extractor or the second "
-    "extractor is the network that the arm was fine-tuned against (the same architecture or the same weights): the judge is the teacher."
+    "of the generator before fine-tuning; without attributes, content and the unedited inputs in place of edit accuracy; leakage, second and third extractor and spectrum count where they were measured. Nothing is decided if one of the "
+    "extractors is the network that the arm was fine-tuned against (the same architecture or the same weights): the judge is the teacher."
 )
 
 
@@ -71,7 +71,7 @@ def arm_verdict(
             return refusal
     since = comparison[arm]["delta_vs_before"]
     unsure = ", though no different from before fine-tuning" if since.high >= 0 else ""
-    where = "; ".join(filter(None, [_second_extractor(case), _structure_or_texture(case), _towards_perfect_edits(case), _effect_of_template(case)]))
+    where = "; ".join(filter(None, [_further_extractors(case), _structure_or_texture(case), _towards_perfect_edits(case), _effect_of_template(case)]))
     return Verdict("improved", "; ".join(filter(None, [f"{case.numbers}, edits kept{unsure}", measurements_of(case), where])), where)
 
 
@@ -93,8 +93,8 @@ def _comparable(case: Case) -> Verdict | None:
 
 
 def _judge_is_no_teacher(case: Case) -> Verdict | None:
-    """An extractor, or second extractor, whose features the arm was not fine-tuned on."""
-    for view, words in (("frechet", "the extractor"), ("second", "the second extractor")):
+    """Extractors whose features the arm was not fine-tuned on."""
+    for view, words in {"frechet": "the extractor", **FURTHER}.items():
         judge = case.own.distance(view)
         if is_teacher(judge, case.own.teachers):
             return Verdict(
@@ -172,24 +172,24 @@ def _edits_kept(case: Case) -> Verdict | None:
 
 
 def _extractors_agree(case: Case) -> Verdict | None:
-    """(5) No second extractor with an interval above zero, against the control or before."""
-    name = case.own.second.label or "the second extractor"
+    """(5) No second or third extractor with an interval above zero, against the control or before."""
     for other, words in (("control", ""), ("before", " against the generator before fine-tuning")):
-        second = case.view("second", other)
-        if second is not None and second.low > 0:
-            found = f"{signed(second.value)}, interval {both_intervals(second)}"
-            return Verdict("extractors disagree", f"lower {case.label}, but {name} shows the opposite{words}, {found} ({case.numbers})")
+        for view in FURTHER:
+            delta = case.view(view, other)
+            if delta is not None and delta.low > 0:
+                found = f"{signed(delta.value)}, interval {both_intervals(delta)}"
+                return Verdict("extractors disagree", f"lower {case.label}, but {_name_of(case, view)} shows the opposite{words}, {found} ({case.numbers})")
     return None
 
 
 def _not_tuned_on_the_judge(case: Case) -> Verdict | None:
-    """(6) A gain that the second extractor sees too, or changes that show in the extractor's features no more than in the second one's, compared with
-    the control's changes."""
-    found, second = case.view(LEVERAGE, "control"), case.view("second", "control")
+    """(6) A gain that the second or third extractor sees too, or changes that show in the extractor's features no more than in the second one's, compared
+    with the control's changes."""
+    found, further = case.view(LEVERAGE, "control"), [case.view(view, "control") for view in FURTHER]
     images = None if found is None else found.images or found
-    if images is None or images.low <= TOLERATED_LEVERAGE or (second is not None and second.high < 0):
+    if images is None or images.low <= TOLERATED_LEVERAGE or any(delta is not None and delta.high < 0 for delta in further):
         return None
-    witness = case.own.second.label or "the second extractor"
+    witness = _name_of(case, "second")
     value, low, high = (number(math.exp(log)) for log in (found.value, images.low, images.high))
     return Verdict(
         "tuned on the judge",
@@ -261,13 +261,18 @@ def _leaking(arm: Measurement, other: Measurement, name: str) -> list[str]:
     return [f"leakage {number(now)} against {number(was)} ({name}), tolerated rise {number(tolerated)}"] if now - was > tolerated else []
 
 
-def _second_extractor(case: Case) -> str:
-    second = case.view("second", "control")
-    if second is None:
-        return "no second extractor was used"
-    name = case.own.second.label or "the second extractor"
-    words = "agrees" if second.high < 0 else "shows no difference"
-    return f"{name} {words} ({signed(second.value)}, {both_intervals(second)})"
+def _name_of(case: Case, view: str) -> str:
+    return case.own.distance(view).label or FURTHER[view]
+
+
+def _further_extractors(case: Case) -> str:
+    """What the second and the third extractor show against the control."""
+    found = []
+    for view in FURTHER:
+        if (delta := case.view(view, "control")) is not None:
+            words = "agrees" if delta.high < 0 else "shows no difference"
+            found.append(f"{_name_of(case, view)} {words} ({signed(delta.value)}, {both_intervals(delta)})")
+    return "; ".join(found) or "no second extractor was used"
 
 
 def _structure_or_texture(case: Case) -> str:

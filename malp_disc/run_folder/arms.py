@@ -35,9 +35,13 @@ UNEDITED = "unedited"
 SMALLER = {"frechet_2x": 2, "frechet_4x": 4}
 """Views of down-sampled images with their factor: structure without texture."""
 
+FURTHER = {"second": "the second extractor", "third": "the third extractor"}
+"""Views by another extractor than the first."""
+
 VIEWS = {
     "frechet": "full size",
     "second": "second extractor, full size",
+    "third": "third extractor, full size",
     "frechet_2x": "half the size",
     "frechet_4x": "a quarter of the size",
 }

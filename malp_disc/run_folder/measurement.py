@@ -149,6 +149,7 @@ class Measurement:
 
     frechet: Distance = Distance()
     second: Distance = Distance()
+    third: Distance = Distance()
     frechet_2x: Distance = Distance()
     frechet_4x: Distance = Distance()
     kid: KernelDistance = KernelDistance()
@@ -206,6 +207,7 @@ class ReferencePoints:
     unedited: Distance = Distance()
     real_split: Distance = Distance()
     second: Points = Points()
+    third: Points = Points()
     frechet_2x: Points = Points()
     frechet_4x: Points = Points()
     kid: KernelPoints = KernelPoints()

@@ -13,6 +13,7 @@ from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.evaluator import make_evaluator
 from malp_disc.report import write_report
+from malp_disc.run_folder.arms import FURTHER
 from malp_disc.run_folder.measurement import Network
 from malp_disc.run_folder.schema import read_features, read_measurements
 from malp_disc.serialization.state_dicts import save_tensors
@@ -108,12 +109,27 @@ def test_draw_adds_only_what_measuring_did_not(evaluator):
 
 
 @pytest.mark.parametrize(
-    ("options", "second"),
-    [({}, "FD-random"), ({"second_extractor": "none"}, None), ({"second_extractor": "faces"}, "FD-faces")],
+    ("options", "further"),
+    [
+        ({}, ["FD-random", "FD-faces"]),
+        ({"second_extractor": "none", "third_extractor": "none"}, []),
+        ({"second_extractor": "faces"}, ["FD-faces"]),
+        ({"extractor": "faces"}, ["FD-random"]),
+        ({"third_extractor": "random"}, ["FD-random", "FD-random"]),
+    ],
 )
-def test_the_second_extractor_needs_no_file_unless_one_is_chosen(options, second):
+def test_the_further_extractors_need_no_file_unless_one_is_chosen(options, further):
     models = make_evaluation_models(EvaluationOptions(**options), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
-    assert (None if models.second is None else models.second.label) == second
+    assert [models.of(view).label for view in FURTHER if models.of(view) is not None] == further
+    assert sum(view in FURTHER for view in models.views(64, 64)) == len(further)
+
+
+def test_real_images_have_no_third_extractor_unless_one_is_given(shared):
+    weights = shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth")
+    options, data = {"extractor": "squeezenet", "fid_weights": weights}, DataOptions(data="images", data_root=weights.parent)
+    for more, label in (({}, None), ({"third_weights": weights}, "FD-SqueezeNet"), ({"third_extractor": "faces"}, "FD-faces")):
+        third = make_evaluation_models(EvaluationOptions(**options, **more), data, (), torch.device("cpu")).third
+        assert (None if third is None else third.label) == label
 
 
 def test_squeezenet_is_taken_where_its_weights_are_given(shared):

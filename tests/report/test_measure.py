@@ -68,7 +68,7 @@ class Brightness(nn.Module):
 @pytest.fixture(scope="module")
 def evaluator():
     malp = tiny_malp().eval()
-    models = EvaluationModels(Mean(), Brightness(), malp, RandomExtractor())
+    models = EvaluationModels(Mean(), Brightness(), malp, RandomExtractor(), third=Mean())
     inputs = EvalSet.take(Faces(0, COUNT), COUNT)
     reference = measure_reference(Faces(1000, 60), 60, models)
     return inputs, reference, models
@@ -79,7 +79,7 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluato
     reference_points, unedited = measure_reference_points(inputs, reference, models)
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
     assert measured.frechet.value == pytest.approx(reference_points.unedited.value, rel=1e-6)
-    for view in ("second", "frechet_2x", "frechet_4x"):
+    for view in ("second", "third", "frechet_2x", "frechet_4x"):
         assert measured.distance(view).value == pytest.approx(reference_points.points(view).unedited.value, rel=1e-6)
     assert measured.spectrum == reference_points.spectrum
     assert (measured.identity_l1, measured.leakage) == (0, 0)
@@ -88,7 +88,7 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluato
     assert measured.ssim_to_input == pytest.approx(1) and measured.psnr_to_input is None
     assert measured.edit_accuracy == reference_points.edit_accuracy
     assert {view: features.shape for view, features in evidence.features.items()} == {
-        "frechet": (COUNT, 6), "second": (COUNT, 96), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
+        "frechet": (COUNT, 6), "second": (COUNT, 96), "third": (COUNT, 6), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
     }  # fmt: skip
 
 
@@ -182,16 +182,16 @@ def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(evaluator,
 
 def test_each_judge_but_the_first_may_be_absent(evaluator):
     inputs, reference, models = evaluator
-    alone = dataclasses.replace(models, classifier=None, malp=None, second=None, smaller=())
+    alone = dataclasses.replace(models, classifier=None, malp=None, second=None, third=None, smaller=())
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
     assert list(evidence.features) == ["frechet"] and evidence.manipulated is None
-    assert not {"second", "frechet_2x", "edit_accuracy", "localization", "identity"} & to_json(measured, sparse=True).keys()
+    assert not {"second", "third", "frechet_2x", "edit_accuracy", "localization", "identity"} & to_json(measured, sparse=True).keys()
 
 
 def test_one_smaller_size_is_enough(evaluator):
     inputs, reference, models = evaluator
     _, evidence = measure_arm(lambda x, _: x, inputs, reference, dataclasses.replace(models, second=None, smaller=(2,)))
-    assert list(evidence.features) == ["frechet", "frechet_2x"]
+    assert list(evidence.features) == ["frechet", "third", "frechet_2x"]
 
 
 class Counting(Mean):
@@ -218,7 +218,7 @@ def test_kept_features_of_the_reference_are_taken_again_only_for_these_images_an
     assert np.array_equal(again.power, first.power)
     assert again.features.keys() == first.features.keys()
     assert all(np.array_equal(again.features[view], first.features[view]) for view in first.features), "the second extractor is fitted again"
-    for other in ({"dataset": Faces(1001, 60)}, {"count": 59}, {"smaller": (2, 4)}, {"second": None}):
+    for other in ({"dataset": Faces(1001, 60)}, {"count": 59}, {"smaller": (2, 4)}, {"second": None}, {"third": RandomExtractor()}):
         assert measured(**other)[1] > 0, other
         measured()  # back to what it was
     named = Counting()

@@ -93,7 +93,7 @@ def test_the_origin_of_a_backbones_weights_is_no_part_of_its_architecture():
     assert is_teacher(Network("efficientnet_lite0", "1"), [Network("tf_efficientnet_lite0.in1k", "2")])
 
 
-@pytest.mark.parametrize(("view", "words"), [("frechet", "is the extractor as well"), ("second", "is the second extractor as well")])
+@pytest.mark.parametrize(("view", "words"), [("frechet", "is the extractor as well"), ("second", "is the second extractor as well"), ("third", "is the third extractor as well")])
 def test_the_verdict_is_refused_where_a_judge_is_the_teacher(arms, comparison, view, words):
     assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
     arms["cotrain"]["teachers"] = [SQUEEZENET]
@@ -113,7 +113,10 @@ def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(fil
         check_judges(models, teachers)
     with pytest.raises(ValueError, match="--extractor is SqueezeNet"):
         check_judges(dataclasses.replace(models, extractor=squeezenet, second=None), teachers)
-    check_judges(dataclasses.replace(models, second=RandomExtractor()), teachers)
+    models = dataclasses.replace(models, second=RandomExtractor())
+    check_judges(models, teachers)
+    with pytest.raises(ValueError, match="--third-extractor is SqueezeNet"):
+        check_judges(dataclasses.replace(models, third=squeezenet), teachers)
     check_judges(models, {"control": []})
 
 

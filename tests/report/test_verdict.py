@@ -211,7 +211,7 @@ def test_the_rule_states_its_numbers():
         "0.05",
         "25 %",
         "control_2xD, random",
-        "second extractor",
+        "second nor the third extractor",
         "2 times the control's",
         "Student's t",
     ):

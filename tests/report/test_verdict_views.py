@@ -60,11 +60,22 @@ def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_meas
         (LOWER, "improved", "FD-random agrees"),
     ],
 )
-def test_a_second_extractor_may_refuse_and_is_always_heard(arms, comparison, second, outcome, words):
-    arms["cotrain"]["second"] = {"label": "FD-random"}
-    verdict = arm_verdict("cotrain", arms, comparison, {"second": {"cotrain": {"delta_vs_control": second}}})
+@pytest.mark.parametrize("view", ["second", "third"])
+def test_a_further_extractor_may_refuse_and_is_always_heard(arms, comparison, view, second, outcome, words):
+    arms["cotrain"][view] = {"label": "FD-random"}
+    verdict = arm_verdict("cotrain", arms, comparison, {view: {"cotrain": {"delta_vs_control": second}}})
     assert verdict.outcome == outcome
     assert words in verdict.reason
+
+
+def test_two_further_extractors_are_both_heard_and_one_is_enough_to_refuse(arms, comparison):
+    arms["cotrain"] |= {"second": {"label": "FD-random"}, "third": {"label": "FD-faces"}}
+    views = {"second": {"cotrain": {"delta_vs_control": ZERO}}, "third": {"cotrain": {"delta_vs_control": LOWER}}}
+    reason = arm_verdict("cotrain", arms, comparison, views).reason
+    assert "FD-random shows no difference" in reason and "; FD-faces agrees" in reason
+    views["third"]["cotrain"]["delta_vs_control"] = HIGHER
+    verdict = arm_verdict("cotrain", arms, comparison, views)
+    assert verdict.outcome == "extractors disagree" and "FD-faces shows the opposite" in verdict.reason
 
 
 def test_without_a_second_extractor_the_sentence_says_so(arms, comparison):
@@ -117,9 +128,10 @@ def test_a_leverage_that_may_be_chance_or_favours_the_second_extractor_is_no_ala
     assert arm_verdict("cotrain", arms, comparison, leverage_of(0.4, 0.5)).outcome == "no difference"
 
 
+@pytest.mark.parametrize("view", ["second", "third"])
 @pytest.mark.parametrize(("second", "outcome"), [(LOWER, "improved"), (ZERO, "tuned on the judge")])
-def test_a_gain_that_the_second_extractor_sees_too_is_no_alarm(arms, comparison, second, outcome):
-    views = leverage_of(0.4, 0.5) | {"second": {"cotrain": {"delta_vs_control": second, "delta_vs_before": second}}}
+def test_a_gain_that_a_further_extractor_sees_too_is_no_alarm(arms, comparison, view, second, outcome):
+    views = leverage_of(0.4, 0.5) | {view: {"cotrain": {"delta_vs_control": second, "delta_vs_before": second}}}
     assert arm_verdict("cotrain", arms, comparison, views).outcome == outcome
 
 
