@@ -36,6 +36,7 @@ from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_metadata
 from malp_disc.serialization.typed_json import from_json
 from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
 from malp_disc.training.preflight import must_take
@@ -106,7 +107,8 @@ def main(config: Config) -> None:
 
     open_folder(config, accumulates=True)
     check_measured(config.output_dir, config.seed, paths)
-    evaluator = make_evaluator(config, config, models, malp, config.output_dir, device, sets)
+    exclusive = exclusive_names(next(iter(generators.values())), held_out)
+    evaluator = make_evaluator(config, config, models, malp, config.output_dir, device, sets, exclusive=exclusive)
     evaluator.measure_reference_points()
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in evaluator.measured(seed=config.seed):

@@ -70,7 +70,7 @@ def main(config: Config) -> None:
     inputs = EvalSet.take(
         held_out,
         max(config.eval_size, config.alarm_size if "alarms" in config.parts else 0),
-        exclusive=exclusive_names(generator, held_out.attribute_names),
+        exclusive=exclusive_names(generator, held_out),
     )
     calibration = EvalSet.take(training, config.calibration_size)
     config.output_dir.mkdir(parents=True, exist_ok=True)

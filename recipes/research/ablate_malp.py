@@ -39,6 +39,7 @@ from malp_disc.serialization.files import sweep, write_json, write_text
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.serialization.typed_json import to_json
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, claim_folder, run_recipe, start
 from malp_disc.training.pretrain import pretrain
@@ -77,7 +78,7 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator = generator.eval().requires_grad_(False).to(accelerator.device)
-    inputs = EvalSet.take(held_out, config.eval_size)
+    inputs = EvalSet.take(held_out, config.eval_size, exclusive=exclusive_names(generator, held_out))
     for seed in config.seeds:  # all rows of one seed first, so that an interrupted ablation has complete columns
         for name in config.rows:
             run_row(name, ROWS[name], seed, generator, dataset, inputs, config, accelerator)

@@ -53,6 +53,7 @@ from malp_disc.serialization.files import write_text
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.shipped import FACES_MALP
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, open_folder, run_recipe
 from malp_disc.training.preflight import must_take
@@ -104,7 +105,7 @@ def main(config: Config) -> None:
     if "generators" in config.parts and config.overlays is not None:
         overlay_pairs(config.overlays)
     open_folder(config, accumulates=True)
-    inputs = EvalSet.take(held_out, config.eval_size)
+    inputs = EvalSet.take(held_out, config.eval_size, exclusive=exclusive_names(generator, held_out))
     path = config.output_dir / "probe.jsonl"
     common = f"generator {fingerprint(generator.state_dict())}, {held_out.description}, n = {config.eval_size}, seed {config.seed}"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -47,6 +47,7 @@ from malp_disc.serialization.files import sweep, write_json, write_text
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.serialization.typed_json import to_json
+from malp_disc.target_kind import exclusive_names
 from malp_disc.training.finetune import FineTuning
 from malp_disc.training.launch import claim_folder, run_recipe, start
 from recipes.research.search_report import search_table
@@ -95,7 +96,7 @@ def main(config: Config) -> None:
         lock_folder(config.output_dir / "malp")
     malps = make_malps(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, given, dataset, accelerator)
     models = dataclasses.replace(models, malp=malps.get("malp"))
-    inputs = EvalSet.take(edited, config.eval_size)
+    inputs = EvalSet.take(edited, config.eval_size, exclusive=exclusive_names(generator, dataset))
     kept = config.output_dir / "reference.npz"
     reference = measure_reference(compared_with, config.reference_size, models, device=accelerator.device, cache=kept)
 
