@@ -31,9 +31,9 @@ class PretrainStep:
     Args:
         discriminator: the MaLP to train, co-trainable.
         wrapped: the same as Accelerate prepared it; `discriminator` itself in a single process.
-        optimizer: of ``discriminator.parameter_groups``: the networks, then the templates.
+        optimizer: of ``discriminator.parameter_groups``: the networks, the templates, and the heads of a pretrained second branch.
         generator: the fixed generator, with ``manipulate(images, target)``.
-        base_rates: learning rates of the networks and of the templates, before the schedule.
+        base_rates: learning rates of these groups, before the schedule.
         attribute_names: of the data set's labels.
         exclusive: those of which an edit must leave exactly one (`malp_disc.target_kind.exclusive_names`), or None.
     """
@@ -93,12 +93,10 @@ class PretrainStep:
             return call_manipulate(manipulate, encrypted, target, current=batch.labels)
 
 
-def learning_rates(config: PretrainOptions, base_rates: Sequence[float], step: int) -> tuple[float, float]:
-    """Learning rates of the networks and of the templates at `step`, counted from 0.
+def learning_rates(config: PretrainOptions, base_rates: Sequence[float], step: int) -> list[float]:
+    """Learning rates at `step`, counted from 0: of the networks, the templates, and, with a pretrained second branch, its heads.
 
-    Both are constant for the first half of the steps and then fall linearly to 0; that of the templates is 0 until ``malp_template_delay`` is over.
+    All are constant for the first half of the steps and then fall linearly to 0; that of the templates is 0 until ``malp_template_delay`` is over.
     """
-    networks, templates = base_rates
-    factor = constant_then_linear(step, config.max_train_steps)
-    delayed = step < config.malp_template_delay * config.max_train_steps
-    return networks * factor, 0.0 if delayed else templates * factor
+    networks, templates, *heads = (rate * constant_then_linear(step, config.max_train_steps) for rate in base_rates)
+    return [networks, 0.0 if step < config.malp_template_delay * config.max_train_steps else templates, *heads]

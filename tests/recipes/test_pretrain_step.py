@@ -9,14 +9,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from malp_disc import MaLPDiscriminator, fakeness_map
+from malp_disc import MaLP, MaLPDiscriminator, fakeness_map
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.serialization.state_dicts import load_tensors
 from malp_disc.training.batches import steps
 from malp_disc.training.pretrain_options import PretrainOptions
-from malp_disc.training.pretrain_step import PretrainStep
+from malp_disc.training.pretrain_step import PretrainStep, learning_rates
+from tests.recipes.conftest import TINY
 from tests.recipes.engine import ToyGenerator
-from tests.tiny import tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 TERMS = {"MaLP/total", "MaLP/template", "MaLP/localization", "MaLP/recovery", "MaLP/classification"}
 
@@ -128,3 +130,22 @@ def test_templates_are_held_to_the_least_psnr(tmp_path):
     encrypted, _ = step.encrypt(dataclasses.replace(batches[0]))
     error = (encrypted - batches[0].images).square().mean()
     assert 10 * torch.log10(4 / error) > 44.9
+
+
+def test_a_pretrained_second_branch_learns_with_its_own_group(launch, stargan, tmp_path):
+    """Three groups of parameters: networks, templates, heads. The backbone isn't saved, and the heads have moved from where they began."""
+    launch("pretrain_malp.py", *TINY, "--output-dir", tmp_path, "--max-train-steps", 2, "--generator-checkpoint", stargan / "G.safetensors",
+           "--malp-width", 4, "--malp-branch", "tf_efficientnet_lite0", "--test-size", 16)  # fmt: skip
+    malp = MaLP.from_pretrained(tmp_path / "malp")
+    assert malp.config.branch == "tf_efficientnet_lite0" and malp(sample_images(1, 32, 32), branch=True).branch_map.shape == (1, 1, 32, 32)
+    heads = {name: value for name, value in load_tensors(tmp_path / "malp" / "model.safetensors").items() if "branch." in name}
+    assert heads and not any("backbone" in name for name in heads)
+    biases = [value for name, value in heads.items() if "heads." in name and name.endswith(".1.bias")]  # of the group norms, 0 at first
+    assert biases and all(value.any() for value in biases)
+
+
+def test_all_groups_follow_the_schedule_and_only_the_templates_wait():
+    config = PretrainOptions(max_train_steps=100, malp_template_delay=0.25)
+    rates = (1.0, 5.0, 2.0)
+    assert learning_rates(config, rates, 0) == [1.0, 0.0, 2.0] and learning_rates(config, rates, 25) == [1.0, 5.0, 2.0]
+    assert learning_rates(config, rates, 75) == pytest.approx([0.5, 2.5, 1.0], abs=0.02) and learning_rates(config, rates[:2], 75) == learning_rates(config, rates, 75)[:2]
