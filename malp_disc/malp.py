@@ -166,7 +166,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         if branch and self.branch is None:
             raise ValueError("this MaLP was created with branch=None and has no second branch")
         images = images.float()
-        maps, template = self.cnn(images, recovery=recovery)
+        maps, template = self.cnn(images) if recovery else self.cnn(images, recovery=False)
         logit = self.classifier(maps)
         if template is None:
             template, similarity = torch.zeros_like(maps), torch.zeros_like(logit)

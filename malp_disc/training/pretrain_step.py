@@ -93,10 +93,10 @@ class PretrainStep:
             return call_manipulate(manipulate, encrypted, target, current=batch.labels)
 
 
-def learning_rates(config: PretrainOptions, base_rates: Sequence[float], step: int) -> list[float]:
+def learning_rates(config: PretrainOptions, base_rates: Sequence[float], step: int) -> tuple[float, ...]:
     """Learning rates at `step`, counted from 0: of the networks, the templates, and, with a pretrained second branch, its heads.
 
     All are constant for the first half of the steps and then fall linearly to 0; that of the templates is 0 until ``malp_template_delay`` is over.
     """
     networks, templates, *heads = (rate * constant_then_linear(step, config.max_train_steps) for rate in base_rates)
-    return [networks, 0.0 if step < config.malp_template_delay * config.max_train_steps else templates, *heads]
+    return networks, 0.0 if step < config.malp_template_delay * config.max_train_steps else templates, *heads

@@ -147,5 +147,5 @@ def test_a_pretrained_second_branch_learns_with_its_own_group(launch, stargan, t
 def test_all_groups_follow_the_schedule_and_only_the_templates_wait():
     config = PretrainOptions(max_train_steps=100, malp_template_delay=0.25)
     rates = (1.0, 5.0, 2.0)
-    assert learning_rates(config, rates, 0) == [1.0, 0.0, 2.0] and learning_rates(config, rates, 25) == [1.0, 5.0, 2.0]
+    assert learning_rates(config, rates, 0) == (1.0, 0.0, 2.0) and learning_rates(config, rates, 25) == (1.0, 5.0, 2.0)
     assert learning_rates(config, rates, 75) == pytest.approx([0.5, 2.5, 1.0], abs=0.02) and learning_rates(config, rates[:2], 75) == learning_rates(config, rates, 75)[:2]
