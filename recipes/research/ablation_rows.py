@@ -51,8 +51,8 @@ class TransformerOnly(nn.Module):
         self.transformer = transformer
         self.trunk, self.recovery = cnn.trunk, cnn.recovery
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.transformer(images), self.recovery(self.trunk(images))
+    def forward(self, images: Tensor, *, recovery: bool = True) -> tuple[Tensor, Tensor | None]:
+        return self.transformer(images), self.recovery(self.trunk(images)) if recovery else None
 
 
 class AuthorsHead(nn.Sequential):
