@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
 from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.alignment import LEAST_SHARE, Alignment
+from malp_disc.keyed.spectrum import reference_size
+
+CROPPED = 0.25
+"""Share of the batches that are cropped after all else."""
 
 
 class KeyedMethod(nn.Module):
@@ -20,6 +27,8 @@ class KeyedMethod(nn.Module):
     learning_rate = 1e-3
     set_size = 64
     """Number of training keys."""
+    loss_dice = 4
+    """Random numbers per image that `losses` takes."""
     takes_regions = True
     """`losses` takes the edited regions, and `encrypt` the number of a training key."""
 
@@ -39,9 +48,28 @@ class KeyedMethod(nn.Module):
         """T(I) with the training key of the batch: that of its first image's number."""
         return self.malp.encrypt(images, secret=training_key(index))[0]
 
-    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor) -> dict[str, Tensor]:
-        """As `KeyedMaLP.losses`, with the training key of `encrypt`."""
-        return self.malp.losses(real, manipulated, truth, edited, secret=training_key(index))
+    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
+        """As `KeyedMaLP.losses`, with the training key of `encrypt`, of a crop in one of four batches; dice (B, `loss_dice`) in [0, 1), of which the first row counts."""
+        images, alignment = (real, manipulated, truth, edited), Alignment()
+        if dice[0, 0] < CROPPED:
+            images, alignment = random_crops(images, self.malp.config.image_size, dice[0, 1:].tolist())
+        return self.malp.losses(*images, alignment=alignment, secret=training_key(index))
+
+
+def random_crops(images: Sequence[Tensor], size: int, dice: Sequence[float]) -> tuple[list[Tensor], Alignment]:
+    """The same random crop of several batches (B, C, H, W), of `LEAST_SHARE` of the sides or more and of their aspect, and where it lies.
+
+    Args:
+        size: side of the reference grid.
+        dice: three numbers in [0, 1).
+    """
+    height, width = images[0].shape[2:]
+    share = LEAST_SHARE + (1 - LEAST_SHARE) * dice[0]
+    h, w = max(1, round(height * share)), max(1, round(width * share))
+    top, left = int(dice[1] * (height - h + 1)), int(dice[2] * (width - w + 1))
+    whole = reference_size(height, width, size)
+    parts = [image[:, :, top : top + h, left : left + w] for image in images]
+    return parts, Alignment(math.sqrt(h * w / (height * width)), (top * whole[0] / height, left * whole[1] / width))
 
 
 def training_key(index: Tensor) -> bytes:

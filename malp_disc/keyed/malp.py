@@ -165,6 +165,7 @@ class KeyedMaLP(
         truth: Tensor,
         edited: Tensor,
         *,
+        alignment: Alignment | None = None,
         secret: bytes | None = None,
         weights: LossWeights | None = None,
     ) -> dict[str, Tensor]:
@@ -174,10 +175,11 @@ class KeyedMaLP(
             real, manipulated: protected images before and after the edit, (B, 3, H, W) in [-1, 1], perhaps degraded.
             truth: M_GT, (B, 1, H, W) in [0, 1].
             edited: the edited regions, (B, 1, H, W) of bool.
+            alignment: where the images were cut from, if they are crops of protected ones.
         """
         weights = weights or LossWeights()
         count = len(real)
-        out = self(torch.cat([real, manipulated]), secret=secret)
+        out = self(torch.cat([real, manipulated]), alignment, secret=secret)
         target = torch.cat([torch.zeros_like(edited), edited]).float()
         share = out.edited.clamp(1e-5, 1 - 1e-5)
         region = -(target * share.log() + (1 - target) * (1 - share).log()).mean()

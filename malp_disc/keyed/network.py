@@ -41,7 +41,7 @@ class EvidenceNet(Float32Module):
         self.fine, self.middle, self.coarse = _Block(width, width), _Block(width, 2 * width), _Block(2 * width, 2 * width)
         self.up_middle, self.up_fine = _Block(4 * width, 2 * width), _Block(3 * width, width)
         self.heads = nn.Conv2d(width, 2, 3, padding=1)
-        self.classifier = nn.Sequential(nn.Linear(4 * width + 2, width), nn.SiLU(), nn.Linear(width, 1))
+        self.classifier = nn.Sequential(nn.Linear(4 * width + 2 + 3 * inputs, 2 * width), nn.SiLU(), nn.Linear(2 * width, 1))
         nn.init.constant_(self.heads.bias, _START_BIAS)
 
     def forward(self, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,7 +52,13 @@ class EvidenceNet(Float32Module):
         maps, edited = _enlarged(self.heads(self.up_fine(torch.cat([fine, _enlarged(middle, fine)], 1))), channels).split(1, 1)
         share = torch.sigmoid(edited)
         pooled = [coarse.mean((2, 3)), coarse.amax((2, 3)), share.mean((2, 3)), F.avg_pool2d(share, 8, ceil_mode=True).amax((2, 3))]
-        return torch.sigmoid(maps), edited, self.classifier(torch.cat(pooled, 1))[:, 0]
+        return torch.sigmoid(maps), edited, self.classifier(torch.cat([*pooled, *_statistics(channels)], 1))[:, 0]
+
+
+def _statistics(channels: Tensor) -> list[Tensor]:
+    """Mean, standard deviation and least local mean of each channel, (B, C) each. They tell how much evidence is to be expected in an image as blurred or noisy as this one."""
+    local = F.avg_pool2d(channels, 16, stride=8, ceil_mode=True)
+    return [channels.mean((2, 3)), channels.var((2, 3), correction=0).add(1e-8).sqrt(), local.amin((2, 3))]
 
 
 def _enlarged(features: Tensor, like: Tensor) -> Tensor:

@@ -48,8 +48,8 @@ class DegradationChain:
 
     @classmethod
     def from_dice(cls, dice: Sequence[float]) -> DegradationChain:
-        """A random moderate chain: a resize by 0.5 … 2 and back (in every second chain), blur up to σ 1 or noise up to 5 grey levels (in every second), and
-        JPEG 50 … 95 or WebP 60 … 95 (in three of four). Each may be missing, all of them in one chain of sixteen.
+        """A random moderate chain: a resize by 0.45 … 2 and back (in every second chain, every third of them to less than 0.6), blur up to σ 1.2 or noise up to 6 grey
+        levels (in every second), and JPEG 45 … 95 or WebP 60 … 95 (in three of four). Each may be missing, all of them in one chain of sixteen.
 
         Args:
             dice: `DICE` numbers in [0, 1).
@@ -61,11 +61,11 @@ class DegradationChain:
             raise ValueError(f"expected {DICE} numbers in [0, 1), got {len(dice)}")
         stages: list[tuple[str, float]] = []
         if dice[0] < 0.5:
-            stages.append(("resize", 0.5 * 4 ** dice[1]))
+            stages.append(("resize", 0.45 * (2 / 0.45) ** (dice[1] ** 1.5)))
         if dice[2] < 0.5:
-            stages.append(("blur", dice[3]) if dice[2] < 0.25 else ("noise", 5 * dice[3]))
+            stages.append(("blur", 1.2 * dice[3]) if dice[2] < 0.25 else ("noise", 6 * dice[3]))
         if dice[4] < 0.75:
-            stages.append(("jpeg", 50 + round(45 * dice[5])) if dice[6] < 2 / 3 else ("webp", 60 + round(35 * dice[5])))
+            stages.append(("jpeg", 45 + round(50 * dice[5])) if dice[6] < 2 / 3 else ("webp", 60 + round(35 * dice[5])))
         return cls(tuple(stages), int(dice[7] * 2**31))
 
     @classmethod

@@ -48,11 +48,13 @@ class Pairs(NamedTuple):
     """Numbers of the templates that were added, (B,); None for a passive method."""
     edited: Tensor | None = None
     """Edited regions, (B, 1, H, W) of bool, for a method that `takes_regions`; None for others."""
+    dice: Tensor | None = None
+    """Random numbers in [0, 1) for the method's losses, (B, its `loss_dice`); None for a method that draws none."""
 
     @property
     def options(self) -> dict[str, Tensor]:
         """The further arguments of the method's `losses`."""
-        return {name: value for name in ("index", "edited") if (value := getattr(self, name)) is not None}
+        return {name: value for name in ("index", "edited", "dice") if (value := getattr(self, name)) is not None}
 
 
 class LocalizerStep:
@@ -135,7 +137,9 @@ class LocalizerStep:
         if degrade is not None:
             published = straight_through(published, lambda images: through_chains(images, degrade, used & ~before))
             manipulated = through_chains(manipulated, degrade, used & ~before)
-        return Pairs(published, manipulated, truth, index, edited if getattr(self.method, "takes_regions", False) else None)
+        count = getattr(self.method, "loss_dice", 0)
+        regions = edited if getattr(self.method, "takes_regions", False) else None
+        return Pairs(published, manipulated, truth, index, regions, batch.noise.uniform(count) if count else None)
 
     @torch.no_grad()
     def edit(self, images: Tensor, batch: Batch, rows: Tensor | slice = slice(None)) -> Tensor:
