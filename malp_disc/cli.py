@@ -19,6 +19,7 @@ from malp_disc.commands.detect import Detect, detect
 from malp_disc.commands.doctor import Doctor, doctor
 from malp_disc.commands.export import Export, export
 from malp_disc.commands.fid import Fid, fid
+from malp_disc.commands.key import Key, key
 from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.commands.report import Report, report
@@ -27,6 +28,7 @@ from malp_disc.errors import make_output_printable, plain_errors
 # One line per command; its name is the dataclass's in lower case, its help the dataclass's docstring.
 COMMANDS: dict[type, Callable[[Any], None]] = {
     Doctor: doctor,
+    Key: key,
     Protect: protect,
     Localize: localize,
     Detect: detect,

@@ -25,6 +25,15 @@ logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound="MaLPHubMixin")
 
 
+class OtherModelError(ValueError):
+    """A saved model of another kind than the class that was asked to load it; `model_type` is the one in its config.json."""
+
+    def __init__(self, config: str, model_type: object) -> None:
+        self.model_type = model_type
+        loader = "; load it with KeyedMaLP.from_pretrained" if model_type == "malp-keyed" else ""
+        super().__init__(f"{config} is not a MaLP of this version: its model_type is {model_type!r}{loader}")
+
+
 class MaLPHubMixin(ModelHubMixin):
     """Mixin of `MaLP` for saving and loading. It needs `config`, `encryption` and a module's state dict."""
 
@@ -45,12 +54,13 @@ class MaLPHubMixin(ModelHubMixin):
 
     @classmethod
     def from_pretrained(
-        cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | None = None, backbone_weights: str | Path | None = None, **options: Any
+        cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | bytes | None = None, backbone_weights: str | Path | None = None, **options: Any
     ) -> Model:
         """A saved MaLP: a folder of `save_pretrained`, or the id of a Hub repository.
 
         Args:
-            key: key file; by default ``templates.safetensors`` next to the weights. It must be the key that the detector was saved with.
+            key: key file; by default ``templates.safetensors`` next to the weights. It must be the key that the detector was saved with. A `KeyedMaLP` works with any
+                key: ``secret.safetensors`` by default, a file, or 32 bytes.
             backbone_weights: weights of a pretrained second branch's backbone, which aren't saved with MaLP; by default as
                 `malp_disc.backbones.create_backbone` finds them.
 
@@ -126,7 +136,9 @@ class MaLPHubMixin(ModelHubMixin):
         content = _read_config(find(_CONFIG_FILE))
         known = {field.name for field in dataclasses.fields(MaLPConfig)}
         surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
-        if content.get("model_type") != "malp" or surplus:
+        if content.get("model_type") not in (None, "malp"):
+            raise OtherModelError(f"{model_id}/{_CONFIG_FILE}", content["model_type"])
+        if content.get("model_type") is None or surplus:
             raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
         malp = cls(MaLPConfig(**{name: value for name, value in content.items() if name in known}), backbone_weights=backbone_weights)
         weights = load_tensors(find(_WEIGHTS_FILE))

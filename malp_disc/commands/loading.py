@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 
 
 def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "auto") -> MaLP | KeyedMaLP:
-    """A saved MaLP in evaluation mode: a `KeyedMaLP` for a folder that says so, otherwise a `MaLP`.
+    """A saved MaLP in evaluation mode, of a folder or the Hub: a `KeyedMaLP` where config.json says so, otherwise a `MaLP`.
 
     Raises:
         ValueError, FileNotFoundError: as `MaLP.from_pretrained`, or a device that isn't there.
     """
     import torch
 
+    from malp_disc.hub import OtherModelError
     from malp_disc.keyed import KeyedMaLP
+    from malp_disc.keyed.saving import MODEL_TYPE
     from malp_disc.malp import MaLP
 
     if device == "auto":
@@ -27,13 +29,10 @@ def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "aut
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"can't compute on --device {device} ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
-    kind = KeyedMaLP if _is_keyed(folder) else MaLP
-    return kind.from_pretrained(folder, key=key).to(device).eval()
-
-
-def _is_keyed(folder: str | Path) -> bool:
-    from malp_disc.keyed.saving import MODEL_TYPE
-    from malp_disc.serialization.reading import read_json
-
-    config = Path(folder).expanduser() / "config.json"
-    return config.is_file() and read_json(config, what="a MaLP's config.json, as save_pretrained writes it").get("model_type") == MODEL_TYPE
+    try:
+        malp = MaLP.from_pretrained(folder, key=key)
+    except OtherModelError as error:
+        if error.model_type != MODEL_TYPE:
+            raise
+        malp = KeyedMaLP.from_pretrained(folder, key=key)
+    return malp.to(device).eval()

@@ -52,7 +52,7 @@ class KeyedHubMixin(MaLPHubMixin):
 
     @classmethod
     def _from_pretrained(
-        cls: type[Model], *, model_id: str, key: str | Path | None = None, backbone_weights: str | Path | None = None, **options: Any
+        cls: type[Model], *, model_id: str, key: str | Path | bytes | None = None, backbone_weights: str | Path | None = None, **options: Any
     ) -> Model:
         hub = {name: options.get(name) for name in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
         content = read_json(find_file(model_id, _CONFIG_FILE, **hub), what="a MaLP's config.json, as save_pretrained writes it")
@@ -64,9 +64,9 @@ class KeyedHubMixin(MaLPHubMixin):
         content = {"scheme": 1, **content}  # the first files had no number
         settings = KeyedConfig(**{name: value for name, value in content.items() if name in known})
         try:
-            secret = load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key)
+            secret = key if isinstance(key, bytes) else load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key)
         except (FileNotFoundError, EntryNotFoundError) as error:
-            raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…") from error
+            raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…, or make one of your own: malp-disc key OUT --malp {model_id}") from error
         malp = cls(settings, secret=secret)
         load_state(malp, load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub)), source=model_id)
         with contextlib.suppress(FileNotFoundError, EntryNotFoundError):

@@ -58,3 +58,40 @@ def test_the_map_is_the_probability_of_an_edited_region_at_the_images_size(comma
 
 def test_there_is_one_template_only(command, keyed_folder, photos, tmp_path):
     assert "--template of 0 to 0, got 1" in str(command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--template", 1))
+
+
+def test_a_published_detector_gets_a_key_of_ones_own(command, keyed_folder, photos, tmp_path, capsys):
+    published = tmp_path / "published"
+    published.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (published / name).write_bytes((keyed_folder / name).read_bytes())
+    assert "malp-disc key OUT" in str(command("protect", photos, tmp_path / "out", "--malp", published))
+    assert command("key", tmp_path / "own", "--malp", published) is None
+    own = KeyedMaLP.from_pretrained(tmp_path / "own")
+    assert own.key_fingerprint in capsys.readouterr().out
+    assert own.secret != KeyedMaLP.from_pretrained(keyed_folder).secret
+    assert command("protect", photos, tmp_path / "protected", "--malp", tmp_path / "own") is None
+    for folder, protected in ((tmp_path / "own", True), (keyed_folder, False)):
+        assert command("detect", tmp_path / "protected", "--malp", folder, "--threshold", 0.99, "--json", tmp_path / "found.jsonl") is None
+        assert [record["protected"] for record in lines(tmp_path / "found.jsonl")] == [protected] * 3
+
+
+def test_a_key_is_never_replaced_and_belongs_to_keyed_templates(command, keyed_folder, malp_folder, tmp_path):
+    assert command("key", tmp_path / "own", "--malp", keyed_folder) is None
+    key = (tmp_path / "own" / "secret.safetensors").read_bytes()
+    assert "exists already; give a new folder" in str(command("key", tmp_path / "own", "--malp", keyed_folder))
+    assert (tmp_path / "own" / "secret.safetensors").read_bytes() == key
+    assert "is not a MaLP with keyed templates" in str(command("key", tmp_path / "other", "--malp", malp_folder))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_keyed_malp_is_found_on_the_hub(command, keyed_folder, photos, tmp_path, monkeypatch):
+    def download(repo_id: str, filename: str = "", **_: object) -> str:
+        assert repo_id == "owner/survive"
+        return str(keyed_folder / filename)
+
+    for module in ("huggingface_hub.hub_mixin", "malp_disc.hub"):
+        monkeypatch.setattr(f"{module}.hf_hub_download", download)
+    assert command("protect", photos, tmp_path / "protected", "--malp", "owner/survive", "--key", keyed_folder / "secret.safetensors") is None
+    assert len(lines(tmp_path / "protected" / "protect.jsonl")) == 3
+    assert command("key", tmp_path / "own", "--malp", "owner/survive") is None

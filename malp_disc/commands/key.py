@@ -1,0 +1,43 @@
+"""``malp-disc key OUT --malp DIR``: a MaLP of your own, out of a detector for keyed templates that somebody else trained.
+
+Heavy modules are imported only when the command runs, so that --help is fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+# The string below each field is the help of its flag.
+@dataclass(kw_only=True)
+class Key:
+    """Make a secret key for a detector of the preset survive, so that you can protect images and find edits in them without training anything."""
+
+    output: Annotated[Path, Positional, arg(metavar="OUT")]
+    """New folder for the detector and its new key, which protect, localize and detect take as --malp."""
+    malp: Annotated[str, arg(metavar="DIR")]
+    """Folder of the detector, or a Hugging Face Hub id. Its own key isn't needed."""
+
+
+def key(options: Key) -> None:
+    """Write the folder and print the key's fingerprint.
+
+    Raises:
+        ValueError, OSError: OUT isn't a new or empty folder, or DIR has no detector of the preset survive.
+    """
+    if options.output.is_file() or (options.output.is_dir() and any(options.output.iterdir())):
+        raise ValueError(f"{options.output} exists already; give a new folder, since a key that is replaced can never be used again for the images it protected")
+    from malp_disc.keyed import KeyedMaLP
+    from malp_disc.keyed.secret import new_secret
+
+    malp = KeyedMaLP.from_pretrained(options.malp, key=new_secret())
+    malp.save_pretrained(options.output)
+    print(
+        f"detector and new key in {options.output}, the key in {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect the key: "
+        "who has it can forge and remove templates\n"
+        f"next: malp-disc protect photos/ protected/ --malp {options.output}, then malp-disc detect --calibrate protected/ --malp {options.output}"
+    )
