@@ -13,6 +13,7 @@ import torch
 from malp_disc import tiling
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.malp import MaLP
+from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.tiling import Inspection, Window, check_levels
 
 CHANGED_ABOVE = 0.03
@@ -31,7 +32,7 @@ def protect_levels(malp: MaLP | KeyedMaLP, levels: np.ndarray, index: int) -> np
     if index:
         raise ValueError(f"templates that follow from a key and the image have no numbers: expected template 0, got {index}")
     protected, _ = malp.encrypt(_images(malp, levels))
-    return ((protected[0] + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return _levels(protected)
 
 
 @torch.no_grad()
@@ -51,6 +52,13 @@ def inspect_levels(
     return Inspection(found, score, similarity, 0, (window,), out.presence.item())
 
 
+def arrivals(malp: MaLP | KeyedMaLP, levels: np.ndarray, number: int) -> list[np.ndarray]:
+    """An untouched image as it may arrive: as it is, and, where templates are made to survive, also after a random degradation chain, which follows from `number`."""
+    if not isinstance(malp, KeyedMaLP):
+        return [levels]
+    return [levels, _levels(DegradationChain.seeded(0, 0, number)(_images(malp, levels)))]
+
+
 def count_windows(malp: MaLP | KeyedMaLP, height: int, width: int, *, with_map: bool = True) -> int:
     """The number of windows that `inspect_levels` computes."""
     return 1 if isinstance(malp, KeyedMaLP) else tiling.count_windows(malp, height, width, with_map=with_map)
@@ -68,3 +76,7 @@ def changed_above(malp: MaLP | KeyedMaLP) -> float:
 
 def _images(malp: KeyedMaLP, levels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None].to(malp.device) / 127.5 - 1
+
+
+def _levels(images: torch.Tensor) -> np.ndarray:
+    return ((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()

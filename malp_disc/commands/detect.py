@@ -43,7 +43,7 @@ class Detect:
     The highest window finds small edits, but gives more false alarms the larger the image is."""
     calibrate: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """First set the threshold on the unmanipulated images in this folder, and save it to DIR/detection.json.
-    They are protected with the template before they are scored."""
+    They are protected with the template before they are scored; with templates that survive publication, they are also scored after a random degradation."""
     calibrate_as_is: bool = False
     """Score the images of --calibrate as they are, for images that are protected already and perhaps saved as JPEG since."""
     false_alarm_rate: float = 0.01
@@ -167,7 +167,7 @@ def _calibrate(malp: MaLP, options: Detect) -> Calibration:
     from malp_disc.calibration import Calibration, conservative_threshold
     from malp_disc.commands.batch import Sources
     from malp_disc.commands.image_file import ImageFile
-    from malp_disc.inspection import inspect_levels, protect_levels, set_size
+    from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
 
     sources = Sources.find(options.calibrate)
     conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
@@ -177,12 +177,14 @@ def _calibrate(malp: MaLP, options: Detect) -> Calibration:
         levels = ImageFile.read(sources.root / name).levels
         if add:
             levels = protect_levels(malp, levels, number % set_size(malp))
-        scores.append(_statistic(inspect_levels(malp, levels, with_map=False), options.by))
+        kinds = arrivals(malp, levels, number) if add else [levels]
+        scores.append([_statistic(inspect_levels(malp, kind, with_map=False), options.by) for kind in kinds])
+    added = "protected, as they are and degraded" if len(scores[0]) > 1 else "protected"
     return Calibration.fit(
-        [scores],
+        list(zip(*scores)),
         options.false_alarm_rate,
         statistic=options.by,
-        images=f"images of {sources.root.resolve().name}, {'protected' if add else 'as they are'}",
+        images=f"images of {sources.root.resolve().name}, {added if add else 'as they are'}",
         detector=malp.detector_fingerprint,
     )
 

@@ -39,5 +39,5 @@ def key(options: Key) -> None:
     print(
         f"detector and new key in {options.output}, the key in {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect the key: "
         "who has it can forge and remove templates\n"
-        f"next: malp-disc protect photos/ protected/ --malp {options.output}, then malp-disc detect --calibrate protected/ --malp {options.output}"
+        f"next: malp-disc protect photos/ protected/ --malp {options.output}, and malp-disc detect --calibrate photos/ --malp {options.output} for a threshold"
     )

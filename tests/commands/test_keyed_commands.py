@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from malp_disc.inspection import arrivals, inspect_levels, protect_levels
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from tests.keyed.conftest import natural_images
 
@@ -95,3 +96,15 @@ def test_a_keyed_malp_is_found_on_the_hub(command, keyed_folder, photos, tmp_pat
     assert command("protect", photos, tmp_path / "protected", "--malp", "owner/survive", "--key", keyed_folder / "secret.safetensors") is None
     assert len(lines(tmp_path / "protected" / "protect.jsonl")) == 3
     assert command("key", tmp_path / "own", "--malp", "owner/survive") is None
+
+
+def test_the_threshold_also_holds_for_images_that_were_degraded(command, keyed_folder, photos, tmp_path):
+    folder = tmp_path / "own"
+    assert command("key", folder, "--malp", keyed_folder) is None
+    assert command("detect", "--calibrate", photos, "--false-alarm-rate", 0.3, "--malp", folder) is None
+    found = json.loads((folder / "detection.json").read_text())
+    assert found["images"] == "images of photos, protected, as they are and degraded"
+    malp = KeyedMaLP.from_pretrained(folder).eval()
+    scores = [[inspect_levels(malp, kind, with_map=False).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), 0), number)] for number, path in enumerate(sorted(photos.iterdir()))]
+    assert found["threshold"] == pytest.approx(max(max(kind) for kind in zip(*scores)), abs=1e-6)
+    assert any(untouched != degraded for untouched, degraded in scores)
