@@ -23,6 +23,10 @@ def test_chains_are_a_function_of_seed_step_and_image_and_of_every_kind():
     assert chains == [DegradationChain.seeded(3, 5, image) for image in range(200)]
     assert {name for chain in chains for name, _ in chain.stages} == {"resize", "blur", "noise", "jpeg", "webp"}
     assert any(not chain.stages for chain in chains)
+    levels = {kind: [level for chain in chains for name, level in chain.stages if name == kind] for kind in ("resize", "blur", "noise", "jpeg", "webp")}
+    for kind, low, high in (("resize", 0.45, 2), ("blur", 0, 1.2), ("noise", 0, 6), ("jpeg", 45, 95), ("webp", 60, 95)):
+        assert low <= min(levels[kind]) < low + (high - low) / 6 and high - (high - low) / 6 < max(levels[kind]) <= high
+    assert 0.2 < sum(scale < 0.6 for scale in levels["resize"]) / len(levels["resize"]) < 0.5
     noisy = next(chain for chain in chains if any(name == "noise" for name, _ in chain.stages))
     images = sample_images(1)
     assert torch.equal(noisy(images), noisy(images))

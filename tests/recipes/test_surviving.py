@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 from accelerate import Accelerator
 
 from generators.stargan import StarGANGenerator
-from malp_disc.benchmark.keyed_method import KeyedMethod, training_key
+from malp_disc.benchmark.keyed_method import KeyedMethod, random_crops, training_key
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces
 from malp_disc.data.sampling import StepRandom
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed.alignment import Alignment
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training.batches import Batch
@@ -21,6 +23,7 @@ from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_c
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
 from malp_disc.training.surviving import pretrain_surviving, surviving_options
+from tests.keyed.conftest import natural_images
 from tests.tiny import sample_images
 
 
@@ -82,6 +85,33 @@ def test_training_keys_follow_the_steps_number_and_arent_the_malps():
     assert torch.equal(method.encrypt(images, numbers), malp.encrypt(images, secret=training_key(numbers))[0])
     assert not torch.equal(method.encrypt(images, numbers), method.protect(images))
     assert training_key(numbers) != training_key(numbers.flip(0))
+
+
+def test_training_crops_are_aligned_with_the_template_that_the_whole_image_got():
+    malp = KeyedMaLP(KeyedConfig(image_size=96, width=4), secret=b"m" * 32)
+    for images in (natural_images(4, 96, 96), natural_images(4, 120, 160)):
+        protected, _ = malp.encrypt(images)
+        (crops, whole), alignment = random_crops((protected, protected.mean(1, keepdim=True)), 96, (0.3, 0.8, 0.4))
+        assert crops.shape[2:] == whole.shape[2:] and 0.6 < alignment.share < 0.8
+        found = malp(crops, alignment).presence.mean()
+        assert found > 0.4 * malp(protected).presence.mean()  # it loses its border and half of its area
+        for wrong in (Alignment(), *(dataclasses.replace(alignment, offset=(alignment.offset[0] + down, alignment.offset[1] + right)) for down, right in ((2, 0), (0, 2)))):
+            assert found > malp(crops, wrong).presence.mean() + 3
+    parts, alignment = random_crops((protected,), 96, (1.0, 0.0, 0.0))
+    assert torch.equal(parts[0], protected) and alignment == Alignment()
+
+
+def test_one_batch_in_four_is_cropped_before_the_losses():
+    torch.manual_seed(0)
+    method = KeyedMethod(KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=b"m" * 32))
+    images, fake = natural_images(2), natural_images(2, seed=1)
+    regions, index = torch.ones(2, 1, 64, 64, dtype=torch.bool), torch.tensor([3, 9])
+    truth = regions.float()
+    dice = torch.tensor([[0.9, 0.3, 0.8, 0.4], [0.1, 0.3, 0.8, 0.4]])
+    whole = method.losses(images, fake, truth, index, regions, dice)
+    assert whole == method.malp.losses(images, fake, truth, regions, secret=training_key(index))
+    parts, alignment = random_crops((images, fake, truth, regions), 64, dice[1, 1:].tolist())
+    assert method.losses(images, fake, truth, index, regions, dice.flip(0)) == method.malp.losses(*parts, alignment=alignment, secret=training_key(index))
 
 
 def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
