@@ -255,7 +255,7 @@ def hayao(shared) -> CartoonGANGenerator:
 @pytest.fixture(scope="module")
 def painted(hayao, photographs) -> tuple[Tensor, Tensor]:
     """Eight photographs, horses and faces, and their cartoons."""
-    images = torch.cat([photographs("horse2zebra/testA", 4), photographs("celeba_crop144/test", 4)])
+    images = torch.cat([photographs("horse2zebra256/testA", 4), photographs("celeba_crop144/test", 4)])
     return images, torch.cat([hayao.manipulate(photograph[None]) for photograph in images])
 
 

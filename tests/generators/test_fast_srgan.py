@@ -231,7 +231,7 @@ def faces(photographs) -> Tensor:
 
 @pytest.fixture(scope="module")
 def horses(photographs) -> Tensor:
-    return photographs("horse2zebra/testA", 12)
+    return photographs("horse2zebra256/testA", 12)
 
 
 def psnr(images: Tensor, others: Tensor) -> float:
