@@ -5,6 +5,7 @@ Heavy modules are imported only when the command runs, so that --help is fast.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,13 +22,16 @@ class Key:
     """New folder for the detector and its new key, which protect, localize and detect take as --malp."""
     malp: Annotated[str, arg(metavar="DIR")]
     """Folder of the detector, or a Hugging Face Hub id. Its own key isn't needed."""
+    reference_size: int | None = None
+    """Side of the reference grid, 32 or more, at whose area every image is protected and analysed.
+    A larger one finds smaller edits, a smaller one survives stronger downsampling. It can't be changed later. By default, that of the detector."""
 
 
 def key(options: Key) -> None:
     """Write the folder and print the key's fingerprint.
 
     Raises:
-        ValueError, OSError: OUT isn't a new or empty folder, or DIR has no detector of the preset survive.
+        ValueError, OSError: OUT isn't a new or empty folder, DIR has no detector of the preset survive, or the grid is too small.
     """
     if options.output.is_file() or (options.output.is_dir() and any(options.output.iterdir())):
         raise ValueError(f"{options.output} exists already; give a new folder, since a key that is replaced can never be used again for the images it protected")
@@ -35,9 +39,11 @@ def key(options: Key) -> None:
     from malp_disc.keyed.secret import new_secret
 
     malp = KeyedMaLP.from_pretrained(options.malp, key=new_secret())
+    if options.reference_size is not None:
+        malp.config = dataclasses.replace(malp.config, image_size=options.reference_size)
     malp.save_pretrained(options.output)
     print(
-        f"detector and new key in {options.output}, the key in {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect the key: "
+        f"detector and new key in {options.output}, for a reference grid of {malp.config.image_size}x{malp.config.image_size}; the key is in {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect the key: "
         "who has it can forge and remove templates\n"
         f"next: malp-disc protect photos/ protected/ --malp {options.output}, and malp-disc detect --calibrate photos/ --malp {options.output} for a threshold"
     )

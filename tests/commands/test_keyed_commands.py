@@ -86,6 +86,13 @@ def test_a_key_is_never_replaced_and_belongs_to_keyed_templates(command, keyed_f
     assert not (tmp_path / "other").exists()
 
 
+def test_the_reference_grid_is_chosen_with_the_key(command, keyed_folder, tmp_path):
+    assert command("key", tmp_path / "own", "--malp", keyed_folder, "--reference-size", 192) is None
+    assert KeyedMaLP.from_pretrained(tmp_path / "own").config == KeyedConfig(image_size=192, width=4)
+    assert "reference grid of at least 32 pixels, got 8" in str(command("key", tmp_path / "small", "--malp", keyed_folder, "--reference-size", 8))
+    assert not (tmp_path / "small").exists()
+
+
 def test_a_keyed_malp_is_found_on_the_hub(command, keyed_folder, photos, tmp_path, monkeypatch):
     def download(repo_id: str, filename: str = "", **_: object) -> str:
         assert repo_id == "owner/survive"
