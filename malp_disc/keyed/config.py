@@ -15,7 +15,7 @@ class KeyedConfig:
         changes, a smaller one survives stronger downsampling.
     width: channels of the network at full resolution.
     psnr: of protected images, in dB.
-    edited_above: a pixel with a higher probability counts as edited.
+    edited_above: a pixel with a higher probability counts as edited. On training images, 0.25 made the F1 of the worst kind of edit best (docs/results/survival.md).
     present_above: `KeyedOutput.presence` above which an image counts as protected with this key.
     scheme: how templates follow from key and image; `SCHEME`, the only one that this version knows.
     """
@@ -23,7 +23,7 @@ class KeyedConfig:
     image_size: int = 128
     width: int = 16
     psnr: float = 38.5
-    edited_above: float = 0.5
+    edited_above: float = 0.25
     present_above: float = 5.0
     scheme: int = SCHEME
 

@@ -1,0 +1,54 @@
+"""The detector of weights/survive, with a key made here: it finds what it says it finds, on images that have nothing to do with its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from malp_disc.data.faces import ProceduralFaces
+from malp_disc.data.local_edits import local_edit, random_masks
+from malp_disc.evaluation.survival import region_scores, scores
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.metrics.degradations import jpeg, to_8bit
+from malp_disc.serialization.state_dicts import load_tensors
+
+FOLDER = Path(__file__).resolve().parents[2] / "weights" / "survive"
+
+
+@pytest.fixture(scope="module")
+def malp() -> KeyedMaLP:
+    return KeyedMaLP.from_pretrained(FOLDER, key=b"a key for tests, 32 bytes long!!").eval()
+
+
+def faces(first: int) -> Tensor:
+    drawn = ProceduralFaces(8, image_size=128, first_index=first)
+    return torch.stack([drawn[i][0] for i in range(8)])
+
+
+@pytest.fixture(scope="module")
+def protected(malp) -> Tensor:
+    return to_8bit(malp.encrypt(faces(0))[0])
+
+
+@pytest.mark.parametrize(("publish", "least"), [(to_8bit, 0.7), (lambda images: jpeg(images, 75), 0.6)], ids=["lossless", "jpeg"])
+def test_a_pasted_region_is_found_and_untouched_images_are_left_alone(publish, least, malp, protected):
+    regions = random_masks(protected, [[seed] for seed in range(8)])
+    edited = local_edit(protected, regions, "splice", sources=faces(8), seed=0)
+    with torch.no_grad():
+        found, untouched = malp(publish(edited)), malp(publish(protected))
+    assert region_scores(found.edited, regions, malp.config.edited_above)["f1"] > least
+    assert (untouched.edited > malp.config.edited_above).float().mean() < 0.1
+    assert found.logit.mean() > untouched.logit.mean() + 4
+
+
+def test_presence_tells_protected_images_from_others(malp, protected):
+    assert scores(malp, protected)["presence"].min() > 2 * malp.config.present_above
+    assert scores(malp, faces(16))["presence"].max() < malp.config.present_above
+
+
+def test_no_key_is_published():
+    assert sorted(path.name for path in FOLDER.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert all(name.startswith("cnn.") for name in load_tensors(FOLDER / "model.safetensors"))
