@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ SQUEEZENET = "squeezenet1_0"
 RANDOM = "random"
 """Random weights, the same every time, in place of a file: the control that shows what a backbone's pretraining is worth."""
 MOST_DEPTHS = 4
+_LEFT_OUT = "backbone."  # weights that aren't part of a state dict (`leave_out_backbone`)
 _FINEST_STRIDE = 4  # finer maps hold little more than the pixels, and cost most
 _SQUEEZENET_DEPTHS = {5: (256, 4), 10: (512, 8), 12: (512, 16)}  # layers whose output is taken: channels and stride
 
@@ -72,6 +74,12 @@ class Backbone(Freezable, Float32Module):
             raise ValueError(f"the backbone {self.backbone} can't take images of {size} ({error}); choose a convolutional one, or images of its size") from error
 
 
+def leave_out_backbone(module: nn.Module) -> None:
+    """Leave ``module.backbone`` out of the state dict of `module`, also where that is a part of another: its weights never change, and are found by their name."""
+    module.register_state_dict_post_hook(_without_backbone)
+    module.register_load_state_dict_post_hook(_backbone_not_missing)
+
+
 def default_depths(image_side: int, least_side: int) -> int:
     """Number of feature maps for images of this side: the finest 2 where they are enlarged to `least_side`, else all 4.
 
@@ -119,6 +127,18 @@ def create_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = N
         FileNotFoundError: no such file.
     """
     return _squeezenet(weights, depths) if name == SQUEEZENET else _timm_backbone(name, weights, depths)
+
+
+def _without_backbone(module: nn.Module, state: dict[str, Any], prefix: str, _: Mapping[str, Any]) -> None:
+    for key in [key for key in state if key.startswith(prefix + _LEFT_OUT)]:
+        del state[key]
+
+
+def _backbone_not_missing(module: nn.Module, incompatible: Any) -> None:
+    """The keys are those of the whole module that is loaded, so another part's "backbone" has to stay missing."""
+    own = {_LEFT_OUT + name for name in module.backbone.state_dict()}
+    outside = tuple("." + name for name in own)
+    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if key not in own and not key.endswith(outside)]
 
 
 def _timm_backbone(name: str, weights: str | Path | None, depths: int) -> Backbone:

@@ -13,22 +13,20 @@ that is asked the first form alone may weaken a requested attribute that is hard
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.backbones import Backbone
+from malp_disc.backbones import Backbone, leave_out_backbone
 from malp_disc.freezing import Float32Module
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.precision import full_precision
 
 _WIDTH = 64
 _START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, as those of E_C
-_OUTSIDE = "backbone."  # weights that aren't part of the state dict
 
 
 @dataclass
@@ -69,8 +67,7 @@ class FeatureBranch(Float32Module):
         for head in self.map_heads:
             nn.init.constant_(head[-1].bias, _START_BIAS / len(self.map_heads))
         self.label_weights = nn.ParameterList([torch.zeros(labels, _WIDTH) for _ in backbone.channels] if labels else [])
-        self.register_state_dict_post_hook(_without_backbone)
-        self.register_load_state_dict_post_hook(_backbone_not_missing)
+        leave_out_backbone(self)
         self.float()  # also under another torch.set_default_dtype
 
     @full_precision
@@ -183,15 +180,3 @@ def _entropy(logits: Sequence[Tensor], label: float) -> Tensor:
 def _head(channels: int) -> nn.Sequential:
     """Features (B, channels, h, w) -> logits (B, 1, h, w)."""
     return nn.Sequential(nn.Conv2d(channels, _WIDTH, 3, padding=1), nn.GroupNorm(8, _WIDTH), nn.LeakyReLU(0.2), nn.Conv2d(_WIDTH, 1, 1))
-
-
-def _without_backbone(module: nn.Module, state: dict[str, Any], prefix: str, _: Mapping[str, Any]) -> None:
-    for key in [key for key in state if key.startswith(prefix + _OUTSIDE)]:
-        del state[key]
-
-
-def _backbone_not_missing(module: nn.Module, incompatible: Any) -> None:
-    """The keys are those of the whole module that is loaded, so another part's "backbone" has to stay missing."""
-    own = {_OUTSIDE + name for name in module.backbone.state_dict()}
-    outside = tuple("." + name for name in own)
-    incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if key not in own and not key.endswith(outside)]

@@ -39,6 +39,7 @@ import tyro
 from torch import nn
 from torch.utils.data import Dataset
 
+from malp_disc.backbones import create_backbone
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
 from malp_disc.data import WithReferences, build_dataset, held_out_references, references_held_back
 from malp_disc.data.listing import check_folder
@@ -47,6 +48,7 @@ from malp_disc.experiment.run import run_arms
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP
 from malp_disc.run_folder.experiment import work
+from malp_disc.self_similarity import SelfSimilarity, WithContentLoss
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract, check_objective
 from malp_disc.training.launch import start
@@ -67,6 +69,9 @@ class Config(ArmOptions, GeneratorOptions):
     losses: str | None = None
     """The generator's own losses, as MODULE:FUNCTION. A StarGAN has them built in.
     Any other generator without losses gets --keep-weight 10 unless that is set."""
+    content_weight: float = 0.0
+    """Weight of the self-similarity loss in all arms, which keeps the shapes of an image while its textures change, 0 or more.
+    For translations to another domain; it looks at features of --backbone."""
     discriminator_checkpoint: Path | None = None
     """Weights of a StarGAN's own discriminator."""
     reconstruction_weight: float | None = None
@@ -98,6 +103,8 @@ class Config(ArmOptions, GeneratorOptions):
             self.keep_weight = 10.0
         super().check()
         self.check_generator_options()
+        if self.content_weight < 0:
+            raise ValueError(f"expected --content-weight of 0 or more, got {self.content_weight}")
         if self.paired and self.reference_root is None:
             raise ValueError("--paired needs --reference-root, the folder of the partners")
         if self.reference_test_size is not None and (self.paired or self.reference_root is None):
@@ -150,6 +157,9 @@ def load_networks(
         objective = call_by_name(config.losses) if config.losses is not None else None
         if objective is not None:
             check_objective(objective, generator, dataset, device, source=config.losses)
+    if config.content_weight:
+        similarity = SelfSimilarity(create_backbone(config.backbone, config.backbone_weights, depths=2), least_side=config.backbone_side)
+        objective = WithContentLoss(objective, similarity, weight=config.content_weight)
     return generator, objective, MaLP.from_pretrained(given) if given is not None else None
 
 

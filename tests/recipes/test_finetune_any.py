@@ -61,14 +61,15 @@ def report_of(folder: Path) -> dict:
 
 def test_ones_own_generator_with_its_losses_and_references(launch, material, tmp_path):
     result = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--losses", "my_generators:losses", "--data", "images", "--data-root", material / "photos",
-                    "--reference-root", material / "frames", "--random-crop", 24, "--malp", material / "malp", "--output-dir", tmp_path, cwd=material)  # fmt: skip
+                    "--reference-root", material / "frames", "--random-crop", 24, "--malp", material / "malp", "--output-dir", tmp_path,
+                    "--content-weight", 2, "--backbone", "test_efficientnet", "--backbone-weights", "random", cwd=material)  # fmt: skip
     report = report_of(tmp_path)
     assert report["arms"]["cotrain"]["edit_accuracy"] is None and "No improvement shown" in report["verdict"], result.stdout
     assert "frames test split, 12 images" in report["arms"]["cotrain"]["frechet"]["reference"], "--reference-size of them were held back"
     assert report["arms"]["cotrain"]["attributes"] == 0 and report["arms"]["cotrain"]["content"]["value"] is not None
     assert report["comparison"]["before"]["delta_vs_unedited"] is not None and "edit accuracy was not measured" not in report["verdict"]
     lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
-    assert set(lines[0]) >= {"D/real", "D/fake", "G/adversarial", "G/malp", "MaLP/total"} and "G/keep" not in lines[0]
+    assert set(lines[0]) >= {"D/real", "D/fake", "G/adversarial", "G/self_similarity", "G/malp", "MaLP/total"} and "G/keep" not in lines[0]
     tuned = {arm: load_file(tmp_path / f"G-{arm}.safetensors")["net.0.weight"] for arm in ("control", "cotrain")}
     assert not torch.equal(tuned["control"], tuned["cotrain"])
 
