@@ -42,8 +42,7 @@ def key(options: Key) -> None:
     if options.reference_size is not None:
         malp.config = dataclasses.replace(malp.config, image_size=options.reference_size)
     malp.save_pretrained(options.output)
-    print(
-        f"detector and new key in {options.output}, for a reference grid of {malp.config.image_size}x{malp.config.image_size}; the key is in {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect the key: "
-        "who has it can forge and remove templates\n"
-        f"next: malp-disc protect photos/ protected/ --malp {options.output}, and malp-disc detect --calibrate photos/ --malp {options.output} for a threshold"
-    )
+    side = malp.config.image_size
+    print(f"detector and new key in {options.output}, for a reference grid of {side}x{side}")
+    print(f"the key is {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect it: who has it can forge and remove templates")
+    print(f"next: malp-disc protect photos/ protected/ --malp {options.output}, and malp-disc detect --calibrate photos/ --malp {options.output} for a threshold")
