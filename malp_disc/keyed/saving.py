@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub.errors import EntryNotFoundError
+from torch import Tensor
 
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
 from malp_disc.hub import MaLPHubMixin, find_file
@@ -68,9 +70,21 @@ class KeyedHubMixin(MaLPHubMixin):
         except (FileNotFoundError, EntryNotFoundError) as error:
             raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…, or make one of your own: malp-disc key OUT --malp {model_id}") from error
         malp = cls(settings, secret=secret)
-        load_state(malp, load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub)), source=model_id)
+        weights = load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub))
+        _check_version(weights, malp.state_dict(), model_id)
+        load_state(malp, weights, source=model_id)
         with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
             malp.detection = Calibration.read(find_file(model_id, CALIBRATION_FILE, **hub))
         if malp.detection is not None and malp.detection.detector != malp.detector_fingerprint:
             malp.detection = None  # set for other weights or another key
         return malp
+
+
+def _check_version(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], model_id: str) -> None:
+    """Raise ValueError for a network of an earlier version, whose score had fewer inputs."""
+    layer = "cnn.classifier.0.weight"
+    if layer in weights and weights[layer].ndim == 2 and weights[layer].shape[1] < own[layer].shape[1]:
+        raise ValueError(
+            f"{model_id} was trained by an earlier version, whose network saw less; take a newer detector with its key (the templates are the same): pretrain again into a "
+            f"folder that has the key as malp/{SECRET_FILE}, or give the key of {model_id} as --key with weights/survive"
+        )

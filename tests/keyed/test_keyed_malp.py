@@ -13,6 +13,7 @@ from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.fakeness import fakeness_map
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.secret import load_secret, save_secret, secret_noise
+from malp_disc.serialization.state_dicts import load_tensors, save_tensors
 from tests.keyed.conftest import natural_images
 
 
@@ -114,6 +115,15 @@ def test_a_malp_of_another_scheme_is_refused(malp, tmp_path):
 
 
 EXPECTED = torch.tensor([[-1.1417756, -0.1008054], [0.1154675, -0.889823]])
+
+
+def test_a_network_of_an_earlier_version_is_refused_with_what_to_do(malp, tmp_path):
+    malp.save_pretrained(tmp_path)
+    weights = load_tensors(tmp_path / "model.safetensors")
+    weights["cnn.classifier.0.weight"] = weights["cnn.classifier.0.weight"][:4, :18].contiguous()
+    save_tensors(tmp_path / "model.safetensors", weights)
+    with pytest.raises(ValueError, match="trained by an earlier version.*pretrain again into a folder that has the key"):
+        KeyedMaLP.from_pretrained(tmp_path)
 
 
 def test_the_keys_noise_is_standard_normal_and_fixed_for_all_time():
