@@ -98,6 +98,18 @@ def without_nyquist(images: Tensor) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 2, stride=1), 2, stride=1)  # (1, 1) * (1, 1) = (1, 2, 1)
 
 
+def near_nyquist(images: Tensor) -> Tensor:
+    """Mean absolute value of images (B, C, H, W) near the highest frequency of their rows and of their columns, which `without_nyquist` removes; a scalar.
+
+    The filter is (−1, 2, −1) / 4 four times, whose gain at f cycles per pixel is sin⁸(π f).
+    """
+    kernel = torch.ones(1, device=images.device, dtype=images.dtype)
+    for _ in range(4):
+        kernel = F.conv1d(kernel.view(1, 1, -1), images.new_tensor([[[-0.25, 0.5, -0.25]]]), padding=2).view(-1)
+    planes = images.flatten(0, 1)[:, None]
+    return F.conv2d(planes, kernel.view(1, 1, 1, -1)).abs().mean() + F.conv2d(planes, kernel.view(1, 1, -1, 1)).abs().mean()
+
+
 def enlarged_without_nyquist(images: Tensor, size: Sequence[int]) -> Tensor:
     """`without_nyquist` of images (B, C, H, W) that were enlarged bilinearly to `size`.
 

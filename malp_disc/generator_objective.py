@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Edit = Callable[..., Tensor]
 """(images, desired labels, current labels of these images) -> the generator's images, with gradients; see `malp_disc.manipulate.Editor`."""
 AnyBatch = TypeVar("AnyBatch")
-_RESERVED = ("keep", "malp", "map", "branch_map", "realness", "edit_strength")
+_RESERVED = ("keep", "keep_nyquist", "malp", "map", "branch_map", "realness", "edit_strength")
 """Names of other values of the generator update in the curves."""
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from malp_disc.backbones import create_backbone, enlarged_without_nyquist, fold_batch_norms, without_nyquist
+from malp_disc.backbones import create_backbone, enlarged_without_nyquist, fold_batch_norms, near_nyquist, without_nyquist
 from malp_disc.freezing import unfreeze
 
 TINY = "test_efficientnet"
@@ -166,3 +166,14 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_backbone_for_one_size_names_it():
     with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 can't take images of 64x64 \(Input height \(64\) doesn't match model \(224\)"):
         create_backbone("vit_tiny_patch16_224", "random")(torch.zeros(1, 3, 64, 64), least_side=64)
+
+
+def test_near_nyquist_measures_what_the_backbone_doesnt_see():
+    flat, rows = torch.full((2, 3, 24, 20), 0.4), torch.ones(2, 3, 24, 20)
+    rows[:, :, ::2] = -1
+    columns, both = rows.transpose(2, 3), rows * torch.ones(20).index_fill(0, torch.arange(0, 20, 2), -1)
+    for images, expected in ((flat, 0.0), (rows, 1.0), (columns, 1.0), (both, 2.0)):
+        torch.testing.assert_close(near_nyquist(images), torch.tensor(expected))
+    wave = torch.cos(torch.pi / 2 * torch.arange(20)).expand(2, 3, 24, 20)  # 0.25 cycles per pixel
+    torch.testing.assert_close(near_nyquist(wave), torch.tensor(0.5 / 16), rtol=0.2, atol=0)
+    torch.testing.assert_close(without_nyquist(rows)[:, :, 1:-1].abs().max(), torch.tensor(0.0))

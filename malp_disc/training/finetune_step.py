@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from malp_disc.backbones import near_nyquist
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.distributed import mean_over_processes, mean_values_over_processes
 from malp_disc.encryption import NO_TEMPLATE
@@ -202,10 +203,12 @@ class FinetuneStep:
         if self.networks.objective is not None:
             with self.accelerator.autocast():
                 terms |= call_generator_loss(self.networks.objective, fake, batch, self.edit)
-        if self.config.keep_weight or self.networks.objective is None:
+        if self.config.keep_weight or self.config.keep_nyquist_weight or self.networks.objective is None:
             with torch.no_grad(), self.accelerator.autocast():
                 kept = call_manipulate(self.networks.before.manipulate, batch.shown, batch.target, current=batch.labels)
             terms["keep"] = self.config.keep_weight * (fake - kept).abs().mean()
+            if self.config.keep_nyquist_weight:
+                terms["keep_nyquist"] = self.config.keep_nyquist_weight * near_nyquist(fake - kept)
         malp = self.networks.malp
         if malp is None:
             return terms, None

@@ -54,6 +54,9 @@ class FinetuneOptions(TrainOptions):
     keep_weight: float = 0.0
     """Weight of mean |G(x) - G_before(x)|, which keeps the generator close to the original one.
     Use it for generators whose own losses aren't available."""
+    keep_nyquist_weight: float = 0.0
+    """Weight of the same difference near the highest frequency of rows and columns, which the second branch can't see: it looks at smoothed images.
+    Against a checkerboard that grows unseen in long runs."""
 
     map_weight: float | None = of_arms(*AGAINST_MALP, default=None)
     """Weight of the fakeness map's mean square in MaLP's loss on the generator, 0 or more (Eq. 12).
@@ -124,7 +127,7 @@ class FinetuneOptions(TrainOptions):
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "branch_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+        for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "keep_nyquist_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
         for name in ("map_weight", "classifier_weight", "template_weight", "realness_weight"):

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from malp_disc import MaLPDiscriminator
+from malp_disc.backbones import near_nyquist
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.manipulate import Editor
 from malp_disc.training.batches import steps
@@ -25,9 +26,9 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def make_step(accelerator, tmp_path, *, balanced: bool = False, accumulation: int = 2) -> tuple[FinetuneStep, list]:
+def make_step(accelerator, tmp_path, *, balanced: bool = False, accumulation: int = 2, **options) -> tuple[FinetuneStep, list]:
     torch.manual_seed(0)
-    config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, gradient_accumulation_steps=accumulation, max_train_steps=3, mixed_precision="no")
+    config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, gradient_accumulation_steps=accumulation, max_train_steps=3, mixed_precision="no", **options)
     generator = ToyGenerator().eval()
     malp = MaLPDiscriminator(tiny_malp(image_size=16, branch=None), trainable=True, template_dropout=0.5)
     networks = Networks(Editor(generator), copy.deepcopy(generator).requires_grad_(False), ToyLosses(), malp)
@@ -55,6 +56,20 @@ def test_each_update_moves_its_own_network_alone(accelerator, tmp_path):
     assert moved(step, lambda: step.update_malp(1, batches, fakes)) == {"MaLP"}
     left = [name for network in step.networks.trained.values() for name, p in network.named_parameters() if p.grad is not None and p.grad.any()]
     assert not left, "no gradient is left for the next update"
+
+
+def test_the_generator_is_kept_near_what_it_was_also_where_the_backbone_sees_nothing(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path, accumulation=1, keep_weight=2.0, keep_nyquist_weight=5.0)
+    batches = step.present(batches)
+    with torch.no_grad():
+        step.networks.editor.generator.last.weight *= 1.5
+    fakes = step.generate(batches, keep_graph=True)
+    kept = step.networks.before.manipulate(batches[0].shown, batches[0].target)
+    difference = fakes[0].detach() - kept
+    terms, *_ = step.update_generator(1, batches, fakes, malp_weight=1.0)
+    torch.testing.assert_close(terms["G/keep"], 2 * difference.abs().mean())
+    torch.testing.assert_close(terms["G/keep_nyquist"], 5 * near_nyquist(difference))
+    assert terms["G/keep_nyquist"] > 0
 
 
 def test_presenting_gives_new_batches_and_the_encrypted_images(accelerator, tmp_path):
