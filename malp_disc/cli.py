@@ -15,6 +15,7 @@ from typing import Any
 import tyro
 
 import malp_disc
+from malp_disc.allocator import keep_freed_memory
 from malp_disc.commands.detect import Detect, detect
 from malp_disc.commands.doctor import Doctor, doctor
 from malp_disc.commands.export import Export, export
@@ -64,6 +65,7 @@ def main() -> None:
         run_launched(sys.argv[1], sys.argv[2:])
         return
     make_output_printable()
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if sys.argv[1:] == ["--version"]:
         print(malp_disc.__version__)

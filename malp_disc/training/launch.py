@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, set_seed
 from torch.utils.data import Dataset
 
+from malp_disc.allocator import keep_freed_memory
 from malp_disc.data.sampling import StepBatches
 from malp_disc.errors import make_output_printable, plain_errors
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
@@ -55,6 +56,7 @@ def run_recipe(
         interrupted: what is said after Ctrl-C.
     """
     make_output_printable()
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with plain_errors(interrupted=interrupted):
         options = tyro.cli(config, prog=prog, args=arguments, description=description)
