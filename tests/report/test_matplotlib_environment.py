@@ -70,7 +70,8 @@ def in_a_fork():
     def run(code: str, place: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
         with tempfile.TemporaryDirectory(dir=place) as own:
             printed, log = Path(own, "printed"), Path(own, "log")
-            case = {"code": code, "arguments": arguments, "environment": environment, "cwd": str(cwd or place), "printed": str(printed), "log": str(log)}
+            case = {"code": code, "arguments": arguments, "environment": environment, "cwd": str(cwd or place)}
+            case |= {"printed": str(printed), "log": str(log)}
             print(json.dumps(case), file=server.stdin, flush=True)
             assert server.stdout.readline() == "0\n", log.read_text()
             return printed.read_text()
