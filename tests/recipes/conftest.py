@@ -13,7 +13,8 @@ import pytest
 from filelock import FileLock
 
 from malp_disc.run_folder.lock import release_locks
-from tests.recipes.in_process import CPU, run_in_process, script_of, without_charts
+from tests.charts import without_charts
+from tests.recipes.in_process import CPU, run_in_process, script_of
 from tests.recipes.own_process import OwnProcesses
 
 TINY = ["--image-size", "32", "--train-size", "64", "--train-batch-size", "4", "--log-steps", "1"]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -69,23 +68,6 @@ def as_if_alone(cwd: str | Path, argv: list[str]) -> Iterator[None]:
         torch.set_rng_state(states[2])
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
-
-
-FIGURES = ("comparison_figure", "spectrum_figure", "samples_figure", "fakeness_figure", "curves_figure")
-
-
-@contextlib.contextmanager
-def without_charts() -> Iterator[None]:
-    """Reports are computed and written in full, except that matplotlib draws nothing: on runs of a few steps it takes two thirds of the time.
-
-    For tests that don't look at a report's figures. Those are drawn by the runs of test_recipes.py, test_judging.py and test_finetune_any.py, and by
-    the tests of the report.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch("malp_disc.report.page.svg", return_value="<svg></svg>"))
-        for name in FIGURES:
-            stack.enter_context(mock.patch(f"malp_disc.report.writing.{name}"))
-        yield
 
 
 def forget_accelerator() -> None:

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from malp_disc.training.launch import run_recipe
-from tests.recipes.in_process import CPU, ROOT, without_charts
+from tests.charts import without_charts
+from tests.recipes.in_process import CPU, ROOT
 
 _server = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 

@@ -15,6 +15,7 @@ from malp_disc.report.compare import compare_arms
 from malp_disc.run_folder.measurement import Difference
 from malp_disc.run_folder.schema import features_path, read_measurements
 from malp_disc.serialization.typed_json import to_json
+from tests.charts import without_charts
 
 
 def lines_of(folder, **options):
@@ -144,7 +145,8 @@ def test_the_leverage_of_an_arm_needs_the_features_of_both_extractors_and_outliv
     folder = make_full_run(seeds=(0, 1))
     lines = [line for line in lines_of(folder) if line.score == "leverage"]
     assert [(line.seed, line.arm, line.against) for line in lines[:5]] == [(0, arm, "control") for arm in ("control_2xD", "random", "frozen", "cotrain", "no_template")]
-    record = write_report(folder, resamples=20)
+    with without_charts():
+        record = write_report(folder, resamples=20)
     found = record.delta("cotrain", score="leverage")
     assert found.count == 2 and found.value == pytest.approx(np.mean([line.value for line in lines if line.arm == "cotrain"]), abs=1e-6)
     assert "Tuned on the extractor?" in (folder / "report.md").read_text()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -31,21 +32,25 @@ open(f"{folder}/chart.svg", "w", encoding="utf-8").write(svg(lambda axes: axes.p
 DARK = "axes.facecolor: black\nfont.family: cursive\nlines.linewidth: 9\nsavefig.dpi: 20\nfigure.dpi: 30\ntext.usetex: True\naxes.grid: True\nsvg.fonttype: path\n"
 
 
-# A process that has imported torch, the slow part, and forks for every line it reads: matplotlib is imported afresh, under that line's environment.
+# A process that has imported torch and what matplotlib needs, the slow parts, and forks for every line it reads: the fork imports matplotlib afresh, under
+# that line's environment.
 SERVER = """
 import json, os, sys
 import torch, malp_disc
-assert "matplotlib" not in sys.modules
+import PIL.PngImagePlugin, cycler, dateutil.rrule, kiwisolver, packaging.version, pyparsing
+assert not {"matplotlib", "malp_disc.plotting"} & set(sys.modules)
 for line in sys.stdin:
     case = json.loads(line)
     child = os.fork()
     if child == 0:
+        os.dup2(os.open(case["printed"], os.O_CREAT | os.O_WRONLY), 1)
         os.dup2(os.open(case["log"], os.O_CREAT | os.O_WRONLY), 2)
         os.environ.update(case["environment"])
         os.chdir(case["cwd"])
-        sys.argv = ["draw", case["folder"]]
+        sys.argv = ["fork", *case["arguments"]]
         try:
             exec(case["code"], {"__name__": "__main__"})
+            sys.stdout.flush()
         except BaseException:
             import traceback
             traceback.print_exc()
@@ -56,23 +61,36 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def draw():
-    """The figures that a fresh process draws, by name."""
+def in_a_fork():
+    """Run code in a process that has imported torch and malp_disc and nothing that draws; what it prints."""
     clean = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "MATPLOTLIBRC", "MPLCONFIGDIR")}
     clean["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     server = subprocess.Popen([sys.executable, "-c", SERVER], env=clean, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
 
-    def run(folder: Path, cwd: Path | None = None, **environment: str) -> dict[str, bytes]:
-        folder.mkdir()
-        log = folder.with_name("draw.log")
-        case = {"folder": str(folder), "cwd": str(cwd or folder), "environment": environment, "code": DRAW, "log": str(log)}
-        print(json.dumps(case), file=server.stdin, flush=True)
-        assert server.stdout.readline() == "0\n", log.read_text()
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
+    def run(code: str, place: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> str:
+        with tempfile.TemporaryDirectory(dir=place) as own:
+            printed, log = Path(own, "printed"), Path(own, "log")
+            case = {"code": code, "arguments": arguments, "environment": environment, "cwd": str(cwd or place)}
+            case |= {"printed": str(printed), "log": str(log)}
+            print(json.dumps(case), file=server.stdin, flush=True)
+            assert server.stdout.readline() == "0\n", log.read_text()
+            return printed.read_text()
 
     yield run
     server.stdin.close()
     server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def draw(in_a_fork):
+    """The figures that a fresh process draws, by name."""
+
+    def run(folder: Path, cwd: Path | None = None, **environment: str) -> dict[str, bytes]:
+        folder.mkdir()
+        in_a_fork(DRAW, folder.parent, str(folder), cwd=cwd or folder, **environment)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -122,21 +140,18 @@ def test_the_callers_settings_neither_show_nor_change(tmp_path):
         assert dict(matplotlib.rcParams) == settings
 
 
-def test_a_backend_that_exists_is_kept_for_whoever_shows_a_figure_later():
+def test_a_backend_that_exists_is_kept_for_whoever_shows_a_figure_later(in_a_fork, tmp_path):
     code = "import malp_disc.plotting.image_grids, matplotlib, os; print(matplotlib.rcParams['backend'], os.environ['MPLBACKEND'])"
     for backend in ("pdf", "module://somebody.elses"):
-        result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True, timeout=120)
-        assert result.stdout.split() == [backend, backend], result.stderr
+        assert in_a_fork(code, tmp_path, MPLBACKEND=backend).split() == [backend, backend]
 
 
-def test_nothing_heavy_comes_with_a_public_name():
+def test_nothing_heavy_comes_with_a_public_name(in_a_fork, tmp_path):
     code = "import sys, malp_disc\nfor name in malp_disc.__all__: getattr(malp_disc, name)\nprint([n for n in ('matplotlib', 'torchmetrics', 'timm', 'torchvision', 'sklearn', 'scipy', 'accelerate') if n in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "MPLBACKEND": "inline"}, capture_output=True, text=True, timeout=120)
-    assert result.stdout.strip() == "[]", result.stderr
+    assert in_a_fork(code, tmp_path, MPLBACKEND="inline").strip() == "[]"
 
 
-def test_a_training_starts_without_torchvision():
+def test_a_training_starts_without_torchvision(in_a_fork, tmp_path):
     """It takes as long to import as torch; only some extractors, the blur and E_T need it."""
     code = "import sys, malp_disc.commands.finetune, malp_disc.commands.pretrain\nprint([n for n in ('torchvision', 'timm', 'sklearn', 'scipy') if n in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert result.stdout.strip() == "[]", result.stderr
+    assert in_a_fork(code, tmp_path).strip() == "[]"

@@ -11,6 +11,7 @@ from malp_disc.report.writing import write_report
 from malp_disc.run_folder.join import join_runs
 from malp_disc.run_folder.lock import LOCK_FILE
 from malp_disc.run_folder.same_experiment import check_one_experiment
+from tests.charts import without_charts
 from tests.report.typed import measurements
 
 
@@ -54,7 +55,8 @@ def test_a_run_that_is_going_on_is_reported_and_not_joined_to(make_full_run, mon
     with open(folder / "curves" / "0" / "control.jsonl", "a") as file:
         file.write('{"step": 260, "G/adv')  # caught in the middle of a line
     monkeypatch.setattr("malp_disc.run_folder.lock.is_locked", lambda run: True)
-    report(Report(run=folder, resamples=4))
+    with without_charts():
+        report(Report(run=folder, resamples=4))
     assert "the run is going on" in capsys.readouterr().out and not (folder / LOCK_FILE).exists()
     with pytest.raises(ValueError, match="a run is working in"):
         report(Report(run=folder, resamples=4, join=(folder,)))
