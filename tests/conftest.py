@@ -5,34 +5,19 @@ The networks here are tiny, and two OpenMP threads on two busy cores are 3 to 20
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from malp_disc.allocator import keep_freed_memory
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
-
-
-def keep_freed_memory(size: int = 512 * 2**20) -> None:
-    """Let glibc reuse up to `size` bytes of freed memory, here and in the processes that tests start.
-
-    By default it returns a large tensor to the kernel and gets zeroed pages for the next one, which for a network of published size takes up to half of
-    the time.
-    """
-    if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return
-    for number, name in ((-1, "TRIM_THRESHOLD"), (-3, "MMAP_THRESHOLD")):
-        libc.mallopt(number, size)
-        os.environ.setdefault(f"MALLOC_{name}_", str(size))
-
-
 keep_freed_memory()
 
 FIRST = ("tests/recipes/", "tests/test_shipped_weights.py", "tests/test_feature_branch.py")
