@@ -38,7 +38,7 @@ RULE = (
     f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). For generators without attributes, such as translation to "
     "another domain, (3) is instead: the generator before fine-tuning is closer to the reference than the unedited inputs, with an interval of the "
     "difference below zero, so that weaker edits can't be what lowers the distance, and the content of the inputs, the agreement of edge "
-    f"orientations, against the control and before, did not fall by more than {STANDARD_ERRORS:g} standard errors of the difference and never by more "
+    f"orientations, against before and against a control that edits no less than before, did not fall by more than {STANDARD_ERRORS:g} standard errors of the difference and never by more "
     f"than {TOLERATED_FALL:g}. Every arm that is neither a control nor the "
     f"generator before fine-tuning is a candidate. The intervals of (1) have a confidence of 1 - {1 - CONFIDENCE:.2g} / candidates (Bonferroni), so the chance "
     f"that luck makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}; all other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "

@@ -15,7 +15,10 @@ from malp_disc.run_folder.measurement import Measurement
 
 
 def translation_kept(case: Case, others: Sequence[str]) -> Verdict | None:
-    """Unedited inputs farther from the reference than before, and edit strength and content not below those of `others`; None if all hold."""
+    """Unedited inputs farther from the reference than before, and edit strength and content not below those of `others`; None if all hold.
+
+    Content isn't compared with a control that edits less than the generator before: an image that isn't edited keeps all of it, so its content is no standard.
+    """
     sides = [case.arms[side] for side in (case.arm, *others)]
     unmeasured = ["edit strength"] * any(side.identity_l1 is None for side in sides)
     unmeasured += ["content"] * any(None in (side.content.value, side.content.std) for side in sides)
@@ -37,7 +40,7 @@ def translation_kept(case: Case, others: Sequence[str]) -> Verdict | None:
     weaker = [reason for other in others for reason in shrunk(case.own, case.arms[other], other)]
     if weaker:
         return Verdict("edits weakened", f"lower {case.label}, but edits weakened: {'; '.join(weaker)} ({case.numbers})")
-    lost = [reason for other in others for reason in _lost(case.own, case.arms[other], other)]
+    lost = [reason for other in others if not _edits_less(case, other) for reason in _lost(case.own, case.arms[other], other)]
     if lost:
         return Verdict("content lost", f"lower {case.label}, but less of the inputs' content is left: {'; '.join(lost)} ({case.numbers})")
     return None
@@ -52,6 +55,12 @@ def measurements_of(case: Case) -> str:
     strength = ", ".join(f"{side} {number(case.arms[side].identity_l1)}" for side in sides)
     since = case.comparison["before"]["delta_vs_unedited"]
     return f"content kept ({content}), edit strength {strength}; the unedited inputs are farther, before minus theirs {signed(since.value)}, {both_intervals(since)}"
+
+
+def _edits_less(case: Case, other: str) -> bool:
+    """Whether this arm's mean |x - G(x)| is below that of the generator before."""
+    before, measured = case.arms.get("before"), case.arms[other].identity_l1
+    return before is not None and measured is not None and before.identity_l1 is not None and measured < before.identity_l1
 
 
 def _lost(arm: Measurement, other: Measurement, name: str) -> list[str]:

@@ -85,5 +85,13 @@ def test_content_may_fall_by_two_standard_errors_and_never_by_more_than_the_cap(
     assert tolerated_fall_of_mean(0.5, 0.5, 10) == TOLERATED_FALL and tolerated_fall_of_mean(0.1, 0.1, None) == 0
 
 
+@pytest.mark.parametrize(("strength", "outcome"), [(0.119, "improved"), (0.12, "content lost"), (0.13, "content lost")])
+def test_the_content_of_a_control_that_edits_less_than_before_is_no_standard(translated, compared, strength, outcome):
+    translated["control"] |= {"identity_l1": strength, "content": {"value": 0.95, "std": 0.035}}
+    assert arm_verdict("cotrain", translated, compared).outcome == outcome
+    translated["cotrain"]["content"] = {"value": 0.80, "std": 0.035}
+    assert arm_verdict("cotrain", translated, compared).outcome == "content lost", "that of the generator before always is"
+
+
 def test_the_printed_rule_has_the_case():
     assert "For generators without attributes" in RULE and "unedited inputs" in RULE
