@@ -71,7 +71,7 @@ class Config(ArmOptions, GeneratorOptions):
     Any other generator without losses gets --keep-weight 10 unless that is set."""
     content_weight: float = 0.0
     """Weight of the self-similarity loss in all arms, which keeps the shapes of an image while its textures change, 0 or more.
-    For translations to another domain; it looks at features of --backbone."""
+    For translations to another domain; it looks at features of --backbone. A control without losses of its own then takes its edits back: compare with the generator before."""
     discriminator_checkpoint: Path | None = None
     """Weights of a StarGAN's own discriminator."""
     reconstruction_weight: float | None = None

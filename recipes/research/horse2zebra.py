@@ -7,7 +7,7 @@
 
 The same as ``malp-disc finetune`` with the flags of docs/results/horse2zebra.md as defaults. --dataset is the CycleGAN data set: trainA, testA (horses), trainB
 and testB (zebras). 240 horses and 400 zebras are held back by the hash of their names; training sees crops of 160 pixels of the others. The generator comes
-without its discriminator, so L1 to its own former output (--keep-weight 5) keeps it close, at the finest frequencies more (--keep-nyquist-weight 50), and the
+without its discriminator, so L1 to its own former output (--keep-weight 5) keeps it close, at the finest frequencies more (--keep-nyquist-weight 10), and the
 self-similarity of its input (--content-weight 20) keeps what is in the image. A discriminator that anyone would write, a new PatchGAN, is
 ``--losses generators.example_losses:translation``, with the arm control.
 """
@@ -41,7 +41,7 @@ class Config(FinetuneConfig):
     output_dir: Path = Path("runs/horse2zebra")
     generator: str = "cyclegan_compressed"
     keep_weight: float = 5.0
-    keep_nyquist_weight: float = 50.0
+    keep_nyquist_weight: float = 10.0
     content_weight: float = 20.0
     augmentation: tuple[Augmentation, ...] = ("translation",)
     data: Literal["images"] = "images"
@@ -52,7 +52,7 @@ class Config(FinetuneConfig):
     train_batch_size: int = 4
     max_train_steps: int = 500
     backbone_depths: int | None = 4
-    realness_weight: float = 4.0
+    realness_weight: float = 5.0
     malp_pretrain_steps: int = 300
     extractor: str = "inception-768"
     second_extractor: str = "squeezenet"
