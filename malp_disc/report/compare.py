@@ -57,11 +57,15 @@ def arm_of(runs: Runs, seed: int, arm: str) -> int | None:
 def _compare(
     folder: Path, runs: Runs, run: int, score: str, stored: Mapping[tuple, Difference], how: Mapping[str, int]
 ) -> list[Difference]:
-    """All lines of one seed and score. Only the arms that a new line compares are resampled: another arm doesn't change the resamples."""
+    """All lines of one seed and score. Only the arms that a new line compares are resampled: another arm doesn't change the resamples.
+
+    Only the verdict on a generator without attributes reads the unedited inputs, in the first score; resampling them takes as long as an arm.
+    """
     view = "frechet" if score == "kid" else score
     owners = {arm: arm_of(runs, run, arm) for arm in dict.fromkeys((*runs[run], "before"))}
-    owners[UNEDITED] = None
-    features = {arm: read_features(folder, arm, seed=owner, view=view) for arm, owner in owners.items() if owner is not None or arm == UNEDITED}
+    references = (UNEDITED,) if score == "frechet" and any(arm.attributes == 0 for arm in runs[run].values()) else ()
+    owners |= dict.fromkeys(references)
+    features = {arm: read_features(folder, arm, seed=owner, view=view) for arm, owner in owners.items() if owner is not None or arm in references}
     features = {arm: found for arm, found in features.items() if found is not None}
     reference = read_features(folder, "reference", view=view)
     if score == "kid" and reference is not None and min(map(len, (reference, *features.values()))) < _FEWEST:
@@ -71,7 +75,7 @@ def _compare(
     lines: list[Difference | None] = []  # None: to be made
     missing: dict[int, tuple[str, str | None, str]] = {}  # by the line's place
     for arm in runs[run]:
-        for other in (None, *(name for name in BASELINES if name != arm and name in owners), *((UNEDITED,) if arm == "before" else ())):
+        for other in (None, *(name for name in BASELINES if name != arm and name in owners), *(references if arm == "before" else ())):
             sides = [side for side in (arm, other) if side is not None]
             old = stored.get((run, score, arm, other))
             if reference is None or any(side not in features for side in sides):

@@ -42,7 +42,7 @@ class Record:
         arms: means over seeds by arm.
         half_widths: half their 95 % intervals (Student's t), in the same shape.
         comparison: by arm ``{"delta_vs_control": …, "delta_vs_before": …, …}``, its Frechet distance minus the other's;
-            "before" has ``delta_vs_unedited`` as well, its distance minus that of the unedited inputs.
+            "before" has ``delta_vs_unedited`` as well, its distance minus that of the unedited inputs; None with attributes, where nothing reads it.
         views: the same for the other scores, by their name.
         localization_findings: by arm, whether its changes are harder to localize.
         seeds, seeds_of, per_seed: all seeds, those of each arm, and the results of each.

@@ -7,9 +7,10 @@
 Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-back faces are kept as ``images/<kind>-<seed>.npy``. Existing
 ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder.
 
-``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances and the leverage
-(malp_disc/metrics/leverage.py), compared with the control of the same seed; a control is compared with that of the next seed. ``table.md`` counts what the rule
-of the verdict would say: whether the judge sees a gain, and whether the witness refuses it, because it shows the opposite or by the leverage.
+``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances from the control of the same
+seed and from the generator before, the leverage (malp_disc/metrics/leverage.py), and how much farther from the perfect edits the generator is; a control is
+compared with that of the next seed. ``table.md`` counts what the rule of the verdict would say: whether the judge sees a gain (conditions 1 and 2), whether the
+witness refuses it, because it shows the opposite (5) or by the leverage (6), and whether the perfect edits refuse it (7).
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.metrics.extractor import FeatureExtractor, extract_features, quantize
 from malp_disc.metrics.features import create_extractor
-from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.leverage import leverage
-from malp_disc.metrics.paired_bootstrap import paired_frechet_delta
+from malp_disc.metrics.paired_bootstrap import bootstrap_delta, paired_mean_delta, resampled_frechet
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.report.cells import Table
 from malp_disc.report.markdown import markdown_table
@@ -70,8 +70,10 @@ def main(config: Config) -> None:
     images = config.output_dir / "images"
     missing = [(seed, kind) for seed in config.seeds for kind in config.kinds if not (images / f"{kind}-{seed}.npy").exists()]
     if missing:
-        inputs = EvalSet.take(build_dataset(DataOptions(), "test"), config.eval_size)
+        faces = build_dataset(DataOptions(), "test")
+        inputs = EvalSet.take(faces, config.eval_size)
         trainer = Trainer(*load(build_dataset(DataOptions(), "train"), _TRAINING_IMAGES), steps=config.steps, batch=config.batch)
+        save(images / "perfect.npy", faces.perfect_edits(range(config.eval_size), inputs.targets))
         save(images / "before.npy", edit(trainer.before.manipulate, inputs.images, inputs.targets, current=inputs.labels))
         save(images / "reference.npy", load(build_dataset(DataOptions(), "reference"), config.reference_size)[0])
         for seed, kind in missing:
@@ -93,6 +95,7 @@ def results(folder: Path) -> list[dict[str, Any]]:
     seeds = sorted(int(path.stem.partition("-")[2]) for path in folder.glob("control-*.npy"))
     following = dict(zip(seeds, seeds[1:] + seeds[:1]))
     extractors = {name: RandomExtractor() if name == "random" else create_extractor(name) for pair in PAIRS for name in pair}
+    perfect = np.load(folder / "perfect.npy")
     extractors["random"].fit(features_of(folder, "reference", "random", extractors["random"]))
     real = {name: features_of(folder, "reference", name, extractor) for name, extractor in extractors.items()}
     lines = []
@@ -101,20 +104,28 @@ def results(folder: Path) -> list[dict[str, Any]]:
         control = following[int(seed)] if kind == "control" else int(seed)
         names = (path.stem, f"control-{control}", "before")
         features = {network: [features_of(folder, name, network, extractor) for name in names] for network, extractor in extractors.items()}
-        changes = {network: change(real[network], *own) for network, own in features.items()}
+        changes = {network: changes_of(real[network], *own) for network, own in features.items()}
+        farther = farther_from(perfect, *(np.load(folder / f"{name}.npy") for name in names))
         for judge, witness in PAIRS:
             line = {"kind": kind, "seed": int(seed), "judge": judge, "witness": witness, "n": len(features[judge][0])}
-            line |= {"by_judge": changes[judge], "by_witness": changes[witness]}
+            line |= {"by_judge": changes[judge], "by_witness": changes[witness], "perfect_edit": farther}
             if (found := leverage(features[judge], features[witness])) is not None:
                 line |= {"leverage": found.value, "low": found.low, "high": found.high}
             lines.append(line)
     return lines
 
 
-def change(real: np.ndarray, own: np.ndarray, control: np.ndarray, before: np.ndarray) -> dict[str, float]:
-    """A generator's Fréchet distance minus the control's, with its interval, and the distances of the control and before."""
-    delta = paired_frechet_delta(real, own, control)
-    return {**dataclasses.asdict(delta), "control": frechet_distance(real, control), "before": frechet_distance(real, before)}
+def changes_of(real: np.ndarray, own: np.ndarray, control: np.ndarray, before: np.ndarray) -> dict[str, Any]:
+    """A generator's Fréchet distance minus the control's and minus the one before, with their intervals, and the distances of these two."""
+    found = resampled_frechet(real, {"own": own, "control": control, "before": before})
+    deltas = {f"minus_{other}": dataclasses.asdict(bootstrap_delta(found["own"], found[other])) for other in ("control", "before")}
+    return deltas | {other: found[other].value for other in ("control", "before")}
+
+
+def farther_from(perfect: np.ndarray, own: np.ndarray, control: np.ndarray, before: np.ndarray) -> dict[str, dict[str, float]]:
+    """A generator's mean absolute difference from the perfect edits, for images in [-1, 1], minus the control's and minus the one before."""
+    distances = [np.abs(images / 127.5 - perfect / 127.5).mean(axis=(1, 2, 3)) for images in (own, control, before)]
+    return {f"minus_{other}": dataclasses.asdict(paired_mean_delta(distances[0], its)) for other, its in zip(("control", "before"), distances[1:])}
 
 
 def features_of(folder: Path, name: str, network: str, extractor: FeatureExtractor) -> np.ndarray:
@@ -134,11 +145,11 @@ def alarms(lines: list[dict[str, Any]]) -> str:
     rows = []
     for key in dict.fromkeys((line["judge"], line["witness"], line["kind"]) for line in lines):
         own = [line for line in lines if (line["judge"], line["witness"], line["kind"]) == key]
-        changes = [spread_of([100 * line[name]["value"] / line[name]["control"] for line in own], "+.0f") for name in ("by_judge", "by_witness")]
+        changes = [spread_of([100 * line[name]["minus_control"]["value"] / line[name]["control"] for line in own], "+.0f") for name in ("by_judge", "by_witness")]
         leverages = spread_of([line["leverage"] for line in own if "leverage" in line], "+.2f")
-        counts = [sum(map(counted, own)) for counted in (gained, opposite, leveraged, refused)]
+        counts = [sum(map(counted, own)) for counted in (gained, opposite, leveraged, farther, refused, refused_by_any)]
         rows.append([*key, *changes, leverages, *(f"{count} of {len(own)}" for count in counts)])
-    head = ["judge", "witness", "kind", "by the judge, %", "by the witness, %", "leverage", "gained", "opposite", "by leverage", "gained and refused"]
+    head = ["judge", "witness", "kind", "by the judge, %", "by the witness, %", "leverage", "gained", "opposite", "by leverage", "farther", "gained, refused by the witness", "… or by the perfect edits"]
     return markdown_table(Table(head, rows), left=(0, 1, 2))
 
 
@@ -148,22 +159,33 @@ def spread_of(values: list[float], form: str) -> str:
 
 
 def gained(line: dict[str, Any]) -> bool:
-    """Whether the judge's distance is lower than the control's, with an interval below zero."""
-    return line["by_judge"]["high"] < 0
+    """Conditions (1) and (2) of the verdict: the judge's distance is below the control's, with the whole interval, and not above the one before."""
+    return line["by_judge"]["minus_control"]["high"] < 0 and line["by_judge"]["minus_before"]["value"] <= 0
 
 
 def opposite(line: dict[str, Any]) -> bool:
-    """Condition (5) of the verdict: the witness shows the opposite."""
-    return line["by_witness"]["low"] > 0
+    """Condition (5): the witness shows the opposite, against the control or before."""
+    return any(line["by_witness"][delta]["low"] > 0 for delta in ("minus_control", "minus_before"))
 
 
 def leveraged(line: dict[str, Any]) -> bool:
-    """Condition (6) of the verdict: the witness sees no gain, and the changes favour the judge's features."""
-    return "low" in line and line["low"] > TOLERATED_LEVERAGE and not line["by_witness"]["high"] < 0
+    """Condition (6): the witness sees no gain over the control, and the changes favour the judge's features."""
+    return "low" in line and line["low"] > TOLERATED_LEVERAGE and not line["by_witness"]["minus_control"]["high"] < 0
+
+
+def farther(line: dict[str, Any]) -> bool:
+    """Condition (7): farther from the perfect edits than the control or before."""
+    return any(line["perfect_edit"][delta]["low"] > 0 for delta in ("minus_control", "minus_before"))
 
 
 def refused(line: dict[str, Any]) -> bool:
+    """Whether the witness refuses the judge's gain."""
     return gained(line) and (opposite(line) or leveraged(line))
+
+
+def refused_by_any(line: dict[str, Any]) -> bool:
+    """Whether the witness or the perfect edits refuse it."""
+    return gained(line) and (refused(line) or farther(line))
 
 
 if __name__ == "__main__":

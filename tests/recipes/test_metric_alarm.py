@@ -48,7 +48,7 @@ def test_the_same_seed_makes_the_same_generator_and_each_kind_another():
 
 def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
     before = sample_images(6, 64, 64)
-    made = {"before": before, "reference": sample_images(6, 64, 64, seed=1), "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
+    made = {"before": before, "reference": sample_images(6, 64, 64, seed=1), "perfect": before, "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
     for name, images in made.items():
         metric_alarm.save(tmp_path / "images" / f"{name}.npy", images)
     lines = metric_alarm.results(tmp_path / "images")
@@ -57,12 +57,39 @@ def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
     one, other = by_pair["control", 0, "faces", "squeezenet-128"], by_pair["control", 0, "squeezenet-128", "faces"]
     assert one["leverage"] == pytest.approx(-other["leverage"])
     assert one["leverage"] == pytest.approx(-by_pair["control", 1, "faces", "squeezenet-128"]["leverage"])
-    assert one["by_judge"] == other["by_witness"] and one["by_judge"]["value"] == pytest.approx(-by_pair["control", 1, "faces", "random"]["by_judge"]["value"])
+    assert one["by_judge"] == other["by_witness"]
+    assert one["by_judge"]["minus_control"]["value"] == pytest.approx(-by_pair["control", 1, "faces", "random"]["by_judge"]["minus_control"]["value"])
+    distance = one["by_judge"]["control"] + one["by_judge"]["minus_control"]["value"]
+    assert one["by_judge"]["minus_before"]["value"] == pytest.approx(distance - one["by_judge"]["before"])
+    farther = one["perfect_edit"]
+    assert farther["minus_control"]["value"] == pytest.approx(0.05 * before.abs().mean().item(), abs=2e-3)  # 0.9 against 0.95 of the perfect edit
+    assert farther["minus_before"]["value"] == pytest.approx(0.1 * before.abs().mean().item(), abs=2e-3)
     assert json.dumps(lines) and np.isfinite([line["high"] for line in lines]).all()
     assert lines == metric_alarm.results(tmp_path / "images"), "from the kept features"
-    for line in lines:
-        line |= {"by_judge": line["by_judge"] | {"high": 1.0}, "by_witness": line["by_witness"] | {"low": -1.0, "high": 1.0}, "low": 0.0}
-    lines[0] |= {"by_judge": lines[0]["by_judge"] | {"high": -1.0}, "low": 1.0}
-    assert "| faces | squeezenet-128 | control |" in metric_alarm.alarms(lines) and "| 1 of 2 | 0 of 2 | 1 of 2 | 1 of 2 |" in metric_alarm.alarms(lines)
-    lines[len(metric_alarm.PAIRS)] |= {"by_witness": lines[0]["by_witness"] | {"low": 0.5}}  # the opposite, but no gain
-    assert "| 1 of 2 | 1 of 2 | 1 of 2 | 1 of 2 |" in metric_alarm.alarms(lines)
+
+
+LOWER, SAME, HIGHER = ({"value": sign, "low": sign - 0.5, "high": sign + 0.5} for sign in (-1.0, 0.0, 1.0))
+
+
+def line(judge=(LOWER, LOWER), witness=(SAME, SAME), perfect=(SAME, SAME), low=0.0):
+    found = ({"minus_control": control, "minus_before": before, "control": 10.0, "before": 10.0} for control, before in (judge, witness, perfect))
+    return {"kind": "honest", "judge": "faces", "witness": "random", "leverage": low, "low": low} | dict(zip(("by_judge", "by_witness", "perfect_edit"), found))
+
+
+@pytest.mark.parametrize(
+    ("generator", "counts"),  # gained, opposite, by leverage, farther, gained and refused by the witness, … or by the perfect edits
+    [
+        (line(), "100000"),
+        (line(judge=(SAME, LOWER)), "000000"),
+        (line(judge=(LOWER, HIGHER)), "000000"),
+        (line(witness=(HIGHER, SAME)), "110011"),
+        (line(witness=(LOWER, HIGHER)), "110011"),
+        (line(judge=(SAME, LOWER), witness=(HIGHER, SAME)), "010000"),
+        (line(low=0.2), "101011"),
+        (line(low=0.2, witness=(LOWER, SAME)), "100000"),
+        (line(perfect=(LOWER, HIGHER)), "100101"),
+        (line(judge=(SAME, LOWER), perfect=(HIGHER, SAME)), "000100"),
+    ],
+)
+def test_the_counts_follow_the_rule_of_the_verdict(generator, counts):
+    assert metric_alarm.alarms([generator]).rstrip().endswith(" ".join(f"| {count} of 1" for count in counts) + " |")

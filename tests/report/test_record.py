@@ -60,9 +60,15 @@ def test_the_difference_is_that_of_the_distances_and_lies_in_its_interval(make_r
     assert delta["low"] < delta["value"] < delta["high"] < 0
 
 
-def test_the_generator_before_is_compared_with_the_unedited_inputs_where_their_features_are(make_run):
+def test_a_translation_before_fine_tuning_is_compared_with_the_unedited_inputs_where_their_features_are(make_run, arms):
     """4 from the reference's mean in each of 6 features, against 2.2; the verdict on a translation needs the interval. It is kept without features."""
     folder = make_run()
+    np.save(folder / "features" / "unedited.npy", np.load(folder / "features" / "0" / "before.npy"))
+    assert quick(folder)["comparison"]["before"]["delta_vs_unedited"] is None, "with attributes nothing reads it"
+    for arm in arms.values():
+        arm["attributes"] = 0
+    folder = make_run()
+    (folder / "features" / "unedited.npy").unlink()
     assert quick(folder)["comparison"]["before"]["delta_vs_unedited"] is None
     reference, before = (np.load(folder / "features" / f"{name}.npy") for name in ("reference", "0/before"))
     unedited = (before + 1.8).astype(np.float32)
