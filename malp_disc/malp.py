@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,8 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         """T(I), Eq. 6: add a template to each image.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1].
+            images: (B, 3, H, W) in [-1, 1], of the training size. At another one the templates are stretched, with a warning: E_E hardly recognizes them then.
+                `malp_disc.tiling` protects images of any size in windows.
             index: (B,) long, the templates to add (-1 for none); random if None.
             generator: random number generator for the choice of templates.
 
@@ -140,6 +142,13 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
             ValueError: wrong shape, range, dtype or device, or an index outside the set.
         """
         check_batches({"images": images}, device=self.device)
+        height, width = images.shape[2:]
+        if {height, width} != {self.config.image_size} and not self.passive:
+            warnings.warn(
+                f"this MaLP was trained at {self.config.image_size}x{self.config.image_size}; at {height}x{width} its templates are stretched, and it hardly recognizes "
+                "them. Pretrain one at this size, or protect images in windows (malp_disc.tiling, malp-disc protect)",
+                stacklevel=3,  # beyond full_precision
+            )
         if index is None:
             index = self.encryption.draw(len(images), generator)
         index = self.encryption.check_index(index, len(images))

@@ -26,6 +26,7 @@ from malp_disc.commands.generator_source import STARGAN, generator_with_weights
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets, make_evaluator
+from malp_disc.evaluation.teachers import without_automatic_teacher
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
@@ -103,7 +104,8 @@ def main(config: Config) -> None:
         with must_take(images, f"the MaLP {given}"), torch.no_grad():
             malp(images)
     fresh = {arm: load_malp(folder, device) for arm, folder in fresh_folders(config, paths).items()}
-    models = make_evaluation_models(config, config, held_out.attribute_names, device)
+    teachers = {arm: teachers_in(path) for arm, path in paths.items()}
+    models = without_automatic_teacher(make_evaluation_models(config, config, held_out.attribute_names, device), config, teachers)
 
     open_folder(config, accumulates=True)
     check_measured(config.output_dir, config.seed, paths)
@@ -113,7 +115,7 @@ def main(config: Config) -> None:
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in evaluator.measured(seed=config.seed):
             continue
-        details = {"experiment": shared_hash(config), "teachers": teachers_in(paths[arm])}
+        details = {"experiment": shared_hash(config), "teachers": teachers[arm]}
         evaluator.measure(arm, generator.manipulate, seed=config.seed, weights=paths[arm], fresh=fresh.get(arm), **details)
     record = write_report(config.output_dir)
     print(f"{record.verdict}\nreport: {config.output_dir / 'report.html'}, tables: {config.output_dir / 'report.md'}")

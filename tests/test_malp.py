@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 
 import pytest
 import torch
@@ -248,3 +249,14 @@ def test_sixty_steps_teach_it_where_eight_images_were_changed():
     assert before < 0.5 and after > 0.75
     assert untouched.map.mean() < changed.map.mean()
     assert untouched.score.max() < changed.score.min()
+
+
+def test_images_of_another_size_get_stretched_templates_and_a_warning():
+    malp = tiny_malp(image_size=16)
+    with pytest.warns(UserWarning, match="at 32x16 its templates are stretched") as caught:
+        malp.encrypt(torch.zeros(1, 3, 32, 16))
+    assert caught[0].filename == __file__, "the warning points at the caller"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        malp.encrypt(torch.zeros(1, 3, 16, 16))
+        tiny_malp(image_size=16, strength=0).encrypt(torch.zeros(1, 3, 32, 16))  # without a template there is nothing to recognize

@@ -34,7 +34,7 @@ class Detect:
     malp: Annotated[str, arg(metavar="DIR")]
     """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Key file. By default, templates.safetensors in DIR."""
+    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
     threshold: float | None = None
     """Threshold in [0, 1]: an image with a higher score counts as manipulated.
     By default, the one that is saved with the MaLP (detection.json), set by its pretraining or by --calibrate."""

@@ -30,10 +30,10 @@ class Localize:
     malp: Annotated[str, arg(metavar="DIR")]
     """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Key file. By default, templates.safetensors in DIR."""
+    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
     changed_above: float | None = None
     """Map value, in [0, 1), above which a pixel counts as changed. 1 is a change from black to white, and the default, 0.03, is 8 of 255 levels.
-    For a MaLP of the preset survive, whose map is the probability of an edited region, the default is 0.5."""
+    For a MaLP of the preset survive, whose map is the probability of an edited region, the default is 0.25."""
     overlay_full: float | None = None
     """Map value, in (0, 1], that gets the brightest colour of the overlay. It is the same for all images, so they can be compared.
     By default 0.15, and 1 for a MaLP of the preset survive."""

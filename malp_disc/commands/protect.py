@@ -39,7 +39,7 @@ class Protect:
     malp: Annotated[str, arg(metavar="DIR")]
     """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Key file. By default, templates.safetensors in DIR."""
+    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
     format: Literal["keep", "png", "webp", "tiff", "jpeg"] = "keep"
     """File format. keep: PNG, WebP, and TIFF stay as they are, always lossless, and any other format becomes PNG.
     jpeg loses a part of the template; the command measures how much."""

@@ -41,7 +41,7 @@ class EvaluationOptions:
     """File of the second extractor's weights."""
     third_extractor: Literal["auto", "none", "random", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
     """A third feature extractor, a trained one: it shows that a generator was tuned on the first one's features, which an untrained one can't.
-    auto: faces on drawn faces, where it isn't one of the others; none on real images, unless --third-weights is given, for squeezenet."""
+    auto: faces on drawn faces, squeezenet on real images, both included; none where it is one of the others, or teaches an arm."""
     third_weights: Path | None = evaluation(None)
     """File of the third extractor's weights."""
     smaller_views: tuple[Literal[2, 4], ...] = evaluation((2,))
@@ -66,8 +66,10 @@ def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attrib
         name = "squeezenet-128" if data.data == "faces" else "inception-2048"
     extractor = create_extractor(name, weights=options.fid_weights, device=device)
     second = _further_extractor(options.second_extractor, options.second_weights, device, auto="random")
-    included = "faces" if data.data == "faces" and "faces" not in (name, options.second_extractor) else "none"
+    included = "faces" if data.data == "faces" else "squeezenet"
     third = _further_extractor(options.third_extractor, options.third_weights, device, auto=included)
+    if (options.third_extractor, options.third_weights) == ("auto", None) and third.backbone in {extractor.backbone, getattr(second, "backbone", None)}:
+        third = None
     embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
     classifier = _attribute_classifier(options, data, attribute_names, device)
     return EvaluationModels(extractor, classifier, None, second, third, embedding, options.smaller_views)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.feature_views import EvaluationModels
 from malp_disc.run_folder.measurement import Network
 from malp_disc.run_folder.teachers import is_teacher
@@ -25,6 +27,12 @@ def teachers_of(*modules: nn.Module | None) -> tuple[Network, ...]:
             if all(isinstance(name, str) and name for name in names):
                 found[names] = None
     return tuple(Network(backbone, fingerprint) for backbone, fingerprint in found)
+
+
+def without_automatic_teacher(models: EvaluationModels, options: EvaluationOptions, teachers: Mapping[str, Sequence[Network]]) -> EvaluationModels:
+    """The models without a third extractor that nobody chose and that teaches one of the arms."""
+    taught = models.third is not None and any(is_teacher(models.third, networks) for networks in teachers.values())
+    return dataclasses.replace(models, third=None) if taught and options.third_extractor == "auto" else models
 
 
 def check_judges(models: EvaluationModels, teachers: Mapping[str, Sequence[Network]]) -> None:

@@ -26,7 +26,7 @@ def check_augmentation(kinds: Sequence[Augmentation]) -> None:
         try:
             import kornia  # noqa: F401
         except ImportError as error:
-            raise ValueError("augmentation needs kornia; install it with: pip install 'malp-disc[augment]'") from error
+            raise ValueError("augmentation needs kornia; install it with: pip install 'malp-disc[augment]', or -e '.[augment]' in the repository") from error
 
 
 def augment(images: Tensor, numbers: Tensor, kinds: Sequence[Augmentation]) -> Tensor:

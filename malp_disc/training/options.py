@@ -116,7 +116,8 @@ class FinetuneOptions(TrainOptions):
     It needs kornia. By default, none."""
 
     eval_steps: int = not_compared(250)
-    """Measure the Fréchet distance every this many steps and keep the best weights. 0 for never."""
+    """Measure the Fréchet distance every this many steps, on images that the report doesn't use, and keep the best weights as best.safetensors. 0 for never.
+    The report measures the last step, whatever the best one was."""
     max_skipped_steps: int = not_compared(10)
     """Maximum number of updates that are skipped because a gradient isn't finite. One more ends the run."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)

@@ -115,3 +115,8 @@ def test_the_threshold_also_holds_for_images_that_were_degraded(command, keyed_f
     scores = [[inspect_levels(malp, kind, with_map=False).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), 0), number)] for number, path in enumerate(sorted(photos.iterdir()))]
     assert found["threshold"] == pytest.approx(max(max(kind) for kind in zip(*scores)), abs=1e-6)
     assert any(untouched != degraded for untouched, degraded in scores)
+
+
+def test_a_detector_that_needs_the_template_of_every_image_is_not_exported(command, keyed_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("malp_disc.commands.onnx_file.check_packages", lambda: None)
+    assert "preset survive" in str(command("export", keyed_folder, tmp_path / "model.onnx")) and not (tmp_path / "model.onnx").exists()

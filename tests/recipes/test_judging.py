@@ -124,12 +124,19 @@ def test_the_further_extractors_need_no_file_unless_one_is_chosen(options, furth
     assert sum(view in FURTHER for view in models.views(64, 64)) == len(further)
 
 
-def test_real_images_have_no_third_extractor_unless_one_is_given(shared):
-    weights = shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth")
-    options, data = {"extractor": "squeezenet", "fid_weights": weights}, DataOptions(data="images", data_root=weights.parent)
-    for more, label in (({}, None), ({"third_weights": weights}, "FD-SqueezeNet"), ({"third_extractor": "faces"}, "FD-faces")):
-        third = make_evaluation_models(EvaluationOptions(**options, **more), data, (), torch.device("cpu")).third
-        assert (None if third is None else third.label) == label
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"extractor": "faces"}, "FD-SqueezeNet"),
+        ({"extractor": "squeezenet"}, None),
+        ({"extractor": "faces", "second_extractor": "squeezenet-128"}, None),
+        ({"extractor": "faces", "third_extractor": "none"}, None),
+        ({"extractor": "squeezenet", "third_extractor": "faces"}, "FD-faces"),
+    ],
+)
+def test_the_third_extractor_of_real_images_is_the_included_squeezenet_where_it_isnt_one_of_the_others(tmp_path, options, label):
+    third = make_evaluation_models(EvaluationOptions(**options), DataOptions(data="images", data_root=tmp_path), (), torch.device("cpu")).third
+    assert (None if third is None else third.label) == label
 
 
 def test_squeezenet_is_taken_where_its_weights_are_given(shared):

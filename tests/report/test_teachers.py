@@ -10,8 +10,9 @@ from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc.backbones import create_backbone
+from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.feature_views import EvaluationModels
-from malp_disc.evaluation.teachers import check_judges, teachers_of
+from malp_disc.evaluation.teachers import check_judges, teachers_of, without_automatic_teacher
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
@@ -118,6 +119,15 @@ def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(fil
     with pytest.raises(ValueError, match="--third-extractor is SqueezeNet"):
         check_judges(dataclasses.replace(models, third=squeezenet), teachers)
     check_judges(models, {"control": []})
+
+
+def test_a_third_extractor_that_teaches_an_arm_is_left_out_unless_somebody_chose_it(file):
+    squeezenet = create_extractor("squeezenet", weights=file)
+    models = EvaluationModels(create_extractor("faces"), None, None, None, squeezenet)
+    taught = {"control": (), "vision_aided": teachers_of(create_backbone("squeezenet1_0", file))}
+    assert without_automatic_teacher(models, EvaluationOptions(), taught).third is None
+    assert without_automatic_teacher(models, EvaluationOptions(), {"control": ()}) is models
+    assert without_automatic_teacher(models, EvaluationOptions(third_extractor="squeezenet"), taught) is models
 
 
 def test_a_line_without_teachers_has_none_and_a_damaged_entry_is_named():
