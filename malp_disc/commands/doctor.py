@@ -29,7 +29,7 @@ class Doctor:
     """Folder of a MaLP pretrained on this generator.
     Without one, a random MaLP is used, which tests gradients and speed but not the maps."""
     attributes: int = 5
-    """Number of labels of an image, from which the target is made. 0 for a generator without attributes, whose target is None."""
+    """Number of labels of an image, from which the target is made. 0 for a generator without attributes, whose target is (B, 0), as with --data images."""
     image_size: int = 64
     """Side of the test images in pixels, 16 or more and divisible by 4."""
     batch_size: int = 4

@@ -6,7 +6,7 @@ Drawn faces and the included StarGAN, a few minutes on a CPU:
 
 Your own generator and losses on a folder of images, after a check:
 
-    malp-disc doctor my_module:make --losses my_module:losses
+    malp-disc doctor my_module:make --losses my_module:losses --attributes 0 --image-size 128
     malp-disc finetune --generator my_module:make --losses my_module:losses --data images --data-root photos --image-size 128
 
 A generator of the zoo without losses of its own, with images of its target domain:

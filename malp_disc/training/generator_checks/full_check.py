@@ -40,7 +40,7 @@ def examine(
         generator: an `nn.Module` with ``manipulate(images, target)``: (B, 3, H, W) in [-1, 1] and a target of its `target_kind` -> as the images.
         losses: its own, with ``generator_loss(fake, batch, edit)`` (see generators/README.md), to compare MaLP's gradient with.
         malp: pretrained on it; a fresh one if None.
-        attributes: number of labels of an image; with 0, the target is None.
+        attributes: number of labels of an image; with 0, the target is (B, 0), as in a fine-tuning on images without labels.
     """
     faces = ProceduralFaces(batch_size, image_size=image_size)
     images = torch.stack([faces[i][0] for i in range(batch_size)]).to(device)
@@ -63,10 +63,10 @@ def examine(
     return [*findings, *_detector(subject, disc, losses, batch, given=malp is not None), _half(subject, fake), *_cost(subject, disc)]
 
 
-def _labels(generator: Any, count: int, attributes: int, device: torch.device | str) -> tuple[Tensor | None, Tensor | None]:
+def _labels(generator: Any, count: int, attributes: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Desired and current labels (B, A) that differ: every third of a row is to be added, and every third removed; one of each row for a generator of domains."""
     if not attributes:
-        return None, None
+        return torch.zeros(count, 0, device=device), torch.zeros(count, 0, device=device)
     place = torch.arange(count * attributes, device=device).view(count, attributes)
     if getattr(generator, "target_kind", None) == "domain":
         domains = torch.arange(count, device=device) % attributes
@@ -77,9 +77,8 @@ def _labels(generator: Any, count: int, attributes: int, device: torch.device | 
 def _batch(subject: Subject) -> SimpleNamespace:
     """The images as `malp_disc.training.batches.Batch` has them, for losses."""
     count, device = len(subject.images), subject.images.device
-    labels = subject.current if subject.current is not None else torch.zeros(count, 0, device=device)
-    target, noise = (subject.target if subject.target is not None else labels), StepRandom(0, 0, batch_size=count, device=device)
-    return SimpleNamespace(images=subject.images, labels=labels, target=target, reference=subject.images, noise=noise, shown=subject.images)
+    noise = StepRandom(0, 0, batch_size=count, device=device)
+    return SimpleNamespace(images=subject.images, labels=subject.current, target=subject.target, reference=subject.images, noise=noise, shown=subject.images)
 
 
 def _sizes(subject: Subject) -> Finding:
