@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,10 +112,30 @@ class MaLPHubMixin(ModelHubMixin):
         detector = {name: value for name, value in self.state_dict().items() if name != _KEY_ENTRY}
         save_tensors(Path(save_directory) / _WEIGHTS_FILE, detector)
         write_json(Path(save_directory) / _CONFIG_FILE, {"model_type": "malp", "key_fingerprint": self.key_fingerprint, **dataclasses.asdict(self.config)})
+        self._save_detection(Path(save_directory))
+
+    def calibration_file(self, *, own_key: bool = True) -> str:
+        """Name of the threshold's file in the MaLP's folder. `own_key` says whether the key is that folder's; a MaLP with learned templates works with no other."""
+        return CALIBRATION_FILE
+
+    def _save_detection(self, folder: Path) -> None:
         if self.detection is not None and self.detection.detector == self.detector_fingerprint:
-            self.detection.write(Path(save_directory) / CALIBRATION_FILE)
+            self.detection.write(folder / CALIBRATION_FILE)
         else:
-            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
+            (folder / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
+
+    def load_detection(self, find: Callable[[str], Path], source: str) -> None:
+        """Take the threshold that was set for these weights and this key, if `find` finds its file; warn of one that was set for others."""
+        foreign = None
+        for name in dict.fromkeys(self.calibration_file(own_key=own) for own in (False, True)):
+            with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
+                detection = Calibration.read(find(name))
+                if detection.detector == self.detector_fingerprint:
+                    self.detection = detection
+                    return
+                foreign = name
+        if foreign is not None:
+            logger.warning("%s/%s was made for other weights or another key and is left alone; calibrate again with malp-disc detect --calibrate", source, foreign)
 
     @classmethod
     def _from_pretrained(
@@ -148,11 +169,7 @@ class MaLPHubMixin(ModelHubMixin):
             raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path as key=…") from error
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
-        with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
-            malp.detection = Calibration.read(find(CALIBRATION_FILE))
-        if malp.detection is not None and malp.detection.detector != malp.detector_fingerprint:
-            logger.warning("%s/%s was made for other weights or another key and is left alone; calibrate again with malp-disc detect --calibrate", model_id, CALIBRATION_FILE)
-            malp.detection = None
+        malp.load_detection(find, model_id)
         return malp
 
 

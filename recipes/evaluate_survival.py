@@ -3,7 +3,7 @@
     malp-disc pretrain --preset survive --output-dir runs/survive
     python recipes/evaluate_survival.py --malp runs/survive/malp --output-dir runs/survival
 
-writes ``survival.jsonl``, one line per measurement with n, seed and key, and ``gallery.png``. For every seed there is a new key, and other regions, crops and noise.
+writes ``survival.jsonl``, one line per measurement with seed, key, detector and numbers of images, and ``gallery.png``. For every seed there is a new key, and other regions, crops and noise.
 All images are held-back ones, except those on which the detection threshold is set, and those of the attacker. With ``pip install opencv-python-headless``, OpenCV's inpainting is measured too.
 """
 
@@ -35,11 +35,13 @@ from malp_disc.plotting.survival_gallery import survival_gallery
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.experiment import not_compared, work
 from malp_disc.serialization.files import write_json
+from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.target_kind import exclusive_names
 from malp_disc.training.launch import run_recipe
 from malp_disc.training.surviving import calibrate_surviving
 
 Part = Literal["fidelity", "detection", "local", "generated", "alarms", "leak", "gallery"]
+_FEWEST_OTHERS = 10  # images whose mean the attackers know
 _ALL: tuple[Part, ...] = ("fidelity", "detection", "local", "generated", "alarms", "leak", "gallery")
 
 
@@ -65,7 +67,9 @@ class Config(GeneratorOptions, DataOptions):
 
 
 def main(config: Config) -> None:
+    saved = KeyedMaLP.from_pretrained(config.malp, key=evaluation_key(0))  # its own key isn't needed: every seed has another
     held_out, training = build_dataset(config, "test"), build_dataset(config, "train")
+    check_attack(config, len(training), config.reference_size or saved.config.image_size)
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False)
     inputs = EvalSet.take(
         held_out,
@@ -77,18 +81,35 @@ def main(config: Config) -> None:
     write_json(config.output_dir / "environment.json", collect_environment())
     with open(config.output_dir / "survival.jsonl", "a", encoding="utf-8") as file:
         for seed in config.seeds:
-            malp = with_key(config, seed)
+            malp = with_key(saved, config.reference_size, seed)
+            about = {"seed": seed, "key": malp.key_fingerprint, "detector": fingerprint(malp.state_dict()), "data": str(config.data_root)}
             malp.detection = calibrate_surviving(malp, calibration, 0.01, seed)
             for part in config.parts:
                 for line in measure(part, malp, inputs, generator, training, seed, config):
-                    print(json.dumps({"part": part, "seed": seed, "data": str(config.data_root), **line}), file=file, flush=True)
+                    print(json.dumps({"part": part, **about, **line}, allow_nan=False), file=file, flush=True)
 
 
-def with_key(config: Config, seed: int) -> KeyedMaLP:
-    """The saved MaLP with the key of a seed."""
-    saved = KeyedMaLP.from_pretrained(config.malp)
-    settings = dataclasses.replace(saved.config, image_size=config.reference_size or saved.config.image_size)
-    malp = KeyedMaLP(settings, secret=hashlib.sha256(b"malp-disc evaluation key %d" % seed).digest())
+def check_attack(config: Config, training: int, grid: int) -> None:
+    """Raise ValueError, before any work, if the attackers of the part "leak" would get too few images, or images that don't have the size of the reference grid."""
+    if "leak" not in config.parts:
+        return
+    if training < max(config.published) + _FEWEST_OTHERS:
+        raise ValueError(
+            f"expected --published of at most {training - _FEWEST_OTHERS}, since {training} training images are there and the attackers need the mean of {_FEWEST_OTHERS} others, "
+            f"got {max(config.published)}; leave the part leak out with --parts, or give more images"
+        )
+    if config.image_size != grid:
+        raise ValueError(f"the part leak needs images of the reference grid's size, {grid}x{grid}: give --image-size {grid} or --reference-size {config.image_size}, or leave it out with --parts")
+
+
+def evaluation_key(seed: int) -> bytes:
+    """The key of a seed, which is no secret."""
+    return hashlib.sha256(b"malp-disc evaluation key %d" % seed).digest()
+
+
+def with_key(saved: KeyedMaLP, grid: int | None, seed: int) -> KeyedMaLP:
+    """The saved MaLP with the key of a seed, and another reference grid if `grid` is given."""
+    malp = KeyedMaLP(dataclasses.replace(saved.config, image_size=grid or saved.config.image_size), secret=evaluation_key(seed))
     malp.load_state_dict(saved.state_dict())
     return malp.eval()
 
@@ -106,7 +127,7 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
     if part == "fidelity":
         protected = to_8bit(malp.encrypt(images)[0])
         psnr = -10 * torch.log10((protected - images).square().mean((1, 2, 3)) / 4)
-        yield {"n": len(images), "psnr": psnr.mean().item(), "psnr_least": psnr.min().item(), "reference": malp.config.image_size, "key": malp.key_fingerprint}
+        yield {"n": len(images), "psnr": psnr.mean().item(), "psnr_least": psnr.min().item(), "reference": malp.config.image_size}
     elif part == "detection":
         yield from survival(malp, images, edited, seed)
     elif part == "local":
@@ -131,14 +152,13 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
 
 def attacked(malp: KeyedMaLP, training: Any, victims: Tensor, seed: int, config: Config) -> Iterator[dict[str, Any]]:
     """Leak and forging; the attacker's images are of the training set, and their mean is known from as many others, at most 300."""
-    most = min(max(config.published), len(training))
+    most = max(config.published)
     known, _ = load_all(training, most + 300, "images for the attacker")
     own, others = known[:most].clamp(-1, 1), known[most:]
     protected = torch.cat([malp.encrypt(rows)[0] for rows in own.split(16)])
-    counts = tuple(count for count in config.published if count <= most)
-    for line in leak(malp, to_8bit(protected), others.mean(0), counts, seed):
+    for line in leak(malp, to_8bit(protected), others.mean(0), config.published, seed):
         yield {"what": "leak", **line}
-    for line in forging(malp, to_8bit(protected), (protected - own).mean(1, keepdim=True), victims, counts):
+    for line in forging(malp, to_8bit(protected), (protected - own).mean(1, keepdim=True), victims, config.published):
         yield {"what": "forging", **line}
 
 

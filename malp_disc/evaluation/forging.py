@@ -15,6 +15,7 @@ from torch import Tensor
 
 from malp_disc.detection import cosine
 from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.spectrum import reference_size
 from malp_disc.keyed.template import carrier, masked_template
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
@@ -28,10 +29,17 @@ def leak(malp: KeyedMaLP, published: Tensor, others_mean: Tensor, counts: tuple[
     """Cosine of the attackers' estimates with the secret carrier, the larger one of its two parts.
 
     Args:
-        published: protected images whose longer side is the reference grid's.
+        published: protected images of the size that they have on the reference grid.
         others_mean: mean of other, unprotected images.
+
+    Raises:
+        ValueError: images of another size, whose pixels aren't the carrier's.
     """
     height, width = published.shape[2:]
+    if (expected := reference_size(height, width, malp.config.image_size)) != (height, width):
+        raise ValueError(
+            f"expected images of the size that they have on the reference grid, {expected[0]}x{expected[1]}, got {height}x{width}: the attackers estimate the carrier pixel by pixel"
+        )
     parts = [carrier(malp.secret, malp.config.image_size)[i, :height, :width][None, None] for i in range(2)]
     by_part = [template_leak(published, part, originals_mean=others_mean, counts=counts, seed=seed) for part in parts]
     for found in zip(*by_part):

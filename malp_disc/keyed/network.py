@@ -57,7 +57,7 @@ class EvidenceNet(Float32Module):
 
 def _statistics(channels: Tensor) -> list[Tensor]:
     """Mean, standard deviation and least local mean of each channel, (B, C) each. They tell how much evidence is to be expected in an image as blurred or noisy as this one."""
-    local = F.avg_pool2d(channels, 16, stride=8, ceil_mode=True)
+    local = F.avg_pool2d(channels, [min(16, side) for side in channels.shape[2:]], stride=8, ceil_mode=True)
     return [channels.mean((2, 3)), channels.var((2, 3), correction=0).add(1e-8).sqrt(), local.amin((2, 3))]
 
 

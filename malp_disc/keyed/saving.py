@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 
-from malp_disc.calibration import CALIBRATION_FILE, Calibration
+from malp_disc.calibration import CALIBRATION_FILE
 from malp_disc.hub import MaLPHubMixin, find_file
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, save_secret, secret_fingerprint
@@ -41,16 +41,17 @@ class KeyedHubMixin(MaLPHubMixin):
         return hashlib.sha256(f"{fingerprint(self.state_dict())} {self.key_fingerprint}".encode()).hexdigest()[:16]
 
     def _save_key(self, path: Path) -> None:
-        save_secret(path, self.secret)
+        save_secret(path, self.secret, grid=self.config.image_size)
+
+    def calibration_file(self, *, own_key: bool = True) -> str:
+        """``detection.json``; for a key that isn't the folder's own ``detection-<fingerprint>.json``, so that several keys of one detector have a threshold each."""
+        return CALIBRATION_FILE if own_key else f"{Path(CALIBRATION_FILE).stem}-{self.key_fingerprint}.json"
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
         save_tensors(folder / _WEIGHTS_FILE, self.state_dict())
         write_json(folder / _CONFIG_FILE, {"model_type": MODEL_TYPE, **dataclasses.asdict(self.config)})
-        if self.detection is not None and self.detection.detector == self.detector_fingerprint:
-            self.detection.write(folder / CALIBRATION_FILE)
-        else:
-            (folder / CALIBRATION_FILE).unlink(missing_ok=True)  # of other weights
+        self._save_detection(folder)
 
     @classmethod
     def _from_pretrained(
@@ -66,17 +67,14 @@ class KeyedHubMixin(MaLPHubMixin):
         content = {"scheme": 1, **content}  # the first files had no number
         settings = KeyedConfig(**{name: value for name, value in content.items() if name in known})
         try:
-            secret = key if isinstance(key, bytes) else load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key)
+            secret = key if isinstance(key, bytes) else load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key, grid=settings.image_size)
         except (FileNotFoundError, EntryNotFoundError) as error:
             raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…, or make one of your own: malp-disc key OUT --malp {model_id}") from error
         malp = cls(settings, secret=secret)
         weights = load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub))
         _check_version(weights, malp.state_dict(), model_id)
         load_state(malp, weights, source=model_id)
-        with contextlib.suppress(FileNotFoundError, EntryNotFoundError):
-            malp.detection = Calibration.read(find_file(model_id, CALIBRATION_FILE, **hub))
-        if malp.detection is not None and malp.detection.detector != malp.detector_fingerprint:
-            malp.detection = None  # set for other weights or another key
+        malp.load_detection(functools.partial(find_file, model_id, **hub), model_id)
         return malp
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.serialization.state_dicts import load_tensors, save_tensors
+from malp_disc.serialization.state_dicts import load_metadata, load_tensors, save_tensors
 
 SECRET_FILE = "secret.safetensors"
 SECRET_BYTES = 32
-_ENTRY = "secret"
+_ENTRY, _GRID = "secret", "image_size"
 
 
 def new_secret() -> bytes:
@@ -50,24 +50,26 @@ def secret_noise(secret: bytes, label: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(normal.astype(np.float32).reshape(shape))
 
 
-def save_secret(path: str | Path, secret: bytes) -> str:
-    """Write a key with file mode 600 (readable by the owner only); returns its fingerprint."""
+def save_secret(path: str | Path, secret: bytes, *, grid: int | None = None) -> str:
+    """Write a key with file mode 600 (readable by the owner only); returns its fingerprint. `grid` is the side of the reference grid of its templates."""
     known = secret_fingerprint(check_secret(secret))
-    save_tensors(path, {_ENTRY: torch.tensor(list(secret), dtype=torch.uint8)}, {"fingerprint": known})
+    metadata = {"fingerprint": known} | ({} if grid is None else {_GRID: str(grid)})
+    save_tensors(path, {_ENTRY: torch.tensor(list(secret), dtype=torch.uint8)}, metadata)
     os.chmod(path, 0o600)
     return known
 
 
-def load_secret(path: str | Path, *, expected: str | None = None) -> bytes:
+def load_secret(path: str | Path, *, expected: str | None = None, grid: int | None = None) -> bytes:
     """Read a key.
 
     Args:
         path: a file written by `save_secret`.
         expected: a fingerprint; None accepts any key.
+        grid: side of the reference grid on which it is to be used; None accepts any.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a key file, or another key.
+        ValueError: not a key file, another key, or a key whose templates lie on another grid.
     """
     tensors = load_tensors(path)
     if set(tensors) != {_ENTRY} or tensors[_ENTRY].dtype != torch.uint8 or tensors[_ENTRY].shape != (SECRET_BYTES,):
@@ -76,5 +78,11 @@ def load_secret(path: str | Path, *, expected: str | None = None) -> bytes:
     if expected is not None and secret_fingerprint(secret) != expected:
         raise ValueError(
             f"{path} is the key {secret_fingerprint(secret)}, but the key {expected} is needed; give the file that was saved with it"
+        )
+    own = load_metadata(path).get(_GRID)
+    if grid is not None and own is not None and own != str(grid):
+        raise ValueError(
+            f"the templates of the key {path} lie on a reference grid of {own}x{own}, and this detector has one of {grid}x{grid}, on which they aren't found; give the folder "
+            "that the key was made with"
         )
     return secret

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.data import DataOptions
 from malp_disc.discriminator import GeneratorGradient
+from malp_disc.keyed.config import KeyedConfig
 from malp_disc.malp import MaLP, MaLPConfig
 from malp_disc.run_folder.experiment import not_compared, training_settings
 from malp_disc.training.train_options import TrainOptions
@@ -83,12 +84,19 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     At most this share of real images scores above the threshold."""
 
 
+_PAPER_ONLY = {
+    "malp_set_size", "malp_strength", "malp_branch", "malp_backbone_weights", "malp_template_learning_rate", "malp_least_psnr", "malp_template_delay",
+    "malp_generator_gradient", "malp_template_dropout",
+}  # fmt: skip
+_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr"}
+
+
 def check_options(config: MaLPOptions, dataset: Dataset) -> None:
     """Raise ValueError for invalid flags, before any work."""
     if config.malp_attribute is not None and config.malp_attribute not in dataset.attribute_names:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
-    if getattr(config, "preset", "paper") == "paper" and getattr(config, "malp_local_edits", 0):
-        raise ValueError("--malp-local-edits is for --preset survive; the paper's MaLP is trained on the generator's edits alone")
+    if isinstance(config, PretrainOptions):
+        check_preset(config)
     if not 0 <= getattr(config, "malp_local_edits", 0) <= 1:
         raise ValueError(f"expected --malp-local-edits in [0, 1], got {config.malp_local_edits}")
     if not config.malp_learning_rate > 0:
@@ -99,6 +107,18 @@ def check_options(config: MaLPOptions, dataset: Dataset) -> None:
         raise ValueError(f"expected --malp-least-psnr of 0 or more, got {config.malp_least_psnr}")
     with torch.random.fork_rng():
         build_malp(config)
+
+
+def check_preset(config: PretrainOptions) -> None:
+    """Raise ValueError for flags of the preset that wasn't chosen, which would have no effect, and for settings that survive can't have."""
+    without_effect = _PAPER_ONLY if config.preset == "survive" else _SURVIVE_ONLY
+    given = [field.name for field in dataclasses.fields(config) if field.name in without_effect and getattr(config, field.name) != field.default]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        other = "paper" if config.preset == "survive" else "survive"
+        raise ValueError(f"{flags}: for --preset {other} only, without effect with --preset {config.preset}; leave {'it' if len(given) == 1 else 'them'} out")
+    if config.preset == "survive":
+        KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
 
 
 def build_malp(config: MaLPOptions) -> MaLP:

@@ -55,7 +55,7 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     key = Path(config.output_dir) / "malp" / SECRET_FILE
     torch.manual_seed(config.seed)
     settings = KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
-    malp = KeyedMaLP(settings, secret=load_secret(key) if key.is_file() else None)
+    malp = KeyedMaLP(settings, secret=load_secret(key, grid=config.image_size) if key.is_file() else None)
     malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
     malp.config = dataclasses.replace(settings, image_size=config.image_size)
     return malp

@@ -86,6 +86,14 @@ def test_a_key_is_never_replaced_and_belongs_to_keyed_templates(command, keyed_f
     assert not (tmp_path / "other").exists()
 
 
+def test_images_too_small_for_the_grid_are_not_protected(command, keyed_folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for side in (48, 80):
+        Image.new("RGB", (side, side), (90, 120, 60)).save(tmp_path / "in" / f"{side}.png")
+    assert command("protect", tmp_path / "in", tmp_path / "out", "--malp", keyed_folder) is not None
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["80.png"]
+
+
 def test_the_reference_grid_is_chosen_with_the_key(command, keyed_folder, tmp_path):
     assert command("key", tmp_path / "own", "--malp", keyed_folder, "--reference-size", 192) is None
     assert KeyedMaLP.from_pretrained(tmp_path / "own").config == KeyedConfig(image_size=192, width=4)

@@ -84,6 +84,36 @@ def test_a_published_detector_works_with_another_owners_key(malp, images, tmp_pa
     assert theirs(protected).presence.mean() > 5 > malp(protected).presence.max()
 
 
+def test_a_key_works_on_the_grid_that_its_templates_lie_on(malp, tmp_path):
+    malp.save_pretrained(tmp_path / "malp")
+    key = tmp_path / "malp" / "secret.safetensors"
+    other = KeyedMaLP(KeyedConfig(image_size=128, width=malp.config.width))
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="lie on a reference grid of 64x64, and this detector has one of 128x128"):
+        KeyedMaLP.from_pretrained(tmp_path / "other", key=key)
+    save_secret(key, malp.secret)  # as earlier versions wrote it, without the grid
+    assert KeyedMaLP.from_pretrained(tmp_path / "other", key=key).secret == malp.secret
+
+
+def test_every_key_of_a_detector_has_a_threshold_of_its_own(malp, tmp_path, caplog):
+    malp.save_pretrained(tmp_path)
+    save_secret(tmp_path / "theirs.safetensors", b"t" * 32)
+    theirs = KeyedMaLP.from_pretrained(tmp_path, key=tmp_path / "theirs.safetensors")
+    for owner, own, threshold in ((malp, True, 0.2), (theirs, False, 0.7)):
+        calibration = Calibration(threshold=threshold, false_alarm_rate=0.01, n=99, images="faces", detector=owner.detector_fingerprint)
+        calibration.write(tmp_path / owner.calibration_file(own_key=own))
+    assert KeyedMaLP.from_pretrained(tmp_path).detection.threshold == 0.2
+    assert KeyedMaLP.from_pretrained(tmp_path, key=tmp_path / "theirs.safetensors").detection.threshold == 0.7
+    assert not caplog.records
+    assert KeyedMaLP.from_pretrained(tmp_path, key=b"n" * 32).detection is None and "another key" in caplog.text
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 5000), (3, 4000), (600, 32)])
+def test_elongated_images_are_examined(malp, height, width):
+    out = malp(malp.encrypt(torch.rand(1, 3, height, width) * 2 - 1)[0])
+    assert out.map.shape == (1, 1, height, width) and torch.isfinite(out.score).all()
+
+
 def test_key_files_and_settings_are_checked(tmp_path):
     save_secret(tmp_path / "key.safetensors", b"k" * 32)
     assert load_secret(tmp_path / "key.safetensors") == b"k" * 32

@@ -10,6 +10,7 @@ from malp_disc.evaluation.survival import detection, local_edits, region_scores,
 from malp_disc.keyed.template import carrier
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.survival_gallery import survival_gallery
+from recipes import evaluate_survival
 from tests.keyed.conftest import natural_images
 
 
@@ -61,6 +62,21 @@ def test_the_leak_of_an_unbound_carrier_would_be_found(malp):
     kept = max(line["cosine"] for line in leak(malp, to_8bit(malp.encrypt(originals)[0]), originals.mean(0), (30,), 0))
     assert broken > 0.7
     assert kept < 0.2
+
+
+def test_the_leak_is_measured_pixel_by_pixel_of_the_grid(malp):
+    with pytest.raises(ValueError, match="on the reference grid, 64x64, got 32x32"):
+        list(leak(malp, torch.zeros(4, 3, 32, 32), torch.zeros(3, 32, 32), (1,), 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "said"),
+    [({"published": (1, 1000)}, 900, "--published of at most 890"), ({"published": (1,), "image_size": 32}, 900, "give --image-size 64")],
+)
+def test_too_few_images_and_another_size_are_said_before_work(options, training, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate_survival.check_attack(evaluate_survival.Config(**{"image_size": 64, **options}), training, 64)
+    evaluate_survival.check_attack(evaluate_survival.Config(parts=("local",), **options), training, 64)
 
 
 def test_the_gallery_is_an_image_with_a_row_for_each(malp, images, tmp_path):

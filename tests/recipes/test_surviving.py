@@ -123,10 +123,23 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
     assert torch.equal(load_localizer(str(tmp_path)).localize(images).score, out.score)
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"malp_local_edits": 0.5}, "--malp-local-edits: for --preset survive only"),
+        ({"malp_psnr": 40.0}, "--malp-psnr: for --preset survive only"),
+        ({"preset": "survive", "malp_strength": 0.1, "malp_template_dropout": 0.5}, "--malp-strength, --malp-template-dropout: for --preset paper only.*leave them out"),
+        ({"preset": "survive", "malp_psnr": 5.0}, "a PSNR of 20 to 60 dB, got 5"),
+        ({"preset": "survive", "image_size": 64, "random_crop": 16}, "at least 32 pixels, got 16"),
+    ],
+)
+def test_flags_without_effect_and_impossible_settings_are_refused_before_work(flags, said):
+    with pytest.raises(ValueError, match=said):
+        check_options(PretrainOptions(**flags), SimpleNamespace(attribute_names=()))
+
+
 def test_local_edits_belong_to_the_preset():
     dataset = SimpleNamespace(attribute_names=())
-    with pytest.raises(ValueError, match="is for --preset survive"):
-        check_options(PretrainOptions(malp_local_edits=0.5), dataset)
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 2"):
         check_options(PretrainOptions(malp_local_edits=2, preset="survive"), dataset)
     options = surviving_options(PretrainOptions(preset="survive", malp_learning_rate=0.002))
