@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 
 import pytest
@@ -11,6 +12,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from malp_disc import MaLP, MaLPDiscriminator
+from malp_disc.keyed.secret import save_secret
 from malp_disc.serialization.key import KEY_FILE, key_fingerprint, load_key, save_key
 from tests.tiny import tiny_malp
 
@@ -27,6 +29,29 @@ def test_the_weights_hold_no_template_and_the_key_holds_nothing_else(tmp_path):
 def test_only_the_owner_may_read_the_key(tmp_path):
     tiny_malp().save_pretrained(tmp_path)
     assert stat.S_IMODE((tmp_path / KEY_FILE).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("save", [lambda path: save_key(path, torch.zeros(1, 8, 8)), lambda path: save_secret(path, b"k" * 32)], ids=["templates", "secret"])
+def test_a_key_is_never_readable_by_others_not_even_for_a_moment(tmp_path, monkeypatch, save):
+    """Whatever is done to the file system, the key's name and the temporary file beside it have mode 600 before and after."""
+    seen, umask = [], os.umask(0)
+
+    def watched(function):
+        def call(*arguments, **options):
+            result = function(*arguments, **options)
+            seen.extend(stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir())
+            return result
+
+        return call
+
+    for name in ("chmod", "replace", "fsync"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    try:
+        save(tmp_path / "key.safetensors")
+        save(tmp_path / "key.safetensors")  # over an earlier one
+    finally:
+        os.umask(umask)
+    assert len(seen) >= 6 and set(seen) == {0o600}, list(map(oct, seen))
 
 
 def test_a_key_kept_elsewhere_is_given_by_its_path(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from pathlib import Path
 
@@ -54,8 +53,7 @@ def save_secret(path: str | Path, secret: bytes, *, grid: int | None = None) -> 
     """Write a key with file mode 600 (readable by the owner only); returns its fingerprint. `grid` is the side of the reference grid of its templates."""
     known = secret_fingerprint(check_secret(secret))
     metadata = {"fingerprint": known} | ({} if grid is None else {_GRID: str(grid)})
-    save_tensors(path, {_ENTRY: torch.tensor(list(secret), dtype=torch.uint8)}, metadata)
-    os.chmod(path, 0o600)
+    save_tensors(path, {_ENTRY: torch.tensor(list(secret), dtype=torch.uint8)}, metadata, mode=0o600)
     return known
 
 

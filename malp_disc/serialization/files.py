@@ -16,8 +16,12 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Write a file atomically: yields the path of a temporary file, which is flushed and renamed to `path`, or deleted after an exception."""
+def atomic_path(path: str | Path, *, mode: int | None = None) -> Iterator[Path]:
+    """Write a file atomically: yields the path of a temporary file, which is flushed and renamed to `path`, or deleted after an exception.
+
+    Args:
+        mode: permissions that the file has from its first byte on, 0o600 for a secret; None for those that the umask allows.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -27,12 +31,16 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp creates files with mode 600
+        os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)  # mkstemp creates files with mode 600
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def sweep(folder: str | Path) -> None:

@@ -11,7 +11,6 @@ Note:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,8 +31,7 @@ def save_key(path: str | Path, templates: Tensor) -> str:
     """Write a template set (n, h, w) with file mode 600 (readable by the owner only); returns its fingerprint."""
     templates = templates.detach().float()
     known = key_fingerprint(templates)
-    save_tensors(path, {_ENTRY: templates}, {"fingerprint": known})
-    os.chmod(path, 0o600)
+    save_tensors(path, {_ENTRY: templates}, {"fingerprint": known}, mode=0o600)
     return known
 
 

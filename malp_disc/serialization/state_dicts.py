@@ -27,10 +27,10 @@ from malp_disc.serialization.nesting import (
 from malp_disc.serialization.reading import check_file, read_weights
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a state dict as safetensors, atomically."""
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, mode: int | None = None) -> None:
+    """Write a state dict as safetensors, atomically; `mode` as for `atomic_path`."""
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, mode=mode) as temporary:
         save_file(plain, str(temporary), metadata=dict(metadata or {}))
 
 
