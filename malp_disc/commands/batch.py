@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from malp_disc.commands.manifest import Manifest
+from malp_disc.commands.manifest import Manifest, json_line
 from malp_disc.data.listing import list_images, printable
 from malp_disc.serialization.files import file_sha256, write_text
 
@@ -112,7 +111,7 @@ def process_images(
                 manifest.begin(task)
                 with _removed_on_failure([path for path in targets(name) if path not in existing]):
                     record = {**task, **work(name)}
-                manifest.append(record)
+                    manifest.append(record)
             except (ValueError, OSError) as error:
                 if sources.single or getattr(error, "errno", None) in _FATAL:
                     raise
@@ -146,7 +145,7 @@ def print_or_write(records: Sequence[dict[str, Any]], json_file: Path | None) ->
     """Write JSON lines to a file, atomically, or to standard output for ``-``; nothing for None."""
     if json_file is None:
         return
-    lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    lines = "".join(map(json_line, records))
     if str(json_file) == "-":
         sys.stdout.write(lines)
         return

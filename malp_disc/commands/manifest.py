@@ -12,6 +12,8 @@ from malp_disc.serialization.files import write_text
 class Manifest:
     """An append-only file of JSON lines with the key ``file``; the last line of a file counts.
 
+    Lines are in ASCII: names of files may hold surrogates (bytes that aren't UTF-8), which UTF-8 can't encode, and characters that count as line ends to some readers.
+
     While an image is processed, a small hidden file next to the manifest names it, so that its outputs can be recognised after the process was killed.
 
     Args:
@@ -28,9 +30,9 @@ class Manifest:
         if self._current is not None and self._current.is_file():
             self.interrupted = json.loads(self._current.read_text(encoding="utf-8"))
         if path is not None and path.is_file():
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8", errors="replace")  # a line may have been cut within a character
             self._needs_newline = bool(text) and not text.endswith("\n")
-            for line in text.splitlines():
+            for line in text.split("\n"):
                 try:
                     record = json.loads(line)
                 except ValueError:  # cut off when the process was killed: that image is done again
@@ -49,11 +51,21 @@ class Manifest:
             self._current.unlink(missing_ok=True)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a line.
+
+        Raises:
+            ValueError, OSError: it can't be written; the image isn't recorded then.
+        """
+        if self.path is not None:
+            line = "\n" * self._needs_newline + json_line(record)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._needs_newline = True  # if the disk is full, a part of the line may be written
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
+            self._needs_newline = False
         self.records[record["file"]] = record
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write("\n" * self._needs_newline + json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        self._needs_newline = False
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """A record as a line of JSON in ASCII, with its newline."""
+    return json.dumps(record, allow_nan=False) + "\n"

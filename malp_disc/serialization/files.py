@@ -68,12 +68,13 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, with keys in the given order.
+    """Write JSON atomically, with keys in the given order. File names that aren't UTF-8 are written as JSON's escapes of their surrogates.
 
     Raises:
         ValueError: NaN or infinity, which aren't valid JSON.
     """
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
 def file_sha256(path: str | Path) -> str:
