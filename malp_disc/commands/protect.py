@@ -9,6 +9,7 @@ import hashlib
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
@@ -112,7 +113,10 @@ def protect(options: Protect) -> None:
 
 
 def _places(sources: Sources, options: Protect) -> dict[str, Path]:
-    """The output path of every image. Two with the same path (a.jpg and a.png as PNG) keep their old suffix in the name: a.jpg.png."""
+    """The output path of every image, all distinct, also where upper and lower case are one: the same in every run over the same names.
+
+    Two with the same path (a.jpg and a.png as PNG) keep their old suffix in the name, a.jpg.png; where that is taken as well, it is numbered, a.jpg.2.png.
+    """
     from malp_disc.commands.image_file import LOSSLESS
 
     if sources.single and not options.output.is_dir():
@@ -132,8 +136,17 @@ def _places(sources: Sources, options: Protect) -> dict[str, Path]:
         kept = suffix.lower() == wanted[1:] or (wanted, suffix.lower()) in ((".jpg", "jpeg"), (".tiff", "tif"))
         return name if kept else (name if whole else stem) + wanted
 
-    collisions = Counter(renamed(name, whole=False).lower() for name in sources.names)
-    return {name: options.output / renamed(name, whole=collisions[renamed(name, whole=False).lower()] > 1) for name in sources.names}
+    short = {name: renamed(name, whole=False) for name in sources.names}
+    collisions = Counter(place.lower() for place in short.values())
+    wanted = {name: place if collisions[place.lower()] == 1 else renamed(name, whole=True) for name, place in short.items()}
+    places: dict[str, Path] = {}
+    taken: set[str] = set()
+    for name in sorted(sources.names, key=lambda name: (wanted[name] != name, wanted[name] != short[name], name)):  # who keeps the name has it first
+        stem, dot, suffix = wanted[name].rpartition(".")
+        free = next(place for place in chain([wanted[name]], (f"{stem}.{number}.{suffix}" for number in count(2))) if place.lower() not in taken)
+        taken.add(free.lower())
+        places[name] = options.output / free
+    return places
 
 
 def _draw(name: str, count: int) -> int:

@@ -112,6 +112,29 @@ def test_images_whose_outputs_would_meet_keep_their_suffix(command, malp_folder,
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.bmp.png", "a.jpg.png", "a.png", "b.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "outputs"),
+    [
+        (("a.jpg", "a.png", "a.jpg.png"), ("a.jpg.2.png", "a.png", "a.jpg.png")),
+        (("a.jpg", "a.bmp", "a.jpg.jpg"), ("a.jpg.2.png", "a.bmp.png", "a.jpg.png")),
+        (("a.jpg", "a.png", "a.jpg.png", "a.jpg.2.png"), ("a.jpg.3.png", "a.png", "a.jpg.png", "a.jpg.2.png")),
+        (("A.jpg", "a.jpg"), ("A.jpg.png", "a.jpg.2.png")),
+        (("A.png", "a.png", "A.jpg"), ("A.png", "a.2.png", "A.jpg.png")),
+        (("s/a.png", "S/a.jpg"), ("s/a.png", "S/a.jpg.png")),
+    ],
+)
+def test_no_two_images_share_an_output_also_where_case_does_not_count(command, malp_folder, tmp_path, names, outputs):
+    for seed, name in enumerate(names):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels(seed=seed)).save(tmp_path / "in" / name)
+    out = tmp_path / "out"
+    for options in ([], ["--overwrite"], []):
+        assert protect(command, malp_folder, tmp_path / "in", out, *options) is None
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == sorted(outputs)
+    for name, output in zip(names, outputs):
+        assert np.abs(read(out / output).astype(int) - read(tmp_path / "in" / name)).mean() < 10, "the image of that name, with its template"
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "tiff"])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
 def test_every_lossless_format_keeps_every_pixel(command, malp_folder, tmp_path, suffix, mode):
