@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from malp_disc import cli
+from malp_disc.commands.batch import Sources
 from malp_disc.commands.doctor import Doctor, doctor
 from malp_disc.training.generator_checks.full_check import Finding, examine
 from tests.tiny import tiny_malp
@@ -188,3 +190,32 @@ def test_the_command_prints_writes_and_ends_with_a_status(tmp_path, monkeypatch,
     with pytest.raises(SystemExit, match="1 thing to mend"):
         doctor(Doctor(generator="mine_for_doctor:bad", image_size=32))
     assert "STOP range" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--device", "foo"), "can't compute on --device foo ("),
+        (("--device", "meta"), "can't compute on --device meta ("),
+        (("--device", "hpu"), "can't compute on --device hpu ("),
+        (("--attributes", "-1"), "expected --attributes of 0 or more, got -1"),
+        (("--image-size", "30"), "expected --image-size of 16 or more, divisible by 4, got 30"),
+    ],
+)
+def test_wrong_flags_end_in_a_sentence_before_the_generator_is_made(monkeypatch, arguments, words):
+    monkeypatch.setattr("malp_disc.commands.doctor.call_by_name", lambda name: pytest.fail("made the generator"))
+    assert_ends_with(monkeypatch, ("doctor", "nowhere:make", *arguments), words)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+@pytest.mark.parametrize("command", [("doctor", "nowhere:make"), ("localize", "tests", "out", "--malp", "nowhere"), ("fid", "tests", "tests")])
+def test_every_command_says_in_the_same_words_that_there_is_no_gpu(monkeypatch, command):
+    monkeypatch.setattr("malp_disc.commands.batch.Sources.find", lambda place: Sources(place, ("a.png",), single=False))
+    assert_ends_with(monkeypatch, (*command, "--device", "cuda"), "can't compute on --device cuda (")
+
+
+def assert_ends_with(monkeypatch, arguments, words):
+    monkeypatch.setattr("sys.argv", ["malp-disc", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert str(stopped.value.code).startswith(f"error: {words}"), stopped.value.code

@@ -34,25 +34,30 @@ class Doctor:
     """Side of the test images in pixels, 16 or more and divisible by 4."""
     batch_size: int = 4
     """Number of test images, 2 or more."""
-    device: str | None = None
-    """Device to compute on: cpu, cuda, and so on. By default, a GPU if there is one."""
+    device: str = "auto"
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
     json: Path | None = None
     """Also write the findings to this JSON file."""
 
 
 def doctor(options: Doctor) -> None:
-    """Print the findings; exit with status 1 if one of them prevents fine-tuning."""
+    """Print the findings; exit with status 1 if one of them prevents fine-tuning.
+
+    Raises:
+        ValueError, OSError: invalid flags or files, all before any long work.
+    """
+    if options.attributes < 0:
+        raise ValueError(f"expected --attributes of 0 or more, got {options.attributes}")
     if options.image_size < 16 or options.image_size % 4:
         raise ValueError(f"expected --image-size of 16 or more, divisible by 4, got {options.image_size}")
     if options.batch_size < 2:
         raise ValueError(f"expected --batch-size of at least 2, got {options.batch_size}")
-    import torch
-
+    from malp_disc.commands.loading import usable_device
     from malp_disc.malp import MaLP
     from malp_disc.serialization.files import write_json
     from malp_disc.training.generator_checks.full_check import examine
 
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(options.device)
     generator = call_by_name(options.generator)
     losses = call_by_name(options.losses) if options.losses is not None else None
     malp = MaLP.from_pretrained(options.malp) if options.malp is not None else None

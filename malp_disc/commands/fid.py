@@ -16,7 +16,6 @@ from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import PartialState
 
     from malp_disc.metrics.extractor import FeatureExtractor
     from malp_disc.metrics.feature_sets import FeatureSet
@@ -74,9 +73,11 @@ def fid(options: Fid) -> None:
     import torch  # from here on it takes seconds
     from accelerate import PartialState
 
+    from malp_disc.commands.loading import usable_device
+
     # Without cpu=True Accelerate takes each process of a torchrun on a machine without GPUs for a single one.
     state = PartialState(cpu=options.device == "cpu" or (options.device == "auto" and not torch.accelerator.is_available()))
-    device = _device(options.device, state)
+    device = state.device if options.device == "auto" else usable_device(options.device)  # a launcher gives each process its own
     try:
         record = compare(options, device, quiet=not state.is_main_process)
     except torch.OutOfMemoryError as error:
@@ -185,19 +186,6 @@ def _print_summary(record: dict[str, Any]) -> None:
 def _is_kept(path: Path) -> bool:
     """Whether the path is a file of features or statistics, not a folder of that name."""
     return path.suffix in (".safetensors", ".npz") and not path.is_dir()
-
-
-def _device(name: str, state: PartialState) -> torch.device:
-    import torch
-
-    if name == "auto":
-        return state.device
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"can't compute on --device {name} ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
-    return device
 
 
 def _claim(path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Loading a command's MaLP onto the requested device."""
+"""The device that a command computes on, and loading its MaLP onto it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.malp import MaLP
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of a `--device`, on which a number was computed; for auto a GPU if there is one, otherwise the CPU.
+
+    Raises:
+        ValueError: no such device, or none here that computes.
+    """
+    import torch
+
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.zeros(1, device=device).item()  # a tensor alone can also be made on "meta", which computes nothing
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"can't compute on --device {name} ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
+    return device
 
 
 def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "auto") -> MaLP | KeyedMaLP:
@@ -16,23 +34,16 @@ def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "aut
     Raises:
         ValueError, FileNotFoundError: as `MaLP.from_pretrained`, or a device that isn't there.
     """
-    import torch
-
     from malp_disc.hub import OtherModelError
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.keyed.saving import MODEL_TYPE
     from malp_disc.malp import MaLP
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"can't compute on --device {device} ({str(error).splitlines()[0]}); give cpu, or leave it out") from error
+    place = usable_device(device)
     try:
         malp = MaLP.from_pretrained(folder, key=key)
     except OtherModelError as error:
         if error.model_type != MODEL_TYPE:
             raise
         malp = KeyedMaLP.from_pretrained(folder, key=key)
-    return malp.to(device).eval()
+    return malp.to(place).eval()
