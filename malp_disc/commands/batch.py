@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from malp_disc.commands.manifest import Manifest, json_line
 from malp_disc.data.listing import list_images, printable
-from malp_disc.serialization.files import file_sha256, write_text
+from malp_disc.serialization.files import check_writable, file_sha256, write_text
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next image would fail as well
 _SHOWN = 5  # failures named in the last line
@@ -139,6 +139,12 @@ def _removed_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 def text_stream(json_file: Path | None) -> TextIO:
     """The stream for human-readable lines: standard output, or standard error if JSON is written to standard output."""
     return sys.stderr if str(json_file) == "-" else sys.stdout
+
+
+def check_json(json_file: Path | None) -> None:
+    """Raise ValueError if `print_or_write` couldn't write the file, before any work."""
+    if json_file is not None and str(json_file) != "-":
+        check_writable(json_file, "--json")
 
 
 def print_or_write(records: Sequence[dict[str, Any]], json_file: Path | None) -> None:

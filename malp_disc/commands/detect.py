@@ -65,13 +65,17 @@ def detect(options: Detect) -> None:
         SystemExit: with `FOUND_STATUS`, if an image was manipulated and --fail-on-found is given.
     """
     _check(options)
-    from malp_disc.commands.batch import Sources, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
+    from malp_disc.serialization.files import check_writable
 
     sources = None if options.images is None else Sources.find(options.images)
+    check_json(options.json)
+    if options.calibrate is not None:
+        check_writable(_calibration_file(options.malp), advice="copy the MaLP to a folder where you may write")
     malp = load_malp(options.malp, key=options.key, device=options.device)
     stream = text_stream(options.json)
     if options.calibrate is not None:

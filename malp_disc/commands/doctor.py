@@ -54,9 +54,11 @@ def doctor(options: Doctor) -> None:
         raise ValueError(f"expected --batch-size of at least 2, got {options.batch_size}")
     from malp_disc.commands.loading import usable_device
     from malp_disc.malp import MaLP
-    from malp_disc.serialization.files import write_json
+    from malp_disc.serialization.files import check_writable, write_json
     from malp_disc.training.generator_checks.full_check import examine
 
+    if options.json is not None:
+        check_writable(options.json, "--json")
     device = usable_device(options.device)
     generator = call_by_name(options.generator)
     losses = call_by_name(options.losses) if options.losses is not None else None

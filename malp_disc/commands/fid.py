@@ -69,7 +69,10 @@ def fid(options: Fid) -> None:
             )
     if options.batch_size < 1:
         raise ValueError(f"expected --batch-size of at least 1, got {options.batch_size}")
-    _claim(options.json)
+    if options.json is not None:
+        from malp_disc.serialization.files import check_writable, write_json
+
+        check_writable(options.json, "--json")
     import torch  # from here on it takes seconds
     from accelerate import PartialState
 
@@ -87,8 +90,6 @@ def fid(options: Fid) -> None:
     if state.is_main_process:
         _print_summary(record)
         if options.json is not None:
-            from malp_disc.serialization.files import write_json
-
             write_json(options.json, record)
             print(f"written: {options.json}")
     if state.num_processes > 1:
@@ -188,16 +189,3 @@ def _is_kept(path: Path) -> bool:
     return path.suffix in (".safetensors", ".npz") and not path.is_dir()
 
 
-def _claim(path: Path | None) -> None:
-    """Check that the JSON file can be written, before any long work."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise ValueError(f"--json {path} is a folder; give a file's name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.parent / f".{path.name}.writable"
-        probe.write_text("")
-        probe.unlink(missing_ok=True)  # several processes may do this at once
-    except OSError as error:
-        raise ValueError(f"can't write --json {path} ({error.strerror})") from error

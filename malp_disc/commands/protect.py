@@ -67,7 +67,7 @@ def protect(options: Protect) -> None:
     """
     if not 1 <= options.quality <= 100:
         raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
-    from malp_disc.commands.batch import Sources, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
@@ -76,6 +76,7 @@ def protect(options: Protect) -> None:
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
     places = _places(sources, options)
+    check_json(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
     if malp.passive:
         raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")

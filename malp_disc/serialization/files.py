@@ -37,6 +37,30 @@ def atomic_path(path: str | Path, *, mode: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path, flag: str = "", *, advice: str = "give a file in a folder where you may write") -> None:
+    """Check that `atomic_path` can write a file, before any long work; creates its folder.
+
+    Args:
+        flag: the command-line option that names the file, for the message.
+        advice: what to do if the folder can't be written to.
+
+    Raises:
+        ValueError: it can't, or `path` is a folder, a device or a pipe.
+    """
+    path, named = Path(path), f"{flag} {path}".lstrip()
+    if path.is_dir():
+        raise ValueError(f"{named} is a folder; give a file's name")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{named} is a device or a pipe, which can't be replaced by a file; give a file's name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)  # as atomic_path does; several processes may do this at once
+        os.close(handle)
+        os.unlink(probe)
+    except OSError as error:
+        raise ValueError(f"can't write {named} ({error.strerror}); {advice}") from error
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
