@@ -62,13 +62,23 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     """Reason of the failure, by name."""
 
-    def finish(self) -> None:
+    @property
+    def total(self) -> int:
+        """The number of images, failed ones included."""
+        return len(self.failed) + len(self.records)
+
+    def failures(self, of: str = "") -> str:
+        """``"2 of 7 images failed: NAME: reason; …"``, with `of` after "images"; empty if none failed."""
+        if not self.failed:
+            return ""
+        named = "; ".join(f"{printable(name)}: {why}" for name, why in list(self.failed.items())[:_SHOWN])
+        more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
+        return f"{len(self.failed)} of {self.total} image{'s' * (self.total != 1)}{of} failed: {named}{more}"
+
+    def finish(self, of: str = "") -> None:
         """Raise ValueError if images failed, which ends the command with status 1."""
         if self.failed:
-            named = "; ".join(f"{printable(name)}: {why}" for name, why in list(self.failed.items())[:_SHOWN])
-            more = f"; and {len(self.failed) - _SHOWN} more" if len(self.failed) > _SHOWN else ""
-            total = len(self.failed) + len(self.records)
-            raise ValueError(f"{len(self.failed)} of {total} image{'s' * (total != 1)} failed: {named}{more}")
+            raise ValueError(self.failures(of))
 
 
 def process_images(

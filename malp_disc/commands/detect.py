@@ -15,10 +15,10 @@ from tyro.conf import Positional, arg
 if TYPE_CHECKING:
     from malp_disc.calibration import Calibration
     from malp_disc.malp import MaLP
-    from malp_disc.tiling import Inspection
 
 FOUND_STATUS = 3
 """Exit status with --fail-on-found if an image was manipulated; 1 stands for an error and 2 for a wrong flag."""
+_OF_CALIBRATION = " of --calibrate"
 
 
 # The string below each field is the help of its flag.
@@ -43,9 +43,11 @@ class Detect:
     The highest window finds small edits, but gives more false alarms the larger the image is."""
     calibrate: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """First set the threshold on the unmanipulated images in this folder, and save it to DIR/detection.json.
-    They are protected with the template before they are scored; with templates that survive publication, they are also scored after a random degradation."""
+    They are protected with the template before they are scored; with templates that survive publication, they are also scored after a random degradation.
+    Images that can't be read are left out, and the exit status is 1."""
     calibrate_as_is: bool = False
-    """Score the images of --calibrate as they are, for images that are protected already and perhaps saved as JPEG since."""
+    """Score the images of --calibrate as they are, for images that are protected already and perhaps saved as JPEG since.
+    With a MaLP of the preset survive, images that aren't protected with its key are left out, and refused if they are more than 5 %."""
     false_alarm_rate: float = 0.01
     """False-alarm rate for --calibrate, in (0, 1): the share of unmanipulated images that may score above the threshold.
     It takes at least 1 / rate - 1 images, 99 for 0.01."""
@@ -66,6 +68,7 @@ def detect(options: Detect) -> None:
     """
     _check(options)
     from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
+    from malp_disc.commands.calibrating import calibrate, left_out, statistic
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
@@ -79,10 +82,11 @@ def detect(options: Detect) -> None:
     malp = load_malp(options.malp, key=options.key, device=options.device)
     stream = text_stream(options.json)
     if options.calibrate is not None:
-        malp.detection = _calibrate(malp, options)
+        malp.detection, calibrated = calibrate(malp, options)
         malp.detection.write(_calibration_file(options.malp))
-        print(f"{_calibration_file(options.malp)}: {malp.detection}", file=stream)
+        print(f"{_calibration_file(options.malp)}: {malp.detection}{left_out(calibrated)}", file=stream)
     if sources is None:
+        calibrated.finish(_OF_CALIBRATION)
         return
     threshold, calibration = _threshold(malp, options)
 
@@ -92,7 +96,7 @@ def detect(options: Detect) -> None:
         rate = None if calibration is None else calibration.false_alarm_rate
         described = describe(malp, levels, found)
         return {
-            "manipulated": described.get("protected", True) and _statistic(found, options.by) > threshold,  # of an unprotected image, nothing can be said
+            "manipulated": described.get("protected", True) and statistic(found, options.by) > threshold,  # of an unprotected image, nothing can be said
             **described,
             "windows_above": sum(window.score > threshold for window in found.windows),
             "by": options.by,
@@ -119,12 +123,16 @@ def detect(options: Detect) -> None:
         print(f"{strangers} of {count} image{'s' * (count != 1)} not protected with this key, or without any of its template left", file=stream)
     print_or_write(outcome.records, options.json)
     outcome.finish()
+    if options.calibrate is not None:
+        calibrated.finish(_OF_CALIBRATION)
     if found and options.fail_on_found:
         sys.exit(FOUND_STATUS)
 
 
 def _check(options: Detect) -> None:
-    """Raise ValueError for flags that contradict each other."""
+    """Raise ValueError for flags that contradict each other or are out of range."""
+    if options.threshold is not None and not 0 <= options.threshold <= 1:  # NaN too
+        raise ValueError(f"expected --threshold in [0, 1], got {options.threshold}; it is compared with P(manipulated)")
     if options.images is None and options.calibrate is None:
         raise ValueError("nothing to do: give an image or a folder, or --calibrate FOLDER")
     if options.calibrate is None:
@@ -158,39 +166,6 @@ def _threshold(malp: MaLP, options: Detect) -> tuple[float, Calibration | None]:
             f"with --by {options.by}"
         )
     return malp.detection.threshold, malp.detection
-
-
-def _statistic(found: Inspection, by: str) -> float:
-    return found.score if by == "image" else found.worst.score
-
-
-def _calibrate(malp: MaLP, options: Detect) -> Calibration:
-    """The calibration on the images of `--calibrate`, cycling through the templates."""
-    from tqdm import tqdm
-
-    from malp_disc.calibration import Calibration, conservative_threshold
-    from malp_disc.commands.batch import Sources
-    from malp_disc.commands.image_file import ImageFile
-    from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
-
-    sources = Sources.find(options.calibrate)
-    conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
-    add = not (options.calibrate_as_is or malp.passive)
-    scores = []
-    for number, name in enumerate(tqdm(sources.names, desc="calibrate", unit="image")):
-        levels = ImageFile.read(sources.root / name).levels
-        if add:
-            levels = protect_levels(malp, levels, number % set_size(malp))
-        kinds = arrivals(malp, levels, number) if add else [levels]
-        scores.append([_statistic(inspect_levels(malp, kind, with_map=False), options.by) for kind in kinds])
-    added = "protected, as they are and degraded" if len(scores[0]) > 1 else "protected"
-    return Calibration.fit(
-        list(zip(*scores)),
-        options.false_alarm_rate,
-        statistic=options.by,
-        images=f"images of {sources.root.resolve().name}, {added if add else 'as they are'}",
-        detector=malp.detector_fingerprint,
-    )
 
 
 def _summary_line(record: dict[str, Any]) -> str:

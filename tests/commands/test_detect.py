@@ -108,9 +108,35 @@ def test_a_broken_image_does_not_stop_the_others(command, malp, photos, capsys):
     assert "1 of 4 images failed: broken.png" in message and "of 3 images manipulated" in capsys.readouterr().out
 
 
+def test_a_broken_image_is_left_out_of_the_calibration_and_told_by_the_status(command, malp, real, photos, capsys):
+    assert detect(command, malp, "--calibrate", real, "--false-alarm-rate", "0.2") is None
+    path = malp / "detection.json"
+    whole = json.loads(path.read_text())
+    (real / "12.png").write_text("no image")
+    for images in ([], [photos]):
+        path.unlink()
+        message = detect(command, malp, *images, "--calibrate", real, "--false-alarm-rate", "0.2")
+        assert message.startswith("error: 1 of 13 images of --calibrate failed: 12.png: "), message
+        printed = capsys.readouterr()
+        assert "set on 12 images of real, protected; left out of 13 images: 1 that failed" in printed.out and "failed: 12.png" in printed.err
+        assert ("of 3 images manipulated" in printed.out) == bool(images)
+        assert json.loads(path.read_text()) == whole
+
+
+def test_too_few_readable_images_set_no_threshold(command, malp, real):
+    for name in ("03.png", "07.png"):
+        (real / name).write_text("no image")
+    message = detect(command, malp, "--calibrate", real, "--false-alarm-rate", "0.08")
+    assert "needs at least 12 real images, got 10" in message and "2 of 12 images failed: 03.png: " in message
+    assert not (malp / "detection.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["photos", "--threshold", "nan"], "expected --threshold in [0, 1], got nan"),
+        (["photos", "--threshold", "7"], "expected --threshold in [0, 1], got 7.0"),
+        (["nowhere", "--threshold", "-0.1"], "expected --threshold in [0, 1], got -0.1"),
         (["photos"], "--calibrate FOLDER_OF_REAL_IMAGES"),
         ([], "nothing to do"),
         (["nowhere", "--threshold", "0.5"], "nothing at nowhere"),

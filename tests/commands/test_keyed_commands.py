@@ -125,6 +125,49 @@ def test_the_threshold_also_holds_for_images_that_were_degraded(command, keyed_f
     assert any(untouched != degraded for untouched, degraded in scores)
 
 
+@pytest.fixture
+def many(command, keyed_folder, tmp_path):
+    """A folder with a key of its own, and twenty images that are protected with it."""
+    (tmp_path / "originals").mkdir()
+    for i in range(20):
+        image = natural_images(1, 96, 96, seed=i)[0]
+        Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "originals" / f"{i:02}.png")
+    assert command("key", tmp_path / "own", "--malp", keyed_folder) is None
+    assert command("protect", tmp_path / "originals", tmp_path / "protected", "--malp", tmp_path / "own") is None
+    (tmp_path / "protected" / "protect.jsonl").unlink()
+    return tmp_path
+
+
+def test_no_threshold_is_set_on_images_that_are_not_protected_with_this_key(command, keyed_folder, many, photos):
+    calibrate = ("detect", "--calibrate-as-is", "--false-alarm-rate", 0.3, "--malp", many / "own")
+    before = KeyedMaLP.from_pretrained(many / "own").key_fingerprint
+    message = command(*calibrate, "--calibrate", photos)
+    assert f"3 of 3 images in {photos} aren't protected with this key ({before})" in message and "leave out --calibrate-as-is" in message
+    stranger = command(*calibrate, "--calibrate", many / "protected", "--key", keyed_folder / "secret.safetensors")
+    assert "20 of 20 images" in stranger and KeyedMaLP.from_pretrained(keyed_folder).key_fingerprint in stranger
+    for name in ("03.png", "07.png"):
+        (many / "protected" / name).write_bytes((many / "originals" / name).read_bytes())
+    assert "2 of 20 images" in command(*calibrate, "--calibrate", many / "protected")
+    assert not (many / "own" / "detection.json").exists()
+
+
+def test_one_unprotected_image_in_twenty_does_not_move_the_threshold(command, many, capsys):
+    (many / "protected" / "03.png").write_bytes((many / "originals" / "03.png").read_bytes())
+    assert command("detect", "--calibrate", many / "protected", "--calibrate-as-is", "--false-alarm-rate", 0.05, "--malp", many / "own") is None
+    assert "set on 19 images of protected, as they are; left out of 20 images: 1 not protected with this key" in capsys.readouterr().out
+    malp = KeyedMaLP.from_pretrained(many / "own").eval()
+    scores = [inspect_levels(malp, np.array(Image.open(path)), with_map=False).score for path in sorted((many / "protected").iterdir()) if path.name != "03.png"]
+    assert malp.detection.threshold == pytest.approx(max(scores), abs=1e-6) and malp.detection.n == 19
+
+
+def test_images_that_take_no_template_set_no_threshold_either(command, many, tmp_path):
+    (tmp_path / "black").mkdir()
+    for i in range(3):
+        Image.new("RGB", (96, 96)).save(tmp_path / "black" / f"{i}.png")
+    message = command("detect", "--calibrate", tmp_path / "black", "--false-alarm-rate", 0.3, "--malp", many / "own")
+    assert "3 of 3 images" in message and "take too little of the template" in message and not (many / "own" / "detection.json").exists()
+
+
 def test_a_detector_that_needs_the_template_of_every_image_is_not_exported(command, keyed_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("malp_disc.commands.onnx_file.check_packages", lambda: None)
     assert "preset survive" in str(command("export", keyed_folder, tmp_path / "model.onnx")) and not (tmp_path / "model.onnx").exists()

@@ -1,0 +1,104 @@
+"""The threshold of `malp-disc detect`, set on the unmanipulated images of a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from malp_disc.calibration import Calibration, conservative_threshold
+from malp_disc.commands.batch import Outcome, Sources
+from malp_disc.commands.image_file import ImageFile
+from malp_disc.data.listing import printable
+from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.malp import MaLP
+from malp_disc.tiling import Inspection
+
+if TYPE_CHECKING:
+    from malp_disc.commands.detect import Detect
+
+_UNPROTECTED = 0.05  # largest share of images without the template that is left out; with more, it is the wrong folder or key
+
+
+def calibrate(malp: MaLP | KeyedMaLP, options: Detect) -> tuple[Calibration, Outcome]:
+    """The calibration on the images of `--calibrate`, cycling through the templates; and a record of each, those that failed among them.
+
+    Raises:
+        ValueError: too few images for the false-alarm rate, or too few that can be read, or too many that aren't protected.
+    """
+    sources = Sources.find(options.calibrate)
+    conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
+    outcome = _score(malp, sources, options)
+    _check_protected(malp, outcome, sources.root, options)
+    scores = [record["scores"] for record in outcome.records if record["protected"]]
+    try:
+        conservative_threshold([0.0] * len(scores), options.false_alarm_rate)
+    except ValueError as error:
+        failed = outcome.failures()
+        raise ValueError(f"{error}{left_out(outcome)}{'; ' * bool(failed)}{failed}") from error
+    added = "as they are"
+    if _adds(malp, options):
+        added = "protected, as they are and degraded" if len(scores[0]) > 1 else "protected"
+    calibration = Calibration.fit(
+        list(zip(*scores)),
+        options.false_alarm_rate,
+        statistic=options.by,
+        images=f"images of {sources.root.resolve().name}, {added}",
+        detector=malp.detector_fingerprint,
+    )
+    return calibration, outcome
+
+
+def statistic(found: Inspection, by: str) -> float:
+    """The score that is compared with the threshold: the mean over the image (image), or the highest of its windows (window)."""
+    return found.score if by == "image" else found.worst.score
+
+
+def _adds(malp: MaLP | KeyedMaLP, options: Detect) -> bool:
+    """Whether the images of `--calibrate` get the template first."""
+    return not (options.calibrate_as_is or malp.passive)
+
+
+def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome:
+    """A record of each image of `--calibrate`: its `scores`, of each kind in which it may arrive, and whether it is `protected`. One that fails doesn't stop the others."""
+    outcome = Outcome()
+    with tqdm(sources.names, desc="calibrate", unit="image") as bar:
+        for number, name in enumerate(bar):
+            try:
+                levels = ImageFile.read(sources.root / name).levels
+                kinds = [levels]
+                if _adds(malp, options):
+                    kinds = arrivals(malp, protect_levels(malp, levels, number % set_size(malp)), number)
+                found = [inspect_levels(malp, kind, with_map=False) for kind in kinds]
+            except (ValueError, OSError) as error:
+                outcome.failed[name] = str(error)
+                bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
+                continue
+            untouched = found[0].presence
+            protected = untouched is None or untouched > malp.config.present_above
+            outcome.records.append({"file": name, "scores": [statistic(kind, options.by) for kind in found], "protected": protected})
+    return outcome
+
+
+def _check_protected(malp: MaLP | KeyedMaLP, outcome: Outcome, folder: Path, options: Detect) -> None:
+    """Raise ValueError if many images lack the template: they score as manipulated ones do, so no score would be above their threshold."""
+    count = sum(not record["protected"] for record in outcome.records)
+    if count <= _UNPROTECTED * len(outcome.records):
+        return
+    which = f"{count} of {len(outcome.records)} images in {printable(folder)}"
+    if _adds(malp, options):
+        raise ValueError(f"{which} take too little of the template to be recognised (they are too small or too smooth, or all black or white), so no threshold can be set on them; give others")
+    raise ValueError(
+        f"{which} aren't protected with this key ({malp.key_fingerprint}), or have none of its template left, and with a threshold set on them nothing would ever count as "
+        "manipulated; give images that were protected with it, or the --key of these, or leave out --calibrate-as-is to have originals protected first"
+    )
+
+
+def left_out(outcome: Outcome) -> str:
+    """What a calibration was made without, after a semicolon; empty for nothing."""
+    unprotected = sum(not record["protected"] for record in outcome.records)
+    parts = [f"{len(outcome.failed)} that failed"] * bool(outcome.failed) + [f"{unprotected} not protected with this key"] * bool(unprotected)
+    return f"; left out of {outcome.total} images: {' and '.join(parts)}" if parts else ""
