@@ -67,6 +67,7 @@ def detect(options: Detect) -> None:
         SystemExit: with `FOUND_STATUS`, if an image was manipulated and --fail-on-found is given.
     """
     _check(options)
+    from malp_disc.calibration import CALIBRATION_FILE
     from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
     from malp_disc.commands.calibrating import calibrate, left_out, statistic
     from malp_disc.commands.image_file import ImageFile
@@ -78,13 +79,14 @@ def detect(options: Detect) -> None:
     sources = None if options.images is None else Sources.find(options.images)
     check_json(options.json)
     if options.calibrate is not None:
-        check_writable(_calibration_file(options.malp), advice="copy the MaLP to a folder where you may write")
+        check_writable(Path(options.malp).expanduser() / CALIBRATION_FILE, advice="copy the MaLP to a folder where you may write")
     malp = load_malp(options.malp, key=options.key, device=options.device)
     stream = text_stream(options.json)
     if options.calibrate is not None:
         malp.detection, calibrated = calibrate(malp, options)
-        malp.detection.write(_calibration_file(options.malp))
-        print(f"{_calibration_file(options.malp)}: {malp.detection}{left_out(calibrated)}", file=stream)
+        path = Path(options.malp).expanduser() / malp.calibration_file(own_key=options.key is None)
+        malp.detection.write(path)
+        print(f"{path}: {malp.detection}{left_out(calibrated)}", file=stream)
     if sources is None:
         calibrated.finish(_OF_CALIBRATION)
         return
@@ -143,12 +145,6 @@ def _check(options: Detect) -> None:
         raise ValueError("--calibrate sets the threshold that --threshold gives; leave one of them out")
     if not Path(options.malp).expanduser().is_dir():
         raise ValueError(f"--calibrate keeps the threshold in the MaLP's folder, and {options.malp} is none; save the MaLP to a folder first")
-
-
-def _calibration_file(folder: str) -> Path:
-    from malp_disc.calibration import CALIBRATION_FILE
-
-    return Path(folder).expanduser() / CALIBRATION_FILE
 
 
 def _threshold(malp: MaLP, options: Detect) -> tuple[float, Calibration | None]:

@@ -72,6 +72,7 @@ def protect(options: Protect) -> None:
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
     from malp_disc.inspection import protect_levels, set_size
+    from malp_disc.keyed import KeyedMaLP
 
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
@@ -96,6 +97,7 @@ def protect(options: Protect) -> None:
         return record
 
     settings = {"key": malp.key_fingerprint, "strength": malp.strength, "format": options.format, "template": options.template}
+    settings |= {"grid": malp.config.image_size} if isinstance(malp, KeyedMaLP) else {}  # of one key, templates of another grid are others
     settings |= {"quality": options.quality} if options.format == "jpeg" else {}
     outcome = process_images(
         sources,

@@ -171,3 +171,22 @@ def test_images_that_take_no_template_set_no_threshold_either(command, many, tmp
 def test_a_detector_that_needs_the_template_of_every_image_is_not_exported(command, keyed_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("malp_disc.commands.onnx_file.check_packages", lambda: None)
     assert "preset survive" in str(command("export", keyed_folder, tmp_path / "model.onnx")) and not (tmp_path / "model.onnx").exists()
+
+
+def test_another_owners_key_has_a_threshold_of_its_own(command, keyed_folder, many):
+    assert command("key", many / "theirs", "--malp", keyed_folder) is None
+    calibrate = ("detect", "--calibrate", many / "originals", "--false-alarm-rate", 0.3, "--malp", many / "own")
+    assert command(*calibrate) is None
+    before = (many / "own" / "detection.json").read_bytes()
+    key = many / "theirs" / "secret.safetensors"
+    assert command(*calibrate, "--key", key) is None
+    assert (many / "own" / "detection.json").read_bytes() == before
+    assert command("detect", many / "originals", "--malp", many / "own", "--key", key) is None, "its threshold is found"
+    assert command("detect", many / "protected", "--malp", many / "own") is None
+
+
+def test_the_same_key_with_another_grid_is_another_protection(command, keyed_folder, many):
+    key = many / "own" / "secret.safetensors"
+    assert command("protect", many / "originals", many / "out", "--malp", many / "own") is None
+    assert command("key", many / "fine", "--malp", keyed_folder, "--reference-size", 64) is None
+    assert "reference grid of 128x128" in str(command("protect", many / "originals", many / "out", "--malp", many / "fine", "--key", key))
