@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, pink
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
 
+logger = logging.getLogger("malp_disc")
 SAMPLES = 2  # images per generator
 _MAP = "map of "
 _ROWS = {"cosine similarity": ("cs", "cs_constant"), "Pearson's correlation": ("pearson", None), "detection AUC": ("auc", None)}
@@ -65,7 +67,11 @@ def save_sample(
         changed = as_images(edited[:SAMPLES])
         if not kept:
             kept = {"real": original, "edited": changed, "M_GT": fakeness_map(original, changed)}
-        map_ = predict(localizer, changed.to(device)).map
+        try:
+            map_ = predict(localizer, changed.to(device)).map
+        except (ValueError, RuntimeError) as error:  # it can't take images of this size, for example, and others it can
+            logger.warning(f"{name} on {generator}: {error}; its map is missing in the figure")
+            continue
         if map_ is not None:
             kept[f"{_MAP}{name}"] = map_.cpu()
     shown = {name: F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(-1, 1) for name, images in kept.items()}

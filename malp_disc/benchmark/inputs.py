@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.data import build_dataset
 from malp_disc.manipulate import Manipulate, run_manipulate
@@ -106,7 +107,7 @@ class EditCache:
         """G(published), (N, 3, H, W) uint8, clamped to [-1, 1] before rounding.
 
         Raises:
-            ValueError: `manipulate` can't take these images, or its result is no image.
+            ValueError: `manipulate` failed, or its result is no image.
         """
         path = self.folder / f"{self.key(published, target)}.safetensors"
         if path.exists():
@@ -123,10 +124,14 @@ class EditCache:
         for start in range(0, len(published), BATCH):
             images = as_images(published[start : start + BATCH]).to(self.device)
             wanted = target[start : start + BATCH].to(self.device) if target is not None else None
-            edited = run_manipulate(self.manipulate, images, wanted)
+            edited = run_manipulate(self._manipulate, images, wanted)
             if not edited.isfinite().all():
                 raise ValueError(f"{int((~edited.isfinite()).flatten(1).any(1).sum())} of {len(edited)} edited images aren't finite")
             yield quantize(edited.clamp(-1, 1)).cpu()
+
+    def _manipulate(self, images: Tensor, target: Tensor | None) -> Tensor:
+        with named_failures("manipulate"):
+            return self.manipulate(images, target)
 
 
 def content_hash(values: Tensor) -> str:

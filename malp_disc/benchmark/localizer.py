@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import torch
 from torch import Tensor, nn
 
+from malp_disc.benchmark.failures import named_failures
 from malp_disc.fakeness import check_batches, check_images
 from malp_disc.import_object import call_by_name
 
@@ -77,13 +78,14 @@ def protect(localizer: Localizer, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] as their owner publishes them: encrypted by a proactive method, the same by a passive one. A new tensor.
 
     Raises:
-        ValueError: the method returned something else than images of the same shape in [-1, 1].
+        ValueError: the method failed, or returned something else than images of the same shape in [-1, 1].
     """
     check_images(images)
     method = getattr(localizer, "protect", None)
     if method is None:
         return images.clone()
-    protected = method(images.clone())
+    with named_failures(f"protect of {name_of(localizer)}"):
+        protected = method(images.clone())
     try:
         check_images(protected, "protected images")
         check_batches({"images": images, "protected images": protected})
@@ -97,10 +99,12 @@ def predict(localizer: Localizer, images: Tensor) -> Localization:
     """`localize` on a copy of images (B, 3, H, W) in [-1, 1], checked: map float32 in [0, 1] or None, score (B,) float32, both on the images' device.
 
     Raises:
-        ValueError: the result isn't a map (or None) and a score as the contract says.
+        ValueError: `localize` failed, or its result isn't a map (or None) and a score as the contract says.
     """
     check_images(images)
-    name, result = name_of(localizer), localizer.localize(images.clone())
+    name = name_of(localizer)
+    with named_failures(f"localize of {name}"):
+        result = localizer.localize(images.clone())
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"localize of {name} returned {type(result).__name__}; expected a pair (map, score), with None for the map of a binary detector")
     return Localization(_checked_map(result[0], images, name), _checked_score(result[1], images, name))

@@ -108,7 +108,7 @@ def render_markdown(contents: Contents) -> str:
 def _partial_gaps(lines: Sequence[Line]) -> list[tuple[str, str]]:
     """What one localizer couldn't be measured on."""
     found = [
-        (f"{line.localizer} on {line.generator}, {line.scale}", line.gap)
+        (f"{line.localizer} on {line.generator}" + (f", {line.scale}" if line.scale else ""), line.gap)
         for line in lines
         if line.localizer is not None and line.gap is not None
     ]

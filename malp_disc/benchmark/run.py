@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.figures import save_sample
 from malp_disc.benchmark.inputs import BATCH, Case, EditCache, as_images, cases_of, content_hash, digest, generator_identity
 from malp_disc.benchmark.localizer import Localizer, family_of, protect, ready
@@ -97,7 +98,11 @@ class Versions:
 def run_generators(
     entries: Sequence[GeneratorEntry], competitors: Sequence[Competitor], settings: Settings, *, show: bool = True
 ) -> list[Line]:
-    """The lines of all cells of some generators. A generator that can't be loaded or run is a gap, with the reason in its line and in the log."""
+    """The lines of all cells of some generators.
+
+    A generator that can't be loaded or run is a gap, and so is a localizer on a generator: the reason is in its line and in the log. It names type, message and line
+    of any exception of their code.
+    """
     lines: list[Line] = []
     bar = tqdm(entries, desc="benchmark", unit="generator", disable=not show)
     for entry in bar:
@@ -113,19 +118,20 @@ def generator_lines(entry: GeneratorEntry, competitors: Sequence[Competitor], se
             raise ValueError(entry.missing)
         generator = load_entry(entry)
         cases = cases_of(entry, entry.target or target_kind_of(generator.manipulate), settings.images, settings.seed)
-        ready(generator, settings.device)
+        with named_failures(f"moving {entry.generator} to {settings.device}"):
+            ready(generator, settings.device)
         edits = EditCache(settings.folder / "edits", generator_identity(entry, generator), generator.manipulate, settings.device)
         lines = [line for case in cases for competitor in competitors for line in _lines(entry, case, edits, competitor, settings)]
-        shown = {}
-        for competitor in competitors:
-            if competitor.seed == 0:
-                shown[competitor.name] = (
-                    competitor.localizer,
-                    edits(published_by(competitor.localizer, cases[0].levels, settings.device), cases[0].target),
-                )
-        save_sample(settings.folder, entry.name, settings.side, cases[0].levels, shown, settings.device)
+        measured = {(line.localizer, line.seed) for line in lines if line.gap is None}
+        shown = {
+            competitor.name: (competitor.localizer, edits(published_by(competitor.localizer, cases[0].levels, settings.device), cases[0].target))
+            for competitor in competitors
+            if competitor.seed == 0 and (competitor.name, 0) in measured
+        }
+        if shown:
+            save_sample(settings.folder, entry.name, settings.side, cases[0].levels, shown, settings.device)
         return lines
-    except (ValueError, FileNotFoundError, RuntimeError) as error:  # a network raises RuntimeError for images that it can't take
+    except (ValueError, FileNotFoundError, RuntimeError) as error:  # RuntimeError: a GPU reports a network's failure where its result is read
         logger.warning(f"{entry.name}: {error}; a gap in the tables")
         return [Line(generator=entry.name, trained_on=entry.trained_on, gap=_first_line(error))]
 
@@ -134,18 +140,19 @@ def load_entry(entry: GeneratorEntry) -> nn.Module:
     """The generator of an entry, fixed and in evaluation mode where it is a network.
 
     Raises:
-        ValueError, FileNotFoundError: it can't be loaded.
+        ValueError, FileNotFoundError: it can't be loaded; any other exception of its code as a ValueError.
     """
-    if entry.options:
-        import_own_packages()  # a generators.py of the working folder is the user's
-        from generators import create_generator
+    with named_failures(f"loading {entry.generator}"):
+        if entry.options:
+            import_own_packages()  # a generators.py of the working folder is the user's
+            from generators import create_generator
 
-        generator = create_generator(entry.generator, entry.checkpoint, **entry.options)
-    else:
-        generator = generator_with_weights(entry.generator, entry.checkpoint)
-    if not callable(getattr(generator, "manipulate", None)):
-        raise ValueError(f"{entry.generator} has no method manipulate(images, target); generators/README.md shows one in ten lines")
-    return generator.eval().requires_grad_(False) if isinstance(generator, nn.Module) else generator
+            generator = create_generator(entry.generator, entry.checkpoint, **entry.options)
+        else:
+            generator = generator_with_weights(entry.generator, entry.checkpoint)
+        if not callable(getattr(generator, "manipulate", None)):
+            raise ValueError(f"{entry.generator} has no method manipulate(images, target); generators/README.md shows one in ten lines")
+        return generator.eval().requires_grad_(False) if isinstance(generator, nn.Module) else generator
 
 
 def published_by(localizer: Localizer, levels: Tensor, device: torch.device | str) -> Tensor:
@@ -154,10 +161,7 @@ def published_by(localizer: Localizer, levels: Tensor, device: torch.device | st
 
 
 def _lines(entry: GeneratorEntry, case: Case, edits: EditCache, competitor: Competitor, settings: Settings) -> Iterator[Line]:
-    """The cells of one localizer on one case: scaled, unscaled where that differs, and degraded."""
-    published = published_by(competitor.localizer, case.levels, settings.device)
-    versions = Versions(case.levels, published, edits(published, case.target))
-    changed = not torch.equal(published, case.levels)
+    """The cells of one localizer on one case: scaled, unscaled where that differs, and degraded; one gap if it can't protect the images."""
     line = Line(
         generator=entry.name,
         attribute=case.attribute,
@@ -166,11 +170,18 @@ def _lines(entry: GeneratorEntry, case: Case, edits: EditCache, competitor: Comp
         seed=competitor.seed,
         method=competitor.method,
         family=family_of(competitor.localizer),
-        images=len(published),
+        images=len(case.levels),
         threshold=competitor.threshold,
         score_threshold=competitor.score_threshold,
-        published_psnr=psnr(as_images(published), as_images(case.levels)) if changed else None,
     )
+    try:
+        published = published_by(competitor.localizer, case.levels, settings.device)
+    except (ValueError, RuntimeError) as error:
+        yield _gap(line, error)
+        return
+    versions = Versions(case.levels, published, edits(published, case.target))
+    if not torch.equal(published, case.levels):
+        line = replace(line, published_psnr=psnr(as_images(published), as_images(case.levels)))
     size = max(published.shape[2:])
     for scale, side in ((SCALED, settings.side), (UNSCALED, None)):
         if scale == UNSCALED and (size == settings.side or case.attribute is not None):
@@ -183,6 +194,13 @@ def _lines(entry: GeneratorEntry, case: Case, edits: EditCache, competitor: Comp
                 noise = torch.Generator().manual_seed(settings.seed)
                 degrade = partial(_degraded, degradation, level, noise)
                 yield _cell(degraded, competitor, versions, settings, degrade)
+
+
+def _gap(line: Line, error: Exception) -> Line:
+    """The line with the reason why this localizer has no numbers, which is also logged."""
+    where = f"{line.localizer} on {line.generator}" + (f", {line.scale}" if line.scale else "")
+    logger.warning(f"{where}: {error}; a gap in the tables")
+    return replace(line, gap=_first_line(error))
 
 
 def _first_line(error: Exception) -> str:
@@ -213,8 +231,7 @@ def _cell(
                 device=settings.device,
             )
         except (ValueError, RuntimeError) as error:
-            logger.warning(f"{competitor.name} on {line.generator}, {line.scale}: {error}; a gap in the tables")
-            return replace(line, gap=_first_line(error))
+            return _gap(line, error)
         write_cell(settings.folder, key, scores)
     summary = summarized(scores, score_threshold=competitor.score_threshold)
     return replace(line, scores=summary, numbers=scores.numbers, cell=key)

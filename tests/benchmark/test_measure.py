@@ -66,7 +66,7 @@ def test_m_gt_is_the_change_from_the_original_and_not_from_the_published_image()
     """A proactive method's template is part of the change."""
     published = REAL + 4
     found = measure(Oracle(as_images(REAL), as_images(EDITED)), REAL, REAL, EDITED).values
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="localize of Oracle failed: KeyError"):
         measure(Oracle(as_images(REAL), as_images(EDITED)), REAL, published, EDITED)
     grey, same = measure(Grey(), REAL, published, EDITED).values, measure(Grey(), REAL, REAL, EDITED).values
     assert grey["cs"] == same["cs"] and grey["score_untouched"] != same["score_untouched"]
