@@ -6,7 +6,8 @@ import time
 
 import torch
 
-from malp_disc.benchmark.localizer import Localizer, ready
+from malp_disc.benchmark.failures import named_failures
+from malp_disc.benchmark.localizer import Localizer, name_of, ready
 
 _BATCH = 8
 _SECONDS = 0.5  # at least, after one batch that isn't timed
@@ -18,18 +19,19 @@ def images_per_second(localizer: Localizer, side: int, device: torch.device | st
     """Images of side×side per second through `localize`, in batches of 8; the median batch. On a CPU with one thread, whose number is restored afterwards.
 
     Raises:
-        ValueError: the localizer can't take images of this size.
+        ValueError: the localizer failed on images of this size.
     """
     device = torch.device(device)
     threads = torch.get_num_threads()
     images = torch.rand(_BATCH, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
     try:
         torch.set_num_threads(1)
-        localizer = ready(localizer, device)
-        _timed(localizer, images)
-        taken: list[float] = []
-        while len(taken) < _BATCHES or sum(taken) < _SECONDS:
-            taken.append(_timed(localizer, images))
+        with named_failures(f"localize of {name_of(localizer)} on {_BATCH} images of {side}x{side}"):
+            localizer = ready(localizer, device)
+            _timed(localizer, images)
+            taken: list[float] = []
+            while len(taken) < _BATCHES or sum(taken) < _SECONDS:
+                taken.append(_timed(localizer, images))
     finally:
         torch.set_num_threads(threads)
     return _BATCH / sorted(taken)[len(taken) // 2]
