@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from malp_disc.benchmark.generator_options import check_options
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.benchmark.localizer import family_of, name_of, ready, thresholds_of
 from malp_disc.benchmark.malp_localizer import MaLPForm
@@ -50,6 +52,7 @@ from malp_disc.serialization.files import sweep, write_json
 from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.launch import check_seeds, claim_folder, describe_run, make_accelerator
 
+logger = logging.getLogger("malp_disc")
 INTERRUPTED = "interrupted; the same command goes on from here"
 _IMAGES = 200  # per generator, as in the paper (section 4.1)
 _SPEEDS = "speed.json"
@@ -160,13 +163,14 @@ def localizer_of(given: str) -> LocalizerEntry:
 
 
 def check_suite(suite: Suite) -> None:
-    """Raise ValueError or FileNotFoundError, before any work, for images that can't be read and generators of one name."""
+    """Raise ValueError or FileNotFoundError, before any work, for images that can't be read, generators of one name, and options that a constructor doesn't take."""
     if not suite.generators or not suite.localizers:
         raise ValueError("expected at least one of --generators and one of --localizers")
     names = [entry.name for entry in suite.generators]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two generators are called {', '.join(twice)} in the tables; give them different names in a --suite file")
     for entry in suite.generators:
+        check_options(entry)
         if entry.missing is None:
             known = build_dataset(entry.data, "test").attribute_names
             if unknown := [name for name in entry.edits if name not in known]:
@@ -255,7 +259,8 @@ def measure_speeds(competitors: Sequence[Competitor], settings: Settings) -> dic
             if key not in kept:
                 try:
                     kept[key] = images_per_second(competitor.localizer, settings.side, device)
-                except ValueError:  # a gap in the tables already
+                except ValueError as error:
+                    logger.warning(f"{competitor.name}: {error}; no images/s of it in the tables")
                     continue
             found.setdefault(competitor.name, {})[name] = kept[key]
     write_json(path, kept)
