@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +85,38 @@ def as_images(levels: Tensor) -> Tensor:
 
 
 def generator_identity(entry: GeneratorEntry, generator: Any) -> str:
-    """A hash of a generator: its name, options and weights. A user's code isn't part of it."""
-    weights = fingerprint(generator.state_dict()) if isinstance(generator, nn.Module) else ""
-    return digest(entry.generator, json.dumps(dict(entry.options), sort_keys=True, default=str), weights)
+    """A hash of a generator: its name, options and weights, and of a user's the code (`code_of`).
+
+    The zoo's code isn't part of it: edits of RePaint take hours, and must outlast a comment.
+    """
+    with named_failures(f"state_dict of {entry.generator}"):
+        weights = fingerprint(generator.state_dict()) if isinstance(generator, nn.Module) else ""
+    code = [code_of(generator, "manipulate")] if ":" in entry.generator else []
+    return digest(entry.generator, json.dumps(dict(entry.options), sort_keys=True, default=str), weights, *code)
+
+
+def code_of(value: Any, *methods: str) -> str:
+    """The text of the files that define an object's class and its `methods`; empty for what has no file of its own, as Python's classes or a notebook's cell.
+
+    The whole file, because what a class does also depends on the functions, base classes and constants beside it. Other files that these import aren't part of it.
+    """
+    files = (_file_of(part) for part in (type(value), *(getattr(value, name, None) for name in methods)))
+    return "\n".join(file.read_text(encoding="utf-8", errors="surrogateescape") for file in dict.fromkeys(files) if file is not None)
+
+
+def _file_of(part: Any) -> Path | None:
+    """The source file of a class or a function, also of one in a `functools.partial` or behind a decorator; that of the class for any other object."""
+    while isinstance(part, partial):
+        part = part.func
+    part = inspect.unwrap(part) if inspect.isroutine(part) or inspect.isclass(part) else type(part)
+    try:
+        file = inspect.getsourcefile(part)
+    except (OSError, TypeError):  # OSError: a class without a module's file, as in a notebook; TypeError: a built-in
+        return None
+    if file is None or not Path(file).is_file():
+        return None
+    pythons = Path(file).is_relative_to(sysconfig.get_path("stdlib")) and "site-packages" not in Path(file).parts
+    return None if pythons else Path(file)
 
 
 class EditCache:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 
 from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.figures import save_sample
-from malp_disc.benchmark.inputs import BATCH, Case, EditCache, as_images, cases_of, content_hash, digest, generator_identity
+from malp_disc.benchmark.inputs import BATCH, Case, EditCache, as_images, cases_of, code_of, content_hash, digest, generator_identity
 from malp_disc.benchmark.localizer import Localizer, family_of, protect, ready
 from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, summarized, write_cell
@@ -51,14 +50,10 @@ class Competitor:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of its class's source text, its name and its weights."""
-        kind = type(self.localizer)
-        try:
-            source = inspect.getsource(kind)
-        except (OSError, TypeError):
-            source = ""
+        """A hash of its code (`code_of`), its name and its weights."""
         weights = fingerprint(self.localizer.state_dict()) if isinstance(self.localizer, nn.Module) else ""
-        return digest(kind.__qualname__, source, str(getattr(self.localizer, "name", "")), weights)
+        code = code_of(self.localizer, "localize", "protect")
+        return digest(type(self.localizer).__qualname__, code, str(getattr(self.localizer, "name", "")), weights)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
 """The images of a benchmark and their edits, kept by content."""
 
+import functools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from malp_disc.benchmark.inputs import EditCache, as_images, cases_of, generator_identity, sampled
+from malp_disc.benchmark.inputs import EditCache, as_images, cases_of, code_of, generator_identity, sampled
+from malp_disc.benchmark.run import Competitor
 from malp_disc.benchmark.suite import generator_entry
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.import_object import call_by_name
 from malp_disc.metrics.features import quantize
 from tests.tiny import sample_images, small_generator
 
@@ -90,3 +95,70 @@ def test_other_weights_or_options_are_another_generator():
     }
     assert len(identities) == 3
     assert generator_identity(entry, small_generator(0)) in identities
+
+
+MINE = """
+import functools
+import torch
+from types import SimpleNamespace
+
+def shift(images):
+    return images - 0.4
+
+class Darker:
+    def manipulate(self, images, target):
+        return shift(images)
+
+    def localize(self, images):
+        return None, shift(images).mean((1, 2, 3))
+
+class Network(Darker, torch.nn.Module):
+    pass
+
+def by_class():
+    return Darker()
+
+def as_network():
+    return Network()
+
+def by_functions():
+    mine = Darker()
+    return SimpleNamespace(manipulate=torch.no_grad()(mine.manipulate), localize=mine.localize)
+
+def in_partial():
+    return SimpleNamespace(manipulate=functools.partial(Darker.manipulate, None), localize=functools.partial(Darker.localize, None))
+"""
+
+
+@pytest.mark.parametrize("function", ["by_class", "as_network", "by_functions", "in_partial"])
+def test_a_change_of_the_users_code_is_another_generator_and_another_localizer(tmp_path, function):
+    """Also a change beside the class, here of a function that it calls."""
+    identities = {}
+    for folder, text in (("first", MINE), ("again", MINE), ("changed", MINE.replace("0.4", "0.8"))):
+        file = tmp_path / folder / f"mine_{folder}_{function}.py"
+        file.parent.mkdir()
+        file.write_text(text)
+        mine = call_by_name(f"{file}:{function}")
+        identities[folder] = generator_identity(generator_entry("mine:make"), mine), Competitor(mine, "mine").identity
+    assert identities["first"] == identities["again"]
+    assert all(one != other for one, other in zip(identities["first"], identities["changed"]))
+
+
+def test_the_code_of_the_zoo_and_of_a_built_in_is_no_part_of_an_identity(monkeypatch):
+    assert code_of(SimpleNamespace(manipulate=max), "manipulate", "localize") == "" == code_of(functools.partial(max))
+    zoo = generator_entry("stargan"), small_generator(0)
+    own = generator_entry("mine:make"), small_generator(0)
+    before = generator_identity(*zoo), generator_identity(*own)
+    monkeypatch.setattr("malp_disc.benchmark.inputs.code_of", lambda *arguments: "other code")
+    after = generator_identity(*zoo), generator_identity(*own)
+    assert before[0] == after[0] and before[1] != after[1]
+
+
+def test_the_edits_of_a_changed_generator_are_computed_anew(tmp_path):
+    edits = []
+    for name, text in (("old", MINE), ("new", MINE.replace("0.4", "0.8"))):
+        file = tmp_path / f"mine_{name}.py"
+        file.write_text(text)
+        mine = call_by_name(f"{file}:by_class")
+        edits.append(EditCache(tmp_path / "edits", generator_identity(generator_entry("mine:make"), mine), mine.manipulate, "cpu")(LEVELS, None))
+    assert not torch.equal(*edits)
