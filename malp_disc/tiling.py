@@ -22,6 +22,7 @@ from torch import Tensor
 
 from malp_disc.detection import manipulation_score
 from malp_disc.malp import MaLP
+from malp_disc.metrics.extractor import as_images, quantize
 
 SMALLEST = 16  # pixels of the shorter side
 _BATCH = 16  # windows per forward pass
@@ -85,7 +86,7 @@ def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
     for top in range(0, len(levels), size):
         strip = _to_images(levels[top : top + size])[0]
         strip = (strip + added[: strip.shape[1]]).clamp(-1, 1)
-        protected[top : top + size] = ((strip + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        protected[top : top + size] = quantize(strip).permute(1, 2, 0).numpy()
     return protected
 
 
@@ -221,4 +222,4 @@ def _phase(start: int, length: int, size: int) -> Tensor:
 
 def _to_images(levels: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    return as_images(torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None])

@@ -21,7 +21,7 @@ from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.data import build_dataset
 from malp_disc.manipulate import Manipulate, run_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
-from malp_disc.metrics.features import quantize
+from malp_disc.metrics.features import as_images, quantize
 from malp_disc.serialization.state_dicts import fingerprint, load_tensors, save_tensors
 from malp_disc.target_kind import TargetKind, exclusive_labels, target_for
 
@@ -77,11 +77,6 @@ def sampled(dataset: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
     rows = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
     levels, labels = zip(*((quantize(images), labels) for images, labels in DataLoader(Subset(dataset, rows), batch_size=BATCH)))
     return torch.cat(levels), torch.cat(labels)
-
-
-def as_images(levels: Tensor) -> Tensor:
-    """uint8 levels as images in [-1, 1]."""
-    return levels.float() / 127.5 - 1
 
 
 def generator_identity(entry: GeneratorEntry, generator: Any) -> str:

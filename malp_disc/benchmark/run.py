@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.figures import save_sample
-from malp_disc.benchmark.inputs import BATCH, Case, EditCache, as_images, cases_of, code_of, content_hash, digest, generator_identity
+from malp_disc.benchmark.inputs import BATCH, Case, EditCache, cases_of, code_of, content_hash, digest, generator_identity
 from malp_disc.benchmark.localizer import Localizer, family_of, protect, ready
 from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, summarized, write_cell
@@ -23,7 +23,7 @@ from malp_disc.commands.generator_source import generator_with_weights
 from malp_disc.evaluation.localize import psnr
 from malp_disc.import_object import import_own_packages
 from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
-from malp_disc.metrics.features import quantize
+from malp_disc.metrics.features import as_images, quantize
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.target_kind import target_kind_of
 

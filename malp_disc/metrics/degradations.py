@@ -22,13 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from malp_disc.fakeness import check_images
-from malp_disc.metrics.features import quantize
+from malp_disc.metrics.features import as_images, quantize
 
 
 def to_8bit(images: Tensor) -> Tensor:
     """Rounded to the nearest of 256 levels, as if saved to PNG."""
     check_images(images)
-    return _from_levels(quantize(images))
+    return as_images(quantize(images))
 
 
 def jpeg(images: Tensor, quality: int | None) -> Tensor:
@@ -226,11 +226,7 @@ def _coded(images: Tensor, file_format: str, **options: object) -> Tensor:
         with Image.open(buffer) as image:
             decoded.append(np.array(image.convert("RGB")))
     levels = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, *images.shape[2:], 3)
-    return _from_levels(levels.permute(0, 3, 1, 2).to(images.device))
-
-
-def _from_levels(levels: Tensor) -> Tensor:
-    return levels.float() / 127.5 - 1
+    return as_images(levels.permute(0, 3, 1, 2).to(images.device))
 
 
 def _check_sigma(sigma: float, unit: str) -> None:

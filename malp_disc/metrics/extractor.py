@@ -154,3 +154,8 @@ def quantize(images: Tensor) -> Tensor:
     Real images have 8 bits and generated ones are continuous; without rounding, this difference would affect the features.
     """
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def as_images(levels: Tensor) -> Tensor:
+    """Levels of 0 … 255, as of `quantize`, as images in [-1, 1], float32."""
+    return levels.float() / 127.5 - 1

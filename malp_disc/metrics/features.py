@@ -9,11 +9,11 @@ from torch import Tensor
 
 from malp_disc.metrics.attribute_net import INPUT_SIZE, AttributeNet, shipped_weights
 from malp_disc.metrics.extractor import INCEPTION_DIMS as DIMS
-from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features, quantize
+from malp_disc.metrics.extractor import FeatureExtractor, as_images, extract_features, gather_features, quantize
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import values_fingerprint
 
-__all__ = ["EXTRACTORS", "FacesExtractor", "FeatureExtractor", "create_extractor", "extract_features", "gather_features", "quantize"]
+__all__ = ["EXTRACTORS", "FacesExtractor", "FeatureExtractor", "as_images", "create_extractor", "extract_features", "gather_features", "quantize"]
 
 EXTRACTORS = ("faces", "clean", *(f"clean-{dims}" for dims in DIMS), *(f"inception-{dims}" for dims in DIMS), "squeezenet", "squeezenet-128")
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from malp_disc.benchmark.inputs import EditCache, as_images, cases_of, code_of, generator_identity, sampled
+from malp_disc.benchmark.inputs import EditCache, cases_of, code_of, generator_identity, sampled
 from malp_disc.benchmark.run import Competitor
 from malp_disc.benchmark.suite import generator_entry
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.import_object import call_by_name
-from malp_disc.metrics.features import quantize
+from malp_disc.metrics.features import as_images, quantize
 from tests.tiny import sample_images, small_generator
 
 FACES = DataOptions(image_size=32, test_size=40)
