@@ -74,17 +74,6 @@ def _members(subsets: np.ndarray, n: int) -> np.ndarray:
     return members
 
 
-def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Unbiased MMD² of float64 rows: mean of k over pairs i ≠ j within x, plus that within y, minus twice the mean over all pairs (x, y)."""
-    return mean_within(x) + mean_within(y) - 2 * float(kernel(x, y).mean())
-
-
-def mean_within(x: np.ndarray) -> float:
-    """Mean of k over pairs i ≠ j of the rows of x."""
-    k, n = kernel(x, x), len(x)
-    return float((k.sum() - np.trace(k)) / (n * (n - 1)))
-
-
 def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """k(u, v) = (uᵀv / D + 1)³ of all pairs of rows, (N, M)."""
     k = x @ y.T / x.shape[1] + 1

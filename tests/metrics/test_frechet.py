@@ -142,7 +142,6 @@ def test_the_interval_says_which_generator_is_nearer(rng):
     delta = paired_frechet_delta(reference, noisy, clean)
     assert delta.value == pytest.approx(frechet_distance(reference, noisy) - frechet_distance(reference, clean))
     assert 0 < delta.low < delta.value < delta.high
-    assert delta.excludes_zero
 
 
 def test_swapping_a_and_b_mirrors_the_interval(rng):
@@ -155,7 +154,6 @@ def test_a_generator_does_not_differ_from_itself(rng):
     reference, a, _ = toy(rng, 0.5, 0.5)
     delta = paired_frechet_delta(reference, a, a, resamples=20)
     assert (delta.value, delta.low, delta.high) == (0, 0, 0)
-    assert not delta.excludes_zero
 
 
 def test_pairing_makes_the_interval_narrower(rng):
@@ -189,8 +187,8 @@ def test_the_interval_covers_the_true_difference():
 
 def test_equal_generators_are_seldom_called_different():
     """At 95 %, 60 pairs without a difference; 8 or more false alarms have probability 0.01 were the rate 0.05."""
-    alarms = sum(paired_frechet_delta(*toy(np.random.default_rng(seed), 0.5, 0.5), resamples=60).excludes_zero for seed in range(60))
-    assert alarms <= 7
+    found = [paired_frechet_delta(*toy(np.random.default_rng(seed), 0.5, 0.5), resamples=60) for seed in range(60)]
+    assert sum(not delta.low <= 0 <= delta.high for delta in found) <= 7
 
 
 def test_the_same_seed_gives_the_same_interval(rng):
