@@ -20,7 +20,6 @@ from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
-from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import (
     EvaluationModels,
     Reference,
@@ -28,11 +27,10 @@ from malp_disc.evaluation.measure import (
     measure_frechet,
     measure_reference,
     measure_reference_points,
-    with_fresh,
 )
 from malp_disc.plotting.image_grids import sample_grid
 from malp_disc.run_folder.measurement import Measurement, Network, TrainingDistance, WeightsFile
-from malp_disc.run_folder.schema import features_path, read_lines, read_measurements, read_typed
+from malp_disc.run_folder.schema import features_path, read_lines, read_typed
 from malp_disc.run_folder.strips import StripFile, write_strips
 from malp_disc.serialization.files import atomic_path, file_sha256, write_json, write_text
 from malp_disc.serialization.typed_json import to_json
@@ -71,7 +69,7 @@ class Evaluator:
         Args:
             arm: out of `malp_disc.run_folder.arms.ARMS`. "before" is the same for all seeds: measure it once.
             weights: the generator's file, whose hash goes into the report.
-            fresh: a MaLP trained from scratch against this generator, or later `measure_fresh`.
+            fresh: a MaLP trained from scratch against this generator.
             steps, seconds, experiment, teachers: of the training, for the line.
         """
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
@@ -87,20 +85,6 @@ class Evaluator:
         if weights is not None:
             measured = dataclasses.replace(measured, weights=WeightsFile(weights.name, file_sha256(weights)))
         measured = dataclasses.replace(measured, steps=steps, seconds=seconds, experiment=experiment, teachers=tuple(teachers))
-        self._write_measurement(arm, seed, measured)
-        return measured
-
-    def measure_fresh(self, arm: str, manipulate: Manipulate, fresh: MaLP, *, seed: int = 0) -> Measurement:
-        """Add the scores of a fresh MaLP to the line of an arm that was measured.
-
-        Raises:
-            ValueError: the arm wasn't measured.
-        """
-        path = self.folder / "measurements.jsonl"
-        own = read_measurements(self.folder).get(seed, {}).get(arm) if path.is_file() else None
-        if own is None:
-            raise ValueError(f"{arm}, seed {seed} has no line in {path}; measure it first")
-        measured = with_fresh(own, measure_malp(manipulate, self.inputs, fresh, device=self.device))
         self._write_measurement(arm, seed, measured)
         return measured
 

@@ -43,9 +43,9 @@ def test_arms_of_several_seeds_become_one_report(evaluator, tmp_path):
         assert evaluator.measured(seed=seed) == ["before"]
         evaluator.measure("control", darker, seed=seed, steps=2, seconds=1.5)
         evaluator.quick_fid("cotrain", 1, darker, seed=seed)
-        evaluator.measure("cotrain", lambda x, t, s=seed: x * (0.9 + 0.02 * s), seed=seed, weights=weights)
+        fresh = tiny_malp(3).eval() if seed else None
+        evaluator.measure("cotrain", lambda x, t, s=seed: x * (0.9 + 0.02 * s), seed=seed, weights=weights, fresh=fresh)
         assert evaluator.measured(seed=seed) == ["before", "control", "cotrain"]
-    evaluator.measure_fresh("cotrain", darker, tiny_malp(3).eval(), seed=1)
     runs = read_measurements(evaluator.folder)
     assert {seed: list(arms) for seed, arms in runs.items()} == {0: ["before", "control", "cotrain"], 1: ["control", "cotrain"]}
     assert runs[1]["cotrain"].localization_fresh.cs is not None and runs[0]["cotrain"].localization_fresh.cs is None
@@ -78,11 +78,6 @@ def test_a_diverged_generator_leaves_a_line_and_no_features(evaluator, caplog):
     assert line == {"seed": 1, "arm": "cotrain", "diverged": True, "steps": 5}
     assert not (evaluator.folder / "features" / "1").exists()
     assert "not finite" in caplog.text
-
-
-def test_a_fresh_malp_needs_a_measured_arm(evaluator):
-    with pytest.raises(ValueError, match="cotrain, seed 0 has no line in .*measure it first"):
-        evaluator.measure_fresh("cotrain", darker, tiny_malp())
 
 
 def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
