@@ -46,7 +46,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     seeds_of = {arm: tuple(run for run in runs if arm in runs[run]) for arm in ARMS if any(arm in arms for arms in runs.values())}
     per_arm = {arm: [runs[run][arm] for run in seeds] for arm, seeds in seeds_of.items()}
     arms = {arm: _averaged(arm, measured) for arm, measured in per_arm.items()}
-    scores = {score: _over_seeds(lines, runs, seeds_of, score) for score in (*SCORES, LEVERAGE, PERFECT_EDIT)}
+    scores = {score: _over_seeds(lines, seeds_of, score) for score in (*SCORES, LEVERAGE, PERFECT_EDIT)}
     comparison = scores.pop("frechet")
     verdict, verdicts = run_verdict(arms, comparison, scores)
     record = Record(
@@ -78,9 +78,7 @@ def _averaged(arm: str, measured: Sequence[Measurement]) -> Measurement:
     return measured[0] if len(measured) == 1 else from_json(Measurement, mean_over_seeds(to_json(measured), arm), arm)
 
 
-def _over_seeds(
-    lines: Sequence[Difference], runs: Mapping[int, Any], seeds_of: Mapping[str, Sequence[int]], score: str
-) -> dict[str, Deltas]:
+def _over_seeds(lines: Sequence[Difference], seeds_of: Mapping[str, Sequence[int]], score: str) -> dict[str, Deltas]:
     """Each arm but the control against its controls and baselines; None where a side was not measured. "before" is the same for every seed of
     the other side."""
     table = {(line.seed, line.arm, line.against): _delta(line) for line in lines if line.score == score and line.against is not None}

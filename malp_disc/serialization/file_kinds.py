@@ -83,7 +83,7 @@ def file_kind(path: str | Path) -> FileKind:
         return FileKind("tensorflow", "a part of a TensorFlow checkpoint", "this network is read from torch or safetensors files; give its state dict")
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**40:
         return _safetensors_kind(path, size)
-    return _text_kind(path, head) or _protobuf_kind(path, head) or FileKind("unknown", f"no kind of file that is known here (it begins with {head[:8]!r})", f"{_AGAIN}, or give another")
+    return _text_kind(head) or _protobuf_kind(path, head) or FileKind("unknown", f"no kind of file that is known here (it begins with {head[:8]!r})", f"{_AGAIN}, or give another")
 
 
 def folder_kind(path: str | Path) -> FileKind:
@@ -145,7 +145,7 @@ def _safetensors_kind(path: Path, size: int) -> FileKind:
     return FileKind("safetensors", "a safetensors file", _AGAIN)
 
 
-def _text_kind(path: Path, head: bytes) -> FileKind | None:
+def _text_kind(head: bytes) -> FileKind | None:
     """HTML, XML, JSON and other text."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # Windows' UTF-16
         text = head[: len(head) // 2 * 2].decode("utf-16", "replace")
