@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +55,21 @@ def load_generator(options: GeneratorOptions, *, attributes: int | None = None) 
     """
     options.check_generator_options()
     generator = generator_with_weights(options.generator, options.generator_file)
-    if attributes is not None and options.generator == STARGAN and generator.c_dim != attributes:
-        raise ValueError(
-            f"{options.generator_name} takes {generator.c_dim} attributes, but {attributes} are selected; give --selected-attributes in the order it was trained with"
-        )
+    if attributes is not None and options.generator == STARGAN:
+        check_attribute_count(generator.c_dim, attributes, options.generator_name)
     return generator
+
+
+def check_attribute_count(taken: int, selected: int, source: str, names: Sequence[str] = ()) -> None:
+    """Raise ValueError unless a generator takes as many attributes as are selected.
+
+    Args:
+        source: the generator in the message.
+        names: of the selected attributes, for the message, where they are known.
+    """
+    if taken != selected:
+        shown = f" ({' '.join(names)})" if names else ""
+        raise ValueError(f"{source} takes {taken} attributes, but {selected} are selected{shown}; give --selected-attributes in the order it was trained with")
 
 
 def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
+from malp_disc.commands.generator_source import check_attribute_count
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
@@ -200,11 +201,7 @@ def save_features(path: Path, features: np.ndarray) -> None:
 
 def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
     """Raise ValueError unless a generator takes as many attributes as the data set has."""
-    if c_dim != len(dataset.attribute_names):
-        raise ValueError(
-            f"{source} takes {c_dim} attributes, but {len(dataset.attribute_names)} are selected ({' '.join(dataset.attribute_names)}); "
-            "give --selected-attributes in the order it was trained with"
-        )
+    check_attribute_count(c_dim, len(dataset.attribute_names), source, dataset.attribute_names)
 
 
 def _log_summary(arm: str, measured: Measurement) -> None:

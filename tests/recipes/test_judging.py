@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.data import DataOptions
+from malp_disc.commands.generator_source import GeneratorOptions, load_generator
+from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
-from malp_disc.evaluation.evaluator import make_evaluator
+from malp_disc.evaluation.evaluator import check_same_attributes, make_evaluator
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import FURTHER
 from malp_disc.run_folder.measurement import Network
@@ -155,3 +156,13 @@ def test_a_tuned_generators_file_names_its_teachers(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "G.pth")
     assert evaluate.teachers_in(tmp_path / "G-vision_aided.safetensors") == (Network(**teachers[0]),)
     assert [evaluate.teachers_in(path) for path in (tmp_path / "G.safetensors", tmp_path / "G.pth", tmp_path / "model-500", None)] == [()] * 4
+
+
+def test_a_generator_for_another_number_of_attributes_is_refused():
+    held_out = build_dataset(DataOptions(**SMALL, selected_attributes=("Smiling", "Bangs")), "test")
+    check_same_attributes(held_out, 2, "G.safetensors")
+    with pytest.raises(ValueError, match=r"^G.safetensors takes 5 attributes, but 2 are selected \(Smiling Bangs\); give --selected-attributes"):
+        check_same_attributes(held_out, 5, "G.safetensors")
+    with pytest.raises(ValueError, match="^the shipped generator takes 5 attributes, but 2 are selected; give --selected-attributes"):
+        load_generator(GeneratorOptions(), attributes=2)
+    assert load_generator(GeneratorOptions(), attributes=5).c_dim == 5
