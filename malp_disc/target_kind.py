@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import functools
 import types
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -85,6 +86,18 @@ def exclusive_names(generator: Any, dataset: Any) -> tuple[str, ...] | None:
 def exclusive_labels(dataset: Any) -> tuple[str, ...] | None:
     """All labels of a data set whose images have exactly one each, such as one folder per domain; None for any other."""
     return tuple(dataset.attribute_names) if getattr(dataset, "exclusive_labels", False) else None
+
+
+def check_attribute_count(taken: int, selected: int, source: str, names: Sequence[str] = ()) -> None:
+    """Raise ValueError unless a generator takes as many attributes as are selected.
+
+    Args:
+        source: the generator in the message.
+        names: of the selected attributes, for the message, where they are known.
+    """
+    if taken != selected:
+        shown = f" ({' '.join(names)})" if names else ""
+        raise ValueError(f"{source} takes {taken} attributes, but {selected} are selected{shown}; give --selected-attributes in the order it was trained with")
 
 
 def label_options(generator: Any, dataset: Any) -> dict[str, tuple[str, ...] | None]:

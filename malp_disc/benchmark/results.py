@@ -78,7 +78,7 @@ def summarized(scores: ImageScores, *, score_threshold: float) -> dict[str, tupl
 
 def write_lines(folder: Path, lines: Sequence[Line]) -> None:
     """Write ``benchmark.jsonl``."""
-    write_text(folder / RESULTS, "".join(json.dumps(to_json(line), ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
+    write_text(folder / RESULTS, "".join(json.dumps(to_json(line), allow_nan=False) + "\n" for line in lines))
 
 
 def read_lines(folder: Path) -> list[Line]:
@@ -92,7 +92,7 @@ def read_lines(folder: Path) -> list[Line]:
     if not path.is_file():
         raise FileNotFoundError(f"no {RESULTS} in {folder}; `malp-disc benchmark --output-dir {folder}` writes it")
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_bytes().splitlines(), start=1):  # of bytes: a name may hold other line separators
         try:
             lines.append(from_json(Line, json.loads(text), f"{path}, line {number}"))
         except json.JSONDecodeError as error:

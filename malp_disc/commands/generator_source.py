@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 from malp_disc.shipped import FACES_GENERATOR
+from malp_disc.target_kind import check_attribute_count
 
 STARGAN = "stargan"
 
@@ -58,18 +58,6 @@ def load_generator(options: GeneratorOptions, *, attributes: int | None = None) 
     if attributes is not None and options.generator == STARGAN:
         check_attribute_count(generator.c_dim, attributes, options.generator_name)
     return generator
-
-
-def check_attribute_count(taken: int, selected: int, source: str, names: Sequence[str] = ()) -> None:
-    """Raise ValueError unless a generator takes as many attributes as are selected.
-
-    Args:
-        source: the generator in the message.
-        names: of the selected attributes, for the message, where they are known.
-    """
-    if taken != selected:
-        shown = f" ({' '.join(names)})" if names else ""
-        raise ValueError(f"{source} takes {taken} attributes, but {selected} are selected{shown}; give --selected-attributes in the order it was trained with")
 
 
 def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:

@@ -16,7 +16,6 @@ import torch
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.commands.generator_source import check_attribute_count
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
@@ -35,6 +34,7 @@ from malp_disc.run_folder.schema import features_path, read_lines, read_typed
 from malp_disc.run_folder.strips import StripFile, write_strips
 from malp_disc.serialization.files import atomic_path, file_sha256, write_json, write_text
 from malp_disc.serialization.typed_json import to_json
+from malp_disc.target_kind import check_attribute_count
 
 logger = logging.getLogger("malp_disc")
 _SELECTION = 500  # training images on which the best step is chosen, so that the held-back ones are only reported on
