@@ -44,6 +44,11 @@ class MaLPHubMixin(ModelHubMixin):
     """The threshold of `malp-disc detect` for the current weights. It is saved with them, and discarded once they have changed."""
 
     @property
+    def threshold(self) -> float:
+        """The score above which an image counts as manipulated: that of `detection`, or 0.5 without a calibration."""
+        return 0.5 if self.detection is None else self.detection.threshold
+
+    @property
     def key_fingerprint(self) -> str:
         """Public identifier of the template set, which doesn't reveal it: 16 hex digits (`malp_disc.serialization.key`)."""
         return key_fingerprint(self.encryption.templates)

@@ -139,7 +139,7 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
         yield {"n": len(images), **dataclasses.asdict(localization_scores(maps, images, fake))}
     elif part == "alarms":
         share = to_8bit(inputs.images[config.seeds.index(seed) :: len(config.seeds)][: -(-config.alarm_size // len(config.seeds))].clamp(-1, 1))
-        threshold = 0.5 if malp.detection is None else malp.detection.threshold
+        threshold = malp.threshold
         protected = scores(malp, torch.cat([to_8bit(malp.encrypt(rows)[0]) for rows in share.split(16)]))
         plain = scores(malp, share)
         present = malp.config.present_above

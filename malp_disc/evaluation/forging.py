@@ -70,7 +70,7 @@ def _with(malp: KeyedMaLP, estimate: Tensor, victims: Tensor, protected: Tensor)
     wanted = 2 * 10 ** (-malp.config.psnr / 20)
     estimate = estimate * (wanted / estimate.square().mean().sqrt().clamp(min=1e-12))
     own = torch.cat([masked_template(part, malp.secret, malp.config.image_size, malp.config.psnr) for part in victims.split(BATCH)])
-    threshold = 0.5 if malp.detection is None else malp.detection.threshold
+    threshold = malp.threshold
     forged = [malp(to_8bit((part + estimate).clamp(-1, 1))) for part in victims.split(BATCH)]
     cleaned = [malp(to_8bit((part - estimate).clamp(-1, 1))) for part in protected.split(BATCH)]
     presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu().numpy() for name in ("presence", "score"))

@@ -51,7 +51,7 @@ def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: T
     `alarms` and `found` are the shares above the calibrated threshold of the score (0.5 if there is none), `claimed` the share of the unprotected images that
     are taken for protected ones.
     """
-    threshold = 0.5 if malp.detection is None else malp.detection.threshold
+    threshold = malp.threshold
     kinds = [scores(malp, images, align=align) for images in (untouched, edited, unprotected)]
     auc = [
         detection_scores(np.repeat([0, 1], [len(low), len(high)]), np.concatenate([low, high]), threshold=0.5).auc
