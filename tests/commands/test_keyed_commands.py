@@ -11,6 +11,7 @@ from PIL import Image
 
 from malp_disc.inspection import arrivals, inspect_levels, protect_levels
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed.secret import save_secret
 from tests.keyed.conftest import natural_images
 
 
@@ -143,8 +144,11 @@ def test_no_threshold_is_set_on_images_that_are_not_protected_with_this_key(comm
     before = KeyedMaLP.from_pretrained(many / "own").key_fingerprint
     message = command(*calibrate, "--calibrate", photos)
     assert f"3 of 3 images in {photos} aren't protected with this key ({before})" in message and "leave out --calibrate-as-is" in message
-    stranger = command(*calibrate, "--calibrate", many / "protected", "--key", keyed_folder / "secret.safetensors")
-    assert "20 of 20 images" in stranger and KeyedMaLP.from_pretrained(keyed_folder).key_fingerprint in stranger
+    (many / "few").mkdir()
+    for name in ("00.png", "01.png", "02.png"):
+        (many / "few" / name).write_bytes((many / "protected" / name).read_bytes())
+    stranger = command(*calibrate, "--calibrate", many / "few", "--key", keyed_folder / "secret.safetensors")
+    assert "3 of 3 images" in stranger and KeyedMaLP.from_pretrained(keyed_folder).key_fingerprint in stranger
     for name in ("03.png", "07.png"):
         (many / "protected" / name).write_bytes((many / "originals" / name).read_bytes())
     assert "2 of 20 images" in command(*calibrate, "--calibrate", many / "protected")
@@ -173,20 +177,23 @@ def test_a_detector_that_needs_the_template_of_every_image_is_not_exported(comma
     assert "preset survive" in str(command("export", keyed_folder, tmp_path / "model.onnx")) and not (tmp_path / "model.onnx").exists()
 
 
-def test_another_owners_key_has_a_threshold_of_its_own(command, keyed_folder, many):
-    assert command("key", many / "theirs", "--malp", keyed_folder) is None
-    calibrate = ("detect", "--calibrate", many / "originals", "--false-alarm-rate", 0.3, "--malp", many / "own")
+def test_another_owners_key_has_a_threshold_of_its_own(command, keyed_folder, photos, tmp_path):
+    own, theirs = tmp_path / "own", tmp_path / "theirs"
+    for folder in (own, theirs):
+        assert command("key", folder, "--malp", keyed_folder) is None
+    calibrate = ("detect", "--calibrate", photos, "--false-alarm-rate", 0.3, "--malp", own)
     assert command(*calibrate) is None
-    before = (many / "own" / "detection.json").read_bytes()
-    key = many / "theirs" / "secret.safetensors"
-    assert command(*calibrate, "--key", key) is None
-    assert (many / "own" / "detection.json").read_bytes() == before
-    assert command("detect", many / "originals", "--malp", many / "own", "--key", key) is None, "its threshold is found"
-    assert command("detect", many / "protected", "--malp", many / "own") is None
+    before = (own / "detection.json").read_bytes()
+    assert command(*calibrate, "--key", theirs / "secret.safetensors") is None
+    assert (own / "detection.json").read_bytes() == before
+    detections = [KeyedMaLP.from_pretrained(own, key=key).detection for key in (None, theirs / "secret.safetensors")]
+    assert all(detections) and detections[0] != detections[1], "each finds its own"
 
 
-def test_the_same_key_with_another_grid_is_another_protection(command, keyed_folder, many):
-    key = many / "own" / "secret.safetensors"
-    assert command("protect", many / "originals", many / "out", "--malp", many / "own") is None
-    assert command("key", many / "fine", "--malp", keyed_folder, "--reference-size", 64) is None
-    assert "reference grid of 128x128" in str(command("protect", many / "originals", many / "out", "--malp", many / "fine", "--key", key))
+def test_the_same_key_with_another_grid_is_another_protection(command, keyed_folder, photos, tmp_path):
+    assert command("key", tmp_path / "fine", "--malp", keyed_folder, "--reference-size", 64) is None
+    key = tmp_path / "fine" / "secret.safetensors"
+    assert "reference grid of 64x64" in str(command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--key", key))
+    save_secret(key, b"k" * 32)  # as earlier versions wrote it, without the grid
+    assert command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--key", key) is None
+    assert command("protect", photos, tmp_path / "out", "--malp", tmp_path / "fine") is not None, "the files there have another template"
