@@ -82,7 +82,7 @@ def main(config: Config) -> None:
     with open(config.output_dir / "survival.jsonl", "a", encoding="utf-8") as file:
         for seed in config.seeds:
             malp = with_key(saved, config.reference_size, seed)
-            about = {"seed": seed, "key": malp.key_fingerprint, "detector": fingerprint(malp.state_dict()), "data": str(config.data_root)}
+            about = {"seed": seed, "key": malp.key_fingerprint, "detector": fingerprint(malp.state_dict()), "data": held_out.description}
             malp.detection = calibrate_surviving(malp, calibration, 0.01, seed)
             for part in config.parts:
                 for line in measure(part, malp, inputs, generator, training, seed, config):
