@@ -39,15 +39,14 @@ def export(options: Export) -> None:
         raise ValueError(f"{options.output} is a folder; give a file's name")
     if options.output.exists() and not options.overwrite:
         raise ValueError(f"{options.output} exists; --overwrite replaces it")
-    from malp_disc.commands.onnx_file import TOLERANCE, check_packages, export_onnx
-
-    check_packages()
     from malp_disc.commands.loading import load_malp
+    from malp_disc.commands.onnx_file import TOLERANCE, check_packages, export_onnx
     from malp_disc.malp import MaLP
 
     malp = load_malp(options.malp, key=options.key, device="cpu")
     if not isinstance(malp, MaLP):
         raise ValueError(f"{options.malp} is a MaLP of the preset survive, whose detector needs the template of every image and can't be exported; see malp-disc localize")
+    check_packages()
     worst = export_onnx(malp, options.output)
     print(
         f"{options.output}: image (B, H, W, 3) uint8 -> map (B, H, W) and score (B,), float32 in [0, 1]; largest difference from PyTorch "
