@@ -55,7 +55,8 @@ class AttributeGANOptions(TrainOptions):
     pool_size: int | None = None
     """For cyclegan: number of past images from which half of the discriminator's fakes are drawn. By default 50; 0 draws none."""
     ema_decay: float = 0.999
-    """Decay of the exponential moving average of the generator's weights, in [0, 1), which is what is saved. The papers have none: 0."""
+    """Decay of the exponential moving average of the generator's weights, in [0, 1), which is what is saved. The papers have none: 0.
+    It is smaller for the first updates of the generator, so that a short training isn't outweighed by the weights it starts from."""
     save_precision: Literal["float32", "float16"] = not_compared("float32")
     """Precision of the saved networks. float16 halves the files; they are computed with in float32 either way."""
 

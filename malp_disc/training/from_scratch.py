@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
@@ -21,8 +21,17 @@ BETAS = (0.5, 0.999)
 
 
 def moving_average(generator: nn.Module, decay: float, device: torch.device) -> AveragedModel:
-    """The exponential moving average of a generator's weights; buffers are copied."""
-    return AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay)).to(device)
+    """The exponential moving average of a generator's weights; buffers are copied.
+
+    The decay rises to `decay` as (1 + n) / (10 + n), n being the number of updates so far, so that a training of some hundred updates doesn't end with an average that
+    is mostly the weights it started from.
+    """
+
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, weights, count)
+
+    return AveragedModel(generator, multi_avg_fn=update).to(device)
 
 
 def train_networks(

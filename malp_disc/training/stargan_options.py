@@ -56,7 +56,8 @@ class StarGANOptions(TrainOptions):
     """Number of first steps in which the generator only learns to copy, G(x, own labels) -> x, with an L1 loss.
     The discriminator joins in the last quarter of them, so that adversarial training starts from recognisable faces."""
     ema_decay: float = 0.999
-    """Decay of the exponential moving average of the generator's weights, in [0, 1). The average is saved as G.safetensors."""
+    """Decay of the exponential moving average of the generator's weights, in [0, 1). The average is saved as G.safetensors.
+    It is smaller for the first updates of the generator, so that a short training isn't outweighed by the weights it starts from."""
     save_precision: Literal["float32", "float16"] = not_compared("float32")
     """Precision of the saved G and D files. float16 halves their size; they are computed with in float32 either way."""
 

@@ -86,6 +86,22 @@ def test_the_zoo_loads_the_result_and_it_edits(runs, method, file):
     assert edited.shape == images.shape and edited.abs().max() <= 1 and not torch.equal(edited, images)
 
 
+def test_a_short_training_outweighs_the_weights_it_starts_from():
+    """With a decay of 0.999 throughout, nine tenths of the average would be the first weights."""
+    network = nn.Linear(1, 1)
+    average = moving_average(network, 0.999, torch.device("cpu"))
+    with torch.no_grad():
+        for value in (0.0, *[1.0] * 99):
+            network.weight.fill_(value)
+            average.update_parameters(network)
+        assert average.module.weight.item() > 0.99
+        for _ in range(20_000):
+            average.update_parameters(network)
+        network.weight.fill_(2.0)
+        average.update_parameters(network)
+    assert average.module.weight.item() == pytest.approx(1.001, abs=1e-4)
+
+
 def test_the_moving_average_is_saved_not_the_last_weights(runs):
     saved = create_generator("attgan", runs[0] / "attgan" / "G.safetensors")
     last = create_generator("attgan", runs[0] / "attgan" / "checkpoint-4" / "G_raw.safetensors")
