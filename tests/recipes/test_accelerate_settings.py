@@ -37,6 +37,13 @@ def test_a_precision_that_cannot_be_had_is_refused(flag, launcher, said):
         resolve_mixed_precision(flag, {"ACCELERATE_MIXED_PRECISION": launcher}, cuda=False)
 
 
+@pytest.mark.parametrize("flag, cpu, cuda, warned", [("bf16", "AVX2", False, True), ("bf16", "AVX512", False, False), ("no", "AVX2", False, False), ("bf16", "AVX2", True, False)])
+def test_bf16_on_a_cpu_without_it_is_slow_and_says_so(monkeypatch, caplog, flag, cpu, cuda, warned):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    assert resolve_mixed_precision(flag, {}, cuda=cuda) == flag
+    assert ("no instructions for bf16" in caplog.text) == warned
+
+
 def test_fp16_is_taken_where_there_is_a_gpu():
     assert resolve_mixed_precision("fp16", {}, cuda=True) == "fp16"
 
