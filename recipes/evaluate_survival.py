@@ -52,6 +52,8 @@ class Config(GeneratorOptions, DataOptions):
     """Folder of a MaLP of the preset survive."""
     reference_size: int | None = None
     """Side of the reference grid. By default, that of the MaLP."""
+    psnr: float | None = None
+    """PSNR of protected images in dB: lower values protect more strongly. By default, that of the MaLP."""
     parts: tuple[Part, ...] = work(_ALL)
     """The parts to run."""
     seeds: tuple[int, ...] = work((0, 1, 2))
@@ -81,8 +83,8 @@ def main(config: Config) -> None:
     write_json(config.output_dir / "environment.json", collect_environment())
     with open(config.output_dir / "survival.jsonl", "a", encoding="utf-8") as file:
         for seed in config.seeds:
-            malp = with_key(saved, config.reference_size, seed)
-            about = {"seed": seed, "key": malp.key_fingerprint, "detector": fingerprint(malp.state_dict()), "data": held_out.description}
+            malp = with_key(saved, seed, image_size=config.reference_size, psnr=config.psnr)
+            about = {"seed": seed, "asked_psnr": malp.config.psnr, "key": malp.key_fingerprint, "detector": fingerprint(malp.state_dict()), "data": held_out.description}
             malp.detection = calibrate_surviving(malp, calibration, 0.01, seed)
             for part in config.parts:
                 for line in measure(part, malp, inputs, generator, training, seed, config):
@@ -107,9 +109,10 @@ def evaluation_key(seed: int) -> bytes:
     return hashlib.sha256(b"malp-disc evaluation key %d" % seed).digest()
 
 
-def with_key(saved: KeyedMaLP, grid: int | None, seed: int) -> KeyedMaLP:
-    """The saved MaLP with the key of a seed, and another reference grid if `grid` is given."""
-    malp = KeyedMaLP(dataclasses.replace(saved.config, image_size=grid or saved.config.image_size), secret=evaluation_key(seed))
+def with_key(saved: KeyedMaLP, seed: int, **settings: float | None) -> KeyedMaLP:
+    """The saved MaLP with the key of a seed, and with other settings where they aren't None."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    malp = KeyedMaLP(dataclasses.replace(saved.config, **given), secret=evaluation_key(seed))
     malp.load_state_dict(saved.state_dict())
     return malp.eval()
 
