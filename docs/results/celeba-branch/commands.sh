@@ -38,3 +38,26 @@ python recipes/finetune_stargan.py $DATA $TUNE --backbone-depths 4 --realness-we
 # A control of equal seconds
 python recipes/finetune_stargan.py $DATA $TUNE --max-train-steps 370 --arms control --seeds 0 --eval-size 500 --reference-size 1500 \
     --smaller-views 2 --face-embedding "$MOBILEFACE" --eval-steps 0 --sample-steps 370 --output-dir "$RUNS/control-370-steps"
+
+# The same at 96x96, on other people
+#   CELEBA_TEST   folder with images/ and list_attr.csv: 6,500 faces of CelebA's test split at 128x128
+OTHERS="--data folder --data-root $CELEBA_TEST/images --attributes $CELEBA_TEST/list_attr.csv --selected-attributes Black_Hair Blond_Hair Brown_Hair Male Young --image-size 96"
+python - "$RUNS/own-d/D.safetensors" "$RUNS/D-96.safetensors" <<'PYTHON'  # the last layer depends on the size
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from generators.stargan import StarGANDiscriminator, deepest_repeat_num
+from malp_disc.serialization.state_dicts import save_tensors
+torch.manual_seed(0)
+new, old = StarGANDiscriminator(image_size=96, conv_dim=32, c_dim=5, repeat_num=deepest_repeat_num(96)).state_dict(), load_file(sys.argv[1])
+save_tensors(Path(sys.argv[2]), {name: old[name] if old[name].shape == value.shape else value for name, value in new.items()})
+PYTHON
+python recipes/train_stargan.py $OTHERS --generator-checkpoint "$G" --discriminator-checkpoint "$RUNS/D-96.safetensors" --max-train-steps 1500 --n-critic 2 --warmup-steps 0 \
+    --train-batch-size 8 --identity-share 0.25 --reconstruction-weight 30 --learning-rate 2e-4 --discriminator-learning-rate 4e-4 --output-dir "$RUNS/gan-96"
+python recipes/train_attribute_classifier.py $OTHERS --steps 500 --width 24 --output "$RUNS/classifier-96.safetensors"
+# G_raw of the last checkpoint: at the time, the moving average of 750 updates was still half the generator before
+python recipes/finetune_stargan.py $OTHERS --generator-checkpoint "$RUNS/gan-96/checkpoint-1500/G_raw.safetensors" --discriminator-checkpoint "$RUNS/gan-96/D.safetensors" \
+    --reconstruction-weight 30 --max-train-steps 250 --extractor inception-768 --fid-weights $INCEPTION --second-extractor squeezenet-128 --attribute-classifier "$RUNS/classifier-96.safetensors" \
+    --backbone-depths 4 --realness-weight 4 --arms control vision_aided --seeds 0 1 2 --eval-size 500 --reference-size 1500 --smaller-views 2 --face-embedding "$MOBILEFACE" \
+    --eval-steps 0 --sample-steps 250 --output-dir "$RUNS/report-96"
