@@ -84,7 +84,7 @@ def resolve_mixed_precision(flag: str | None, environment: Mapping[str, str] = o
         raise ValueError("fp16 needs a GPU, and this run is on the CPU, where autocast would stay in float32; use bf16 or no mixed precision")
     if resolved == "bf16" and not cuda and torch.backends.cpu.get_cpu_capability() in _WITHOUT_BF16:
         logger.warning(
-            "this CPU has no instructions for bf16, so that bf16 is many times slower on it than float32 (a step of recipes/train_stargan.py 16 times on an AMD EPYC of 2021); "
+            "this CPU has no instructions for bf16, so that bf16 is many times slower on it than float32 (a step of recipes/train_stargan.py 16 times on an AMD EPYC with AVX2); "
             "--mixed-precision no is faster"
         )
     return resolved

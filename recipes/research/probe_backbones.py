@@ -4,8 +4,8 @@
     python recipes/research/probe_backbones.py --backbones tf_efficientnet_lite0 tf_efficientnet_lite0=random --depths 2 4
 
 The generator edits training images. A logistic regression on the means of the feature maps tells these from other real training images; each fifth is scored by a probe that was
-fitted to the other four (Kumari et al., arXiv:2112.09130, section 3.2, where the network with the most accurate probe is the teacher). Results are appended to ``probe.jsonl``, one line per
-backbone and number of depths. Whether they predict the gain of a fine-tuning is measured in docs/results/backbones.md.
+fitted to the other four (Kumari et al., arXiv:2112.09130, where the network with the most accurate probe is the teacher). Results are appended to ``probe.jsonl``, one line per
+backbone and number of depths. Whether they predict the gain of a fine-tuning is measured in docs/results/real-faces.md.
 """
 
 from __future__ import annotations
