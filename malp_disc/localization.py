@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from malp_disc.freezing import Float32Module
 from malp_disc.precision import full_precision
 
-_START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, since most pixels are unchanged
+START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, since most pixels are unchanged
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """3×3 convolution, group norm and ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(max(1, outputs // 8), outputs), nn.ReLU(inplace=True))
 
 
@@ -35,10 +36,10 @@ class ShallowCNN(Float32Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(inplace=True), *[_block(width, width) for _ in range(8)])
+        self.trunk = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(inplace=True), *[conv_block(width, width) for _ in range(8)])
         self.map_head = nn.Conv2d(width, 1, 3, padding=1)
-        self.recovery = nn.Sequential(*[_block(width, width) for _ in range(3)], nn.Conv2d(width, 1, 3, padding=1))
-        nn.init.constant_(self.map_head.bias, _START_BIAS)
+        self.recovery = nn.Sequential(*[conv_block(width, width) for _ in range(3)], nn.Conv2d(width, 1, 3, padding=1))
+        nn.init.constant_(self.map_head.bias, START_BIAS)
 
     @full_precision
     def forward(self, images: Tensor, *, recovery: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -78,7 +79,7 @@ class GlobalTransformer(Float32Module):
             dynamic_img_size=True,
         )
         self.to_pixels = nn.Linear(dim, patch_size**2)
-        nn.init.constant_(self.to_pixels.bias, _START_BIAS)
+        nn.init.constant_(self.to_pixels.bias, START_BIAS)
 
     @full_precision
     def forward(self, images: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
 from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.alignment import LEAST_SHARE, Alignment
+from malp_disc.keyed.malp import map_loss
 from malp_disc.keyed.spectrum import reference_size
 
 CROPPED = 0.25
@@ -50,10 +52,27 @@ class KeyedMethod(nn.Module):
 
     def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
         """As `KeyedMaLP.losses`, with the training key of `encrypt`, of a crop in one of four batches; dice (B, `loss_dice`) in [0, 1), of which the first row counts."""
-        images, alignment = (real, manipulated, truth, edited), Alignment()
-        if dice[0, 0] < CROPPED:
-            images, alignment = random_crops(images, self.malp.config.image_size, dice[0, 1:].tolist())
+        images, alignment = self.cropped((real, manipulated, truth, edited), dice)
         return self.malp.losses(*images, alignment=alignment, secret=training_key(index))
+
+    def cropped(self, images: Sequence[Tensor], dice: Tensor) -> tuple[Sequence[Tensor], Alignment]:
+        """The images, in one of four batches the same random crop of all, and where it lies."""
+        if dice[0, 0] < CROPPED:
+            return random_crops(images, self.malp.config.image_size, dice[0, 1:].tolist())
+        return images, Alignment()
+
+
+class KeyedMapMethod(KeyedMethod):
+    """The fakeness map of a `KeyedMaLP` alone: its `FakenessNet` is trained, and what the rest of the detector says stays as it is."""
+
+    def __init__(self, malp: KeyedMaLP) -> None:
+        super().__init__(malp)
+        malp.cnn.requires_grad_(False)
+
+    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
+        (real, manipulated, truth), alignment = self.cropped((real, manipulated, truth), dice)
+        out = self.malp(torch.cat([real, manipulated]), alignment, secret=training_key(index))
+        return {"map": map_loss(out.map, truth)}
 
 
 def random_crops(images: Sequence[Tensor], size: int, dice: Sequence[float]) -> tuple[list[Tensor], Alignment]:

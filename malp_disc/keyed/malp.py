@@ -21,7 +21,7 @@ from malp_disc.freezing import Float32Module
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.evidence import CHANNELS, evidence
-from malp_disc.keyed.network import EvidenceNet
+from malp_disc.keyed.network import EvidenceNet, FakenessNet
 from malp_disc.keyed.saving import KeyedHubMixin
 from malp_disc.keyed.secret import check_secret, new_secret
 from malp_disc.keyed.spectrum import resampled
@@ -78,6 +78,7 @@ class KeyedMaLP(
         self.config = KeyedConfig(**config) if isinstance(config, dict) else config or KeyedConfig()
         self.secret = new_secret() if secret is None else check_secret(secret)
         self.cnn = EvidenceNet(3 + CHANNELS, self.config.width)
+        self.fakeness = FakenessNet(3 + CHANNELS, self.config.map_width) if self.config.map_width else None
         self.float()
 
     @property
@@ -134,10 +135,11 @@ class KeyedMaLP(
         with torch.no_grad():
             seen = resampled(images.float(), grid_size(*images.shape[2:], size, alignment.share))
             found = evidence(seen.mean(1, keepdim=True), secret or self.secret, size, alignment.offset)
-        maps, edited, logit = self.cnn(torch.cat([seen, found.channels], 1))
-        at_image = [
-            F.interpolate(part, size=images.shape[2:], mode="bilinear", align_corners=False) for part in (maps, torch.sigmoid(edited))
-        ]
+        channels = torch.cat([seen, found.channels], 1)
+        maps, edited, logit = self.cnn(channels)
+        if self.fakeness is not None:
+            maps = self.fakeness(channels, maps)
+        at_image = [F.interpolate(torch.sigmoid(part), size=images.shape[2:], mode="bilinear", align_corners=False) for part in (maps, edited)]
         return KeyedOutput(*at_image, logit, torch.sigmoid(logit), found.similarity, found.presence)
 
     @torch.no_grad()
@@ -177,7 +179,6 @@ class KeyedMaLP(
             edited: the edited regions, (B, 1, H, W) of bool.
             alignment: where the images were cut from, if they are crops of protected ones.
         """
-        weights = weights or LossWeights()
         count = len(real)
         out = self(torch.cat([real, manipulated]), alignment, secret=secret)
         target = torch.cat([torch.zeros_like(edited), edited]).float()
@@ -186,11 +187,15 @@ class KeyedMaLP(
         overlap = (share[count:] * target[count:]).sum((1, 2, 3)), share[count:].sum((1, 2, 3)) + target[count:].sum((1, 2, 3))
         dice = (1 - (2 * overlap[0] + 1) / (overlap[1] + 1)).mean()
         label = torch.arange(2, device=real.device, dtype=torch.float32).repeat_interleave(count)
-        by_map = localization_loss_encrypted(out.map[:count], truth, weights) + localization_loss_manipulated(
-            out.map[count:], truth, weights
-        )
         return {
-            "map": by_map,
+            "map": map_loss(out.map, truth, weights),
             "edited": 3 * region + dice,
             "classification": F.binary_cross_entropy_with_logits(out.logit, label),
         }
+
+
+def map_loss(maps: Tensor, truth: Tensor, weights: LossWeights | None = None) -> Tensor:
+    """J_L of Eq. 8 for the maps of protected images and then of their edits, (2B, 1, H, W) in [0, 1]; truth M_GT, (B, 1, H, W)."""
+    of_real, of_manipulated = maps.chunk(2)
+    weights = weights or LossWeights()
+    return localization_loss_encrypted(of_real, truth, weights) + localization_loss_manipulated(of_manipulated, truth, weights)

@@ -1,7 +1,8 @@
-"""E_C for keyed templates: the fakeness map, where the image was edited, and whether it was, from the image and the evidence of its template.
+"""The networks for keyed templates: what they see is the image and the evidence of its template.
 
-A small U-Net without normalization: the absolute strength of the evidence matters, and normalization over the image would remove it. It works at half the
-resolution of the reference grid, since the evidence is smoothed over more than two pixels anyway.
+`EvidenceNet` tells where the image was edited, and whether it was: a small U-Net without normalization, since the absolute strength of the evidence matters, and normalization
+over the image would remove it. It works at half the resolution of the reference grid; the evidence is smoothed over more than two pixels anyway. Its fakeness map is
+a coarse one, which `FakenessNet` refines at full resolution.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from malp_disc.freezing import Float32Module
-
-_START_BIAS = -2.0  # initial maps are about 0.12: most pixels are unchanged
+from malp_disc.localization import START_BIAS, conv_block
 
 
 class _Block(nn.Module):
@@ -32,7 +32,7 @@ class EvidenceNet(Float32Module):
     """Two scales down and up again.
 
     Shape:
-        channels (B, `inputs`, h, w) -> map (B, 1, h, w) in (0, 1), edited (B, 1, h, w) logits, logit (B,).
+        channels (B, `inputs`, h, w) -> logits of the coarse map and of the edited region, (B, 1, h, w) each, and of the whole image, (B,).
     """
 
     def __init__(self, inputs: int, width: int = 16) -> None:
@@ -42,7 +42,7 @@ class EvidenceNet(Float32Module):
         self.up_middle, self.up_fine = _Block(4 * width, 2 * width), _Block(3 * width, width)
         self.heads = nn.Conv2d(width, 2, 3, padding=1)
         self.classifier = nn.Sequential(nn.Linear(4 * width + 2 + 3 * inputs, 2 * width), nn.SiLU(), nn.Linear(2 * width, 1))
-        nn.init.constant_(self.heads.bias, _START_BIAS)
+        nn.init.constant_(self.heads.bias, START_BIAS)
 
     def forward(self, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         fine = self.fine(F.silu(self.stem(channels)))
@@ -52,7 +52,26 @@ class EvidenceNet(Float32Module):
         maps, edited = _enlarged(self.heads(self.up_fine(torch.cat([fine, _enlarged(middle, fine)], 1))), channels).split(1, 1)
         share = torch.sigmoid(edited)
         pooled = [coarse.mean((2, 3)), coarse.amax((2, 3)), share.mean((2, 3)), F.avg_pool2d(share, 8, ceil_mode=True).amax((2, 3))]
-        return torch.sigmoid(maps), edited, self.classifier(torch.cat([*pooled, *_statistics(channels)], 1))[:, 0]
+        return maps, edited, self.classifier(torch.cat([*pooled, *_statistics(channels)], 1))[:, 0]
+
+
+class FakenessNet(Float32Module):
+    """The fakeness map at full resolution: ten layers as in E_C, `malp_disc.localization.ShallowCNN`, that correct the coarse map.
+
+    Shape:
+        channels (B, `inputs`, h, w), logits of the coarse map (B, 1, h, w) -> logits of the map (B, 1, h, w); those of the coarse one before any training.
+    """
+
+    def __init__(self, inputs: int, width: int = 16) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(inputs + 1, width, 3, padding=1), nn.ReLU(inplace=True), *[conv_block(width, width) for _ in range(8)])
+        self.correction = nn.Conv2d(width, 1, 3, padding=1)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
+
+    def forward(self, channels: Tensor, coarse: Tensor) -> Tensor:
+        seen = torch.cat([channels, coarse], 1).contiguous(memory_format=torch.channels_last)
+        return coarse + self.correction(self.trunk(seen))
 
 
 def _statistics(channels: Tensor) -> list[Tensor]:

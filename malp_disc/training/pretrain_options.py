@@ -75,6 +75,9 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     """With --preset survive: share of the images, in [0, 1], that are edited locally instead of by the generator. 0 takes the preset's, 0.5."""
     malp_psnr: float = 38.5
     """With --preset survive: PSNR of protected images, in dB."""
+    malp_map_steps: int = 1000
+    """With --preset survive: optimizer steps, after the others, of a network for the fakeness map at full resolution, on the generator's edits alone.
+    0 leaves the coarse map of the detector."""
     output_dir: Path = Path("runs/malp")
     """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
     max_train_steps: int = 1000
@@ -88,7 +91,7 @@ _PAPER_ONLY = {
     "malp_set_size", "malp_strength", "malp_branch", "malp_backbone_weights", "malp_template_learning_rate", "malp_least_psnr", "malp_template_delay",
     "malp_generator_gradient", "malp_template_dropout",
 }  # fmt: skip
-_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr"}
+_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_map_steps"}
 
 
 def check_options(config: MaLPOptions, dataset: Dataset) -> None:

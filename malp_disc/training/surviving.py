@@ -1,7 +1,8 @@
 """Pretraining with the preset "survive": a `KeyedMaLP`, with local edits and degradation chains.
 
 Its templates aren't learned: they follow from a secret key. What is trained is the network that tells from their evidence, and from the image, what was changed.
-The network is trained with many keys, and the saved MaLP has a new one.
+The network is trained with many keys, and the saved MaLP has a new one. Then a second network learns the fakeness map of the generator's edits at full resolution:
+among local edits and degraded images, the first one sees too few of them to learn more than a coarse map.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from malp_disc.benchmark.keyed_method import KeyedMethod
+from malp_disc.benchmark.keyed_method import KeyedMapMethod, KeyedMethod
 from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
@@ -43,6 +44,18 @@ def surviving_options(config: PretrainOptions) -> LocalizerOptions:
     )
 
 
+def map_options(config: PretrainOptions) -> LocalizerOptions:
+    """The flags of the training of the fakeness map."""
+    return dataclasses.replace(
+        surviving_options(config),
+        output_dir=Path(config.output_dir) / "map",
+        max_train_steps=config.malp_map_steps,
+        degradation=0.0,
+        local_edits=0.0,
+        resume_from_checkpoint="latest" if config.resume_from_checkpoint else None,
+    )
+
+
 def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
     """Train a `KeyedMaLP` on the edits of `generator`, which stays fixed, and on local ones; in evaluation mode.
 
@@ -57,8 +70,18 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     settings = KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
     malp = KeyedMaLP(settings, secret=load_secret(key, grid=config.image_size) if key.is_file() else None)
     malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
-    malp.config = dataclasses.replace(settings, image_size=config.image_size)
+    if config.malp_map_steps:
+        malp = with_map_network(malp, config.malp_width)
+        malp = train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp
+    malp.config = dataclasses.replace(malp.config, image_size=config.image_size)
     return malp
+
+
+def with_map_network(malp: KeyedMaLP, width: int) -> KeyedMaLP:
+    """The same detector and key with a new `FakenessNet`, untrained: its map is the coarse one still."""
+    refined = KeyedMaLP(dataclasses.replace(malp.config, map_width=width), secret=malp.secret).to(malp.device)
+    refined.load_state_dict(malp.state_dict(), strict=False)
+    return refined
 
 
 @torch.no_grad()
