@@ -120,6 +120,8 @@ def check_preset(config: PretrainOptions) -> None:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         other = "paper" if config.preset == "survive" else "survive"
         raise ValueError(f"{flags}: for --preset {other} only, without effect with --preset {config.preset}; leave {'it' if len(given) == 1 else 'them'} out")
+    if config.malp_map_steps < 0:
+        raise ValueError(f"expected --malp-map-steps of 0 or more, got {config.malp_map_steps}")
     if config.preset == "survive":
         KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
 

@@ -72,7 +72,7 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
     if config.malp_map_steps:
         malp = with_map_network(malp, config.malp_width)
-        malp = train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp
+        malp = train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp.requires_grad_(True)
     malp.config = dataclasses.replace(malp.config, image_size=config.image_size)
     return malp
 

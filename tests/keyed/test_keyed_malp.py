@@ -12,8 +12,10 @@ from malp_disc.calibration import Calibration
 from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.fakeness import fakeness_map
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed.malp import map_loss
 from malp_disc.keyed.secret import load_secret, save_secret, secret_noise
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
+from malp_disc.training.surviving import with_map_network
 from tests.keyed.conftest import natural_images
 
 
@@ -58,6 +60,37 @@ def test_every_weight_gets_a_gradient(malp, images):
     sum(malp.losses(images, images.flip(0), truth, regions).values()).backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in malp.parameters())
     malp.zero_grad()
+
+
+def test_an_untrained_map_network_leaves_the_coarse_map_and_a_trained_one_changes_nothing_else(malp, images, tmp_path):
+    torch.manual_seed(0)
+    refined = with_map_network(malp, 4).eval()
+    coarse, out = malp(images), refined(images)
+    torch.testing.assert_close(out.map, coarse.map)
+    truth = torch.rand(3, 1, 64, 64)
+    optimizer = torch.optim.Adam(refined.fakeness.parameters(), 1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        losses.append(map_loss(refined(images).map, truth))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    refined.save_pretrained(tmp_path)
+    back = KeyedMaLP.from_pretrained(tmp_path).eval()
+    assert back.config.map_width == 4 and not torch.allclose(back(images).map, coarse.map, atol=1e-3)
+    assert torch.equal(back(images).map, refined(images).map)
+    for name in ("edited", "logit", "presence"):
+        assert torch.equal(getattr(back(images), name), getattr(coarse, name))
+
+
+def test_the_map_network_sees_single_pixels(malp, images):
+    """The detector's own network halves the resolution first, so its map is smooth from pixel to pixel."""
+    refined = with_map_network(malp, 4).eval()
+    with torch.no_grad():
+        refined.fakeness.correction.weight.normal_(std=3, generator=torch.Generator().manual_seed(0))
+    fine, coarse = (part(images).map.diff(dim=3).abs().mean() for part in (refined, malp))
+    assert fine > 3 * coarse
 
 
 def test_a_saved_malp_is_the_same_and_its_key_is_a_file_of_its_own(malp, images, tmp_path):
@@ -126,6 +159,7 @@ def test_key_files_and_settings_are_checked(tmp_path):
         (lambda: KeyedConfig(psnr=90), "20 to 60 dB"),
         (lambda: KeyedConfig(edited_above=1.0), "edited_above in"),
         (lambda: KeyedConfig(width=2), "width of at least 4"),
+        (lambda: KeyedConfig(map_width=2), "map_width of at least 4, or 0"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from generators.stargan import StarGANGenerator
-from malp_disc.benchmark.keyed_method import KeyedMethod, random_crops, training_key
+from malp_disc.benchmark.keyed_method import KeyedMapMethod, KeyedMethod, random_crops, training_key
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces
 from malp_disc.data.sampling import StepRandom
@@ -22,7 +23,7 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
-from malp_disc.training.surviving import pretrain_surviving, surviving_options
+from malp_disc.training.surviving import map_options, pretrain_surviving, surviving_options, with_map_network
 from tests.keyed.conftest import natural_images
 from tests.tiny import sample_images
 
@@ -128,6 +129,8 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
     [
         ({"malp_local_edits": 0.5}, "--malp-local-edits: for --preset survive only"),
         ({"malp_psnr": 40.0}, "--malp-psnr: for --preset survive only"),
+        ({"malp_map_steps": 5}, "--malp-map-steps: for --preset survive only"),
+        ({"preset": "survive", "malp_map_steps": -1}, "--malp-map-steps of 0 or more, got -1"),
         ({"preset": "survive", "malp_strength": 0.1, "malp_template_dropout": 0.5}, "--malp-strength, --malp-template-dropout: for --preset paper only.*leave them out"),
         ({"preset": "survive", "malp_psnr": 5.0}, "a PSNR of 20 to 60 dB, got 5"),
         ({"preset": "survive", "image_size": 64, "random_crop": 16}, "at least 32 pixels, got 16"),
@@ -146,11 +149,34 @@ def test_local_edits_belong_to_the_preset():
     assert (options.learning_rate, options.local_edits, options.degradation, options.degradation_chain) == (0.002, 0.5, 0.75, True)
 
 
+def test_the_map_is_trained_on_the_generators_edits_alone_and_with_it_nothing_else():
+    torch.manual_seed(0)
+    malp = with_map_network(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32), 4)
+    method = KeyedMapMethod(malp)
+    options = map_options(PretrainOptions(preset="survive", malp_map_steps=7, output_dir=Path("run"), resume_from_checkpoint="checkpoint-5"))
+    assert (options.max_train_steps, options.output_dir, options.resume_from_checkpoint) == (7, Path("run/map"), "latest")
+    seen = SimpleNamespace(generated=0)
+
+    def negative(images, target):
+        seen.generated += len(images)
+        return -images
+
+    step = step_of(method, SimpleNamespace(manipulate=negative), degradation=options.degradation, local_edits=options.local_edits)
+    terms = step.losses(batch_of(sample_images(8)))
+    assert seen.generated == 8 and set(terms) == {"map"}
+    terms["map"].backward()
+    moved = {name for name, parameter in malp.named_parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0}
+    assert moved == {"fakeness.correction.weight", "fakeness.correction.bias"}  # the trunk follows, once these aren't zero
+    assert all(parameter.requires_grad == name.startswith("fakeness.") for name, parameter in malp.named_parameters())
+
+
 def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
     config = PretrainOptions(
-        preset="survive", output_dir=tmp_path, image_size=64, random_crop=32, malp_width=4, max_train_steps=1, train_batch_size=2, mixed_precision="no"
+        preset="survive", output_dir=tmp_path, image_size=64, random_crop=32, malp_width=4, max_train_steps=1, malp_map_steps=2, train_batch_size=2, mixed_precision="no"
     )
     generator = StarGANGenerator(conv_dim=4, c_dim=len(DEFAULT_SELECTION), repeat_num=1).eval().requires_grad_(False)
     malp = pretrain_surviving(generator, ProceduralFaces(8, image_size=64), config, Accelerator(cpu=True))
-    assert malp.config.image_size == 64
+    assert malp.config.image_size == 64 and malp.config.map_width == 4
+    assert malp.fakeness.correction.weight.abs().sum() > 0
+    assert all(parameter.requires_grad for parameter in malp.parameters())
     assert malp(sample_images(1, 64, 64)).edited.shape == (1, 1, 64, 64)
