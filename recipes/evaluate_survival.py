@@ -138,8 +138,9 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
     elif part == "generated":
         protected = to_8bit(malp.encrypt(images)[0])
         fake = to_8bit(edited(protected))
-        maps = torch.cat([malp(rows).map for rows in fake.split(16)])
-        yield {"n": len(images), **dataclasses.asdict(localization_scores(maps, images, fake))}
+        for name in ("none", "JPEG 75", "blur 1 pixel"):
+            maps = torch.cat([malp(rows).map for rows in SAME_SIZE[name](seed)(fake).split(16)])
+            yield {"degradation": name, "n": len(images), **dataclasses.asdict(localization_scores(maps, images, fake))}
     elif part == "alarms":
         share = to_8bit(inputs.images[config.seeds.index(seed) :: len(config.seeds)][: -(-config.alarm_size // len(config.seeds))].clamp(-1, 1))
         threshold = malp.threshold

@@ -75,6 +75,9 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     """With --preset survive: share of the images, in [0, 1], that are edited locally instead of by the generator. 0 takes the preset's, 0.5."""
     malp_psnr: float = 38.5
     """With --preset survive: PSNR of protected images, in dB."""
+    malp_start: str | None = None
+    """With --preset survive: folder or Hugging Face Hub id of a trained detector of this preset to start from, such as weights/survive, instead of random weights.
+    Its width is kept, and its key isn't needed."""
     malp_map_steps: int = 1000
     """With --preset survive: optimizer steps, after the others, of a network for the fakeness map at full resolution, on the generator's edits alone.
     0 leaves the coarse map of the detector."""
@@ -91,7 +94,7 @@ _PAPER_ONLY = {
     "malp_set_size", "malp_strength", "malp_branch", "malp_backbone_weights", "malp_template_learning_rate", "malp_least_psnr", "malp_template_delay",
     "malp_generator_gradient", "malp_template_dropout",
 }  # fmt: skip
-_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_map_steps"}
+_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_map_steps", "malp_start"}
 
 
 def check_options(config: MaLPOptions, dataset: Dataset) -> None:
@@ -120,6 +123,8 @@ def check_preset(config: PretrainOptions) -> None:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         other = "paper" if config.preset == "survive" else "survive"
         raise ValueError(f"{flags}: for --preset {other} only, without effect with --preset {config.preset}; leave {'it' if len(given) == 1 else 'them'} out")
+    if config.malp_start is not None and config.malp_width != PretrainOptions.malp_width:
+        raise ValueError(f"--malp-width {config.malp_width} has no effect with --malp-start, whose width is kept; leave it out")
     if config.malp_map_steps < 0:
         raise ValueError(f"expected --malp-map-steps of 0 or more, got {config.malp_map_steps}")
     if config.preset == "survive":

@@ -19,7 +19,7 @@ from malp_disc.benchmark.keyed_method import KeyedMapMethod, KeyedMethod
 from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
-from malp_disc.keyed.secret import SECRET_FILE, load_secret
+from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training.localizer import train_localizer
@@ -67,13 +67,26 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     """
     key = Path(config.output_dir) / "malp" / SECRET_FILE
     torch.manual_seed(config.seed)
-    settings = KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
-    malp = KeyedMaLP(settings, secret=load_secret(key, grid=config.image_size) if key.is_file() else None)
+    malp = initial_detector(config, load_secret(key, grid=config.image_size) if key.is_file() else None)
     malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
     if config.malp_map_steps:
-        malp = with_map_network(malp, config.malp_width)
+        malp = malp if malp.fakeness is not None else with_map_network(malp, malp.config.width)
         malp = train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp.requires_grad_(True)
     malp.config = dataclasses.replace(malp.config, image_size=config.image_size)
+    return malp
+
+
+def initial_detector(config: PretrainOptions, secret: bytes | None) -> KeyedMaLP:
+    """The detector before the training, of random weights or of ``malp_start``, with this key or, for None, a new one.
+
+    Raises:
+        ValueError, OSError: ``malp_start`` isn't a detector of this preset.
+    """
+    settings = KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
+    if config.malp_start is None:
+        return KeyedMaLP(settings, secret=secret)
+    malp = KeyedMaLP.from_pretrained(config.malp_start, key=secret or new_secret())
+    malp.config, malp.detection = dataclasses.replace(malp.config, image_size=settings.image_size, psnr=settings.psnr), None
     return malp
 
 

@@ -31,7 +31,7 @@ TABLES: tuple[tuple[tuple[str, str, str], tuple[str, ...], tuple[str, ...]], ...
     (("fidelity", "", "Fidelity"), ("reference",), ("psnr", "psnr_least")),
     (("detection", "", "Detection"), ("condition", "when"), ("auc", "found", "alarms", "auc_presence", "present", "claimed")),
     (("local", "", "Local edits"), ("edit", "degradation"), ("f1", "iou", "auc", "f1_all", "f1_random")),
-    (("generated", "", "Fakeness map of the generator's edits"), ("part",), ("cs", "cs_constant", "pearson")),
+    (("generated", "", "Fakeness map of the generator's edits"), ("degradation",), ("cs", "cs_constant", "pearson")),
     (("alarms", "", "False alarms, images"), ("part",), ("alarms", "lost", "claimed")),
     (("leak", "leak", "Leak: cosine with the secret carrier"), ("attacker", "images"), ("cosine", "chance")),
     (("leak", "forging", "Forging and removal"), ("attacker", "images"), ("cosine", "claimed", "forged", "removed")),

@@ -23,7 +23,7 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
-from malp_disc.training.surviving import map_options, pretrain_surviving, surviving_options, with_map_network
+from malp_disc.training.surviving import initial_detector, map_options, pretrain_surviving, surviving_options, with_map_network
 from tests.keyed.conftest import natural_images
 from tests.tiny import sample_images
 
@@ -130,6 +130,7 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
         ({"malp_local_edits": 0.5}, "--malp-local-edits: for --preset survive only"),
         ({"malp_psnr": 40.0}, "--malp-psnr: for --preset survive only"),
         ({"malp_map_steps": 5}, "--malp-map-steps: for --preset survive only"),
+        ({"preset": "survive", "malp_start": "weights/survive", "malp_width": 8}, "--malp-width 8 has no effect with --malp-start"),
         ({"preset": "survive", "malp_map_steps": -1}, "--malp-map-steps of 0 or more, got -1"),
         ({"preset": "survive", "malp_strength": 0.1, "malp_template_dropout": 0.5}, "--malp-strength, --malp-template-dropout: for --preset paper only.*leave them out"),
         ({"preset": "survive", "malp_psnr": 5.0}, "a PSNR of 20 to 60 dB, got 5"),
@@ -180,3 +181,14 @@ def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
     assert malp.fakeness.correction.weight.abs().sum() > 0
     assert all(parameter.requires_grad for parameter in malp.parameters())
     assert malp(sample_images(1, 64, 64)).edited.shape == (1, 1, 64, 64)
+
+
+def test_a_training_starts_from_another_detector_with_a_key_of_its_own(tmp_path):
+    torch.manual_seed(0)
+    start = with_map_network(KeyedMaLP(KeyedConfig(image_size=128, width=4), secret=b"s" * 32), 8)
+    start.save_pretrained(tmp_path / "start", key=tmp_path / "kept.safetensors")
+    config = PretrainOptions(preset="survive", malp_start=str(tmp_path / "start"), image_size=64, malp_psnr=36.0)
+    malp = initial_detector(config, None)
+    assert (malp.config.width, malp.config.map_width, malp.config.image_size, malp.config.psnr) == (4, 8, 64, 36.0)
+    assert malp.secret != start.secret and initial_detector(config, b"o" * 32).secret == b"o" * 32
+    assert all(torch.equal(value, start.state_dict()[name]) for name, value in malp.state_dict().items())
