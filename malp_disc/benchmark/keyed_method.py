@@ -21,7 +21,7 @@ CROPPED = 0.25
 
 
 class KeyedMethod(nn.Module):
-    """M̂ and P(manipulated) of a `KeyedMaLP`. Training uses a key from a set that everybody knows, another in each step, so that the weights fit every key."""
+    """M̂ and P(manipulated) of a `KeyedMaLP`, of which the detector's network is trained. Training uses a key from a set that everybody knows, another in each step, so that the weights fit every key."""
 
     name = "malp_keyed"
     family: Family = "proactive"
@@ -37,6 +37,9 @@ class KeyedMethod(nn.Module):
     def __init__(self, malp: KeyedMaLP) -> None:
         super().__init__()
         self.malp = malp
+        malp.cnn.requires_grad_(True)
+        if malp.fakeness is not None:
+            malp.fakeness.requires_grad_(False)
 
     def protect(self, images: Tensor) -> Tensor:
         """T(I) with the MaLP's own key."""
@@ -63,11 +66,12 @@ class KeyedMethod(nn.Module):
 
 
 class KeyedMapMethod(KeyedMethod):
-    """The fakeness map of a `KeyedMaLP` alone: its `FakenessNet` is trained, and what the rest of the detector says stays as it is."""
+    """The fakeness map of a `KeyedMaLP` alone: its `FakenessNet` is trained, and the rest of the detector stays as it is."""
 
     def __init__(self, malp: KeyedMaLP) -> None:
         super().__init__(malp)
         malp.cnn.requires_grad_(False)
+        malp.fakeness.requires_grad_(True)
 
     def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
         (real, manipulated, truth), alignment = self.cropped((real, manipulated, truth), dice)

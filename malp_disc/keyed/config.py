@@ -14,7 +14,7 @@ class KeyedConfig:
     image_size: side of the reference grid, whose area every image is resampled to for analysis. Best the side of the training images: a larger one finds smaller
         changes, a smaller one survives stronger downsampling.
     width: channels of the detector's network.
-    map_width: channels of the network that refines the fakeness map at full resolution (`FakenessNet`); 0 for none, with a coarse map.
+    map_width: channels of the fakeness map's own network, at full resolution (`FakenessNet`); 0 for none, with the coarse map of the detector's network.
     psnr: of protected images, in dB.
     edited_above: a pixel with a higher probability counts as edited. On training images, 0.25 made the F1 of the worst kind of edit best (docs/results/survival.md).
     present_above: `KeyedOutput.presence` above which an image counts as protected with this key.

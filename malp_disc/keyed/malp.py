@@ -117,12 +117,13 @@ class KeyedMaLP(
         return (images + added * (index != NO_TEMPLATE).view(-1, 1, 1, 1)).clamp(-1, 1), index
 
     @full_precision
-    def forward(self, images: Tensor, alignment: Alignment | None = None, *, secret: bytes | None = None) -> KeyedOutput:
+    def forward(self, images: Tensor, alignment: Alignment | None = None, *, secret: bytes | None = None, coarse: bool = False) -> KeyedOutput:
         """Predictions, see `KeyedOutput`.
 
         Args:
             alignment: of `align`, one for all images; whole images need none.
             secret: a key to use in place of the MaLP's.
+            coarse: give the coarse map of the detector's network, also where the map has a network of its own.
 
         Raises:
             ValueError: wrong shape, range, dtype or device.
@@ -137,8 +138,8 @@ class KeyedMaLP(
             found = evidence(seen.mean(1, keepdim=True), secret or self.secret, size, alignment.offset)
         channels = torch.cat([seen, found.channels], 1)
         maps, edited, logit = self.cnn(channels)
-        if self.fakeness is not None:
-            maps = self.fakeness(channels, maps)
+        if self.fakeness is not None and not coarse:
+            maps = self.fakeness(channels)
         at_image = [F.interpolate(torch.sigmoid(part), size=images.shape[2:], mode="bilinear", align_corners=False) for part in (maps, edited)]
         return KeyedOutput(*at_image, logit, torch.sigmoid(logit), found.similarity, found.presence)
 
@@ -171,7 +172,8 @@ class KeyedMaLP(
         secret: bytes | None = None,
         weights: LossWeights | None = None,
     ) -> dict[str, Tensor]:
-        """The terms of the loss: J_L of Eq. 8 for the map, cross-entropy and Dice loss for the edited region, and J_C, cross-entropy of the score.
+        """The terms of the loss of the detector's network: J_L of Eq. 8 for its coarse map, cross-entropy and Dice loss for the edited region, and J_C, cross-entropy of the
+        score. The map's own network has `map_loss` alone.
 
         Args:
             real, manipulated: protected images before and after the edit, (B, 3, H, W) in [-1, 1], perhaps degraded.
@@ -180,7 +182,7 @@ class KeyedMaLP(
             alignment: where the images were cut from, if they are crops of protected ones.
         """
         count = len(real)
-        out = self(torch.cat([real, manipulated]), alignment, secret=secret)
+        out = self(torch.cat([real, manipulated]), alignment, secret=secret, coarse=True)
         target = torch.cat([torch.zeros_like(edited), edited]).float()
         share = out.edited.clamp(1e-5, 1 - 1e-5)
         region = -(target * share.log() + (1 - target) * (1 - share).log()).mean()

@@ -2,7 +2,7 @@
 
 `EvidenceNet` tells where the image was edited, and whether it was: a small U-Net without normalization, since the absolute strength of the evidence matters, and normalization
 over the image would remove it. It works at half the resolution of the reference grid; the evidence is smoothed over more than two pixels anyway. Its fakeness map is
-a coarse one, which `FakenessNet` refines at full resolution.
+a coarse one; `FakenessNet` has a better one, at full resolution.
 """
 
 from __future__ import annotations
@@ -56,22 +56,23 @@ class EvidenceNet(Float32Module):
 
 
 class FakenessNet(Float32Module):
-    """The fakeness map at full resolution: ten layers as in E_C, `malp_disc.localization.ShallowCNN`, that correct the coarse map.
+    """The fakeness map at full resolution: ten layers as in E_C, `malp_disc.localization.ShallowCNN`.
 
     Shape:
-        channels (B, `inputs`, h, w), logits of the coarse map (B, 1, h, w) -> logits of the map (B, 1, h, w); those of the coarse one before any training.
+        channels (B, `inputs`, h, w) -> logits of the map (B, 1, h, w).
+
+    Note:
+        As a correction of the coarse map it learned less: on faces at 64×64, after 1,000 steps of four images, Pearson's correlation was 0.30, and 0.345 from scratch.
     """
 
     def __init__(self, inputs: int, width: int = 16) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(inputs + 1, width, 3, padding=1), nn.ReLU(inplace=True), *[conv_block(width, width) for _ in range(8)])
-        self.correction = nn.Conv2d(width, 1, 3, padding=1)
-        nn.init.zeros_(self.correction.weight)
-        nn.init.zeros_(self.correction.bias)
+        self.trunk = nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True), *[conv_block(width, width) for _ in range(8)])
+        self.head = nn.Conv2d(width, 1, 3, padding=1)
+        nn.init.constant_(self.head.bias, START_BIAS)
 
-    def forward(self, channels: Tensor, coarse: Tensor) -> Tensor:
-        seen = torch.cat([channels, coarse], 1).contiguous(memory_format=torch.channels_last)
-        return coarse + self.correction(self.trunk(seen))
+    def forward(self, channels: Tensor) -> Tensor:
+        return self.head(self.trunk(channels.contiguous(memory_format=torch.channels_last)))
 
 
 def _statistics(channels: Tensor) -> list[Tensor]:

@@ -91,7 +91,7 @@ def initial_detector(config: PretrainOptions, secret: bytes | None) -> KeyedMaLP
 
 
 def with_map_network(malp: KeyedMaLP, width: int) -> KeyedMaLP:
-    """The same detector and key with a new `FakenessNet`, untrained: its map is the coarse one still."""
+    """The same detector and key with a new, untrained `FakenessNet`."""
     refined = KeyedMaLP(dataclasses.replace(malp.config, map_width=width), secret=malp.secret).to(malp.device)
     refined.load_state_dict(malp.state_dict(), strict=False)
     return refined
