@@ -70,10 +70,17 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     malp = initial_detector(config, load_secret(key, grid=config.image_size) if key.is_file() else None)
     malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
     if config.malp_map_steps:
-        malp = malp if malp.fakeness is not None else with_map_network(malp, malp.config.width)
-        malp = train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp.requires_grad_(True)
+        malp = train_map(malp, generator, dataset, config, accelerator)
     malp.config = dataclasses.replace(malp.config, image_size=config.image_size)
-    return malp
+    return malp.requires_grad_(True)
+
+
+def train_map(malp: KeyedMaLP, generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
+    """Train the fakeness map's own network, a new one if the detector has none, for ``malp_map_steps``; the rest of the detector stays as it is."""
+    torch.manual_seed(config.seed)  # also where the detector's training was resumed
+    if malp.fakeness is None:
+        malp = with_map_network(malp, malp.config.width)
+    return train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp
 
 
 def initial_detector(config: PretrainOptions, secret: bytes | None) -> KeyedMaLP:
