@@ -6,14 +6,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
 from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.alignment import LEAST_SHARE, Alignment
-from malp_disc.keyed.malp import map_loss
 from malp_disc.keyed.spectrum import reference_size
 
 CROPPED = 0.25
@@ -38,8 +36,8 @@ class KeyedMethod(nn.Module):
         super().__init__()
         self.malp = malp
         malp.cnn.requires_grad_(True)
-        if malp.fakeness is not None:
-            malp.fakeness.requires_grad_(False)
+        if malp.change is not None:
+            malp.change.requires_grad_(False)
 
     def protect(self, images: Tensor) -> Tensor:
         """T(I) with the MaLP's own key."""
@@ -65,18 +63,17 @@ class KeyedMethod(nn.Module):
         return images, Alignment()
 
 
-class KeyedMapMethod(KeyedMethod):
-    """The fakeness map of a `KeyedMaLP` alone: its `FakenessNet` is trained, and the rest of the detector stays as it is."""
+class KeyedChangeMethod(KeyedMethod):
+    """The same, of which the `ChangeNet` is trained, on what was edited everywhere. The rest of the detector stays as it is."""
 
     def __init__(self, malp: KeyedMaLP) -> None:
         super().__init__(malp)
         malp.cnn.requires_grad_(False)
-        malp.fakeness.requires_grad_(True)
+        malp.change.requires_grad_(True)
 
     def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
-        (real, manipulated, truth), alignment = self.cropped((real, manipulated, truth), dice)
-        out = self.malp(torch.cat([real, manipulated]), alignment, secret=training_key(index))
-        return {"map": map_loss(out.map, truth)}
+        (manipulated, truth), alignment = self.cropped((manipulated, truth), dice)
+        return {"map": self.malp.change_loss(manipulated, truth, alignment)}
 
 
 def random_crops(images: Sequence[Tensor], size: int, dice: Sequence[float]) -> tuple[list[Tensor], Alignment]:

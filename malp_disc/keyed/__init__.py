@@ -1,7 +1,7 @@
 """A MaLP whose templates follow from a secret key and from each image's own content, and survive recompression, resizing and cropping.
 
 The parts, in the order of use: `secret` (the key), `template` (Eq. 3 with a template for each image), `alignment` (where a crop was cut from), `evidence` (where
-the template is still there), `network` (the fakeness map from both image and evidence), and `malp`, which puts them together.
+the template is still there), `network` (what is predicted from both), and `malp`, which puts them together.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ class KeyedConfig:
     image_size: side of the reference grid, whose area every image is resampled to for analysis. Best the side of the training images: a larger one finds smaller
         changes, a smaller one survives stronger downsampling.
     width: channels of the detector's network.
-    map_width: channels of the fakeness map's own network, at full resolution (`FakenessNet`); 0 for none, with the coarse map of the detector's network.
+    change_width: channels of the network that tells how much edited pixels were changed (`ChangeNet`); 0 for none, with the coarse map of the detector's network.
     psnr: of protected images, in dB.
     edited_above: a pixel with a higher probability counts as edited. On training images, 0.25 made the F1 of the worst kind of edit best (docs/results/survival.md).
     present_above: `KeyedOutput.presence` above which an image counts as protected with this key.
@@ -23,7 +23,7 @@ class KeyedConfig:
 
     image_size: int = 128
     width: int = 16
-    map_width: int = 0
+    change_width: int = 0
     psnr: float = 38.5
     edited_above: float = 0.25
     present_above: float = 5.0
@@ -34,8 +34,8 @@ class KeyedConfig:
             raise ValueError(f"expected a reference grid of at least 32 pixels, got {self.image_size}; templates need room")
         if self.width < 4:
             raise ValueError(f"expected a width of at least 4, got {self.width}")
-        if self.map_width and self.map_width < 4:
-            raise ValueError(f"expected a map_width of at least 4, or 0 for no network of the map's own, got {self.map_width}")
+        if self.change_width and self.change_width < 4:
+            raise ValueError(f"expected a change_width of at least 4, or 0 for none, got {self.change_width}")
         if not 20 <= self.psnr <= 60:
             raise ValueError(f"expected a PSNR of 20 to 60 dB, got {self.psnr}")
         if not 0 < self.edited_above < 1:

@@ -21,7 +21,7 @@ from malp_disc.freezing import Float32Module
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.evidence import CHANNELS, evidence
-from malp_disc.keyed.network import EvidenceNet, FakenessNet
+from malp_disc.keyed.network import ChangeNet, EvidenceNet
 from malp_disc.keyed.saving import KeyedHubMixin
 from malp_disc.keyed.secret import check_secret, new_secret
 from malp_disc.keyed.spectrum import resampled
@@ -38,7 +38,7 @@ class KeyedOutput:
     """Predictions for a batch of images.
 
     Attributes:
-        map: fakeness map M̂, (B, 1, H, W) in [0, 1]: how much a pixel was changed (Eq. 5).
+        map: fakeness map M̂, (B, 1, H, W) in [0, 1]: how much a pixel was changed (Eq. 5). With a `ChangeNet`, `edited` times how much a pixel was changed if it was edited.
         edited: P(this pixel belongs to an edited region), (B, 1, H, W), whether it changed much or little. After a generator that redraws the image, 1 everywhere.
         logit: "manipulated", (B,).
         score: P(manipulated), (B,). It supposes that the image was protected: an unprotected one looks manipulated.
@@ -78,7 +78,7 @@ class KeyedMaLP(
         self.config = KeyedConfig(**config) if isinstance(config, dict) else config or KeyedConfig()
         self.secret = new_secret() if secret is None else check_secret(secret)
         self.cnn = EvidenceNet(3 + CHANNELS, self.config.width)
-        self.fakeness = FakenessNet(3 + CHANNELS, self.config.map_width) if self.config.map_width else None
+        self.change = ChangeNet(self.config.change_width) if self.config.change_width else None
         self.float()
 
     @property
@@ -123,7 +123,7 @@ class KeyedMaLP(
         Args:
             alignment: of `align`, one for all images; whole images need none.
             secret: a key to use in place of the MaLP's.
-            coarse: give the coarse map of the detector's network, also where the map has a network of its own.
+            coarse: give the map of the detector's network, at half the resolution, also where there is a `ChangeNet`.
 
         Raises:
             ValueError: wrong shape, range, dtype or device.
@@ -133,15 +133,24 @@ class KeyedMaLP(
         self.check_weights()
         alignment = alignment or Alignment()
         size = self.config.image_size
+        seen = self.on_grid(images, alignment)
         with torch.no_grad():
-            seen = resampled(images.float(), grid_size(*images.shape[2:], size, alignment.share))
             found = evidence(seen.mean(1, keepdim=True), secret or self.secret, size, alignment.offset)
-        channels = torch.cat([seen, found.channels], 1)
-        maps, edited, logit = self.cnn(channels)
-        if self.fakeness is not None and not coarse:
-            maps = self.fakeness(channels)
-        at_image = [F.interpolate(torch.sigmoid(part), size=images.shape[2:], mode="bilinear", align_corners=False) for part in (maps, edited)]
-        return KeyedOutput(*at_image, logit, torch.sigmoid(logit), found.similarity, found.presence)
+        maps, edited, logit = self.cnn(torch.cat([seen, found.channels], 1))
+        maps, edited = (_probability(part, images.shape[2:]) for part in (maps, edited))
+        if self.change is not None and not coarse:
+            maps = edited * _probability(self.change(seen), images.shape[2:])
+        return KeyedOutput(maps, edited, logit, torch.sigmoid(logit), found.similarity, found.presence)
+
+    @torch.no_grad()
+    def on_grid(self, images: Tensor, alignment: Alignment) -> Tensor:
+        """The images as the networks see them, (B, 3, h, w) on the reference grid."""
+        return resampled(images.float(), grid_size(*images.shape[2:], self.config.image_size, alignment.share))
+
+    def change_loss(self, manipulated: Tensor, truth: Tensor, alignment: Alignment | None = None, *, weights: LossWeights | None = None) -> Tensor:
+        """J_L of Eq. 8 for manipulated images, of what `ChangeNet` alone predicts: images edited everywhere (B, 3, H, W), and M_GT (B, 1, H, W)."""
+        found = _probability(self.change(self.on_grid(manipulated, alignment or Alignment())), manipulated.shape[2:])
+        return localization_loss_manipulated(found, truth, weights or LossWeights())
 
     @torch.no_grad()
     def align(self, images: Tensor) -> Alignment:
@@ -173,7 +182,7 @@ class KeyedMaLP(
         weights: LossWeights | None = None,
     ) -> dict[str, Tensor]:
         """The terms of the loss of the detector's network: J_L of Eq. 8 for its coarse map, cross-entropy and Dice loss for the edited region, and J_C, cross-entropy of the
-        score. The map's own network has `map_loss` alone.
+        score. A `ChangeNet` has `change_loss`.
 
         Args:
             real, manipulated: protected images before and after the edit, (B, 3, H, W) in [-1, 1], perhaps degraded.
@@ -181,7 +190,7 @@ class KeyedMaLP(
             edited: the edited regions, (B, 1, H, W) of bool.
             alignment: where the images were cut from, if they are crops of protected ones.
         """
-        count = len(real)
+        weights, count = weights or LossWeights(), len(real)
         out = self(torch.cat([real, manipulated]), alignment, secret=secret, coarse=True)
         target = torch.cat([torch.zeros_like(edited), edited]).float()
         share = out.edited.clamp(1e-5, 1 - 1e-5)
@@ -190,14 +199,12 @@ class KeyedMaLP(
         dice = (1 - (2 * overlap[0] + 1) / (overlap[1] + 1)).mean()
         label = torch.arange(2, device=real.device, dtype=torch.float32).repeat_interleave(count)
         return {
-            "map": map_loss(out.map, truth, weights),
+            "map": localization_loss_encrypted(out.map[:count], truth, weights) + localization_loss_manipulated(out.map[count:], truth, weights),
             "edited": 3 * region + dice,
             "classification": F.binary_cross_entropy_with_logits(out.logit, label),
         }
 
 
-def map_loss(maps: Tensor, truth: Tensor, weights: LossWeights | None = None) -> Tensor:
-    """J_L of Eq. 8 for the maps of protected images and then of their edits, (2B, 1, H, W) in [0, 1]; truth M_GT, (B, 1, H, W)."""
-    of_real, of_manipulated = maps.chunk(2)
-    weights = weights or LossWeights()
-    return localization_loss_encrypted(of_real, truth, weights) + localization_loss_manipulated(of_manipulated, truth, weights)
+def _probability(logits: Tensor, size: torch.Size) -> Tensor:
+    """Logits on the reference grid as probabilities at the image's size."""
+    return F.interpolate(torch.sigmoid(logits), size=size, mode="bilinear", align_corners=False)

@@ -1,8 +1,8 @@
-"""The networks for keyed templates: what they see is the image and the evidence of its template.
+"""The networks for keyed templates.
 
-`EvidenceNet` tells where the image was edited, and whether it was: a small U-Net without normalization, since the absolute strength of the evidence matters, and normalization
-over the image would remove it. It works at half the resolution of the reference grid; the evidence is smoothed over more than two pixels anyway. Its fakeness map is
-a coarse one; `FakenessNet` has a better one, at full resolution.
+`EvidenceNet` sees the image and the evidence of its template, and tells where the image was edited, and whether it was: a small U-Net without normalization, since the absolute
+strength of the evidence matters, and normalization over the image would remove it. It works at half the resolution of the reference grid; the evidence is smoothed over
+more than two pixels anyway. `ChangeNet` sees the image at full resolution, and tells how much an edited pixel was changed.
 """
 
 from __future__ import annotations
@@ -55,24 +55,24 @@ class EvidenceNet(Float32Module):
         return maps, edited, self.classifier(torch.cat([*pooled, *_statistics(channels)], 1))[:, 0]
 
 
-class FakenessNet(Float32Module):
-    """The fakeness map at full resolution: ten layers as in E_C, `malp_disc.localization.ShallowCNN`.
+class ChangeNet(Float32Module):
+    """How much each pixel was changed, if it belongs to an edited region: ten layers at full resolution, as in E_C (`malp_disc.localization.ShallowCNN`).
 
     Shape:
-        channels (B, `inputs`, h, w) -> logits of the map (B, 1, h, w).
+        images (B, 3, h, w) in [-1, 1] -> logits (B, 1, h, w).
 
     Note:
-        As a correction of the coarse map it learned less: on faces at 64×64, after 1,000 steps of four images, Pearson's correlation was 0.30, and 0.345 from scratch.
+        It doesn't see the evidence of the template, which tells where an image was edited and not how much: a network that saw both learned more slowly (docs/results/survival.md).
     """
 
-    def __init__(self, inputs: int, width: int = 16) -> None:
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True), *[conv_block(width, width) for _ in range(8)])
+        self.trunk = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(inplace=True), *[conv_block(width, width) for _ in range(8)])
         self.head = nn.Conv2d(width, 1, 3, padding=1)
         nn.init.constant_(self.head.bias, START_BIAS)
 
-    def forward(self, channels: Tensor) -> Tensor:
-        return self.head(self.trunk(channels.contiguous(memory_format=torch.channels_last)))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.trunk(images.contiguous(memory_format=torch.channels_last)))
 
 
 def _statistics(channels: Tensor) -> list[Tensor]:

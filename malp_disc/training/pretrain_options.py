@@ -78,9 +78,9 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     malp_start: str | None = None
     """With --preset survive: folder or Hugging Face Hub id of a trained detector of this preset to start from, such as weights/survive, instead of random weights.
     Its width is kept, and its key isn't needed."""
-    malp_map_steps: int = 1000
-    """With --preset survive: optimizer steps, after the others, of a network for the fakeness map at full resolution, on the generator's edits alone.
-    0 leaves the coarse map of the detector."""
+    malp_change_steps: int = 1000
+    """With --preset survive: optimizer steps, after the others, of a network that tells how much the generator changed every pixel.
+    0 leaves it out: the fakeness map is a coarse one then."""
     output_dir: Path = Path("runs/malp")
     """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
     max_train_steps: int = 1000
@@ -94,7 +94,7 @@ _PAPER_ONLY = {
     "malp_set_size", "malp_strength", "malp_branch", "malp_backbone_weights", "malp_template_learning_rate", "malp_least_psnr", "malp_template_delay",
     "malp_generator_gradient", "malp_template_dropout",
 }  # fmt: skip
-_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_map_steps", "malp_start"}
+_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_change_steps", "malp_start"}
 
 
 def check_options(config: MaLPOptions, dataset: Dataset) -> None:
@@ -125,8 +125,8 @@ def check_preset(config: PretrainOptions) -> None:
         raise ValueError(f"{flags}: for --preset {other} only, without effect with --preset {config.preset}; leave {'it' if len(given) == 1 else 'them'} out")
     if config.malp_start is not None and config.malp_width != PretrainOptions.malp_width:
         raise ValueError(f"--malp-width {config.malp_width} has no effect with --malp-start, whose width is kept; leave it out")
-    if config.malp_map_steps < 0:
-        raise ValueError(f"expected --malp-map-steps of 0 or more, got {config.malp_map_steps}")
+    if config.malp_change_steps < 0:
+        raise ValueError(f"expected --malp-change-steps of 0 or more, got {config.malp_change_steps}")
     if config.preset == "survive":
         KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
 

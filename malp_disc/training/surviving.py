@@ -1,8 +1,8 @@
 """Pretraining with the preset "survive": a `KeyedMaLP`, with local edits and degradation chains.
 
 Its templates aren't learned: they follow from a secret key. What is trained is the network that tells from their evidence, and from the image, what was changed.
-The network is trained with many keys, and the saved MaLP has a new one. Then a second network learns the fakeness map of the generator's edits at full resolution:
-among local edits and degraded images, the first one sees too few of them to learn more than a coarse map.
+The network is trained with many keys, and the saved MaLP has a new one. Then a second network learns how much the generator changes every pixel, from
+its edits alone: among local edits and degraded images, the first one learns a coarse map only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from malp_disc.benchmark.keyed_method import KeyedMapMethod, KeyedMethod
+from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod
 from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
@@ -44,12 +44,12 @@ def surviving_options(config: PretrainOptions) -> LocalizerOptions:
     )
 
 
-def map_options(config: PretrainOptions) -> LocalizerOptions:
-    """The flags of the training of the fakeness map."""
+def change_options(config: PretrainOptions) -> LocalizerOptions:
+    """The flags of the second training."""
     return dataclasses.replace(
         surviving_options(config),
-        output_dir=Path(config.output_dir) / "map",
-        max_train_steps=config.malp_map_steps,
+        output_dir=Path(config.output_dir) / "change",
+        max_train_steps=config.malp_change_steps,
         degradation=0.0,
         local_edits=0.0,
         resume_from_checkpoint="latest" if config.resume_from_checkpoint else None,
@@ -69,18 +69,18 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     torch.manual_seed(config.seed)
     malp = initial_detector(config, load_secret(key, grid=config.image_size) if key.is_file() else None)
     malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
-    if config.malp_map_steps:
-        malp = train_map(malp, generator, dataset, config, accelerator)
+    if config.malp_change_steps:
+        malp = train_change(malp, generator, dataset, config, accelerator)
     malp.config = dataclasses.replace(malp.config, image_size=config.image_size)
     return malp.requires_grad_(True)
 
 
-def train_map(malp: KeyedMaLP, generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
-    """Train the fakeness map's own network, a new one if the detector has none, for ``malp_map_steps``; the rest of the detector stays as it is."""
+def train_change(malp: KeyedMaLP, generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
+    """Train the detector's `ChangeNet`, a new one if it has none, for ``malp_change_steps``; the rest of the detector stays as it is."""
     torch.manual_seed(config.seed)  # also where the detector's training was resumed
-    if malp.fakeness is None:
-        malp = with_map_network(malp, malp.config.width)
-    return train_localizer(KeyedMapMethod(malp).train(), generator, dataset, map_options(config), accelerator).malp
+    if malp.change is None:
+        malp = with_change_net(malp, malp.config.width)
+    return train_localizer(KeyedChangeMethod(malp).train(), generator, dataset, change_options(config), accelerator).malp
 
 
 def initial_detector(config: PretrainOptions, secret: bytes | None) -> KeyedMaLP:
@@ -97,9 +97,9 @@ def initial_detector(config: PretrainOptions, secret: bytes | None) -> KeyedMaLP
     return malp
 
 
-def with_map_network(malp: KeyedMaLP, width: int) -> KeyedMaLP:
-    """The same detector and key with a new, untrained `FakenessNet`."""
-    refined = KeyedMaLP(dataclasses.replace(malp.config, map_width=width), secret=malp.secret).to(malp.device)
+def with_change_net(malp: KeyedMaLP, width: int) -> KeyedMaLP:
+    """The same detector and key with a new, untrained `ChangeNet`."""
+    refined = KeyedMaLP(dataclasses.replace(malp.config, change_width=width), secret=malp.secret).to(malp.device)
     refined.load_state_dict(malp.state_dict(), strict=False)
     return refined
 

@@ -12,10 +12,9 @@ from malp_disc.calibration import Calibration
 from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.fakeness import fakeness_map
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
-from malp_disc.keyed.malp import map_loss
 from malp_disc.keyed.secret import load_secret, save_secret, secret_noise
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
-from malp_disc.training.surviving import with_map_network
+from malp_disc.training.surviving import with_change_net
 from tests.keyed.conftest import natural_images
 
 
@@ -62,32 +61,33 @@ def test_every_weight_gets_a_gradient(malp, images):
     malp.zero_grad()
 
 
-def test_the_maps_own_network_learns_and_changes_nothing_else(malp, images, tmp_path):
+def test_with_a_change_net_the_map_is_the_edited_region_times_how_much_it_was_changed(malp, images, tmp_path):
     torch.manual_seed(0)
-    refined = with_map_network(malp, 4).eval()
-    coarse = malp(images)
-    truth = torch.rand(3, 1, 64, 64)
-    optimizer = torch.optim.Adam(refined.fakeness.parameters(), 1e-2)
+    refined = with_change_net(malp, 4).eval()
+    coarse, truth = malp(images), torch.rand(6, 1, 64, 64)
+    optimizer = torch.optim.Adam(refined.change.parameters(), 1e-2)
     losses = []
     for _ in range(8):
         optimizer.zero_grad()
-        losses.append(map_loss(refined(images).map, truth))
+        losses.append(refined.change_loss(images, truth))
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < losses[0]
     refined.save_pretrained(tmp_path)
     back = KeyedMaLP.from_pretrained(tmp_path).eval()
-    assert back.config.map_width == 4 and not torch.allclose(back(images).map, coarse.map, atol=1e-3)
-    assert torch.equal(back(images).map, refined(images).map)
+    out = back(images)
+    assert back.config.change_width == 4 and torch.equal(out.map, refined(images).map)
+    torch.testing.assert_close(out.map, coarse.edited * torch.sigmoid(refined.change(images)))
+    assert torch.equal(back(images, coarse=True).map, coarse.map) and not torch.allclose(out.map, coarse.map, atol=1e-3)
     for name in ("edited", "logit", "presence"):
-        assert torch.equal(getattr(back(images), name), getattr(coarse, name))
+        assert torch.equal(getattr(out, name), getattr(coarse, name))
 
 
-def test_the_map_network_sees_single_pixels(malp, images):
+def test_a_change_net_sees_single_pixels(malp, images):
     """The detector's own network halves the resolution first, so its map is smooth from pixel to pixel."""
-    refined = with_map_network(malp, 4).eval()
+    refined = with_change_net(malp, 4).eval()
     with torch.no_grad():
-        refined.fakeness.head.weight.normal_(std=3, generator=torch.Generator().manual_seed(0))
+        refined.change.head.weight.normal_(std=3, generator=torch.Generator().manual_seed(0))
     fine, coarse = (part(images).map.diff(dim=3).abs().mean() for part in (refined, malp))
     assert fine > 3 * coarse
 
@@ -158,7 +158,7 @@ def test_key_files_and_settings_are_checked(tmp_path):
         (lambda: KeyedConfig(psnr=90), "20 to 60 dB"),
         (lambda: KeyedConfig(edited_above=1.0), "edited_above in"),
         (lambda: KeyedConfig(width=2), "width of at least 4"),
-        (lambda: KeyedConfig(map_width=2), "map_width of at least 4, or 0"),
+        (lambda: KeyedConfig(change_width=2), "change_width of at least 4, or 0"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

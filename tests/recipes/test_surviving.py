@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from generators.stargan import StarGANGenerator
-from malp_disc.benchmark.keyed_method import KeyedMapMethod, KeyedMethod, random_crops, training_key
+from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod, random_crops, training_key
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces
 from malp_disc.data.sampling import StepRandom
@@ -23,7 +23,7 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
-from malp_disc.training.surviving import initial_detector, map_options, pretrain_surviving, surviving_options, with_map_network
+from malp_disc.training.surviving import change_options, initial_detector, pretrain_surviving, surviving_options, with_change_net
 from tests.keyed.conftest import natural_images
 from tests.tiny import sample_images
 
@@ -129,9 +129,9 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
     [
         ({"malp_local_edits": 0.5}, "--malp-local-edits: for --preset survive only"),
         ({"malp_psnr": 40.0}, "--malp-psnr: for --preset survive only"),
-        ({"malp_map_steps": 5}, "--malp-map-steps: for --preset survive only"),
+        ({"malp_change_steps": 5}, "--malp-change-steps: for --preset survive only"),
         ({"preset": "survive", "malp_start": "weights/survive", "malp_width": 8}, "--malp-width 8 has no effect with --malp-start"),
-        ({"preset": "survive", "malp_map_steps": -1}, "--malp-map-steps of 0 or more, got -1"),
+        ({"preset": "survive", "malp_change_steps": -1}, "--malp-change-steps of 0 or more, got -1"),
         ({"preset": "survive", "malp_strength": 0.1, "malp_template_dropout": 0.5}, "--malp-strength, --malp-template-dropout: for --preset paper only.*leave them out"),
         ({"preset": "survive", "malp_psnr": 5.0}, "a PSNR of 20 to 60 dB, got 5"),
         ({"preset": "survive", "image_size": 64, "random_crop": 16}, "at least 32 pixels, got 16"),
@@ -150,12 +150,12 @@ def test_local_edits_belong_to_the_preset():
     assert (options.learning_rate, options.local_edits, options.degradation, options.degradation_chain) == (0.002, 0.5, 0.75, True)
 
 
-def test_the_map_is_trained_on_the_generators_edits_alone_and_with_it_nothing_else():
+def test_the_change_net_is_trained_on_the_generators_edits_alone_and_nothing_else_is():
     torch.manual_seed(0)
-    malp = with_map_network(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32), 4)
-    method = KeyedMapMethod(malp)
-    options = map_options(PretrainOptions(preset="survive", malp_map_steps=7, output_dir=Path("run"), resume_from_checkpoint="checkpoint-5"))
-    assert (options.max_train_steps, options.output_dir, options.resume_from_checkpoint) == (7, Path("run/map"), "latest")
+    malp = with_change_net(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32), 4)
+    method = KeyedChangeMethod(malp)
+    options = change_options(PretrainOptions(preset="survive", malp_change_steps=7, output_dir=Path("run"), resume_from_checkpoint="checkpoint-5"))
+    assert (options.max_train_steps, options.output_dir, options.resume_from_checkpoint) == (7, Path("run/change"), "latest")
     seen = SimpleNamespace(generated=0)
 
     def negative(images, target):
@@ -167,14 +167,14 @@ def test_the_map_is_trained_on_the_generators_edits_alone_and_with_it_nothing_el
     assert seen.generated == 8 and set(terms) == {"map"}
     terms["map"].backward()
     moved = {name for name, parameter in malp.named_parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0}
-    assert moved == {name for name, _ in malp.named_parameters() if name.startswith("fakeness.")}
-    assert all(parameter.requires_grad == name.startswith("fakeness.") for name, parameter in malp.named_parameters())
+    assert moved == {name for name, _ in malp.named_parameters() if name.startswith("change.")}
+    assert all(parameter.requires_grad == name.startswith("change.") for name, parameter in malp.named_parameters())
 
 
-def test_the_detectors_training_leaves_the_maps_network_alone():
+def test_the_detectors_training_leaves_the_change_net_alone():
     torch.manual_seed(0)
-    malp = with_map_network(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32), 4)
-    KeyedMapMethod(malp)  # trained before
+    malp = with_change_net(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32), 4)
+    KeyedChangeMethod(malp)  # trained before
     step = step_of(KeyedMethod(malp), SimpleNamespace(manipulate=lambda images, target: -images))
     sum(step.losses(batch_of(sample_images(8))).values()).backward()
     moved = {name for name, parameter in malp.named_parameters() if parameter.grad is not None}
@@ -183,21 +183,21 @@ def test_the_detectors_training_leaves_the_maps_network_alone():
 
 def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
     config = PretrainOptions(
-        preset="survive", output_dir=tmp_path, image_size=64, random_crop=32, malp_width=4, max_train_steps=1, malp_map_steps=2, train_batch_size=2, mixed_precision="no"
+        preset="survive", output_dir=tmp_path, image_size=64, random_crop=32, malp_width=4, max_train_steps=1, malp_change_steps=2, train_batch_size=2, mixed_precision="no"
     )
     generator = StarGANGenerator(conv_dim=4, c_dim=len(DEFAULT_SELECTION), repeat_num=1).eval().requires_grad_(False)
     malp = pretrain_surviving(generator, ProceduralFaces(8, image_size=64), config, Accelerator(cpu=True))
-    assert malp.config.image_size == 64 and malp.config.map_width == 4
+    assert malp.config.image_size == 64 and malp.config.change_width == 4
     assert all(parameter.requires_grad for parameter in malp.parameters())
     assert malp(sample_images(1, 64, 64)).edited.shape == (1, 1, 64, 64)
 
 
 def test_a_training_starts_from_another_detector_with_a_key_of_its_own(tmp_path):
     torch.manual_seed(0)
-    start = with_map_network(KeyedMaLP(KeyedConfig(image_size=128, width=4), secret=b"s" * 32), 8)
+    start = with_change_net(KeyedMaLP(KeyedConfig(image_size=128, width=4), secret=b"s" * 32), 8)
     start.save_pretrained(tmp_path / "start", key=tmp_path / "kept.safetensors")
     config = PretrainOptions(preset="survive", malp_start=str(tmp_path / "start"), image_size=64, malp_psnr=36.0)
     malp = initial_detector(config, None)
-    assert (malp.config.width, malp.config.map_width, malp.config.image_size, malp.config.psnr) == (4, 8, 64, 36.0)
+    assert (malp.config.width, malp.config.change_width, malp.config.image_size, malp.config.psnr) == (4, 8, 64, 36.0)
     assert malp.secret != start.secret and initial_detector(config, b"o" * 32).secret == b"o" * 32
     assert all(torch.equal(value, start.state_dict()[name]) for name, value in malp.state_dict().items())
