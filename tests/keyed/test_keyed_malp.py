@@ -167,6 +167,14 @@ def test_key_files_and_settings_are_checked(tmp_path):
         KeyedMaLP.from_pretrained(tmp_path)
 
 
+def test_settings_of_a_newer_version_are_named(malp, tmp_path):
+    malp.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "turns": 7}))
+    with pytest.raises(ValueError, match="doesn't know, turns; update malp-disc"):
+        KeyedMaLP.from_pretrained(tmp_path)
+
+
 def test_a_malp_of_another_scheme_is_refused(malp, tmp_path):
     """Its templates would silently not be found."""
     malp.save_pretrained(tmp_path)
