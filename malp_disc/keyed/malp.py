@@ -38,7 +38,8 @@ class KeyedOutput:
     """Predictions for a batch of images.
 
     Attributes:
-        map: fakeness map M̂, (B, 1, H, W) in [0, 1]: how much a pixel was changed (Eq. 5). With a `ChangeNet`, `edited` times how much a pixel was changed if it was edited.
+        map: fakeness map M̂, (B, 1, H, W) in [0, 1]: how much a pixel was changed (Eq. 5). With a `ChangeNet`, how much a pixel was changed if it was edited, where
+            `edited` is above `config.edited_above`, and less in proportion below.
         edited: P(this pixel belongs to an edited region), (B, 1, H, W), whether it changed much or little. After a generator that redraws the image, 1 everywhere.
         logit: "manipulated", (B,).
         score: P(manipulated), (B,). It supposes that the image was protected: an unprotected one looks manipulated.
@@ -139,7 +140,7 @@ class KeyedMaLP(
         maps, edited, logit = self.cnn(torch.cat([seen, found.channels], 1))
         maps, edited = (_probability(part, images.shape[2:]) for part in (maps, edited))
         if self.change is not None and not coarse:
-            maps = edited * _probability(self.change(seen), images.shape[2:])
+            maps = (edited / self.config.edited_above).clamp(max=1) * _probability(self.change(seen), images.shape[2:])
         return KeyedOutput(maps, edited, logit, torch.sigmoid(logit), found.similarity, found.presence)
 
     @torch.no_grad()
