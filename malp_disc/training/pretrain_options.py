@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from torch.utils.data import Dataset
 
 from malp_disc.data import DataOptions
@@ -81,6 +82,8 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     malp_change_steps: int = 1000
     """With --preset survive: optimizer steps, after the others, of a network that tells how much the generator changed every pixel.
     0 leaves it out: the fakeness map is a coarse one then."""
+    malp_change_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """With --malp-start: train only this second network, which takes minutes, for the edits of another generator. What is detected stays as it is."""
     output_dir: Path = Path("runs/malp")
     """Folder of the run, created if absent. The trained MaLP is saved in its sub-folder malp."""
     max_train_steps: int = 1000
@@ -94,7 +97,7 @@ _PAPER_ONLY = {
     "malp_set_size", "malp_strength", "malp_branch", "malp_backbone_weights", "malp_template_learning_rate", "malp_least_psnr", "malp_template_delay",
     "malp_generator_gradient", "malp_template_dropout",
 }  # fmt: skip
-_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_change_steps", "malp_start"}
+_SURVIVE_ONLY = {"malp_local_edits", "malp_psnr", "malp_change_steps", "malp_change_only", "malp_start"}
 
 
 def check_options(config: MaLPOptions, dataset: Dataset) -> None:
@@ -125,6 +128,8 @@ def check_preset(config: PretrainOptions) -> None:
         raise ValueError(f"{flags}: for --preset {other} only, without effect with --preset {config.preset}; leave {'it' if len(given) == 1 else 'them'} out")
     if config.malp_start is not None and config.malp_width != PretrainOptions.malp_width:
         raise ValueError(f"--malp-width {config.malp_width} has no effect with --malp-start, whose width is kept; leave it out")
+    if config.malp_change_only and (config.malp_start is None or not config.malp_change_steps):
+        raise ValueError("--malp-change-only needs a trained detector as --malp-start, and --malp-change-steps of 1 or more")
     if config.malp_change_steps < 0:
         raise ValueError(f"expected --malp-change-steps of 0 or more, got {config.malp_change_steps}")
     if config.preset == "survive":

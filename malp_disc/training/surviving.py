@@ -68,7 +68,8 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     key = Path(config.output_dir) / "malp" / SECRET_FILE
     torch.manual_seed(config.seed)
     malp = initial_detector(config, load_secret(key, grid=config.image_size) if key.is_file() else None)
-    malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
+    if not config.malp_change_only:
+        malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
     if config.malp_change_steps:
         malp = train_change(malp, generator, dataset, config, accelerator)
     malp.config = dataclasses.replace(malp.config, image_size=config.image_size)

@@ -131,6 +131,8 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
         ({"malp_psnr": 40.0}, "--malp-psnr: for --preset survive only"),
         ({"malp_change_steps": 5}, "--malp-change-steps: for --preset survive only"),
         ({"preset": "survive", "malp_start": "weights/survive", "malp_width": 8}, "--malp-width 8 has no effect with --malp-start"),
+        ({"preset": "survive", "malp_change_only": True}, "--malp-change-only needs a trained detector as --malp-start"),
+        ({"malp_change_only": True}, "--malp-change-only: for --preset survive only"),
         ({"preset": "survive", "malp_change_steps": -1}, "--malp-change-steps of 0 or more, got -1"),
         ({"preset": "survive", "malp_strength": 0.1, "malp_template_dropout": 0.5}, "--malp-strength, --malp-template-dropout: for --preset paper only.*leave them out"),
         ({"preset": "survive", "malp_psnr": 5.0}, "a PSNR of 20 to 60 dB, got 5"),
@@ -201,3 +203,8 @@ def test_a_training_starts_from_another_detector_with_a_key_of_its_own(tmp_path)
     assert (malp.config.width, malp.config.change_width, malp.config.image_size, malp.config.psnr) == (4, 8, 64, 36.0)
     assert malp.secret != start.secret and initial_detector(config, b"o" * 32).secret == b"o" * 32
     assert all(torch.equal(value, start.state_dict()[name]) for name, value in malp.state_dict().items())
+    config = dataclasses.replace(config, malp_change_only=True, malp_change_steps=1, output_dir=tmp_path, train_batch_size=2, mixed_precision="no")
+    generator = StarGANGenerator(conv_dim=4, c_dim=len(DEFAULT_SELECTION), repeat_num=1).eval().requires_grad_(False)
+    trained = pretrain_surviving(generator, ProceduralFaces(8, image_size=64), config, Accelerator(cpu=True))
+    changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, start.state_dict()[name])}
+    assert changed and all(name.startswith("change.") for name in changed)
