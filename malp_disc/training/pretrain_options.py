@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.data import DataOptions
 from malp_disc.discriminator import GeneratorGradient
-from malp_disc.keyed.config import KeyedConfig
+from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.malp import MaLP, MaLPConfig
 from malp_disc.run_folder.experiment import not_compared, training_settings
 from malp_disc.training.train_options import TrainOptions
@@ -119,7 +119,7 @@ def check_options(config: MaLPOptions, dataset: Dataset) -> None:
 
 
 def check_preset(config: PretrainOptions) -> None:
-    """Raise ValueError for flags of the preset that wasn't chosen, which would have no effect, and for settings that survive can't have."""
+    """Raise ValueError for flags of the preset that wasn't chosen, which would have no effect, and for settings that survive can't have; or OSError without a ``malp_start``."""
     without_effect = _PAPER_ONLY if config.preset == "survive" else _SURVIVE_ONLY
     given = [field.name for field in dataclasses.fields(config) if field.name in without_effect and getattr(config, field.name) != field.default]
     if given:
@@ -132,6 +132,8 @@ def check_preset(config: PretrainOptions) -> None:
         raise ValueError("--malp-change-only needs a trained detector as --malp-start, and --malp-change-steps of 1 or more")
     if config.malp_change_steps < 0:
         raise ValueError(f"expected --malp-change-steps of 0 or more, got {config.malp_change_steps}")
+    if config.malp_start is not None:
+        KeyedMaLP.from_pretrained(config.malp_start, key=bytes(32))
     if config.preset == "survive":
         KeyedConfig(image_size=config.random_crop or config.image_size, width=config.malp_width, psnr=config.malp_psnr)
 

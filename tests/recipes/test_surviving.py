@@ -144,6 +144,11 @@ def test_flags_without_effect_and_impossible_settings_are_refused_before_work(fl
         check_options(PretrainOptions(**flags), SimpleNamespace(attribute_names=()))
 
 
+def test_a_start_that_isnt_there_is_refused_before_work(tmp_path):
+    with pytest.raises((ValueError, OSError), match="nowhere"):
+        check_options(PretrainOptions(preset="survive", malp_start=str(tmp_path / "nowhere")), SimpleNamespace(attribute_names=()))
+
+
 def test_local_edits_belong_to_the_preset():
     dataset = SimpleNamespace(attribute_names=())
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 2"):
