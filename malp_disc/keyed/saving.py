@@ -61,7 +61,7 @@ class KeyedHubMixin(MaLPHubMixin):
         content = read_json(find_file(model_id, _CONFIG_FILE, **hub), what="a MaLP's config.json, as save_pretrained writes it")
         known = {field.name for field in dataclasses.fields(KeyedConfig)}
         if content.get("model_type") != MODEL_TYPE:
-            raise ValueError(f"{model_id}/{_CONFIG_FILE} is not of a MaLP with keyed templates: its model_type is {content.get('model_type')!r}, expected {MODEL_TYPE!r}")
+            raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP with keyed templates: its model_type is {content.get('model_type')!r}, expected {MODEL_TYPE!r}")
         if unknown := sorted(set(content) - known - {"model_type"}):
             raise ValueError(f"{model_id}/{_CONFIG_FILE} has settings that this version doesn't know, {', '.join(unknown)}; update malp-disc, since a newer version saved it")
         content = {"scheme": 1, **content}  # the first files had no number
