@@ -25,22 +25,25 @@ AGAINST_MALP = ("random", "frozen", *COTRAINED)
 """Arms whose generator is asked by E_C, frozen or co-trained."""
 ON_BACKBONE = ("vision_aided", "feature_map", "joint")
 """Arms whose MaLP has a pretrained second branch."""
+DEFAULT_WARMUP = 50
+"""Steps of the warm-up by default, where there are four times as many."""
 
 
 @dataclass(kw_only=True)
 class FinetuneOptions(TrainOptions):
     """Optimization, losses, and evaluation schedule of a fine-tuning against MaLP."""
 
-    max_train_steps: int = 150
+    max_train_steps: int = 200
     """Number of steps of every arm. In each, the generator, its own discriminator, and a co-trained MaLP are updated once."""
     learning_rate: float = 1e-4
     """Learning rate of the generator, above 0."""
-    discriminator_learning_rate: float = 4e-4
+    discriminator_learning_rate: float = 2e-4
     """Learning rate of the generator's own discriminator, above 0. All optimizers start from scratch."""
     lr_scheduler: Schedule = "constant"
     """Schedule of both learning rates: constant, or falling to 0 linearly or along half a cosine."""
-    lr_warmup_steps: int = 0
-    """Number of steps over which all learning rates rise linearly from 0."""
+    lr_warmup_steps: int | None = None
+    """Number of steps over which all learning rates rise linearly from 0, so that optimizers and heads that start from scratch don't throw the generator off.
+    By default, 50, or a quarter of the steps if that is less."""
     adam_beta1: float = 0.5
     """Adam's β1 for the generator and its own discriminator, in [0, 1)."""
     adam_beta2: float = 0.999
@@ -123,20 +126,25 @@ class FinetuneOptions(TrainOptions):
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)
     """Check everything, print what the run would do and what it needs, and stop."""
 
+    @property
+    def warmup_steps(self) -> int:
+        """--lr-warmup-steps, or its default."""
+        return min(DEFAULT_WARMUP, self.max_train_steps // 4) if self.lr_warmup_steps is None else self.lr_warmup_steps
+
     def check(self) -> None:
         """Raise ValueError for invalid flags, before any work."""
         for name in ("learning_rate", "discriminator_learning_rate", "cotrain_learning_rate", "branch_learning_rate", "adam_epsilon"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
-        for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "keep_nyquist_weight", "eval_steps", "max_skipped_steps", "lr_warmup_steps"):
+        for name in ("frozen_weight", "cotrain_weight", "branch_map_weight", "keep_weight", "keep_nyquist_weight", "eval_steps", "max_skipped_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
-        for name in ("map_weight", "classifier_weight", "template_weight", "realness_weight"):
+        for name in ("map_weight", "classifier_weight", "template_weight", "realness_weight", "lr_warmup_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
-        if self.lr_warmup_steps >= self.max_train_steps:
+        if self.warmup_steps >= self.max_train_steps:
             raise ValueError(
-                f"expected --lr-warmup-steps below --max-train-steps {self.max_train_steps}, got {self.lr_warmup_steps}: the run would end before its "
+                f"expected --lr-warmup-steps below --max-train-steps {self.max_train_steps}, got {self.warmup_steps}: the run would end before its "
                 "learning rate is reached"
             )
         for name in ("ema_decay", "adam_beta1", "adam_beta2"):
@@ -171,10 +179,11 @@ def make_optimizer(name: str, network: nn.Module, config: FinetuneOptions) -> to
 
 def learning_rate_factor(config: FinetuneOptions, name: str, step: int) -> float:
     """The factor of the learning rate at `step`, counted from 0: a linear warm-up, then the schedule."""
-    if step < config.lr_warmup_steps:
-        return (step + 1) / (config.lr_warmup_steps + 1)
+    warmup = config.warmup_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
     schedule = config.cotrain_lr_scheduler if name == "MaLP" else config.lr_scheduler
-    done = (step - config.lr_warmup_steps) / max(1, config.max_train_steps - config.lr_warmup_steps)
+    done = (step - warmup) / max(1, config.max_train_steps - warmup)
     return {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[schedule]
 
 

@@ -51,6 +51,7 @@ class Config(FinetuneConfig):
     random_crop: int | None = 160
     train_batch_size: int = 4
     max_train_steps: int = 500
+    lr_warmup_steps: int | None = 0
     backbone_depths: int | None = 4
     realness_weight: float = 5.0
     malp_pretrain_steps: int = 300
