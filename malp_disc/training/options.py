@@ -26,14 +26,14 @@ AGAINST_MALP = ("random", "frozen", *COTRAINED)
 ON_BACKBONE = ("vision_aided", "feature_map", "joint")
 """Arms whose MaLP has a pretrained second branch."""
 DEFAULT_WARMUP = 50
-"""Steps of the warm-up by default, where there are four times as many."""
+"""Steps of the warm-up by default, where there are three times as many."""
 
 
 @dataclass(kw_only=True)
 class FinetuneOptions(TrainOptions):
     """Optimization, losses, and evaluation schedule of a fine-tuning against MaLP."""
 
-    max_train_steps: int = 200
+    max_train_steps: int = 150
     """Number of steps of every arm. In each, the generator, its own discriminator, and a co-trained MaLP are updated once."""
     learning_rate: float = 1e-4
     """Learning rate of the generator, above 0."""
@@ -43,7 +43,7 @@ class FinetuneOptions(TrainOptions):
     """Schedule of both learning rates: constant, or falling to 0 linearly or along half a cosine."""
     lr_warmup_steps: int | None = None
     """Number of steps over which all learning rates rise linearly from 0, so that optimizers and heads that start from scratch don't throw the generator off.
-    By default, 50, or a quarter of the steps if that is less."""
+    By default, 50, or a third of the steps if that is less."""
     adam_beta1: float = 0.5
     """Adam's β1 for the generator and its own discriminator, in [0, 1)."""
     adam_beta2: float = 0.999
@@ -129,7 +129,7 @@ class FinetuneOptions(TrainOptions):
     @property
     def warmup_steps(self) -> int:
         """--lr-warmup-steps, or its default."""
-        return min(DEFAULT_WARMUP, self.max_train_steps // 4) if self.lr_warmup_steps is None else self.lr_warmup_steps
+        return min(DEFAULT_WARMUP, self.max_train_steps // 3) if self.lr_warmup_steps is None else self.lr_warmup_steps
 
     def check(self) -> None:
         """Raise ValueError for invalid flags, before any work."""

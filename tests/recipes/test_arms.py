@@ -114,6 +114,7 @@ def test_arms_on_a_backbone_alone_need_no_pretrained_malp_and_keep_a_branch_that
         ({"backbone_side": 16}, "--backbone-side of at least 32, got 16"),
         ({"arms": ("control", "control")}, r"different arms out of control, .*joint, got \['control', 'control'\]"),
         ({"max_train_steps": 100, "lr_warmup_steps": 100}, "--lr-warmup-steps below --max-train-steps 100, got 100: the run would end"),
+        ({"lr_warmup_steps": -1}, "--lr-warmup-steps of 0 or more, got -1"),
         ({"branch_map_weight": -1.0}, "--branch-map-weight of 0 or more"),
         ({"classifier_weight": -1.0}, "--classifier-weight of 0 or more, got -1.0"),
         ({"template_weight": -1.0}, "--template-weight of 0 or more, got -1.0"),

@@ -211,6 +211,15 @@ def test_rates_rise_and_fall_as_their_schedules_say():
     assert learning_rate_factor(FinetuneOptions(output_dir=Path("x")), "D", 200) == 1
 
 
+@pytest.mark.parametrize(("steps", "warm_up"), [(10_000, 50), (150, 50), (90, 30), (2, 0)])
+def test_by_default_the_warm_up_is_short_and_at_most_a_third_of_the_run(steps, warm_up):
+    config = FinetuneOptions(output_dir=Path("x"), max_train_steps=steps)
+    config.check()
+    factors = [learning_rate_factor(config, "G", step) for step in range(steps)]
+    assert factors[: warm_up + 1] == pytest.approx([(step + 1) / (warm_up + 1) for step in range(warm_up + 1)])
+    assert set(factors[warm_up:]) == {1.0}
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
