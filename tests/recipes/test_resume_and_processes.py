@@ -86,7 +86,7 @@ def test_the_recipe_on_two_processes_does_what_it_does_on_one(launch, stargan, m
     keys = [key for key in before if before[key].is_floating_point()]
     way = torch.cat([(one[key] - before[key]).flatten() for key in keys])
     apart = torch.cat([(one[key] - two[key]).flatten() for key in keys])
-    assert way.abs().max() > 1e-4 and apart.norm() < 0.1 * way.norm(), f"{apart.norm() / way.norm():.3f}"
+    assert way.abs().max() > 2e-5 and apart.norm() < 0.1 * way.norm(), f"{apart.norm() / way.norm():.3f}"
 
 
 def test_seeds_are_runs_of_their_own_in_one_report(launch, stargan, malp, tmp_path):
