@@ -52,6 +52,7 @@ class Config(FinetuneConfig):
     train_batch_size: int = 4
     max_train_steps: int = 500
     lr_warmup_steps: int | None = 0
+    discriminator_learning_rate: float = 4e-4
     backbone_depths: int | None = 4
     realness_weight: float = 5.0
     malp_pretrain_steps: int = 300
