@@ -37,6 +37,7 @@ from malp_disc.data.sampling import StepBatches
 from malp_disc.metrics.attribute_net import AttributeNet
 from malp_disc.run_folder.lock import lock_folder
 from malp_disc.training.launch import check_seeds, claim_folder, run_recipe
+from malp_disc.training.loading import image_batches
 
 MAX_BLUR = 1.5  # standard deviation, pixels
 MAX_NOISE = 0.15  # standard deviation, images in [-1, 1]
@@ -69,8 +70,9 @@ class Config(DataOptions):
     features: for a Fréchet distance. It also learns to predict blur, noise, checkerboards, and colours, and its features are whitened."""
     mixed_precision: Literal["no", "bf16"] | None = None
     """Autocast precision of the training. By default, bf16 on a GPU and no on a CPU: one without bf16 instructions took 13 times as long with it."""
-    dataloader_num_workers: int = 0
-    """Worker processes that load images. 0 loads them in the training process."""
+    dataloader_num_workers: int | None = None
+    """Worker processes that load images. 0 loads them in the training process.
+    By default, 0 without a GPU, and with one as many as there are further cores, at most 8."""
 
 
 def main(config: Config) -> None:
@@ -85,6 +87,8 @@ def main(config: Config) -> None:
 
     # Data
     train, held_out = datasets(config)
+    if (config.dataloader_num_workers or 0) < 0:
+        raise ValueError(f"expected --dataloader-num-workers of 0 or more, got {config.dataloader_num_workers}")
     if config.purpose == "features" and len(train) < 16 * config.width:
         raise ValueError(
             f"features of width {config.width} are whitened on at least {16 * config.width} images, got {len(train)}; more --steps or images"
@@ -94,7 +98,7 @@ def main(config: Config) -> None:
         raise ValueError("no held-back images to measure the accuracy on; see --test-size")
     claim_folder(config.output.parent, flag="--output")
     lock_folder(config.output.parent, name=f"{config.output.name}.lock")
-    loader = DataLoader(train, batch_sampler=sampler, num_workers=config.dataloader_num_workers)
+    loader = image_batches(train, sampler, device=device, workers=config.dataloader_num_workers)
 
     # Networks
     net = AttributeNet(train.attribute_names, width=config.width).to(device, memory_format=torch.channels_last)
@@ -108,7 +112,6 @@ def main(config: Config) -> None:
     started = time.monotonic()
     bar = tqdm(loader, total=config.steps, unit="step", mininterval=1.0, dynamic_ncols=True)
     for step, (images, labels) in enumerate(bar):
-        images, labels = images.to(device), labels.to(device)
         images, flaws = augment(images)
         if config.purpose == "features":
             images, board = checkerboard(images)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from malp_disc.data import dequantize, random_crop, random_flip
 from malp_disc.data.sampling import StepBatches, StepRandom
+from malp_disc.training.loading import image_batches
 from malp_disc.training.train_options import TrainOptions
 
 _EXTRA = 0x5EED  # added to the seed for the images of a second stream
@@ -59,9 +60,9 @@ def steps(
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
     sampler = StepBatches(len(dataset), options.train_batch_size, seed=seed, start=start, stop=options.max_train_steps, **place)
     # Not prepared by Accelerate: the sampler knows rank and world size itself, and so a resumed run sees exactly the same images.
-    loader = iter(DataLoader(dataset, batch_sampler=sampler, num_workers=options.dataloader_num_workers))
+    loader = image_batches(dataset, sampler, device=accelerator.device, workers=options.dataloader_num_workers)
     for step in range(start, options.max_train_steps):
-        loaded = [[part.to(accelerator.device) for part in next(loader)] for _ in range(accumulation)]
+        loaded = [next(loader) for _ in range(accumulation)]
         pool = torch.cat([accelerator.gather(labels) if labels.numel() else labels for _, labels, *_ in loaded])  # of the whole step
         batches = []
         for number, (images, labels, *reference) in enumerate(loaded):

@@ -87,7 +87,7 @@ def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folde
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(options, name)}")
     if options.checkpoints_total_limit is not None and options.checkpoints_total_limit < 1:
         raise ValueError(f"expected --checkpoints-total-limit of at least 1, got {options.checkpoints_total_limit}")
-    if options.dataloader_num_workers < 0:
+    if (options.dataloader_num_workers or 0) < 0:
         raise ValueError(f"expected --dataloader-num-workers of 0 or more, got {options.dataloader_num_workers}")
     check_finite(options)
     check_random_crop(options)

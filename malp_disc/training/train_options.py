@@ -46,8 +46,9 @@ class TrainOptions:
     """Save a grid of sample images before training and every this many steps."""
     log_steps: int = not_compared(10)
     """Write the losses to the curves file every this many steps."""
-    dataloader_num_workers: int = not_compared(0)
-    """Worker processes per process that load images. 0 loads them in the training process."""
+    dataloader_num_workers: int | None = not_compared(None)
+    """Worker processes per process that load images. 0 loads them in the training process.
+    By default, 0 without a GPU, and with one as many as there are further cores for the process, at most 8."""
     report_to: str | None = not_compared(None)
     """Also log to a tracker of Accelerate: tensorboard, wandb, and others."""
 

@@ -1,0 +1,75 @@
+"""Loader workers change nothing that a training sees, leave signals to it, and their errors read like its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from malp_disc.data.faces import ProceduralFaces
+from malp_disc.data.sampling import StepBatches
+from malp_disc.training import loading
+from malp_disc.training.loading import default_workers, image_batches
+
+CPU = torch.device("cpu")
+
+
+class BrokenImages(Dataset):
+    """The image of row 5 can't be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if row == 5:
+            raise self.error
+        return torch.full((3, 4, 4), float(row)), torch.zeros(2)
+
+
+def test_workers_deliver_the_same_batches_in_the_same_order():
+    faces, sampler = ProceduralFaces(12, image_size=16), StepBatches(12, 4, seed=0, stop=5)
+    found = [list(image_batches(faces, sampler, device=CPU, workers=workers)) for workers in (0, 2)]
+    assert len(found[0]) == 5
+    for alone, by_worker in zip(*found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(alone, by_worker, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_the_images_has_one_message_with_and_without_workers(workers):
+    batches = image_batches(BrokenImages(ValueError("five.png can't be decoded")), [[0, 1], [4, 5], [6, 7]], device=CPU, workers=workers)
+    assert next(batches)[0][:, 0, 0, 0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"^five.png can't be decoded$"):
+        next(batches)
+
+
+def test_a_defect_in_a_worker_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError, match="__getitem__"):
+        list(image_batches(BrokenImages(ZeroDivisionError()), [[5]], device=CPU, workers=1))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_leaves_the_loading_alone(number):
+    before = set(psutil.Process().children())
+    batches = image_batches(ProceduralFaces(64, image_size=16), [[row] for row in range(12)], device=CPU, workers=2)
+    next(batches)
+    workers = set(psutil.Process().children()) - before
+    assert len(workers) >= 2
+    for worker in workers:
+        worker.send_signal(number)
+    assert len(list(batches)) == 11
+
+
+@pytest.mark.parametrize(("cores", "processes", "expected"), [(16, 1, 8), (16, 4, 3), (8, 8, 0), (1, 1, 0)])
+def test_a_gpu_has_workers_on_the_cores_that_are_left(monkeypatch, cores, processes, expected):
+    monkeypatch.setattr(loading, "available_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert default_workers(torch.device("cuda")) == expected
+    assert default_workers(CPU) == 0
