@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import tyro
 from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from generators import create_generator
 from generators.stargan import stargan_discriminator
@@ -46,6 +48,19 @@ class Config:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     json: Path | None = None
     """File for the results."""
+
+
+class Drawn(Dataset):
+    """Images and labels that are rendered already."""
+
+    def __init__(self, items: list[tuple[Tensor, Tensor]]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.items[index]
 
 
 def main(config: Config) -> None:
@@ -82,21 +97,14 @@ def main(config: Config) -> None:
             g_optimizer.step()
             g_optimizer.zero_grad()
 
-    class Drawn(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return 64
-
-        def __getitem__(self, index: int):
-            return items[index]
-
     def ours(setup: ArmSetup) -> Callable[[int], None]:
         def run(steps: int) -> None:
             own = StarGANObjective(stargan_discriminator(FACES_DISCRIMINATOR), weights)
             with tempfile.TemporaryDirectory() as folder:
                 options = FinetuneOptions(
-                    output_dir=Path(folder), max_train_steps=steps, train_batch_size=config.batch, checkpointing_steps=10**6
-                )
-                FineTuning("benchmark", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(), options, accelerator).run()
+                    output_dir=Path(folder), max_train_steps=steps, train_batch_size=config.batch, checkpointing_steps=10**6, dataloader_num_workers=0
+                )  # workers' CPU time wouldn't be counted
+                FineTuning("benchmark", setup, create_generator("stargan", FACES_GENERATOR), own, Drawn(items), options, accelerator).run()
 
         return run
 
@@ -113,14 +121,21 @@ def main(config: Config) -> None:
         ),
         "vision_aided": ours(ArmSetup(with_pretrained_branch(malp), trainable=True, weight=1.0, map_weight=0.0, realness_weight=1.0, template_dropout=1.0)),
     }
-    clock = time.perf_counter if accelerator.device.type == "cuda" else time.process_time  # on a CPU without what other processes take
+    on_gpu = accelerator.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time  # on a CPU without what other processes take
     times: dict[str, list[float]] = {name: [] for name in runs}
+    peaks = dict.fromkeys(runs, 0)
     for number in range(config.rounds + 1):  # the first warms up
         for name, run in runs.items():
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
             moments = [clock()]
             for steps in (config.steps, 3 * config.steps):
                 run(steps)
+                if on_gpu:
+                    torch.cuda.synchronize()
                 moments.append(clock())
+            peaks[name] = torch.cuda.max_memory_allocated() if on_gpu else 0
             if number:
                 times[name].append((moments[2] - 2 * moments[1] + moments[0]) / (2 * config.steps))
     print(
@@ -130,10 +145,11 @@ def main(config: Config) -> None:
     rows = []
     for name, own in times.items():
         ratios = [median(seconds / other for seconds, other in zip(own, times[base])) for base in ("bare loop", "control")]
-        rows.append({"loop": name, "seconds_per_step": median(own), "times_the_bare_loop": ratios[0], "times_control": ratios[1]})
-        print(f"{name:13} {1000 * median(own):8.1f} ms per step, {ratios[0]:.2f} × the bare loop, {ratios[1]:.2f} × control")
+        rows.append({"loop": name, "seconds_per_step": median(own), "times_the_bare_loop": ratios[0], "times_control": ratios[1], "peak_bytes": peaks[name] or None})
+        memory = f", at most {peaks[name] / 2**20:.0f} MiB" if on_gpu else ""
+        print(f"{name:13} {1000 * median(own):8.1f} ms per step, {ratios[0]:.2f} × the bare loop, {ratios[1]:.2f} × control{memory}")
     if config.json is not None:
-        device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu"
+        device = torch.cuda.get_device_name() if on_gpu else "cpu"
         write_json(config.json, {"device": device, "torch": torch.__version__, "mixed_precision": config.mixed_precision, "batch": config.batch, "results": rows})
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What a GPU has to show, in less than eight minutes: localization, and fine-tuning steps in float32, bf16 and fp16.
+# What a GPU has to show, in less than eight minutes: the tests marked gpu (with two GPUs, also that both do what one does), localization, and the speed and the
+# memory of fine-tuning steps in float32, bf16 and fp16.
 #
 #     bash benchmarks/gpu.sh results/gpu                # JSON files with the device's name, and logs
 #     TINY=1 bash benchmarks/gpu.sh /tmp/dry            # the same steps on a CPU at the smallest sizes
@@ -24,13 +25,18 @@ step() { # name, seconds, command …
 }
 
 if [ -n "${TINY:-}" ]; then
+    export MALP_DISC_TEST_DEVICE=cpu
+fi
+step tests 200 "$python" -m pytest -m gpu -n 0 tests/test_gpu.py -q
+if [ -n "${TINY:-}" ]; then
     step localize 120 "$python" benchmarks/localize.py --sides 32 --batches 1 --rounds 1 --widths 8 --json "$out/localize.json"
     step finetune-no 240 "$python" benchmarks/finetune_step.py --steps 1 --rounds 1 --batch 2 --json "$out/finetune-no.json"
 else
-    step localize-128 60 "$python" benchmarks/localize.py --device cuda --sides 128 --batches 64 --rounds 10 --json "$out/localize-128.json"
-    step localize-512 60 "$python" benchmarks/localize.py --device cuda --sides 512 --batches 16 --rounds 10 --json "$out/localize-512.json"
+    step localize-128 40 "$python" benchmarks/localize.py --device cuda --sides 128 --batches 64 --rounds 10 --json "$out/localize-128.json"
+    step localize-512 40 "$python" benchmarks/localize.py --device cuda --sides 512 --batches 16 --rounds 10 --json "$out/localize-512.json"
     for precision in no bf16 fp16; do
-        step "finetune-$precision" 80 "$python" benchmarks/finetune_step.py --mixed-precision "$precision" --rounds 3 --json "$out/finetune-$precision.json"
+        step "finetune-$precision" 50 "$python" benchmarks/finetune_step.py --mixed-precision "$precision" --steps 5 --rounds 2 --json "$out/finetune-$precision.json"
     done
+    step finetune-64 40 "$python" benchmarks/finetune_step.py --batch 64 --steps 3 --rounds 1 --json "$out/finetune-64.json"  # for the memory per image
 fi
 exit "$failed"
