@@ -175,7 +175,7 @@ class MaLPHubMixin(ModelHubMixin):
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
         malp.load_detection(find, model_id)
-        return malp
+        return malp.eval()
 
 
 def find_file(model_id: str, name: str, **options: Any) -> Path:

@@ -23,6 +23,19 @@ def test_a_saved_malp_comes_back_with_the_same_outputs_by_bytes(tmp_path):
     assert torch.equal(malp.encrypt(images, torch.tensor([0, 1]))[0], again.encrypt(images, torch.tensor([0, 1]))[0])
 
 
+@pytest.mark.parametrize("config", [{"architecture": "official", "branch": None}, {"branch": "vit"}])
+def test_a_loaded_malp_is_in_evaluation_mode_so_that_images_do_not_depend_on_each_other(tmp_path, config):
+    malp = MaLP(MaLPConfig(**config)) if "architecture" in config else tiny_malp(**config)
+    malp.save_pretrained(tmp_path)
+    loaded = MaLP.from_pretrained(tmp_path)
+    assert not any(part.training for part in loaded.modules())
+    images = sample_images(2, loaded.config.image_size, loaded.config.image_size)
+    state = {name: value.clone() for name, value in loaded.state_dict().items()}
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images).map[:1], loaded(images[:1]).map, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+
+
 def test_a_path_as_text_works_too(tmp_path):
     tiny_malp().save_pretrained(str(tmp_path))
     assert MaLP.from_pretrained(str(tmp_path)).config.width == 8

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.encryption import NO_TEMPLATE, check_index
 from malp_disc.fakeness import check_batches, check_images
 from malp_disc.freezing import Float32Module
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size
@@ -108,11 +108,11 @@ class KeyedMaLP(
             Protected images, clamped to [-1, 1], and the index (B,).
 
         Raises:
-            ValueError: wrong shape, range, dtype or device.
+            ValueError: wrong shape, range, dtype or device, or another index.
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
-        index = torch.zeros(len(images), dtype=torch.long, device=self.device) if index is None else index
+        index = check_index(torch.zeros(len(images), dtype=torch.long) if index is None else index, len(images), 1, self.device)
         images = images.float()
         added = masked_template(images, secret or self.secret, self.config.image_size, self.config.psnr)
         return (images + added * (index != NO_TEMPLATE).view(-1, 1, 1, 1)).clamp(-1, 1), index
@@ -148,12 +148,14 @@ class KeyedMaLP(
         """The images as the networks see them, (B, 3, h, w) on the reference grid."""
         return resampled(images.float(), grid_size(*images.shape[2:], self.config.image_size, alignment.share))
 
+    @full_precision
     def change_loss(self, manipulated: Tensor, truth: Tensor, alignment: Alignment | None = None, *, weights: LossWeights | None = None) -> Tensor:
         """J_L of Eq. 8 for manipulated images, of what `ChangeNet` alone predicts: images edited everywhere (B, 3, H, W), and M_GT (B, 1, H, W)."""
         found = _probability(self.change(self.on_grid(manipulated, alignment or Alignment())), manipulated.shape[2:])
         return localization_loss_manipulated(found, truth, weights or LossWeights())
 
     @torch.no_grad()
+    @full_precision
     def align(self, images: Tensor) -> Alignment:
         """Where on its original an image (1, 3, H, W) was cut from. The whole image unless a crop's alignment is strong enough to be believed.
 

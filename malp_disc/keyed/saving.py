@@ -75,7 +75,7 @@ class KeyedHubMixin(MaLPHubMixin):
         _check_version(weights, malp.state_dict(), model_id)
         load_state(malp, weights, source=model_id)
         malp.load_detection(functools.partial(find_file, model_id, **hub), model_id)
-        return malp
+        return malp.eval()
 
 
 def _check_version(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], model_id: str) -> None:

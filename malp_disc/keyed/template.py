@@ -29,7 +29,7 @@ _MASKING = 0.7  # the amplitude follows the local contrast to this power: textur
 _FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)  # 32 MB each for a grid of 1,024 pixels
 def carrier(secret: bytes, size: int) -> Tensor:
     """V as its real and imaginary part, (2, 2 size, 2 size), of mean square 1 in each; periodic."""
     side = 2 * size

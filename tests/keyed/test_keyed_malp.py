@@ -32,6 +32,21 @@ def test_an_images_prediction_doesnt_depend_on_its_batch(malp, images):
     torch.testing.assert_close(together.presence[2:3], alone.presence, atol=1e-3, rtol=1e-3)
 
 
+def test_autocast_leaves_its_arithmetic_in_float32():
+    malp, images = KeyedMaLP(KeyedConfig(image_size=32, width=4, change_width=8), secret=bytes(32)).eval(), natural_images(2, 40, 40)
+    truth = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
+    expected = malp(images).map, malp.change_loss(images, truth), malp.align(images[:1]).strength
+    with torch.autocast("cpu", torch.bfloat16):
+        found = malp(images).map, malp.change_loss(images, truth), malp.align(images[:1]).strength
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and found[2] == expected[2]
+
+
+@pytest.mark.parametrize(("index", "said"), [([0], "index of 2 whole numbers"), ([0, 7], r"template numbers 0 … 0 \(or -1 for none\), got 0 … 7"), ([0.0, 0.0], "whole numbers")])
+def test_an_index_that_means_nothing_is_refused(malp, images, index, said):
+    with pytest.raises(ValueError, match=said):
+        malp.encrypt(images[:2], torch.tensor(index))
+
+
 def test_the_losses_teach_to_find_a_pasted_region():
     torch.manual_seed(0)
     malp = KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=b"s" * 32)
