@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from malp_disc.freezing import Float32Module, Freezable, freeze
+from malp_disc.random_state import random_state_kept
 from malp_disc.serialization.state_dicts import load_state, load_tensors, values_fingerprint
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
@@ -166,8 +167,7 @@ def _timm_backbone(name: str, weights: str | Path | None, depths: int) -> Backbo
     elif weights is not None and options["pretrained"]:
         options["pretrained_cfg_overlay"] = {"state_dict": _checked(name, load_tensors(weights), str(weights))}
     try:
-        with torch.random.fork_rng(devices=[]), _quiet(logging.getLogger("timm.models._builder")):
-            torch.manual_seed(0)  # for random weights
+        with random_state_kept(seed=0), _quiet(logging.getLogger("timm.models._builder")):  # the seed is for random weights
             network = timm.create_model(name, **options)
     except (OSError, RuntimeError, AttributeError, NotImplementedError) as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from malp_disc.copying import copy_module
 from malp_disc.import_object import users_line
 from malp_disc.manipulate import describe
+from malp_disc.random_state import random_state_kept
 
 if TYPE_CHECKING:
     from malp_disc.training.batches import Batch
@@ -82,7 +83,7 @@ def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.M
     if not isinstance(objective, nn.Module) or not callable(getattr(objective, "generator_loss", None)):
         raise ValueError(f"{source}: got a {type(objective).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
     copied = copy_module(objective, source).to(batch.images.device).train()
-    with torch.random.fork_rng([batch.images.device] if batch.images.device.type == "cuda" else []), torch.enable_grad():
+    with random_state_kept(batch.images.device), torch.enable_grad():
         fake = batch.images.clone().requires_grad_(True)
         total = _tried(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
         if not total.requires_grad:

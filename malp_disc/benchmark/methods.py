@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from malp_disc.benchmark.autogan import AutoGANDetector
@@ -25,6 +24,7 @@ from malp_disc.benchmark.nataraj import NatarajDetector
 from malp_disc.benchmark.patch_forensics import PatchForensics
 from malp_disc.benchmark.patch_networks import PATCH_NETWORKS, WHOLE_NETWORKS
 from malp_disc.benchmark.resnet_map import ResNetMap
+from malp_disc.random_state import random_state_kept
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import load_state, load_tensors, save_tensors
@@ -111,7 +111,7 @@ def load_method(folder: str | Path) -> nn.Module:
     config = read_config(folder)
     if config.get("model_type") != MODEL_TYPE or not isinstance(config.get("method"), str) or not isinstance(config.get("options"), dict):
         raise ValueError(f"{folder / _CONFIG_FILE} is no localizer that malp-disc trained: its model_type is {config.get('model_type')!r}")
-    with torch.random.fork_rng():  # the initialization is overwritten
+    with random_state_kept():  # the initialization is overwritten
         own = config["options"] if ":" not in config["method"] else {}
         method = create_method(config["method"], **{key: value for key, value in own.items() if key not in ("map_form", "network")})
     load_state(method, load_tensors(folder / _WEIGHTS_FILE), source=str(folder / _WEIGHTS_FILE))

@@ -29,6 +29,7 @@ from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.manipulate import Manipulate
 from malp_disc.metrics.features import quantize
+from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json
 from malp_disc.target_kind import exclusive_names
@@ -51,7 +52,7 @@ def main(config: Config) -> None:
         raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
     config.check(dataset)
     config.check_generator_options()
-    with torch.random.fork_rng():
+    with random_state_kept():
         build_method(config)  # a wrong name or file is found before the folder is opened
     accelerator = start(config, dataset)
     generator = load_generator(config, attributes=len(dataset.attribute_names))

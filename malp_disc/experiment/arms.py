@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
-
 from malp_disc import MaLP
 from malp_disc.backbones import default_depths
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.malp import with_pretrained_branch
+from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import evaluation, of_arms, work
 from malp_disc.training.finetune import ArmSetup
 from malp_disc.training.launch import check_seeds
@@ -101,8 +100,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
         return ArmSetup()
     if arm == "control_2xD":
         return ArmSetup(second_discriminator_update=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with random_state_kept(seed=config.seed):
         if arm in ON_BACKBONE:
             return _on_backbone(arm, malps.get("malp") or build_malp(config).eval(), config, attributes)
         if arm in ("random", "from_scratch"):

@@ -16,6 +16,7 @@ from malp_disc.data.sampling import StepRandom
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import Editor
+from malp_disc.random_state import random_state_kept
 from malp_disc.training.batches import Batch
 from malp_disc.training.diff_augment import NUMBERS
 from malp_disc.training.gradient_balance import last_layer
@@ -39,7 +40,7 @@ def check_forward_pass(
     """
     images, labels, *reference = two_items(dataset, config, device)
     target, editor = labels.flip(0), Editor(copy_module(generator))
-    with torch.random.fork_rng():
+    with random_state_kept(device):
         with must_take(images, "the generator"):
             fake = editor(images, target, labels)
         if not fake.requires_grad:

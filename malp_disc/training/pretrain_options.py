@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 from torch.utils.data import Dataset
 
@@ -15,6 +14,7 @@ from malp_disc.data import DataOptions
 from malp_disc.discriminator import GeneratorGradient
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.malp import MaLP, MaLPConfig
+from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import not_compared, training_settings
 from malp_disc.training.train_options import TrainOptions
 
@@ -114,7 +114,7 @@ def check_options(config: MaLPOptions, dataset: Dataset) -> None:
         raise ValueError(f"expected --malp-template-learning-rate of 0 or more, got {config.malp_template_learning_rate}")
     if config.malp_least_psnr < 0:
         raise ValueError(f"expected --malp-least-psnr of 0 or more, got {config.malp_least_psnr}")
-    with torch.random.fork_rng():
+    with random_state_kept():
         build_malp(config)
 
 

@@ -22,6 +22,7 @@ from malp_disc.commands.generator_source import STARGAN, generator_with_weights
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.metrics.features import create_extractor
+from malp_disc.random_state import random_state_kept
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR
 from recipes.research.feature_losses import FrechetLoss
 
@@ -55,8 +56,7 @@ class Trainer:
         honest: a discriminator on a frozen EfficientNet-Lite0, which neither judge is, as well: real or fake.
         """
         random = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with random_state_kept(seed=seed):
             aid = FeatureBranch(self._backbone(), least_side=self.images.shape[-1]) if kind == "honest" else None
         frechet = self._frechet(JUDGES[kind]) if kind in JUDGES else None
         generator = generator_with_weights(STARGAN, FACES_GENERATOR).eval().requires_grad_(True)

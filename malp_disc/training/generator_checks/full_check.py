@@ -17,6 +17,7 @@ from malp_disc.data.sampling import StepRandom
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.generator_objective import call_generator_loss, check_losses
 from malp_disc.malp import MaLP
+from malp_disc.random_state import random_state_kept
 from malp_disc.training.generator_checks.interface import check_generator
 from malp_disc.training.generator_checks.subject import Finding, Subject
 from malp_disc.training.gradient_balance import last_layer
@@ -103,8 +104,7 @@ def _sizes(subject: Subject) -> Finding:
 
 
 def _fresh(image_size: int) -> MaLP:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with random_state_kept(seed=0):
         return MaLP(MaLPConfig(image_size=image_size, width=16, branch=None))
 
 

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from malp_disc.copying import copy_module
 from malp_disc.import_object import users_line
 from malp_disc.manipulate import ResultError, describe
+from malp_disc.random_state import random_state_kept
 from malp_disc.target_kind import describe_target, target_for, target_kind_of
 from malp_disc.training.generator_checks.gradients import check_gradients, check_trainable
 from malp_disc.training.generator_checks.subject import Finding, Subject
@@ -59,8 +60,7 @@ def check_generator(
     problems += check_trainable(generator) if training and isinstance(generator, nn.Module) else []
     if problems:
         return problems[:1], None
-    devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.enable_grad():  # the run's own random numbers are the same with and without these checks
+    with random_state_kept(images.device), torch.enable_grad():  # the run's own random numbers are the same with and without these checks
         try:
             copied = copy_module(generator)
         except ValueError as error:
