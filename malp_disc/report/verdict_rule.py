@@ -13,7 +13,7 @@ from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
 from malp_disc.report.verdict_translation import measurements_of, translation_kept
-from malp_disc.run_folder.arms import CONTROLS, FURTHER, LEVERAGE, PERFECT_EDIT, WITH_TEMPLATE
+from malp_disc.run_folder.arms import CONTROLS, FURTHER, LEVERAGE, PERFECT_EDIT
 from malp_disc.run_folder.measurement import Measurement
 from malp_disc.run_folder.teachers import is_teacher
 
@@ -293,11 +293,11 @@ def _towards_perfect_edits(case: Case) -> str:
 
 
 def _effect_of_template(case: Case) -> str:
-    """Whether the same network without a template does as well; empty for arms without a template."""
+    """Whether a MaLP that never had a template does as well; empty for arms but cotrain, which differ from no_template in more than that."""
     delta = case.comparison[case.arm].get("delta_vs_no_template")
-    if delta is None or case.arm not in WITH_TEMPLATE:
+    if delta is None or case.arm != "cotrain":
         return ""
     if delta.high < 0:
-        return f"better than no_template by {number(-delta.value)}"
+        return f"better than no_template, whose MaLP never had a template, by {number(-delta.value)}"
     found = f"{signed(delta.value)}, {both_intervals(delta)}"
-    return f"not better than the same network without a template ({found}), so the template is not what helps"
+    return f"not better than no_template, whose MaLP never had a template ({found}), so the template is not what helps"

@@ -9,7 +9,7 @@ ARMS = {
     "random": "fine-tuned against a MaLP with random weights, at the same loss weight",
     "frozen": "fine-tuned against a fixed pretrained MaLP",
     "cotrain": "fine-tuned against a co-trained pretrained MaLP",
-    "no_template": "fine-tuned against the same network, co-trained, without a template",
+    "no_template": "as cotrain, against a MaLP that never had a template",
     "from_scratch": "fine-tuned against a MaLP co-trained from random weights",
     "vision_aided": "fine-tuned against MaLP's second branch alone, on a frozen pretrained backbone: is this image real?",
     "feature_map": "fine-tuned against that branch, asked another question: how much was each location changed?",
@@ -22,9 +22,6 @@ CONTROLS = ("control", "control_2xD", "random")
 
 CANDIDATES = tuple(arm for arm in ARMS if arm not in ("before", *CONTROLS))
 """Arms that a verdict is given on: everything fine-tuned that isn't a control."""
-
-WITH_TEMPLATE = ("frozen", "cotrain", "from_scratch", "joint")
-"""Arms whose discriminator is a MaLP with a template; "no_template" tells what the template contributes."""
 
 BASELINES = (*CONTROLS, "no_template", "from_scratch", "vision_aided", "feature_map", "before")
 """Arms that every other arm is compared with."""

@@ -103,10 +103,11 @@ def test_a_network_without_templates_that_does_as_well_takes_the_credit_from_the
     verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "improved"
     assert "so the template is not what helps" in verdict.reason
-    arms["vision_aided"], comparison["vision_aided"] = arms["cotrain"], comparison["cotrain"]
-    assert "template" not in arm_verdict("vision_aided", arms, comparison).reason, "vision_aided has none"
+    for arm in ("vision_aided", "frozen"):
+        arms[arm], comparison[arm] = arms["cotrain"], comparison["cotrain"]
+        assert "template" not in arm_verdict(arm, arms, comparison).reason, f"{arm} differs from no_template in more than the template"
     comparison["cotrain"]["delta_vs_no_template"] = LOWER
-    assert "better than no_template by 46.50" in arm_verdict("cotrain", arms, comparison).reason
+    assert "better than no_template, whose MaLP never had a template, by 46.50" in arm_verdict("cotrain", arms, comparison).reason
 
 
 def leverage_of(low: float, high: float) -> dict:
