@@ -75,6 +75,7 @@ def test_every_measurement_leaves_the_inputs_as_they_are():
     edit(in_place, inputs.images, inputs.targets, current=inputs.labels)
     through_generator(in_place, inputs, malp)
     score_unprotected(in_place, inputs, malp)
+    assert len(malp_gallery(in_place, inputs, malp, count=30)["real"]) == len(inputs.images), "there are no more"
     shown = malp_gallery(in_place, inputs, malp, count=3)
     assert torch.equal(inputs.images, images) and torch.equal(inputs.targets, labels)
     assert torch.equal(shown["real"], images) and not torch.equal(shown["encrypted"], shown["manipulated"])

@@ -158,7 +158,7 @@ def malp_gallery(
 ) -> dict[str, Tensor]:
     """The columns of the paper's Figure 3 for the first images, as `malp_disc.plotting.image_grids.fakeness_grid` takes them."""
     real = inputs.images[:count].to(device)
-    encrypted, _ = malp.encrypt(real, torch.zeros(count, dtype=torch.long, device=device))
+    encrypted, _ = malp.encrypt(real, torch.zeros(len(real), dtype=torch.long, device=device))
     manipulated = call_manipulate(manipulate, encrypted, inputs.targets[:count].to(device), current=inputs.labels[:count].to(device))
     columns = {
         "real": real,
@@ -172,8 +172,10 @@ def malp_gallery(
 
 
 def psnr(encrypted: Tensor, images: Tensor) -> float:
-    """Mean PSNR of encrypted images, 10 log10(2² / MSE) in dB. Shapes: (N, 3, H, W) in [-1, 1]."""
+    """Mean PSNR of encrypted images, 10 log10(2² / MSE) in dB; an unchanged one counts as 100 dB, unless all are. Shapes: (N, 3, H, W) in [-1, 1]."""
     error = (encrypted - images).square().flatten(1).mean(1)
+    if error.any():
+        error = error.clamp(min=4e-10)
     return (10 * torch.log10(4 / error)).mean().item()
 
 

@@ -118,6 +118,8 @@ def test_a_dead_head_shows_as_no_spread(inputs):
 def test_psnr_by_hand():
     """An error of 0.2 everywhere on a range of 2: 20 log10(2 / 0.2) = 20 dB."""
     assert psnr(torch.full((2, 3, 4, 4), 0.2), torch.zeros(2, 3, 4, 4)) == pytest.approx(20)
+    assert psnr(torch.tensor([0.2, 0.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)) == pytest.approx(60), "an unchanged image counts as 100 dB"
+    assert psnr(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)) == float("inf")
 
 
 def test_one_attribute_at_a_time_leaves_out_those_who_have_it(inputs):
