@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
 
-from malp_disc.training.checkpoints import find_training, list_training, load_training, save_training
+from malp_disc.training.checkpoints import CheckpointManager, find_training, list_training, load_training, prepare_optimizer, save_training
+from malp_disc.training.options import FinetuneOptions
 
 
 def trained(steps: int, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -49,6 +53,28 @@ def test_three_steps_saved_loaded_and_three_more_are_six_by_bytes(tmp_path):
     for one, other in zip(optimizer.state_dict()["state"].values(), whole_optimizer.state_dict()["state"].values()):
         assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-3]
+
+
+def test_every_training_starts_with_the_same_loss_scale_whatever_an_earlier_one_made_of_it(tmp_path):
+    accelerator = SimpleNamespace(scaler=torch.amp.GradScaler("cpu"), is_main_process=True, num_processes=1, wait_for_everyone=lambda: None)
+    begun = accelerator.scaler.state_dict()
+    (network, optimizer), options = trained(1), FinetuneOptions(output_dir=tmp_path, max_train_steps=9)
+
+    def manager(name: str) -> CheckpointManager:
+        return CheckpointManager(tmp_path / name, networks={"G": network}, optimizers={"G": optimizer}, settings={})
+
+    accelerator.scaler.load_state_dict({**begun, "scale": 8.0, "_growth_tracker": 5})
+    manager("one").save(3, options, accelerator)
+    assert manager("two").resume(options, accelerator) == {"step": 0} and accelerator.scaler.state_dict() == begun
+    resumed = dataclasses.replace(options, resume_from_checkpoint="latest")
+    assert manager("one").resume(resumed, accelerator)["step"] == 3 and accelerator.scaler.state_dict()["scale"] == 8.0
+
+
+def test_preparing_a_resumed_optimizer_leaves_its_state_where_it_is(monkeypatch):
+    _, optimizer = trained(2)
+    monkeypatch.setattr(optimizer, "load_state_dict", lambda state: pytest.fail("Adam's number of steps would move to the GPU"))
+    prepared = prepare_optimizer(Accelerator(cpu=True), optimizer)
+    assert prepared.param_groups == optimizer.param_groups
 
 
 def test_a_folder_holds_one_file_per_network_the_optimizers_and_the_state(tmp_path):

@@ -103,9 +103,9 @@ class StepRandom:
         return torch.randperm(self._whole, generator=self._generator)[self._rows].to(self._device)
 
     def seed_dropout(self) -> None:
-        """Seed torch's global generators for this micro-batch: they are used by networks with dropout.
+        """Seed torch's global generators by step and first image: they are used by networks with dropout.
 
-        Unlike the other numbers, dropout is drawn per micro-batch, not per image: with it, two processes differ from one.
+        Unlike the other numbers, dropout is drawn per micro-batch, not per image: with it, two processes differ from one, and two micro-batches from one.
         """
         torch.manual_seed(self._dropout_seed)
 

@@ -18,6 +18,7 @@ from malp_disc.generator_objective import call_discriminator_loss, call_generato
 from malp_disc.manipulate import Editor, call_manipulate
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
+from malp_disc.training.checkpoints import prepare_optimizer
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 
 
@@ -43,9 +44,8 @@ class AttributeGANStep:
     ) -> None:
         self.generator, self.objective, self.average = generator, objective, average
         self.config, self.accelerator = config, accelerator
-        self.edit, self.wrapped_objective, self.g_optimizer, self.d_optimizer = accelerator.prepare(
-            Editor(generator), objective, optimizers["G"], optimizers["D"]
-        )
+        self.edit, self.wrapped_objective = accelerator.prepare(Editor(generator), objective)
+        self.g_optimizer, self.d_optimizer = (prepare_optimizer(accelerator, optimizers[name]) for name in ("G", "D"))
 
     def __call__(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Step `number`, counted from 1, on all micro-batches. Returns the mean loss terms, by network and name."""

@@ -73,6 +73,8 @@ def steps(
             reference = dequantize(random_flip(reference[0], coins), noise.uniform(*reference[0].shape[1:])) if reference else None
             permutation = noise.permutation()
             batches.append(Batch(images, labels, pool[permutation] if labels.numel() else labels, reference, noise))
+        if not extra:
+            batches[0].noise.seed_dropout()  # all that draws from torch's global generators in this step, such as dropout in losses of the user's own
         yield step + 1, batches
 
 

@@ -25,6 +25,8 @@ from malp_disc.training.interrupt import logger
 from malp_disc.training.train_options import TrainOptions
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_INITIAL_SCALE = {"scale": 2.0**16, "_growth_tracker": 0}
+"""Of torch's GradScaler."""
 
 
 def save_training(
@@ -187,6 +189,8 @@ class CheckpointManager:
             wanted = str(named) if own else "latest"
         found = find_training(self.folder, wanted)
         if found is None:
+            if accelerator.scaler is not None:  # each training starts with the same scale, whatever another has made of it
+                accelerator.scaler.load_state_dict({**accelerator.scaler.state_dict(), **_INITIAL_SCALE})
             return {"step": 0}
         state = load_training(found, networks=self.networks, optimizers=self.optimizers, expected=self.settings)
         if accelerator.scaler is not None and "scaler" in state:
@@ -230,6 +234,14 @@ class CheckpointManager:
         """Maximum size of all checkpoints of this training in bytes, counting one more than are kept: a new one is complete before the oldest is deleted."""
         written = -(-options.max_train_steps // options.checkpointing_steps)
         return self.bytes() * (min(written, options.checkpoints_total_limit or written) + 1)
+
+
+def prepare_optimizer(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """`Accelerator.prepare` for an optimizer, which may have been resumed, of parameters that are on their device.
+
+    Accelerate would move the whole state there. Adam keeps its number of steps on the CPU, and reading it from a GPU stops the program twice per parameter and step.
+    """
+    return accelerator.prepare_optimizer(optimizer, device_placement=False)
 
 
 def check_space(folder: Path, needed: int) -> None:

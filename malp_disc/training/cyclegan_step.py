@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
+from malp_disc.training.checkpoints import prepare_optimizer
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 
 
@@ -43,9 +44,8 @@ class CycleGANStep:
     ) -> None:
         self.generators, self.objective, self.pools, self.average = generators, objective, pools.to(accelerator.device), average
         self.config, self.accelerator = config, accelerator
-        self.wrapped_generators, self.wrapped_objective, self.g_optimizer, self.d_optimizer = accelerator.prepare(
-            generators, objective, optimizers["G"], optimizers["D"]
-        )
+        self.wrapped_generators, self.wrapped_objective = accelerator.prepare(generators, objective)
+        self.g_optimizer, self.d_optimizer = (prepare_optimizer(accelerator, optimizers[name]) for name in ("G", "D"))
 
     def __call__(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Step `number`, counted from 1, on all micro-batches. Returns the mean loss terms, by network and name."""

@@ -32,7 +32,7 @@ from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.batches import Batch, steps
-from malp_disc.training.checkpoints import CheckpointManager
+from malp_disc.training.checkpoints import CheckpointManager, prepare_optimizer
 from malp_disc.training.curves import Curves, progress
 from malp_disc.training.finetune_step import FinetuneStep, Networks, map_peak
 from malp_disc.training.gradient_balance import GradientBalance
@@ -140,7 +140,7 @@ class FineTuning:
         if config.gradient_share is not None and malp is not None:
             self.balance = GradientBalance(last_layer, config.gradient_share, weight=state.get("balance"))
         self.networks.wrapped = {name: accelerator.prepare(network) for name, network in self.networks.trained.items()}
-        self.optimizers = {name: accelerator.prepare(optimizer) for name, optimizer in optimizers.items()}
+        self.optimizers = {name: prepare_optimizer(accelerator, optimizer) for name, optimizer in optimizers.items()}
         self.step = FinetuneStep(self.networks, self.optimizers, config, accelerator, guard=self.guard, balance=self.balance)
 
     def run(self) -> nn.Module:

@@ -7,13 +7,14 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import tyro
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from torch.utils.data import Dataset
 
 from malp_disc.allocator import keep_freed_memory
@@ -33,6 +34,7 @@ from malp_disc.training.train_options import TrainOptions, plain
 
 logger = logging.getLogger("malp_disc")
 Config = TypeVar("Config")
+_PATIENCE = timedelta(hours=6)  # of the other processes, while the main one evaluates; NCCL's default is ten minutes
 _NEW_RUN_WAITS = 0.5  # seconds, in which a process that was just stopped ends
 
 
@@ -133,7 +135,7 @@ def make_accelerator(*, resumed: Path | None = None, **options: Any) -> Accelera
     use_all_cores()
     if resumed is not None:
         keep_threads(resumed)
-    accelerator = Accelerator(**options)
+    accelerator = Accelerator(**options, kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # otherwise each process would run alone and overwrite the others' files
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"

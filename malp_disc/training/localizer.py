@@ -12,10 +12,11 @@ from torch.utils.data import Dataset
 
 from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
+from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.target_kind import label_options
 from malp_disc.training.batches import Batch
-from malp_disc.training.checkpoints import CheckpointManager, check_space
+from malp_disc.training.checkpoints import CheckpointManager, check_space, prepare_optimizer
 from malp_disc.training.localizer_options import LocalizerOptions, learning_rate_of
 from malp_disc.training.localizer_step import LocalizerStep, LossOf, Pairs
 from malp_disc.training.loop import run_steps
@@ -54,7 +55,7 @@ def train_localizer(method: nn.Module, generator: nn.Module, dataset: Dataset, c
     if first == 0 and hasattr(method, "prepare"):
         pairs = first_pairs(LocalizerStep(method, method, optimizer, generator, config, accelerator, base_rate=rate, **label_options(generator, dataset)), dataset)
         method.prepare(pairs.real, pairs.manipulated, pairs.truth)
-    wrapped, optimizer = accelerator.prepare(LossOf(method), optimizer)
+    wrapped, optimizer = accelerator.prepare(LossOf(method)), prepare_optimizer(accelerator, optimizer)
     train_step = LocalizerStep(method, wrapped, optimizer, generator, config, accelerator, base_rate=rate, **label_options(generator, dataset))
 
     run_steps(
@@ -104,7 +105,7 @@ def freeze_unused(method: nn.Module, generator: nn.Module, dataset: Dataset, con
     copy, (images, labels, *_) = copy_module(method), two_items(dataset, config, accelerator.device)
     step = LocalizerStep(copy, LossOf(copy), None, generator, config, accelerator, base_rate=0.0, **label_options(generator, dataset))
     noise = StepRandom(config.seed, 0, batch_size=2, device=accelerator.device)
-    with torch.random.fork_rng(), must_take(images, config.method):
+    with random_state_kept(accelerator.device), must_take(images, config.method):
         terms = step.losses(Batch(images, labels, labels.flip(0), None, noise))
         check_terms(terms, config.method)
         sum(terms.values()).backward()

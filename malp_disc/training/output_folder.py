@@ -21,7 +21,7 @@ _SIGNS = ("measurements.jsonl", "quality.jsonl", "curves.jsonl", "curves/**/*.js
 # All results of a run, without the files that describe the experiment.
 _RESULTS = (
     *("measurements.jsonl", "quality.jsonl", "gallery.jsonl", "bootstrap.jsonl", "reference_points.json", "metrics.json", "report.*", "curves.jsonl", "hashes-*.json"),
-    *("checkpoint-*", ".checkpoint-*", "arms", "curves", "features", "gallery", "samples", "fresh", "cotrained", "malp", "malp-training", "malp-passive", "malp-passive-training", "localizer", "localizer-training"),
+    *("checkpoint-*", ".checkpoint-*", "arms", "curves", "features", "gallery", "samples", "fresh", "cotrained", "malp", "malp-training", "malp-passive", "malp-passive-training", "localizer", "localizer-training", "change"),
     *("G-*.safetensors", "G.safetensors", "D.safetensors", "tracker"),
     *(f"{name}.png" for name in ("samples", "fakeness", "comparison", "spectrum", "curves")),
 )

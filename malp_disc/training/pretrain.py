@@ -11,7 +11,7 @@ from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.losses import LossWeights
 from malp_disc.malp import MaLP
 from malp_disc.target_kind import label_options
-from malp_disc.training.checkpoints import CheckpointManager, check_space
+from malp_disc.training.checkpoints import CheckpointManager, check_space, prepare_optimizer
 from malp_disc.training.loop import run_steps
 from malp_disc.training.pretrain_options import PretrainOptions, resume_fingerprint
 from malp_disc.training.pretrain_step import PretrainStep
@@ -42,7 +42,7 @@ def pretrain(
     )
     first = training.resume(config, accelerator)["step"]
     check_space(config.output_dir, training.space(config))
-    wrapped, optimizer = accelerator.prepare(disc, optimizer)
+    wrapped, optimizer = accelerator.prepare(disc), prepare_optimizer(accelerator, optimizer)
     train_step = PretrainStep(disc, wrapped, optimizer, generator, config, accelerator, base_rates=base_rates, **label_options(generator, dataset))
 
     run_steps(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from malp_disc.training.batches import Batch, micro_batches
+from malp_disc.training.checkpoints import prepare_optimizer
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.stargan_options import StarGANOptions
 
@@ -41,9 +42,8 @@ class StarGANStep:
         accelerator: Accelerator,
     ) -> None:
         self.generator, self.critic, self.average, self.config, self.accelerator = generator, critic, average, config, accelerator
-        self.wrapped_generator, self.wrapped_critic, self.g_optimizer, self.d_optimizer = accelerator.prepare(
-            generator, critic, optimizers["G"], optimizers["D"]
-        )
+        self.wrapped_generator, self.wrapped_critic = accelerator.prepare(generator, critic)
+        self.g_optimizer, self.d_optimizer = (prepare_optimizer(accelerator, optimizers[name]) for name in ("G", "D"))
 
     def __call__(self, number: int, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Step `number`, counted from 1, on all micro-batches. Returns the losses of the last one, by network and name."""

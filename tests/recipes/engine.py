@@ -48,8 +48,9 @@ class ToyGenerator(nn.Module):
 class ToyLosses(nn.Module):
     """Adversarial, with a discriminator that learns, and reconstruction. A step number in `broken` gives a NaN there."""
 
-    def __init__(self, broken: tuple[int, ...] = ()) -> None:
+    def __init__(self, broken: tuple[int, ...] = (), dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.discriminator = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 4, 2, 1))
         self.unused = nn.Linear(2, 2)
         self.broken, self.calls = broken, -1  # the probe before the first step is call 0
@@ -61,7 +62,7 @@ class ToyLosses(nn.Module):
         return {"adversarial": -factor * self.discriminator(fake).mean(), "reconstruction": 10 * rebuilt}
 
     def forward(self, fake, batch) -> dict[str, Tensor]:
-        on_real, on_fake = self.discriminator(batch.images), self.discriminator(fake)
+        on_real, on_fake = (self.discriminator(self.dropout(images)) for images in (batch.images, fake))
         noise = batch.noise.uniform().view(-1, 1, 1, 1)
         return {"adversarial": F.softplus(on_fake).mean() + F.softplus(-on_real).mean(), "penalty": (noise * on_real.square()).mean()}
 
@@ -72,6 +73,8 @@ class Config(FinetuneOptions):
     toy_arms: tuple[str, ...] = work(("control", "control_2xD", "frozen", "cotrain"))
     losses: bool = True
     broken: tuple[int, ...] = ()
+    dropout: float = 0.0
+    """Of the discriminator's input, drawn from torch's global generator."""
     kill_at: int = not_compared(0)
     """Send SIGKILL to this process when checkpoint number so many is half written; 0 for never."""
     interrupt_at: int = not_compared(0)
@@ -83,7 +86,7 @@ def main(config: Config) -> None:
     config.check()
     accelerator = start(config)
     torch.manual_seed(0)  # the same networks whatever --seed says
-    generator, own = ToyGenerator(), ToyLosses(config.broken) if config.losses else None
+    generator, own = ToyGenerator(), ToyLosses(config.broken, config.dropout) if config.losses else None
     malp = MaLP(MaLPConfig(image_size=config.image_size, width=8)).to(accelerator.device)
     with torch.no_grad():
         malp.cnn.map_head.weight.mul_(20)  # a map that isn't one grey

@@ -160,6 +160,16 @@ def test_interrupted_it_saves_and_goes_on_to_the_same_bytes(undisturbed, tmp_pat
     assert files_of(tmp_path) == undisturbed[1]
 
 
+def test_with_dropout_in_the_users_losses_a_resumed_run_and_an_arm_alone_still_give_the_same_bytes(tmp_path):
+    flags = ["--dropout", 0.3, "--max-train-steps", 6]
+    run(tmp_path / "whole", *flags, "--toy-arms", "control", "cotrain")
+    run(tmp_path / "parts", *flags, "--toy-arms", "cotrain", "--interrupt-at", 3, "--sample-steps", 3, status=130)
+    run(tmp_path / "parts", *flags, "--toy-arms", "cotrain", "--resume-from-checkpoint", "latest")
+    run(tmp_path / "without", *flags, "--toy-arms", "cotrain", "--dropout", 0)
+    whole, parts, without = ((tmp_path / name / "G-cotrain.safetensors").read_bytes() for name in ("whole", "parts", "without"))
+    assert whole == parts != without
+
+
 def test_another_number_of_processes_is_told_and_other_settings_are_refused(tmp_path):
     control = ["--toy-arms", "control", "--max-train-steps", 4]
     run(tmp_path, *control, "--kill-at", 2, status=-signal.SIGKILL)
