@@ -10,6 +10,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import tyro
@@ -39,18 +40,22 @@ COMMANDS: dict[type, Callable[[Any], None]] = {
 }
 
 
+@dataclass
 class Pretrain:
     """Pretrain MaLP for a generator: a template, and a detector that localizes the generator's edits."""
 
 
+@dataclass
 class Baseline:
     """Train a method that MaLP is compared with, or a localizer of your own, on the pairs of MaLP's pretraining."""
 
 
+@dataclass
 class Finetune:
     """Fine-tune a generator against MaLP and report whether its images improved, compared with a control."""
 
 
+@dataclass
 class Benchmark:
     """Measure localizers on the edits of many generators: the paper's Tables 2, 3, 4, 6, 7 and Figure 5."""
 

@@ -102,6 +102,20 @@ def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["foo"], ["Unrecognized options: foo", "pretrain, baseline, finetune"]),
+        (["fid", "a", "b", "c"], ["Unrecognized options: c"]),
+        (["detect", "x", "--malp", "m", "--thresh", "0.5"], ["Unrecognized options: --thresh", "Perhaps you meant", "--threshold"]),
+    ],
+)
+def test_a_mistyped_command_or_flag_is_named(command, capsys, arguments, words):
+    assert command(*arguments) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["none", "b"], ["no images in", "none", "at least 8"]),
         (["one", "b"], ["1 image in", "at least 8"]),
         (["a", "broken"], ["10.png", "not an image"]),
