@@ -78,7 +78,7 @@ def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.M
         source: name of the losses in messages.
 
     Raises:
-        ValueError: it isn't such a module, can't be copied, fails, or its terms have no gradient.
+        ValueError: it isn't such a module, can't be copied, fails, or its terms have no gradient or aren't finite.
     """
     if not isinstance(objective, nn.Module) or not callable(getattr(objective, "generator_loss", None)):
         raise ValueError(f"{source}: got a {type(objective).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
@@ -86,10 +86,13 @@ def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.M
     with random_state_kept(batch.images.device), torch.enable_grad():
         fake = batch.images.clone().requires_grad_(True)
         total = _tried(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
+        if not total.isfinite().all():  # perhaps because these images are unchanged
+            fake = edit(batch.images, batch.target, batch.labels).detach().float().requires_grad_(True)
+            total = _finite(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
         if not total.requires_grad:
             raise ValueError(f"{source}: the terms of generator_loss have no gradient; compute them from `fake`, without detach, no_grad or .item()")
         if any(p.requires_grad for p in copied.parameters()):
-            total = _tried(lambda: call_discriminator_loss(copied, fake, batch), f"{source}: forward")
+            total = _finite(lambda: call_discriminator_loss(copied, fake, batch), f"{source}: forward")
             if not total.requires_grad:
                 raise ValueError(f"{source}: the terms of forward have no gradient, but the module has trainable parameters; freeze them with requires_grad_(False)")
     return copy_module(objective, source).train()
@@ -105,6 +108,15 @@ def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
         raise ValueError(f"{what} is missing, but the module has trainable parameters: define forward(fake, batch), or freeze them") from error
     except (Exception, SystemExit) as error:  # user code may raise anything
         raise ValueError(f"{what} failed: {type(error).__name__}: {error}{users_line(error)}") from error
+
+
+def _finite(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:
+    """`_tried`, and a ValueError for terms that aren't finite."""
+    terms: dict[str, Tensor] = {}
+    total = _tried(lambda: terms.update(run()) or terms, what)
+    if broken := [f"{name!r} is {float(value.detach())}" for name, value in terms.items() if not value.isfinite().all()]:
+        raise ValueError(f"{what}: {', '.join(broken)} for the first images and what the generator makes of them; is there a division by 0, or the logarithm of it?")
+    return total
 
 
 def copy_batch(batch: AnyBatch) -> AnyBatch:

@@ -115,7 +115,16 @@ def around_an_stgan(**declared: str) -> nn.Module:
     return generator
 
 
+def with_buffer(value: torch.Tensor) -> nn.Module:
+    generator = Sound()
+    generator.register_buffer("mask", value)
+    return generator
+
+
 PROBLEMS = {
+    "a sparse buffer": (lambda: with_buffer(torch.eye(3).to_sparse()), "mask is a sparse tensor.*to_dense"),
+    "state that isn't a tensor": (lambda: sick(get_extra_state=lambda self: {"epoch": 3}), "state_dict\\(\\) has a dict with epoch as '_extra_state', and a checkpoint holds tensors only"),
+    "a state_dict that fails": (lambda: sick(state_dict=lambda self, **options: 1 / 0), "state_dict\\(\\) fails: ZeroDivisionError"),
     "a rounded result": (lambda: sick(lambda y, x: (127.5 * y).round() / 127.5), "all 4 gradients are zero.*rounded to 8 bits.*Remove the rounding"),
     "bytes and back": (lambda: sick(lambda y, x: (127.5 * y + 127.5).byte().float() / 127.5 - 1), "depend on its.*rounding to 8 bits"),
     "detached beside its input": (lambda: sick(lambda y, x: 0.5 * x + 0.5 * y.detach()), "depend on its parameters.*detach"),
@@ -244,12 +253,19 @@ class Learning(Losses):
         (lambda: Losses(lambda fake: sys.exit(3)), "generator_loss failed: SystemExit"),
         (lambda: Losses(learns=True), "forward is missing"),
         (lambda: Learning(lambda x: x.detach().mean(), learns=True), "gradient"),
+        (lambda: Losses(lambda fake: fake.mean() * torch.nan), "mine: generator_loss: 'own' is nan for the first images"),
+        (lambda: Learning(lambda x: x.mean() if x.ndim else x * torch.nan, learns=True), "mine: forward: 'own' is nan"),
     ],
 )
 def test_losses_are_tried_before_any_work(make, words):
     with pytest.raises(ValueError, match=words):
-        check_losses(make(), batch_of(sample_images(2)), lambda images, target: images, source="mine")
+        check_losses(make(), batch_of(sample_images(2)), lambda images, target, current=None: images, source="mine")
 
 
 def test_sound_losses_pass():
     check_losses(Losses(), batch_of(sample_images(2)), lambda images, target: images, source="mine")
+
+
+def test_a_loss_that_is_infinite_for_unchanged_images_alone_passes():
+    images = sample_images(2)
+    check_losses(Losses(lambda fake: (fake - images).square().mean().log()), batch_of(images), lambda images, target, current=None: 0.5 * images, source="mine")

@@ -57,7 +57,7 @@ def check_generator(
     problems = _interface(generator, images, target)
     target_finding = None if problems else _target(generator, target, current)
     problems += [target_finding] if target_finding is not None and target_finding.level == "problem" else []
-    problems += check_trainable(generator) if training and isinstance(generator, nn.Module) else []
+    problems += [*check_trainable(generator), *_saved(generator)] if training and isinstance(generator, nn.Module) else []
     if problems:
         return problems[:1], None
     with random_state_kept(images.device), torch.enable_grad():  # the run's own random numbers are the same with and without these checks
@@ -103,6 +103,21 @@ def _interface(generator: Any, images: Tensor, target: Tensor | None) -> list[Fi
             return [_problem("weights", f"{name} belongs to a lazy layer that has seen no image yet, so it has no weights", advice)]
         if tensor.is_meta:
             return [_problem("weights", f"{name} is on the meta device and has no values", "load its weights where it is made")]
+        if tensor.layout != torch.strided:
+            return [_problem("weights", f"{name} is a sparse tensor, which can't be compared or saved", "keep it dense, with .to_dense()")]
+    return []
+
+
+def _saved(generator: nn.Module) -> list[Finding]:
+    """Whether checkpoints can hold it."""
+    try:
+        entries = dict(generator.state_dict())
+    except Exception as error:  # it may be overridden
+        return [_problem("weights", f"state_dict() fails: {type(error).__name__}: {error}{users_line(error)}", "leave it to nn.Module")]
+    for name, value in entries.items():
+        if not isinstance(value, Tensor):
+            said = f"state_dict() has {describe(value)} as {name!r}, and a checkpoint holds tensors only"
+            return [_problem("weights", said, "register what belongs to the weights as a buffer, and leave out get_extra_state and state_dict")]
     return []
 
 
