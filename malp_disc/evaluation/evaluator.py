@@ -17,8 +17,9 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
-from malp_disc.evaluation.eval_set import EvalSet, Manipulate, edit
+from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, edit
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.evaluation.feature_views import images_sha256
 from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
 from malp_disc.evaluation.measure import (
     EvaluationModels,
@@ -33,6 +34,7 @@ from malp_disc.run_folder.measurement import Measurement, Network, TrainingDista
 from malp_disc.run_folder.schema import features_path, read_lines, read_typed
 from malp_disc.run_folder.strips import StripFile, write_strips
 from malp_disc.serialization.files import atomic_path, file_sha256, write_json, write_text
+from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import check_attribute_count
 
@@ -62,6 +64,7 @@ class Evaluator:
         fresh: MaLP | None = None,
         steps: int | None = None,
         seconds: float | None = None,
+        skipped: int | None = None,
         experiment: str | None = None,
         teachers: Sequence[Network] = (),
     ) -> Measurement:
@@ -71,7 +74,7 @@ class Evaluator:
             arm: out of `malp_disc.run_folder.arms.ARMS`. "before" is the same for all seeds: measure it once.
             weights: the generator's file, whose hash goes into the report.
             fresh: a MaLP trained from scratch against this generator.
-            steps, seconds, experiment, teachers: of the training, for the line.
+            steps, seconds, skipped, experiment, teachers: of the training, for the line.
         """
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
         malp = self.models.malp
@@ -85,7 +88,7 @@ class Evaluator:
             _log_summary(arm, measured)
         if weights is not None:
             measured = dataclasses.replace(measured, weights=WeightsFile(weights.name, file_sha256(weights)))
-        measured = dataclasses.replace(measured, steps=steps, seconds=seconds, experiment=experiment, teachers=tuple(teachers))
+        measured = dataclasses.replace(measured, steps=steps, seconds=seconds, skipped=skipped, experiment=experiment, teachers=tuple(teachers))
         self._write_measurement(arm, seed, measured)
         return measured
 
@@ -107,6 +110,15 @@ class Evaluator:
         if edited.isfinite().all():
             folder = self.folder / "samples" / (str(seed) if seed else "") / arm
             sample_grid({"real": shown.images, arm: edited}, folder / f"{step:06d}.png", captions=captions_of(shown))
+
+    def check_same_images(self) -> None:
+        """Raise ValueError if the inputs or the reference aren't those that the run's earlier measurements were made on; their names alone don't tell."""
+        was = read_json(self.folder / "reference_points.json", what="the reference points of a run")
+        for name, images, flag in (("inputs", images_sha256(self.inputs.images.split(BATCH)), "held-back"), ("reference", self.reference.sha256, "real")):
+            if was.get(f"{name}_sha256") not in (None, images):
+                raise ValueError(
+                    f"{self.folder} was measured on other {flag} images than there are now, under the same names; restore them, or choose another --output-dir"
+                )
 
     def measure_reference_points(self) -> None:
         """Reference points for every metric, ``reference_points.json``, and the features of the reference and of the unedited inputs; once for all seeds."""

@@ -124,11 +124,15 @@ def load_feature_cache(models: EvaluationModels, batches: Iterable[tuple[Tensor,
     """What `save_feature_cache` wrote, if it is of these images and extractors; None otherwise, and for a damaged file."""
     if path is None or not path.exists():
         return None
-    digest, shape = hashlib.sha256(), (0, 0)
-    for images, _ in batches:
-        digest.update(quantize(images).cpu().numpy().tobytes())
-        shape = images.shape[2:]
-    sha256 = digest.hexdigest()[:16]
+    shape = (0, 0)
+
+    def images_of() -> Iterable[Tensor]:
+        nonlocal shape
+        for images, _ in batches:
+            shape = images.shape[2:]
+            yield images
+
+    sha256 = images_sha256(images_of())
     try:
         with np.load(path, allow_pickle=False) as file:
             if str(file["made_from"]) != _made_from(models, sha256):
@@ -136,6 +140,14 @@ def load_feature_cache(models: EvaluationModels, batches: Iterable[tuple[Tensor,
             return FeatureCache({view: file[f"features_{view}"] for view in models.views(*shape)}, file["power"], sha256)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def images_sha256(batches: Iterable[Tensor]) -> str:
+    """The hash of images (B, 3, H, W) in [-1, 1] that `FeatureCache` has: of their 8-bit values, one after the other."""
+    digest = hashlib.sha256()
+    for images in batches:
+        digest.update(quantize(images).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _made_from(models: EvaluationModels, sha256: str) -> str:

@@ -27,12 +27,13 @@ from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_mal
 from malp_disc.experiment.plan import make_plan
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import shared_hash, training_settings
-from malp_disc.serialization.state_dicts import load_metadata, save_tensors
+from malp_disc.serialization.state_dicts import fingerprint, load_metadata, save_tensors
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import exclusive_names
 from malp_disc.training.checkpoints import check_space
 from malp_disc.training.finetune import FineTuning, make_discriminator
 from malp_disc.training.options import run_subdirectory
+from malp_disc.training.output_folder import check_start
 from malp_disc.training.preflight import check_branch, check_forward_pass
 from malp_disc.training.pretrain import pretrain
 from malp_disc.training.pretrain_options import build_malp, check_options
@@ -66,6 +67,7 @@ def run_arms(
         ValueError: invalid flags, networks that don't fit the data, or too little disk space, all before any training.
     """
     # Checks before any work
+    check_start(config.output_dir, fingerprint(before.state_dict()), write=accelerator.is_main_process and not config.dry_run)
     given = load_given_malps(config, malp)
     if None in given.values() or config.fresh_malp_steps:
         check_options(config, dataset)
@@ -93,7 +95,9 @@ def run_arms(
         evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets, exclusive=exclusive_names(before, dataset))
     if evaluator is not None and {"cotrain", "joint"} & set(config.arms) and config.template_dropout:
         warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device)
-    if evaluator is not None and not (config.resume_from_checkpoint and "before" in evaluator.measured()):
+    if evaluator is not None and config.resume_from_checkpoint and "before" in evaluator.measured():
+        evaluator.check_same_images()
+    elif evaluator is not None:
         evaluator.measure_reference_points()
         evaluator.measure("before", before.manipulate, weights=source, steps=0, seconds=0.0, experiment=experiment)
     for seed in config.all_seeds:
@@ -147,7 +151,7 @@ def run_arm(
     if evaluator is not None:
         metadata = json.dumps({"arm": arm, "attributes": list(dataset.attribute_names), "settings": training_settings(config, arm), "teachers": to_json(teachers)})
         save_tensors(result, tuned.state_dict(), {"malp_disc": metadata})  # a single entry: safetensors doesn't keep the order of several
-        details = {"steps": config.max_train_steps, "seconds": seconds, "experiment": experiment, "teachers": teachers}
+        details = {"steps": config.max_train_steps, "seconds": seconds, "skipped": training.guard.skipped, "experiment": experiment, "teachers": teachers}
         evaluator.measure(arm, tuned.manipulate, seed=seed, weights=result, fresh=fresh, **details)
     accelerator.wait_for_everyone()
 

@@ -53,6 +53,11 @@ def cautions(record: Record) -> list[str]:
             for arm, measured in arms.items()
             if measured.diverged
         ),
+        *(
+            f"{arm}: {number(measured.skipped)} updates were skipped, since a gradient or an image wasn't finite, so it learned less than its {number(measured.steps)} steps suggest"
+            for arm, measured in arms.items()
+            if measured.skipped and not measured.diverged
+        ),
         *_stale_features(record),
         *_different_seeds(record.seeds_of),
         *_few_images(arms),

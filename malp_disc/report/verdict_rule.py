@@ -79,6 +79,9 @@ def _comparable(case: Case) -> Verdict | None:
     """Finite images, measured in the same way as the control and the generator before, with features to compare."""
     if case.own.diverged:
         return Verdict("not decided", f"not decided: {case.arm} diverged, its images are not finite")
+    for arm, measured in ((case.arm, case.own), ("control", case.arms["control"])):
+        if measured.steps and (measured.skipped or 0) >= measured.steps:
+            return Verdict("not decided", f"not decided: as many updates of {arm} were skipped as it has steps, since they weren't finite")
     for other in _others(case):
         differing = [
             key

@@ -144,6 +144,7 @@ class Measurement:
         localization_fresh, detection_fresh: by a MaLP that was trained from scratch against this generator.
         experiment: hash of the options that all arms share.
         teachers: the pretrained networks that the generator was fine-tuned on.
+        skipped: number of updates in the fine-tuning that were left out because a gradient or an image wasn't finite.
         diverged: its images are not finite, so nothing was measured.
     """
 
@@ -175,6 +176,7 @@ class Measurement:
     weights: WeightsFile = WeightsFile()
     steps: float | None = None
     seconds: float | None = None
+    skipped: float | None = None
     experiment: str | None = None
     teachers: tuple[Network, ...] = ()
     diverged: bool | None = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,38 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
 
 
 def write_experiment(folder: Path, experiment: dict[str, Any]) -> None:
-    """Record the experiment for the next `check_folder`."""
-    write_json(folder / EXPERIMENT_FILE, experiment)
+    """Record the experiment for the next `check_folder`, with what `check_start` has added to it."""
+    write_json(folder / EXPERIMENT_FILE, _recorded_start(folder) | experiment)
+
+
+def check_start(folder: Path, generator: str, *, write: bool) -> None:
+    """Check that a run goes on with the generator that it began with: the options don't tell, where that is made by a function.
+
+    Args:
+        generator: `malp_disc.serialization.state_dicts.fingerprint` of the generator before fine-tuning.
+        write: record it, where the folder has no such record.
+
+    Raises:
+        ValueError: the results in the folder started from another one.
+    """
+    was = _recorded_start(folder).get("start")
+    if was not in (None, generator) and _has_results(folder):
+        raise ValueError(
+            f"{folder} has results that started from a generator with other weights ({was}, now {generator}), and all arms have to start from the same one; take that "
+            "generator, or choose another --output-dir"
+        )
+    if write and was != generator:
+        write_json(folder / EXPERIMENT_FILE, {**json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8")), "start": generator})
+
+
+def _recorded_start(folder: Path) -> dict[str, Any]:
+    record = folder / EXPERIMENT_FILE
+    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return {"start": found["start"]} if "start" in found else {}
 
 
 def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
-    """Move all results of an earlier run into ``folder/previous``, replacing its content, so that none of them gets into the new report.
+    """Move all results of an earlier run into ``folder/previous``, or previous-2 and so on where there is one, so that none of them gets into the new report.
 
     Args:
         inputs: files and folders that the new run reads; they aren't moved.
@@ -76,12 +102,12 @@ def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
     kept = {path.expanduser().resolve() for path in inputs}
     moved = sorted({path for pattern in _RESULTS for path in folder.glob(pattern)})
     moved = [path for path in moved if not any(path.resolve() == own or path.resolve() in own.parents for own in kept)]
-    shutil.rmtree(folder / PREVIOUS, ignore_errors=True)
-    (folder / PREVIOUS).mkdir()
+    aside = next(path for path in itertools.chain([folder / PREVIOUS], (folder / f"{PREVIOUS}-{number}" for number in itertools.count(2))) if not path.exists())
+    aside.mkdir()
     for path in moved:
-        path.rename(folder / PREVIOUS / path.name)
+        path.rename(aside / path.name)
     logger.warning(
-        f"{folder} holds an earlier run of this experiment: starting over, its results are in {folder / PREVIOUS} now (--resume-from-checkpoint latest continues it instead)"
+        f"{folder} holds an earlier run of this experiment: starting over, its results are in {aside} now (--resume-from-checkpoint latest continues it instead)"
     )
 
 
@@ -97,7 +123,7 @@ def find_resume(folder: Path, wanted: str | None) -> str | None:
     if wanted in (None, "latest"):
         return wanted
     found = [path for place in sorted({state.parent.parent for state in folder.rglob("checkpoint-*/state.json")}) for path in list_training(place)]
-    found = [path for path in found if PREVIOUS not in path.relative_to(folder).parts]
+    found = [path for path in found if not path.relative_to(folder).parts[0].startswith(PREVIOUS)]
     names = [path.relative_to(folder).as_posix() for path in found]
     asked = Path(wanted).expanduser()
     if (asked.parent == Path() or asked.parent.resolve() == folder.resolve()) and asked.name in {path.name for path in found}:

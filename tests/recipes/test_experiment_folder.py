@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from malp_disc.experiment.arms import ArmOptions
 from malp_disc.run_folder.experiment import experiment_of
 from malp_disc.shipped import FACES_GENERATOR
 from malp_disc.training.checkpoints import save_training
-from malp_disc.training.output_folder import PREVIOUS, check_folder, find_resume, set_aside, write_experiment
+from malp_disc.training.output_folder import PREVIOUS, check_folder, check_start, find_resume, set_aside, write_experiment
 from tests.recipes.small_runs import options
 
 pytestmark = pytest.mark.usefixtures("release_all_locks")
@@ -63,7 +64,23 @@ def test_the_same_experiment_starts_over_without_its_old_results(folder, caplog)
     assert find_resume(folder, "latest") == "latest" and not checked(folder)
     (folder / "measurements.jsonl").write_text("{}\n")
     set_aside(folder)
-    assert {path.name for path in (folder / PREVIOUS).iterdir()} == {"measurements.jsonl", "malp"}, "one earlier run is kept, not a heap of them"
+    assert (folder / PREVIOUS / "arms" / "control" / "checkpoint-500").is_dir(), "nothing is lost"
+    assert {path.name for path in (folder / f"{PREVIOUS}-2").iterdir()} == {"measurements.jsonl", "malp"}
+    with pytest.raises(ValueError, match="no complete checkpoint checkpoint-500 in .*; there are none"):
+        find_resume(folder, "checkpoint-500")
+
+
+def test_all_arms_start_from_the_generator_that_the_run_began_with(folder):
+    check_start(folder, "aaaa", write=False)
+    assert "start" not in json.loads((folder / "experiment.json").read_text())
+    check_start(folder, "aaaa", write=True)
+    write_experiment(folder, experiment_of(options()))  # as a resumed run does
+    check_start(folder, "aaaa", write=True)
+    with pytest.raises(ValueError, match=r"other weights \(aaaa, now bbbb\).*choose another --output-dir"):
+        check_start(folder, "bbbb", write=True)
+    set_aside(folder)
+    check_start(folder, "bbbb", write=True)
+    assert json.loads((folder / "experiment.json").read_text())["start"] == "bbbb"
 
 
 def test_results_of_unknown_origin_are_refused_and_a_folder_without_results_is_free(folder, tmp_path_factory):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -33,6 +34,19 @@ def evaluator(tmp_path):
 
 def darker(images, target):
     return images * 0.8 - 0.1
+
+
+def test_other_images_under_the_same_names_are_refused(evaluator):
+    evaluator.measure_reference_points()
+    evaluator.check_same_images()
+    images = evaluator.inputs.images.clone()
+    evaluator.inputs.images[3] = -images[3]
+    with pytest.raises(ValueError, match="measured on other held-back images than there are now"):
+        evaluator.check_same_images()
+    evaluator.inputs.images.copy_(images)
+    evaluator.reference = dataclasses.replace(evaluator.reference, sha256="0" * 16)
+    with pytest.raises(ValueError, match="measured on other real images than there are now"):
+        evaluator.check_same_images()
 
 
 def test_arms_of_several_seeds_become_one_report(evaluator, tmp_path):

@@ -82,6 +82,17 @@ def test_a_checkerboard_a_stranger_and_other_seeds_are_named(make_full_run):
     assert "not every arm has the same seeds" in found and "random 0 1" in found
 
 
+def test_skipped_updates_are_named_and_where_all_were_skipped_nothing_is_decided(make_full_run):
+    def change(line):
+        if line["arm"] in ("cotrain", "frozen"):
+            line["skipped"] = {"cotrain": 3, "frozen": 250}[line["arm"]]
+
+    record = build_record(make_full_run(change=change), resamples=20)
+    assert any(note.startswith("cotrain: 3 updates were skipped") and "its 250 steps" in note for note in record.notes)
+    assert record.verdicts["cotrain"].outcome != "not decided"
+    assert record.verdicts["frozen"].reason == "not decided: as many updates of frozen were skipped as it has steps, since they weren't finite"
+
+
 def test_an_arm_that_diverged_in_one_seed_is_named_and_has_no_mean(make_full_run):
     def change(line):
         if (line["arm"], line["seed"]) == ("cotrain", 1):

@@ -100,7 +100,7 @@ def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
     assert from_json(ReferencePoints, json.loads(json.dumps(to_json(reference_points, sparse=True))), "reference_points") == reference_points
     assert measured.localization_fresh == measured.localization
     absent = {name for name, value in to_json(measured).items() if to_json({"value": value}, sparse=True) == {}}
-    assert absent == {"identity", "perfect_edit", "weights", "steps", "seconds", "experiment", "teachers", "diverged"}
+    assert absent == {"identity", "perfect_edit", "weights", "steps", "seconds", "skipped", "experiment", "teachers", "diverged"}
     described = measured.frechet_2x
     assert (described.label, described.n, described.dims, described.reference_n) == ("FD-means at 1/2 size", COUNT, 6, 60)
     assert described.resize == "antialiased downsampling by 2, then none"
