@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -32,6 +33,8 @@ from malp_disc.commands.fid import Fid, compare
 from malp_disc.metrics.inception import load_inception
 
 CPU = torch.device("cpu")
+PAIRS = (("pytorch-fid", "malp-disc, legacy_pytorch"), ("clean-fid", "malp-disc, clean"))
+"""Each alternative, and what does the same here."""
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Config:
     dims: int = 2048
     images: int = 5000
     """At most so many images of each folder."""
+    against: tuple[Literal["pytorch-fid", "clean-fid"], ...] = ("pytorch-fid", "clean-fid")
+    """The alternatives."""
     rounds: int = 3
     threads: int = 2
 
@@ -55,12 +60,13 @@ def main(config: Config) -> None:
         sides = [linked(source, Path(folder) / name, config.images) for name, source in (("a", config.a), ("b", config.b))]
         use_in_pytorch_fid(net)
         workers = min(os.cpu_count() or 1, 8)
-        programs = {
+        all_programs = {
             "pytorch-fid": lambda: fid_score.calculate_fid_given_paths([str(side) for side in sides], 50, CPU, config.dims, workers),
             "malp-disc, legacy_pytorch": lambda: ours(config, sides, "legacy_pytorch"),
             "clean-fid": lambda: theirs_clean(sides, net),
             "malp-disc, clean": lambda: ours(config, sides, "clean"),
         }
+        programs = {name: all_programs[name] for pair in PAIRS if pair[0] in config.against for name in pair}
         measured = {name: [] for name in programs}
         for _ in range(config.rounds):
             for name, program in programs.items():
@@ -68,7 +74,9 @@ def main(config: Config) -> None:
         counts = [len(list(side.iterdir())) for side in sides]
     print(f"torch {torch.__version__}, scipy {scipy.__version__}, {config.threads} threads of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"{counts[0]} against {counts[1]} images, {config.dims} features, median of {config.rounds} rounds")
-    for name, alternative in (("malp-disc, legacy_pytorch", "pytorch-fid"), ("malp-disc, clean", "clean-fid")):
+    for alternative, name in PAIRS:
+        if alternative not in config.against:
+            continue
         for row in (alternative, name):
             print(f"{row:26} {measured[row][0][0]:.8g}   {median(x[1] for x in measured[row]):7.1f} s, {median(x[2] for x in measured[row]):7.1f} s of CPU time")
         wall, cpu = (median(theirs[i] / own[i] for theirs, own in zip(measured[alternative], measured[name])) for i in (1, 2))
