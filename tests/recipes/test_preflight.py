@@ -62,6 +62,7 @@ def test_a_step_that_needs_more_images_than_there_are(tmp_path):
         (["--fresh-malp-steps", 5, "--malp-least-psnr", -1], "--malp-least-psnr of 0 or more"),
         (["--learning-rate", "inf"], "finite number for --learning-rate"),
         (["--cotrain-weight", "nan"], "finite number for --cotrain-weight"),
+        (["--max-train-steps", 0], "expected --max-train-steps of at least 1, got 0"),
         (["--checkpoints-total-limit", 0], "--checkpoints-total-limit of at least 1"),
         (["--dataloader-num-workers", -1], "--dataloader-num-workers of 0 or more"),
         (["--image-size", 36], "image_size is 64 in the file and 36 was asked for"),
