@@ -22,6 +22,7 @@ from malp_disc.serialization.state_dicts import fingerprint, load_state, load_te
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
+GIVE_KEY = "--key FILE on the command line, key=… in Python"
 logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound="MaLPHubMixin")
 
@@ -171,7 +172,7 @@ class MaLPHubMixin(ModelHubMixin):
         try:
             key = find(KEY_FILE) if key is None else key
         except (FileNotFoundError, EntryNotFoundError) as error:
-            raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path as key=…") from error
+            raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path: {GIVE_KEY}") from error
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
         malp.load_detection(find, model_id)
