@@ -84,8 +84,7 @@ class MaLPHubMixin(ModelHubMixin):
         if not Path(name).is_dir() and path_only:
             raise FileNotFoundError(f"no folder {name} (current folder: {Path.cwd()}); give a folder written by save_pretrained, or a Hub id of the form owner/name")
         if Path(name).is_dir():
-            if (Path(name) / _CONFIG_FILE).is_file():
-                _read_config(Path(name) / _CONFIG_FILE)  # read first, because huggingface_hub's error doesn't name the file
+            _read_config(find_file(name, _CONFIG_FILE))  # read first, because huggingface_hub's errors don't name the file, and it logs one that is missing
             return super().from_pretrained(name, key=key, backbone_weights=backbone_weights, **options)
         logger.warning("no folder %s (current folder: %s): looking for it on the Hugging Face Hub", name, Path.cwd())  # which takes half a minute without internet
         try:
