@@ -101,6 +101,13 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_names_the_share_that_replaces_the_weight(launch, material, tmp_path):
+    said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--dry-run",
+                  "--gradient-share", 0.5, "--output-dir", tmp_path / "run", cwd=material).stdout  # fmt: skip
+    assert "arm        cotrain: seeds 0, MaLP's gradient 0.5 of the generator's own, 1 checkpoints of" in said
+    assert "arm        control: seeds 0, weight of MaLP 0, " in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
