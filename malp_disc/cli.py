@@ -25,7 +25,7 @@ from malp_disc.commands.key import Key, key
 from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.commands.report import Report, report
-from malp_disc.errors import make_output_printable, plain_errors
+from malp_disc.errors import make_output_printable, plain_errors, plain_warnings
 
 # One line per command; its name is the dataclass's in lower case, its help the dataclass's docstring.
 COMMANDS: dict[type, Callable[[Any], None]] = {
@@ -75,7 +75,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(malp_disc.__version__)
         return
-    with plain_errors():
+    with plain_warnings(), plain_errors():
         arguments = tyro.extras.subcommand_cli_from_dict(
             {command.__name__.lower(): command for command in (*LAUNCHED.values(), *COMMANDS)},
             prog="malp-disc",

@@ -74,7 +74,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             templates, and `fake` has to be computed with gradients on.
 
     Raises:
-        ValueError: an unknown generator gradient, negative weights, a dropout outside [0, 1], or options that contradict each other.
+        ValueError: no `MaLP`, an unknown generator gradient, negative weights, a dropout outside [0, 1], or options that contradict each other.
 
     Note:
         Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the non-saturating form. The paper
@@ -103,6 +103,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
         generator_gradient: GeneratorGradient = "none",
     ) -> None:
         super().__init__()
+        if not isinstance(getattr(malp, "_orig_mod", malp), MaLP):  # torch.compile wraps it
+            raise ValueError(f"expected a MaLP, got {type(malp).__name__}; load a pretrained one with MaLP.from_pretrained(folder), or make one with MaLP(MaLPConfig(…))")
         if generator_gradient not in get_args(GeneratorGradient):
             raise ValueError(f"expected a generator gradient out of {get_args(GeneratorGradient)}, got {generator_gradient!r}")
         asked = (map_weight, classifier_weight, template_weight, branch_map_weight, realness_weight)

@@ -1,4 +1,4 @@
-"""User errors end in a one-line message instead of a traceback."""
+"""User errors end in a one-line message instead of a traceback, and warnings of this library are lines without a place in its code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent
+_OWN = (_PACKAGE, *(_PACKAGE.parent / name for name in ("generators", "recipes")))
 
 
 def make_output_printable() -> None:
@@ -14,6 +20,25 @@ def make_output_printable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print each warning of this library once, as a line ``warning: …``. Those of other packages look as before."""
+    shown, before = set(), warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+        if not any(folder in Path(filename).resolve().parents for folder in _OWN):
+            before(message, category, filename, lineno, *more)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -64,7 +65,13 @@ def check_images(images: Tensor, name: str = "images") -> None:
     if images.numel() == 0 or images.is_meta:
         return
     low, high = torch.stack(torch.aminmax(images.detach().float())).tolist()
-    if not (low >= -_TOLERATED and high <= _TOLERATED):  # written so that NaN fails
+    if not (math.isfinite(low) and math.isfinite(high)):
+        wrong = (~torch.isfinite(images.detach())).sum().item()
+        raise ValueError(
+            f"expected {name} in [-1, 1], got min {low:.4g} max {high:.4g}: {wrong} of {images.numel()} values aren't finite; check what made them (a learning rate that is too "
+            "high, an overflow in float16, a division by 0)"
+        )
+    if not (low >= -_TOLERATED and high <= _TOLERATED):
         scale = "; divide by 127.5 and subtract 1" if low >= 0 and high <= 255 else ""
         raise ValueError(f"expected {name} in [-1, 1], got min {low:.4g} max {high:.4g}{scale}")
 

@@ -22,6 +22,7 @@ from malp_disc.serialization.state_dicts import fingerprint, load_state, load_te
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
+GIVE_KEY = "--key FILE on the command line, key=… in Python"
 logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound="MaLPHubMixin")
 
@@ -83,8 +84,7 @@ class MaLPHubMixin(ModelHubMixin):
         if not Path(name).is_dir() and path_only:
             raise FileNotFoundError(f"no folder {name} (current folder: {Path.cwd()}); give a folder written by save_pretrained, or a Hub id of the form owner/name")
         if Path(name).is_dir():
-            if (Path(name) / _CONFIG_FILE).is_file():
-                _read_config(Path(name) / _CONFIG_FILE)  # read first, because huggingface_hub's error doesn't name the file
+            _read_config(find_file(name, _CONFIG_FILE))  # read first, because huggingface_hub's errors don't name the file, and it logs one that is missing
             return super().from_pretrained(name, key=key, backbone_weights=backbone_weights, **options)
         logger.warning("no folder %s (current folder: %s): looking for it on the Hugging Face Hub", name, Path.cwd())  # which takes half a minute without internet
         try:
@@ -171,7 +171,7 @@ class MaLPHubMixin(ModelHubMixin):
         try:
             key = find(KEY_FILE) if key is None else key
         except (FileNotFoundError, EntryNotFoundError) as error:
-            raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path as key=…") from error
+            raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path: {GIVE_KEY}") from error
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
         malp.load_detection(find, model_id)

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,13 @@ import torch
 from PIL import Image
 
 import malp_disc
-from malp_disc import cli
+from malp_disc import MaLPDiscriminator, cli
 from malp_disc.metrics import inception
 from malp_disc.metrics.inception import build_inception
 from malp_disc.serialization.state_dicts import save_tensors
 from malp_disc.training.launch import run_recipe
 from recipes import finetune_stargan
+from tests.tiny import sample_images, tiny_malp
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
@@ -97,6 +100,33 @@ def test_ctrl_c_leaves_one_line(command, monkeypatch, capsys):
     monkeypatch.setitem(cli.COMMANDS, cli.Fid, interrupted)
     assert command("fid", "a", "b") == 130
     assert capsys.readouterr().err.strip() == "interrupted"
+
+
+@dataclass
+class NoFlags:
+    """Of a recipe without flags."""
+
+
+@pytest.mark.parametrize("entry", ["command", "recipe"])
+def test_a_warning_of_the_library_is_one_plain_line(command, monkeypatch, capsys, entry):
+    def work(options):
+        warnings.simplefilter("always")
+        for _ in range(2):
+            MaLPDiscriminator(tiny_malp()).encrypt(sample_images(1, 16, 16))
+            warnings.warn_explicit("of another package", UserWarning, "/elsewhere/other.py", 7)
+
+    before = warnings.showwarning
+    with pytest.warns(UserWarning, match="of another package") as others:
+        if entry == "command":
+            monkeypatch.setitem(cli.COMMANDS, cli.Fid, work)
+            assert command("fid", "a", "b") is None
+        else:
+            monkeypatch.setattr(sys, "argv", ["recipe"])
+            run_recipe(work, NoFlags, "")
+    assert [str(warning.message) for warning in others] == ["of another package"] * 2, "left alone"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: this MaLP was trained at 32x32; at 16x16 its templates are stretched")
+    assert warnings.showwarning is before
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ def test_impossible_options_are_refused(options, message):
         MaLPDiscriminator(tiny_malp(), **options)
 
 
+@pytest.mark.parametrize("wrong", [nn.Conv2d(3, 3, 3), "weights/faces64/malp"])
+def test_what_is_no_malp_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"expected a MaLP, got {type(wrong).__name__}; load a pretrained one with MaLP.from_pretrained"):
+        MaLPDiscriminator(wrong)
+
+
+def test_a_compiled_malp_is_one():
+    assert MaLPDiscriminator(torch.compile(tiny_malp(), backend="eager")).weights["map"] == 1
+
+
 def test_a_passive_malp_has_no_template_to_keep():
     with pytest.raises(ValueError, match="no template that could survive; set template_weight=0"):
         MaLPDiscriminator(tiny_malp(strength=0.0), template_weight=1.0)

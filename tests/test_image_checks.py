@@ -164,3 +164,10 @@ def test_what_a_generator_returned_is_asked_for_finite_values_only():
     for images in (IMAGES * torch.nan, IMAGES[0], IMAGES.to("meta"), IMAGES.long()):
         with pytest.raises(ValueError, match="expected "):
             IMD.score(images)
+
+
+def test_values_that_are_not_finite_are_counted_with_advice():
+    images = IMAGES.clone()
+    images[0, 0, 0, :2] = torch.tensor([torch.nan, torch.inf])
+    with pytest.raises(ValueError, match=rf"got min nan max nan: 2 of {images.numel()} values aren't finite; check what made them"):
+        fakeness_map(IMAGES, images)

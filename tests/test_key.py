@@ -58,7 +58,7 @@ def test_a_key_kept_elsewhere_is_given_by_its_path(tmp_path):
     malp = tiny_malp()
     malp.save_pretrained(tmp_path / "malp", key=tmp_path / "vault" / "key.safetensors")
     assert not (tmp_path / "malp" / KEY_FILE).exists()
-    with pytest.raises(FileNotFoundError, match="comes without its key templates.safetensors; give its path as key=…"):
+    with pytest.raises(FileNotFoundError, match="comes without its key templates.safetensors; give its path: --key FILE on the command line, key=… in Python"):
         MaLP.from_pretrained(tmp_path / "malp")
     again = MaLP.from_pretrained(tmp_path / "malp", key=tmp_path / "vault" / "key.safetensors")
     assert torch.equal(again.encryption.templates, malp.encryption.templates)

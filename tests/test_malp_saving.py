@@ -65,12 +65,13 @@ def test_a_config_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("missing", [("config.json", "model.safetensors"), ("model.safetensors",)])
-def test_a_folder_without_a_model_is_named(tmp_path, missing):
+def test_a_folder_without_a_model_is_named(tmp_path, missing, caplog):
     tiny_malp().save_pretrained(tmp_path)
     for name in missing:
         (tmp_path / name).unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no saved MaLP: expected config.json and model.safetensors"):
         MaLP.from_pretrained(tmp_path)
+    assert not caplog.records, "said once"
 
 
 @pytest.mark.parametrize("keep", [0, 7, 500])

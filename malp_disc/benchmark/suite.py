@@ -98,11 +98,14 @@ def read_suite(path: str | Path, data: DataOptions) -> Suite:
     """A suite from a TOML file; paths in it are relative to its folder. `data` has the defaults of its images.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, or a folder.
         ValueError: no TOML, an unknown or a missing entry, or a value of another kind.
     """
     tomllib = _toml()
-    path = Path(path)
+    path = Path(path).expanduser()
+    if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else f"is no file (current folder: {Path.cwd()})"
+        raise FileNotFoundError(f"--suite {path} {wrong}; give the TOML file of a suite, which docs/benchmark.md describes")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -157,6 +157,11 @@ def check_json(json_file: Path | None) -> None:
         check_writable(json_file, "--json")
 
 
+def check_output(path: Path) -> None:
+    """Raise ValueError if a file of the output OUT couldn't be written, before the first image; creates its folder."""
+    check_writable(path, "OUT", advice="give an output where you may write")
+
+
 def print_or_write(records: Sequence[dict[str, Any]], json_file: Path | None) -> None:
     """Write JSON lines to a file, atomically, or to standard output for ``-``; nothing for None."""
     if json_file is None:

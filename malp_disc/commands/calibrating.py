@@ -15,12 +15,15 @@ from malp_disc.data.listing import printable
 from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.malp import MaLP
-from malp_disc.tiling import Inspection
+from malp_disc.tiling import Inspection, Window
 
 if TYPE_CHECKING:
     from malp_disc.commands.detect import Detect
 
 _UNPROTECTED = 0.05  # largest share of images without the template that is left out; with more, it is the wrong folder or key
+_RECOGNISED = 0.2
+"""Similarity above which a learned template counts as recognised. Unprotected, 88 photos had at most 0.11 with the two MaLPs of weights/ (most of them below 0.03); protected ones below 0.2
+had scores above 0.9, as unprotected ones do."""
 
 
 def calibrate(malp: MaLP | KeyedMaLP, options: Detect) -> tuple[Calibration, Outcome]:
@@ -49,12 +52,17 @@ def calibrate(malp: MaLP | KeyedMaLP, options: Detect) -> tuple[Calibration, Out
         images=f"images of {sources.root.resolve().name}, {added}",
         detector=malp.detector_fingerprint,
     )
+    _warn_of_unrecognised(malp, outcome, sources.root, calibration.threshold, options)
     return calibration, outcome
 
 
 def statistic(found: Inspection, by: str) -> float:
     """The score that is compared with the threshold: the mean over the image (image), or the highest of its windows (window)."""
-    return found.score if by == "image" else found.worst.score
+    return _judged(found, by).score
+
+
+def _judged(found: Inspection, by: str) -> Inspection | Window:
+    return found if by == "image" else found.worst
 
 
 def _adds(malp: MaLP | KeyedMaLP, options: Detect) -> bool:
@@ -63,7 +71,10 @@ def _adds(malp: MaLP | KeyedMaLP, options: Detect) -> bool:
 
 
 def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome:
-    """A record of each image of `--calibrate`: its `scores`, of each kind in which it may arrive, and whether it is `protected`. One that fails doesn't stop the others."""
+    """A record of each image of `--calibrate`. One that fails doesn't stop the others.
+
+    It has `scores`, of each kind in which the image may arrive; whether the image is `protected` with a key, True without keys; and the `similarity` of its template.
+    """
     outcome = Outcome()
     with tqdm(sources.names, desc="calibrate", unit="image") as bar:
         for number, name in enumerate(bar):
@@ -79,7 +90,8 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome
                 continue
             untouched = found[0].presence
             protected = untouched is None or untouched > malp.config.present_above
-            outcome.records.append({"file": name, "scores": [statistic(kind, options.by) for kind in found], "protected": protected})
+            scores, similarity = [statistic(kind, options.by) for kind in found], _judged(found[0], options.by).similarity
+            outcome.records.append({"file": name, "scores": scores, "protected": protected, "similarity": similarity})
     return outcome
 
 
@@ -94,6 +106,26 @@ def _check_protected(malp: MaLP | KeyedMaLP, outcome: Outcome, folder: Path, opt
     raise ValueError(
         f"{which} aren't protected with this key ({malp.key_fingerprint}), or have none of its template left, and with a threshold set on them nothing would ever count as "
         "manipulated; give images that were protected with it, or the --key of these, or leave out --calibrate-as-is to have originals protected first"
+    )
+
+
+def _warn_of_unrecognised(malp: MaLP | KeyedMaLP, outcome: Outcome, folder: Path, threshold: float, options: Detect) -> None:
+    """Print a warning if a learned template isn't recognised in images that count as unmanipulated at this threshold: others without a template may then count so too.
+
+    No error, as for keys: a MaLP that was trained on unprotected images too can tell edits by the content alone.
+    """
+    if isinstance(malp, KeyedMaLP) or malp.passive:
+        return
+    count = sum(record["similarity"] <= _RECOGNISED and record["scores"][0] <= threshold for record in outcome.records)
+    if not count:
+        return
+    take, advice = "take too little of the template to be recognised", "give images like those that MaLP was pretrained on, or pretrain one on images like these"
+    if not _adds(malp, options):
+        take, advice = "have too little of the template left to be recognised", "give images that were protected with this MaLP, or leave out --calibrate-as-is to have originals protected first"
+    print(
+        f"warning: {count} of {len(outcome.records)} images in {printable(folder)} {take} (similarity of at most {_RECOGNISED}), and count as unmanipulated at this threshold, "
+        f"{threshold:.4g}. An image that was never protected, or has lost its template, may count so too; {advice}",
+        file=sys.stderr,
     )
 
 

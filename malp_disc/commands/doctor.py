@@ -52,8 +52,7 @@ def doctor(options: Doctor) -> None:
         raise ValueError(f"expected --image-size of 16 or more, divisible by 4, got {options.image_size}")
     if options.batch_size < 2:
         raise ValueError(f"expected --batch-size of at least 2, got {options.batch_size}")
-    from malp_disc.commands.loading import usable_device
-    from malp_disc.malp import MaLP
+    from malp_disc.commands.loading import load_learned_malp, usable_device
     from malp_disc.serialization.files import check_writable, write_json
     from malp_disc.training.generator_checks.full_check import examine
 
@@ -62,7 +61,7 @@ def doctor(options: Doctor) -> None:
     device = usable_device(options.device)
     generator = call_by_name(options.generator)
     losses = call_by_name(options.losses) if options.losses is not None else None
-    malp = MaLP.from_pretrained(options.malp) if options.malp is not None else None
+    malp = load_learned_malp(options.malp) if options.malp is not None else None
     settings = {"attributes": options.attributes, "image_size": options.image_size, "batch_size": options.batch_size, "device": device}
     findings = examine(generator, losses=losses, malp=malp, **settings)
     signs = {"ok": "ok  ", "note": "note", "problem": "STOP"}

@@ -41,6 +41,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.backbones import create_backbone
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
+from malp_disc.commands.loading import load_learned_malp
 from malp_disc.data import WithReferences, build_dataset, held_out_references, references_held_back
 from malp_disc.data.listing import check_folder
 from malp_disc.experiment.arms import Arm, ArmOptions
@@ -160,7 +161,7 @@ def load_networks(
     if config.content_weight:
         similarity = SelfSimilarity(create_backbone(config.backbone, config.backbone_weights, depths=2), least_side=config.backbone_side)
         objective = WithContentLoss(objective, similarity, weight=config.content_weight)
-    return generator, objective, MaLP.from_pretrained(given) if given is not None else None
+    return generator, objective, load_learned_malp(given) if given is not None else None
 
 
 def stargan_objective(config: Config, attributes: int) -> nn.Module:

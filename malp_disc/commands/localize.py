@@ -56,7 +56,7 @@ def localize(options: Localize) -> None:
         raise ValueError(f"expected --changed-above in [0, 1), got {options.changed_above}")
     if options.overlay_full is not None and not 0 < options.overlay_full <= 1:
         raise ValueError(f"expected --overlay-full in (0, 1], got {options.overlay_full}")
-    from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
@@ -71,6 +71,7 @@ def localize(options: Localize) -> None:
         raise ValueError(f"OUT {options.output} is a file; give a folder for the maps")
     check_json(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
+    check_output(options.output / MANIFEST)
     above = changed_above(malp) if options.changed_above is None else options.changed_above
     full = _OVERLAY_FULL[isinstance(malp, KeyedMaLP)] if options.overlay_full is None else options.overlay_full
 

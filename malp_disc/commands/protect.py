@@ -67,7 +67,7 @@ def protect(options: Protect) -> None:
     """
     if not 1 <= options.quality <= 100:
         raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
-    from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
@@ -83,6 +83,7 @@ def protect(options: Protect) -> None:
         raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")
     if options.template is not None and not 0 <= options.template < set_size(malp):
         raise ValueError(f"expected --template of 0 to {set_size(malp) - 1}, got {options.template}")
+    check_output(next(iter(places.values())) if sources.single else options.output / MANIFEST)
 
     def work(name: str) -> dict[str, Any]:
         image = ImageFile.read(sources.root / name)

@@ -176,6 +176,7 @@ class PlainFolder(ImageFiles):
         crop_size: side of the centre crop; None for the largest centred square.
         test_size: exact number of test images if the data set has no split of its own.
         train_size: upper limit for the number of training images.
+        flag: the command-line option that sets `test_size`, for messages.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -192,11 +193,12 @@ class PlainFolder(ImageFiles):
         test_size: int = 1000,
         train_size: int | None = None,
         on_broken: OnBroken = "raise",
+        flag: str = "--test-size",
     ) -> None:
         check_sizes(image_size, crop_size)
         root = Path(root).expanduser()
         places = _listed(root).names
-        chosen = split_indices(places, split, given=_split_of_folders(places), test_size=test_size, train_size=train_size)
+        chosen = split_indices(places, split, given=_split_of_folders(places), test_size=test_size, train_size=train_size, flag=flag)
         super().__init__(
             [os.path.join(root, places[index]) for index in chosen],
             torch.zeros(len(chosen), 0),

@@ -13,6 +13,8 @@ from .folder import PlainFolder
 from .images import ImageFiles, load_image
 from .listing import list_images
 
+_FLAG = "--reference-test-size"
+
 
 class WithReferences(Dataset):
     """Adds a reference image to each item of a data set: ``(image, label, reference)``, the reference (3, N, N) in [-1, 1].
@@ -42,7 +44,7 @@ class WithReferences(Dataset):
             found = [str(folder / name) for name in listing.names]
             self.references = _partners(names, found, folder)
         else:
-            found = PlainFolder(folder, test_size=test_size, **_sizes(dataset)).paths
+            found = PlainFolder(folder, test_size=test_size, flag=_FLAG, **_sizes(dataset)).paths
             order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())
             self.references = [""] * len(names)
             for rank, index in enumerate(order):
@@ -80,7 +82,7 @@ def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: boo
         partners = WithReferences(held_out, folder, paired=True)
         labels = torch.zeros(len(partners), 0)
         return ImageFiles(partners.references, labels, attribute_names=(), name=f"{folder.resolve().name}, partners of the held-back images", **_sizes(held_out))
-    return PlainFolder(folder, split="test" if test_size else "train", test_size=test_size, **_sizes(held_out))
+    return PlainFolder(folder, split="test" if test_size else "train", test_size=test_size, flag=_FLAG, **_sizes(held_out))
 
 
 def references_held_back(folder: Path, *, most: int) -> int:

@@ -24,6 +24,7 @@ def split_indices(
     given: Sequence[Split] | None = None,
     test_size: int = 1000,
     train_size: int | None = None,
+    flag: str = "--test-size",
 ) -> list[int]:
     """Indices into `names` of one split, ascending.
 
@@ -34,6 +35,7 @@ def split_indices(
             are no ``"test"`` images, and unused otherwise. If all are ``"train"``, `given` is ignored.
         test_size: exact number of test images, the first by sha256, if no split is given.
         train_size: upper limit for the number of training images; a smaller limit selects a subset of a larger one's images.
+        flag: the command-line option that sets `test_size`, for messages.
 
     Raises:
         ValueError: the split is empty or unknown, or the sizes leave no images.
@@ -43,7 +45,7 @@ def split_indices(
     if train_size is not None and train_size < 1:
         raise ValueError(f"expected a training size of at least 1, got {train_size}; leave --train-size out to use every image")
     if test_size < 0:
-        raise ValueError(f"expected a test size of at least 0, got {test_size}")
+        raise ValueError(f"expected {flag} of at least 0, got {test_size}")
     order = sorted(range(len(names)), key=lambda index: hashlib.sha256(names[index].encode("utf-8", "surrogateescape")).digest())
     kinds = set(given or ()) - {"train"}
     if given is not None and kinds:
@@ -55,11 +57,11 @@ def split_indices(
         raise ValueError("no valid images: the data set has no split of its own and is divided into train and test only")
     else:
         if test_size >= len(names):
-            raise ValueError(f"--test-size {test_size} leaves nothing to train on: there are {len(names)} images; give a smaller one")
+            raise ValueError(f"{flag} {test_size} leaves nothing to train on: there are {len(names)} images; give a smaller one")
         if split == "test" and test_size == 0:
-            raise ValueError("no test images: --test-size is 0; give a larger number")
+            raise ValueError(f"no test images: {flag} is 0; give a larger number")
         if 2 * test_size > len(names):
-            logger.warning("holding back %d of only %d images; --test-size sets how many", test_size, len(names))
+            logger.warning("holding back %d of only %d images; %s sets how many", test_size, len(names), flag)
         chosen = order[:test_size] if split == "test" else order[test_size:]
     if split == "train":
         chosen = chosen[:train_size]

@@ -22,6 +22,7 @@ from typing import Literal, get_args
 
 from malp_disc import MaLP
 from malp_disc.backbones import default_depths
+from malp_disc.commands.loading import load_learned_malp
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.malp import with_pretrained_branch
@@ -162,7 +163,7 @@ def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | 
     """
     given = {"malp": malp} if malp is not None or set(config.arms) & set(AGAINST_MALP) or config.fresh_malp_steps else {}
     if "no_template" in config.arms:
-        given["passive"] = MaLP.from_pretrained(config.passive_malp) if config.passive_malp is not None else None
+        given["passive"] = load_learned_malp(config.passive_malp, "--passive-malp") if config.passive_malp is not None else None
         if given["passive"] is not None and not given["passive"].passive:
             raise ValueError(
                 f"{config.passive_malp} adds a template (strength {given['passive'].config.strength}); pretrain one with --malp-strength 0"

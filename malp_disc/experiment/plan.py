@@ -64,8 +64,11 @@ def make_plan(
         kept = min(written, config.checkpoints_total_limit or written)
         needed = size * (kept + 1) * len(config.all_seeds)  # a new one is complete before the oldest goes
         total += needed
+        weight = f"weight of MaLP {setup.weight:g}"
+        if config.gradient_share is not None and setup.malp is not None:
+            weight = f"MaLP's gradient {config.gradient_share:g} of the generator's own"
         lines.append(
-            f"arm        {arm}: seeds {' '.join(map(str, config.all_seeds))}, weight of MaLP {setup.weight:g}, {written} checkpoints of {size / 2**20:.1f} MiB, "
+            f"arm        {arm}: seeds {' '.join(map(str, config.all_seeds))}, {weight}, {written} checkpoints of {size / 2**20:.1f} MiB, "
             f"{kept} kept, {needed / 2**20:.0f} MiB"
         )
     lines.append(f"disk       about {total / 2**20:.0f} MiB in {config.output_dir}")

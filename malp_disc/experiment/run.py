@@ -94,7 +94,8 @@ def run_arms(
     if accelerator.is_main_process:
         evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets, exclusive=exclusive_names(before, dataset))
     if evaluator is not None and {"cotrain", "joint"} & set(config.arms) and config.template_dropout:
-        warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device)
+        made = config.malp_template_dropout > 0 and given["malp"] is None  # by this run, with unprotected images
+        warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device, steps=config.malp_pretrain_steps if made else None)
     if evaluator is not None and config.resume_from_checkpoint and "before" in evaluator.measured():
         evaluator.check_same_images()
     elif evaluator is not None:
@@ -163,14 +164,19 @@ def arm_discriminator(arm: Arm, malps: dict[str, MaLP | None], config: ArmOption
     return make_discriminator(setup, config) if setup.malp is not None else None
 
 
-def warn_if_uninformative(malp: MaLP, before: nn.Module, inputs: EvalSet, device: torch.device) -> None:
-    """Log a warning if MaLP can't tell unprotected images from their edits, although it will be co-trained on such images."""
+def warn_if_uninformative(malp: MaLP, before: nn.Module, inputs: EvalSet, device: torch.device, *, steps: int | None = None) -> None:
+    """Log a warning if MaLP can't tell unprotected images from their edits, although it will be co-trained on such images.
+
+    Args:
+        steps: number of steps that this run pretrained MaLP for, with unprotected images among its own; None for any other MaLP.
+    """
     scores = score_unprotected(before.manipulate, inputs, malp, device=device)
     if scores["auc"] < _INFORMATIVE_AUC:
+        better = "Pretrain one with --malp-template-dropout 0.5" if steps is None else f"Give more --malp-pretrain-steps than {steps}"
         logger.warning(
             f"without templates, this MaLP scores images and their edits nearly alike (AUC {scores['auc']:.2f}, mean of its maps {scores['mean_real']:.3f} "
-            f"and {scores['mean_manipulated']:.3f}), so in the arms cotrain and joint, which use unprotected images, the generator learns little from its CNN. Pretrain one with "
-            "--malp-template-dropout 0.5, or give --template-dropout 0"
+            f"and {scores['mean_manipulated']:.3f}), so in the arms cotrain and joint, which use unprotected images, the generator learns little from its CNN. {better}, "
+            "or give --template-dropout 0"
         )
 
 

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 
 from malp_disc.calibration import CALIBRATION_FILE
-from malp_disc.hub import MaLPHubMixin, find_file
+from malp_disc.hub import GIVE_KEY, MaLPHubMixin, find_file
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, save_secret, secret_fingerprint
 from malp_disc.serialization.files import write_json
@@ -69,7 +69,9 @@ class KeyedHubMixin(MaLPHubMixin):
         try:
             secret = key if isinstance(key, bytes) else load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key, grid=settings.image_size)
         except (FileNotFoundError, EntryNotFoundError) as error:
-            raise FileNotFoundError(f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's as key=…, or make one of your own: malp-disc key OUT --malp {model_id}") from error
+            raise FileNotFoundError(
+                f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's ({GIVE_KEY}), or make one of your own: malp-disc key OUT --malp {model_id}"
+            ) from error
         malp = cls(settings, secret=secret)
         weights = load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub))
         _check_version(weights, malp.state_dict(), model_id)

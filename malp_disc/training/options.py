@@ -142,6 +142,8 @@ class FinetuneOptions(TrainOptions):
         for name in ("map_weight", "classifier_weight", "template_weight", "realness_weight", "lr_warmup_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
+        if self.max_train_steps < 1:
+            raise ValueError(f"expected --max-train-steps of at least 1, got {self.max_train_steps}")
         if self.warmup_steps >= self.max_train_steps:
             raise ValueError(
                 f"expected --lr-warmup-steps below --max-train-steps {self.max_train_steps}, got {self.warmup_steps}: the run would end before its "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from PIL import Image
 from malp_disc import MaLP
 from malp_disc.commands.detect import FOUND_STATUS
 from malp_disc.commands.image_file import ImageFile
+from malp_disc.data.faces import draw_faces
+from malp_disc.metrics.extractor import quantize
+from malp_disc.shipped import FACES_MALP
 from malp_disc.tiling import inspect_levels, protect_levels
 from tests.commands.conftest import levels
 from tests.tiny import SIZE, tiny_malp
@@ -129,6 +133,34 @@ def test_too_few_readable_images_set_no_threshold(command, malp, real):
     message = detect(command, malp, "--calibrate", real, "--false-alarm-rate", "0.08")
     assert "needs at least 12 real images, got 10" in message and "2 of 12 images failed: 03.png: " in message
     assert not (malp / "detection.json").exists()
+
+
+def test_a_template_that_is_not_recognised_in_the_images_is_warned_of(command, tmp_path, capsys):
+    """Black and white stripes drown the template of drawn faces; once they have set the threshold, they also count as unmanipulated without it."""
+    shutil.copytree(FACES_MALP, tmp_path / "faces-malp")
+    faces, stripes = tmp_path / "faces", tmp_path / "stripes"
+    for folder in (faces, stripes):
+        folder.mkdir()
+    for number, image in enumerate(quantize(draw_faces(range(12), 64)[0])):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(faces / f"{number:02}.png")
+        Image.fromarray(np.tile(((np.arange(number, number + 64) // 4) % 2 * 255).astype(np.uint8), (64, 1))).save(stripes / f"{number:02}.png")
+    calibrate = ("--false-alarm-rate", "0.08", "--calibrate")
+    assert detect(command, tmp_path / "faces-malp", *calibrate, faces) is None
+    assert "warning" not in capsys.readouterr().err
+    assert detect(command, tmp_path / "faces-malp", *calibrate, stripes) is None
+    said = capsys.readouterr().err
+    assert f"warning: 12 of 12 images in {stripes} take too little of the template to be recognised (similarity of at most 0.2)" in said
+    assert detect(command, tmp_path / "faces-malp", stripes) is None
+    assert "0 of 12 images manipulated" in capsys.readouterr().out
+    assert detect(command, tmp_path / "faces-malp", "--calibrate-as-is", *calibrate, faces) is None
+    said = capsys.readouterr().err
+    assert f"warning: 12 of 12 images in {faces} have too little of the template left" in said and "leave out --calibrate-as-is" in said
+
+
+def test_a_passive_malp_has_no_template_to_recognise(command, real, tmp_path, capsys):
+    tiny_malp(strength=0.0).save_pretrained(tmp_path / "passive")
+    assert detect(command, tmp_path / "passive", "--calibrate", real, "--false-alarm-rate", "0.2") is None
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

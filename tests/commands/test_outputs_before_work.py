@@ -37,6 +37,16 @@ def test_a_json_file_that_cannot_be_written_ends_the_command_before_it_begins(co
     assert not (workplace / "out").exists()
 
 
+@pytest.mark.parametrize("arguments", [("protect", "photos"), ("protect", "photos/a.png"), ("localize", "photos")], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_one_error_before_the_first_image(command, malp_folder, photos, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "file").write_text("in the way")
+    output = "file/a.png" if arguments[-1].endswith("png") else "file/out"
+    message = command(*arguments, output, "--malp", malp_folder)
+    assert message.startswith(f"error: can't write OUT {output}") and message.endswith("; give an output where you may write")
+    assert "failed" not in capsys.readouterr().err
+
+
 def test_a_threshold_that_cannot_be_kept_ends_the_calibration_before_it_begins(command, workplace):
     (workplace / "malp" / "detection.json").mkdir()
     assert "malp/detection.json is a folder" in command("detect", "--calibrate", "photos", "--false-alarm-rate", "0.5", "--malp", "malp")

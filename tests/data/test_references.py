@@ -47,6 +47,17 @@ def test_references_are_partners_by_name_or_spread_evenly(tmp_path):
         WithReferences(photos, tmp_path / "frames", paired=True)
 
 
+def test_references_that_leave_none_are_refused_by_their_own_flag(tmp_path):
+    for i in range(6):
+        Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    photos = PlainFolder(tmp_path, image_size=16, test_size=2)
+    for made in (held_out_references, WithReferences):
+        with pytest.raises(ValueError, match="^--reference-test-size 6 leaves nothing to train on"):
+            made(photos, tmp_path, test_size=6)
+        with pytest.raises(ValueError, match="expected --reference-test-size of at least 0, got -1"):
+            made(photos, tmp_path, test_size=-1)
+
+
 @pytest.fixture
 def pairs(tmp_path):
     """Ten photos, and a frame of the same name for each."""

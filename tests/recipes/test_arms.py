@@ -45,6 +45,12 @@ def test_a_malp_that_cannot_see_clean_images_is_warned_of(inputs, caplog, sign, 
     assert not warned or "(AUC 0.50" in caplog.text and "--malp-template-dropout 0.5" in caplog.text
 
 
+def test_a_malp_that_the_run_has_pretrained_itself_needs_more_steps(inputs, caplog):
+    with caplog.at_level(logging.WARNING, logger="malp_disc"):
+        warn_if_uninformative(Localizer(inputs.images, 0.0), HalfDarker(), inputs, torch.device("cpu"), steps=20)
+    assert "Give more --malp-pretrain-steps than 20, or give --template-dropout 0" in caplog.text and "--malp-template-dropout" not in caplog.text
+
+
 def test_scratch_learns_along_from_random_weights_of_its_seed():
     malps = {"malp": tiny_malp(seed=5)}
     first, again, other = (arm_setup("from_scratch", malps, options(seed=seed, cotrain_weight=0.7, template_dropout=0.5)) for seed in (0, 0, 1))

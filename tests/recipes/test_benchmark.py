@@ -171,7 +171,8 @@ def test_flags_name_localizers_and_generators(launch, folder, tmp_path):
         (["--generators", "stargan", "stargan"], "two generators are called StarGAN in the tables"),
         (["--edits", "Bald"], "StarGAN: no attribute Bald to edit; its images have Black_Hair"),
         (["--localizers", "malpp"], "no localizer 'malpp'"),
-        (["--suite", "nowhere.toml"], "nowhere.toml"),
+        (["--suite", "nowhere.toml"], "--suite nowhere.toml is no file"),
+        (["--suite", "/"], "--suite / is a folder; give the TOML file of a suite, which docs/benchmark.md describes"),
     ],
 )
 def test_what_cannot_work_is_said_before_any_work(monkeypatch, tmp_path, flags, said):

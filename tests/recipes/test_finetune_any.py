@@ -85,11 +85,12 @@ def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material,
 
 
 def test_without_losses_it_is_held_near_what_it_was_and_malp_is_pretrained(launch, material, tmp_path):
-    launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--malp-pretrain-steps", 2,
-           "--malp-width", 4, "--output-dir", tmp_path, charts=False, cwd=material)  # fmt: skip
+    said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--malp-pretrain-steps", 2,
+                  "--malp-width", 4, "--output-dir", tmp_path, charts=False, cwd=material).stderr  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]
     assert lines[0]["G/keep"] == 0 < lines[-1]["G/keep"] and "D/real" not in lines[0]
     assert (tmp_path / "malp" / "config.json").exists()
+    assert "Give more --malp-pretrain-steps than 2" in said
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path):
@@ -98,6 +99,13 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
     assert "step       12 images: 4 x 3 micro-batches x 1 processes" in said and "none given: 1000 steps of pretraining first" in said
     assert "arm        cotrain: seeds 0, weight of MaLP 1, 1 checkpoints of" in said and "disk       about" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_names_the_share_that_replaces_the_weight(launch, material, tmp_path):
+    said = launch("finetune.py", *SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--dry-run",
+                  "--gradient-share", 0.5, "--output-dir", tmp_path / "run", cwd=material).stdout  # fmt: skip
+    assert "arm        cotrain: seeds 0, MaLP's gradient 0.5 of the generator's own, 1 checkpoints of" in said
+    assert "arm        control: seeds 0, weight of MaLP 0, " in said
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,12 @@ from malp_disc.training.output_folder import write_experiment
 from malp_disc.training.preflight import check_forward_pass
 from malp_disc.training.train_options import TrainOptions
 from recipes import evaluate, finetune, finetune_stargan
+from tests.recipes.in_process import ROOT
 from tests.recipes.small_runs import SMALL, options
 from tests.recipes.test_bad_input import run as message_of
 from tests.tiny import tiny_malp
 
+SURVIVE = ROOT / "weights" / "survive"
 pytestmark = pytest.mark.usefixtures("release_all_locks")
 
 
@@ -46,6 +48,8 @@ def test_a_step_that_needs_more_images_than_there_are(tmp_path):
         (["--arms", "vision_aided", "--backbone-weights", "nowhere.pth"], "nowhere.pth"),
         (["--arms", "vision_aided", "--backbone", "resnettt"], "no backbone 'resnettt'"),
         (["--malp", "./nowhere"], "no folder nowhere"),
+        (["--malp", SURVIVE], f"--malp {SURVIVE} is a MaLP of the preset survive, and no generator can be fine-tuned against those"),
+        (["--arms", "control", "no_template", "--passive-malp", SURVIVE], f"--passive-malp {SURVIVE} is a MaLP of the preset survive"),
         (["--generator-checkpoint", "G.pth", "--discriminator-checkpoint", "D.pth"], "G.pth"),
         (["--generator-checkpoint", FACES_GENERATOR, "--discriminator-checkpoint", "D.pth"], "D.pth"),
         (["--second-extractor", "squeezenet", "--second-weights", "nowhere.pth"], "nowhere.pth"),
@@ -62,6 +66,7 @@ def test_a_step_that_needs_more_images_than_there_are(tmp_path):
         (["--fresh-malp-steps", 5, "--malp-least-psnr", -1], "--malp-least-psnr of 0 or more"),
         (["--learning-rate", "inf"], "finite number for --learning-rate"),
         (["--cotrain-weight", "nan"], "finite number for --cotrain-weight"),
+        (["--max-train-steps", 0], "expected --max-train-steps of at least 1, got 0"),
         (["--checkpoints-total-limit", 0], "--checkpoints-total-limit of at least 1"),
         (["--dataloader-num-workers", -1], "--dataloader-num-workers of 0 or more"),
         (["--image-size", 36], "image_size is 64 in the file and 36 was asked for"),
