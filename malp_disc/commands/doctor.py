@@ -52,7 +52,8 @@ def doctor(options: Doctor) -> None:
         raise ValueError(f"expected --image-size of 16 or more, divisible by 4, got {options.image_size}")
     if options.batch_size < 2:
         raise ValueError(f"expected --batch-size of at least 2, got {options.batch_size}")
-    from malp_disc.commands.loading import load_learned_malp, usable_device
+    from malp_disc.commands.loading import usable_device
+    from malp_disc.experiment.given_malp import load_learned_malp
     from malp_disc.serialization.files import check_writable, write_json
     from malp_disc.training.generator_checks.full_check import examine
 

@@ -41,10 +41,10 @@ from torch.utils.data import Dataset
 
 from malp_disc.backbones import create_backbone
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
-from malp_disc.commands.loading import load_learned_malp
 from malp_disc.data import WithReferences, build_dataset, held_out_references, references_held_back
 from malp_disc.data.listing import check_folder
 from malp_disc.experiment.arms import Arm, ArmOptions
+from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.experiment.run import run_arms
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP

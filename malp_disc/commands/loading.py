@@ -1,4 +1,4 @@
-"""The device that a command computes on, and loading its MaLP."""
+"""The device that a command computes on, and loading its MaLP onto it."""
 
 from __future__ import annotations
 
@@ -47,27 +47,3 @@ def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "aut
             raise
         malp = KeyedMaLP.from_pretrained(folder, key=key)
     return malp.to(place).eval()
-
-
-def load_learned_malp(folder: str | Path, flag: str = "--malp") -> MaLP:
-    """A saved MaLP with learned templates, or a passive one, for commands that train a generator against it.
-
-    Args:
-        flag: the command-line option that names the folder, for messages.
-
-    Raises:
-        ValueError: a MaLP of the preset survive.
-        ValueError, FileNotFoundError: as `MaLP.from_pretrained`.
-    """
-    from malp_disc.hub import OtherModelError
-    from malp_disc.keyed.saving import MODEL_TYPE
-    from malp_disc.malp import MaLP
-
-    try:
-        return MaLP.from_pretrained(folder)
-    except OtherModelError as error:
-        if error.model_type != MODEL_TYPE:
-            raise
-        raise ValueError(
-            f"{flag} {folder} is a MaLP of the preset survive, and no generator can be fine-tuned against those; give one of the preset paper (malp-disc pretrain)"
-        ) from error

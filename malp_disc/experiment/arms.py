@@ -22,9 +22,9 @@ from typing import Literal, get_args
 
 from malp_disc import MaLP
 from malp_disc.backbones import default_depths
-from malp_disc.commands.loading import load_learned_malp
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import evaluation, of_arms, work
