@@ -135,7 +135,8 @@ def make_accelerator(*, resumed: Path | None = None, **options: Any) -> Accelera
     use_all_cores()
     if resumed is not None:
         keep_threads(resumed)
-    accelerator = Accelerator(**options, kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])
+    handlers = [*options.pop("kwargs_handlers", ()), InitProcessGroupKwargs(timeout=_PATIENCE)]
+    accelerator = Accelerator(**options, kwargs_handlers=handlers)
     if int(os.environ.get("WORLD_SIZE", "1")) != accelerator.num_processes:  # otherwise each process would run alone and overwrite the others' files
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes were started, but Accelerate sees {accelerator.num_processes}; for several on a CPU set ACCELERATE_USE_CPU=1"
