@@ -15,6 +15,7 @@ from malp_disc.training.checkpoints import list_training
 
 logger = logging.getLogger("malp_disc")
 EXPERIMENT_FILE, PREVIOUS = "experiment.json", "previous"
+_START = "start"  # entry of the experiment's file: a fingerprint of the generator before fine-tuning
 # A folder with any of these holds results.
 _SIGNS = ("measurements.jsonl", "quality.jsonl", "curves.jsonl", "curves/**/*.jsonl", "checkpoint-*/state.json", "arms/**/state.json", "malp-training/*/state.json",
           "G-*.safetensors", "metrics.json", "probe.jsonl", "runs/*-[0-9]*.json")  # fmt: skip
@@ -64,7 +65,8 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
 
 def write_experiment(folder: Path, experiment: dict[str, Any]) -> None:
     """Record the experiment for the next `check_folder`, with what `check_start` has added to it."""
-    write_json(folder / EXPERIMENT_FILE, _recorded_start(folder) | experiment)
+    started = {key: value for key, value in _recorded(folder).items() if key == _START}
+    write_json(folder / EXPERIMENT_FILE, started | experiment)
 
 
 def check_start(folder: Path, generator: str, *, write: bool) -> None:
@@ -77,20 +79,23 @@ def check_start(folder: Path, generator: str, *, write: bool) -> None:
     Raises:
         ValueError: the results in the folder started from another one.
     """
-    was = _recorded_start(folder).get("start")
+    was = _recorded(folder).get(_START)
     if was not in (None, generator) and _has_results(folder):
         raise ValueError(
             f"{folder} has results that started from a generator with other weights ({was}, now {generator}), and all arms have to start from the same one; take that "
             "generator, or choose another --output-dir"
         )
     if write and was != generator:
-        write_json(folder / EXPERIMENT_FILE, {**json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8")), "start": generator})
+        write_json(folder / EXPERIMENT_FILE, _recorded(folder) | {_START: generator})
 
 
-def _recorded_start(folder: Path) -> dict[str, Any]:
-    record = folder / EXPERIMENT_FILE
-    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return {"start": found["start"]} if "start" in found else {}
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What ``experiment.json`` has; nothing where it is missing or damaged (`check_folder` says so where it matters)."""
+    try:
+        found = json.loads((folder / EXPERIMENT_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
