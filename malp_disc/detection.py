@@ -77,4 +77,6 @@ def manipulation_score(logit: Tensor, similarity: Tensor, template_expected: Ten
         raise ValueError(f"expected logit and similarity of one shape (B,), got {tuple(logit.shape)} and {tuple(similarity.shape)}")
     by_map = torch.sigmoid(logit.float())
     both = (by_map + 1 - similarity.float().clamp(0, 1)) / 2
-    return torch.where(torch.as_tensor(template_expected, device=logit.device), both, by_map)
+    if isinstance(template_expected, bool):
+        return both if template_expected else by_map
+    return torch.where(template_expected, both, by_map)

@@ -14,7 +14,7 @@ from torch import Tensor
 from malp_disc.discriminator_losses import Degradation, branch_losses, squared_gradient_norm
 from malp_disc.distributed import mean_over_processes
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.fakeness import check_batches, check_images, fakeness_map
+from malp_disc.fakeness import fakeness_map
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import Float32Module, Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from malp_disc.generator_terms import (
@@ -31,10 +31,12 @@ from malp_disc.generator_terms import (
     undetermined,
     weighted_losses,
 )
+from malp_disc.input_checks import check_batches, check_images, looks_at_values
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
 from malp_disc.metrics.degradation_chain import straight_through
 from malp_disc.precision import full_precision
+from malp_disc.transfer import to_device
 
 GeneratorGradient = Literal["none", "map", "truth"]
 
@@ -81,6 +83,10 @@ class MaLPDiscriminator(Freezable, Float32Module):
         doesn't say which output of MaLP stands for D in it; section 4.4 says the map. Eq. 11 is "end to end"; in the authors' code the generator is another
         program and no gradient passes through it. The effect of each generator_gradient is measured in docs/results/localizer.md.
     """
+
+    _determined: tuple[int, tuple[float, ...]] | None = None
+    _determined_scale: Tensor | None = None
+    """The version of the scale, the weights, and the scale for which every term was found to have a value: a GPU has to be waited for to find that out."""
 
     def __init__(
         self,
@@ -225,13 +231,18 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
     def _term_weights(self) -> Tensor:
         """w of `generator_terms`, (5,)."""
-        return torch.tensor(list(self.weights.values()), device=self.scale.device)
+        return to_device(torch.tensor(list(self.weights.values())), self.scale.device)
 
     def _relative_scale(self, values: Tensor) -> Tensor:
         """The scale s, after terms that had none yet got `values`, their mean over all processes."""
-        weights = self._term_weights()
-        if undetermined(self.scale, weights).any():
-            self.scale.copy_(completed_scale(self.scale, weights, mean_over_processes(values)))
+        version = None if self.scale.is_inference() else self.scale._version
+        state = (version, tuple(self.weights.values()))
+        if self._determined != state or self._determined_scale is not self.scale:
+            weights = self._term_weights()
+            if undetermined(self.scale, weights).any():
+                self.scale.copy_(completed_scale(self.scale, weights, mean_over_processes(values)))
+            elif version is not None:
+                self._determined, self._determined_scale = state, self.scale
         return self.scale
 
     @full_precision
@@ -270,7 +281,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             changed = fake if self.generator_gradient == "truth" else fake.detach()
         else:
             changed, fake, encrypted = fake.detach(), fake.detach(), encrypted.detach()
-            if (index != NO_TEMPLATE).any():  # otherwise no gradient reaches the templates by this way
+            if (index != NO_TEMPLATE).any() if looks_at_values(index) else self.train_cnn and self.train_template:  # otherwise no gradient goes this way
                 again, _ = self.malp.encrypt(images, index)
                 encrypted = encrypted + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.fakeness import check_batches, check_images
 from malp_disc.freezing import Float32Module
+from malp_disc.input_checks import check_batches, check_images, looks_at_values
 from malp_disc.precision import full_precision
+from malp_disc.transfer import to_device
 
 PAPER_TEMPLATE_SIZE = 128
 _INITIAL_DEVIATION = 0.2  # of the templates' initial values; with m = 0.3 the initial PSNR of encrypted images is about 30 dB
@@ -48,7 +49,7 @@ class Encryption(Float32Module):
     def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """i = Rand(1 … n) for `count` images: (count,) long in 0 … n - 1."""
         where = generator.device if generator is not None else "cpu"
-        return torch.randint(self.set_size, (count,), generator=generator, device=where).to(self.templates.device)
+        return to_device(torch.randint(self.set_size, (count,), generator=generator, device=where), self.templates.device)
 
     def at(self, size: tuple[int, int]) -> Tensor:
         """The template set resampled to `size` (H, W): (n, 1, H, W)."""
@@ -98,8 +99,8 @@ def check_index(index: Tensor, count: int, set_size: int, device: torch.device, 
         raise ValueError(f"expected an index of {count} whole numbers, one per image, got {index.dtype} {tuple(index.shape)}")
     if index.is_meta and device.type != "meta":
         raise ValueError(f"expected an index with values, on {device} or another device, got one on the meta device")
-    index = index.to(device, torch.long)
-    if count and not index.is_meta:
+    index = to_device(index, device).long()
+    if looks_at_values(index):
         low, high = torch.stack(torch.aminmax(index)).tolist()
         if low < first or high >= set_size:
             none = f" (or {NO_TEMPLATE} for none)" if first == NO_TEMPLATE else ""

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from malp_disc.backbones import Backbone, leave_out_backbone
 from malp_disc.freezing import Float32Module
+from malp_disc.input_checks import looks_at_values
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.precision import full_precision
 
@@ -92,9 +93,10 @@ class FeatureBranch(Float32Module):
         if labels is None or tuple(labels.shape) != (count, self.labels):
             got = "none" if labels is None else f"shape {tuple(labels.shape)}"
             raise ValueError(f"the second branch of this MaLP is told the attributes of every image: expected {name} of shape ({count}, {self.labels}), got {got}")
-        low, high = torch.stack(torch.aminmax(labels.detach())).tolist() if count else (0.0, 1.0)  # one wait for a GPU instead of two
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"expected {name} in [0, 1], got values from {low:.3g} to {high:.3g}")
+        if looks_at_values(labels):
+            low, high = torch.stack(torch.aminmax(labels.detach())).tolist()
+            if not (low >= 0 and high <= 1):
+                raise ValueError(f"expected {name} in [0, 1], got values from {low:.3g} to {high:.3g}")
         return labels
 
     def _hidden(self, features: Sequence[Tensor]) -> list[Tensor]:

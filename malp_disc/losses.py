@@ -13,6 +13,7 @@ from torch import Tensor
 
 from malp_disc.detection import correlation, cosine, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, check_index
+from malp_disc.input_checks import looks_at_values
 from malp_disc.ssim import structural_similarity
 
 _LOW_PASS_RADIUS = 0.25  # cut-off of L, in units of the Nyquist frequency
@@ -169,7 +170,7 @@ def check_maps(maps: Tensor, *, like: Tensor) -> None:
     if not isinstance(maps, Tensor) or tuple(maps.shape) != expected or not maps.is_floating_point() or maps.device != like.device:
         found = f"{maps.dtype} {tuple(maps.shape)} on {maps.device}" if isinstance(maps, Tensor) else type(maps).__name__
         raise ValueError(f"expected a map {expected} in floating point on {like.device}, one per image, got {found}; make it with fakeness_map(images, fake)")
-    if maps.numel() and not maps.is_meta:
+    if looks_at_values(maps):
         low, high = torch.stack(torch.aminmax(maps.detach().float())).tolist()
         if not (low >= 0 and high <= 1):  # written so that NaN fails
             raise ValueError(f"expected a map in [0, 1], got min {low:.4g} max {high:.4g}; make it with fakeness_map(images, fake)")

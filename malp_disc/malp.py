@@ -16,10 +16,10 @@ from malp_disc.backbones import DEFAULT_BACKBONE, create_backbone, default_depth
 from malp_disc.config import MaLPConfig
 from malp_disc.detection import MapClassifier, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
-from malp_disc.fakeness import check_batches, check_images
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.freezing import Float32Module
 from malp_disc.hub import MaLPHubMixin
+from malp_disc.input_checks import check_batches, check_images, looks_at_values
 from malp_disc.localization import GlobalTransformer, ShallowCNN
 from malp_disc.losses import (
     LossWeights,
@@ -225,7 +225,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit",
         count = len(encrypted)
         index = self.encryption.check_index(index, count)
         kept = index != NO_TEMPLATE  # no template can be recovered from an unprotected image or its manipulated version
-        if not template and kept.any():
+        if not template and looks_at_values(index) and kept.any():
             raise ValueError("some images have a template, which template=False leaves out; expected an index of -1 for all")
         pretrained, recovers = isinstance(self.branch, FeatureBranch), template and not self.passive
         out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), branch=self.branch is not None and not pretrained, recovery=recovers)

@@ -10,13 +10,16 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from malp_disc import MaLPDiscriminator
+from malp_disc.data.faces import ProceduralFaces
 from malp_disc.inspection import inspect_levels, protect_levels
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.config import KeyedConfig
@@ -24,6 +27,9 @@ from malp_disc.malp import with_pretrained_branch
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.precision import full_float32
+from malp_disc.training.finetune import FineTuning
+from malp_disc.training.options import FinetuneOptions
+from tests.recipes.engine import ToyGenerator, ToyLosses, setups_of_each_kind
 from tests.tiny import sample_images, small_generator, tiny_malp, with_rectangles
 
 pytestmark = pytest.mark.gpu
@@ -110,6 +116,29 @@ def test_a_generator_in_half_precision_gets_gradients_in_its_dtype():
     loss.backward()
     assert fake.dtype == torch.bfloat16 and loss.dtype == torch.float32
     assert all(parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0 for parameter in generator.parameters())
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="nothing to wait for")
+@pytest.mark.parametrize("arm", ["control", "cotrain", "joint"])
+def test_a_training_step_waits_for_the_gpu_a_few_times_only(arm, tmp_path):
+    config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, max_train_steps=4, log_steps=10, mixed_precision="no")
+    training = FineTuning(arm, setups_of_each_kind()[arm], ToyGenerator().eval(), ToyLosses(), ProceduralFaces(16, image_size=16), config, Accelerator())
+    plain, waits = training.train_step, []
+
+    def watched(number, batches, more=None):
+        torch.cuda.set_sync_debug_mode("warn" if number > 2 else "default")
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            terms = plain(number, batches, more)
+        torch.cuda.set_sync_debug_mode("default")
+        if number > 2:
+            waits.append([str(warning.message) for warning in found if "synchronizing" in str(warning.message)])
+        return terms
+
+    training.train_step = watched
+    training.run()
+    # G's images, the norm of each network's gradient, and the moving average's count
+    assert len(waits) == 2 and all(len(found) <= 2 + len(training.networks.trained) for found in waits), waits
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ class BrokenImages(Dataset):
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         if row == 5:
             raise self.error
-        return torch.full((3, 4, 4), float(row)), torch.zeros(2)
+        return torch.full((3, 4, 4), row / 8), torch.zeros(2)
 
 
 def test_workers_deliver_the_same_batches_in_the_same_order():
@@ -44,7 +44,7 @@ def test_workers_deliver_the_same_batches_in_the_same_order():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_of_the_images_has_one_message_with_and_without_workers(workers):
     batches = image_batches(BrokenImages(ValueError("five.png can't be decoded")), [[0, 1], [4, 5], [6, 7]], device=CPU, workers=workers)
-    assert next(batches)[0][:, 0, 0, 0].tolist() == [0, 1]
+    assert next(batches)[0][:, 0, 0, 0].tolist() == [0, 1 / 8]
     with pytest.raises(ValueError, match=r"^five.png can't be decoded$"):
         next(batches)
 
@@ -73,3 +73,11 @@ def test_a_gpu_has_workers_on_the_cores_that_are_left(monkeypatch, cores, proces
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert default_workers(torch.device("cuda")) == expected
     assert default_workers(CPU) == 0
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_images_on_another_scale_are_refused_before_they_go_to_a_gpu(reference):
+    images = [torch.zeros(3, 4, 4), torch.zeros(2), torch.zeros(3, 4, 4)]
+    images[2 if reference else 0].fill_(255)
+    with pytest.raises(ValueError, match=r"expected images in \[-1, 1\], got min 255 max 255; divide by 127.5 and subtract 1"):
+        list(image_batches([tuple(images)] * 2, [[0, 1]], device=CPU))

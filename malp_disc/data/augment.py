@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from malp_disc.input_checks import looks_at_values
+
 HALF_LEVEL = 1 / 255  # half the distance between adjacent 8-bit levels, which is 2/255 in [-1, 1]
 
 
@@ -37,7 +39,7 @@ def random_crop(images: Tensor, side: int, places: Tensor) -> Tensor:
     Args:
         images: (B, C, H, W).
         side: at most H and W.
-        places: (B, 2), uniform in [0, 1): the square's top and left edge as shares of the room that there is.
+        places: (B, 2), uniform in [0, 1), on the CPU: the square's top and left edge as shares of the room that there is.
 
     Returns:
         (B, C, side, side), a new tensor.
@@ -72,14 +74,19 @@ def dequantize(images: Tensor, noise: Tensor) -> Tensor:
     Raises:
         ValueError: `images` isn't a floating-point batch in [-1, 1], or the noise has another shape.
     """
-    _check_batch(images)
-    if not images.is_floating_point():
-        raise ValueError(f"expected floating-point images in [-1, 1], got {images.dtype}; divide 8-bit values by 127.5 and subtract 1")
-    if images.numel() and not images.abs().amax() <= 1 + 1e-4:  # written so that NaN is refused too
-        raise ValueError(f"expected images in [-1, 1], got min {images.amin():.4g} max {images.amax():.4g}; divide by 127.5 and subtract 1")
+    check_normalized(images)
     if noise.shape != images.shape:
         raise ValueError(f"expected noise of the images' shape {tuple(images.shape)}, got {tuple(noise.shape)}")
     return (images.float() + (2 * noise - 1) * HALF_LEVEL).clamp(-1, 1).to(images.dtype)
+
+
+def check_normalized(images: Tensor) -> None:
+    """Raise ValueError unless these are images that were read from files: a floating-point batch (B, C, H, W) in [-1, 1]."""
+    _check_batch(images)
+    if not images.is_floating_point():
+        raise ValueError(f"expected floating-point images in [-1, 1], got {images.dtype}; divide 8-bit values by 127.5 and subtract 1")
+    if looks_at_values(images) and not images.abs().amax() <= 1 + 1e-4:  # written so that NaN is refused too
+        raise ValueError(f"expected images in [-1, 1], got min {images.amin():.4g} max {images.amax():.4g}; divide by 127.5 and subtract 1")
 
 
 def _check_batch(images: Tensor) -> None:

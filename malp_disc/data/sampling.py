@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from malp_disc.transfer import to_device
+
 _ROWS = 1 << 24  # upper limit for the images of a step: (step, row) becomes one integer
 
 
@@ -88,19 +90,20 @@ class StepRandom:
         self._of_each = [_generator(seed, step * _ROWS + row, 4) for row in range(first, first + batch_size)]
         self._device = device
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform in [0, 1), (B, *shape)."""
+    def uniform(self, *shape: int, device: torch.device | str | None = None) -> Tensor:
+        """Uniform in [0, 1), (B, *shape), on the step's device or on another one: on the CPU where Python reads them."""
+        device = self._device if device is None else device
         if shape:  # one stream per image, so that no process has to draw the noise of other processes' images
-            return torch.stack([torch.rand(*shape, generator=generator) for generator in self._of_each]).to(self._device)
-        return torch.rand(self._whole, generator=self._generator)[self._rows].to(self._device)
+            return to_device(torch.stack([torch.rand(*shape, generator=generator) for generator in self._of_each]), device)
+        return to_device(torch.rand(self._whole, generator=self._generator)[self._rows], device)
 
     def integers(self, high: int) -> Tensor:
         """Uniform integers in 0 … high - 1, (B,) long."""
-        return torch.randint(high, (self._whole,), generator=self._generator)[self._rows].to(self._device)
+        return to_device(torch.randint(high, (self._whole,), generator=self._generator)[self._rows], self._device)
 
     def permutation(self) -> Tensor:
         """This micro-batch's part (B,) of a permutation of all images of the step, which are ordered by micro-batch, then process."""
-        return torch.randperm(self._whole, generator=self._generator)[self._rows].to(self._device)
+        return to_device(torch.randperm(self._whole, generator=self._generator)[self._rows], self._device)
 
     def seed_dropout(self) -> None:
         """Seed torch's global generators by step and first image: they are used by networks with dropout.

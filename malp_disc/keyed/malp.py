@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from malp_disc.encryption import NO_TEMPLATE, check_index
-from malp_disc.fakeness import check_batches, check_images
 from malp_disc.freezing import Float32Module
+from malp_disc.input_checks import check_batches, check_images
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.evidence import CHANNELS, evidence

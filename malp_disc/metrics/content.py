@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from malp_disc.fakeness import check_image_pair
+from malp_disc.input_checks import check_image_pair
 from malp_disc.precision import full_precision
 
 _LUMINANCE = (0.299, 0.587, 0.114)

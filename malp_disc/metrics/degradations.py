@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from malp_disc.fakeness import check_images
+from malp_disc.input_checks import check_images
 from malp_disc.metrics.features import as_images, quantize
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.fakeness import check_images
 from malp_disc.freezing import Float32Module
+from malp_disc.input_checks import check_images
 from malp_disc.metrics.features import quantize
 from malp_disc.precision import full_precision
 from malp_disc.serialization.files import file_sha256

@@ -60,6 +60,8 @@ class SqueezeNetExtractor(FeatureExtractor):
         layers = self.net.state_dict()  # the classifier doesn't change the features
         digest = fingerprint(layers)  # of the values, so that it doesn't depend on the file format
         self.backbone, self.fingerprint = "squeezenet1_0", values_fingerprint(layers.values())
+        self.register_buffer("mean", torch.tensor(_CAFFE_MEAN if self._caffe else (0.485, 0.456, 0.406)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1), persistent=False)
         self.side = side
         self.dims = 512
         self.label = "FD-SqueezeNet" if side == _SIZE else f"FD-SqueezeNet-{side}"
@@ -73,12 +75,8 @@ class SqueezeNetExtractor(FeatureExtractor):
     def normalized(self, levels: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 255], of any size, with the mean and deviation that the weights were trained for; differentiable."""
         if self._caffe:
-            return levels.flip(1) - _per_channel(_CAFFE_MEAN, levels)
-        return (levels / 255 - _per_channel((0.485, 0.456, 0.406), levels)) / _per_channel((0.229, 0.224, 0.225), levels)
+            return levels.flip(1) - self.mean
+        return (levels / 255 - self.mean) / self.deviation
 
     def _features(self, levels: Tensor) -> Tensor:
         return self.net(self.prepared(levels)).mean(dim=(2, 3))
-
-
-def _per_channel(values: tuple[float, float, float], images: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from malp_disc.encryption import NO_TEMPLATE, Encryption
-from malp_disc.fakeness import check_images
+from malp_disc.input_checks import check_images
 from malp_disc.metrics.template_attacks import (
     Published,
     aligned_average,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from malp_disc.detection import template_similarity
 from malp_disc.encryption import check_index
-from malp_disc.fakeness import check_batches, check_images
 from malp_disc.freezing import Float32Module
+from malp_disc.input_checks import check_batches, check_images
 from malp_disc.official.networks import OFFICIAL_SIZE, OFFICIAL_WIDTH, OfficialClassifier, block, convolution, official_templates
 from malp_disc.precision import full_precision
 from malp_disc.serialization.state_dicts import load_entries, load_state

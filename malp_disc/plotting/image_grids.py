@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from malp_disc.fakeness import check_images
+from malp_disc.input_checks import check_images
 from malp_disc.plotting.mpl import Figure, FigureCanvasAgg, in_default_style, matplotlib
 from malp_disc.serialization.files import atomic_path
 

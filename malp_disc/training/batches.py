@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.data import dequantize, random_crop, random_flip
 from malp_disc.data.sampling import StepBatches, StepRandom
+from malp_disc.input_checks import without_value_checks
 from malp_disc.training.loading import image_batches
 from malp_disc.training.train_options import TrainOptions
 
@@ -69,8 +70,9 @@ def steps(
             noise = StepRandom(seed, step, batch_size=len(images), number=number, device=accelerator.device, **place)
             if options.random_crop is not None:
                 images, *reference = _cropped([images, *reference], options.random_crop, noise, paired=getattr(dataset, "paired", False))
-            images = dequantize(random_flip(images, coins := noise.uniform()), noise.uniform(*images.shape[1:]))
-            reference = dequantize(random_flip(reference[0], coins), noise.uniform(*reference[0].shape[1:])) if reference else None
+            with without_value_checks():  # the loader has looked at them
+                images = dequantize(random_flip(images, coins := noise.uniform()), noise.uniform(*images.shape[1:]))
+                reference = dequantize(random_flip(reference[0], coins), noise.uniform(*reference[0].shape[1:])) if reference else None
             permutation = noise.permutation()
             batches.append(Batch(images, labels, pool[permutation] if labels.numel() else labels, reference, noise))
         if not extra:
@@ -80,8 +82,8 @@ def steps(
 
 def _cropped(parts: Sequence[Tensor], side: int, noise: StepRandom, *, paired: bool) -> list[Tensor]:
     """Random crops of the images and of their references, at the same places if they are pairs."""
-    places = [noise.uniform(2)]
-    places += [places[0] if paired else noise.uniform(2) for _ in parts[1:]]
+    places = [noise.uniform(2, device="cpu")]
+    places += [places[0] if paired else noise.uniform(2, device="cpu") for _ in parts[1:]]
     return [random_crop(part, side, place) for part, place in zip(parts, places)]
 
 

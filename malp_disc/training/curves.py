@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -36,9 +38,9 @@ class Curves:
             lines = read_lines(path) if start else []
             write_text(path, "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= start))
 
-    def log(self, step: int, values: dict[str, float | Tensor]) -> dict[str, float]:
-        """Append a line to the file and log to the trackers, in the main process; returns the values as numbers."""
-        numbers = {key: float(value) for key, value in values.items()}
+    def log(self, step: int, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Append a line with these scalars to the file and log to the trackers, in the main process; returns them as numbers."""
+        numbers = dict(zip(values, torch.stack(list(values.values())).tolist()))
         self._track(step, numbers)
         if self._accelerator.is_main_process:
             with open(self._path, "a", encoding="utf-8") as file:

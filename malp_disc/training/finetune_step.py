@@ -25,6 +25,7 @@ from malp_disc.distributed import mean_over_processes, mean_values_over_processe
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
+from malp_disc.input_checks import TOLERATED, check_images, without_value_checks
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Editor, call_manipulate
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
@@ -96,7 +97,8 @@ class FinetuneStep:
             chance, drawn = batch.noise.uniform(), batch.noise.integers(malp.malp.encryption.set_size if malp is not None else 1)
             shown, index, numbers = batch.images, None, batch.noise.uniform(NUMBERS)
             if malp is not None and encrypted:
-                shown, index = malp.encrypt(batch.images, torch.where(chance < malp.template_dropout, NO_TEMPLATE, drawn))
+                with without_value_checks():  # the loader has looked at the images
+                    shown, index = malp.encrypt(batch.images, torch.where(chance < malp.template_dropout, NO_TEMPLATE, drawn))
                 shown = shown.detach()
             presented.append(dataclasses.replace(batch, shown=shown, index=index, numbers=numbers))
         return presented
@@ -109,9 +111,14 @@ class FinetuneStep:
     def generate(self, batches: Sequence[Batch], *, keep_graph: bool) -> list[Tensor] | None:
         """G's images of every micro-batch, for all updates of the step; None if a value isn't finite in any process.
 
+        Later updates needn't look at their values again.
+
         Args:
             keep_graph: with a single micro-batch, keep the graph for the generator update, which saves a forward pass. With several, the generator
                 update computes them again, so that memory doesn't grow with their number.
+
+        Raises:
+            ValueError: images on another scale than [-1, 1], in the arms with MaLP.
         """
         fakes = []
         for batch in batches:
@@ -120,8 +127,14 @@ class FinetuneStep:
             else:
                 with torch.no_grad(), self.accelerator.autocast():
                     fakes.append(self.networks.editor(batch.shown, batch.target, batch.labels))
-        broken = torch.stack([~fake.detach().isfinite().all() for fake in fakes]).any()
-        return fakes if float(mean_over_processes(broken.float())) == 0 else None
+        extremes = torch.stack([fake.detach().float().abs().amax() for fake in fakes])
+        broken, too_large = mean_over_processes(torch.stack([~extremes.isfinite().all(), extremes.amax() > TOLERATED]).float()).tolist()
+        if broken:
+            return None
+        if too_large and self.networks.malp is not None:
+            for fake in fakes:
+                check_images(fake, "fake")
+        return fakes
 
     def update_discriminator(self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor]) -> dict[str, Tensor]:
         """One update of the generator's own discriminator; returns the mean terms of its loss."""
@@ -171,7 +184,8 @@ class FinetuneStep:
         for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["MaLP"]), fakes):
             seen = [augment(images, batch.numbers, self.config.augmentation) for images in (batch.images, batch.shown, fake.detach())]
             real = None if batch.reference is None else augment(batch.reference, batch.numbers, self.config.augmentation)
-            losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, features=features, labels=batch.labels, target=batch.target)
+            with without_value_checks():
+                losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, features=features, labels=batch.labels, target=batch.target)
             self.accelerator.backward(losses.total / len(batches))
             collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty", "realness")})
         return self._finish(step, "MaLP", mean_terms("MaLP", collected))
@@ -212,7 +226,9 @@ class FinetuneStep:
         malp = self.networks.malp
         if malp is None:
             return terms, None
-        return terms, malp.generator_loss(augment(fake, batch.numbers, self.config.augmentation), batch.index, batch.target)
+        seen = augment(fake, batch.numbers, self.config.augmentation)
+        with without_value_checks():  # `generate` has looked at them
+            return terms, malp.generator_loss(seen, batch.index, batch.target)
 
     def _finish(self, step: int, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Clip the gradient and take the optimizer's step, unless the gradient isn't finite; returns `terms` unchanged."""
@@ -240,4 +256,5 @@ class FinetuneStep:
 @torch.no_grad()
 def map_peak(malp: MaLP, fakes: Sequence[Tensor]) -> Tensor:
     """The maximum of each image's map, averaged over the step's images. Near 0 the map has no gradient."""
-    return torch.stack([malp(fake.detach()).map.amax((1, 2, 3)).mean() for fake in fakes]).mean()
+    with without_value_checks():
+        return torch.stack([malp(fake.detach()).map.amax((1, 2, 3)).mean() for fake in fakes]).mean()

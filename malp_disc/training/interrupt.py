@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 
 import torch
 
-from malp_disc.distributed import mean_over_processes
+from malp_disc.distributed import mean_over_processes, rank_and_world_size
 
 logger = logging.getLogger("malp_disc")
 
@@ -42,7 +42,9 @@ class GracefulInterrupt:
 
     def requested(self) -> bool:
         """Whether any process has received a signal. All processes must call this together."""
-        device = "cuda" if torch.distributed.is_initialized() and torch.distributed.get_backend() == "nccl" else "cpu"
+        if rank_and_world_size()[1] == 1:
+            return self._requested
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
         return bool(mean_over_processes(torch.tensor(float(self._requested), device=device)) > 0)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from malp_disc.data.augment import check_normalized
 from malp_disc.training.threads import available_cores
 
 _MOST_WORKERS = 8
@@ -27,6 +28,9 @@ def image_batches(dataset: Dataset, sampler: Iterable[list[int]], *, device: tor
     Args:
         sampler: the rows of every batch.
         workers: number of worker processes; None for `default_workers`.
+
+    Raises:
+        ValueError: images that aren't in [-1, 1].
     """
     workers = default_workers(device) if workers is None else workers
     options: dict[str, Any] = {"num_workers": workers, "pin_memory": device.type == "cuda"}
@@ -36,6 +40,9 @@ def image_batches(dataset: Dataset, sampler: Iterable[list[int]], *, device: tor
     for batch in DataLoader(dataset, batch_sampler=sampler, **options):
         if isinstance(batch, _Failure):
             raise batch.error
+        for part in batch:
+            if part.ndim == 4:
+                check_normalized(part)  # here, since on a GPU this would take a wait
         yield [part.to(device, non_blocking=True) for part in batch]
 
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from malp_disc.fakeness import fakeness_map
+from malp_disc.input_checks import without_value_checks
 from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradation_chain import DICE, straight_through
 from malp_disc.metrics.degradations import random_degradation, to_8bit
@@ -105,11 +106,16 @@ class LocalizerStep:
         batch.noise.seed_dropout()
         pairs = self.pairs(batch)
         if self.config.degradation_chain:  # `pairs` has applied it
-            return self.wrapped(pairs.real, pairs.manipulated, pairs.truth, **pairs.options)
-        dice = batch.noise.uniform(4)[0].tolist()
+            return self.loss_of(pairs.real, pairs.manipulated, pairs)
+        dice = batch.noise.uniform(4, device="cpu")[0].tolist()
         change = random_degradation(dice[1:]) if dice[0] < self.config.degradation else to_8bit
         real, manipulated = (self.augmented(as_file(images, change), batch) for images in (pairs.real, pairs.manipulated))
-        return self.wrapped(real, manipulated, pairs.truth, **pairs.options)
+        return self.loss_of(real, manipulated, pairs)
+
+    def loss_of(self, real: Tensor, manipulated: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+        """The terms of the method's loss on these versions of the pairs."""
+        with without_value_checks():  # `pairs` has looked at the images
+            return self.wrapped(real, manipulated, pairs.truth, **pairs.options)
 
     def pairs(self, batch: Batch) -> Pairs:
         """Originals as published, their edits, and the truth. With a degradation chain, both as they arrive: degraded before the edit or after it."""
@@ -120,13 +126,13 @@ class LocalizerStep:
             published = self.method.encrypt(published, index)
         degrade = None
         if self.config.degradation_chain:
-            dice = batch.noise.uniform(DICE + 2)
+            dice = batch.noise.uniform(DICE + 2, device="cpu")
             used, before = dice[:, DICE] < self.config.degradation, dice[:, DICE + 1] < 0.5
             degrade = chains(dice[:, :DICE])
             published = straight_through(published, lambda images: through_chains(images, degrade, used & before))
         edited = None
         if self.config.local_edits or getattr(self.method, "takes_regions", False):
-            dice, share = batch.noise.uniform(EDIT_DICE), self.config.local_edits
+            dice, share = batch.noise.uniform(EDIT_DICE, device="cpu"), self.config.local_edits
             generated, rows = published.detach().clone(), needs_generator(dice, share)
             if len(rows):
                 generated[rows] = self.edit(generated[rows], batch, rows)

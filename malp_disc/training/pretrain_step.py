@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
+from malp_disc.input_checks import check_images, without_value_checks
 from malp_disc.losses import MaLPLosses
 from malp_disc.manipulate import call_manipulate
 from malp_disc.metrics.degradations import random_degradation
@@ -71,11 +72,14 @@ class PretrainStep:
     def losses(self, batch: Batch) -> MaLPLosses:
         """J of Eq. 11 on T(I) and G(T(I)), perhaps degraded; no weight changes. The random numbers are drawn from the batch in a fixed order."""
         batch.noise.seed_dropout()  # of MaLP's transformer branch
-        encrypted, index = self.encrypt(batch)
-        dice = batch.noise.uniform(4)[0].tolist()
+        with without_value_checks():  # the loader has looked at the images
+            encrypted, index = self.encrypt(batch)
+        dice = batch.noise.uniform(4, device="cpu")[0].tolist()
         fake = self.edit(encrypted, batch)
+        check_images(fake, "fake")
         degradation = random_degradation(dice[1:]) if dice[0] < self.config.malp_degradation else None
-        return self.wrapped(batch.images, encrypted, fake, index, degradation=degradation)
+        with without_value_checks():
+            return self.wrapped(batch.images, encrypted, fake, index, degradation=degradation)
 
     def encrypt(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """T(I) (B, 3, H, W) and the index (B,) of each image's template, -1 for the share ``malp_template_dropout`` without one."""

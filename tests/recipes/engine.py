@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from malp_disc import MaLP, MaLPConfig
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.malp import with_pretrained_branch
 from malp_disc.run_folder.experiment import not_compared, work
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.state_dicts import save_tensors
@@ -65,6 +66,18 @@ class ToyLosses(nn.Module):
         on_real, on_fake = (self.discriminator(self.dropout(images)) for images in (batch.images, fake))
         noise = batch.noise.uniform().view(-1, 1, 1, 1)
         return {"adversarial": F.softplus(on_fake).mean() + F.softplus(-on_real).mean(), "penalty": (noise * on_real.square()).mean()}
+
+
+def setups_of_each_kind() -> dict[str, ArmSetup]:
+    """A setup for each way in which MaLP takes part in a step, for images of 16×16 with five attributes."""
+    malp = MaLP(MaLPConfig(image_size=16, width=8, branch=None))
+    both = with_pretrained_branch(malp, "squeezenet1_0", side=32, labels=5)
+    return {
+        "control": ArmSetup(),
+        "frozen": ArmSetup(malp, weight=1.0),
+        "cotrain": ArmSetup(malp, trainable=True, weight=1.0, template_dropout=0.5),
+        "joint": ArmSetup(both, trainable=True, weight=1.0, map_weight=0.0, classifier_weight=1.0, realness_weight=1.0, template_dropout=1.0),
+    }
 
 
 @dataclass(kw_only=True)
