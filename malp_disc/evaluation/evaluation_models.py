@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,7 @@ from malp_disc.metrics.face_embedding import MobileFaceNet
 from malp_disc.metrics.features import FeatureExtractor, create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.run_folder.experiment import evaluation
+from malp_disc.run_folder.teachers import is_same_network
 
 logger = logging.getLogger("malp_disc")
 Inception = Literal[
@@ -70,9 +73,19 @@ def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attrib
     third = _further_extractor(options.third_extractor, options.third_weights, device, auto=included)
     if (options.third_extractor, options.third_weights) == ("auto", None) and third.backbone in {extractor.backbone, getattr(second, "backbone", None)}:
         third = None
+    _check_different({"--extractor": extractor, "--second-extractor": second, "--third-extractor": third})
     embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
     classifier = _attribute_classifier(options, data, attribute_names, device)
     return EvaluationModels(extractor, classifier, None, second, third, embedding, options.smaller_views)
+
+
+def _check_different(extractors: Mapping[str, FeatureExtractor | None]) -> None:
+    """Raise ValueError for two extractors, by flag, that are one network: a second look by the same network confirms nothing."""
+    for (flag, one), (other_flag, other) in itertools.combinations(((flag, one) for flag, one in extractors.items() if one is not None), 2):
+        if is_same_network(one, other):
+            raise ValueError(
+                f"{other_flag} is the network of {flag}, {other.backbone}: what it shows is no second opinion. Choose another network, or none"
+            )
 
 
 def _attribute_classifier(

@@ -79,7 +79,7 @@ class Evaluator:
         label = f"measure {arm}" if seed == 0 else f"measure {arm}, seed {seed}"
         malp = self.models.malp
         measured, evidence = measure_arm(manipulate, self.inputs, self.reference, self.models, fresh=fresh, device=self.device, label=label)
-        for view, features in evidence.features.items():
+        for view, features in (evidence.features | evidence.scores).items():
             save_features(features_path(self.folder, arm, seed=seed, view=view), features)
         if measured.diverged:
             logger.warning(f"{arm}, seed {seed}: the images are not finite, nothing was measured")

@@ -103,16 +103,17 @@ def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predicti
     """Localization and detection scores from MaLP's outputs for the published images and for the manipulated ones."""
     truth = fakeness_map(images.images, images.manipulated)
     labels = np.repeat([0, 1], len(images.images))
+    changed = truth.flatten(1).amax(1) > 0  # scores of the others' maps aren't defined, and left out by `localization_scores`
     localization = Localization(
         **_scores(localization_scores(manipulated.map, images.images, images.manipulated)),
-        cs_encrypted=cosine(published.map, truth).mean().item(),
+        cs_encrypted=_mean(cosine(published.map, truth)[changed]),
         mean_encrypted=published.map.mean().item(),
         mean_manipulated=manipulated.map.mean().item(),
         spread=manipulated.map.std().item(),
     )
     if len(truth) > 1:
         others = (truth.sum(0) - truth) / (len(truth) - 1)
-        baseline = {"cs_mean_map": cosine(others, truth).mean().item(), "pearson_mean_map": correlation(others, truth).mean().item()}
+        baseline = {"cs_mean_map": _mean(cosine(others, truth)[changed]), "pearson_mean_map": _mean(correlation(others, truth)[changed])}
         localization = dataclasses.replace(localization, **baseline)
     detection = Detection(**_scores(detection_scores(labels, torch.cat([published.score, manipulated.score]).numpy())))
     if malp.passive:
@@ -121,6 +122,10 @@ def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predicti
         published.similarity.mean().item(), manipulated.similarity.mean().item(), _similarity_between_templates(malp)
     )
     return MalpScores(localization, detection, similarity, psnr(images.published, images.images))
+
+
+def _mean(values: Tensor) -> float | None:
+    return values.mean().item() if len(values) else None
 
 
 def measure_malp(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, device: torch.device | str = "cpu") -> MalpScores:

@@ -6,7 +6,7 @@ Every arm of a comparison sees the same images with the same targets, so the row
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
-from malp_disc.run_folder.arms import FURTHER, PERFECT_EDIT
+from malp_disc.run_folder.arms import CONTENT, EDIT_ACCURACY, FURTHER, PERFECT_EDIT
 from malp_disc.run_folder.measurement import (
     Content,
     Identity,
@@ -78,12 +78,14 @@ class Evidence:
         features: of these, by view.
         manipulated: its images of encrypted inputs; None without a MaLP, or if the generator diverged.
         predictions: MaLP's outputs for the latter, or None.
+        scores: of every single image, (N, 1) each, by the names of `malp_disc.run_folder.arms.OF_IMAGES`.
     """
 
     edited: Tensor
     features: dict[str, np.ndarray]
     manipulated: ManipulatedImages | None = None
     predictions: Predictions | None = None
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def measure_reference(
@@ -141,7 +143,7 @@ def measure_reference_points(
         scores = edit_accuracy(_logits_of_inputs(models, inputs, device), inputs.targets, inputs.targets != inputs.labels)
         found = dataclasses.replace(found, edit_accuracy=scores.edited, kept_accuracy=scores.kept)
     if inputs.perfect is not None:
-        found = dataclasses.replace(found, perfect_edit=_distance_to_perfect(inputs.images, inputs.perfect)[0])
+        found = dataclasses.replace(found, perfect_edit=_distance_to_perfect(inputs.images, inputs.perfect).mean().item())
     if models.malp is not None and not models.malp.passive:
         encrypted = torch.cat(
             [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
@@ -182,10 +184,9 @@ def measure_arm(
     extracted = extract_views(models, edited.split(BATCH), device=device, label=f"{label}: features", count=len(edited))
     found: dict[str, Any] = {view: describe(view, features, reference, models.of(view)) for view, features in extracted.features.items()}
     found |= {"kid": _kid(extracted.features["frechet"], reference), "spectrum": _spectrum(extracted, reference)}
-    found |= _edits(edited, inputs, models, device)
-    evidence = Evidence(edited, extracted.features)
-    if inputs.perfect is not None:
-        found["perfect_edit"], evidence.features[PERFECT_EDIT] = _distance_to_perfect(edited, inputs.perfect)
+    edits, of_images = _edits(edited, inputs, models, device)
+    found |= edits
+    evidence = Evidence(edited, extracted.features, scores={score: values.double()[:, None].numpy() for score, values in of_images.items()})
     if models.malp is not None:
         images = evidence.manipulated = through_generator(manipulate, inputs, models.malp, device=device)
         published, manipulated = (
@@ -232,12 +233,18 @@ def _spectrum(extracted: FeatureCache, reference: Reference) -> Spectrum:
     return Spectrum(tuple(found.frequency), tuple(found.ratio), found.fine, found.nyquist)
 
 
-def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: torch.device | str) -> dict[str, Any]:
-    """How well the edits match the request: distance to the input, edit accuracy, leakage to other attributes, identity."""
+def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: torch.device | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """How well the edits match the request: distance to the input, edit accuracy, leakage to other attributes, identity, distance to the perfect edit.
+
+    Returns:
+        The measurements, and the scores `OF_IMAGES` of every image, (N,) each.
+    """
+    content = _content(inputs.images, edited)
+    of_images = {CONTENT: content}
     found: dict[str, Any] = {
         "attributes": len(inputs.attribute_names),
         "identity_l1": identity_l1(inputs.images, edited),
-        "content": _content(inputs.images, edited),
+        "content": Content(content.mean().item(), content.std().item()),
         "ssim_to_input": _ssim(inputs.images, edited),
         "psnr_to_input": None if torch.equal(inputs.images, edited) else psnr(edited, inputs.images),
     }
@@ -247,16 +254,19 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
         scores = edit_accuracy(after, inputs.targets, requested, attribute_names=names)
         leaked = leakage(_logits_of_inputs(models, inputs, device), after, requested, attribute_names=names)
         found |= {"edit_accuracy": scores.edited, "edit_accuracy_per_attribute": scores.per_attribute, "kept_accuracy": scores.kept}
+        of_images |= {EDIT_ACCURACY: scores.each} if len(scores.each) else {}
         found |= {"leakage": leaked.share, "leakage_per_attribute": leaked.per_attribute}
     if models.embedding is not None:
         found["identity"] = Identity(models.embedding.name, identity_similarity(models.embedding, inputs.images, edited, device=device))
-    return found
+    if inputs.perfect is not None:
+        of_images[PERFECT_EDIT] = _distance_to_perfect(edited, inputs.perfect)
+        found["perfect_edit"] = of_images[PERFECT_EDIT].mean().item()
+    return found, of_images
 
 
-def _distance_to_perfect(edited: Tensor, perfect: Tensor) -> tuple[float, np.ndarray]:
-    """Mean absolute difference of images from the perfect edits, and that of every image, (N, 1)."""
-    distances = (edited - perfect).abs().mean((1, 2, 3)).double()
-    return distances.mean().item(), distances[:, None].numpy()
+def _distance_to_perfect(edited: Tensor, perfect: Tensor) -> Tensor:
+    """Mean absolute difference of every image from the perfect edit, (N,)."""
+    return (edited - perfect).abs().mean((1, 2, 3)).double()
 
 
 def _attribute_logits(models: EvaluationModels, images: Tensor, device: torch.device | str) -> Tensor:
@@ -271,11 +281,10 @@ def _logits_of_inputs(models: EvaluationModels, inputs: EvalSet, device: torch.d
     return inputs.logits[1]
 
 
-def _content(images: Tensor, edited: Tensor) -> Content:
-    """Mean and standard deviation over images of `edge_agreement`."""
+def _content(images: Tensor, edited: Tensor) -> Tensor:
+    """`edge_agreement` of every image and its edit, (N,)."""
     pairs = zip(images.split(_CHUNK), edited.split(_CHUNK))
-    values = torch.cat(list(map_batches(lambda pair: edge_agreement(*pair), pairs))).double()
-    return Content(values.mean().item(), values.std().item())
+    return torch.cat(list(map_batches(lambda pair: edge_agreement(*pair), pairs))).double()
 
 
 def _ssim(images: Tensor, edited: Tensor) -> float | None:

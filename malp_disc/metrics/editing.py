@@ -22,6 +22,7 @@ class EditScores:
     edited: float | None  # images in which all requested attributes are predicted as in the target
     kept: float | None  # entries not requested that are predicted as in the target, which for them is the label
     per_attribute: dict[str, float | None]  # requested entries of one attribute that are predicted as in the target
+    each: Tensor  # whether all requested attributes are predicted as in the target, (N,) of bool, for the N images of which something is requested
 
 
 def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribute_names: Sequence[str] | None = None) -> EditScores:
@@ -49,12 +50,13 @@ def edit_accuracy(logits: Tensor, target: Tensor, requested: Tensor, *, attribut
     if len(names) != logits.shape[1]:
         raise ValueError(f"expected {logits.shape[1]} attribute names, got {len(names)}")
     right = (logits > 0) == (target > 0.5)
-    asked = requested.any(dim=1)
+    each = (right | ~requested).all(dim=1)[requested.any(dim=1)]
     return EditScores(
         images=len(logits),
-        edited=_share((right | ~requested).all(dim=1)[asked]),
+        edited=_share(each),
         kept=_share(right[~requested]),
         per_attribute={name: _share(right[:, i][requested[:, i]]) for i, name in enumerate(names)},
+        each=each,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from malp_disc.metrics.leverage import leverage
 from malp_disc.metrics.paired_bootstrap import Resampled, bootstrap_delta, half_delta, halved_kernel, paired_mean_delta, resampled_frechet
 from malp_disc.report.seeds import CONFIDENCE
-from malp_disc.run_folder.arms import BASELINES, LEVERAGE, PERFECT_EDIT, SCORES, UNEDITED
+from malp_disc.run_folder.arms import BASELINES, LEVERAGE, OF_IMAGES, SCORES, UNEDITED
 from malp_disc.run_folder.measurement import Difference, Measurement
 from malp_disc.run_folder.schema import read_features, read_typed
 
@@ -42,7 +42,8 @@ def compare_arms(folder: Path, runs: Runs, *, resamples: int = 200, seed: int = 
         for score in SCORES:
             lines += _compare(folder, runs, run, score, stored, {"resamples": resamples, "bootstrap_seed": seed})
         lines += _leverages(folder, runs, run, stored, {"resamples": resamples, "bootstrap_seed": seed})
-        lines += _perfect_edits(folder, runs, run, stored, {"resamples": resamples, "bootstrap_seed": seed})
+        for score in OF_IMAGES:
+            lines += _means_of_images(folder, runs, run, score, stored, {"resamples": resamples, "bootstrap_seed": seed})
     return lines
 
 
@@ -116,22 +117,24 @@ def _leverages(folder: Path, runs: Runs, run: int, stored: Mapping[tuple, Differ
     return lines
 
 
-def _perfect_edits(folder: Path, runs: Runs, run: int, stored: Mapping[tuple, Difference], how: Mapping[str, int]) -> list[Difference]:
-    """How much nearer to the perfect edits (below zero) or farther from them each arm is than its baselines: means of paired differences."""
+def _means_of_images(
+    folder: Path, runs: Runs, run: int, score: str, stored: Mapping[tuple, Difference], how: Mapping[str, int]
+) -> list[Difference]:
+    """The mean difference of a score of single images between each arm and its baselines, such as how much nearer to the perfect edits it is (below zero)."""
     owners = {arm: owner for arm in dict.fromkeys((*runs[run], "before")) if (owner := arm_of(runs, run, arm)) is not None}
-    distances = {arm: read_features(folder, arm, seed=owner, view=PERFECT_EDIT) for arm, owner in owners.items()}
+    values = {arm: read_features(folder, arm, seed=owner, view=score) for arm, owner in owners.items()}
     lines = []
     for arm in runs[run]:
         for other in (name for name in BASELINES if name != arm and name in owners):
-            if distances[arm] is None or distances[other] is None:
-                old = stored.get((run, PERFECT_EDIT, arm, other))
+            if values[arm] is None or values[other] is None:
+                old = stored.get((run, score, arm, other))
                 lines += [old] if old is not None else []
                 continue
             found = paired_mean_delta(
-                distances[arm][:, 0], distances[other][:, 0], resamples=how["resamples"], seed=how["bootstrap_seed"], confidence=CONFIDENCE
+                values[arm][:, 0], values[other][:, 0], resamples=how["resamples"], seed=how["bootstrap_seed"], confidence=CONFIDENCE
             )
-            token = "-".join(_digest(distances[side]) for side in (arm, other))
-            lines.append(Difference(run, PERFECT_EDIT, arm, other, found.value, found.low, found.high, features=token, **how, confidence=CONFIDENCE))
+            token = "-".join(_digest(values[side]) for side in (arm, other))
+            lines.append(Difference(run, score, arm, other, found.value, found.low, found.high, features=token, **how, confidence=CONFIDENCE))
     return lines
 
 

@@ -58,6 +58,7 @@ def cautions(record: Record) -> list[str]:
             for arm, measured in arms.items()
             if measured.skipped and not measured.diverged
         ),
+        *_one_seed(record),
         *_stale_features(record),
         *_different_seeds(record.seeds_of),
         *_few_images(arms),
@@ -84,6 +85,13 @@ def _stale_features(record: Record) -> list[str]:
                     "images"
                 )
     return notes
+
+
+def _one_seed(record: Record) -> list[str]:
+    """A single training run of each arm."""
+    if len(record.seeds) > 1 or not record.verdicts:
+        return []
+    return ["one seed: the intervals cover the choice of images, and another training run may differ by more; several (--seeds 0 1 2) show how much is chance"]
 
 
 def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:

@@ -13,7 +13,7 @@ from malp_disc.report.results import Bootstrap, Deltas, Record, SeedResults
 from malp_disc.report.seeds import CONFIDENCE, Delta, bonferroni_confidence, delta_over_seeds, half_widths, mean_over_seeds
 from malp_disc.report.verdict import run_verdict
 from malp_disc.report.verdict_rule import RULE
-from malp_disc.run_folder.arms import ARMS, BASELINES, LEVERAGE, PERFECT_EDIT, SCORES, UNEDITED
+from malp_disc.run_folder.arms import ARMS, BASELINES, LEVERAGE, OF_IMAGES, SCORES, UNEDITED
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.measurement import Difference, Measurement
 from malp_disc.run_folder.same_experiment import check_one_experiment
@@ -46,7 +46,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     seeds_of = {arm: tuple(run for run in runs if arm in runs[run]) for arm in ARMS if any(arm in arms for arms in runs.values())}
     per_arm = {arm: [runs[run][arm] for run in seeds] for arm, seeds in seeds_of.items()}
     arms = {arm: _averaged(arm, measured) for arm, measured in per_arm.items()}
-    scores = {score: _over_seeds(lines, seeds_of, score) for score in (*SCORES, LEVERAGE, PERFECT_EDIT)}
+    scores = {score: _over_seeds(lines, seeds_of, score) for score in (*SCORES, LEVERAGE, *OF_IMAGES)}
     comparison = scores.pop("frechet")
     verdict, verdicts = run_verdict(arms, comparison, scores)
     record = Record(

@@ -32,6 +32,11 @@ class Delta:
     seeds: Interval | None = None
     count: int = 1
 
+    @property
+    def anywhere_above_zero(self) -> bool:
+        """Whether one of its intervals, over images or over seeds, lies above zero. Two seeds alone have so wide an interval that it never would."""
+        return any(ends.low > 0 for ends in (self, self.images, self.seeds) if ends is not None)
+
 
 def mean_and_half_width(values: Sequence[float], *, confidence: float = CONFIDENCE) -> tuple[float, float | None]:
     """Mean over seeds and half the width of its interval by Student's t, None for a single seed."""

@@ -10,7 +10,7 @@ from malp_disc.report.cells import NONE, Table, delta_text, label_of, plain, sam
 from malp_disc.report.numbers import number, percent
 from malp_disc.report.results import Record
 from malp_disc.report.verdict import MOST_REASONS
-from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, LEVERAGE, PERFECT_EDIT, VIEWS
+from malp_disc.run_folder.arms import ARMS, BASELINES, CANDIDATES, CONTENT, EDIT_ACCURACY, LEVERAGE, PERFECT_EDIT, VIEWS
 from malp_disc.run_folder.measurement import KernelDistance, Measurement
 
 _REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
@@ -72,10 +72,11 @@ def differences_table(record: Record) -> Table:
     return Table(header, rows)
 
 
-def perfect_edits_table(record: Record) -> Table:
-    """How much nearer to the perfect edits than the control an arm is, where they are known; empty elsewhere."""
-    rows = [[arm, delta_text(delta)] for arm in record.arms if arm != "control" and (delta := record.delta(arm, score=PERFECT_EDIT)) is not None]
-    return Table([f"mean abs difference from the perfect edits, minus the control's ({percent(record.bootstrap.confidence)})", ""], rows) if rows else Table([], [])
+def edit_differences_table(record: Record) -> Table:
+    """Differences of the images' own scores from the control's: edit accuracy, content, and distance from the perfect edits, each where it is known."""
+    known = {score: words for score, words in _OF_IMAGES.items() if any(record.delta(arm, score=score) is not None for arm in record.arms)}
+    rows = [[arm, *(delta_text(record.delta(arm, score=score)) for score in known)] for arm in record.arms if arm != "control"]
+    return Table([f"minus the control ({percent(record.bootstrap.confidence)})", *known.values()], rows) if known and rows else Table([], [])
 
 
 def leverage_table(record: Record) -> Table:
@@ -97,6 +98,9 @@ def spectrum_table(record: Record) -> Table:
     rows = [[arm, *(value(record, arm, lambda m, name=name: getattr(m.spectrum, name)) for name in ("fine", "nyquist"))] for arm in record.arms]
     frame = record.reference_points.spectrum
     return _framed(header, [*rows, [_REFERENCE_POINTS["unedited"], plain(frame.fine), plain(frame.nyquist)]], 1)
+
+
+_OF_IMAGES = {EDIT_ACCURACY: "edit accuracy ↑", CONTENT: "content kept ↑", PERFECT_EDIT: "mean abs difference from the perfect edit ↓"}
 
 
 def edits_table(record: Record) -> Table:

@@ -51,9 +51,10 @@ class Case:
         delta = self.against("control")
         level = bonferroni_confidence(self.candidates)
         correction = f" (Bonferroni, {self.candidates} candidates)" if self.candidates > 1 else ""
+        alone = ", one seed" if delta.seeds is None else ""
         return (
             f"{self.label} {signed(delta.value)} against the control, {100 * level:.3g} % interval{correction} {both_intervals(delta)}, "
-            f"n = {number(self.own.frechet.n)}"
+            f"n = {number(self.own.frechet.n)}{alone}"
         )
 
     @property

@@ -13,7 +13,7 @@ from malp_disc.report.seeds import CONFIDENCE
 from malp_disc.report.verdict_case import Case, Deltas, Outcome, Verdict, both_intervals
 from malp_disc.report.verdict_tolerances import STANDARD_ERRORS, TOLERATED_FALL, TOLERATED_SHRINKAGE, shrunk, tolerated_fall
 from malp_disc.report.verdict_translation import measurements_of, translation_kept
-from malp_disc.run_folder.arms import CONTROLS, FURTHER, LEVERAGE, PERFECT_EDIT
+from malp_disc.run_folder.arms import CONTROLS, EDIT_ACCURACY, FURTHER, LEVERAGE, PERFECT_EDIT
 from malp_disc.run_folder.measurement import Measurement
 from malp_disc.run_folder.teachers import is_teacher
 
@@ -27,8 +27,8 @@ RULE = (
     "An arm counts as improved only if (1) the interval of its Fréchet distance minus the control's lies below zero, and so does that of "
     "its distance minus every further control that was measured (control_2xD, random), (2) its distance is not above the one before "
     "fine-tuning, (3) its edit accuracy, against the control and before, did not fall by more than "
-    f"{STANDARD_ERRORS:g} standard errors of the difference and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
-    "without being requested) rise by more, (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
+    f"{STANDARD_ERRORS:g} standard errors of the difference between two sets of as many images and never by more than {TOLERATED_FALL:g}, nor did leakage (attributes that changed "
+    "without being requested) rise by more (a tolerance: the images are the same, so a smaller fall may be real as well, and the verdict has its interval), (4) its edit strength, mean |x - G(x)|, did not shrink by more than "
     f"{percent(TOLERATED_SHRINKAGE)} of the control's or of the one before, (5) neither the second nor the third extractor shows the opposite, against "
     "the control or before, with an interval above zero, (6) it doesn't look tuned on the extractor: the interval of the second or third extractor lies below zero as well, or "
     f"fine-tuning did not move the extractor's features, relative to the second one's, more than {math.exp(TOLERATED_LEVERAGE):.2f} times as far as the control's did (interval "
@@ -38,12 +38,12 @@ RULE = (
     f"checkerboard), and never above {NOISE_NYQUIST:g} times that of real images (noise). For generators without attributes, such as translation to "
     "another domain, (3) is instead: the generator before fine-tuning is closer to the reference than the unedited inputs, with an interval of the "
     "difference below zero, so that weaker edits can't be what lowers the distance, and the content of the inputs, the agreement of edge "
-    f"orientations, against before and against a control that edits no less than before, did not fall by more than {STANDARD_ERRORS:g} standard errors of the difference and never by more "
-    f"than {TOLERATED_FALL:g}. Every arm that is neither a control nor the "
+    f"orientations, against before and against a control that edits no less than before, did not fall by more than the same tolerance. Every arm that is neither a control nor the "
     f"generator before fine-tuning is a candidate. The intervals of (1) have a confidence of 1 - {1 - CONFIDENCE:.2g} / candidates (Bonferroni), so the chance "
-    f"that luck makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}; all other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "
-    "make (5) easier to pass. With several seeds, every interval is two that must agree: over seeds "
-    "(Student's t of the mean) and over images (paired bootstrap). Distance, edit accuracy and edit strength must have been measured, also "
+    f"that luck in the choice of images makes any candidate look better than a control is at most {percent(1 - CONFIDENCE)}, and with several seeds that luck in the training does; one seed "
+    "says nothing of the latter. All other intervals are {percent(CONFIDENCE)} intervals, because wider ones would "
+    "make (5) easier to pass. With several seeds, every interval is two, over seeds (Student's t of the mean) and over images (paired bootstrap): what speaks for an arm needs both "
+    "below zero, and what speaks against it, in (5) and (7), one above. Distance, edit accuracy and edit strength must have been measured, also "
     "of the generator before fine-tuning; without attributes, content and the unedited inputs in place of edit accuracy; leakage, second and third extractor and spectrum count where they were measured. Nothing is decided if one of the "
     "extractors is the network that the arm was fine-tuned against (the same architecture or the same weights): the judge is the teacher."
 )
@@ -72,7 +72,8 @@ def arm_verdict(
     since = comparison[arm]["delta_vs_before"]
     unsure = ", though no different from before fine-tuning" if since.high >= 0 else ""
     where = "; ".join(filter(None, [_further_extractors(case), _structure_or_texture(case), _towards_perfect_edits(case), _effect_of_template(case)]))
-    return Verdict("improved", "; ".join(filter(None, [f"{case.numbers}, edits kept{unsure}", measurements_of(case), where])), where)
+    kept = "; ".join(filter(None, [f"{case.numbers}, edits kept{_change_of_accuracy(case)}{unsure}", measurements_of(case), where]))
+    return Verdict("improved", kept, where)
 
 
 def _comparable(case: Case) -> Verdict | None:
@@ -179,7 +180,7 @@ def _extractors_agree(case: Case) -> Verdict | None:
     for other, words in (("control", ""), ("before", " against the generator before fine-tuning")):
         for view in FURTHER:
             delta = case.view(view, other)
-            if delta is not None and delta.low > 0:
+            if delta is not None and delta.anywhere_above_zero:
                 found = f"{signed(delta.value)}, interval {both_intervals(delta)}"
                 return Verdict("extractors disagree", f"lower {case.label}, but {_name_of(case, view)} shows the opposite{words}, {found} ({case.numbers})")
     return None
@@ -205,7 +206,7 @@ def _not_farther_from_perfect_edits(case: Case) -> Verdict | None:
     """(7) No mean absolute difference from the perfect edits with an interval above the control's or the one before."""
     for other, words in (("control", "the control"), ("before", "the generator before fine-tuning")):
         farther = case.view(PERFECT_EDIT, other)
-        if farther is not None and farther.low > 0:
+        if farther is not None and farther.anywhere_above_zero:
             found = f"mean absolute difference {signed(farther.value)}, interval {both_intervals(farther)}"
             return Verdict("farther from the perfect edits", f"lower {case.label}, but farther from the perfect edits than {words}, {found} ({case.numbers})")
     return None
@@ -293,6 +294,12 @@ def _towards_perfect_edits(case: Case) -> str:
     if delta is None:
         return ""
     return f"the images are {'nearer to' if delta.high < 0 else 'as far from'} the perfect edits ({signed(delta.value)}, {both_intervals(delta)})"
+
+
+def _change_of_accuracy(case: Case) -> str:
+    """The difference of edit accuracy from the control's, in brackets; empty where single images weren't measured."""
+    delta = None if case.without_attributes else case.view(EDIT_ACCURACY, "control")
+    return "" if delta is None else f" (edit accuracy {signed(delta.value)} against the control, {both_intervals(delta)})"
 
 
 def _effect_of_template(case: Case) -> str:

@@ -15,8 +15,8 @@ TOLERATED_SHRINKAGE = 0.25
 def tolerated_fall(p: float, q: float, n: float | None) -> float:
     """How far edit accuracy may fall from p to q, both shares of n images: 2 standard errors of the difference, at most 0.05.
 
-    The standard error is that of two independent shares. They are paired here (same images), which makes the true one smaller; Agresti
-    and Caffo's added success and failure keep it above 0 where a share is 0 or 1. Without n, nothing is tolerated.
+    The standard error is that of two independent shares. They are paired here (same images), which makes the true one smaller: this is a tolerance for falls that a user
+    would accept, and no test of whether there is one. Agresti and Caffo's added success and failure keep it above 0 where a share is 0 or 1. Without n, nothing is tolerated.
     """
     if not n:
         return 0.0

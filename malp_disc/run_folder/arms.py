@@ -50,6 +50,12 @@ SCORES = (*VIEWS, "kid")
 LEVERAGE = "leverage"
 """The score of `malp_disc.metrics.leverage`, which has intervals as well but is no distance: was an arm tuned on the extractor?"""
 
+EDIT_ACCURACY, CONTENT = "edit_accuracy", "content"
+"""Share of the images whose requested attributes a classifier reads, and agreement of their edges with the input's."""
+
 PERFECT_EDIT = "perfect_edit"
 """The mean absolute difference from the perfect edits, where the data set knows them (drawn faces), with intervals too: are the edits right, by no network's
 opinion?"""
+
+OF_IMAGES = (PERFECT_EDIT, EDIT_ACCURACY, CONTENT)
+"""Scores of every single image, whose mean differences have intervals over images."""

@@ -23,7 +23,7 @@ def is_teacher(judge: Named, teachers: Iterable[Network]) -> bool:
 
     Two trainings of one architecture on the same data have similar features, so other weights don't make it an independent extractor.
     """
-    return any(_same(judge, teacher) for teacher in teachers)
+    return any(is_same_network(judge, teacher) for teacher in teachers)
 
 
 def architecture(backbone: str) -> str:
@@ -31,6 +31,7 @@ def architecture(backbone: str) -> str:
     return backbone.lower().partition(".")[0].replace("-", "_").removeprefix("tf_")
 
 
-def _same(a: Named, b: Named) -> bool:
+def is_same_network(a: Named, b: Named) -> bool:
+    """Whether two networks are the same for `is_teacher`."""
     names, prints = ((a.backbone, b.backbone), (a.fingerprint, b.fingerprint))
     return all(names) and architecture(names[0]) == architecture(names[1]) or all(prints) and prints[0] == prints[1]

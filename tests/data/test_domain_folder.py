@@ -39,7 +39,13 @@ def test_domains_can_be_selected_and_ordered(tmp_path, make_domains):
     root = make_domains(tmp_path, {"a": 4, "b": 4, "c": 4})
     images = DomainFolder(root, selected_attributes=("c", "a"), test_size=0)
     assert images.attribute_names == ("c", "a")
-    assert domains_of(images) == ["a"] * 4 + ["c"] * 4
+    assert sorted(domains_of(images)) == ["a"] * 4 + ["c"] * 4
+
+
+def test_the_first_images_are_of_all_domains_so_that_a_part_of_them_is_a_sample(tmp_path, make_domains):
+    root = make_domains(tmp_path, {"cat": 40, "dog": 40, "wild": 40})
+    first = domains_of(DomainFolder(root, test_size=0))[:30]
+    assert all(6 <= first.count(domain) <= 14 for domain in ("cat", "dog", "wild")), first
 
 
 def test_train_and_test_part_the_domains_images_and_the_size_is_exact(tmp_path, make_domains):

@@ -125,7 +125,7 @@ def test_draw_adds_only_what_measuring_did_not(evaluator):
         ({"second_extractor": "none", "third_extractor": "none"}, []),
         ({"second_extractor": "faces"}, ["FD-faces"]),
         ({"extractor": "faces"}, ["FD-random"]),
-        ({"third_extractor": "random"}, ["FD-random", "FD-random"]),
+        ({"third_extractor": "squeezenet", "extractor": "faces"}, ["FD-random", "FD-SqueezeNet"]),
     ],
 )
 def test_the_further_extractors_need_no_file_unless_one_is_chosen(options, further):
@@ -149,9 +149,23 @@ def test_the_third_extractor_of_real_images_is_the_included_squeezenet_where_it_
     assert (None if third is None else third.label) == label
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"second_extractor": "squeezenet"}, "--second-extractor is the network of --extractor, squeezenet1_0"),
+        ({"third_extractor": "squeezenet-128"}, "--third-extractor is the network of --extractor"),
+        ({"third_extractor": "random"}, "--third-extractor is the network of --second-extractor"),
+        ({"extractor": "faces", "second_extractor": "faces"}, "--second-extractor is the network of --extractor"),
+    ],
+)
+def test_no_network_is_asked_twice(options, message):
+    with pytest.raises(ValueError, match=f"{message}.*: what it shows is no second opinion. Choose another network, or none"):
+        make_evaluation_models(EvaluationOptions(**options), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+
+
 def test_squeezenet_is_taken_where_its_weights_are_given(shared):
     weights = shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth")
-    models = make_evaluation_models(EvaluationOptions(second_weights=weights), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+    models = make_evaluation_models(EvaluationOptions(extractor="faces", second_weights=weights), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
     assert models.second.label == "FD-SqueezeNet"
 
 

@@ -52,23 +52,24 @@ def test_the_gain_is_found_where_it_was_put(make_full_run):
     assert deltas["frechet_4x"].low < 0 < deltas["frechet_4x"].high
 
 
-def test_distances_from_the_perfect_edits_are_compared_image_by_image(make_full_run):
+@pytest.mark.parametrize("score", ["perfect_edit", "edit_accuracy", "content"])
+def test_scores_of_single_images_are_compared_image_by_image(make_full_run, score):
     """Against the control and before where both were measured; a run without features keeps what it has."""
     folder = make_full_run(seeds=(0,))
-    assert not [line for line in lines_of(folder) if line.score == "perfect_edit"]
+    assert not [line for line in lines_of(folder) if line.score == score]
     image = np.random.default_rng(0).uniform(0.05, 0.1, (150, 1))
     for arm, offset in (("control", 0.0), ("before", 0.02), ("cotrain", -0.01)):
-        save_features(features_path(folder, arm, seed=0, view="perfect_edit"), image + offset)
+        save_features(features_path(folder, arm, seed=0, view=score), image + offset)
     for _ in range(2):
         lines = lines_of(folder)
         for other, difference in (("control", -0.01), ("before", -0.03)):
-            found = find(lines, seed=0, score="perfect_edit", arm="cotrain", against=other)
+            found = find(lines, seed=0, score=score, arm="cotrain", against=other)
             assert (found.value, found.low, found.high) == pytest.approx((difference,) * 3, abs=1e-6)
-        assert {(line.arm, line.against) for line in lines if line.score == "perfect_edit"} == {
+        assert {(line.arm, line.against) for line in lines if line.score == score} == {
             ("cotrain", "control"), ("cotrain", "before"), ("control", "before"), ("before", "control"),
         }  # fmt: skip
         record = build_record(folder, resamples=20)
-        assert record.delta("cotrain", score="perfect_edit").value == pytest.approx(-0.01)
+        assert record.delta("cotrain", score=score).value == pytest.approx(-0.01)
         (folder / "bootstrap.jsonl").write_text("".join(json.dumps(to_json(line)) + "\n" for line in lines))
         shutil.rmtree(folder / "features", ignore_errors=True)
 

@@ -66,6 +66,20 @@ def test_the_mean_map_is_that_of_the_other_images(inputs):
     assert apart.cs_mean_map < 0.75, "three of four tell a third of each other wrongly, and nothing of the fourth"
 
 
+def test_images_that_the_generator_left_alone_count_in_no_score_and_in_no_baseline(inputs):
+    """Otherwise the baseline of an uninformed map would be halved by them, and the scores beside it wouldn't."""
+
+    def every_second(images, targets):
+        changed = (images + 0.2 * (torch.arange(32) > 15)).clamp(-1, 1)
+        return torch.where((torch.arange(len(images)) % 2 == 0).view(-1, 1, 1, 1), changed, images)
+
+    malp = tiny_malp(strength=0.0).eval()
+    found = measure_malp(every_second, inputs, malp).localization
+    assert found.cs_mean_map == pytest.approx(1, abs=1e-3) and found.pearson_mean_map == pytest.approx(1, abs=1e-3)
+    none = measure_malp(lambda images, targets: images, inputs, malp).localization
+    assert none.cs_mean_map is None and none.pearson_mean_map is None and none.cs_encrypted is None and none.cs is None
+
+
 def test_the_generator_gets_the_encrypted_images_and_the_truth_is_against_the_originals(inputs):
     malp = tiny_malp(strength=0.3).eval()
     given = []

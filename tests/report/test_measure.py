@@ -126,9 +126,9 @@ def test_the_perfect_edits_are_what_a_perfect_generator_makes(evaluator):
     models = dataclasses.replace(models, malp=None)
     copied = iter(inputs.perfect.split(BATCH))
     perfect, evidence = measure_arm(lambda x, _: next(copied), inputs, reference, models)
-    assert perfect.perfect_edit == 0 and evidence.features["perfect_edit"].shape == (COUNT, 1)
+    assert perfect.perfect_edit == 0 and evidence.scores["perfect_edit"].shape == (COUNT, 1)
     unedited, evidence = measure_arm(lambda x, _: x, inputs, reference, models)
-    assert unedited.perfect_edit == pytest.approx(np.mean(evidence.features["perfect_edit"])) == measure_reference_points(inputs, reference, models)[0].perfect_edit
+    assert unedited.perfect_edit == pytest.approx(np.mean(evidence.scores["perfect_edit"])) == measure_reference_points(inputs, reference, models)[0].perfect_edit
     assert unedited.perfect_edit == pytest.approx((inputs.images - inputs.perfect).abs().mean().item())
 
 
@@ -178,6 +178,15 @@ def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(evaluator,
     assert measured == Measurement(diverged=True)
     assert evidence.features == {}
     assert measure_frechet(lambda x, _: x + values, inputs, reference, models.extractor) is None
+
+
+def test_scores_of_single_images_have_the_measured_means(evaluator):
+    inputs, reference, models = evaluator
+    measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models)
+    assert evidence.scores["edit_accuracy"].shape == evidence.scores["content"].shape == (COUNT, 1), "every input has a request"
+    assert evidence.scores["edit_accuracy"].mean() == pytest.approx(measured.edit_accuracy)
+    assert evidence.scores["content"].mean() == pytest.approx(measured.content.value)
+    assert set(np.unique(evidence.scores["edit_accuracy"])) <= {0.0, 1.0}
 
 
 def test_each_judge_but_the_first_may_be_absent(evaluator):

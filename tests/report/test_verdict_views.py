@@ -129,6 +129,23 @@ def test_a_leverage_that_may_be_chance_or_favours_the_second_extractor_is_no_ala
     assert arm_verdict("cotrain", arms, comparison, leverage_of(0.4, 0.5)).outcome == "no difference"
 
 
+@pytest.mark.parametrize(("view", "outcome"), [("second", "extractors disagree"), ("third", "extractors disagree"), ("perfect_edit", "farther from the perfect edits")])
+@pytest.mark.parametrize("other", ["control", "before"])
+def test_what_two_seeds_show_alike_against_an_arm_isnt_lost_in_the_width_of_their_interval(arms, comparison, view, outcome, other):
+    """By Student's t, +0.5 and +0.8 have an interval from -1.3 to 2.6, whatever each seed shows of itself."""
+    over_images, over_seeds = {"low": 0.5, "high": 0.8}, {"low": -1.26, "high": 2.56}
+    for images, seeds, count in ((over_images, over_seeds, 2), (over_seeds, over_images, 6)):
+        delta = full(0.65, -1.26, 2.56, images=images, seeds=seeds, count=count)
+        assert arm_verdict("cotrain", arms, comparison, {view: {"cotrain": {f"delta_vs_{other}": delta}}}).outcome == outcome
+
+
+def test_a_verdict_of_one_seed_says_so_and_how_much_the_edit_accuracy_changed(arms, comparison):
+    accuracy = {"edit_accuracy": {"cotrain": {"delta_vs_control": full(-0.008, -0.014, -0.002)}}}
+    reason = arm_verdict("cotrain", arms, comparison, accuracy).reason
+    assert ", one seed, edits kept (edit accuracy -0.008 against the control, -0.0140 to -0.0020)" in reason
+    assert "edits kept (" not in arm_verdict("cotrain", arms, comparison).reason
+
+
 @pytest.mark.parametrize("view", ["second", "third"])
 @pytest.mark.parametrize(("second", "outcome"), [(LOWER, "improved"), (ZERO, "tuned on the judge")])
 def test_a_gain_that_a_further_extractor_sees_too_is_no_alarm(arms, comparison, view, second, outcome):
