@@ -29,6 +29,7 @@ from generators import create_generator
 from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWeights, generator_losses
 from malp_disc import MaLP
+from malp_disc.allocator import keep_freed_memory
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.serialization.files import write_json
@@ -64,6 +65,7 @@ class Drawn(Dataset):
 
 
 def main(config: Config) -> None:
+    keep_freed_memory()  # as every training does
     torch.set_num_threads(config.threads)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=config.mixed_precision)
     dataset = ProceduralFaces(64, image_size=64)
