@@ -216,3 +216,4 @@ def test_the_rule_states_its_numbers():
         "Student's t",
     ):
         assert words in RULE
+    assert "{" not in RULE
