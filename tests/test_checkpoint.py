@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from malp_disc.serialization.files import atomic_path, file_sha256, sweep, write_json, write_text
+from malp_disc.serialization.files import atomic_path, file_sha256, sweep, sync_folder, write_json, write_text
 from malp_disc.serialization.state_dicts import fingerprint, load_entries, load_parts, load_state, load_tensors, save_tensors
 
 
@@ -50,6 +51,22 @@ def test_while_writing_the_old_file_is_still_there(tmp_path):
         assert target.read_bytes() == b"old"
     assert target.read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["weights.bin"]
+
+
+def test_only_files_open_for_writing_are_flushed_since_windows_refuses_others(tmp_path, monkeypatch):
+    """FlushFileBuffers needs write access; `sync_folder` may fail, a folder can't be opened there at all."""
+    fcntl = pytest.importorskip("fcntl")
+    flushed = []
+
+    def fsync(handle: int) -> None:
+        flushed.append(handle)
+        if not fcntl.fcntl(handle, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "a.txt", "new")
+    sync_folder(tmp_path)
+    assert (tmp_path / "a.txt").read_text() == "new" and len(flushed) == 2
 
 
 def test_folders_are_made_and_the_file_is_readable_as_the_umask_allows(tmp_path):

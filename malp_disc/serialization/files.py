@@ -29,7 +29,7 @@ def atomic_path(path: str | Path, *, mode: int | None = None) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)  # mkstemp creates files with mode 600
         os.replace(temporary, path)
