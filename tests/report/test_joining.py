@@ -11,6 +11,7 @@ import pytest
 from malp_disc.commands.report import Report, report
 from malp_disc.report.writing import write_report
 from malp_disc.run_folder.join import join_runs
+from malp_disc.run_folder.schema import read_measurements
 from malp_disc.serialization.typed_json import to_json
 from tests.charts import without_charts
 
@@ -60,14 +61,48 @@ def test_a_join_that_was_stopped_can_be_made_again(parts):
     assert {path.relative_to(first): path.read_bytes() for path in first.rglob("*") if path.is_file()} == complete
 
 
+def test_a_join_can_be_made_again_with_further_runs(parts, tmp_path):
+    """Also one that was stopped after the first of two runs. What two of them share counts once."""
+    whole, first, others = parts
+    one, two = part_of(whole, tmp_path / "one", (1,)), part_of(whole, tmp_path / "two", (2,))
+    again = shutil.copytree(first, tmp_path / "again")
+    join_runs(first, [one])
+    join_runs(first, [one, two])
+    join_runs(again, [one, two, others, one])
+    for name in ("measurements.jsonl", "gallery.jsonl"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+        assert sorted((first / name).read_text().splitlines()) == sorted((whole / name).read_text().splitlines())
+
+
+def test_a_line_that_a_later_one_replaced_does_not_count_as_another_measurement(parts):
+    _, first, others = parts
+    lines = (others / "measurements.jsonl").read_text().splitlines(keepends=True)
+    (others / "measurements.jsonl").write_text("".join([lines[-1].replace('"steps": 250', '"steps": 10'), *lines]))
+    join_runs(first, [others])
+    assert to_json(read_measurements(first)[2]) == to_json(read_measurements(others)[2])
+
+
+def test_the_generator_before_is_kept_once_if_only_the_others_have_it(parts, tmp_path):
+    whole, first, _ = parts
+    one, two = part_of(whole, tmp_path / "one", (1,)), part_of(whole, tmp_path / "two", (2,))
+    lines = [line for line in (first / "measurements.jsonl").read_text().splitlines(keepends=True) if json.loads(line)["arm"] != "before"]
+    (first / "measurements.jsonl").write_text("".join(lines))
+    join_runs(first, [one, two])
+    assert [seed for seed, arms in read_measurements(first).items() if "before" in arms] == [0]
+
+
 def test_what_does_not_belong_together_is_refused_and_nothing_is_written(parts, tmp_path):
     whole, first, others = parts
     before = (first / "measurements.jsonl").read_bytes()
     reference_points = json.loads((others / "reference_points.json").read_text())
-    with pytest.raises(ValueError, match="control, seed 1 is in two of the runs to join"):
-        join_runs(first, [others, part_of(whole, tmp_path / "again", (1,))])
-    with pytest.raises(ValueError, match="control, seed 0 is in .*first and in .*whole"):
-        join_runs(first, [whole.rename(tmp_path / "whole")])
+    again = part_of(whole, tmp_path / "again", (0, 1))
+    (again / "measurements.jsonl").write_text((again / "measurements.jsonl").read_text().replace('"seconds": 61.25', '"seconds": 61.5'))
+    with pytest.raises(ValueError, match="control, seed 0 is in .*first and in .*again, with different measurements; leave one out"):
+        join_runs(first, [again])
+    lines = (again / "measurements.jsonl").read_text().splitlines(keepends=True)
+    (again / "measurements.jsonl").write_text("".join(line for line in lines if json.loads(line)["seed"] == 1))
+    with pytest.raises(ValueError, match="control, seed 1 is in .*others and in .*again, with different measurements; leave one out"):
+        join_runs(first, [others, again])
     (others / "reference_points.json").write_text(json.dumps(reference_points | {"inputs_sha256": "ffff"}))
     with pytest.raises(ValueError, match="inputs_sha256 differs"):
         join_runs(first, [others])
