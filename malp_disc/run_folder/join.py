@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from malp_disc.run_folder.measurement import Measurement
+from malp_disc.run_folder.arms import UNEDITED
+from malp_disc.run_folder.measurement import Difference, Measurement, TrainingDistance
 from malp_disc.run_folder.same_experiment import check_one_experiment
-from malp_disc.run_folder.schema import read_lines, read_measurements, read_reference_points
-from malp_disc.run_folder.strips import OF_INPUTS
+from malp_disc.run_folder.schema import read_lines, read_measurements, read_reference_points, read_typed
+from malp_disc.run_folder.strips import OF_INPUTS, StripFile
 from malp_disc.serialization.files import atomic_path, write_text
+from malp_disc.serialization.typed_json import to_json
 
 _SAME = ("inputs_sha256", "reference_sha256", "key_fingerprint")  # of reference_points.json: images, reference, and the MaLP of the evaluation
 Places = set[tuple[str, int]]
@@ -20,31 +22,41 @@ Runs = Mapping[int, Mapping[str, Measurement]]
 
 
 def join_runs(folder: str | Path, others: Sequence[str | Path]) -> None:
-    """Copy the arms and seeds of `others` into the run in `folder`: measurements, features, curves and images. `others` aren't changed.
+    """Copy the arms and seeds of `others` into the run in `folder`: measurements, features, intervals, curves and images. `others` aren't changed.
 
-    "before" is the same in all and kept once. The generators' weights aren't copied. An arm and seed that is there already with the same
+    Each of the runs may lack its features, if it has a report. "before" is the same in all and kept once. The generators' weights aren't copied. An arm and seed that is there already with the same
     measurement is left alone, so that a join can be made again: after an interruption, or with further runs.
 
     Raises:
         FileNotFoundError: one of them isn't a run's folder.
-        ValueError: other images, another MaLP, or two measurements of one arm and seed; nothing has been written then.
+        ValueError: other images, another MaLP, two measurements of one arm and seed, or a damaged line; nothing has been written then.
     """
     folder = Path(folder)
     joined = read_measurements(folder)
     sources = {(arm, seed): folder for seed, arms in joined.items() for arm in arms}
-    taken: list[tuple[Path, Places]] = []
+    _check_lines(folder)
+    taken: list[tuple[Path, Runs, Places]] = []
     for path in map(Path, others):
         theirs = read_measurements(path)
+        _check_lines(path)
         _check_comparable(folder, path, joined, theirs)
         places = _lacking(joined, theirs, path, sources)
         sources |= dict.fromkeys(places, path)
         joined = {seed: {**theirs.get(seed, {}), **joined.get(seed, {})} for seed in {*joined, *theirs}}
-        taken.append((path, places))
-    for path, places in taken:
+        taken.append((path, theirs, places))
+    for path, theirs, places in taken:
         for arm, seed in sorted(places):
             _copy_arm(path, folder, arm, seed)
+        _copy_shared_features(path, folder, theirs, joined)
+        _add_differences(path, folder, theirs, places)
         for name in ("gallery.jsonl", "quality.jsonl", "measurements.jsonl"):  # measurements last: they complete the copy
             _append(path, folder, name, places)
+
+
+def _check_lines(folder: Path) -> None:
+    """Read the files whose lines are copied, for the error that a damaged one gives."""
+    for name, kind in {"gallery.jsonl": StripFile, "quality.jsonl": TrainingDistance, "bootstrap.jsonl": Difference}.items():
+        read_typed(folder / name, kind)
 
 
 def _check_comparable(folder: Path, other: Path, ours: Runs, theirs: Runs) -> None:
@@ -96,6 +108,31 @@ def _copy_arm(source: Path, target: Path, arm: str, seed: int) -> None:
     for path in files:
         with atomic_path(target / path.relative_to(source)) as temporary:
             shutil.copyfile(path, temporary)
+
+
+def _copy_shared_features(source: Path, target: Path, theirs: Runs, joined: Runs) -> None:
+    """Copy the features that all arms are compared with (the reference, the unedited inputs, "before") where the target's were deleted."""
+    copies = {path: target / "features" / path.name for path in (source / "features").glob("*.npy")}
+    ours, other = (next((seed for seed, arms in runs.items() if "before" in arms), None) for runs in (joined, theirs))
+    if ours is not None and other is not None:
+        copies |= {path: target / "features" / str(ours) / path.name for path in (source / "features" / str(other)).glob("before.*")}
+    for path, copy in copies.items():
+        if not copy.exists():
+            with atomic_path(copy) as temporary:
+                shutil.copyfile(path, temporary)
+
+
+def _add_differences(source: Path, target: Path, theirs: Runs, places: Places) -> None:
+    """Add the intervals of the source's report to the target's, which keeps its own: they are all there is once features were deleted."""
+    shared = {(arm, seed) for seed, arms in theirs.items() for arm in arms if arm != "before"}
+    found, offered = ({(line.seed, line.score, line.arm, line.against): line for line in read_typed(run / "bootstrap.jsonl", Difference)} for run in (target, source))
+    for key, line in offered.items():
+        place = line.arm, line.seed
+        compared = line.against in (None, "before", UNEDITED) or line.against in theirs.get(line.seed, {})
+        if compared and (place in places or place in shared and key not in found):
+            found[key] = line
+    if offered:
+        write_text(target / "bootstrap.jsonl", "".join(json.dumps(to_json(line), allow_nan=False) + "\n" for line in found.values()))
 
 
 def _append(source: Path, target: Path, name: str, places: Places) -> None:

@@ -12,6 +12,7 @@ from malp_disc.commands.report import Report, report
 from malp_disc.report.writing import write_report
 from malp_disc.run_folder.join import join_runs
 from malp_disc.run_folder.schema import read_measurements
+from malp_disc.serialization.files import write_text
 from malp_disc.serialization.typed_json import to_json
 from tests.charts import without_charts
 
@@ -48,6 +49,47 @@ def test_the_joined_report_is_that_of_one_run(parts, capsys):
         assert expected[key] == joined[key], key
     assert (first / "samples.png").read_bytes() == (whole / "samples.png").read_bytes()
     assert {path.name for path in (first / "curves" / "2").iterdir()} == {path.name for path in (whole / "curves" / "2").iterdir()}
+
+
+@pytest.mark.parametrize("deleted", [("first", "others"), ("others",), ("first",)], ids=" and ".join)
+def test_the_joined_report_is_the_same_after_features_were_deleted(parts, deleted):
+    """A folder with a report needs its features no more, whichever of the two they are missing in."""
+    whole, first, others = parts
+    with without_charts():
+        expected = to_json(write_report(whole, resamples=20))
+        for folder in (first, others):
+            if folder.name in deleted:
+                write_report(folder, resamples=20)
+                shutil.rmtree(folder / "features")
+        join_runs(first, [others])
+        joined = to_json(write_report(first, resamples=20))
+    for key in ("verdict", "comparison", "views"):
+        assert expected[key] == joined[key], key
+
+
+def test_measurements_come_last_so_a_join_that_stops_earlier_is_made_again(parts, monkeypatch):
+    _, first, others = parts
+    with without_charts():
+        write_report(others, resamples=20)
+    shutil.rmtree(others / "features")
+    written = []
+    monkeypatch.setattr("malp_disc.run_folder.join.write_text", lambda path, text: (written.append(path.name), write_text(path, text)))
+    join_runs(first, [others])
+    assert "bootstrap.jsonl" in written and written[-1] == "measurements.jsonl"
+    complete = (first / "bootstrap.jsonl").read_bytes()
+    join_runs(first, [others])
+    assert (first / "bootstrap.jsonl").read_bytes() == complete
+
+
+@pytest.mark.parametrize("name", ["bootstrap.jsonl", "gallery.jsonl", "quality.jsonl"])
+def test_a_damaged_line_stops_a_join_before_anything_is_written(parts, name):
+    _, first, others = parts
+    with open(others / name, "a") as file:
+        file.write('{"arm": "cotrain"}\n')
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    with pytest.raises(ValueError, match=f"others/{name}, line"):
+        join_runs(first, [others])
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
 
 
 def test_a_join_that_was_stopped_can_be_made_again(parts):
