@@ -12,7 +12,7 @@ from malp_disc.report.page import render_page
 from malp_disc.report.record import build_record_and_lines
 from malp_disc.report.results import Record
 from malp_disc.report.run_charts import comparison_figure, spectrum_figure
-from malp_disc.report.training_curves import curves_figure
+from malp_disc.report.training_curves import by_key, curves_figure
 from malp_disc.run_folder.schema import read_curves
 from malp_disc.run_folder.strips import read_strips
 from malp_disc.serialization.files import write_json, write_text
@@ -47,7 +47,7 @@ def write_report(folder: str | Path, *, resamples: int = 200, seed: int = 0) -> 
     spectrum_figure(record, folder / "spectrum.png")
     samples_figure(strips, folder / "samples.png")
     fakeness_figure(strips, folder / "fakeness.png")
-    if any(len(line) > 2 for lines in curves.values() for line in lines):  # more than step and seed
+    if by_key(curves):
         curves_figure(curves, folder / "curves.png")
     present = [name for name in FIGURES if (folder / name).is_file()]
     write_text(folder / "report.md", render_markdown(record, figures=present))

@@ -74,6 +74,17 @@ def test_a_run_without_curves_has_a_report_without_that_figure(make_run):
     assert "curves.png" not in (folder / "report.md").read_text()
 
 
+@pytest.mark.parametrize("logged", ['"G/adversarial": NaN, "MaLP/map": Infinity', '"G/adversarial": null', '"note": "warm-up"'])
+def test_a_run_that_logged_no_finite_number_has_a_report_without_curves(make_run, logged):
+    folder = make_run()
+    for path in (folder / "curves").rglob("*.jsonl"):
+        path.write_text("".join(f'{{"step": {step}, {logged}}}\n' for step in (10, 20)))
+    with without_charts(but=["curves_figure"]):
+        record = write_report(folder, resamples=20)
+    assert record.verdict in (folder / "report.md").read_text()
+    assert not (folder / "curves.png").exists() and "curves.png" not in (folder / "report.md").read_text()
+
+
 def test_a_damaged_line_stops_the_report_before_anything_is_written(make_run):
     folder = make_run()
     with open(folder / "measurements.jsonl", "a") as file:
