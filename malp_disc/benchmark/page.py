@@ -18,6 +18,7 @@ from malp_disc.benchmark.differences import difference_table, verdict
 from malp_disc.benchmark.figures import captions_of, robustness_figure, samples_figure
 from malp_disc.benchmark.results import Line
 from malp_disc.benchmark.tables import paper_tables
+from malp_disc.report.folders import without_folders
 from malp_disc.report.markdown import markdown_table
 from malp_disc.serialization.files import write_text
 
@@ -47,7 +48,7 @@ class Contents:
 
 def write_pages(folder: Path, lines: Sequence[Line], speeds: Mapping[str, Mapping[str, float]], config: Mapping[str, Any]) -> Contents:
     """Write ``benchmark.html``, ``benchmark.md`` and the figures from a benchmark's lines and cells."""
-    cells = Cells(lines, speeds)
+    cells, config = Cells(lines, speeds), without_folders(config)
     drawn = {
         "samples.png": samples_figure(cells, folder, folder / "samples.png"),
         "robustness.png": robustness_figure(cells, folder / "robustness.png"),
@@ -74,7 +75,7 @@ def write_pages(folder: Path, lines: Sequence[Line], speeds: Mapping[str, Mappin
         figures=captions_of([name for name, there in drawn.items() if there]),
         gaps=[*((name, cells.gap(name) or "") for name in cells.generators if cells.gap(name) is not None), *_partial_gaps(lines)],
         command=str(config.get("command", "")),
-        config=json.dumps(dict(config), indent=2, ensure_ascii=False),
+        config=json.dumps(config, indent=2, ensure_ascii=False),
     )
     write_text(folder / "benchmark.html", render_page(contents, folder))
     write_text(folder / "benchmark.md", render_markdown(contents))

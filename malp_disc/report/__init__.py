@@ -2,6 +2,7 @@
 
     compare seeds                                   differences between arms with intervals; means over seeds
     verdict_rule verdict findings record            conclusions by fixed rules, and the whole as one JSON object
+    folders                                         the configuration without absolute paths
     numbers cells tables sections                   text and tables, the same for all renderings
     markdown page images templates/                 the renderings
     run_charts training_curves grids                the figures

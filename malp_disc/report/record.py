@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
 from malp_disc.report.compare import arm_of, compare_arms
 from malp_disc.report.findings import cautions, localization_finding
+from malp_disc.report.folders import without_folders
 from malp_disc.report.results import Bootstrap, Deltas, Record, SeedResults
 from malp_disc.report.seeds import CONFIDENCE, Delta, bonferroni_confidence, delta_over_seeds, half_widths, mean_over_seeds
 from malp_disc.report.verdict import run_verdict
@@ -65,7 +65,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
         per_seed={str(run): _one_seed(lines, runs, run) for run in runs},
         bootstrap=_how(lines, resamples, seed),
         notes=(),
-        config=_without_folders(config),
+        config=None if config is None else without_folders(config),
         environment=environment or collect_environment(),
     )
     return replace(record, notes=tuple(cautions(record))), lines
@@ -130,22 +130,3 @@ def _how(lines: Sequence[Difference], resamples: int, seed: int) -> Bootstrap:
     if not lines:
         return Bootstrap(resamples, seed, CONFIDENCE)
     return Bootstrap(lines[0].resamples, lines[0].bootstrap_seed, lines[0].confidence)
-
-
-def _without_folders(value: Any) -> Any:
-    """Absolute paths cut to their last part, also within a command, because a report is passed on."""
-    if isinstance(value, dict):
-        return {key: _without_folders(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(entry) for entry in value]
-    if isinstance(value, str):
-        return " ".join(_last_part(word) for word in value.split(" "))
-    return value
-
-
-def _last_part(word: str) -> str:
-    flag, equals, path = word.partition("=") if word.startswith("-") else ("", "", word)
-    for kind in (PurePosixPath, PureWindowsPath):
-        if kind(path).is_absolute():
-            return flag + equals + kind(path).name
-    return word

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -216,7 +217,7 @@ def describe_run(folder: Path, options: Any, accelerator: Accelerator | None = N
     """Write ``config.json`` (the command and its resolved flags) and ``environment.json`` (versions, device, precision)."""
     script = Path(sys.argv[0])
     name = "malp-disc" if script.stem in ("malp-disc", "__main__") else f"recipes/{script.name}"
-    command = " ".join([name, *sys.argv[1:]])
+    command = shlex.join([name, *sys.argv[1:]])
     write_json(folder / "config.json", {"command": command, **plain(options)})
     write_json(folder / "environment.json", collect_environment() | (describe_arithmetic(accelerator) if accelerator is not None else {}))
 

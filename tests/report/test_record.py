@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from malp_disc.benchmark.page import write_pages
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.report import build_record, write_report
+from malp_disc.report.folders import without_folders
 from malp_disc.run_folder.environment import collect_environment, git_commit
 from malp_disc.serialization.typed_json import to_json
+from malp_disc.training.launch import describe_run
 from tests.charts import without_charts
 
 PATHS = """
@@ -158,6 +163,60 @@ def test_absolute_paths_in_the_config_are_cut(make_run):
     got = quick(folder)["config"]
     assert got["command"] == "accelerate launch recipes/x.py --output-dir=a --data-root faces --lr 1e-4"
     assert (got["output_dir"], got["nested"], got["relative"], got["lr"]) == ("a", ["b"], "runs/a", 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "cut"),
+    [
+        ("/home/anna mueller/secret project/faces", "faces"),
+        ("C:\\Users\\Anna Mueller\\faces", "faces"),
+        ("C:/Users/Anna Mueller/my faces", "my faces"),
+        ("\\\\server\\Anna Mueller\\faces", "faces"),
+        ("stgan=/home/anna mueller/G.safetensors", "stgan=G.safetensors"),
+        ("mine=malp=/home/anna mueller/malp", "mine=malp=malp"),
+        ("/home/anna=mueller/gen.py:make", "gen.py:make"),
+        ("see /home/anna/faces", "see faces"),
+        ("runs/my faces", "runs/my faces"),
+        ("https://example.org/faces", "https://example.org/faces"),
+    ],
+)
+def test_a_path_is_cut_whole_whatever_letters_it_has(value, cut):
+    """Also in the command, as the run writes it (quoted for a shell)."""
+    command = shlex.join(["malp-disc", "finetune", "--data-root", value, f"--reference={value}", "--note", "it's"])
+    got = without_folders({"data_root": value, "nested": [{"a": value}], "command": command})
+    assert got["data_root"] == cut and got["nested"] == [{"a": cut}]
+    assert shlex.split(got["command"])[2:5] == ["--data-root", cut, f"--reference={cut}"]
+    assert "nna" not in json.dumps(got)
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_path_with_spaces_is_cut_in_a_command_however_it_is_quoted(quote):
+    command = f"recipes/x.py --data-root {quote}/home/anna mueller/faces{quote} --out {quote}C:\\Users\\Anna Mueller\\out{quote} --note it's --lr 1e-4"
+    got = without_folders({"data_root": "/home/anna mueller/faces", "out": "C:\\Users\\Anna Mueller\\out", "command": command})["command"]
+    assert "mueller" not in got.lower() and "--data-root faces --out out" in got.replace("'", "").replace('"', "")
+
+
+def test_the_command_that_a_run_writes_can_be_pasted_into_a_shell(monkeypatch, tmp_path):
+    arguments = ["--data-root", str(tmp_path / "anna mueller" / "my faces"), "--note", "it's <b>"]
+    monkeypatch.setattr(sys, "argv", ["/somewhere/malp-disc", *arguments])
+    describe_run(tmp_path, make_dataclass("Options", ["data_root"])(Path(arguments[1])))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert shlex.split(config["command"]) == ["malp-disc", *arguments]
+    assert without_folders(config) == {"command": shlex.join(["malp-disc", "--data-root", "my faces", *arguments[2:]]), "data_root": "my faces"}
+
+
+def test_no_folder_of_this_machine_gets_into_a_benchmarks_page(monkeypatch, tmp_path):
+    for name in ("samples_figure", "robustness_figure"):
+        monkeypatch.setattr(f"malp_disc.benchmark.page.{name}", lambda *_: False)
+    write_pages(tmp_path, [], {}, {"command": "malp-disc benchmark '/home/anna mueller/out'", "generators": ["stgan=/home/anna mueller/G.pt"]})
+    for name in ("benchmark.html", "benchmark.md"):
+        text = (tmp_path / name).read_text()
+        assert "malp-disc benchmark out" in text and "anna" not in text and "mueller" not in text
+
+
+def test_a_command_without_absolute_paths_stays_as_it_is():
+    command = 'recipes/x.py --data-root runs/a  --note "<b> $HOME" --glob *.png'
+    assert without_folders({"command": command, "root": "/"})["command"] == command
 
 
 def test_the_environment_saved_with_the_run_is_kept(make_run):
