@@ -11,8 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from malp_disc.serialization.files import write_text
+
 logger = logging.getLogger("malp_disc")
 LOCK_FILE = "run.lock"
+HOLDER_SUFFIX = ".json"
+"""Of the file beside the lock that names its holder: filelock may empty the locked file before it finds out that it is locked, and Windows lets no one read it."""
 _WAIT = 10.0  # seconds: a run that was just killed, with its data loader processes, may need a while to end
 _held: dict[Path, FileLock] = {}
 
@@ -38,7 +42,8 @@ def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None
         return
     _held[path] = lock
     with contextlib.suppress(OSError):
-        path.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n", encoding="utf-8")
+        _holder_file(path).unlink(missing_ok=True)  # of a process that was killed
+        write_text(_holder_file(path), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
 
 
 def is_locked(folder: str | Path) -> bool:
@@ -60,6 +65,8 @@ def is_locked(folder: str | Path) -> bool:
 def release_locks() -> None:
     """Release every lock that this process holds."""
     for path in list(_held):
+        with contextlib.suppress(OSError):
+            _holder_file(path).unlink(missing_ok=True)
         _held.pop(path).release()
 
 
@@ -73,9 +80,13 @@ def _acquire(lock: FileLock, path: Path, wait: float) -> None:
 
 
 def _holder(path: Path) -> str | None:
-    """The process that holds the lock, from the lock's file."""
+    """The process that holds the lock."""
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = json.loads(_holder_file(path).read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(path.name + HOLDER_SUFFIX)

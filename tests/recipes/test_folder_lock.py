@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from malp_disc.run_folder.lock import LOCK_FILE, is_locked, lock_folder
+from malp_disc.run_folder.lock import HOLDER_SUFFIX, LOCK_FILE, is_locked, lock_folder, release_locks
 from malp_disc.training.launch import open_folder
 from recipes import evaluate, finetune_stargan, pretrain_malp, train_stargan
 from tests.recipes.small_runs import SMALL, options
@@ -21,6 +21,7 @@ from tests.recipes.test_bad_input import run as message_of
 
 pytestmark = pytest.mark.usefixtures("release_all_locks")
 
+HOLDER_FILE = LOCK_FILE + HOLDER_SUFFIX
 _HOLD = "import sys, time\nfrom malp_disc.run_folder.lock import lock_folder\nlock_folder(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(60)\n"
 
 
@@ -35,7 +36,30 @@ def test_a_second_run_is_refused_by_the_firsts_name_and_a_killed_one_holds_nothi
         holder.wait()
     lock_folder(tmp_path)
     lock_folder(tmp_path)  # its own
-    assert not is_locked(tmp_path) and json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
+    assert not is_locked(tmp_path) and json.loads((tmp_path / HOLDER_FILE).read_text())["pid"] == os.getpid()
+
+
+def test_the_holder_is_still_named_after_another_attempt_emptied_the_lock(monkeypatch, tmp_path):
+    """Most versions of filelock open the file with O_TRUNC before they find out that it is locked."""
+    holder = FileLock(str(tmp_path / LOCK_FILE), thread_local=False)
+    monkeypatch.setattr("malp_disc.run_folder.lock.FileLock", lambda *_, **__: holder)
+    lock_folder(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("malp_disc.run_folder.lock._held", {})  # as another process
+    os.truncate(tmp_path / LOCK_FILE, 0)
+    for _ in range(2):
+        assert is_locked(tmp_path)
+        with pytest.raises(ValueError, match=f"process {os.getpid()} on .* is working in"):
+            lock_folder(tmp_path, wait=0.1)
+    holder.release()
+
+
+def test_a_released_lock_names_no_holder(tmp_path):
+    lock_folder(tmp_path)
+    release_locks()
+    assert not (tmp_path / HOLDER_FILE).exists()
+    with FileLock(str(tmp_path / LOCK_FILE)), pytest.raises(ValueError, match="another process is working in"):
+        lock_folder(tmp_path, wait=0.1)
 
 
 def test_a_dry_run_also_says_that_the_folder_cant_be_used(tmp_path):
@@ -59,12 +83,12 @@ def test_a_recipe_leaves_a_folder_alone_in_which_another_run_works(monkeypatch, 
     """Another process, as far as a lock knows: a second file object."""
     other = FileLock(str(tmp_path / LOCK_FILE), thread_local=False)
     other.acquire()
-    (tmp_path / LOCK_FILE).write_text('{"pid": 7, "host": "node3"}')
+    (tmp_path / HOLDER_FILE).write_text('{"pid": 7, "host": "node3"}')
     monkeypatch.setattr("malp_disc.run_folder.lock._WAIT", 0.1)
     try:
         for recipe, flags in ((train_stargan, []), (pretrain_malp, []), (finetune_stargan, ["--resume-from-checkpoint", "latest"]), (evaluate, SMALL[2:])):
             message = message_of(monkeypatch, recipe, "--output-dir", tmp_path, *flags)
             assert f"process 7 on node3 is working in {tmp_path}" in message
-        assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK_FILE, HOLDER_FILE}
     finally:
         other.release()
