@@ -100,7 +100,7 @@ def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
     if len(set(found.values())) < 2:
         return []
     listed = ", ".join(f"{arm} {' '.join(map(str, seeds))}" for arm, seeds in found.items())
-    return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; the differences are, because they are taken seed by seed"]
+    return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; differences are taken seed by seed, and there are none from an arm that lacks one of the seeds"]
 
 
 def _few_images(arms: Mapping[str, Measurement]) -> list[str]:

@@ -48,7 +48,7 @@ def build_record_and_lines(folder: str | Path, *, resamples: int = 200, seed: in
     arms = {arm: _averaged(arm, measured) for arm, measured in per_arm.items()}
     scores = {score: _over_seeds(lines, seeds_of, score) for score in (*SCORES, LEVERAGE, *OF_IMAGES)}
     comparison = scores.pop("frechet")
-    verdict, verdicts = run_verdict(arms, comparison, scores)
+    verdict, verdicts = run_verdict(arms, comparison, scores, seeds_of=seeds_of)
     record = Record(
         verdict=verdict,
         verdict_rule=RULE,

@@ -23,6 +23,8 @@ TOLERATED_NYQUIST = 2.0
 NOISE_NYQUIST = 10.0
 """Power at the Nyquist frequency, relative to real images, above which an arm is broken whatever it is compared with."""
 
+NO_FEATURES = "not decided: there are no features to compare it with the control by"
+
 RULE = (
     "An arm counts as improved only if (1) the interval of its Fréchet distance minus the control's lies below zero, and so does that of "
     "its distance minus every further control that was measured (control_2xD, random), (2) its distance is not above the one before "
@@ -92,7 +94,7 @@ def _comparable(case: Case) -> Verdict | None:
         if differing and not case.arms[other].diverged:
             return Verdict("not decided", f"not decided: {case.arm} and {other} were measured with different {', '.join(differing)}")
     if case.against("control") is None:
-        return Verdict("not decided", "not decided: there are no features to compare it with the control by")
+        return Verdict("not decided", NO_FEATURES)
     return None
 
 

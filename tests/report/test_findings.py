@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 
 import pytest
 
 from malp_disc.report import build_record
 from malp_disc.report.findings import localization_finding
+from malp_disc.report.verdict_rule import NO_FEATURES
 from malp_disc.run_folder.measurement import Localization, Measurement
 
 
@@ -106,3 +109,20 @@ def test_an_arm_that_diverged_in_one_seed_is_named_and_has_no_mean(make_full_run
     assert record.verdicts["cotrain"].outcome == "not decided"
     assert "cotrain diverged, its images are not finite" in record.verdict
     assert any(note.startswith("cotrain diverged") for note in record.notes)
+
+
+@pytest.mark.parametrize(("lacking", "words"), [((1,), "seed 1"), ((0, 2), "seeds 0 2")])
+def test_a_seed_that_the_control_lacks_is_named_and_no_caution_promises_its_difference(make_full_run, lacking, words):
+    """The features are all there, so it can't be these that are missing."""
+    folder = make_full_run()
+    lines = [json.loads(line) for line in (folder / "measurements.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if not (line["arm"] == "control" and line["seed"] in lacking)]
+    (folder / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    record = build_record(folder, resamples=4)
+    assert record.verdicts["cotrain"].reason == f"not decided: the control was not measured for {words}; measure it for every seed of cotrain"
+    assert f"cotrain: {record.verdicts['cotrain'].reason}" in record.verdict and "no features" not in record.verdict
+    (caution,) = [note for note in record.notes if "the same seeds" in note]
+    assert "there are none from an arm that lacks one of the seeds" in caution
+    shutil.rmtree(folder / "features")
+    (folder / "measurements.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert build_record(folder, resamples=4).verdicts["cotrain"].reason == NO_FEATURES
