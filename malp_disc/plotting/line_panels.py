@@ -11,7 +11,7 @@ import numpy as np
 from malp_disc.plotting.mpl import Axes, Figure, Line2D, in_default_style
 from malp_disc.plotting.style import DPI, FAINT, INK, save_png, tidy
 
-_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#B8A000")
+_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#2D95CE", "#9A8700")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#8A8A8A"
 _BASELINE_STYLES = ((0, (1, 1.2)), (0, (5, 2)), (0, (4, 1.5, 1, 1.5)))

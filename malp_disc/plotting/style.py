@@ -12,13 +12,13 @@ import numpy as np
 from malp_disc.plotting.mpl import Axes, Figure, FigureCanvasAgg, FigureCanvasSVG, in_default_style, matplotlib
 from malp_disc.serialization.files import atomic_path
 
-# Distinguishable with any colour vision and in greyscale (after Okabe and Ito), and by line style.
+# Distinguishable with any colour vision (after Okabe and Ito) and by line style, with a contrast of at least 3 with white.
 COLOURS = {
-    "before": "#A3A3A3",
+    "before": "#858585",
     "control": "#474747",
     "control_2xD": "#8C7246",
     "random": "#009E73",
-    "frozen": "#56B4E9",
+    "frozen": "#2D95CE",
     "cotrain": "#D55E00",
     "no_template": "#CC79A7",
     "from_scratch": "#7D55A6",
@@ -31,24 +31,31 @@ STYLES = {
     "before": (0, (1, 1)),
     "control_2xD": (0, (4, 1.5, 1, 1.5)),
     "random": (0, (2, 1)),
+    "frozen": (0, (9, 1.5)),
     "no_template": (0, (6, 1)),
     "from_scratch": (0, (6, 1, 1, 1)),
     "vision_aided": (0, (3, 1, 3, 1)),
     "feature_map": (0, (5, 1, 1, 1, 1, 1)),
     "joint": (0, (1, 0.6)),
 }
-_OTHERS = ("#0072B2", "#B8A000", "#7D55A6", "#5B8C5A")
-INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#9A9A9A", "#FFFFFF"
+_OTHERS = ("#0072B2", "#9A8700", "#7D55A6", "#5B8C5A")
+INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#8E8E8E", "#FFFFFF"
 DPI = 128
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-# On the page these colours follow the light or dark theme.
-_THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card", COLOURS["control"]: "--control"}
+# On the page these colours follow the light or dark theme: the arms' own are too dark for the dark one, or could be brighter there.
+_THEMED_ARMS = ("before", "control", "frozen", "from_scratch", "feature_map")
+_THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card", **{COLOURS[arm]: f"--{arm.replace('_', '-')}" for arm in _THEMED_ARMS}}
 
 
 def colour_of(arm: str, names: Sequence[str]) -> str:
     """An arm's colour; other curves of `names` cycle through further ones."""
     others = [name for name in names if name not in COLOURS]
     return COLOURS[arm] if arm in COLOURS else _OTHERS[others.index(arm) % len(_OTHERS)]
+
+
+def page_colour(colour: str) -> str:
+    """A colour as CSS: the page's variable where it follows the theme."""
+    return f"var({_THEMED[colour]})" if colour in _THEMED else colour
 
 
 def tidy(axes: Axes) -> None:
@@ -77,7 +84,7 @@ def save_png(figure: Figure, path: str | Path) -> None:
 
 
 @in_default_style
-def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) -> str:
+def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str, label: str) -> str:
     """One pair of axes as inline SVG: text stays text, and ink, grid and background have the page's CSS colours, for its light and dark
     theme.
 
@@ -85,6 +92,7 @@ def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) ->
         draw: draws into the axes.
         size: in inches.
         name: letters that are put before every id, because a page has many charts.
+        label: what a screen reader says in place of the chart.
     """
     figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
@@ -94,10 +102,12 @@ def svg(draw: Callable[[Axes], object], size: tuple[float, float], name: str) ->
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return _inline(ElementTree.fromstring(buffer.getvalue()), name)
+    root = _inline(ElementTree.fromstring(buffer.getvalue()), name)
+    root.attrib |= {"role": "img", "aria-label": label}
+    return ElementTree.tostring(root, encoding="unicode").strip()
 
 
-def _inline(root: ElementTree.Element, name: str) -> str:
+def _inline(root: ElementTree.Element, name: str) -> ElementTree.Element:
     """matplotlib's SVG as an element of an HTML page: without namespaces, metadata and a size of its own, with ids that begin with `name`."""
     for element in root.findall(f"{_SVG}metadata"):
         root.remove(element)
@@ -116,4 +126,4 @@ def _inline(root: ElementTree.Element, name: str) -> str:
                 for colour, variable in _THEMED.items():
                     value = value.replace(colour.lower(), f"var({variable})")
             element.attrib[key] = value
-    return ElementTree.tostring(root, encoding="unicode").strip()
+    return root

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from malp_disc.plotting.style import COLOURS, colour_of, svg
+from malp_disc.plotting.style import STYLES, colour_of, page_colour, svg
 from malp_disc.report.cells import NONE, label_of
 from malp_disc.report.images import Extremes, comparison_of, extremes_of, page_images
-from malp_disc.report.numbers import number
+from malp_disc.report.numbers import interval, number, signed
 from malp_disc.report.results import Record
 from malp_disc.report.run_charts import draw_deltas, draw_distances, draw_spectrum, draw_where, has_spectrum, has_where, panel_height
 from malp_disc.report.sections import commands, making, sections
@@ -24,16 +24,17 @@ from malp_disc.serialization.typed_json import to_json
 
 _WIDTH = 4.5  # inches of a chart: its letters have about the size of the page's on a phone
 _SMALL = (2.9, 2.0)
+_LEGEND_LINE = 2  # width of a line in the legend, by which its dashes are scaled
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a section shows besides text and tables: SVG charts, (name, CSS colour) pairs of their legend, and images."""
+    """What a section shows besides text and tables: SVG charts, the lines of their legend (name, CSS colour and SVG dashes), and images."""
 
     charts: Sequence[Markup] = ()
     small: bool = False
-    legend: Sequence[tuple[str, str]] = ()
+    legend: Sequence[tuple[str, str, str]] = ()
     extremes: Extremes | None = None
 
 
@@ -112,26 +113,44 @@ def _figures(key: str, record: Record, strips: Sequence[Strip], curves: Curves, 
 
 
 def _quality(record: Record) -> Figures:
-    size = (_WIDTH, panel_height(record))
-    charts = [svg(lambda axes: draw_distances(axes, record), size, "distances")]
-    if any(record.delta(arm) for arm in record.arms):
-        charts.append(svg(lambda axes: draw_deltas(axes, record), size, "deltas"))
+    size, label = (_WIDTH, panel_height(record)), label_of(record)
+    values = {arm: measured.frechet.value for arm, measured in record.arms.items()}
+    deltas = {arm: delta for arm in record.arms if (delta := record.delta(arm)) is not None}
+    named = _listed(f"Chart: {label} by generator", {arm: number(value) for arm, value in values.items() if value is not None})
+    charts = [svg(lambda axes: draw_distances(axes, record), size, "distances", named)]
+    if deltas:
+        named = _listed(f"Chart: {label} minus the control's, with intervals", {arm: f"{signed(delta.value)} ({interval(delta)})" for arm, delta in deltas.items()})
+        charts.append(svg(lambda axes: draw_deltas(axes, record), size, "deltas", named))
     return Figures([Markup(chart) for chart in charts])
 
 
 def _where(record: Record) -> Figures | None:
-    charts = [svg(lambda axes: draw_where(axes, record), (_WIDTH, 2.9), "where")] if has_where(record) else []
-    charts += [svg(lambda axes: draw_spectrum(axes, record), (_WIDTH, 2.9), "spectrum")] if has_spectrum(record) else []
+    charts = []
+    if has_where(record):
+        named = "Chart: every generator minus the control in each view of the images, in per cent; the table of differences has the numbers"
+        charts.append(svg(lambda axes: draw_where(axes, record), (_WIDTH, 2.9), "where", named))
+    if has_spectrum(record):
+        named = "Chart: power relative to real images over frequency, by generator; the table of the power spectrum has the numbers of the high frequencies"
+        charts.append(svg(lambda axes: draw_spectrum(axes, record), (_WIDTH, 2.9), "spectrum", named))
     return Figures([Markup(chart) for chart in charts], legend=_legend(list(record.arms))) if charts else None
 
 
 def _curves(curves: Curves) -> Figures | None:
     names = list(curves)
     series = {name: lines for name, lines in by_key(curves).items() if any(len(steps) > 1 for seeds in lines.values() for steps, _ in seeds)}
-    panels = [svg(lambda axes, n=name, s=lines: draw_panel(axes, n, s, names), _SMALL, f"curve{i}") for i, (name, lines) in enumerate(series.items())]
+    panels = []
+    for i, (name, lines) in enumerate(series.items()):
+        ends = {arm: [sum(values[end] for _, values in seeds) / len(seeds) for end in (0, -1)] for arm, seeds in lines.items()}
+        named = _listed(f"Chart: {name} during training, at the first and the last step", {arm: " to ".join(map(number, found)) for arm, found in ends.items()})
+        panels.append(svg(lambda axes, n=name, s=lines: draw_panel(axes, n, s, names), _SMALL, f"curve{i}", named))
     return Figures([Markup(panel) for panel in panels], small=True, legend=_legend(names)) if panels else None
 
 
-def _legend(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Colours in the light or dark theme of the page."""
-    return [(name, "var(--control)" if colour_of(name, names) == COLOURS["control"] else colour_of(name, names)) for name in names]
+def _listed(what: str, values: Mapping[str, str]) -> str:
+    return f"{what}: {', '.join(f'{name} {value}' for name, value in values.items()) or 'nothing was measured'}"
+
+
+def _legend(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Colour and dashes of every curve, as the charts have them."""
+    dashes = {name: " ".join(f"{_LEGEND_LINE * length:g}" for length in STYLES[name][1]) for name in names if name in STYLES}
+    return [(name, page_colour(colour_of(name, names)), dashes.get(name, "none")) for name in names]

@@ -27,7 +27,7 @@ images, maps, folder = torch.zeros(1, 3, 16, 16), torch.full((1, 1, 16, 16), .2)
 fakeness_grid(images, images, images, maps, maps, maps, f"{folder}/grid.png")
 curves_figure({"control": [{"step": 1, "a": 1.0}, {"step": 2, "a": 2.0}]}, f"{folder}/curves.png")
 lines_figure([[Panel((0, 1), {"a": Line((1, 2))}, "x", "y", title="t")]], f"{folder}/lines.png")
-open(f"{folder}/chart.svg", "w", encoding="utf-8").write(svg(lambda axes: axes.plot([1, 2]), (3, 2), "a"))
+open(f"{folder}/chart.svg", "w", encoding="utf-8").write(svg(lambda axes: axes.plot([1, 2]), (3, 2), "a", "a line"))
 """
 DARK = "axes.facecolor: black\nfont.family: cursive\nlines.linewidth: 9\nsavefig.dpi: 20\nfigure.dpi: 30\ntext.usetex: True\naxes.grid: True\nsvg.fonttype: path\n"
 

@@ -6,15 +6,21 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
+from malp_disc.plotting.style import STYLES, colour_of, page_colour
 from malp_disc.report import build_record, render_markdown, render_page, write_report
+from malp_disc.report import page as page_module
+from malp_disc.report.numbers import number
 from malp_disc.report.sections import making, sections
+from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.schema import read_curves
 from malp_disc.run_folder.strips import read_strips
 from malp_disc.serialization.typed_json import to_json
 from tests.charts import without_figures
+from tests.report.conftest import EVERY_ARM
 
 VOID = {"meta", "input", "br", "img", "link", "hr"}
 
@@ -24,12 +30,13 @@ class Checker(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.text, self.attributes, self.open, self.tags = [], [], [], []
+        self.text, self.attributes, self.open, self.tags, self.elements = [], [], [], [], []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
+        self.elements.append((self.open[-1] if self.open else None, tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -127,7 +134,7 @@ def test_every_strip_is_in_the_page_once_and_shown(run):
 
 def test_charts_take_the_pages_colours_and_no_id_is_used_twice(run):
     page = run[2]
-    charts = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    charts = re.findall(r"<svg (?!class=).*?</svg>", page, flags=re.DOTALL)
     assert len(charts) == 4 + 2  # distances, deltas, where, spectrum; two curves
     for chart in charts:
         assert "var(--ink)" in chart and "#222222" not in chart.lower() and "xmlns" not in chart and "<metadata" not in chart
@@ -159,3 +166,80 @@ def test_no_folder_of_this_machine_gets_into_the_page(make_run, tmp_path):
         write_report(folder, resamples=20)
     page = (folder / "report.html").read_text()
     assert str(tmp_path) not in page and "/somewhere" not in page
+
+
+def test_a_screen_reader_gets_a_name_for_every_chart_and_image(run):
+    _, record, page = run
+    elements = Checker(page).elements
+    charts = [attributes for _, tag, attributes in elements if tag == "svg" and attributes.get("aria-hidden") != "true"]
+    assert len(charts) == 6 and all(chart["role"] == "img" for chart in charts)
+    labels = [chart["aria-label"] for chart in charts]
+    assert len(set(labels)) == 6
+    for arm, measured in record.arms.items():
+        assert f"{arm} {number(measured.frechet.value)}" in labels[0], "the numbers of the chart"
+    images = [(parent, attributes) for parent, tag, attributes in elements if "strip" in attributes.get("class", "").split()]
+    assert len(images) > 30
+    for parent, attributes in images:
+        if parent == "button":  # which has a name itself
+            assert attributes["aria-hidden"] == "true"
+        else:
+            assert attributes["role"] == "img" and attributes["aria-label"]
+    shown = {attributes["aria-label"] for _, attributes in images if "over" in attributes.get("class", "").split()}
+    assert shown == {"cotrain, edited image, input 1, + Smiling"}
+    assert [attributes["aria-label"] for _, tag, attributes in elements if "data-row" in attributes][1] == "input 2, - <b>"
+
+
+def test_every_table_is_a_named_region_and_every_row_has_a_header(run):
+    elements = Checker(run[2]).elements
+    scrolled = [attributes for _, _, attributes in elements if attributes.get("tabindex") == "0"]
+    assert {attributes["role"] for attributes in scrolled} == {"region"}
+    names = [attributes["aria-label"] for attributes in scrolled]
+    assert len(names) == len(set(names)) > 10 and all(names)
+    assert {"Quality", "Quality: Against every control"} <= set(names)
+    rows = [i for i, (parent, tag, _) in enumerate(elements) if tag == "tr" and parent == "tbody"]
+    assert len(rows) > 50
+    for i in rows:
+        assert elements[i + 1][1] == "th" and elements[i + 1][2]["scope"] == "row" and elements[i + 2][1] in ("td", "small")
+
+
+def test_a_legend_shows_the_lines_of_the_charts_and_no_two_arms_have_the_same(run):
+    assert len({STYLES.get(arm, "solid") for arm in ARMS}) == len(ARMS)
+    page = run[2]
+    lines = re.findall(r'<path d="M0 2H44" style="stroke:([^;]+);stroke-dasharray:([^"]+)"/></svg>(\w+)</li>', page)
+    assert {name: dashes for _, dashes, name in lines} == {
+        name: " ".join(f"{2 * length:g}" for length in STYLES[name][1]) if name in STYLES else "none" for name in EVERY_ARM
+    }
+    charts = "".join(re.findall(r"<svg (?!class=).*?</svg>", page, flags=re.DOTALL))
+    assert all(f"stroke: {colour.lower()}" in charts for colour, _, _ in lines)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_line_stands_out_from_its_paper(theme):
+    """A contrast of at least 3 (WCAG 1.4.11), with the variables of the page's style sheet."""
+    style = (Path(page_module.__file__).parent / "templates" / "page.css").read_text()
+    blocks = [dict(re.findall(r"(--[\w-]+): (#\w{6})", block)) for block in re.findall(r":root[^{]*\{([^}]*--paper[^}]*)\}", style)]
+    assert len(blocks) == 3 and blocks[1] == blocks[2], "light, the system's dark and the button's dark"
+    variables = blocks[theme == "dark"]
+    for name in (*ARMS, "malp", "other", "third", "fourth"):
+        colour = page_colour(colour_of(name, ["malp", "other", "third", "fourth"]))
+        found = variables[colour[4:-1]] if colour.startswith("var(") else colour
+        assert contrast(found, variables["--card"]) >= 3, (name, found)
+        if theme == "light":  # as in the PNG files
+            assert found.lower() == colour_of(name, ["malp", "other", "third", "fourth"]).lower()
+
+
+def contrast(one: str, other: str) -> float:
+    def luminance(colour: str) -> float:
+        levels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_images_are_printed_and_dark_colours_are_not(run):
+    style = run[2].partition("</style>")[0]
+    assert re.search(r"\.strip[^{}]*\{[^}]*print-color-adjust: exact", style)
+    dark = len(re.findall("--paper: #15171a", style))
+    assert len(re.findall(r"@media screen[^{]*\{ :root[^{]*\{[^}]*--paper: #15171a", style)) == dark == 2

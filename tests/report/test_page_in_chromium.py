@@ -34,10 +34,12 @@ document.getElementById("page").onload = ({target}) => {
   fires("#flip"); seen.cut.push(style(".stage .over").clipPath);
   const right = '.stage [data-side="right"]';
   seen.images = [style(right).backgroundImage.length > 50, style(right).backgroundImage];
-  set("right", "no_template", "change"); seen.images.push(style(right).backgroundImage);
+  const said = () => page.querySelector(right).getAttribute("aria-label");
+  seen.said = [said()];
+  set("right", "no_template", "change"); seen.images.push(style(right).backgroundImage); seen.said.push(said());
   seen.asked = [page.getElementById("asked").textContent];
   seen.position = [style(right).backgroundPosition];
-  fires('.thumbs button[data-row="1"]'); seen.asked.push(page.getElementById("asked").textContent); seen.position.push(style(right).backgroundPosition);
+  fires('.thumbs button[data-row="1"]'); seen.asked.push(page.getElementById("asked").textContent); seen.position.push(style(right).backgroundPosition); seen.said.push(said());
   seen.shown = () => [...page.querySelectorAll("#extremes [data-arm]")].filter((e) => !e.hidden).map((e) => e.dataset.arm);
   seen.extremes = [seen.shown()];
   set("which", "before", "change"); seen.extremes.push(seen.shown());
@@ -82,6 +84,7 @@ def test_a_reader_on_a_phone_can_use_everything(page, tmp_path):
     drawn, cotrain, no_template = seen["images"]
     assert drawn and cotrain != no_template and no_template.startswith('url("data:image/png')
     assert seen["asked"] == ["+ Smiling", "- <b>"]
+    assert seen["said"] == ["cotrain, edited image, input 1, + Smiling", "no_template, edited image, input 1, + Smiling", "no_template, edited image, input 2, - <b>"]
     assert seen["position"][0] != seen["position"][1]
     assert seen["extremes"] == [["cotrain"], ["before"]]
     light, dark, again = (np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]) for colour in seen["paper"])

@@ -15,6 +15,8 @@ if (compare) {
   const show = () => {
     for (const strip of compare.querySelectorAll(".strip[data-kind]")) {
       const arm = strip.dataset.side ? state[strip.dataset.side] : "";
+      const label = [arm, strip.dataset.what, `input ${state.face + 1}`, captions[state.face]];
+      strip.setAttribute("aria-label", label.filter(Boolean).join(", "));
       strip.className = `strip ${strip.dataset.kind}-${arm} ${strip.dataset.over || ""}`;
       strip.style.setProperty("--row", state.face);
     }
