@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from malp_disc.plotting.mpl import Axes, Figure, Line2D, in_default_style
-from malp_disc.plotting.style import DPI, FAINT, INK, save_png, tidy
+from malp_disc.plotting.style import DPI, FAINT, INK, legend_columns, save_png, tidy
 
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#2D95CE", "#9A8700")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#8A8A8A"
 _BASELINE_STYLES = ((0, (1, 1.2)), (0, (5, 2)), (0, (4, 1.5, 1, 1.5)))
 _PANEL = (2.5, 2.0)  # inches
-_CHARACTER, _HANDLE = 0.058, 0.68  # inches of a legend's entry, roughly: a character, and the line with its padding
 
 
 @dataclass(frozen=True)
@@ -168,13 +167,11 @@ def _label(rows: Sequence[Sequence[Panel | None]], axes: np.ndarray) -> None:
 
 def _legend(figure: Figure, looks: Mapping[str, Mapping[str, object]], width: float) -> None:
     """Draw the legend above the panels, in several rows if one is too short."""
-    widths = [len(name) * _CHARACTER + _HANDLE for name in looks]
-    columns = len(widths) if sum(widths) <= width else max(1, int(width / max(widths)))
     figure.legend(
         [Line2D([], [], **look) for look in looks.values()],
         list(looks),
         loc="outside upper left",
-        ncols=columns,
+        ncols=legend_columns(looks, width),
         frameon=False,
         fontsize=8.5,
         labelcolor=INK,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ STYLES = {
 _OTHERS = ("#0072B2", "#9A8700", "#7D55A6", "#5B8C5A")
 INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#8E8E8E", "#FFFFFF"
 DPI = 128
+_CHARACTER, _HANDLE = 0.058, 0.68  # inches of a legend's entry, roughly: a character, and the line with its padding
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 # On the page these colours follow the light or dark theme: the arms' own are too dark for the dark one, or could be brighter there.
 _THEMED_ARMS = ("before", "control", "frozen", "from_scratch", "feature_map")
@@ -69,6 +70,12 @@ def tidy(axes: Axes) -> None:
 def title(axes: Axes, text: str, size: float = 9) -> None:
     """Set a left-aligned title in which $ isn't parsed as mathematics."""
     axes.set_title(text, loc="left", fontsize=size, color=INK, parse_math=False)
+
+
+def legend_columns(names: Collection[str], width: float) -> int:
+    """Number of columns of a legend in a figure `width` inches wide: all names in one row, or as many as fit."""
+    widths = [len(name) * _CHARACTER + _HANDLE for name in names]
+    return max(1, len(widths) if sum(widths) <= width else int(width / max(widths)))
 
 
 def smoothed(values: np.ndarray, window: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from malp_disc.plotting.mpl import Axes, Figure, in_default_style
-from malp_disc.plotting.style import DPI, FAINT, INK, STYLES, colour_of, save_png, smoothed, tidy, title
+from malp_disc.plotting.style import DPI, FAINT, INK, STYLES, colour_of, legend_columns, save_png, smoothed, tidy, title
 
 _NAMES = {"malp": "MaLP, pretraining"}
 _PANELS_PER_ROW = 4
@@ -35,7 +35,9 @@ def curves_figure(curves: Curves, path: str | Path) -> None:
         raise ValueError("expected curves with at least one number besides step, got none; leave the figure out")
     across = min(_PANELS_PER_ROW, len(series))
     down = -(-len(series) // across)
-    figure = Figure(figsize=(2.9 * max(across, 2), 2.0 * down + 0.55), dpi=DPI, facecolor="white", layout="constrained")
+    width = 2.9 * max(across, 2)
+    rows = -(-len(curves) // legend_columns([_NAMES.get(name, name) for name in curves], width))
+    figure = Figure(figsize=(width, 2.0 * down + 0.35 + 0.2 * rows), dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
     panels = figure.subplots(down, across, squeeze=False).ravel()
     names = list(curves)
@@ -50,7 +52,7 @@ def curves_figure(curves: Curves, path: str | Path) -> None:
         [handles[name] for name in shown],
         [_NAMES.get(name, name) for name in shown],
         loc="outside upper left",
-        ncols=len(shown),
+        ncols=legend_columns([_NAMES.get(name, name) for name in shown], width),
         frameon=False,
         fontsize=8.5,
         labelcolor=INK,

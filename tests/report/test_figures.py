@@ -13,9 +13,11 @@ from PIL import Image
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.plotting.image_grids import PINK_VMAX, fakeness_grid, sample_grid
+from malp_disc.plotting.style import COLOURS
 from malp_disc.report import build_record
 from malp_disc.report.run_charts import comparison_figure
 from malp_disc.report.training_curves import curves_figure
+from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.measurement import Distance, ReferencePoints
 
 PINK_ZERO, WHITE = (30, 0, 0), (255, 255, 255)  # the ends of matplotlib's "pink"
@@ -175,6 +177,16 @@ def test_curves_get_a_panel_each_and_sparse_keys_no_complaint(tmp_path):
     assert four.shape[0] < five.shape[0]
     for colour in ((71, 71, 71), (213, 94, 0)):  # control and cotrain
         assert (four == colour).all(-1).any()
+
+
+def test_the_legend_of_the_curves_names_every_arm_inside_the_page(tmp_path):
+    """Eleven arms and one panel: the arms that are drawn last lie over the others in the panel, so any other colour is the legend's."""
+    curves_figure({arm: [{"step": 10 * i, "a": 1.0} for i in range(20)] for arm in ARMS}, tmp_path / "a.png")
+    page = pixels(tmp_path / "a.png")
+    assert (page[:, -4:] == 255).all()
+    for arm, colour in COLOURS.items():
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (page == wanted).all(-1).any(), arm
 
 
 @pytest.mark.parametrize(
