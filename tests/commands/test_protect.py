@@ -214,6 +214,18 @@ def test_what_would_lose_something_is_refused_and_the_others_go_on(command, malp
     assert (tmp_path / "out" / "sub" / "c.png").exists() and not (tmp_path / "out" / bad.name).exists()
 
 
+def test_a_compressed_tiff_is_read_wherever_its_tags_lie(tmp_path):
+    """The compressed pixels come first, so the tags of one of these files lie at an offset with 16 among its digits."""
+    offsets = []
+    for seed in range(30):
+        pixels = levels(20, 20 + seed, seed)
+        Image.fromarray(pixels).save(tmp_path / "a.tiff", compression="tiff_deflate")
+        with Image.open(tmp_path / "a.tiff") as image:
+            offsets.append(str(image.tile[0][3]))
+        np.testing.assert_array_equal(ImageFile.read(tmp_path / "a.tiff").levels, pixels)
+    assert any("16" in offset for offset in offsets)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
