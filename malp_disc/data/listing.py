@@ -134,12 +134,18 @@ def npy_header(path: str | Path) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of the array in a ``.npy`` file.
 
     Raises:
-        ValueError: not a ``.npy`` file, or truncated in its header.
+        ValueError: not a ``.npy`` file, or damaged in its header.
+        OSError: the file can't be read.
     """
     with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # Python's parser, which numpy calls, has further ones: MemoryError, RecursionError, TypeError, TokenError
+            raise ValueError(f"its header can't be parsed ({type(error).__name__})") from error
     return shape, dtype
 
 

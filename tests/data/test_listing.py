@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from malp_disc.data import DomainFolder, PlainFolder, WithReferences
+from malp_disc.data.decoding import BrokenImageError, decode_image
 from malp_disc.data.listing import DEAD, FORBIDDEN, LOOP, SPECIAL, check_folder, list_images
 from malp_disc.metrics.image_folder import ImageFolder
 
@@ -138,6 +139,16 @@ def test_an_array_that_is_no_image_is_left_out_and_said(tmp_path, make_image, ar
     np.save(tmp_path / "1.npy", array, allow_pickle=True)
     listing = list_images(tmp_path)
     assert (listing.names, listing.left_out) == (("0.png",), "left out: 1 .npy array that is no image (1.npy)")
+
+
+@pytest.mark.parametrize("header", ["{'shape': " + "-" * 9000 + "1}", "{'descr': " + "[" * 5000, "{[]: 1}"], ids=["deep", "open", "unhashable"])
+def test_an_array_with_a_damaged_header_is_listed_like_any_damaged_image(tmp_path, header):
+    """Python's parser, which numpy calls, ends with a MemoryError, a TokenError and a TypeError here."""
+    content = header.encode() + b"\n"
+    (tmp_path / "0.npy").write_bytes(b"\x93NUMPY\1\0" + len(content).to_bytes(2, "little") + content)
+    assert list_images(tmp_path).names == ("0.npy",)
+    with pytest.raises(BrokenImageError, match="0.npy can't be decoded .its header can't be parsed"):
+        decode_image(tmp_path / "0.npy")
 
 
 def test_the_order_is_that_of_the_paths_on_every_file_system(tmp_path, make_image, monkeypatch):
