@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -172,6 +173,7 @@ def _walk(folder: str, prefix: str, above: tuple[object, ...], keep: Callable[[s
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
+        os.stat(os.path.join(folder, os.curdir))  # names can be listed, but not opened, without the permission to search (x)
     except PermissionError:
         if not prefix:
             raise
@@ -187,7 +189,11 @@ def _walk(folder: str, prefix: str, above: tuple[object, ...], keep: Callable[[s
             continue
         kind = _kind(entry)
         if kind == "folder":
-            identity = _identity(entry.path)
+            try:
+                identity = _identity(entry.path)
+            except PermissionError:  # a file system that another user has mounted
+                skip(FORBIDDEN, name)
+                continue
             if identity in above:
                 skip(LOOP, name)
             else:
@@ -233,8 +239,12 @@ def _identity(folder: str) -> object:
 
 
 def _around(folder: str | Path) -> list[object]:
-    """All parents of a folder, with links resolved."""
-    return [_identity(str(parent)) for parent in Path(os.path.realpath(folder)).parents]
+    """All parents of a folder, with links resolved, except those above the current folder that may not be reached."""
+    found = []
+    for parent in Path(os.path.realpath(folder)).parents:
+        with contextlib.suppress(PermissionError):
+            found.append(_identity(str(parent)))
+    return found
 
 
 def _suffix(name: str) -> str:

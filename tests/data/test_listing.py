@@ -185,6 +185,40 @@ def test_a_folder_without_permission_is_counted_and_a_failing_disk_is_not(tmp_pa
         list_images(tmp_path)
 
 
+@pytest.mark.parametrize(("denied", "listed"), [("closed/.", ("open/0.png",)), ("closed/inner", ("closed/1.png", "open/0.png"))], ids=["no search", "mount"])
+def test_a_folder_that_may_be_listed_but_not_searched_is_skipped(tmp_path, make_image, monkeypatch, denied, listed):
+    """Without the permission x, names can be read, but no file opened; of another user's mounted file system, not even the folder is accessible."""
+    for name in ("open/0.png", "closed/1.png", "closed/inner/2.png"):
+        make_image(tmp_path / name)
+    own = os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path).endswith(denied):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return own(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat)
+        listing = list_images(tmp_path)
+    assert (listing.names, listing.skipped) == (listed, {FORBIDDEN: [denied.removesuffix("/.")]})
+
+
+def test_a_folder_below_one_that_may_not_be_searched_is_listed_from_inside(tmp_path, make_image, monkeypatch):
+    """As after `sudo -u somebody` in a folder of root's: its own parents are out of reach."""
+    make_image(tmp_path / "in" / "0.png")
+    monkeypatch.chdir(tmp_path / "in")
+    own, parent = os.stat, str(tmp_path.resolve())
+
+    def stat(path, *arguments, **options):
+        if str(path) == parent:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return own(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stat)
+        assert names(".") == ["0.png"]
+
+
 @links
 def test_a_name_that_is_not_utf_8_is_read_and_written_out(tmp_path, make_image):
     make_image(tmp_path / "a" / "0.png")
