@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from malp_disc.serialization.files import atomic_path, file_sha256, sweep, sync_folder, write_json, write_text
+from malp_disc.serialization.files import atomic_path, check_writable, file_sha256, sweep, sync_folder, write_json, write_text
 from malp_disc.serialization.state_dicts import fingerprint, load_entries, load_parts, load_state, load_tensors, save_tensors
 
 
@@ -296,6 +296,30 @@ def test_what_killed_writes_left_is_swept_away_and_nothing_else(tmp_path):
     assert len(left) == 2, "a killed process can't clean up"
     sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".hidden", ".notes.txt.backup01", ".writable.json", "G.safetensors", "a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\u56fe" * 80 + ".jpg", "a" * 255, "a." + "b" * 253, ".hidden" + "b" * 248, "\u56fe" * 50 + ".b." + "\u56fe" * 34],
+    ids=["Chinese", "no suffix", "long suffix", "hidden", "two suffixes"],
+)
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, name):
+    check_writable(tmp_path / name)
+    write_text(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "whole"
+    with pytest.raises(KeyboardInterrupt), monkeypatched_unlink():
+        with atomic_path(tmp_path / name):
+            raise KeyboardInterrupt
+    assert len(list(tmp_path.iterdir())) == 2
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_that_is_too_long_is_an_error_before_the_work(tmp_path):
+    with pytest.raises(OSError, match="File name too long.*a.json"):
+        with atomic_path(tmp_path / ("a" * 251 + ".json")):
+            pytest.fail("the work has begun")
+    assert not list(tmp_path.iterdir())
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ def atomic_path(path: str | Path, *, mode: int | None = None) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = _make_temporary(path)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -54,11 +54,31 @@ def check_writable(path: str | Path, flag: str = "", *, advice: str = "give a fi
         raise ValueError(f"{named} is a device or a pipe, which can't be replaced by a file; give a file's name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, probe = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)  # as atomic_path does; several processes may do this at once
+        handle, probe = _make_temporary(path)  # as atomic_path does; several processes may do this at once
         os.close(handle)
         os.unlink(probe)
     except OSError as error:
         raise ValueError(f"can't write {named} ({error.strerror}); {advice}") from error
+
+
+def _make_temporary(path: Path) -> tuple[int, str]:
+    """Create ``.<name>.<8 characters><suffix>`` beside `path`; returns its handle and path. Of a long name, only the beginning is used.
+
+    Raises:
+        OSError: the folder isn't writable, or the name of `path` itself is too long.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        path.lstat()  # the system's check of the whole name
+    suffix = _shortened(path.suffix, 100)
+    stem = _shortened(path.stem, 255 - len("..") - 8 - 2 * len(os.fsencode(suffix)))  # bytes that file systems allow in a name: 255
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{stem}{suffix}.", suffix=suffix)
+
+
+def _shortened(name: str, most: int) -> str:
+    """The beginning of a name, of at most `most` bytes and without cutting a character."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name
 
 
 def _umask() -> int:
