@@ -54,7 +54,7 @@ def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
     except ConnectionError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.strerror or error}: {error.filename or ''}")
+        sys.exit(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)

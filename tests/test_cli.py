@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -255,6 +256,19 @@ def test_help_is_printed_in_every_encoding(monkeypatch, encoding):
         run_recipe(finetune_stargan.main, finetune_stargan.Config, finetune_stargan.__doc__)
     sys.stdout.flush()
     assert ended.value.code in (0, None) and b"usage" in printed.getvalue().lower()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/a.png"), "error: No space left on device: out/a.png"),
+        (OSError("can't write out"), "error: can't write out"),
+    ],
+)
+def test_an_error_of_the_disk_names_the_file_if_it_is_known(error, message):
+    with pytest.raises(SystemExit, match=f"^{message}$"), cli.plain_errors():
+        raise error
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path):
