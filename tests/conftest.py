@@ -5,8 +5,10 @@ The networks here are tiny, and two OpenMP threads on two busy cores are 3 to 20
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,23 @@ def pytest_xdist_make_scheduler(config, log):
             return nodeid if nodeid.startswith(SINGLE) else super()._split_scope(nodeid)
 
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.fixture
+def largest_file():
+    """``with largest_file(4096):`` limits the size of a file that this process writes; beyond it, the system refuses to write (EFBIG), much as a full disk does."""
+    resource = pytest.importorskip("resource", reason="limits of a process are Unix only")
+
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -123,6 +126,14 @@ def test_arrays_and_lists_in_place_of_tensors_are_named(tmp_path):
     torch.save({"ema": list(STATE.values())}, tmp_path / "list.pth")
     with pytest.raises(ValueError, match="weights in a list, without names"):
         load_tensors(tmp_path / "list.pth", forms=(FORM,))
+
+
+def test_a_disk_that_takes_no_more_is_an_os_error_with_its_number_and_the_file(tmp_path, largest_file):
+    """safetensors raises an error of its own, which is neither an OSError nor a ValueError."""
+    with pytest.raises(OSError, match="a.safetensors") as raised, largest_file(4096):
+        save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(4096)})
+    assert raised.value.errno == errno.EFBIG and raised.value.strerror == os.strerror(errno.EFBIG)
+    assert not list(tmp_path.iterdir())
 
 
 def test_notes_of_a_header_are_read_and_a_damaged_file_is_named(tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +31,19 @@ from malp_disc.serialization.reading import check_file, read_weights
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, mode: int | None = None) -> None:
-    """Write a state dict as safetensors, atomically; `mode` as for `atomic_path`."""
+    """Write a state dict as safetensors, atomically; `mode` as for `atomic_path`.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     with atomic_path(path, mode=mode) as temporary:
-        save_file(plain, str(temporary), metadata=dict(metadata or {}))
+        try:
+            save_file(plain, str(temporary), metadata=dict(metadata or {}))
+        except SafetensorError as error:  # of the operating system's errors, it keeps the number in its text only
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            known = (int(number[1]), os.strerror(int(number[1]))) if number else (errno.EIO, str(error))
+            raise OSError(*known, str(path)) from error
 
 
 def load_tensors(path: str | Path, *, forms: Sequence[Form] = (), entries: tuple[str, ...] = (), role: Role = "generator") -> dict[str, Tensor]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 from torch import nn
 
 from malp_disc.serialization.files import atomic_path, sync_folder, write_json
@@ -56,11 +55,9 @@ def save_training(
         with atomic_path(temporary / "optimizers.pt") as path, open(path, "wb") as file:  # given a path, torch would write its name into the file
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         write_json(temporary / "state.json", {"step": step, **state})
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk as these
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise
-        raise OSError(f"can't write {final}: {error}; existing checkpoints are unchanged") from error
+        raise OSError(f"can't write {final}: {getattr(error, 'strerror', None) or error}; existing checkpoints are unchanged") from error
     if final.exists():
         _drop(final)
     temporary.rename(final)

@@ -113,6 +113,13 @@ def test_a_cache_that_cannot_be_written_costs_only_a_warning(folder, colours, mo
     assert "MALP_DISC_CACHE names another folder" in caplog.text
 
 
+def test_a_cache_on_a_full_disk_costs_only_a_warning(folder, colours, caplog, cache, largest_file):
+    with largest_file(10):
+        assert folder_features(folder, colours, keep=True, quiet=True).n == 9
+    assert f"can't write features to the cache {cache / 'features'} (File too large)" in caplog.text
+    assert not cache_path(folder, colours).exists()
+
+
 def test_tensors_give_what_the_images_saved_from_them_give(tmp_path, colours):
     """A generator's floats, straight, and through PNG files: the same rows, bit for bit."""
     images = (
