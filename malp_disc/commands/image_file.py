@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from malp_disc.data.decoding import count_frames, read_header
 from malp_disc.data.listing import printable
@@ -16,8 +17,9 @@ from malp_disc.serialization.files import atomic_path
 LOSSLESS = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 """Suffixes whose files can hold an image unchanged, with its alpha channel and profile."""
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
-_ORIENTATION, _EXIF_FOLDER, _GPS_FOLDER = 274, 34665, 34853
-_DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432)  # of a TIFF: description, camera, software, date, artist, copyright; the others say how it is stored
+_ORIENTATION, _EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER = 274, 34665, 34853, 40965
+_DESCRIPTIVE = (269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+"""Tags that a TIFF can take over from another file: title, camera, resolution, software, date, artist, rating, copyright. The others say how its pixels are stored."""
 _ENCODER = {
     "png": {"compress_level": 6},
     "webp": {"lossless": True, "exact": True},  # exact: colours under transparent pixels stay too
@@ -33,13 +35,15 @@ class ImageFile:
         levels: (H, W, 3) uint8, upright: an EXIF orientation has been applied.
         alpha: (H, W) uint8, or None.
         grey: whether the file is greyscale; the three channels of `levels` are equal then.
-        metadata: `exif` (without an orientation) and `icc_profile`, as Pillow's ``save`` takes them.
+        exif: EXIF tags without the orientation; the folders among them are dictionaries.
+        profile: ICC profile, or None.
     """
 
     levels: np.ndarray
     alpha: np.ndarray | None = None
     grey: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
+    exif: Image.Exif = field(default_factory=Image.Exif)
+    profile: bytes | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> ImageFile:
@@ -52,7 +56,7 @@ class ImageFile:
         with read_header(path, as_stored=True) as image:
             _check_loses_nothing(image, path)
             try:
-                metadata = _metadata(image)  # before Pillow lets go of the file, which a TIFF's EXIF is read from
+                metadata = {"exif": _exif(image), "profile": image.info.get("icc_profile") or None}  # before Pillow lets go of the file, which a TIFF's EXIF is read from
                 upright = ImageOps.exif_transpose(image)
                 grey = upright.mode in ("1", "L", "LA")
                 transparent = upright.has_transparency_data
@@ -63,8 +67,8 @@ class ImageFile:
                 raise ValueError(f"{printable(path)} can't be decoded ({error}); replace or delete it") from error
         if grey:
             colour = pixels[..., 0] if transparent else pixels
-            return cls(np.repeat(colour[..., None], 3, axis=2), pixels[..., 1] if transparent else None, True, metadata)
-        return cls(np.ascontiguousarray(pixels[..., :3]), pixels[..., 3] if transparent else None, False, metadata)
+            return cls(np.repeat(colour[..., None], 3, axis=2), pixels[..., 1] if transparent else None, True, **metadata)
+        return cls(np.ascontiguousarray(pixels[..., :3]), pixels[..., 3] if transparent else None, False, **metadata)
 
     def save(self, path: Path, *, quality: int | None = None) -> None:
         """Write the image in the format of the suffix, atomically.
@@ -84,11 +88,22 @@ class ImageFile:
         options = {"quality": quality, "optimize": True} if kind == "jpeg" else _ENCODER[kind]
         with atomic_path(path) as temporary:
             try:
-                image.save(temporary, format=kind, **options, **self.metadata)
-            except (ValueError, OSError) as error:
+                image.save(temporary, format=kind, **{**options, **self._metadata(kind)})
+            except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: of libtiff
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 raise ValueError(f"{kind} can't hold this image of {image.width}x{image.height} pixels ({error}); give --format png") from error
+
+    def _metadata(self, kind: str) -> dict[str, Any]:
+        """Arguments of Pillow's ``save`` for EXIF data and profile. A TIFF with folders is stored without compression: libtiff, which compresses, can't write them."""
+        options: dict[str, Any] = {} if self.profile is None else {"icc_profile": self.profile}
+        if kind != "tiff":
+            return {**options, "exif": self.exif.tobytes()} if len(self.exif) else options
+        info = options["tiffinfo"] = ImageFileDirectory_v2()
+        for tag, value in self.exif.items():
+            if tag in (*_DESCRIPTIVE, _EXIF_FOLDER, _GPS_FOLDER):
+                info[tag] = value
+        return {**options, "compression": "raw"} if _EXIF_FOLDER in info or _GPS_FOLDER in info else options
 
 
 def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
@@ -105,18 +120,12 @@ def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
         refuse("has 16 bits per channel, and a template is added to 8", "save it with 8 bits")
 
 
-def _metadata(image: Image.Image) -> dict[str, Any]:
-    """Colour profile and EXIF data as arguments of Pillow's ``save``, without the orientation."""
-    kept: dict[str, Any] = {}
-    if profile := image.info.get("icc_profile"):
-        kept["icc_profile"] = profile
-    whole, exif = image.getexif(), Image.Exif()  # a copy: Pillow turns the image by its own
-    if image.format == "TIFF":
-        exif.update({tag: whole[tag] for tag in _DESCRIPTIVE if tag in whole})
-        exif.update({folder: dict(whole.get_ifd(folder)) for folder in (_EXIF_FOLDER, _GPS_FOLDER) if whole.get_ifd(folder)})
-    elif len(whole):
-        exif.load(whole.tobytes())
-        exif.pop(_ORIENTATION, None)
-    if len(exif):
-        kept["exif"] = exif.tobytes()
+def _exif(image: Image.Image) -> Image.Exif:
+    """EXIF tags without the orientation, read completely, as the file is closed later."""
+    whole, kept = image.getexif(), Image.Exif()
+    kept.endian = whole.endian  # of some cameras, the maker's note is read in it
+    folders = {folder: dict(whole.get_ifd(folder)) for folder in (_EXIF_FOLDER, _GPS_FOLDER) if folder in whole}
+    if _INTEROPERABILITY_FOLDER in folders.get(_EXIF_FOLDER, ()):
+        folders[_EXIF_FOLDER][_INTEROPERABILITY_FOLDER] = dict(whole.get_ifd(_INTEROPERABILITY_FOLDER))
+    kept.update({tag: whole[tag] for tag in (_DESCRIPTIVE if image.format == "TIFF" else list(whole)) if tag in whole and tag != _ORIENTATION} | folders)
     return kept

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from malp_disc import MaLP
 from malp_disc.commands.image_file import ImageFile
 from tests.commands.conftest import levels
 
-ORIENTATION, ARTIST = 274, 315
+IMAGE_WIDTH, ORIENTATION, ARTIST = 256, 274, 315
+EXIF_FOLDER, GPS_FOLDER, INTEROPERABILITY_FOLDER = 34665, 34853, 40965
 
 
 def protect(command, malp_folder, *arguments):
@@ -162,6 +164,50 @@ def test_orientation_is_applied_and_the_rest_of_exif_and_the_profile_stay(comman
             assert image.size == (40, 56), "turned"
             assert image.getexif().get(ORIENTATION, 1) == 1 and image.getexif()[ARTIST] == "Somebody"
             assert image.info["icc_profile"] == b"a profile" * 20
+
+
+def camera_exif() -> Image.Exif:
+    """As of a camera, with folders, and with a width of the original that isn't that of the file any more."""
+    exif = Image.Exif()
+    exif.update({IMAGE_WIDTH: 4000, ORIENTATION: 6, ARTIST: "Somebody"})
+    exif[EXIF_FOLDER] = {36867: "2024:01:02 03:04:05", 37500: b"of the maker", INTEROPERABILITY_FOLDER: {1: "R98"}}
+    exif[GPS_FOLDER] = {1: "N", 2: (52.0, 31.0, 12.0)}
+    return exif
+
+
+@pytest.mark.parametrize("target", ["png", "webp", "tiff", "jpg"])
+@pytest.mark.parametrize("source", ["jpg", "png", "webp", "tiff"])
+def test_folders_of_exif_tags_stay_in_every_format(command, malp_folder, tmp_path, source, target):
+    options = {"exif": camera_exif().tobytes()}
+    if source == "tiff":  # given EXIF data, Pillow would lose the inner folder
+        options = {"tiffinfo": ImageFileDirectory_v2()}
+        for tag, value in camera_exif().items():
+            if tag != IMAGE_WIDTH:
+                options["tiffinfo"][tag] = value
+    Image.fromarray(levels()).save(tmp_path / f"in.{source}", **options)
+    assert protect(command, malp_folder, tmp_path / f"in.{source}", tmp_path / f"out.{target}") is None
+    with Image.open(tmp_path / f"out.{target}") as image:
+        found = image.getexif()
+        assert ORIENTATION not in found and found[ARTIST] == "Somebody"
+        folder = found.get_ifd(EXIF_FOLDER)
+        assert folder[36867] == "2024:01:02 03:04:05" and folder[37500] == b"of the maker" and found.get_ifd(INTEROPERABILITY_FOLDER) == {1: "R98"}
+        assert found.get_ifd(GPS_FOLDER) == {1: "N", 2: (52.0, 31.0, 12.0)}
+        assert np.asarray(image).shape == (56, 40, 3), "the size of the pixels, whatever the tags say"
+
+
+def test_an_image_that_libtiff_refuses_does_not_stop_the_others(command, malp_folder, photos, tmp_path, monkeypatch):
+    own = Image.Image.save
+
+    def save(self, file, *arguments, **options):
+        if self.height == 40:
+            raise RuntimeError("Error setting from dictionary")
+        own(self, file, *arguments, **options)
+
+    Image.fromarray(levels(50)).save(photos / "d.png")
+    monkeypatch.setattr(Image.Image, "save", save)
+    message = protect(command, malp_folder, photos, tmp_path / "out", "--format", "tiff")
+    assert "3 of 4 images failed" in message and "tiff can't hold this image of 56x40 pixels (Error setting from dictionary)" in message
+    assert (tmp_path / "out" / "d.tiff").exists()
 
 
 def test_jpeg_is_warned_about_with_what_was_measured(command, malp_folder, photos, tmp_path, capsys):
