@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class ImageFile:
 
         Raises:
             ValueError: the format can't hold this image.
+            OSError: the disk is full or not writable.
         """
         kind = LOSSLESS.get(path.suffix.lower(), "jpeg")
         if kind == "jpeg" and self.alpha is not None:
@@ -86,13 +88,17 @@ class ImageFile:
         pixels = colour if self.alpha is None else np.concatenate([colour, self.alpha[..., None]], axis=2)
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         options = {"quality": quality, "optimize": True} if kind == "jpeg" else _ENCODER[kind]
-        with atomic_path(path) as temporary:
-            try:
-                image.save(temporary, format=kind, **{**options, **self._metadata(kind)})
-            except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: of libtiff
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise
-                raise ValueError(f"{kind} can't hold this image of {image.width}x{image.height} pixels ({error}); give --format png") from error
+        encoded = io.BytesIO()
+        try:
+            image.save(encoded, format=kind, **{**options, **self._metadata(kind)})
+        except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: of libtiff
+            raise ValueError(f"{kind} can't hold this image of {image.width}x{image.height} pixels ({error}); give --format png") from error
+        try:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(encoded.getbuffer())
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk is reported without a name
+            raise
 
     def _metadata(self, kind: str) -> dict[str, Any]:
         """Arguments of Pillow's ``save`` for EXIF data and profile. A TIFF with folders is stored without compression: libtiff, which compresses, can't write them."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,14 +98,30 @@ def test_a_single_image_is_not_overwritten_either(command, malp_folder, photos, 
 
 
 def test_a_crash_while_saving_leaves_no_half_file(command, malp_folder, photos, tmp_path, monkeypatch):
-    def broken(self, file, *arguments, **options):
-        with open(file, "wb") as half:
+    def broken(path, content):
+        with open(path, "wb") as half:
             half.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", broken)
+    monkeypatch.setattr(Path, "write_bytes", broken)
     assert protect(command, malp_folder, photos, tmp_path / "out") == 130
     assert not list((tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff", "jpg"])
+def test_a_full_disk_is_an_error_of_the_disk_in_every_format(tmp_path, largest_file, suffix):
+    """libtiff, writing itself, would tell of it only as an error of the encoder, as if the format couldn't hold the image."""
+    with pytest.raises(OSError, match=f"a.{suffix}") as raised, largest_file(100):
+        ImageFile(levels()).save(tmp_path / f"a.{suffix}", quality=90)
+    assert raised.value.errno == errno.EFBIG and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_stops_once_and_names_the_file(command, malp_folder, photos, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert protect(command, malp_folder, photos, tmp_path / "out", "--format", "tiff") == f"error: No space left on device: {tmp_path / 'out' / 'a.tiff'}"
 
 
 def test_images_whose_outputs_would_meet_keep_their_suffix(command, malp_folder, tmp_path):
