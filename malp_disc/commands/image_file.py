@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from malp_disc.data.decoding import count_frames, read_header
+from malp_disc.data.decoding import count_frames, read_header, turn_upright
 from malp_disc.data.listing import printable
 from malp_disc.serialization.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 LOSSLESS = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 """Suffixes whose files can hold an image unchanged, with its alpha channel and profile."""
 _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 _ORIENTATION, _EXIF_FOLDER, _GPS_FOLDER, _INTEROPERABILITY_FOLDER = 274, 34665, 34853, 40965
-_DESCRIPTIVE = (269, 270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_RESOLUTION, _RESOLUTION_UNIT = (282, 283), 296
+_DESCRIPTIVE = (269, 270, 271, 272, *_RESOLUTION, _RESOLUTION_UNIT, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 """Tags that a TIFF can take over from another file: title, camera, resolution, software, date, artist, rating, copyright. The others say how its pixels are stored."""
 _ENCODER = {
     "png": {"compress_level": 6},
@@ -36,14 +40,14 @@ class ImageFile:
         levels: (H, W, 3) uint8, upright: an EXIF orientation has been applied.
         alpha: (H, W) uint8, or None.
         grey: whether the file is greyscale; the three channels of `levels` are equal then.
-        exif: EXIF tags without the orientation; the folders among them are dictionaries.
+        exif: EXIF tags without the orientation, the folders among them as dictionaries; None if they are damaged.
         profile: ICC profile, or None.
     """
 
     levels: np.ndarray
     alpha: np.ndarray | None = None
     grey: bool = False
-    exif: Image.Exif = field(default_factory=Image.Exif)
+    exif: Image.Exif | None = field(default_factory=Image.Exif)
     profile: bytes | None = None
 
     @classmethod
@@ -57,8 +61,10 @@ class ImageFile:
         with read_header(path, as_stored=True) as image:
             _check_loses_nothing(image, path)
             try:
-                metadata = {"exif": _exif(image), "profile": image.info.get("icc_profile") or None}  # before Pillow lets go of the file, which a TIFF's EXIF is read from
-                upright = ImageOps.exif_transpose(image)
+                if image.format != "TIFF":  # whose EXIF data must be read before, since Pillow lets go of the file then; those of a PNG may follow the pixels
+                    image.load()
+                metadata = {"exif": _exif(image), "profile": image.info.get("icc_profile") or None}
+                upright = turn_upright(image)
                 grey = upright.mode in ("1", "L", "LA")
                 transparent = upright.has_transparency_data
                 pixels = np.asarray(upright.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")))
@@ -88,9 +94,12 @@ class ImageFile:
         pixels = colour if self.alpha is None else np.concatenate([colour, self.alpha[..., None]], axis=2)
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         options = {"quality": quality, "optimize": True} if kind == "jpeg" else _ENCODER[kind]
+        exif, lost = _writable(self.exif)
+        if lost:
+            logger.warning("%s has lost %s", printable(path), lost)
         encoded = io.BytesIO()
         try:
-            image.save(encoded, format=kind, **{**options, **self._metadata(kind)})
+            image.save(encoded, format=kind, **{**options, **_metadata(kind, exif, self.profile)})
         except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: of libtiff
             raise ValueError(f"{kind} can't hold this image of {image.width}x{image.height} pixels ({error}); give --format png") from error
         try:
@@ -99,17 +108,6 @@ class ImageFile:
         except OSError as error:
             error.filename = error.filename or str(path)  # a full disk is reported without a name
             raise
-
-    def _metadata(self, kind: str) -> dict[str, Any]:
-        """Arguments of Pillow's ``save`` for EXIF data and profile. A TIFF with folders is stored without compression: libtiff, which compresses, can't write them."""
-        options: dict[str, Any] = {} if self.profile is None else {"icc_profile": self.profile}
-        if kind != "tiff":
-            return {**options, "exif": self.exif.tobytes()} if len(self.exif) else options
-        info = options["tiffinfo"] = ImageFileDirectory_v2()
-        for tag, value in self.exif.items():
-            if tag in (*_DESCRIPTIVE, _EXIF_FOLDER, _GPS_FOLDER):
-                info[tag] = value
-        return {**options, "compression": "raw"} if _EXIF_FOLDER in info or _GPS_FOLDER in info else options
 
 
 def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
@@ -126,12 +124,64 @@ def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
         refuse("has 16 bits per channel, and a template is added to 8", "save it with 8 bits")
 
 
-def _exif(image: Image.Image) -> Image.Exif:
-    """EXIF tags without the orientation, read completely, as the file is closed later."""
-    whole, kept = image.getexif(), Image.Exif()
-    kept.endian = whole.endian  # of some cameras, the maker's note is read in it
-    folders = {folder: dict(whole.get_ifd(folder)) for folder in (_EXIF_FOLDER, _GPS_FOLDER) if folder in whole}
-    if _INTEROPERABILITY_FOLDER in folders.get(_EXIF_FOLDER, ()):
-        folders[_EXIF_FOLDER][_INTEROPERABILITY_FOLDER] = dict(whole.get_ifd(_INTEROPERABILITY_FOLDER))
-    kept.update({tag: whole[tag] for tag in (_DESCRIPTIVE if image.format == "TIFF" else list(whole)) if tag in whole and tag != _ORIENTATION} | folders)
+def _exif(image: Image.Image) -> Image.Exif | None:
+    """EXIF tags without the orientation, read completely, as the file is closed later; None if they are damaged."""
+    try:
+        whole, kept = image.getexif(), Image.Exif()
+        kept.endian = whole.endian  # of some cameras, the maker's note is read in it
+        folders = {folder: dict(whole.get_ifd(folder)) for folder in (_EXIF_FOLDER, _GPS_FOLDER) if folder in whole}
+        if _INTEROPERABILITY_FOLDER in folders.get(_EXIF_FOLDER, ()):
+            folders[_EXIF_FOLDER][_INTEROPERABILITY_FOLDER] = dict(whole.get_ifd(_INTEROPERABILITY_FOLDER))
+        kept.update({tag: whole[tag] for tag in (_DESCRIPTIVE if image.format == "TIFF" else list(whole)) if tag in whole and tag != _ORIENTATION} | folders)
+    except Exception:
+        return None
     return kept
+
+
+def _writable(exif: Image.Exif | None) -> tuple[Image.Exif, str]:
+    """Those tags that can be written, since a damaged one may have a value of another type than its definition; and in words, what is lost."""
+    kept, lost = Image.Exif(), []
+    if exif is None:
+        return kept, "its EXIF data, which are damaged"
+    kept.endian = exif.endian
+    for tag, value in exif.items():
+        if isinstance(value, dict):
+            kept[tag] = {inner: part for inner, part in value.items() if _can_write({tag: {inner: part}})}
+            names = ExifTags.GPSTAGS if tag == _GPS_FOLDER else ExifTags.TAGS
+            lost += [names.get(inner, inner) for inner in value if inner not in kept[tag]]
+        elif _can_write({tag: value}):
+            kept[tag] = value
+        else:
+            lost.append(ExifTags.TAGS.get(tag, tag))
+    return kept, f"the EXIF tag{'s' * (len(lost) > 1)} {', '.join(map(str, lost))}, whose values are damaged" if lost else ""
+
+
+def _can_write(tags: dict[int, Any]) -> bool:
+    exif = Image.Exif()
+    exif.update(tags)
+    try:
+        exif.tobytes()
+    except Exception:  # Pillow's encoders of values raise TypeError, AttributeError and struct.error among others
+        return False
+    return True
+
+
+def _metadata(kind: str, exif: Image.Exif, profile: bytes | None) -> dict[str, Any]:
+    """Arguments of Pillow's ``save`` for EXIF data and profile. A TIFF is compressed only if libtiff, which does it, can write its tags."""
+    options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
+    if kind != "tiff":
+        return {**options, "exif": exif.tobytes()} if len(exif) else options
+    info = options["tiffinfo"] = ImageFileDirectory_v2()
+    for tag, value in exif.items():
+        if tag in (*_DESCRIPTIVE, _EXIF_FOLDER, _GPS_FOLDER):
+            info[tag] = value
+            if not _libtiff_can_write(tag, value):
+                options["compression"] = "raw"
+    return options
+
+
+def _libtiff_can_write(tag: int, value: Any) -> bool:
+    """Whether it is a text or a resolution. libtiff has no folders, and a number where it expects text is a segmentation fault."""
+    if tag in _RESOLUTION:
+        return isinstance(value, IFDRational) and value > 0
+    return value in (1, 2, 3) if tag == _RESOLUTION_UNIT else isinstance(value, str)

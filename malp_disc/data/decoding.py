@@ -9,9 +9,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .listing import is_image_array, npy_header, printable
+
+_ORIENTATION = 274
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation."""
 
 
 class BrokenImageError(ValueError):
@@ -36,11 +48,11 @@ def decode_image(path: str | Path, *, as_stored: bool = False) -> Image.Image:
             _check_depth(image)
             if as_stored:
                 return image.convert("RGB")
-            upright = ImageOps.exif_transpose(image)
-            if not upright.has_transparency_data:
-                return upright.convert("RGB")
-            white = Image.new("RGBA", upright.size, "white")
-            return Image.alpha_composite(white, upright.convert("RGBA")).convert("RGB")
+            image = turn_upright(image)
+            if not image.has_transparency_data:
+                return image.convert("RGB")
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def read_header(path: str | Path, content: BinaryIO | None = None, *, as_stored: bool = False) -> Image.Image:
@@ -58,6 +70,19 @@ def read_header(path: str | Path, content: BinaryIO | None = None, *, as_stored:
         image = _opened(path, content)
         _check_depth(image)
         return image
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """The image, turned as its EXIF orientation says; with damaged EXIF data, as it is stored.
+
+    Pillow's ``exif_transpose`` also writes the EXIF data anew, and fails if another tag has a value of a wrong type.
+    """
+    image.load()
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    except Exception:
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def count_frames(image: Image.Image) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from malp_disc import MaLP
 from malp_disc.commands.image_file import ImageFile
+from malp_disc.data.decoding import decode_image
 from tests.commands.conftest import levels
 
 IMAGE_WIDTH, ORIENTATION, ARTIST = 256, 274, 315
@@ -213,6 +215,57 @@ def test_folders_of_exif_tags_stay_in_every_format(command, malp_folder, tmp_pat
         assert np.asarray(image).shape == (56, 40, 3), "the size of the pixels, whatever the tags say"
 
 
+def raw_exif(*tags: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF data of tags (number, type, count, four bytes of value), in order and with any type, which Pillow itself wouldn't write."""
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHI4s", *tag) for tag in tags) + bytes(4)
+
+
+ODD = {
+    "orientation as text": (raw_exif((ORIENTATION, 2, 2, b"6"), (ARTIST, 2, 4, b"Me!")), False, ""),
+    "negative orientation": (raw_exif((ORIENTATION, 8, 1, b"\xff\xff"), (ARTIST, 2, 4, b"Me!")), False, ""),
+    "camera as a float": (raw_exif((271, 11, 1, struct.pack("<f", 1.5)), (ORIENTATION, 3, 1, b"\6"), (ARTIST, 2, 4, b"Me!")), True, "the EXIF tag Make, whose"),
+    "width as text": (raw_exif((IMAGE_WIDTH, 2, 4, b"100"), (ORIENTATION, 3, 1, b"\6"), (ARTIST, 2, 4, b"Me!")), True, "the EXIF tag ImageWidth, whose"),
+    "title as a number": (raw_exif((269, 3, 1, b"\5"), (ARTIST, 2, 4, b"Me!")), False, ""),
+    "GPS folder nowhere": (raw_exif((ORIENTATION, 3, 1, b"\6"), (GPS_FOLDER, 9, 1, struct.pack("<i", -5))), True, "its EXIF data, which are damaged"),
+    "not EXIF": (b"Exif\0\0garbage", False, "its EXIF data, which are damaged"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", ODD)
+def test_an_image_with_damaged_exif_data_is_read(tmp_path, caplog, kind, suffix):
+    exif, turned, _ = ODD[kind]
+    path = tmp_path / f"in.{suffix}"
+    Image.fromarray(levels()).save(path, exif=exif)
+    pixels = np.rot90(read(path), -1) if turned else read(path)
+    np.testing.assert_array_equal(ImageFile.read(path).levels, pixels)
+    np.testing.assert_array_equal(np.asarray(decode_image(path)), pixels)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("target", ["png", "webp", "tiff", "jpg"])
+@pytest.mark.parametrize("kind", ODD)
+def test_what_can_be_written_of_damaged_exif_data_stays(command, malp_folder, tmp_path, caplog, kind, target):
+    exif, turned, lost = ODD[kind]
+    Image.fromarray(levels()).save(tmp_path / "in.png", exif=exif)
+    assert protect(command, malp_folder, tmp_path / "in.png", tmp_path / f"out.{target}") is None
+    with Image.open(tmp_path / f"out.{target}") as image:
+        found = image.getexif()
+        assert ORIENTATION not in found and found.get(ARTIST) == (None if "data" in lost else "Me!")
+        assert np.asarray(image).shape == ((56, 40, 3) if turned else (40, 56, 3))
+    messages = [record.getMessage() for record in caplog.records if "has lost" in record.getMessage()]
+    assert len(messages) == bool(lost) and all(f"out.{target} has lost {lost}" in message for message in messages)
+
+
+def test_of_a_folder_only_the_damaged_tag_is_lost(tmp_path, caplog):
+    file = ImageFile(levels())
+    file.exif[GPS_FOLDER] = {1: 1.5, 29: "2024:01:02"}
+    file.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.getexif().get_ifd(GPS_FOLDER) == {29: "2024:01:02"}
+    assert "has lost the EXIF tag GPSLatitudeRef" in caplog.text
+
+
 def test_an_image_that_libtiff_refuses_does_not_stop_the_others(command, malp_folder, photos, tmp_path, monkeypatch):
     own = Image.Image.save
 
@@ -237,7 +290,6 @@ def test_jpeg_is_warned_about_with_what_was_measured(command, malp_folder, photo
 
 
 def save_16_bit_rgb(path):
-    import struct
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:

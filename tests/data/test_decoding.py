@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from malp_disc.data import BrokenImageError
 from malp_disc.data.decoding import count_frames, decode_image, read_header
@@ -16,6 +16,17 @@ def noise(mode: str) -> Image.Image:
     channels = len(Image.new(mode, (1, 1)).getbands())
     levels = np.random.default_rng(0).integers(0, 256, (20, 24, channels), np.uint8)
     return Image.fromarray(levels[:, :, 0] if channels == 1 else levels, mode="L" if channels == 1 else mode).convert(mode)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_that_of_pillow(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise("RGB").save(tmp_path / f"x{suffix}", exif=exif)
+    with Image.open(tmp_path / f"x{suffix}") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(np.asarray(decode_image(tmp_path / f"x{suffix}")), expected)
 
 
 @pytest.mark.parametrize(
