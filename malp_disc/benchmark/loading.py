@@ -4,6 +4,7 @@
     malp_both=weights/faces64/malp     MaLP in another form: malp, malp_both, malp_dm
     ffd_reg=000200.tar                 a checkpoint of the authors, of MaLP too (malp=2_model.pickle)
     my_module:make                     a user's
+    my_module:make=runs/mine/localizer the same, with the weights that training wrote; the folder alone is refused, as no function that a file names is run
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def load_localizer(spec: str) -> Localizer:
         return load_malp(path, name)
     if equals and name in METHODS:
         return _published(name, path)
+    if equals and is_function(name):
+        return load_method(Path(path).expanduser(), name)
     folder = Path(spec).expanduser()
     if folder.is_dir():
         kind = read_config(folder).get("model_type")
@@ -40,6 +43,12 @@ def load_localizer(spec: str) -> Localizer:
         return import_localizer(spec)
     names = ", ".join((*get_args(MaLPForm), *METHODS))
     raise ValueError(f"no localizer {spec!r}: expected a folder of a trained one or of a MaLP, NAME=CHECKPOINT with a NAME out of {names}, or MODULE:FUNCTION")
+
+
+def is_function(name: str) -> bool:
+    """Whether a name has the form MODULE:FUNCTION."""
+    module, colon, function = name.rpartition(":")
+    return bool(module and colon and function.isidentifier())
 
 
 def _published(name: str, path: str) -> Localizer:

@@ -6,6 +6,7 @@ A saved method is a folder with ``model.safetensors`` and ``config.json``.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -100,22 +101,40 @@ def save_method(folder: str | Path, method: nn.Module, name: str, training: Mapp
     write_json(folder / _CONFIG_FILE, {"model_type": MODEL_TYPE, "method": name, "options": getattr(method, "options", {}), "training": dict(training or {})})
 
 
-def load_method(folder: str | Path) -> nn.Module:
-    """A method that `save_method` wrote, in evaluation mode. A user's is made by their function again, which has to be importable.
+def load_method(folder: str | Path, function: str | None = None) -> nn.Module:
+    """A method that `save_method` wrote, in evaluation mode.
+
+    Args:
+        function: ``module:function`` that makes the user's own method that was trained. A function that only ``config.json`` names is never imported: the folder
+            may come from somebody else.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a damaged file, or another kind of model.
+        ValueError: a damaged file, another kind of model, or another method than `function`.
     """
     folder = Path(folder)
     config = read_config(folder)
-    if config.get("model_type") != MODEL_TYPE or not isinstance(config.get("method"), str) or not isinstance(config.get("options"), dict):
+    name, options = config.get("method"), config.get("options")
+    if config.get("model_type") != MODEL_TYPE or not isinstance(name, str) or not isinstance(options, dict):
         raise ValueError(f"{folder / _CONFIG_FILE} is no localizer that malp-disc trained: its model_type is {config.get('model_type')!r}")
+    if function is None and name not in METHODS and ":" in name:
+        raise ValueError(
+            f"{folder} holds a trained localizer that is made by {name}, and a function that a file names isn't run; if you trust its code, name it together with the folder: "
+            f"{name}={folder}"
+        )
+    if function is not None and (name in METHODS or _without_folders(name) != _without_folders(function)):
+        raise ValueError(f"{folder} holds a trained {name}, not {function}")
+    own = {} if function else {key: value for key, value in options.items() if key not in ("map_form", "network")}
     with random_state_kept():  # the initialization is overwritten
-        own = config["options"] if ":" not in config["method"] else {}
-        method = create_method(config["method"], **{key: value for key, value in own.items() if key not in ("map_form", "network")})
+        method = create_method(function or name, **own)
     load_state(method, load_tensors(folder / _WEIGHTS_FILE), source=str(folder / _WEIGHTS_FILE))
     return method.eval()
+
+
+def _without_folders(function: str) -> str:
+    """``my_map:make`` for ``somewhere/my_map.py:make`` and ``package.my_map:make``: what stays the same when files are moved."""
+    place, _, name = function.rpartition(":")
+    return f"{re.split(r'[/.]', place.removesuffix('.py').removesuffix('/__init__'))[-1]}:{name}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

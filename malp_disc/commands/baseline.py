@@ -8,7 +8,7 @@ Drawn faces and the included StarGAN, then your own localizer and generator, the
         --data celeba --data-root /data/celeba --image-size 128 --max-train-steps 20000 --output-dir runs/ffd
 
 The data, the generator and the pairs are those of malp-disc pretrain with the same flags. The result is the folder ``<output-dir>/localizer``, which the benchmark
-takes. ``metrics.json`` has the localization and detection scores on held-back images.
+takes, as ``my_localizer:make=runs/mine/localizer`` if the method is your own. ``metrics.json`` has the localization and detection scores on held-back images.
 """
 
 from __future__ import annotations

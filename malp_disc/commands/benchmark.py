@@ -10,9 +10,10 @@ method, thresholds. docs/benchmark.md explains it, and shows how your own locali
 
     accelerate launch -m malp_disc benchmark --suite benchmark.toml --output-dir runs/benchmark
 
-A localizer is a folder of a trained one or of a MaLP, NAME=CHECKPOINT with the authors' weights, or MODULE:FUNCTION. A generator is a name of generators/README.md
-with its checkpoint, or MODULE:FUNCTION; one whose checkpoint isn't there is a gap in the tables. Several processes share the generators. What was measured is kept by
-content in the folder: the same command after an interruption goes on, with the same result, and a later one measures only what is new.
+A localizer is a folder of a trained one or of a MaLP, NAME=CHECKPOINT with the authors' weights, MODULE:FUNCTION, or MODULE:FUNCTION=FOLDER, your own with its trained
+weights. A generator is a name of generators/README.md with its checkpoint, or MODULE:FUNCTION; one whose checkpoint isn't there is a gap in the tables. Several processes
+share the generators. What was measured is kept by content in the folder: the same command after an interruption goes on, with the same result, and a later one measures
+only what is new.
 
 The page is ``<output-dir>/benchmark.html``; ``benchmark.md`` has the same tables, ``benchmark.jsonl`` a line for every number with its interval, and ``cells/`` the scores
 image by image.
@@ -33,7 +34,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from malp_disc.benchmark.generator_options import check_options
-from malp_disc.benchmark.loading import load_localizer
+from malp_disc.benchmark.loading import is_function, load_localizer
 from malp_disc.benchmark.localizer import family_of, name_of, ready, thresholds_of
 from malp_disc.benchmark.malp_localizer import MaLPForm
 from malp_disc.benchmark.methods import METHODS
@@ -67,6 +68,7 @@ class Config(DataOptions):
     It takes the place of --localizers, --generators, --edits and --trained-on."""
     localizers: tuple[str, ...] = (str(FACES_MALP),)
     """Localizers: folders of trained ones or of MaLPs, NAME=CHECKPOINT with the authors' weights, or MODULE:FUNCTION.
+    Your own with the weights that training wrote is MODULE:FUNCTION=FOLDER.
     Those of one name are seeds of one method. LABEL=LOCALIZER gives another name in the tables: PGD=runs/attacks/pgd."""
     generators: tuple[str, ...] = ("stargan",)
     """Generators: names of the zoo as NAME=CHECKPOINT, or MODULE:FUNCTION.
@@ -157,7 +159,7 @@ def generator_of(given: str, config: Config, data: DataOptions) -> GeneratorEntr
 def localizer_of(given: str) -> LocalizerEntry:
     """An entry of --localizers."""
     label, equals, rest = given.partition("=")
-    if equals and label not in (*METHODS, *get_args(MaLPForm)) and not Path(given).exists():
+    if equals and label not in (*METHODS, *get_args(MaLPForm)) and not is_function(label) and not Path(given).exists():
         return LocalizerEntry(localizer=rest, name=label)
     return LocalizerEntry(localizer=given)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.benchmark.localizer import family_of, name_of, predict, protect
-from malp_disc.benchmark.methods import DETECTORS, LOCALIZERS, METHODS, create_method, load_method, save_method
+from malp_disc.benchmark.methods import DETECTORS, LOCALIZERS, METHODS, create_method, save_method
+from malp_disc.benchmark.suite import LocalizerEntry
+from malp_disc.commands.benchmark import localizer_of
 from tests.benchmark.small import NAMES, losses_of, small_method, small_pairs
 from tests.tiny import gradients, sample_images
 
@@ -87,7 +92,10 @@ def test_a_users_module_is_saved_and_made_again_by_its_function(monkeypatch, tmp
     mine = create_method("my_map:make")
     save_method(tmp_path / "saved", mine, "my_map:make")
     images = sample_images(2)
-    assert torch.equal(predict(load_method(tmp_path / "saved"), images).map, predict(mine, images).map)
+    for given in ("my_map:make", "my_map.py:make", f"{tmp_path / 'my_map.py'}:make"):
+        assert torch.equal(predict(load_localizer(f"{given}={tmp_path / 'saved'}"), images).map, predict(mine, images).map)
+    with pytest.raises(ValueError, match="saved holds a trained my_map:make, not my_map:fixed"):
+        load_localizer(f"my_map:fixed={tmp_path / 'saved'}")
     with pytest.raises(ValueError, match="my_map:fixed is no localizer"):
         create_method("my_map:fixed")
     with pytest.raises(ValueError, match="has no losses"):
@@ -96,7 +104,38 @@ def test_a_users_module_is_saved_and_made_again_by_its_function(monkeypatch, tmp
         create_method("my_map:make", side=64)
 
 
+@pytest.mark.parametrize("named", ["theirs/payload.py:make", "theirs.payload:make", "/PLACE/theirs/payload.py:make"])
+def test_no_function_that_a_folder_names_is_run(monkeypatch, tmp_path, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "payload.py").write_text("open('ran', 'w').close()\ndef make(): ...\n")
+    named = named.replace("/PLACE", str(tmp_path))
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps({"model_type": "localizer", "method": named, "options": {}}))
+    with pytest.raises(ValueError, match=re.escape(f"theirs holds a trained localizer that is made by {named}, and a function that a file names isn't run") + f".*: {named}=theirs$"):
+        load_localizer(localizer_of("theirs").localizer)
+    for other in ("other:make", "ffd_reg"):
+        with pytest.raises(ValueError, match=f"theirs holds a trained {named}, not {other}"):
+            load_localizer(f"{other}=theirs")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "localizer", "name"),
+    [
+        ("my_map:make=runs/mine", "my_map:make=runs/mine", None),
+        ("a/my_map.py:make=runs/mine", "a/my_map.py:make=runs/mine", None),
+        ("Mine=my_map:make=runs/mine", "my_map:make=runs/mine", "Mine"),
+        ("Table 7: PGD=runs/pgd", "runs/pgd", "Table 7: PGD"),
+    ],
+)
+def test_a_function_with_its_folder_is_no_label(given, localizer, name):
+    assert localizer_of(given) == LocalizerEntry(localizer=localizer, name=name)
+
+
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):
+    save_method(tmp_path / "ffd", small_method("nataraj"), "nataraj")
+    with pytest.raises(ValueError, match="ffd holds a trained nataraj, not my_map:make"):
+        load_localizer(f"my_map:make={tmp_path / 'ffd'}")
     with pytest.raises(ValueError, match=r"no localizer .*expected a folder .*malp, malp_both, malp_dm, resnet50_map"):
         load_localizer("nothing")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')

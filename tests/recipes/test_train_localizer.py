@@ -194,7 +194,7 @@ def trained(launch, own, stargan, tmp_path_factory):
 
 
 def test_a_users_localizer_is_trained_measured_and_loaded_again(trained, own):
-    localizer = load_localizer(str(trained / "localizer"))
+    localizer = load_localizer(f"{own / 'my_localizer.py'}:make={trained / 'localizer'}")
     assert type(localizer).__name__ == "Mine" and predict(localizer, sample_images(2)).map.shape == (2, 1, 32, 32)
     assert localizer.seen == 64, "prepare looked at the first pairs, once"
     metrics = json.loads((trained / "metrics.json").read_text())
