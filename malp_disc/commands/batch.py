@@ -12,12 +12,14 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from malp_disc.commands.loading import memory_suffices
 from malp_disc.commands.manifest import Manifest, json_line
 from malp_disc.data.listing import list_images, printable
 from malp_disc.serialization.files import check_writable, file_sha256, write_text
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next image would fail as well
 _SHOWN = 5  # failures named in the last line
+TOO_LARGE = "too large for the memory of {}; scale the image down, or give another --device"
 
 
 @dataclass
@@ -92,6 +94,7 @@ def process_images(
     summary: Callable[[dict[str, Any]], str],
     stream: TextIO,
     label: str,
+    device: object,
 ) -> Outcome:
     """Call `work` for every image that isn't finished.
 
@@ -102,6 +105,7 @@ def process_images(
         work: name -> its record, after its targets have been written.
         targets: name -> the files that `work` writes.
         summary: record -> the line to print to `stream`.
+        device: that `work` computes on, for the message about its memory.
     """
     outcome = Outcome()
     with tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
@@ -119,7 +123,7 @@ def process_images(
                     why = " and was made from another file or with other settings" if before is not None else ""
                     raise ValueError(f"{printable(existing[0])} exists{why}; --overwrite replaces it")
                 manifest.begin(task)
-                with _removed_on_failure([path for path in targets(name) if path not in existing]):
+                with memory_suffices(TOO_LARGE.format(device)), _removed_on_failure([path for path in targets(name) if path not in existing]):
                     record = {**task, **work(name)}
                     manifest.append(record)
             except (ValueError, OSError) as error:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from malp_disc.calibration import Calibration, conservative_threshold
-from malp_disc.commands.batch import Outcome, Sources
+from malp_disc.commands.batch import TOO_LARGE, Outcome, Sources
 from malp_disc.commands.image_file import ImageFile
+from malp_disc.commands.loading import memory_suffices
 from malp_disc.data.listing import printable
 from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
 from malp_disc.keyed import KeyedMaLP
@@ -79,11 +80,12 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome
     with tqdm(sources.names, desc="calibrate", unit="image") as bar:
         for number, name in enumerate(bar):
             try:
-                levels = ImageFile.read(sources.root / name).levels
-                kinds = [levels]
-                if _adds(malp, options):
-                    kinds = arrivals(malp, protect_levels(malp, levels, number % set_size(malp)), number)
-                found = [inspect_levels(malp, kind, with_map=False) for kind in kinds]
+                with memory_suffices(TOO_LARGE.format(malp.device)):
+                    levels = ImageFile.read(sources.root / name).levels
+                    kinds = [levels]
+                    if _adds(malp, options):
+                        kinds = arrivals(malp, protect_levels(malp, levels, number % set_size(malp)), number)
+                    found = [inspect_levels(malp, kind, with_map=False) for kind in kinds]
             except (ValueError, OSError) as error:
                 outcome.failed[name] = str(error)
                 bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)

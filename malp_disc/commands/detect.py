@@ -116,6 +116,7 @@ def detect(options: Detect) -> None:
         summary=_summary_line,
         stream=stream,
         label="detect",
+        device=malp.device,
     )
     count, found = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
     basis = "given by --threshold" if calibration is None else f"{calibration.false_alarm_rate:.2g} false alarms on {calibration.n} {calibration.images or 'images'}"

@@ -76,17 +76,13 @@ def fid(options: Fid) -> None:
     import torch  # from here on it takes seconds
     from accelerate import PartialState
 
-    from malp_disc.commands.loading import usable_device
+    from malp_disc.commands.loading import memory_suffices, usable_device
 
     # Without cpu=True Accelerate takes each process of a torchrun on a machine without GPUs for a single one.
     state = PartialState(cpu=options.device == "cpu" or (options.device == "auto" and not torch.accelerator.is_available()))
     device = state.device if options.device == "auto" else usable_device(options.device)  # a launcher gives each process its own
-    try:
+    with memory_suffices(f"{device} has too little memory for --batch-size {options.batch_size}; give a smaller one{', or --device cpu' * (device.type != 'cpu')}"):
         record = compare(options, device, quiet=not state.is_main_process)
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"{device} has too little memory for --batch-size {options.batch_size}; give a smaller one, or --device cpu"
-        ) from error
     if state.is_main_process:
         _print_summary(record)
         if options.json is not None:

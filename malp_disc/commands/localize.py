@@ -102,6 +102,7 @@ def localize(options: Localize) -> None:
         summary=_summary_line,
         stream=text_stream(options.json),
         label="localize",
+        device=malp.device,
     )
     before = f" ({outcome.skipped} of them in an earlier run)" if outcome.skipped else ""
     count = len(outcome.records)

@@ -110,6 +110,7 @@ def protect(options: Protect) -> None:
         summary=_summary_line,
         stream=text_stream(options.json),
         label="protect",
+        device=malp.device,
     )
     _summarize(outcome.records, outcome.skipped, malp.key_fingerprint, text_stream(options.json))
     print_or_write(outcome.records, options.json)
