@@ -71,7 +71,7 @@ def detect(options: Detect) -> None:
     from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
     from malp_disc.commands.calibrating import calibrate, left_out, statistic
     from malp_disc.commands.image_file import ImageFile
-    from malp_disc.commands.inspecting import describe, inspect_with_progress
+    from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
     from malp_disc.serialization.files import check_writable
@@ -121,9 +121,8 @@ def detect(options: Detect) -> None:
     count, found = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
     basis = "given by --threshold" if calibration is None else f"{calibration.false_alarm_rate:.2g} false alarms on {calibration.n} {calibration.images or 'images'}"
     print(f"{found} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=stream)
-    strangers = sum(record.get("protected") is False for record in outcome.records)
-    if strangers:
-        print(f"{strangers} of {count} image{'s' * (count != 1)} not protected with this key, or without any of its template left", file=stream)
+    if unprotected := count_unprotected(outcome.records):
+        print(unprotected, file=stream)
     print_or_write(outcome.records, options.json)
     outcome.finish()
     if options.calibrate is not None:
@@ -166,11 +165,12 @@ def _threshold(malp: MaLP, options: Detect) -> tuple[float, Calibration | None]:
 
 
 def _summary_line(record: dict[str, Any]) -> str:
+    from malp_disc.commands.inspecting import UNPROTECTED
     from malp_disc.data.listing import printable
 
     verdict = "manipulated" if record["manipulated"] else "no manipulation found"
     if record.get("protected") is False:
-        verdict = "not protected with this key, or no template left"
+        verdict = UNPROTECTED
     some = f", {record['windows_above']} of {record['windows']} windows above the threshold" if record["windows"] > 1 else ""
     similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
     return f"{printable(record['file'])}: {verdict}, P(manipulated) {record['score']:.3f}{similarity}{some}"

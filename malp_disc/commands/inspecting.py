@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from malp_disc.malp import MaLP
 from malp_disc.tiling import Inspection, Window
 
 _MANY_WINDOWS = 200  # an image with at least this many gets its own progress bar
+UNPROTECTED = "not protected with this key, or no template left"
+"""What there is to say of an image whose record has ``protected: false``: it scores as an edited one does, whatever happened to it."""
 
 
 def inspect_with_progress(malp: MaLP, levels: np.ndarray, name: str, *, with_map: bool = True) -> Inspection:
@@ -38,6 +41,12 @@ def describe(malp: MaLP, levels: np.ndarray, found: Inspection) -> dict[str, Any
         "windows": len(found.windows),
         "worst_window": describe_window(malp, found.worst),
     }
+
+
+def count_unprotected(records: Sequence[dict[str, Any]]) -> str:
+    """``"2 of 7 images not protected …"``; empty if there are none, and without keyed templates, whose absence can't be told."""
+    count = sum(record.get("protected") is False for record in records)
+    return f"{count} of {len(records)} image{'s' * (len(records) != 1)} not protected with this key, or without any of its template left" if count else ""
 
 
 def describe_window(malp: MaLP, window: Window) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def localize(options: Localize) -> None:
         raise ValueError(f"expected --overlay-full in (0, 1], got {options.overlay_full}")
     from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
-    from malp_disc.commands.inspecting import describe, inspect_with_progress
+    from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
     from malp_disc.commands.manifest import Manifest
     from malp_disc.commands.overlay import overlay
@@ -107,6 +107,8 @@ def localize(options: Localize) -> None:
     before = f" ({outcome.skipped} of them in an earlier run)" if outcome.skipped else ""
     count = len(outcome.records)
     print(f"{count} image{'s' * (count != 1)} localized{before}; maps and overlays in {options.output}", file=text_stream(options.json))
+    if unprotected := count_unprotected(outcome.records):
+        print(f"{unprotected}; their maps mean nothing", file=text_stream(options.json))
     print_or_write(outcome.records, options.json)
     outcome.finish()
 
@@ -122,7 +124,11 @@ def _save_map(fakeness: np.ndarray, path: Path) -> None:
 
 
 def _summary_line(record: dict[str, Any]) -> str:
+    from malp_disc.commands.inspecting import UNPROTECTED
     from malp_disc.data.listing import printable
 
     similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
-    return f"{printable(record['file'])}: P(manipulated) {record['score']:.3f}{similarity}, {record['changed_share']:.1%} of the pixels changed"
+    scores = f"P(manipulated) {record['score']:.3f}{similarity}"
+    if record.get("protected") is False:
+        return f"{printable(record['file'])}: {UNPROTECTED}, {scores}"
+    return f"{printable(record['file'])}: {scores}, {record['changed_share']:.1%} of the pixels changed"

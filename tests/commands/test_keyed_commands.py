@@ -58,6 +58,17 @@ def test_the_map_is_the_probability_of_an_edited_region_at_the_images_size(comma
     np.testing.assert_allclose(found / 65535, expected, atol=1e-4)
 
 
+def test_what_was_never_protected_is_called_so_by_localize_too(command, keyed_folder, photos, tmp_path, capsys):
+    assert command("protect", photos / "0.png", photos / "own.png", "--malp", keyed_folder) is None
+    capsys.readouterr()
+    assert command("localize", photos, tmp_path / "maps", "--malp", keyed_folder) is None
+    printed = capsys.readouterr().out.splitlines()
+    for line in printed[:3]:
+        assert line[1:].startswith(".png: not protected with this key, or no template left, P(manipulated) ") and "changed" not in line
+    assert printed[3].startswith("own.png: P(manipulated) ") and printed[3].endswith(" of the pixels changed")
+    assert printed[5] == "3 of 4 images not protected with this key, or without any of its template left; their maps mean nothing"
+
+
 def test_there_is_one_template_only(command, keyed_folder, photos, tmp_path):
     assert "--template of 0 to 0, got 1" in str(command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--template", 1))
 
