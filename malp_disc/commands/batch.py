@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,10 +15,13 @@ from tqdm import tqdm
 from malp_disc.commands.loading import memory_suffices
 from malp_disc.commands.manifest import Manifest, json_line
 from malp_disc.data.listing import list_images, printable
+from malp_disc.run_folder.lock import lock_folder, release_locks
 from malp_disc.serialization.files import check_writable, file_sha256, write_text
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next image would fail as well
 _SHOWN = 5  # failures named in the last line
+LOCK_FILE = ".run.lock"
+"""In the output folder; hidden, as people publish what is beside it."""
 TOO_LARGE = "too large for the memory of {}; scale the image down, or give another --device"
 
 
@@ -88,7 +91,7 @@ def process_images(
     work: Callable[[str], dict[str, Any]],
     *,
     targets: Callable[[str], Sequence[Path]],
-    manifest: Manifest,
+    manifest: Path | None,
     settings: dict[str, Any],
     overwrite: bool,
     summary: Callable[[dict[str, Any]], str],
@@ -104,28 +107,33 @@ def process_images(
     Args:
         work: name -> its record, after its targets have been written.
         targets: name -> the files that `work` writes.
+        manifest: in the output folder, which is locked meanwhile; None without such a folder, where nothing is remembered.
         summary: record -> the line to print to `stream`.
         device: that `work` computes on, for the message about its memory.
+
+    Raises:
+        ValueError: another run works in the output folder.
     """
     outcome = Outcome()
-    with tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
+    everything = [path for name in sources.names for path in targets(name)]
+    with _open_manifest(manifest, everything) as done, tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
         for name in bar:
             try:
                 task = {"file": name, "source_sha256": file_sha256(sources.root / name), "settings": settings}
-                before = manifest.records.get(name)
+                before = done.records.get(name)
                 ours = before is not None and all(before.get(entry) == value for entry, value in task.items())
                 existing = [path for path in targets(name) if path.exists()]
                 if ours and len(existing) == len(targets(name)) and not overwrite:
                     outcome.records.append(before)
                     outcome.skipped += 1
                     continue
-                if existing and not (overwrite or ours or manifest.interrupted == task):
+                if existing and not (overwrite or ours or done.interrupted == task):
                     why = " and was made from another file or with other settings" if before is not None else ""
                     raise ValueError(f"{printable(existing[0])} exists{why}; --overwrite replaces it")
-                manifest.begin(task)
+                done.begin(task)
                 with memory_suffices(TOO_LARGE.format(device)), _removed_on_failure([path for path in targets(name) if path not in existing]):
                     record = {**task, **work(name)}
-                    manifest.append(record)
+                    done.append(record)
             except (ValueError, OSError) as error:
                 if sources.single or getattr(error, "errno", None) in _FATAL:
                     raise
@@ -133,10 +141,38 @@ def process_images(
                 bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
                 continue
             finally:
-                manifest.end()
+                done.end()
             outcome.records.append(record)
             bar.write(summary(record), file=stream)
     return outcome
+
+
+@contextlib.contextmanager
+def _open_manifest(path: Path | None, targets: Iterable[Path]) -> Iterator[Manifest]:
+    """The manifest, whose folder is locked meanwhile and rid of the temporary files that killed runs left of `targets`; of no others, as it may be any folder."""
+    manifest = Manifest(None)
+    if path is None:
+        yield manifest
+        return
+    try:
+        lock_folder(path.parent, name=LOCK_FILE)
+    except ValueError as error:
+        raise ValueError(str(error).replace("--output-dir", "OUT")) from None
+    try:
+        manifest = Manifest(path)
+        _sweep({path, manifest.current, *targets})
+        yield manifest
+    finally:
+        release_locks()
+
+
+def _sweep(targets: set[Path]) -> None:
+    """Delete the temporary files of these paths, ``.<name>.<8 characters><suffix>`` (`malp_disc.serialization.files.atomic_path`)."""
+    for folder in {target.parent for target in targets}:
+        for file in folder.glob(".*"):
+            name, _, letters = file.stem.rpartition(".")
+            if len(letters) == 8 and Path(name).suffix == file.suffix and folder / name[1:] in targets:
+                file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,6 @@ def detect(options: Detect) -> None:
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
-    from malp_disc.commands.manifest import Manifest
     from malp_disc.serialization.files import check_writable
 
     sources = None if options.images is None else Sources.find(options.images)
@@ -110,7 +109,7 @@ def detect(options: Detect) -> None:
         sources,
         work,
         targets=lambda name: [],
-        manifest=Manifest(None),
+        manifest=None,
         settings={"detector": malp.detector_fingerprint},
         overwrite=False,
         summary=_summary_line,

@@ -60,7 +60,6 @@ def localize(options: Localize) -> None:
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
     from malp_disc.commands.loading import load_malp
-    from malp_disc.commands.manifest import Manifest
     from malp_disc.commands.overlay import overlay
     from malp_disc.inspection import changed_above
     from malp_disc.keyed import KeyedMaLP
@@ -96,7 +95,7 @@ def localize(options: Localize) -> None:
         sources,
         work,
         targets=targets,
-        manifest=Manifest(options.output / MANIFEST),
+        manifest=options.output / MANIFEST,
         settings={"detector": malp.detector_fingerprint, "changed_above": above, "overlay_full": full},
         overwrite=options.overwrite,
         summary=_summary_line,

@@ -70,7 +70,6 @@ def protect(options: Protect) -> None:
     from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.loading import load_malp
-    from malp_disc.commands.manifest import Manifest
     from malp_disc.inspection import protect_levels, set_size
     from malp_disc.keyed import KeyedMaLP
 
@@ -104,7 +103,7 @@ def protect(options: Protect) -> None:
         sources,
         work,
         targets=lambda name: [places[name]],
-        manifest=Manifest(None if sources.single else options.output / MANIFEST),
+        manifest=None if sources.single else options.output / MANIFEST,
         settings=settings,
         overwrite=options.overwrite,
         summary=_summary_line,

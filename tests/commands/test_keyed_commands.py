@@ -171,7 +171,7 @@ def test_one_unprotected_image_in_twenty_does_not_move_the_threshold(command, ma
     assert command("detect", "--calibrate", many / "protected", "--calibrate-as-is", "--false-alarm-rate", 0.05, "--malp", many / "own") is None
     assert "set on 19 images of protected, as they are; left out of 20 images: 1 not protected with this key" in capsys.readouterr().out
     malp = KeyedMaLP.from_pretrained(many / "own").eval()
-    scores = [inspect_levels(malp, np.array(Image.open(path)), with_map=False).score for path in sorted((many / "protected").iterdir()) if path.name != "03.png"]
+    scores = [inspect_levels(malp, np.array(Image.open(path)), with_map=False).score for path in sorted((many / "protected").glob("*.png")) if path.name != "03.png"]
     assert malp.detection.threshold == pytest.approx(max(scores), abs=1e-6) and malp.detection.n == 19
 
 
