@@ -90,6 +90,7 @@ def process_images(
     sources: Sources,
     work: Callable[[str], dict[str, Any]],
     *,
+    complete: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda name, record: record,
     targets: Callable[[str], Sequence[Path]],
     manifest: Path | None,
     settings: dict[str, Any],
@@ -106,6 +107,7 @@ def process_images(
 
     Args:
         work: name -> its record, after its targets have been written.
+        complete: name and record of a finished image -> its record, to which this run may add something.
         targets: name -> the files that `work` writes.
         manifest: in the output folder, which is locked meanwhile; None without such a folder, where nothing is remembered.
         summary: record -> the line to print to `stream`.
@@ -124,7 +126,12 @@ def process_images(
                 ours = before is not None and all(before.get(entry) == value for entry, value in task.items())
                 existing = [path for path in targets(name) if path.exists()]
                 if ours and len(existing) == len(targets(name)) and not overwrite:
-                    outcome.records.append(before)
+                    with memory_suffices(TOO_LARGE.format(device)):
+                        record = complete(name, before)
+                    if record != before:
+                        done.append(record)
+                        bar.write(summary(record), file=stream)
+                    outcome.records.append(record)
                     outcome.skipped += 1
                     continue
                 if existing and not (overwrite or ours or done.interrupted == task):

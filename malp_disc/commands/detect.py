@@ -137,6 +137,8 @@ def _check(options: Detect) -> None:
     if options.images is None and options.calibrate is None:
         raise ValueError("nothing to do: give an image or a folder, or --calibrate FOLDER")
     if options.calibrate is None:
+        if options.calibrate_as_is or options.false_alarm_rate != Detect.false_alarm_rate:
+            raise ValueError("--calibrate-as-is and --false-alarm-rate say how --calibrate sets the threshold; give --calibrate FOLDER as well, or leave them out")
         return
     if not 0 < options.false_alarm_rate < 1:
         raise ValueError(f"expected --false-alarm-rate between 0 and 1, got {options.false_alarm_rate}")

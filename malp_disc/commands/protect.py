@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "protect.jsonl"
 _SUFFIX = {"png": ".png", "webp": ".webp", "tiff": ".tiff", "jpeg": ".jpg"}
 _LOSSY = (".jpg", ".jpeg")
+_QUALITY = 95
 _CHECKED_TILES = 4  # the check after saving covers this many templates along each side, in the middle of the image
 
 
@@ -44,12 +45,12 @@ class Protect:
     format: Literal["keep", "png", "webp", "tiff", "jpeg"] = "keep"
     """File format. keep: PNG, WebP, and TIFF stay as they are, always lossless, and any other format becomes PNG.
     jpeg loses a part of the template; the command measures how much."""
-    quality: int = 95
-    """JPEG quality, from 1 to 100."""
+    quality: int | None = None
+    """JPEG quality, from 1 to 100. By default 95. No other format has one."""
     template: int | None = None
     """Index of the template, from 0. By default, it is drawn for each image from a hash of its name, the same in every run."""
     check: bool = False
-    """Read every saved image again and print what MaLP finds in it. This is always done for JPEG."""
+    """Read every saved image again and print what MaLP finds in it, also those that an earlier run saved without checking. This is always done for JPEG."""
     overwrite: bool = False
     """Replace existing outputs, and process finished images again."""
     json: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -65,7 +66,7 @@ def protect(options: Protect) -> None:
     Raises:
         ValueError, OSError: invalid flags or files; at the end, images that failed.
     """
-    if not 1 <= options.quality <= 100:
+    if options.quality is not None and not 1 <= options.quality <= 100:
         raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
     from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
@@ -76,6 +77,7 @@ def protect(options: Protect) -> None:
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
     places = _places(sources, options)
+    quality = _quality(places, options)
     check_json(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
     if malp.passive:
@@ -89,19 +91,26 @@ def protect(options: Protect) -> None:
         index = _draw(name, set_size(malp)) if options.template is None else options.template
         original, image.levels = image.levels, protect_levels(malp, image.levels, index)
         place = places[name]
-        image.save(place, quality=options.quality)
+        image.save(place, quality=quality)
         record = {"output": str(place if sources.single else place.relative_to(options.output).as_posix()), "template": index}
         record |= {"width": original.shape[1], "height": original.shape[0], "psnr": _psnr(original, image.levels)}
         if options.check or place.suffix.lower() in _LOSSY:
             record |= _survival(malp, image, ImageFile.read(place))
         return record
 
+    def checked(name: str, record: dict[str, Any]) -> dict[str, Any]:
+        if not options.check or "score_saved" in record:
+            return record
+        saved = ImageFile.read(places[name])
+        return record | _survival(malp, saved, saved)  # lossless, or it would have been checked when it was saved
+
     settings = {"key": malp.key_fingerprint, "strength": malp.strength, "format": options.format, "template": options.template}
     settings |= {"grid": malp.config.image_size} if isinstance(malp, KeyedMaLP) else {}  # of one key, templates of another grid are others
-    settings |= {"quality": options.quality} if options.format == "jpeg" else {}
+    settings |= {"quality": quality} if options.format == "jpeg" else {}
     outcome = process_images(
         sources,
         work,
+        complete=checked,
         targets=lambda name: [places[name]],
         manifest=None if sources.single else options.output / MANIFEST,
         settings=settings,
@@ -127,6 +136,8 @@ def _places(sources: Sources, options: Protect) -> dict[str, Path]:
         suffix = options.output.suffix.lower()
         if suffix not in LOSSLESS and suffix not in _LOSSY:
             raise ValueError(f"can't tell from {options.output} what to write; give a name that ends in .png, .webp, .tiff or .jpg, or a folder that exists")
+        if options.format not in ("keep", LOSSLESS.get(suffix, "jpeg")):
+            raise ValueError(f"--format {options.format} contradicts the name {options.output}; give a name that ends in {_SUFFIX[options.format]}, or leave --format out")
         return {sources.names[0]: options.output}
 
     if not sources.single and options.output.is_file():
@@ -151,6 +162,13 @@ def _places(sources: Sources, options: Protect) -> dict[str, Path]:
         taken.add(free.lower())
         places[name] = options.output / free
     return places
+
+
+def _quality(places: dict[str, Path], options: Protect) -> int:
+    """The JPEG quality. Raises ValueError if one was given and no JPEG is written."""
+    if options.quality is not None and not any(place.suffix.lower() in _LOSSY for place in places.values()):
+        raise ValueError(f"--quality {options.quality} is that of JPEG, and no JPEG is written; give --format jpeg as well, or a name that ends in .jpg, or leave --quality out")
+    return _QUALITY if options.quality is None else options.quality
 
 
 def _draw(name: str, count: int) -> int:

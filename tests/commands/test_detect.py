@@ -171,6 +171,8 @@ def test_a_passive_malp_has_no_template_to_recognise(command, real, tmp_path, ca
         (["nowhere", "--threshold", "-0.1"], "expected --threshold in [0, 1], got -0.1"),
         (["photos"], "--calibrate FOLDER_OF_REAL_IMAGES"),
         ([], "nothing to do"),
+        (["photos", "--calibrate-as-is"], "give --calibrate FOLDER as well"),
+        (["photos", "--false-alarm-rate", "0.2", "--threshold", "0.5"], "give --calibrate FOLDER as well"),
         (["nowhere", "--threshold", "0.5"], "nothing at nowhere"),
         (["--calibrate", "photos"], "needs at least 99 real images, got 3"),
         (["--calibrate", "photos", "--false-alarm-rate", "2"], "between 0 and 1"),

@@ -100,6 +100,32 @@ def test_a_single_image_is_not_overwritten_either(command, malp_folder, photos, 
     assert "x.png exists" in protect(command, malp_folder, photos / "a.png", tmp_path / "x.png")
 
 
+@pytest.mark.parametrize(("name", "format"), [("x.JPEG", "jpeg"), ("x.jpg", "jpeg"), ("x.tif", "tiff"), ("x.png", "png"), ("x.jpg", "keep")])
+def test_a_format_that_the_name_says_too_is_no_contradiction(command, malp_folder, photos, tmp_path, name, format):
+    quality = ["--quality", 50] * (name.lower()[2] == "j")
+    assert protect(command, malp_folder, photos / "a.png", tmp_path / name, "--format", format, *quality) is None
+    with Image.open(tmp_path / name) as image:
+        assert image.format == {"p": "PNG", "t": "TIFF", "j": "JPEG"}[name.lower()[2]]
+
+
+def test_images_of_an_earlier_run_are_checked_too_and_not_made_again(command, malp_folder, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert protect(command, malp_folder, photos, tmp_path / "checked", "--check") is None
+    expected = {line["output"]: line for line in map(json.loads, (tmp_path / "checked" / "protect.jsonl").read_text().splitlines())}
+    assert protect(command, malp_folder, photos, out) is None
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+    (photos / "d.png").write_bytes((photos / "a.png").read_bytes())
+    capsys.readouterr()
+    assert protect(command, malp_folder, photos, out, "--check", "--json", tmp_path / "all.jsonl") is None
+    printed = capsys.readouterr().out
+    assert printed.count(" as saved") == 4 and "4 images protected (3 of them in an earlier run)" in printed
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    lines = {line["output"]: line for line in map(json.loads, (tmp_path / "all.jsonl").read_text().splitlines())}
+    assert all(lines[name] == expected[name] for name in expected) and len(lines) == 4
+    assert protect(command, malp_folder, photos, out, "--check") is None
+    assert " as saved" not in capsys.readouterr().out, "what was checked isn't checked again"
+
+
 def test_a_crash_while_saving_leaves_no_half_file(command, malp_folder, photos, tmp_path, monkeypatch):
     def broken(path, content):
         with open(path, "wb") as half:
@@ -353,6 +379,11 @@ def test_a_compressed_tiff_is_read_wherever_its_tags_lie(tmp_path):
         (["photos/a.png", "out.gif"], "a name that ends in .png"),
         (["photos", "out", "--template", "3"], "expected --template of 0 to 2"),
         (["photos", "out", "--quality", "0"], "expected --quality"),
+        (["photos", "out", "--quality", "50"], "--quality 50 is that of JPEG, and no JPEG is written"),
+        (["photos/a.png", "out.png", "--quality", "50"], "--quality 50 is that of JPEG, and no JPEG is written"),
+        (["photos/a.png", "out.jpg", "--format", "png"], "--format png contradicts the name out.jpg; give a name that ends in .png, or leave --format out"),
+        (["photos/a.png", "out.png", "--format", "jpeg"], "--format jpeg contradicts the name out.png; give a name that ends in .jpg"),
+        (["photos/a.png", "out.webp", "--format", "tiff"], "--format tiff contradicts the name out.webp"),
         (["photos", "out", "--malp", "nowhere"], "no folder nowhere"),
         (["photos", "out", "--device", "abacus"], "--device abacus"),
         (["transparent.png", "out.jpg"], "JPEG has no alpha channel"),
