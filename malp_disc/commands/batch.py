@@ -56,6 +56,13 @@ class Sources:
         if not self.single and (output.resolve() == self.root.resolve() or self.root.resolve() in output.resolve().parents):
             raise ValueError(f"OUT {printable(output)} lies in IN {printable(self.root)}, so the next run would take the results for images; give a folder elsewhere")
 
+    def check_kept(self, targets: Iterable[Path]) -> None:
+        """Raise ValueError if an output would replace one of the images, also through links."""
+        originals = {(self.root / name).resolve() for name in self.names}
+        for target in targets:
+            if target.resolve() in originals:
+                raise ValueError(f"OUT would replace the original {printable(target)}, which isn't kept anywhere else; give another name or folder")
+
 
 @dataclass
 class Outcome:

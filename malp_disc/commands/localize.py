@@ -6,6 +6,7 @@ Heavy modules are imported only when the command runs, so that --help is fast.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,14 +69,15 @@ def localize(options: Localize) -> None:
     sources.check_apart(options.output)
     if options.output.is_file():
         raise ValueError(f"OUT {options.output} is a file; give a folder for the maps")
+    def targets(name: str) -> list[Path]:
+        return [options.output / f"{name}.map.png", options.output / f"{name}.overlay.png"]
+
+    sources.check_kept(chain.from_iterable(map(targets, sources.names)))
     check_json(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
     check_output(options.output / MANIFEST)
     above = changed_above(malp) if options.changed_above is None else options.changed_above
     full = _OVERLAY_FULL[isinstance(malp, KeyedMaLP)] if options.overlay_full is None else options.overlay_full
-
-    def targets(name: str) -> list[Path]:
-        return [options.output / f"{name}.map.png", options.output / f"{name}.overlay.png"]
 
     def work(name: str) -> dict[str, Any]:
         image = ImageFile.read(sources.root / name)

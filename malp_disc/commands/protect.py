@@ -77,6 +77,7 @@ def protect(options: Protect) -> None:
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
     places = _places(sources, options)
+    sources.check_kept(places.values())
     quality = _quality(places, options)
     check_json(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)

@@ -46,6 +46,30 @@ def test_a_run_that_goes_on_removes_what_a_killed_one_left(command, malp_folder,
     assert all(path.exists() for path in others), "files that only look alike"
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "output", "original"),
+    [
+        ("protect", "photos/a.png", "photos", "photos/a.png"),
+        ("protect", "photos/a.png", "photos/a.png", "photos/a.png"),
+        ("protect", "photos/a.png", "photos/sub/../a.png", "photos/a.png"),
+        ("protect", "photos/a.png", "link", "photos/a.png"),
+        ("protect", "link/sub", "photos", "photos/sub/c.png"),  # which photos/sub/sub/c.png becomes
+        ("localize", "photos/sub", "photos", "photos/sub/c.png.map.png"),
+    ],
+)
+def test_no_original_is_replaced_even_with_overwrite(command, malp_folder, photos, monkeypatch, name, source, output, original):
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "link").symlink_to(photos)
+    if source.endswith("sub"):
+        (photos / "sub" / "sub").mkdir()
+        (photos / "sub" / "sub" / "c.png").write_bytes((photos / "a.png").read_bytes())
+        (photos / "sub" / "c.png.map.png").write_bytes((photos / "a.png").read_bytes())
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    message = command(name, source, output, "--overwrite", "--malp", malp_folder, "--device", "cpu")
+    assert message.startswith("error: OUT would replace the original ") and str(message).split("original ")[1].split(",")[0].endswith(original.rpartition("/")[2])
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+
+
 def test_a_single_output_file_needs_no_lock(command, malp_folder, photos, tmp_path):
     assert command("protect", photos / "a.png", tmp_path / "a.png", "--malp", malp_folder, "--device", "cpu") is None
     (tmp_path / "folder").mkdir()
