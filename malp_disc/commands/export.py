@@ -40,15 +40,16 @@ def export(options: Export) -> None:
     if options.output.exists() and not options.overwrite:
         raise ValueError(f"{options.output} exists; --overwrite replaces it")
     from malp_disc.commands.loading import load_malp
-    from malp_disc.commands.onnx_file import TOLERANCE, check_packages, export_onnx
+    from malp_disc.commands.onnx_file import TOLERANCES, check_packages, export_onnx
     from malp_disc.malp import MaLP
 
     malp = load_malp(options.malp, key=options.key, device="cpu")
     if not isinstance(malp, MaLP):
         raise ValueError(f"{options.malp} is a MaLP of the preset survive, whose detector needs the template of every image and can't be exported; see malp-disc localize")
     check_packages()
-    worst = export_onnx(malp, options.output)
+    side = malp.config.image_size
+    found = ", ".join(f"{worst:.1e} on {kind} (allowed {TOLERANCES[kind]:.0e})" for kind, worst in export_onnx(malp, options.output).items())
     print(
-        f"{options.output}: image (B, H, W, 3) uint8 -> map (B, H, W) and score (B,), float32 in [0, 1]; largest difference from PyTorch "
-        f"{worst:.1e} (allowed {TOLERANCE:.0e}); trained at {malp.config.image_size}x{malp.config.image_size}"
+        f"{options.output}: image (B, H, W, 3) uint8 -> map (B, H, W) and score (B,), float32 in [0, 1]; largest difference from PyTorch {found}; "
+        f"trained at {side}x{side}"
     )

@@ -38,11 +38,19 @@ def test_mistakes_end_in_a_sentence(command, malp_folder, tmp_path, name, words)
     assert message.startswith("error: ") and words in message and (tmp_path / "there.onnx").read_text() == "mine"
 
 
-def test_a_model_that_differs_is_not_kept(tmp_path, monkeypatch):
+def test_smooth_images_of_the_training_size_are_checked_too():
+    black, ramp = onnx_file.checked_images(40)["flat images"]
+    assert black.shape == ramp.shape == (1, 40, 40, 3) and black.dtype == ramp.dtype == np.uint8
+    assert onnx_file.checked_images(1024)["flat images"][0].shape == (1, 256, 256, 3)
+    assert not black.any() and (np.diff(ramp[0, 7, :, 1].astype(int)) > 0).all() and (ramp == ramp[:, :1, :, :1]).all()
+
+
+@pytest.mark.parametrize(("differences", "words"), [((float("nan"), 0.0), "by nan on noise, more than 0.0001"), ((1e-5, 2e-3), "by 0.002 on flat images, more than 0.001")])
+def test_a_model_that_differs_is_not_kept(tmp_path, monkeypatch, differences, words):
     monkeypatch.setattr(onnx_file, "check_packages", lambda: None)
-    monkeypatch.setattr(onnx_file, "largest_difference", lambda localizer, path: float("nan"))
+    monkeypatch.setattr(onnx_file, "largest_difference", lambda localizer, path, images: differences[len(images) == 2])
     monkeypatch.setattr(torch.onnx, "export", lambda model, arguments, path, **options: open(path, "w").close())
-    with pytest.raises(ValueError, match="differs from PyTorch by nan"):
+    with pytest.raises(ValueError, match=f"differs from PyTorch {words}; nothing was written"):
         onnx_file.export_onnx(tiny_malp(), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -55,7 +63,8 @@ def test_the_file_takes_any_size_and_holds_neither_key_nor_the_way_to_it(command
     import onnxruntime
 
     assert command("export", malp_folder, tmp_path / "m.onnx") is None
-    assert "largest difference from PyTorch" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "largest difference from PyTorch" in printed and "on noise (allowed 1e-04)" in printed and "on flat images (allowed 1e-03)" in printed
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     images = np.stack([levels(90, 41, seed=seed) for seed in range(5)])  # a shape that the export didn't check
     maps, scores = session.run(None, {"image": images})
