@@ -26,6 +26,7 @@ from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.commands.report import Report, report
 from malp_disc.errors import make_output_printable, plain_errors, plain_warnings
+from malp_disc.home_folder import expand_home
 
 # One line per command; its name is the dataclass's in lower case, its help the dataclass's docstring.
 COMMANDS: dict[type, Callable[[Any], None]] = {
@@ -81,7 +82,7 @@ def main() -> None:
             prog="malp-disc",
             description="MaLP: localize what a generator changed in images, and fine-tune generators against it. Each command has its own --help.",
         )
-        COMMANDS[type(arguments)](arguments)
+        COMMANDS[type(arguments)](expand_home(arguments))
 
 
 def run_launched(name: str, arguments: list[str]) -> None:

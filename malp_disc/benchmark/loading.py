@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -27,12 +28,13 @@ def load_localizer(spec: str) -> Localizer:
         ValueError, FileNotFoundError: nothing has this name, or what is there can't be loaded; the message says why.
     """
     name, equals, path = spec.partition("=")
+    path = os.path.expanduser(path)
     if equals and name in get_args(MaLPForm):
         return load_malp(path, name)
     if equals and name in METHODS:
         return _published(name, path)
     if equals and is_function(name):
-        return load_method(Path(path).expanduser(), name)
+        return load_method(path, name)
     folder = Path(spec).expanduser()
     if folder.is_dir():
         kind = read_config(folder).get("model_type")

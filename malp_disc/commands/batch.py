@@ -41,7 +41,6 @@ class Sources:
             FileNotFoundError: the path doesn't exist.
             ValueError: the folder has no images.
         """
-        place = place.expanduser()
         if not place.exists():
             raise FileNotFoundError(f"nothing at {printable(place)} (current folder: {Path.cwd()}); give an image or a folder of images")
         if place.is_file():

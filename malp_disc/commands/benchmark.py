@@ -149,7 +149,7 @@ def generator_of(given: str, config: Config, data: DataOptions) -> GeneratorEntr
     name, equals, checkpoint = given.partition("=")
     if ":" in name:
         name, equals, checkpoint = given, "", ""
-    path = Path(checkpoint) if equals else None
+    path = Path(checkpoint).expanduser() if equals else None
     if given == "stargan":
         path = FACES_GENERATOR
     entry = generator_entry(name, checkpoint=path, data=data, edits=config.edits)

@@ -61,7 +61,6 @@ def fid(options: Fid) -> None:
     Raises:
         ValueError, OSError: invalid folders, weights or flags, all before any long work.
     """
-    options.a, options.b = options.a.expanduser(), options.b.expanduser()
     for path in (options.a, options.b):
         if not path.exists():
             raise FileNotFoundError(

@@ -131,7 +131,7 @@ def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
     dataset = build_dataset(config, "train")
     if config.reference_root is None:
         return dataset, None
-    root = config.reference_root.expanduser()
+    root = config.reference_root
     check_folder(root, "--reference-root")
     held_back = config.reference_test_size
     if held_back is None and not config.paired:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from malp_disc.allocator import keep_freed_memory
 from malp_disc.data.sampling import StepBatches
 from malp_disc.errors import make_output_printable, plain_errors, plain_warnings
+from malp_disc.home_folder import expand_home
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.experiment import experiment_of
@@ -62,7 +63,7 @@ def run_recipe(
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with plain_warnings(), plain_errors(interrupted=interrupted):
-        options = tyro.cli(config, prog=prog, args=arguments, description=description)
+        options = expand_home(tyro.cli(config, prog=prog, args=arguments, description=description))
         try:
             main(options)
         except TrainingStopped as stopped:
