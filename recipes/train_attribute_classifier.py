@@ -97,7 +97,7 @@ def main(config: Config) -> None:
     if not len(held_out):
         raise ValueError("no held-back images to measure the accuracy on; see --test-size")
     claim_folder(config.output.parent, flag="--output")
-    lock_folder(config.output.parent, name=f"{config.output.name}.lock")
+    lock_folder(config.output.parent, name=f"{config.output.name}.lock", flag="--output")
     loader = image_batches(train, sampler, device=device, workers=config.dataloader_num_workers)
 
     # Networks

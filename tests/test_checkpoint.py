@@ -287,7 +287,7 @@ def test_sha256_of_a_file(tmp_path):
 
 def test_what_killed_writes_left_is_swept_away_and_nothing_else(tmp_path):
     (tmp_path / "inner").mkdir()
-    for name in ("G.safetensors", ".hidden", ".writable.json", ".notes.txt.backup01", "inner/a.jsonl"):
+    for name in ("G.safetensors", ".hidden", ".writable.json", ".notes.txt.backup01", ".env.template", ".bashrc.original", "inner/a.jsonl"):
         (tmp_path / name).write_text("")
     with pytest.raises(KeyboardInterrupt), monkeypatched_unlink():
         with atomic_path(tmp_path / "inner" / "a.jsonl"):
@@ -295,7 +295,8 @@ def test_what_killed_writes_left_is_swept_away_and_nothing_else(tmp_path):
     left = [path.name for path in (tmp_path / "inner").iterdir()]
     assert len(left) == 2, "a killed process can't clean up"
     sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".hidden", ".notes.txt.backup01", ".writable.json", "G.safetensors", "a.jsonl"]
+    kept = [".bashrc.original", ".env.template", ".hidden", ".notes.txt.backup01", ".writable.json", "G.safetensors", "a.jsonl"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == kept
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from malp_disc.commands.loading import memory_suffices
 from malp_disc.commands.manifest import Manifest, json_line
 from malp_disc.data.listing import list_images, printable
 from malp_disc.run_folder.lock import lock_folder, release_locks
-from malp_disc.serialization.files import check_writable, file_sha256, write_text
+from malp_disc.serialization.files import check_writable, file_sha256, sweep, write_text
 
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the next image would fail as well
 _SHOWN = 5  # failures named in the last line
@@ -123,8 +123,7 @@ def process_images(
         ValueError: another run works in the output folder.
     """
     outcome = Outcome()
-    everything = [path for name in sources.names for path in targets(name)]
-    with _open_manifest(manifest, everything) as done, tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
+    with _open_manifest(manifest) as done, tqdm(sources.names, desc=label, unit="image", disable=sources.single) as bar:
         for name in bar:
             try:
                 task = {"file": name, "source_sha256": file_sha256(sources.root / name), "settings": settings}
@@ -161,31 +160,19 @@ def process_images(
 
 
 @contextlib.contextmanager
-def _open_manifest(path: Path | None, targets: Iterable[Path]) -> Iterator[Manifest]:
-    """The manifest, whose folder is locked meanwhile and rid of the temporary files that killed runs left of `targets`; of no others, as it may be any folder."""
+def _open_manifest(path: Path | None) -> Iterator[Manifest]:
+    """The manifest, whose folder is locked meanwhile and rid of the temporary files that killed runs left in it."""
     manifest = Manifest(None)
     if path is None:
         yield manifest
         return
-    try:
-        lock_folder(path.parent, name=LOCK_FILE)
-    except ValueError as error:
-        raise ValueError(str(error).replace("--output-dir", "OUT")) from None
+    lock_folder(path.parent, name=LOCK_FILE, flag="OUT")
     try:
         manifest = Manifest(path)
-        _sweep({path, manifest.current, *targets})
+        sweep(path.parent)
         yield manifest
     finally:
         release_locks()
-
-
-def _sweep(targets: set[Path]) -> None:
-    """Delete the temporary files of these paths, ``.<name>.<8 characters><suffix>`` (`malp_disc.serialization.files.atomic_path`)."""
-    for folder in {target.parent for target in targets}:
-        for file in folder.glob(".*"):
-            name, _, letters = file.stem.rpartition(".")
-            if len(letters) == 8 and Path(name).suffix == file.suffix and folder / name[1:] in targets:
-                file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -24,11 +24,11 @@ class Manifest:
         self.path = path
         self.records: dict[str, dict[str, Any]] = {}
         self._needs_newline = False
-        self.current = None if path is None else path.with_name(f".{path.name}.current")
+        self._current = None if path is None else path.with_name(f".{path.name}.current")
         self.interrupted: dict[str, Any] | None = None
         """The last argument of `begin` in a run that was killed, or None."""
-        if self.current is not None and self.current.is_file():
-            self.interrupted = json.loads(self.current.read_text(encoding="utf-8"))
+        if self._current is not None and self._current.is_file():
+            self.interrupted = json.loads(self._current.read_text(encoding="utf-8"))
         if path is not None and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")  # a line may have been cut within a character
             self._needs_newline = bool(text) and not text.endswith("\n")
@@ -42,13 +42,13 @@ class Manifest:
 
     def begin(self, record: dict[str, Any]) -> None:
         """Record the image in progress, until `end`."""
-        if self.current is not None:
-            write_text(self.current, json.dumps(record))
+        if self._current is not None:
+            write_text(self._current, json.dumps(record))
 
     def end(self) -> None:
         """Delete the record of the image in progress."""
-        if self.current is not None:
-            self.current.unlink(missing_ok=True)
+        if self._current is not None:
+            self._current.unlink(missing_ok=True)
 
     def append(self, record: dict[str, Any]) -> None:
         """Append a line.

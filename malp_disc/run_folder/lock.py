@@ -21,8 +21,11 @@ _WAIT = 10.0  # seconds: a run that was just killed, with its data loader proces
 _held: dict[Path, FileLock] = {}
 
 
-def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None = None) -> None:
+def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None = None, flag: str = "--output-dir") -> None:
     """Acquire the lock ``folder/<name>`` for this process until `release_locks` or its end; it may be acquired several times.
+
+    Args:
+        flag: the command-line option that names the folder, for the message.
 
     Raises:
         ValueError: another process holds it; names that process where it is known.
@@ -35,7 +38,7 @@ def lock_folder(folder: str | Path, *, name: str = LOCK_FILE, wait: float | None
         _acquire(lock, path, _WAIT if wait is None else wait)
     except Timeout:
         raise ValueError(
-            f"{_holder(path) or 'another process'} is working in {folder}; wait for it to end, stop it, or choose another folder (--output-dir)"
+            f"{_holder(path) or 'another process'} is working in {folder}; wait for it to end, stop it, or choose another folder ({flag})"
         ) from None
     except (NotImplementedError, OSError) as error:  # some network file systems don't support locks
         logger.warning(f"can't lock {path} ({error}): make sure that no other run works in this folder")

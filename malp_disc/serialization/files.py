@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>(\.[^.]+)?)")
+_MARK = ".partial"  # nobody else's file, such as .env.template, must look like one of these
+_TEMPORARY = re.compile(rf"\.(?P<name>.+)\.[a-z0-9_]{{8}}{re.escape(_MARK)}(?P<suffix>(\.[^.]+)?)")
 
 
 @contextlib.contextmanager
@@ -62,7 +63,7 @@ def check_writable(path: str | Path, flag: str = "", *, advice: str = "give a fi
 
 
 def _make_temporary(path: Path) -> tuple[int, str]:
-    """Create ``.<name>.<8 characters><suffix>`` beside `path`; returns its handle and path. Of a long name, only the beginning is used.
+    """Create ``.<name>.<8 characters>.partial<suffix>`` beside `path`; returns its handle and path. Of a long name, only the beginning is used.
 
     Raises:
         OSError: the folder isn't writable, or the name of `path` itself is too long.
@@ -70,8 +71,8 @@ def _make_temporary(path: Path) -> tuple[int, str]:
     with contextlib.suppress(FileNotFoundError):
         path.lstat()  # the system's check of the whole name
     suffix = _shortened(path.suffix, 100)
-    stem = _shortened(path.stem, 255 - len("..") - 8 - 2 * len(os.fsencode(suffix)))  # bytes that file systems allow in a name: 255
-    return tempfile.mkstemp(dir=path.parent, prefix=f".{stem}{suffix}.", suffix=suffix)
+    stem = _shortened(path.stem, 255 - len("..") - 8 - len(_MARK) - 2 * len(os.fsencode(suffix)))  # bytes that file systems allow in a name: 255
+    return tempfile.mkstemp(dir=path.parent, prefix=f".{stem}{suffix}.", suffix=_MARK + suffix)
 
 
 def _shortened(name: str, most: int) -> str:

@@ -36,8 +36,8 @@ def test_a_run_that_goes_on_removes_what_a_killed_one_left(command, malp_folder,
     left = []
     for target, letters in product((*own, f"{name}.jsonl", f".{name}.jsonl.current"), ("abcdefgh", "a_b0c1d2")):
         folder, file = (out / target).parent, (out / target).name
-        left.append(folder / f".{file}.{letters}{(out / target).suffix}")
-    others = [out / name for name in (".env.template", ".a.png.jpg", ".notes.abcdefgh.png", ".a.png.abcdefgh.jpg", ".a.png.abc.png", "a.png.abcdefgh.png")]
+        left.append(folder / f".{file}.{letters}.partial{(out / target).suffix}")
+    others = [out / name for name in (".env.template", ".a.png.jpg", ".notes.abcdefgh.png", ".a.png.abcdefgh.partial.jpg", ".a.png.abc.partial.png", ".a.png.abcdefgh.png", "a.png.abcdefgh.png")]
     for path in (*left, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
