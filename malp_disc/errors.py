@@ -16,7 +16,9 @@ _OWN = (_PACKAGE, *(_PACKAGE.parent / name for name in ("generators", "recipes")
 
 
 def make_output_printable() -> None:
-    """Print characters that the terminal's encoding lacks (cp1252 on Windows, ASCII under ``LC_ALL=C``) as escape sequences instead of raising."""
+    """Print characters that the terminal's encoding lacks (cp1252 on Windows, ASCII under ``LC_ALL=C``) as escape sequences instead of raising; drop what goes to a
+    closed stream."""
+    sys.stdout, sys.stderr = (open(os.devnull, "w", encoding="utf-8") if stream is None else stream for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

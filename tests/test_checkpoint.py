@@ -316,6 +316,26 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of any bytes")
+def test_a_path_that_isnt_utf8_is_written_about_and_read_from(tmp_path):
+    folder = tmp_path / os.fsdecode(b"K\xfchl")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    save_tensors(folder / "a.safetensors", {"weight": torch.ones(3)})
+    assert torch.equal(load_tensors(folder / "a.safetensors")["weight"], torch.ones(3))
+    write_text(folder / "a.txt", f"in {folder.name}")
+    assert (folder / "a.txt").read_text(encoding="utf-8") == "in K\\udcfchl"
+    write_json(folder / "a.json", {"folder": folder.name})
+    assert json.loads((folder / "a.json").read_text(encoding="utf-8")) == {"folder": folder.name}
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/a.txt'"), atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_name_that_is_too_long_is_an_error_before_the_work(tmp_path):
     with pytest.raises(OSError, match="File name too long.*a.json"):
         with atomic_path(tmp_path / ("a" * 251 + ".json")):

@@ -49,6 +49,14 @@ def command(monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_closed_streams_are_no_reason_to_fail(closed, tmp_path):
+    """As under a daemon: Python's streams are None then, and a progress bar would fail at its first word."""
+    code = "import sys; from malp_disc.errors import make_output_printable; make_output_printable(); from tqdm import tqdm; [print(i) for i in tqdm(range(3))]"
+    assert subprocess.run(["sh", "-c", f'"{sys.executable}" -c "{code}" {closed}'], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(malp_disc.__file__).parents[1])}).returncode == 0
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Path:
     """Folders a and b with ten images each, one of them in both; one, none, mixed, broken; and weights enough for 64 features."""

@@ -40,7 +40,7 @@ def robustness_figure(cells: Cells, path: Path) -> bool:
             for name in cells.localizers:
                 found = [cells.estimate(score, name, generator, degradation=kind, level=level) for level in degradation.names]
                 if any(found):
-                    curves[name] = Line([_value(estimate) for estimate in found], [_half(estimate) for estimate in found])
+                    curves[name] = Line([_value(estimate) for estimate in found], [_ends(estimate) for estimate in found])
                 if baseline and any(found) and "constant map" not in curves:
                     constant = [cells.estimate(baseline, name, generator, degradation=kind, level=level) for level in degradation.names]
                     curves["constant map"] = Line([_value(estimate) for estimate in constant], baseline=True)
@@ -110,8 +110,8 @@ def _value(estimate: Estimate | None) -> float | None:
     return None if estimate is None else estimate.value
 
 
-def _half(estimate: Estimate | None) -> float | None:
-    return None if estimate is None or estimate.low is None or estimate.high is None else (estimate.high - estimate.low) / 2
+def _ends(estimate: Estimate | None) -> tuple[float, float] | None:
+    return None if estimate is None or estimate.low is None or estimate.high is None else (estimate.low, estimate.high)
 
 
 def captions_of(figures: Sequence[str]) -> dict[str, str]:

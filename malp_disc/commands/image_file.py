@@ -102,12 +102,8 @@ class ImageFile:
             image.save(encoded, format=kind, **{**options, **_metadata(kind, exif, self.profile)})
         except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: of libtiff
             raise ValueError(f"{kind} can't hold this image of {image.width}x{image.height} pixels ({error}); give --format png") from error
-        try:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(encoded.getbuffer())
-        except OSError as error:
-            error.filename = error.filename or str(path)  # a full disk is reported without a name
-            raise
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encoded.getbuffer())
 
 
 def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:

@@ -37,11 +37,18 @@ def key(options: Key) -> None:
         raise ValueError(f"{options.output} exists already; give a new folder, since a key that is replaced can never be used again for the images it protected")
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.keyed.secret import new_secret
+    from malp_disc.serialization.files import check_writable
 
     malp = KeyedMaLP.from_pretrained(options.malp, key=new_secret())
     if options.reference_size is not None:
         malp.config = dataclasses.replace(malp.config, image_size=options.reference_size)
-    malp.save_pretrained(options.output)
+    check_writable(options.output / malp.key_file, advice="choose another folder")
+    try:
+        malp.save_pretrained(options.output)
+    except BaseException:  # half a folder would keep the next try from writing there
+        for path in options.output.iterdir():
+            path.unlink()
+        raise
     side = malp.config.image_size
     print(f"detector and new key in {options.output}, for a reference grid of {side}x{side}")
     print(f"the key is {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect it: who has it can forge and remove templates")

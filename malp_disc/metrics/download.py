@@ -43,12 +43,21 @@ CLEAN_FID_INCEPTION = PublishedFile(
 
 
 def cache_folder() -> Path:
-    """``$MALP_DISC_CACHE``, otherwise ``malp-disc`` in the user's cache folder. Created only when a file is written."""
+    """``$MALP_DISC_CACHE``, otherwise ``malp-disc`` in the user's cache folder. Created only when a file is written.
+
+    Raises:
+        ValueError: no such variable, and the user has no home folder, as in a container that runs as another user.
+    """
     if os.environ.get("MALP_DISC_CACHE"):
         return Path(os.environ["MALP_DISC_CACHE"]).expanduser()
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "malp-disc"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "malp-disc"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "malp-disc"
+    try:
+        return Path.home() / ".cache" / "malp-disc"
+    except RuntimeError as error:
+        raise ValueError("there is no home folder for the cache; set the variable MALP_DISC_CACHE to a folder") from error
 
 
 def fetch(file: PublishedFile) -> Path:

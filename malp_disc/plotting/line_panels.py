@@ -24,13 +24,18 @@ class Line:
 
     Attributes:
         values: one per x; NaN or None for a gap where nothing was measured.
-        margins: half-widths of each value's interval, drawn as a band; None for no band.
+        intervals: the ends of each value's interval, drawn as a band; None for no band, or for a value without an interval.
         baseline: drawn grey and dashed, as a baseline and not as a method.
     """
 
     values: Sequence[float | None]
-    margins: Sequence[float | None] | None = None
+    intervals: Sequence[tuple[float, float] | None] | None = None
     baseline: bool = False
+
+
+def interval_around(value: float | None, margin: float | None) -> tuple[float, float] | None:
+    """The ends of the interval ``value ± margin``; None where one of them is."""
+    return None if value is None or margin is None else (value - margin, value + margin)
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def _check(panel: Panel) -> None:
     if panel.log_x and (any(words) or min(panel.x) <= 0):
         raise ValueError(f"a logarithmic axis takes numbers above 0, got {list(panel.x)[:5]}; log_x=False, or give them as words")
     for name, line in panel.lines.items():
-        for what, numbers in (("values", line.values), ("margins", line.margins)):
+        for what, numbers in (("values", line.values), ("intervals", line.intervals)):
             if numbers is not None and len(numbers) != len(panel.x):
                 raise ValueError(f"expected {len(panel.x)} {what} of {name!r}, one per x, got {len(numbers)}")
 
@@ -121,9 +126,9 @@ def _draw(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, object]]) -
     x = np.arange(len(panel.x)) if words else np.asarray(panel.x, dtype=float)
     for name, line in panel.lines.items():
         values, look = _numbers(line.values), looks[name]
-        if line.margins is not None:
-            margins = _numbers(line.margins)
-            axes.fill_between(x, values - margins, values + margins, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
+        if line.intervals is not None:
+            low, high = np.array([(np.nan, np.nan) if ends is None else ends for ends in line.intervals], dtype=float).T
+            axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
         axes.plot(x, values, zorder=2 if line.baseline else 3, **look)
     if panel.log_x:
         axes.set_xscale("log")

@@ -74,8 +74,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
-__all__ = ["Axes", "Figure", "FigureCanvasAgg", "FigureCanvasSVG", "Line2D", "in_default_style", "matplotlib"]
+__all__ = ["Axes", "Figure", "FigureCanvasAgg", "FigureCanvasSVG", "Line2D", "LogLocator", "in_default_style", "matplotlib"]
 
 
 def in_default_style(draw: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

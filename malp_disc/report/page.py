@@ -95,7 +95,7 @@ def _facts(record: Record) -> dict[str, str]:
         facts |= {
             "images": f"n = {number(first.n)}",
             "distance": first.label or NONE,
-            "extractor": (first.extractor or NONE).split(",")[0],
+            "extractor": (first.extractor or NONE).partition(", weights")[0],
         }
     return facts
 

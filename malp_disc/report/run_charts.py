@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from malp_disc.plotting.mpl import Axes, Figure, in_default_style
+from malp_disc.plotting.mpl import Axes, Figure, LogLocator, in_default_style
 from malp_disc.plotting.style import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYLES, save_png, tidy, title
 from malp_disc.report.numbers import number, percent, signed
 from malp_disc.report.results import Record
@@ -152,6 +152,8 @@ def draw_spectrum(axes: Axes, record: Record, *, legend: bool = False) -> None:
     axes.set_ylim(min(low, 0.5), max(high, 2))
     axes.set_xlim(left=0)
     tidy(axes)
+    if high < 100 * low:  # powers of ten alone would be one tick
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     axes.grid(axis="y", color=FAINT, linewidth=0.7)

@@ -34,6 +34,9 @@ def atomic_path(path: str | Path, *, mode: int | None = None) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)  # mkstemp creates files with mode 600
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is reported without a name
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -107,19 +110,18 @@ def sync_folder(folder: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically. Of file names that aren't UTF-8, the strange bytes are written as escapes, such as ``\\udcfc``."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, with keys in the given order. File names that aren't UTF-8 are written as JSON's escapes of their surrogates.
+    """Write JSON atomically, with keys in the given order. The escapes of `write_text` are JSON's own, so file names are read back as they were.
 
     Raises:
         ValueError: NaN or infinity, which aren't valid JSON.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def file_sha256(path: str | Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from malp_disc.serialization.file_kinds import file_kind, folder_kind
 from malp_disc.serialization.pickles import ForeignObjects, OtherProtocol, load_torch
@@ -133,7 +133,16 @@ def check_file(path: Path, noun: str, wanted: str) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(str(path))
+    return load_file(str(path)) if is_utf8(path) else load(path.read_bytes())
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a path's bytes are UTF-8, which safetensors needs to open the file itself."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refusal(names: list[str]) -> str:

@@ -57,7 +57,9 @@ def save_training(
         write_json(temporary / "state.json", {"step": step, **state})
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(f"can't write {final}: {getattr(error, 'strerror', None) or error}; existing checkpoints are unchanged") from error
+        free = shutil.disk_usage(final.parent).free / 2**20
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"can't write {final}: {reason} ({free:.0f} MiB are free on its disk); existing checkpoints are unchanged") from error
     if final.exists():
         _drop(final)
     temporary.rename(final)
@@ -247,7 +249,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed + 200 * 2**20:
         raise ValueError(
-            f"{free / 2**20:.0f} MiB are free in {place}, and this run needs about {needed / 2**20 + 200:.0f} MiB; free some, choose another "
+            f"{free / 2**20:.0f} MiB are free in {place}, and this run needs about {needed / 2**20:.0f} MiB and a reserve of 200; free some, choose another "
             "--output-dir, or keep fewer checkpoints (--checkpoints-total-limit)"
         )
 

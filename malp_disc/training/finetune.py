@@ -174,7 +174,7 @@ class FineTuning:
                     self.checkpoints.save(
                         number, config, accelerator, skipped=self.guard.skipped, monitor=self.monitor.state, balance=weight
                     )
-                if stop and number < config.max_train_steps:
+                if stop:
                     raise KeyboardInterrupt
         bar.close()
         accelerator.free_memory()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.plotting.line_panels import Line, Panel, interval_around, lines_figure
 from malp_disc.report.cells import NONE, Table
 from malp_disc.report.markdown import markdown_table
 from malp_disc.report.seeds import mean_and_half_width
@@ -101,7 +101,7 @@ def _ordered(runs: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> 
 def _line(groups: Sequence[Sequence[Mapping[str, Any]]], part: str, name: str, *, baseline: bool = False) -> Line:
     found = [values_of(own, part, name) for own in groups]
     pairs = [mean_and_half_width(values) if values else (None, None) for values in found]
-    return Line([mean for mean, _ in pairs], None if baseline else [half for _, half in pairs], baseline)
+    return Line([mean for mean, _ in pairs], None if baseline else [interval_around(*pair) for pair in pairs], baseline)
 
 
 def cell(values: Sequence[float], decimals: int) -> str:

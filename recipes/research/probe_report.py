@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.metrics.degradations import DEGRADATIONS
-from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.plotting.line_panels import Line, Panel, interval_around, lines_figure
 from malp_disc.report.cells import Table
 from malp_disc.report.markdown import markdown_table
 from malp_disc.report.seeds import mean_and_half_width
@@ -118,7 +118,7 @@ def _leak_table(lines: Lines) -> str:
 
 def _line(lines: Lines, cases: Sequence[str], part: str, name: str, *, baseline: bool = False) -> Line:
     pairs = [mean_and_half_width(values) if (values := values_of(_of(lines, case=case), part, name)) else (None, None) for case in cases]
-    return Line([mean for mean, _ in pairs], None if baseline else [half for _, half in pairs], baseline)
+    return Line([mean for mean, _ in pairs], None if baseline else [interval_around(*pair) for pair in pairs], baseline)
 
 
 def _leak_line(lines: Lines, counts: Sequence[int], field: str, *, baseline: bool = False) -> Line:

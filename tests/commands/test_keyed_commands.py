@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 from malp_disc.inspection import arrivals, inspect_levels, protect_levels
-from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed import KeyedConfig, KeyedMaLP, saving
 from malp_disc.keyed.secret import save_secret
 from tests.keyed.conftest import natural_images
 
@@ -71,6 +73,25 @@ def test_what_was_never_protected_is_called_so_by_localize_too(command, keyed_fo
 
 def test_there_is_one_template_only(command, keyed_folder, photos, tmp_path):
     assert "--template of 0 to 0, got 1" in str(command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--template", 1))
+
+
+def test_a_key_that_cannot_be_saved_leaves_nothing_in_the_way_of_the_next_try(command, keyed_folder, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save_tensors", full)
+        assert command("key", tmp_path / "own", "--malp", keyed_folder) == "error: No space left on device: model.safetensors"
+    assert not list((tmp_path / "own").iterdir())
+    assert command("key", tmp_path / "own", "--malp", keyed_folder) is None
+
+
+def test_a_keyed_malp_isnt_exported_and_its_key_isnt_asked_for(command, keyed_folder, tmp_path):
+    published = tmp_path / "published"
+    published.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (published / name).write_bytes((keyed_folder / name).read_bytes())
+    assert "is a MaLP of the preset survive, whose detector needs the template of every image and can't be exported" in command("export", published, tmp_path / "m.onnx")
 
 
 def test_a_published_detector_gets_a_key_of_ones_own(command, keyed_folder, photos, tmp_path, capsys):

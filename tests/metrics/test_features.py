@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,6 +190,17 @@ def test_the_cache_is_the_users_own(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "malp-disc"
     monkeypatch.setenv("MALP_DISC_CACHE", str(tmp_path / "elsewhere"))
     assert cache_folder() == tmp_path / "elsewhere"
+
+
+def test_without_a_home_folder_the_cache_asks_for_one(monkeypatch):
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MALP_DISC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ValueError, match="there is no home folder for the cache; set the variable MALP_DISC_CACHE to a folder"):
+        cache_folder()
 
 
 class PooledPixels(torch.nn.Module):

@@ -160,6 +160,17 @@ def test_interrupted_it_saves_and_goes_on_to_the_same_bytes(undisturbed, tmp_pat
     assert files_of(tmp_path) == undisturbed[1]
 
 
+def test_interrupted_in_the_last_step_of_an_arm_it_doesnt_begin_the_next(tmp_path):
+    """The last step takes long where it is followed by a measurement, and a scheduler waits for seconds only."""
+    flags = ["--toy-arms", "control", "cotrain", "--max-train-steps", 3]
+    run(tmp_path, *flags, "--interrupt-at", 3, "--sample-steps", 3, status=130)
+    assert (tmp_path / "arms" / "control" / "checkpoint-3").exists() and not (tmp_path / "arms" / "cotrain").exists()
+    run(tmp_path, *flags, "--resume-from-checkpoint", "latest")
+    run(tmp_path / "whole", *flags)
+    for arm in ("control", "cotrain"):
+        assert (tmp_path / f"G-{arm}.safetensors").read_bytes() == (tmp_path / "whole" / f"G-{arm}.safetensors").read_bytes()
+
+
 def test_with_dropout_in_the_users_losses_a_resumed_run_and_an_arm_alone_still_give_the_same_bytes(tmp_path):
     flags = ["--dropout", 0.3, "--max-train-steps", 6]
     run(tmp_path / "whole", *flags, "--toy-arms", "control", "cotrain")

@@ -51,9 +51,9 @@ def test_a_name_keeps_its_colour_in_every_panel_and_baselines_are_grey(tmp_path)
 
 
 def test_the_band_is_as_high_as_the_interval(tmp_path):
-    """±0.25 on a scale where 0 and 1 are drawn: the band is half as high as their distance. Without margins there's no band."""
+    """±0.25 on a scale where 0 and 1 are drawn: the band is half as high as their distance. Without intervals there's no band."""
     scale = {"a": Line([0, 1, 0])}
-    page = drawn([[panel(scale | {"b": Line([0.5] * 3, [0.25] * 3)}, y_limits=(-0.1, 1.1))]], tmp_path / "a.png")
+    page = drawn([[panel(scale | {"b": Line([0.5] * 3, [(0.25, 0.75)] * 3)}, y_limits=(-0.1, 1.1))]], tmp_path / "a.png")
     plain = drawn([[panel(scale | {"b": Line([0.5] * 3)}, y_limits=(-0.1, 1.1))]], tmp_path / "b.png")
     orange = places(page, ORANGE)
     distance = orange[:, 0].max() - orange[:, 0].min()
@@ -61,8 +61,20 @@ def test_the_band_is_as_high_as_the_interval(tmp_path):
     assert changed[:, 0].max() - changed[:, 0].min() == pytest.approx(distance / 2, rel=0.06)
 
 
+def test_the_band_lies_where_the_interval_does_not_around_the_value(tmp_path):
+    """A bootstrap's interval isn't symmetric: around an AUC near 1 it reaches far down and not beyond 1."""
+    scale = {"a": Line([0, 1, 0])}
+    page = drawn([[panel(scale | {"b": Line([0.75] * 3, [(0.25, 0.75)] * 3)}, y_limits=(-0.1, 1.1))]], tmp_path / "a.png")
+    plain = drawn([[panel(scale | {"b": Line([0.75] * 3)}, y_limits=(-0.1, 1.1))]], tmp_path / "b.png")
+    orange = places(page, ORANGE)[:, 0]
+    top, bottom = orange.min(), orange.max()  # 1 and 0
+    changed = np.argwhere((page != plain).any(-1))[:, 0]
+    assert changed.max() == pytest.approx(bottom + 0.25 * (top - bottom), abs=0.04 * (bottom - top))
+    assert changed.min() >= bottom + 0.75 * (top - bottom) - 0.04 * (bottom - top)
+
+
 def test_what_was_not_measured_leaves_a_gap(tmp_path):
-    page = drawn([[panel({"a": Line([0, 0, None, 0, 0], [0.1, 0.1, None, 0.1, 0.1])}, x=range(5))]], tmp_path / "a.png")
+    page = drawn([[panel({"a": Line([0, 0, None, 0, 0], [(-0.1, 0.1), (-0.1, 0.1), None, (-0.1, 0.1), (-0.1, 0.1)])}, x=range(5))]], tmp_path / "a.png")
     columns = np.unique(places(page, ORANGE)[:, 1])
     gaps = np.diff(columns)
     assert (gaps > 0.3 * (columns[-1] - columns[0])).sum() == 1
@@ -121,7 +133,7 @@ def test_many_names_go_on_under_each_other_and_stay_inside_the_page(tmp_path):
         ([[None]], "at least one panel with a line"),
         ([[panel({"a": Line([1, 2, 3])})], []], r"rows of one length, got \[1, 0\]"),
         ([[panel({"a": Line([1, 2])})]], "expected 3 values of 'a', one per x, got 2"),
-        ([[panel({"a": Line([1, 2, 3], [1])})]], "expected 3 margins of 'a', one per x, got 1"),
+        ([[panel({"a": Line([1, 2, 3], [(1, 2)])})]], "expected 3 intervals of 'a', one per x, got 1"),
         ([[panel({"a": Line([1, 2])}, x=("none", 1))]], "numbers or words"),
         ([[panel({"a": Line([])}, x=())]], "at least one"),
         ([[panel({"a": Line([1, 2, 3])}, x=(0, 1, 2), log_x=True)]], "logarithmic axis takes numbers above 0"),
