@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_goes_on_with_the_same_bytes(launch, finished, fol
         for path in sorted((out / name).iterdir())[::2]:
             path.unlink()
     (out / "benchmark.jsonl").unlink()
-    left = out / "cells" / ".key.json.abcdefgh.json"
+    left = out / "cells" / ".key.json.abcdefgh.partial.json"
     left.write_text("{")
     kept = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("[!.]*")}
     launch("benchmark.py", "--suite", folder / "suite.toml", "--output-dir", out)
