@@ -74,7 +74,7 @@ def arm_verdict(
     since = comparison[arm]["delta_vs_before"]
     unsure = ", though no different from before fine-tuning" if since.high >= 0 else ""
     where = "; ".join(filter(None, [_further_extractors(case), _structure_or_texture(case), _towards_perfect_edits(case), _effect_of_template(case)]))
-    kept = "; ".join(filter(None, [f"{case.numbers}, edits kept{_change_of_accuracy(case)}{unsure}", measurements_of(case), where]))
+    kept = "; ".join(filter(None, [f"{case.numbers}, {_edits_in_words(case)}{unsure}", measurements_of(case), where]))
     return Verdict("improved", kept, where)
 
 
@@ -298,10 +298,13 @@ def _towards_perfect_edits(case: Case) -> str:
     return f"the images are {'nearer to' if delta.high < 0 else 'as far from'} the perfect edits ({signed(delta.value)}, {both_intervals(delta)})"
 
 
-def _change_of_accuracy(case: Case) -> str:
-    """The difference of edit accuracy from the control's, in brackets; empty where single images weren't measured."""
+def _edits_in_words(case: Case) -> str:
+    """That the edits were kept, and the difference of edit accuracy from the control's, where single images were measured."""
     delta = None if case.without_attributes else case.view(EDIT_ACCURACY, "control")
-    return "" if delta is None else f" (edit accuracy {signed(delta.value)} against the control, {both_intervals(delta)})"
+    if delta is None:
+        return "edits kept"
+    words = "edits kept" if delta.high >= 0 else "edits a little weaker, within the tolerance"
+    return f"{words} (edit accuracy {signed(delta.value)} against the control, {both_intervals(delta)})"
 
 
 def _effect_of_template(case: Case) -> str:
