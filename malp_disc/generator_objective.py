@@ -28,7 +28,11 @@ _RESERVED = ("keep", "keep_nyquist", "malp", "map", "branch_map", "realness", "e
 
 
 class GeneratorObjective(Protocol):
-    """A generator's own losses: an `nn.Module` with these two methods. Its parameters, such as those of a discriminator, are trained as well."""
+    """A generator's own losses: an `nn.Module` with these two methods. Its parameters, such as those of a discriminator, are trained as well.
+
+    Every part stays in the mode in which it is given: a discriminator in training mode, as new modules are, and a pretrained network that only measures a loss in
+    evaluation mode, if it was put into it.
+    """
 
     def generator_loss(self, fake: Tensor, batch: Batch, edit: Edit) -> Mapping[str, Tensor]:
         """Weighted loss terms for the generator. ``edit(images, desired, current)`` runs the generator once more, with gradients: images (B, 3, H, W), their desired
@@ -71,7 +75,7 @@ def call_discriminator_loss(network: nn.Module, fake: Tensor, batch: Any) -> dic
 
 
 def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.Module:
-    """Run both losses once on `batch`, before any long work; returns an unchanged copy of the objective in training mode.
+    """Run both losses once on `batch`, before any long work; returns an unchanged copy of the objective.
 
     Args:
         edit: runs the generator once more, such as `malp_disc.manipulate.Editor`.
@@ -82,7 +86,7 @@ def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.M
     """
     if not isinstance(objective, nn.Module) or not callable(getattr(objective, "generator_loss", None)):
         raise ValueError(f"{source}: got a {type(objective).__name__}; expected an nn.Module with generator_loss(fake, batch, edit)")
-    copied = copy_module(objective, source).to(batch.images.device).train()
+    copied = copy_module(objective, source).to(batch.images.device)
     with random_state_kept(batch.images.device), torch.enable_grad():
         fake = batch.images.clone().requires_grad_(True)
         total = _tried(lambda: call_generator_loss(copied, fake, batch, edit), f"{source}: generator_loss")
@@ -95,7 +99,7 @@ def check_losses(objective: Any, batch: Any, edit: Edit, *, source: str) -> nn.M
             total = _finite(lambda: call_discriminator_loss(copied, fake, batch), f"{source}: forward")
             if not total.requires_grad:
                 raise ValueError(f"{source}: the terms of forward have no gradient, but the module has trainable parameters; freeze them with requires_grad_(False)")
-    return copy_module(objective, source).train()
+    return copy_module(objective, source)
 
 
 def _tried(run: Callable[[], dict[str, Tensor]], what: str) -> Tensor:

@@ -168,6 +168,15 @@ def test_deterministic_it_resumes_to_the_same_bytes(tmp_path):
     assert whole.keys() == parts.keys() and all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+def test_a_pretraining_resumes_on_its_device(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)} | ({"ACCELERATE_USE_CPU": "1"} if DEVICE.type == "cpu" else {})
+    flags = "--train-batch-size 4 --checkpointing-steps 2 --mixed-precision no".split()
+    for steps, more in ((4, ()), (4, ("--resume-from-checkpoint", "checkpoint-2"))):
+        command = [sys.executable, "-m", "malp_disc", "pretrain", "--output-dir", str(tmp_path), "--max-train-steps", str(steps), *flags, *more]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr[-4000:]
+
+
 @pytest.mark.skipif(DEVICE.type == "cuda" and torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_do_what_one_does(tmp_path):
     flags = ("--arms", "cotrain", "--mixed-precision", "no")

@@ -75,6 +75,13 @@ def test_a_gpu_has_workers_on_the_cores_that_are_left(monkeypatch, cores, proces
     assert default_workers(CPU) == 0
 
 
+def test_loading_draws_nothing_from_the_global_generator():
+    """Losses of a user's own may draw from it, and a resumed run loads at another moment."""
+    before = torch.get_rng_state()
+    assert len(list(image_batches(ProceduralFaces(4, image_size=16), [[0, 1], [2, 3]], device=CPU))) == 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("reference", [False, True])
 def test_images_on_another_scale_are_refused_before_they_go_to_a_gpu(reference):
     images = [torch.zeros(3, 4, 4), torch.zeros(2), torch.zeros(3, 4, 4)]

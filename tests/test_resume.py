@@ -56,7 +56,7 @@ def test_three_steps_saved_loaded_and_three_more_are_six_by_bytes(tmp_path):
 
 
 def test_every_training_starts_with_the_same_loss_scale_whatever_an_earlier_one_made_of_it(tmp_path):
-    accelerator = SimpleNamespace(scaler=torch.amp.GradScaler("cpu"), is_main_process=True, num_processes=1, wait_for_everyone=lambda: None)
+    accelerator = SimpleNamespace(device=torch.device("cpu"), scaler=torch.amp.GradScaler("cpu"), is_main_process=True, num_processes=1, wait_for_everyone=lambda: None)
     begun = accelerator.scaler.state_dict()
     (network, optimizer), options = trained(1), FinetuneOptions(output_dir=tmp_path, max_train_steps=9)
 
@@ -121,6 +121,29 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
     with pytest.raises(ValueError):
         save(tmp_path, 2, state={"loss": float("nan")})
     assert [path.name for path in list_training(tmp_path)] == ["checkpoint-1"]
+
+
+def test_networks_are_on_their_device_before_an_optimizers_state_is_loaded_to_it(tmp_path):
+    """Moved later, the weights would be on the GPU and Adam's moments on the CPU, and its first step would fail."""
+    happened = []
+
+    class Network(nn.Linear):
+        def to(self, *arguments, **options):
+            happened.append(("moved", str(arguments[0])))
+            return super().to(*arguments, **options)
+
+    class Optimizer(torch.optim.Adam):
+        def load_state_dict(self, state):
+            happened.append(("loaded", None))
+            super().load_state_dict(state)
+
+    network = Network(2, 2)
+    optimizer = Optimizer(network.parameters())
+    manager = CheckpointManager(tmp_path, networks={"a": network}, optimizers={"a": optimizer}, settings={})
+    options, accelerator = FinetuneOptions(output_dir=tmp_path, resume_from_checkpoint="latest"), Accelerator(cpu=True)
+    manager.save(1, options, accelerator)
+    assert manager.resume(options, accelerator)["step"] == 1
+    assert happened == [("moved", "cpu"), ("loaded", None)]
 
 
 def test_a_full_disk_takes_nothing_with_it(tmp_path, monkeypatch):

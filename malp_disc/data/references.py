@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,8 +23,8 @@ class WithReferences(Dataset):
     Args:
         dataset: a data set of image files.
         folder: the folder of the reference images.
-        paired: if True, the reference of ``a/x.jpg`` is the image ``x`` of the folder, whatever its suffix. Otherwise each image gets a fixed
-            reference, assigned by the hash of the image's name such that all references are used equally often.
+        paired: if True, the reference of ``a/x.jpg`` is the image ``x`` of the folder, whatever its suffix. Otherwise each image gets references by the hash of its
+            name: in the first epoch one, and where there are more references than images, others in the next, so that all are used equally often.
         test_size: unpaired references that are not used, so that an evaluation may compare with them: the split of `PlainFolder`.
 
     Raises:
@@ -46,9 +47,11 @@ class WithReferences(Dataset):
         else:
             found = PlainFolder(folder, test_size=test_size, flag=_FLAG, **_sizes(dataset)).paths
             order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())
-            self.references = [""] * len(names)
+            self._rank = [0] * len(names)
             for rank, index in enumerate(order):
-                self.references[index] = found[rank % len(found)]
+                self._rank[index] = rank
+            self.references = [found[rank % len(found)] for rank in self._rank]
+            self._found = found
         self.description = (
             f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} ({len(found)} images)"
         )
@@ -56,9 +59,19 @@ class WithReferences(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        return (self[row] for row in range(len(self)))  # of the first epoch: without this, Python would go on with the next ones
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether ``self[row + epoch · len(self)]`` is row `row` with the reference of an epoch; `references` has those of the first."""
+        return not self.paired
+
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        image, label = self.dataset[index]
-        return image, label, load_image(self.references[index], image_size=self.image_size, crop_size=self.dataset.crop_size)
+        epoch, row = divmod(index, len(self)) if self.takes_turns and index >= 0 else (0, index)
+        image, label = self.dataset[row]
+        reference = self._found[(self._rank[row] + epoch * len(self)) % len(self._found)] if epoch else self.references[row]
+        return image, label, load_image(reference, image_size=self.image_size, crop_size=self.dataset.crop_size)
 
 
 def known_attributes(dataset: Dataset) -> int:

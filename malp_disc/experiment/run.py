@@ -25,6 +25,7 @@ from malp_disc.evaluation.localize import score_unprotected
 from malp_disc.evaluation.teachers import check_judges, teachers_of, without_automatic_teacher
 from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.plan import make_plan
+from malp_disc.random_state import random_state_kept
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import shared_hash, training_settings
 from malp_disc.serialization.state_dicts import fingerprint, load_metadata, save_tensors
@@ -212,7 +213,9 @@ def pretrained(name: str, config: ArmOptions, generator: nn.Module, dataset: Dat
     settings = dataclasses.replace(
         config, max_train_steps=steps, resume_from_checkpoint="latest" if config.resume_from_checkpoint else None
     )
-    malp = pretrain(build_malp(config), generator, dataset, settings, accelerator, name=name)
+    with random_state_kept(seed=config.seed):  # whatever was pretrained before, or loaded because an earlier run did
+        malp = build_malp(config)
+    malp = pretrain(malp, generator, dataset, settings, accelerator, name=name)
     if accelerator.is_main_process:
         malp.save_pretrained(folder)
     accelerator.wait_for_everyone()

@@ -177,10 +177,13 @@ class CheckpointManager:
         self.folder, self.networks, self.optimizers, self.settings = folder, networks, optimizers, settings
 
     def resume(self, options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
-        """Load the checkpoint that --resume-from-checkpoint names; call it before anything is wrapped. ``{"step": 0}`` if there is none yet.
+        """Move the networks to their device, and load the checkpoint that --resume-from-checkpoint names; call it before anything is wrapped. ``{"step": 0}`` if there
+        is none yet.
 
         A checkpoint in another folder belongs to another arm or seed of the run; then the latest of this folder is loaded.
         """
+        for network in self.networks.values():
+            network.to(accelerator.device)  # first: an optimizer's state is loaded to where its parameters are
         wanted = options.resume_from_checkpoint
         if wanted not in (None, "latest"):
             named = self.folder / wanted  # a path stays as it is

@@ -115,7 +115,7 @@ class FineTuning:
         self.generator = copy_module(before).to(device).eval()  # which parameters are trainable is the author's choice
         original = copy_module(self.generator).requires_grad_(False)
         if objective is not None:
-            objective = copy_module(objective, "the module of its own losses").to(device).train()
+            objective = copy_module(objective, "the module of its own losses").to(device)  # in the author's modes: a frozen network in it may be in evaluation mode
         malp = make_discriminator(setup, config).to(device) if setup.malp is not None else None
         editor = Editor(self.generator)
         last_layer = freeze_unused(editor, objective, malp, dataset, config, accelerator)

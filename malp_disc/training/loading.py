@@ -37,7 +37,8 @@ def image_batches(dataset: Dataset, sampler: Iterable[list[int]], *, device: tor
     if workers:
         options |= {"worker_init_fn": _ignore_signals, "collate_fn": _collate}
         dataset = _Reporting(dataset)
-    for batch in DataLoader(dataset, batch_sampler=sampler, **options):
+    own = torch.Generator()  # otherwise the seeds of its workers would be drawn from torch's global generator, which losses of a user's own may draw from
+    for batch in DataLoader(dataset, batch_sampler=sampler, generator=own, **options):
         if isinstance(batch, _Failure):
             raise batch.error
         for part in batch:

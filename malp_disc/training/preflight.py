@@ -50,7 +50,7 @@ def check_forward_pass(
                 malp.to(device)(images)
         if objective is None:
             return
-        losses, noise = copy_module(objective, "the module of its own losses").to(device).train(), StepRandom(config.seed, 0, batch_size=2, device=device)
+        losses, noise = copy_module(objective, "the module of its own losses").to(device), StepRandom(config.seed, 0, batch_size=2, device=device)
         batch = Batch(images, labels, target, reference[0] if reference else None, noise, shown=images, numbers=noise.uniform(NUMBERS))
         with must_take(images, "the generator's own losses"):
             call_generator_loss(losses, fake, batch, editor)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from malp_disc.data import PlainFolder, WithReferences, held_out_references, references_held_back
 from malp_disc.data.references import known_attributes
+from malp_disc.data.sampling import StepBatches
 
 
 def test_images_without_attributes_have_labels_of_no_column(tmp_path):
@@ -45,6 +46,23 @@ def test_references_are_partners_by_name_or_spread_evenly(tmp_path):
     partner.rename(tmp_path / "frames" / "else.bmp")
     with pytest.raises(ValueError, match=r"1 of 4 images have no partner in .*frames, first .*leave --paired out"):
         WithReferences(photos, tmp_path / "frames", paired=True)
+
+
+def test_over_the_epochs_every_unpaired_reference_is_used_equally_often(tmp_path):
+    """With more references than images, as in monet2photo, those beyond the number of images would otherwise never be seen."""
+    for folder, count in (("photos", 6), ("frames", 16)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            Image.new("RGB", (16, 16), (10 * i, 0, 0)).save(tmp_path / folder / f"{i}.png")
+    pairs = WithReferences(PlainFolder(tmp_path / "photos", image_size=16, test_size=2), tmp_path / "frames")
+    rows = [row for batch in StepBatches(4, 2, seed=0, stop=8, turns=pairs.takes_turns) for row in batch]
+    shades = [pairs[row][2][0, 0, 0].item() for row in rows]
+    assert len(set(shades)) == len(shades) == 16, "four epochs of four images, each with other references"
+    assert sorted(row % 4 for row in rows[:4]) == [0, 1, 2, 3] and all(torch.equal(pairs[row][0], pairs[row % 4][0]) for row in rows)
+    assert len(list(pairs)) == 4
+    again = [row for batch in StepBatches(4, 2, seed=0, start=5, stop=8, turns=True) for row in batch]
+    assert again == rows[10:], "a resumed run goes on with the same ones"
+    assert not WithReferences(pairs.dataset, tmp_path / "photos", paired=True).takes_turns
 
 
 def test_references_that_leave_none_are_refused_by_their_own_flag(tmp_path):

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torchvision.models import squeezenet1_0
 
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.experiment import run as experiment_run
 from malp_disc.experiment.arms import ArmOptions, arm_setup, load_given_malps
-from malp_disc.experiment.run import warn_if_uninformative
+from malp_disc.experiment.run import pretrained, warn_if_uninformative
 from malp_disc.malp import with_pretrained_branch
+from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.training.finetune import make_discriminator
 from malp_disc.training.options import ON_BACKBONE
 from tests.report.test_clean import Localizer, half_darker
@@ -129,3 +132,13 @@ def test_arms_on_a_backbone_alone_need_no_pretrained_malp_and_keep_a_branch_that
 def test_flags_that_do_not_go_together_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         options(**changed).check()
+
+
+def test_a_malp_that_is_pretrained_begins_with_the_same_weights_whatever_came_before(tmp_path, monkeypatch):
+    """In a resumed run the first may be loaded instead of trained, which leaves the global generator in another state."""
+    begun = []
+    monkeypatch.setattr(experiment_run, "pretrain", lambda malp, *rest, **named: begun.append(fingerprint(malp.state_dict())) or malp)
+    for drawn in range(3):
+        torch.rand(drawn)
+        pretrained(f"malp-{drawn}", options(output_dir=tmp_path, image_size=32), HalfDarker(), None, Accelerator(cpu=True), steps=1)
+    assert len(begun) == 3 and len(set(begun)) == 1

@@ -13,6 +13,7 @@ from malp_disc.backbones import near_nyquist
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.manipulate import Editor
 from malp_disc.training.batches import steps
+from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.finetune_step import FinetuneStep, Networks
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps
@@ -110,3 +111,27 @@ def test_an_image_that_isnt_finite_is_noticed_before_any_update(accelerator, tmp
     with torch.no_grad():
         step.networks.editor.generator.last.weight.fill_(float("nan"))
     assert step.generate(batches, keep_graph=True) is None
+
+
+class WithFrozenFeatures(ToyLosses):
+    """Also has a pretrained network that measures a loss, as a perceptual or identity loss does: frozen, and in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5)).eval().requires_grad_(False)
+
+    def generator_loss(self, fake, batch, edit) -> dict[str, torch.Tensor]:
+        distance = (self.features(fake) - self.features(batch.images)).square().mean()
+        return {**super().generator_loss(fake, batch, edit), "perceptual": distance}
+
+
+def test_parts_of_the_users_losses_stay_in_their_modes(accelerator, tmp_path):
+    """In training mode a frozen network would drift in its running statistics, and differ from one call to the next."""
+    config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, max_train_steps=2, mixed_precision="no")
+    losses = WithFrozenFeatures()
+    training = FineTuning("control", ArmSetup(), ToyGenerator().eval(), losses, ProceduralFaces(8, image_size=16), config, accelerator)
+    training.run()
+    tuned = training.networks.objective
+    assert not any(part.training for part in tuned.features.modules()) and tuned.discriminator.training
+    assert torch.equal(tuned.features[1].running_mean, losses.features[1].running_mean)
+    assert not torch.equal(tuned.discriminator[0].weight, losses.discriminator[0].weight)

@@ -173,12 +173,14 @@ def test_interrupted_in_the_last_step_of_an_arm_it_doesnt_begin_the_next(tmp_pat
 
 def test_with_dropout_in_the_users_losses_a_resumed_run_and_an_arm_alone_still_give_the_same_bytes(tmp_path):
     flags = ["--dropout", 0.3, "--max-train-steps", 6]
-    run(tmp_path / "whole", *flags, "--toy-arms", "control", "cotrain")
-    run(tmp_path / "parts", *flags, "--toy-arms", "cotrain", "--interrupt-at", 3, "--sample-steps", 3, status=130)
-    run(tmp_path / "parts", *flags, "--toy-arms", "cotrain", "--resume-from-checkpoint", "latest")
-    run(tmp_path / "without", *flags, "--toy-arms", "cotrain", "--dropout", 0)
-    whole, parts, without = ((tmp_path / name / "G-cotrain.safetensors").read_bytes() for name in ("whole", "parts", "without"))
-    assert whole == parts != without
+    run(tmp_path / "whole", *flags, "--toy-arms", "control", "cotrain", "control_2xD")
+    for arm in ("cotrain", "control_2xD"):  # the latter has a second stream of images
+        alone = [*flags, "--toy-arms", arm]
+        run(tmp_path / "parts", *alone, "--interrupt-at", 3, "--sample-steps", 3, status=130)
+        run(tmp_path / "parts", *alone, "--resume-from-checkpoint", "latest")
+        run(tmp_path / "without", *alone, "--dropout", 0)
+        whole, parts, without = ((tmp_path / name / f"G-{arm}.safetensors").read_bytes() for name in ("whole", "parts", "without"))
+        assert whole == parts != without
 
 
 def test_another_number_of_processes_is_told_and_other_settings_are_refused(tmp_path):
