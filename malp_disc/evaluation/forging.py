@@ -1,12 +1,13 @@
 """Attacks on keyed templates: what published images give away of the key, and whether it suffices to forge or to remove a template.
 
 An estimate of a template is added to unprotected images (forging), or subtracted from protected ones (removal), at the strength of the protection. The attackers
-have published images and know the method, but have neither key nor detector. `exact` is stronger than any of them: the true template of one image.
+have published images and know the method, but have neither key nor detector. "key search" (`malp_disc.evaluation.key_search`) is by far the strongest; `exact` adds the true
+template of another image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from malp_disc.detection import cosine
+from malp_disc.evaluation.key_search import search_key
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.spectrum import reference_size
 from malp_disc.keyed.template import carrier, masked_template
@@ -62,21 +64,31 @@ def forging(malp: KeyedMaLP, published: Tensor, added: Tensor, victims: Tensor, 
     for count in counts:
         known = Published.of(published[:count])
         for name, attack in (("residuals", residual_average), ("weighted residuals", weighted_average)):
-            yield {"attacker": name, "images": count, **_with(malp, attack(known)[None], victims, protected)}
-    yield {"attacker": "exact", "images": 1, **_with(malp, added[:1], victims, protected)}
+            yield {"attacker": name, "images": count, **_with(malp, _constant(malp, attack(known)[None]), victims, protected)}
+        if count > 1:
+            key = search_key(published[:count])
+            yield {"attacker": "key search", "images": count, **_with(malp, lambda images, key=key: key.template(images, malp.config.psnr), victims, protected)}
+    yield {"attacker": "exact", "images": 1, **_with(malp, _constant(malp, added[:1]), victims, protected)}
 
 
-def _with(malp: KeyedMaLP, estimate: Tensor, victims: Tensor, protected: Tensor) -> dict[str, float]:
+def _constant(malp: KeyedMaLP, estimate: Tensor) -> Callable[[Tensor], Tensor]:
+    """The same estimate for all images, at the strength of the protection."""
     wanted = 2 * 10 ** (-malp.config.psnr / 20)
     estimate = estimate * (wanted / estimate.square().mean().sqrt().clamp(min=1e-12))
+    return lambda images: estimate.expand(len(images), -1, -1, -1)
+
+
+def _with(malp: KeyedMaLP, attack: Callable[[Tensor], Tensor], victims: Tensor, protected: Tensor) -> dict[str, float]:
+    """What becomes of images with the template that the attack makes for them, and of protected ones without it."""
     own = torch.cat([masked_template(part, malp.secret, malp.config.image_size, malp.config.psnr) for part in victims.split(BATCH)])
     threshold = malp.threshold
-    forged = [malp(to_8bit((part + estimate).clamp(-1, 1))) for part in victims.split(BATCH)]
-    cleaned = [malp(to_8bit((part - estimate).clamp(-1, 1))) for part in protected.split(BATCH)]
+    estimates = torch.cat([attack(part) for part in victims.split(BATCH)])
+    forged = [malp(to_8bit((part + attack(part)).clamp(-1, 1))) for part in victims.split(BATCH)]
+    cleaned = [malp(to_8bit((part - attack(part)).clamp(-1, 1))) for part in protected.split(BATCH)]
     presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu().numpy() for name in ("presence", "score"))
     left = torch.cat([out.presence for out in cleaned]).cpu().numpy()
     return {
-        "cosine": cosine(own, estimate.expand_as(own)).mean().item(),
+        "cosine": cosine(own, estimates).mean().item(),
         "forged": float(np.mean((presence > malp.config.present_above) & (score <= threshold))),
         "claimed": float(np.mean(presence > malp.config.present_above)),
         "removed": float(np.mean(left <= malp.config.present_above)),

@@ -48,8 +48,9 @@ def scores(malp: KeyedMaLP, images: Tensor, *, align: bool = False) -> dict[str,
 def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: Tensor, *, align: bool = False) -> dict[str, Any]:
     """Two tests of images that went the same way: edited or not, among the protected ones; and protected or not, among the untouched ones.
 
-    `alarms` and `found` are the shares above the calibrated threshold of the score (0.5 if there is none), `claimed` the share of the unprotected images that
-    are taken for protected ones.
+    `alarms` and `found` are the shares above the calibrated threshold of the score (0.5 if there is none), `called` the share of the edited ones that
+    `malp-disc detect` calls manipulated, which also asks whether the template is present anywhere, and `claimed` the share of the unprotected images that are taken for protected
+    ones.
     """
     threshold = malp.threshold
     kinds = [scores(malp, images, align=align) for images in (untouched, edited, unprotected)]
@@ -63,6 +64,7 @@ def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: T
         "auc_presence": auc[1],
         "alarms": float((kinds[0]["score"] > threshold).mean()),
         "found": float((kinds[1]["score"] > threshold).mean()),
+        "called": float(((kinds[1]["score"] > threshold) & (kinds[1]["presence"] > malp.config.present_above)).mean()),
         "present": float((kinds[0]["presence"] > malp.config.present_above).mean()),
         "claimed": float((kinds[2]["presence"] > malp.config.present_above).mean()),
     }

@@ -3,7 +3,10 @@
     V    a complex noise pattern on the reference grid, limited to the band of `LOW` … `HIGH` cycles per pixel
     φ    at every pixel `TURNS` times the phase of the image's low frequencies after a secret complex filter Q
 
-Mid-band frequencies survive recompression and moderate resizing. φ depends on the image: the mean of many published images reveals little of V, and the template
+**The key is no match for an attacker who knows this page.** Averages of published images reveal little of V, as φ depends on the image. But Q has few degrees of freedom, and
+whoever finds it, in seconds, gets V from the same images: ten suffice to forge templates (`malp_disc.evaluation.key_search`, docs/results/survival.md).
+
+Mid-band frequencies survive recompression and moderate resizing. The template
 of one image doesn't fit another, even where images resemble each other, as aligned faces do: the multiple turns their similar phases apart. φ doesn't depend on the template, which has other frequencies than those that Q sees, so it is found again after publication,
 and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with it; sides are relative to the reference grid.
 """
@@ -23,10 +26,10 @@ LOW, SPLIT, HIGH = 0.12, 0.25, 0.42
 """Band limits of the template and where evidence separates it in two, in cycles per pixel of the reference grid."""
 TURNS = 5
 """More turns give less away and disturb the template farther around an edit; an odd number has no axis on which phases of opposite sign meet again (docs/results/survival.md)."""
-_CONTENT = (0.06, 0.1)  # limits of the frequencies that determine φ
-_REACH, _WINDOW = 10, 2.5  # radius of Q, and σ of the Gaussian window over it
-_MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
-_FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
+CONTENT = (0.06, 0.1)  # limits of the frequencies that determine φ
+REACH, _WINDOW = 10, 2.5  # radius of Q, and σ of the Gaussian window over it
+MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
+FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
 
 
 @functools.lru_cache(maxsize=8)  # 32 MB each for a grid of 1,024 pixels
@@ -44,10 +47,10 @@ def content_filter(secret: bytes) -> Tensor:
 
     Parts that resemble each other would have all phases near two opposite ones, the same for all images.
     """
-    side = 2 * _REACH + 1
+    side = 2 * REACH + 1
     noise = secret_noise(secret, "content", (2, 64, 64))
-    noise = torch.fft.irfft2(torch.fft.rfft2(noise) * band(64, 64, *_CONTENT), s=(64, 64))[:, :side, :side]
-    window = torch.exp(-torch.arange(-_REACH, _REACH + 1.0).square() / (2 * _WINDOW**2))
+    noise = torch.fft.irfft2(torch.fft.rfft2(noise) * band(64, 64, *CONTENT), s=(64, 64))[:, :side, :side]
+    window = torch.exp(-torch.arange(-REACH, REACH + 1.0).square() / (2 * _WINDOW**2))
     kernel = noise * window[:, None] * window
     kernel = kernel - (kernel.mean((1, 2), keepdim=True) / (window[:, None] * window).mean()) * window[:, None] * window
     real, imaginary = kernel / kernel.flatten(1).norm(dim=1)[:, None, None]
@@ -58,9 +61,9 @@ def content_filter(secret: bytes) -> Tensor:
 def content_phase(grey: Tensor, secret: bytes) -> Tensor:
     """exp(i φ) as its real and imaginary part: (B, 1, h, w) on the reference grid -> (B, 2, h, w), of absolute value 1 (0 where the image is constant)."""
     kernel = content_filter(secret).to(grey)
-    low = filtered(grey, 0, _CONTENT[1])
-    reach = min(_REACH, *(side - 1 for side in low.shape[2:]))
-    padded = F.pad(F.pad(low, (reach,) * 4, mode="reflect"), (_REACH - reach,) * 4, mode="replicate")
+    low = filtered(grey, 0, CONTENT[1])
+    reach = min(REACH, *(side - 1 for side in low.shape[2:]))
+    padded = F.pad(F.pad(low, (reach,) * 4, mode="reflect"), (REACH - reach,) * 4, mode="replicate")
     response = F.conv2d(padded, kernel[:, None])
     unit = response / (response.square().sum(1, keepdim=True) + 1e-8).sqrt()
     turned = torch.complex(unit[:, :1], unit[:, 1:]) ** TURNS
@@ -97,6 +100,6 @@ def masked_template(images: Tensor, secret: bytes, size: int, psnr: float) -> Te
     """What protection adds to images (B, 3, H, W) in [-1, 1]: (B, 1, H, W), at this PSNR in each image (before clamping), stronger in textures."""
     grey = resampled(images.mean(1, keepdim=True), reference_size(*images.shape[2:], size))
     contrast = smoothed(filtered(grey, LOW, HIGH).square(), 3.0).clamp(min=0).sqrt()
-    added = resampled(template(grey, secret, size) * (contrast + _FLAT) ** _MASKING, tuple(images.shape[2:]))
+    added = resampled(template(grey, secret, size) * (contrast + FLAT) ** MASKING, tuple(images.shape[2:]))
     wanted = 2 * 10 ** (-psnr / 20)
     return added * (wanted / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))

@@ -1,0 +1,101 @@
+"""The strongest attack on keyed templates that we know: it finds the key's filter Q and, with it, the carrier V, from a few published images.
+
+A template is Re(exp(i φ) V), with φ from the image and Q. Averaging images gives little, as each has another φ. But all Qs lie nearly in a space of few dimensions, which
+follows from the public code. For the right Q, turning each published residual back by φ makes all templates equal, so that the mean over the images is V, and longer than
+for any other Q. The attacker looks for the Q with the longest mean: the best of random ones, improved by gradient steps. Neither key, detector nor originals are needed.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from malp_disc.keyed.spectrum import filtered, smoothed
+from malp_disc.keyed.template import CONTENT, FLAT, HIGH, LOW, MASKING, REACH, TURNS, content_filter
+
+_KEYS, _DIMENSIONS = 600, 9  # random filters, and the dimensions that they nearly lie in: 98 % of their energy is in seven
+_RESTARTS, _STEPS, _RATE = 6, 60, 0.03
+_PIXELS = 1200  # a sample that the mean's length is computed from
+_CONTRAST, _FLOOR = 4.0, 0.006  # residuals are divided by their local contrast: textures would dominate the mean otherwise
+
+
+@dataclass(frozen=True)
+class FoundKey:
+    """What an attacker knows of a key: Q in the basis of `filter_basis`, (2, 9), and V up to a constant factor, complex (h, w)."""
+
+    weights: Tensor
+    carrier: Tensor
+
+    def template(self, images: Tensor, psnr: float) -> Tensor:
+        """What the attacker adds to images (B, 3, h, w), to have them taken for protected ones: (B, 1, h, w) at this PSNR."""
+        grey = images.mean(1, keepdim=True)
+        added = filtered((_phase(_responses(grey), self.weights) * self.carrier).real[:, None], LOW, HIGH)
+        added = added * (smoothed(filtered(grey, LOW, HIGH).square(), 3.0).clamp(min=0).sqrt() + FLAT) ** MASKING
+        return added * (2 * 10 ** (-psnr / 20) / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))
+
+
+def search_key(published: Tensor, *, seed: int = 0) -> FoundKey:
+    """The attack on published images (N, 3, h, w) in [-1, 1] that have the size of the reference grid; some seconds."""
+    generator = torch.Generator().manual_seed(seed)
+    grey = published.mean(1, keepdim=True)
+    residual = torch.cat([filtered(part, LOW, HIGH, whiten=1.0) for part in grey.split(64)])
+    residual = residual / (smoothed(residual.square(), _CONTRAST).clamp(min=0).sqrt() + _FLOOR)
+    responses = torch.cat([_responses(part) for part in grey.split(64)])
+    pixels = torch.randperm(residual[0].numel(), generator=generator)[:_PIXELS]
+    seen, values = responses.flatten(2)[:, :, pixels], residual.flatten(1)[:, pixels]
+
+    def length(weights: Tensor, some: Tensor | slice) -> Tensor:
+        mean = (values[:, some] * _phase(seen[:, :, some], _orthonormal(weights)).conj()).mean(0)
+        return (mean.real.square() + mean.imag.square()).sum()
+
+    few = slice(0, _PIXELS // 8)
+    guesses = (filter_basis()[1]).view(_KEYS, 2, _DIMENSIONS)
+    lengths = torch.stack([length(guess, few) for guess in guesses])
+    found = [_improved(guesses[row], length, generator) for row in lengths.topk(_RESTARTS).indices]
+    weights = max(found, key=lambda one: length(one, slice(None)).item())
+    total = sum((part * _phase(own, weights).conj()).sum(0) for part, own in zip(residual[:, 0].split(64), responses.split(64)))
+    carrier = [filtered(value[None, None], LOW, HIGH)[0, 0] for value in (total.real, total.imag)]
+    return FoundKey(weights, torch.complex(*carrier) / len(published))
+
+
+@functools.lru_cache(maxsize=1)
+def filter_basis() -> tuple[Tensor, Tensor]:
+    """The main directions of the filters of random keys, (9, k, k), and these filters in them, (600, 18)."""
+    filters = torch.cat([content_filter.__wrapped__(number.to_bytes(32, "big")).flatten(1) for number in range(_KEYS)])
+    basis = torch.linalg.svd(filters, full_matrices=False).Vh[:_DIMENSIONS]
+    side = 2 * REACH + 1
+    return basis.view(_DIMENSIONS, side, side), (filters @ basis.T).view(_KEYS, 2 * _DIMENSIONS)
+
+
+def _improved(weights: Tensor, length, generator: torch.Generator) -> Tensor:
+    """The filter after gradient steps that lengthen the mean."""
+    with torch.enable_grad():
+        weights = _orthonormal(weights).clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([weights], lr=_RATE)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            (-length(weights, torch.randperm(_PIXELS, generator=generator)[: _PIXELS // 8])).backward()
+            optimizer.step()
+    return _orthonormal(weights.detach())
+
+
+def _responses(grey: Tensor) -> Tensor:
+    """The images' low frequencies after each filter of the basis: (B, 1, h, w) -> (B, 9, h, w)."""
+    padded = F.pad(filtered(grey, 0, CONTENT[1]), (REACH,) * 4, mode="reflect")
+    return F.conv2d(padded, filter_basis()[0][:, None])
+
+
+def _phase(responses: Tensor, weights: Tensor) -> Tensor:
+    """exp(i φ) by a filter: (B, 9, …), (2, 9) -> complex (B, …)."""
+    real, imaginary = (torch.tensordot(responses.movedim(1, -1), part, 1) for part in weights)
+    return (torch.complex(real, imaginary) / (real.square() + imaginary.square() + 1e-8).sqrt()) ** TURNS
+
+
+def _orthonormal(weights: Tensor) -> Tensor:
+    real = weights[0] / weights[0].norm()
+    imaginary = weights[1] - (real * weights[1]).sum() * real
+    return torch.stack([real, imaginary / imaginary.norm()])
