@@ -44,8 +44,18 @@ def test_colour_does_what_its_numbers_say():
     grey[:, 0] = 0.4
     pale = augment(grey, torch.tensor([[0.0, 0.5, 0.5, 0.5, 0.5]]), ("color",))
     assert pale.std(dim=1).max() < 0.02, "saturation 0 is grey"
+    assert torch.allclose(pale, grey.mean(1, keepdim=True).expand_as(grey), atol=1e-6), "the mean over the channels stays"
     bright = augment(grey, torch.tensor([[0.5, 0.5, 1.0, 0.5, 0.5]]), ("color",))
     assert torch.allclose(bright, grey + 0.5, atol=1e-3), "a quarter of the range, which is 2"
+
+
+@pytest.mark.parametrize("number", [0.0, 0.25, 0.9])
+def test_contrast_scales_around_the_mean_of_the_image(number):
+    """The distance from the mean, by 0.5 plus the number; a constant image stays as it is, since it has no contrast."""
+    numbers = torch.tensor([[0.5, number, 0.5, 0.5, 0.5]])
+    constant, images = torch.full((1, 3, 8, 8), 0.5), 0.3 + 0.1 * sample_images(1)
+    assert torch.allclose(augment(constant, numbers, ("color",)), constant, atol=1e-6)
+    assert torch.allclose(augment(images, numbers, ("color",)), images.mean() + (0.5 + number) * (images - images.mean()), atol=1e-6)
 
 
 def test_gradients_pass():
@@ -59,6 +69,6 @@ def test_an_unknown_kind_and_a_missing_library_are_told(monkeypatch):
         check_augmentation(("cutout",))
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", lambda name, *rest: (_ for _ in ()).throw(ImportError(name)) if name == "kornia" else real(name, *rest))
-    check_augmentation(())
-    with pytest.raises(ValueError, match=r"pip install 'malp-disc\[augment\]'"):
-        check_augmentation(("color",))
+    check_augmentation(("color",))
+    with pytest.raises(ValueError, match=r"translation needs kornia; install it with: pip install 'malp-disc\[augment\]'"):
+        check_augmentation(("color", "translation"))

@@ -18,15 +18,15 @@ _SHIFT = 0.125  # of the side, at most, as in the paper
 
 
 def check_augmentation(kinds: Sequence[Augmentation]) -> None:
-    """Raise ValueError for an unknown kind, or if kornia isn't installed."""
+    """Raise ValueError for an unknown kind, or for a translation if kornia isn't installed."""
     unknown = [kind for kind in kinds if kind not in get_args(Augmentation)]
     if unknown:
         raise ValueError(f"expected augmentations out of {get_args(Augmentation)}, got {unknown}")
-    if kinds:
+    if "translation" in kinds:
         try:
             import kornia  # noqa: F401
         except ImportError as error:
-            raise ValueError("augmentation needs kornia; install it with: pip install 'malp-disc[augment]', or -e '.[augment]' in the repository") from error
+            raise ValueError("the augmentation translation needs kornia; install it with: pip install 'malp-disc[augment]', or -e '.[augment]' in the repository") from error
 
 
 def augment(images: Tensor, numbers: Tensor, kinds: Sequence[Augmentation]) -> Tensor:
@@ -35,23 +35,24 @@ def augment(images: Tensor, numbers: Tensor, kinds: Sequence[Augmentation]) -> T
     Args:
         images: (B, 3, H, W) in [-1, 1].
         numbers: (B, 5), uniform in [0, 1); equal numbers give the same augmentation.
-        kinds: "color": brightness by ±0.25, contrast by a factor of 0.5 to 1.5, saturation of 0 to 2. "translation": up to an eighth of the side each way, whole
-            pixels, mirrored at the border.
+        kinds: "color": saturation, the distance from the pixel's mean over the channels, by a factor of 0 to 2; contrast, the distance from the image's mean, by 0.5 to
+            1.5; brightness by ±0.5. "translation": up to an eighth of the side each way, whole pixels, mirrored at the border.
 
     Returns:
         (B, 3, H, W) in [-1, 1]; `images` themselves where `kinds` is empty.
-    """
-    if not kinds:
-        return images
-    from kornia.enhance import adjust_brightness, adjust_contrast, adjust_saturation
-    from kornia.geometry.transform import translate
 
+    Note:
+        The paper doesn't clamp, and fills with zeros. MaLP expects images in [-1, 1], and mirroring leaves no grey border.
+    """
     if "color" in kinds:
-        unit = ((images.float() + 1) / 2).clamp(0, 1)
-        unit = adjust_saturation(unit, 2 * numbers[:, 0])
-        unit = adjust_contrast(unit, 0.5 + numbers[:, 1])
-        images = 2 * adjust_brightness(unit, (numbers[:, 2] - 0.5) / 2).clamp(0, 1) - 1
+        saturation, contrast, brightness = numbers[:, :3, None, None, None].unbind(1)
+        images = images.float()
+        images = torch.lerp(images.mean(1, keepdim=True), images, 2 * saturation)
+        images = torch.lerp(images.mean((1, 2, 3), keepdim=True), images, 0.5 + contrast)
+        images = (images + brightness - 0.5).clamp(-1, 1)
     if "translation" in kinds:
+        from kornia.geometry.transform import translate
+
         sides = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
         pixels = ((2 * numbers[:, 3:5] - 1) * _SHIFT * sides).round()
         images = translate(images.float(), pixels, padding_mode="reflection").clamp(-1, 1)

@@ -116,7 +116,7 @@ class FinetuneOptions(TrainOptions):
     """Weight γ of the R1 gradient penalty on the real images of a co-trained MaLP, 0 or more. 0 for no penalty."""
     augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "vision_aided", "feature_map", default=())
     """Differentiable augmentation of all images before MaLP sees them: color, translation, or both.
-    It needs kornia. By default, none."""
+    A translation needs kornia. By default, none."""
 
     eval_steps: int = not_compared(250)
     """Measure the Fréchet distance every this many steps, on images that the report doesn't use, and keep the best weights as best.safetensors. 0 for never.
