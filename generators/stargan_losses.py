@@ -132,7 +132,7 @@ class StarGANObjective(nn.Module):
         critic = StarGANCritic(self.discriminator, self.weights)
         losses = critic(batch.images, fake, batch.labels, batch.noise.uniform())
         return {
-            "adversarial": losses.adversarial,
+            "adversarial": self.weights.adv * losses.adversarial,
             "classification": self.weights.cls * losses.classification,
             "penalty": self.weights.gp * losses.penalty,
         }
@@ -140,7 +140,7 @@ class StarGANObjective(nn.Module):
     def generator_loss(self, fake: Tensor, batch: Any, edit: Callable[..., Tensor]) -> dict[str, Tensor]:
         losses = generator_losses(self.discriminator, batch.images, fake, edit(fake, batch.labels, batch.target), batch.target, self.weights)
         return {
-            "adversarial": losses.adversarial,
+            "adversarial": self.weights.adv * losses.adversarial,
             "classification": self.weights.cls * losses.classification,
             "reconstruction": self.weights.rec * losses.reconstruction,
         }

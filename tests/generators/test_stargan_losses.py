@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from generators.stargan_losses import StarGANCritic, StarGANWeights, attribute_loss, generator_losses, gradient_penalty
+from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWeights, attribute_loss, generator_losses, gradient_penalty
 from tests.tiny import sample_images
 
 
@@ -72,3 +73,17 @@ def test_the_generators_step_by_hand():
     assert losses.total.item() == pytest.approx((losses.adversarial + 3 * 2 * math.log(2) + 7 * 0.25).item(), rel=1e-4)
     losses.total.backward()
     assert fake.grad.any() and reconstructed.grad.any() and losses.penalty.item() == 0
+
+
+@pytest.mark.parametrize("adv", [0.0, 0.25, 1.0])
+def test_the_terms_of_the_objective_are_weighted_and_add_up_to_the_totals(adv):
+    real, fake, alpha = sample_images(2, 4, 4), sample_images(2, 4, 4, seed=1), torch.tensor([0.5, 0.2])
+    labels, target = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    batch = SimpleNamespace(images=real, labels=labels, target=target, noise=SimpleNamespace(uniform=lambda: alpha))
+    discriminator, weights = Plane(2.0, 0.5), StarGANWeights(cls=3.0, rec=7.0, gp=5.0, adv=adv)
+    objective, critic = StarGANObjective(discriminator, weights), StarGANCritic(discriminator, weights)
+    own, total = objective(fake, batch), critic(real, fake, labels, alpha).total
+    assert sum(own.values()).item() == pytest.approx(total.item(), rel=1e-5)
+    edited = objective.generator_loss(fake, batch, lambda images, *_: images + 0.25)
+    total = generator_losses(discriminator, real, fake, fake + 0.25, target, weights).total
+    assert sum(edited.values()).item() == pytest.approx(total.item(), rel=1e-5)
