@@ -16,7 +16,7 @@ from malp_disc.freezing import gradients_to_inputs_only
 
 @dataclass(frozen=True)
 class AttGANWeights:
-    """λ of the paper, section 4: `rec` is λ1, `cls` λ2 and `cls_d` λ3. `gp` is that of WGAN-GP. STGAN's are the same four."""
+    """λ of the paper, section 4: `rec` is λ1, `cls` λ2 and `cls_d` λ3. `gp` is that of WGAN-GP, whose penalty isn't computed with 0. STGAN's are the same four."""
 
     rec: float = 100.0
     cls: float = 10.0
@@ -44,9 +44,10 @@ class AttGANObjective(nn.Module):
         """Eq. 11: Wasserstein critic with gradient penalty, and the classification of real images."""
         values, logits = self.discriminator(torch.cat([batch.images, fake]))
         on_real, on_fake = values.float().chunk(2)
-        penalty = gradient_penalty(self.discriminator, batch.images, fake, batch.noise.uniform())
+        adversarial, alpha = on_fake.mean() - on_real.mean(), batch.noise.uniform()
+        penalty = gradient_penalty(self.discriminator, batch.images, fake, alpha) if self.weights.gp else torch.zeros_like(adversarial)
         return {
-            "adversarial": on_fake.mean() - on_real.mean(),
+            "adversarial": adversarial,
             "classification": self.weights.cls_d * mean_attribute_loss(logits[: len(fake)], batch.labels),
             "penalty": self.weights.gp * penalty,
         }

@@ -26,6 +26,7 @@ class StarGANWeights:
     """λ of the paper's section 5.1 (`cls`, `rec`) and of the WGAN-GP penalty (`gp`); the paper has no `adv` and no `branch`.
 
     Attributes:
+        gp: of the gradient penalty, which isn't computed with 0.
         adv: of the adversarial loss. With 0, D only classifies, and its penalty isn't computed.
         branch: of the loss by MaLP's pretrained second branch, if there is one.
     """
@@ -59,7 +60,7 @@ def gradient_penalty(discriminator: nn.Module, real: Tensor, fake: Tensor, alpha
     weight = alpha.view(-1, 1, 1, 1)
     between = (weight * real + (1 - weight) * fake).detach().requires_grad_(True)
     realness, _ = discriminator(between)
-    gradient = differentiable_gradient(realness.float().sum(), between, "the WGAN-GP penalty differentiates D twice: set its weight gp or adv to 0")
+    gradient = differentiable_gradient(realness.float().sum(), between, "the WGAN-GP penalty differentiates D twice: set its weight gp to 0")
     return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()
 
 
@@ -82,7 +83,7 @@ class StarGANCritic(nn.Module):
         on_real, on_fake = realness.float().chunk(2)
         adversarial = on_fake.mean() - on_real.mean()
         classification = attribute_loss(logits[: len(real)], labels)
-        penalty = gradient_penalty(self.discriminator, real, fake, alpha) if self.weights.adv else torch.zeros_like(adversarial)
+        penalty = gradient_penalty(self.discriminator, real, fake, alpha) if self.weights.adv and self.weights.gp else torch.zeros_like(adversarial)
         total = self.weights.adv * adversarial + self.weights.cls * classification + self.weights.gp * penalty
         if self.branch is None:
             return StarGANLosses(total, adversarial, classification, torch.zeros_like(total), penalty)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from generators.stargan_losses import gradient_penalty
+from generators.attgan_losses import AttGANObjective, AttGANWeights
+from generators.stargan_losses import StarGANObjective, StarGANWeights, gradient_penalty
 from malp_disc import MaLPDiscriminator
 from malp_disc.second_derivative import differentiable_gradient
 from tests.tiny import sample_images, tiny_malp, with_rectangles
@@ -41,19 +44,33 @@ def test_r1_of_a_compiled_malp_is_refused_in_a_sentence():
         losses(compiled=True, r1_weight=0.1)
 
 
+class D(nn.Module):
+    """A discriminator with two logits an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 2, 3))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found = self.layers(images)
+        return found, found.mean((2, 3))
+
+
 def test_the_gradient_penalty_of_a_compiled_discriminator_is_refused_in_a_sentence():
-    class D(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 1, 3))
-
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
-            return self.layers(images), None
-
     images, alpha = sample_images(2), torch.rand(2)
     assert gradient_penalty(D(), images, -images, alpha).requires_grad
-    with pytest.raises(ValueError, match="WGAN-GP penalty differentiates D twice"):
+    with pytest.raises(ValueError, match="WGAN-GP penalty differentiates D twice: set its weight gp to 0; or leave"):
         gradient_penalty(torch.compile(D(), backend=BACKEND), images, -images, alpha)
+
+
+@pytest.mark.parametrize(("objective", "weights"), [(StarGANObjective, StarGANWeights(gp=0)), (AttGANObjective, AttGANWeights(gp=0))], ids=["StarGAN", "AttGAN"])
+def test_a_compiled_discriminator_trains_without_the_penalty(objective, weights):
+    images, labels = sample_images(2), torch.ones(2, 2)
+    losses = objective(torch.compile(D(), backend=BACKEND), weights)
+    terms = losses(-images, SimpleNamespace(images=images, labels=labels, noise=SimpleNamespace(uniform=lambda: torch.rand(2))))
+    assert terms["penalty"] == 0
+    sum(terms.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in losses.parameters())
 
 
 def test_other_errors_of_autograd_stay_what_they_are():
