@@ -20,7 +20,7 @@ def with_local_edits(published: Tensor, originals: Tensor, generated: Tensor, di
     bool, which are everywhere where the generator's edit stays.
 
     Args:
-        share: of the images, in [0, 1]. Splices come from the original of the batch's next image.
+        share: of the images, in [0, 1]. Splices come from the original of the batch's next image; a batch of one image has copy-moves in their place.
     """
     images, regions = [], []
     for i, (kept, kind, mask, noise) in enumerate(dice.tolist()):
@@ -30,6 +30,8 @@ def with_local_edits(published: Tensor, originals: Tensor, generated: Tensor, di
             regions.append(torch.ones_like(generated[row, :1], dtype=torch.bool))
             continue
         name = LOCAL_EDITS[int(kind * len(LOCAL_EDITS))]
+        if name == "splice" and len(originals) == 1:  # pasted from the image itself, it would change nothing
+            name = "copy_move"
         region = random_masks(published[row], [[int(mask * _INTEGERS)]])
         sources = {"splice": originals[(i + 1) % len(originals)][None], "generated": generated[row]}.get(name)
         images.append(local_edit(published[row], region, name, sources=sources, seed=int(noise * _INTEGERS)))

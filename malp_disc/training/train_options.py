@@ -24,7 +24,8 @@ class TrainOptions:
     """Images per process and micro-batch."""
     gradient_accumulation_steps: int = not_compared(1)
     """Micro-batches of --train-batch-size images per optimizer step. The result is that of one batch with all of these images.
-    Only what is drawn once per micro-batch differs: dropout, and the degradations and keys of a pretraining."""
+    Only what is drawn once per micro-batch differs: dropout, and the degradations and keys of a pretraining.
+    Splices (--local-edits, --malp-local-edits) come from the images of the same micro-batch."""
     random_crop: int | None = None
     """Side in pixels, a multiple of 4, of a square cut at random from every training image, at another place in every step.
     Evaluation is on whole images. By default, training is too; on a CPU, crops of 160 of 256 pixels take 40 % of the time."""

@@ -14,6 +14,7 @@ from generators.stargan import StarGANGenerator
 from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod, random_crops, training_key
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces
+from malp_disc.data.local_edits import LOCAL_EDITS
 from malp_disc.data.sampling import StepRandom
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.alignment import Alignment
@@ -41,6 +42,15 @@ def test_local_edits_replace_the_share_and_the_rest_is_the_generators():
     blank = torch.zeros_like(generated)
     blank[rows] = generated[rows]
     assert torch.equal(with_local_edits(published, originals, blank, dice, 0.5)[0], edited)
+
+
+def test_every_local_edit_changes_the_image_also_in_a_batch_of_one():
+    images, generated = sample_images(1), sample_images(1, seed=1)
+    for number in range(len(LOCAL_EDITS)):
+        dice = torch.tensor([[0.0, (number + 0.5) / len(LOCAL_EDITS), 0.3, 0.6]])
+        edited, region = with_local_edits(images, images, generated, dice, 1.0)
+        changed = (edited != images).any(1, keepdim=True)
+        assert changed[region].float().mean() > 0.9 and not changed[~region].any(), LOCAL_EDITS[number]
 
 
 def test_each_image_goes_through_its_own_chain_or_none():
