@@ -53,6 +53,8 @@ class MaLPConfig:
             raise ValueError(f"the authors' networks have image size 128, width 64 and template size 128, got {asked}; architecture='paper' takes others")
         if self.image_size < 16:
             raise ValueError(f"expected an image size of at least 16, got {self.image_size}")
+        if self.template_size is not None and self.template_size < 1:
+            raise ValueError(f"expected a template size of at least 1, or None for that of the images, at most the paper's 128, got {self.template_size}")
         if self.branch == "vit" and self.image_size % 8:
             raise ValueError(f"the transformer branch cuts images into 8x8 patches: expected an image size divisible by 8, got {self.image_size}; or branch=None")
         if self.branch_side < 32:

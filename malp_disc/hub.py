@@ -19,6 +19,7 @@ from malp_disc.serialization.files import write_json
 from malp_disc.serialization.key import KEY_FILE, key_fingerprint, load_key, save_key
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, save_tensors
+from malp_disc.serialization.typed_json import from_settings
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
@@ -166,7 +167,8 @@ class MaLPHubMixin(ModelHubMixin):
             raise OtherModelError(f"{model_id}/{_CONFIG_FILE}", content["model_type"])
         if content.get("model_type") is None or surplus:
             raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
-        malp = cls(MaLPConfig(**{name: value for name, value in content.items() if name in known}), backbone_weights=backbone_weights)
+        settings = from_settings(MaLPConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{_CONFIG_FILE}")
+        malp = cls(settings, backbone_weights=backbone_weights)
         weights = load_tensors(find(_WEIGHTS_FILE))
         try:
             key = find(KEY_FILE) if key is None else key

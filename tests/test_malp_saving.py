@@ -108,3 +108,23 @@ def test_a_damaged_config_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match="config.json"):
         MaLP.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"image_size": "128"}, "image_size: expected a whole number, got '128'"),
+        ({"strength": None}, "strength: expected a number, got None"),
+        ({"width": 4.0}, "width: expected a whole number, got 4.0"),
+        ({"branch": ["vit"]}, r"branch: expected text or null, got \['vit'\]"),
+        ({"set_size": True}, "set_size: expected a whole number, got True"),
+        ({"template_size": -3}, "a template size of at least 1, .* got -3"),
+        ({"image_size": 4}, "an image size of at least 16, got 4"),
+    ],
+)
+def test_a_setting_that_cant_be_is_named_with_its_file(tmp_path, entry, said):
+    tiny_malp().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, **entry}))
+    with pytest.raises(ValueError, match=f"{tmp_path}/config.json is damaged or of another version: .*{said}"):
+        MaLP.from_pretrained(tmp_path)

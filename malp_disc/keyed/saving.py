@@ -19,6 +19,7 @@ from malp_disc.keyed.secret import SECRET_FILE, load_secret, save_secret, secret
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, save_tensors
+from malp_disc.serialization.typed_json import from_settings
 
 MODEL_TYPE = "malp-keyed"
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
@@ -65,7 +66,7 @@ class KeyedHubMixin(MaLPHubMixin):
         if unknown := sorted(set(content) - known - {"model_type"}):
             raise ValueError(f"{model_id}/{_CONFIG_FILE} has settings that this version doesn't know, {', '.join(unknown)}; update malp-disc, since a newer version saved it")
         content = {"scheme": 1, **content}  # the first files had no number
-        settings = KeyedConfig(**{name: value for name, value in content.items() if name in known})
+        settings = from_settings(KeyedConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{_CONFIG_FILE}")
         try:
             secret = key if isinstance(key, bytes) else load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key, grid=settings.image_size)
         except (FileNotFoundError, EntryNotFoundError) as error:

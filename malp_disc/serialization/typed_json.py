@@ -48,6 +48,22 @@ def from_json(kind: type[T], given: Any, where: str) -> T:
     return kind(**{name: _converted(hints[name], value, f"{where}, {name}") for name, value in told.items()})
 
 
+def from_settings(kind: type[T], given: dict[str, Any], where: str) -> T:
+    """A dataclass from settings that a file holds by the names of its fields. Null is the value None, and what is missing has its default.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        ValueError: a value of another type, or one that the dataclass refuses.
+    """
+    hints = _hints(kind)
+    try:
+        return kind(**{name: _converted(hints[name], value, name) for name, value in given.items()})
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged or of another version: {error}") from error
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)

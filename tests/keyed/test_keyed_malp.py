@@ -190,6 +190,23 @@ def test_settings_of_a_newer_version_are_named(malp, tmp_path):
         KeyedMaLP.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"width": 4.0}, "width: expected a whole number, got 4.0"),
+        ({"psnr": "38"}, "psnr: expected a number, got '38'"),
+        ({"present_above": None}, "present_above: expected a number, got None"),
+        ({"edited_above": 2}, r"edited_above in \(0, 1\), got 2"),
+    ],
+)
+def test_a_setting_that_cant_be_is_named_with_its_file(malp, tmp_path, entry, said):
+    malp.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, **entry}))
+    with pytest.raises(ValueError, match=f"{tmp_path}/config.json is damaged or of another version: .*{said}"):
+        KeyedMaLP.from_pretrained(tmp_path)
+
+
 def test_a_malp_of_another_scheme_is_refused(malp, tmp_path):
     """Its templates would silently not be found."""
     malp.save_pretrained(tmp_path)
