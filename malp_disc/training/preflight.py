@@ -72,8 +72,11 @@ def check_branch(disc: MaLPDiscriminator, dataset: Dataset, config: FinetuneOpti
 
 
 def two_items(dataset: Dataset, config: TrainOptions, device: torch.device) -> list[Tensor]:
-    """The first two items of a data set as batches of training's size: images (2, 3, H, W), labels (2, A), and references where it has them."""
-    parts = [torch.stack(part).to(device) for part in zip(dataset[0], dataset[1])]
+    """The first two items of a data set as batches of training's size: images (2, 3, H, W), labels (2, A), and references where it has them.
+
+    A single item is taken twice.
+    """
+    parts = [torch.stack(part).to(device) for part in zip(dataset[0], dataset[min(1, len(dataset) - 1)])]
     side = config.random_crop
     return [part[..., :side, :side] if part.ndim == 4 else part for part in parts]
 

@@ -19,7 +19,7 @@ from malp_disc.run_folder.lock import LOCK_FILE
 from malp_disc.shipped import FACES_GENERATOR, FACES_MALP
 from malp_disc.training.launch import check_images_per_step
 from malp_disc.training.output_folder import write_experiment
-from malp_disc.training.preflight import check_forward_pass
+from malp_disc.training.preflight import check_forward_pass, two_items
 from malp_disc.training.train_options import TrainOptions
 from recipes import evaluate, finetune, finetune_stargan
 from tests.recipes.in_process import ROOT
@@ -120,6 +120,13 @@ def test_networks_are_tried_on_images_of_the_size(tmp_path):
     with pytest.raises(ValueError, match="no gradient reaches the generator"):
         check_forward_pass(generator, None, [], ProceduralFaces(4, image_size=32), config, cpu)
     assert torch.equal(torch.get_rng_state(), state), "a run draws the same numbers with and without"
+
+
+def test_a_single_training_image_is_enough(tmp_path):
+    one, cpu = ProceduralFaces(1, image_size=32), torch.device("cpu")
+    images, labels = two_items(one, options(output_dir=tmp_path), cpu)
+    assert torch.equal(images[0], images[1]) and torch.equal(images[0], one[0][0]) and len(labels) == 2
+    check_forward_pass(Halver(), None, [tiny_malp()], one, options(output_dir=tmp_path), cpu)
 
 
 def test_an_arm_measured_from_another_file_is_refused(tmp_path):
