@@ -36,7 +36,7 @@ from malp_disc.data.faces import ATTRIBUTES
 from malp_disc.data.sampling import StepBatches
 from malp_disc.metrics.attribute_net import AttributeNet
 from malp_disc.run_folder.lock import lock_folder
-from malp_disc.training.launch import check_seeds, claim_folder, run_recipe
+from malp_disc.training.launch import check_has_attributes, check_seeds, claim_folder, run_recipe
 from malp_disc.training.loading import image_batches
 
 MAX_BLUR = 1.5  # standard deviation, pixels
@@ -87,6 +87,7 @@ def main(config: Config) -> None:
 
     # Data
     train, held_out = datasets(config)
+    check_has_attributes(train, config.data, "the network learns attributes")
     if (config.dataloader_num_workers or 0) < 0:
         raise ValueError(f"expected --dataloader-num-workers of 0 or more, got {config.dataloader_num_workers}")
     if config.purpose == "features" and len(train) < 16 * config.width:

@@ -42,7 +42,7 @@ from generators.stgan_losses import STGANObjective
 from malp_disc.data import DataOptions, WithReferences, build_dataset
 from malp_disc.training.attribute_gan import train_attribute_gan, train_cyclegan
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
-from malp_disc.training.launch import run_recipe, start
+from malp_disc.training.launch import check_has_attributes, run_recipe, start
 
 LARGEST_HEAD = 1024  # hidden channels of the discriminators' heads in the papers, at a width of 64
 SMALLEST_PATCH = 24  # pixels a side, from which a PatchGAN with three stride-2 layers has one output
@@ -75,8 +75,8 @@ def main(config: Config) -> None:
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if config.method == "cyclegan":
         dataset = WithReferences(dataset, config.reference_root)
-    elif not dataset.attribute_names:
-        raise ValueError(f"{config.method} edits attributes, and --data {config.data} has none; use --data celeba or folder, or --method cyclegan")
+    else:
+        check_has_attributes(dataset, config.data, f"{config.method} edits attributes", ", or --method cyclegan")
     # In training, batch norm takes the statistics of the batch. Broadcasting its averages between two passes of one update would break the backward pass.
     accelerator = start(config, dataset, kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)])
     accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} images per optimizer step")

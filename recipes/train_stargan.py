@@ -44,7 +44,7 @@ from generators.stargan import StarGANDiscriminator, StarGANGenerator, deepest_r
 from generators.stargan_losses import StarGANCritic, StarGANWeights
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.evaluator import check_same_attributes
-from malp_disc.training.launch import run_recipe, start
+from malp_disc.training.launch import check_has_attributes, run_recipe, start
 from malp_disc.training.stargan import train_stargan
 from malp_disc.training.stargan_branch import second_branch
 from malp_disc.training.stargan_options import StarGANOptions
@@ -75,6 +75,7 @@ def main(config: Config) -> None:
     if (config.generator_checkpoint is None) != (config.discriminator_checkpoint is None):
         raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither; they were trained against each other")
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
+    check_has_attributes(dataset, config.data, "StarGAN edits attributes", ", or recipes/train_attribute_gan.py --method cyclegan")
     accelerator = start(config, dataset)
     accelerator.print(f"{dataset.description}; {config.images_per_step * accelerator.num_processes} images per optimizer step")
     generator, discriminator = networks(config, dataset)

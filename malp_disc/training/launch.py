@@ -201,6 +201,18 @@ def check_images_per_step(options: TrainOptions, available: int, processes: int)
     StepBatches(available, options.train_batch_size, seed=0, stop=1, world_size=processes, accumulation=options.gradient_accumulation_steps)
 
 
+def check_has_attributes(dataset: Dataset, data: str, use: str, otherwise: str = "") -> None:
+    """Raise ValueError for images without attributes, before any work.
+
+    Args:
+        data: the flag --data.
+        use: what needs attributes, for the message: "StarGAN edits attributes".
+        otherwise: another cure, after the one that fits all.
+    """
+    if not dataset.attribute_names:
+        raise ValueError(f"{use}, and --data {data} has none; use --data celeba or folder{otherwise}")
+
+
 def check_finite(options: TrainOptions) -> None:
     """Raise ValueError for a flag that is NaN or infinite, which no comparison with a bound finds reliably."""
     for name, value in vars(options).items():

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from malp_disc.training.launch import run_recipe
-from recipes import evaluate, finetune_stargan, pretrain_malp, train_stargan
+from recipes import evaluate, finetune_stargan, pretrain_malp, train_attribute_classifier, train_attribute_gan, train_stargan
 from tests.recipes.conftest import TINY
 from tests.recipes.in_process import forget_accelerator
 
@@ -38,6 +38,22 @@ def run(monkeypatch, recipe, *arguments) -> str:
 def test_data_mistakes(monkeypatch, tmp_path, arguments, words):
     message = run(monkeypatch, train_stargan, "--output-dir", tmp_path, "--max-train-steps", 2, *arguments)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("recipe", "output", "words"),
+    [
+        (train_stargan, ["--output-dir", "run"], "StarGAN edits attributes, and --data images has none; use --data celeba or folder, or"),
+        (train_attribute_gan, ["--output-dir", "run"], "attgan edits attributes, and --data images has none; use --data celeba or folder, or --method cyclegan"),
+        (train_attribute_classifier, ["--output", "run/classifier.safetensors"], "the network learns attributes, and --data images has none"),
+    ],
+)
+def test_images_without_attributes_are_refused(monkeypatch, tmp_path, recipe, output, words):
+    monkeypatch.chdir(tmp_path)
+    for i in range(3):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{i}.png")
+    assert words in run(monkeypatch, recipe, "--data", "images", "--data-root", tmp_path, "--test-size", 1, "--train-batch-size", 1, *output)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
