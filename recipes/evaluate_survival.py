@@ -72,6 +72,7 @@ def main(config: Config) -> None:
     saved = KeyedMaLP.from_pretrained(config.malp, key=evaluation_key(0))  # its own key isn't needed: every seed has another
     held_out, training = build_dataset(config, "test"), build_dataset(config, "train")
     check_attack(config, len(training), config.reference_size or saved.config.image_size)
+    check_splices(config, len(held_out))
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False)
     inputs = EvalSet.take(
         held_out,
@@ -102,6 +103,12 @@ def check_attack(config: Config, training: int, grid: int) -> None:
         )
     if config.image_size != grid:
         raise ValueError(f"the part leak needs images of the reference grid's size, {grid}x{grid}: give --image-size {grid} or --reference-size {config.image_size}, or leave it out with --parts")
+
+
+def check_splices(config: Config, held_out: int) -> None:
+    """Raise ValueError, before any work, if the part "local" would paste each splice from the image itself."""
+    if "local" in config.parts and (images := min(config.eval_size, held_out)) < 2:
+        raise ValueError(f"the part local pastes splices from another image: expected an --eval-size and held-back images of at least 2, got {images}; or leave it out with --parts")
 
 
 def evaluation_key(seed: int) -> bytes:

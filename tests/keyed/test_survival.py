@@ -79,6 +79,14 @@ def test_too_few_images_and_another_size_are_said_before_work(options, training,
     evaluate_survival.check_attack(evaluate_survival.Config(parts=("local",), **options), training, 64)
 
 
+@pytest.mark.parametrize(("eval_size", "held_out"), [(1, 40), (48, 1)])
+def test_a_splice_needs_another_image(eval_size, held_out):
+    with pytest.raises(ValueError, match="splices from another image: expected an --eval-size and held-back images of at least 2, got 1; or leave it out with --parts"):
+        evaluate_survival.check_splices(evaluate_survival.Config(eval_size=eval_size), held_out)
+    evaluate_survival.check_splices(evaluate_survival.Config(eval_size=eval_size, parts=("detection",)), held_out)
+    evaluate_survival.check_splices(evaluate_survival.Config(eval_size=2), 2)
+
+
 def test_the_gallery_is_an_image_with_a_row_for_each(malp, images, tmp_path):
     survival_gallery(malp, images[:2], lambda seen: -seen, tmp_path / "gallery.png")
     from PIL import Image
