@@ -87,13 +87,20 @@ class Calibration:
             ValueError: damaged, or of another version.
         """
         from malp_disc.serialization.reading import read_json
+        from malp_disc.serialization.typed_json import from_settings
 
         content = read_json(Path(path), what="a calibration of malp-disc detect")
         fields = {field.name for field in dataclasses.fields(cls)}
-        number = content.get("threshold")
-        if set(content) - fields or not {"threshold", "false_alarm_rate", "n"} <= set(content) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise ValueError(f"{path} is not a calibration of this version; delete it, and calibrate again with malp-disc detect --calibrate")
-        return cls(**content)
+        cure = "delete it, and calibrate again with malp-disc detect --calibrate"
+        if set(content) - fields or not {"threshold", "false_alarm_rate", "n"} <= set(content):
+            raise ValueError(f"{path} is not a calibration of this version; {cure}")
+        try:
+            found = from_settings(cls, content, str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}; {cure}") from error
+        if not math.isfinite(found.threshold):
+            raise ValueError(f"{path} is damaged: expected a finite threshold, got {found.threshold}; {cure}")
+        return found
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON, atomically."""

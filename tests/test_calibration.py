@@ -127,3 +127,20 @@ def test_pretraining_with_few_images_says_that_there_is_no_threshold(tmp_path, c
     inputs = EvalSet(sample_images(5), torch.zeros(5, 0), torch.zeros(5, 0), torch.full((5,), -1), ())
     pretrain_malp.calibrate(Inverting(), malp, inputs, pretrain_malp.Config(output_dir=tmp_path), Process())
     assert "no threshold for malp-disc detect" in capsys.readouterr().out and malp.detection is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"n": "40"}, "n: expected a whole number, got '40'"),
+        ({"false_alarm_rate": None}, "false_alarm_rate: expected a number, got None"),
+        ({"threshold": True}, "threshold: expected a number, got True"),
+        ({"threshold": float("nan")}, "expected a finite threshold, got nan"),
+        ({"statistic": "median"}, "statistic: expected one of image, window, got 'median'"),
+    ],
+)
+def test_an_entry_of_a_wrong_type_is_named_with_its_file(tmp_path, entry, said):
+    path = tmp_path / CALIBRATION_FILE
+    path.write_text(json.dumps({**Calibration(threshold=0.4, false_alarm_rate=0.01, n=40).as_json(), **entry}))
+    with pytest.raises(ValueError, match=f"{path} is damaged.*{said}; delete it, and calibrate again"):
+        Calibration.read(path)

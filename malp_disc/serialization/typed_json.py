@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 _WORDS = {float: "a number", int: "a whole number", str: "text", bool: "true or false"}
@@ -73,6 +73,10 @@ def _converted(kind: Any, value: Any, where: str, or_null: str = "") -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):  # X | None is the only union of a line
         return None if value is None else _converted(inner[0], value, where, " or null")
+    if origin is Literal:
+        if not isinstance(value, str) or value not in inner:
+            raise ValueError(f"{where}: expected one of {', '.join(inner)}{or_null}, got {value!r}")
+        return value
     if dataclasses.is_dataclass(kind):
         return from_json(kind, value, where)
     if origin is tuple:
