@@ -120,7 +120,7 @@ def test_a_checkpoint_that_is_not_there_is_answered_with_those_that_are(folder, 
 def test_training_goes_on_from_the_name_where_there_is_one_and_else_from_the_latest(folder):
     from malp_disc.training.checkpoints import CheckpointManager
 
-    accelerator = type("One", (), {"scaler": None, "num_processes": 1})()
+    accelerator = type("One", (), {"device": torch.device("cpu"), "scaler": None, "num_processes": 1})()
 
     def first(arm: str, wanted: str) -> int:
         layer = nn.Linear(1, 1)
