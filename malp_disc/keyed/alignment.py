@@ -16,7 +16,8 @@ from torch import Tensor
 from malp_disc.keyed.spectrum import filtered, reference_size, resampled, smoothed
 from malp_disc.keyed.template import HIGH, LOW, carrier, content_phase
 
-LEAST_SHARE = 0.6
+LEAST_SHARE, TRIMMED = 0.6, 0.975
+"""Least share of the original's side that is searched, for any crop and for an image that may have lost a pixel of the grid at its borders."""
 _STEP = 0.985  # ratio of neighbouring shares: at the border of the grid, the template is off by less than half a wavelength
 _FINE = (-0.66, -0.33, 0.33, 0.66)  # of a step, around the best share
 _FLOOR = 0.006  # as in `malp_disc.keyed.evidence`
@@ -45,7 +46,7 @@ def find_alignment(grey: Tensor, secret: bytes, size: int, *, least_share: float
     """The best alignment of one grey image (1, 1, H, W) in [-1, 1]. Its `strength` says whether to believe it: without a template about 5, at most 6.5."""
     count = math.ceil(math.log(least_share) / math.log(_STEP)) + 1
     best = max((_at_share(grey, secret, size, _STEP**step) for step in range(count)), key=lambda found: found.strength)
-    fine = [_at_share(grey, secret, size, min(1.0, best.share * _STEP**part)) for part in _FINE]
+    fine = [_at_share(grey, secret, size, best.share * _STEP**part) for part in _FINE if best.share * _STEP**part < 1]
     return max([best, *fine], key=lambda found: found.strength)
 
 

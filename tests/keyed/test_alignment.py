@@ -8,7 +8,7 @@ import torch
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.alignment import Alignment, grid_size
 from malp_disc.keyed.malp import BELIEVED
-from malp_disc.metrics.degradations import cropped, to_8bit
+from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from tests.keyed.conftest import natural_images
 
 
@@ -27,7 +27,13 @@ def test_a_crop_is_found_where_it_was_cut(large):
     assert large(crop, found).presence > 5 > large(crop).presence
 
 
-def test_a_whole_image_needs_no_search_and_an_unprotected_one_gets_none(large):
+@pytest.mark.parametrize("change", [to_8bit, lambda x: jpeg(x, 75), lambda x: gaussian_blur(x, 1.0), lambda x: resized(x, (256, 256))], ids=["png", "jpeg", "blur", "double"])
+def test_untouched_images_keep_their_alignment_exactly(large, change):
+    for image in change(large.encrypt(natural_images(4, 128, 128, seed=3))[0]).split(1):
+        assert large.align(image) == Alignment()
+
+
+def test_a_whole_image_is_taken_as_it_is_and_an_unprotected_one_gets_no_alignment(large):
     images = natural_images(1, 128, 128, seed=8)
     assert large.align(large.encrypt(images)[0]) == Alignment()
     assert large.align(images) == Alignment()

@@ -12,7 +12,7 @@ from malp_disc.data.faces import ProceduralFaces
 from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.evaluation.survival import region_scores, scores
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.metrics.degradations import jpeg, to_8bit
+from malp_disc.metrics.degradations import jpeg, resized, to_8bit
 from malp_disc.serialization.state_dicts import load_tensors
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights" / "survive"
@@ -47,6 +47,17 @@ def test_a_pasted_region_is_found_and_untouched_images_are_left_alone(publish, l
 def test_presence_tells_protected_images_from_others(malp, protected):
     assert scores(malp, protected)["presence"].min() > 2 * malp.config.present_above
     assert scores(malp, faces(16))["presence"].max() < malp.config.present_above
+
+
+@pytest.mark.parametrize(("side", "cut"), [(128, 1), (256, 2)])
+def test_trimmed_by_one_pixel_of_the_grid_an_image_isnt_called_manipulated(malp, side, cut):
+    """Its template is recognised without alignment, but the local evidence is lost."""
+    for image in to_8bit(malp.encrypt(resized(faces(0)[:4], (side, side)))[0])[:, :, cut:, cut:].split(1):
+        found = malp.align(image)
+        assert found.share == pytest.approx(1 - cut / side, abs=0.004)
+        assert found.offset == pytest.approx((1, 1), abs=0.1)
+        assert malp(image).presence > 2 * malp.config.present_above
+        assert malp(image, found).score < 0.1 < malp(image).score
 
 
 def test_no_key_is_published():
