@@ -62,6 +62,11 @@ def inspect_levels(
     return Inspection(found, score, similarity, 0, (window,), out.presence.item())
 
 
+def recognised(malp: MaLP | KeyedMaLP, found: Inspection) -> bool:
+    """Whether an image counts as protected with the key of a `KeyedMaLP`; True for other detectors, which don't tell."""
+    return found.presence is None or found.presence > malp.config.present_above
+
+
 def arrivals(malp: MaLP | KeyedMaLP, levels: np.ndarray, number: int) -> list[np.ndarray]:
     """An untouched image as it may arrive: as it is, and, where templates are made to survive, also after a random degradation chain, which follows from `number`."""
     if not isinstance(malp, KeyedMaLP):

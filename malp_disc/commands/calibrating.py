@@ -13,7 +13,7 @@ from malp_disc.commands.batch import TOO_LARGE, Outcome, Sources
 from malp_disc.commands.image_file import ImageFile
 from malp_disc.commands.loading import memory_suffices
 from malp_disc.data.listing import printable
-from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
+from malp_disc.inspection import arrivals, inspect_levels, protect_levels, recognised, set_size
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.malp import MaLP
 from malp_disc.tiling import Inspection, Window
@@ -57,9 +57,12 @@ def calibrate(malp: MaLP | KeyedMaLP, options: Detect) -> tuple[Calibration, Out
     return calibration, outcome
 
 
-def statistic(found: Inspection, by: str) -> float:
-    """The score that is compared with the threshold: the mean over the image (image), or the highest of its windows (window)."""
-    return _judged(found, by).score
+def statistic(malp: MaLP | KeyedMaLP, found: Inspection, by: str) -> float:
+    """The score that is compared with the threshold: the mean over the image (image), or the highest of its windows (window).
+
+    0 for an image that isn't recognised as protected with a key: of that, nothing can be said, and it never counts as manipulated.
+    """
+    return _judged(found, by).score if recognised(malp, found) else 0.0
 
 
 def _judged(found: Inspection, by: str) -> Inspection | Window:
@@ -90,10 +93,8 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome
                 outcome.failed[name] = str(error)
                 bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
                 continue
-            untouched = found[0].presence
-            protected = untouched is None or untouched > malp.config.present_above
-            scores, similarity = [statistic(kind, options.by) for kind in found], _judged(found[0], options.by).similarity
-            outcome.records.append({"file": name, "scores": scores, "protected": protected, "similarity": similarity})
+            scores, similarity = [statistic(malp, kind, options.by) for kind in found], _judged(found[0], options.by).similarity
+            outcome.records.append({"file": name, "scores": scores, "protected": recognised(malp, found[0]), "similarity": similarity})
     return outcome
 
 

@@ -95,10 +95,9 @@ def detect(options: Detect) -> None:
         levels = ImageFile.read(sources.root / name).levels
         found = inspect_with_progress(malp, levels, name, with_map=False)
         rate = None if calibration is None else calibration.false_alarm_rate
-        described = describe(malp, levels, found)
         return {
-            "manipulated": described.get("protected", True) and statistic(found, options.by) > threshold,  # of an unprotected image, nothing can be said
-            **described,
+            "manipulated": statistic(malp, found, options.by) > threshold,
+            **describe(malp, levels, found),
             "windows_above": sum(window.score > threshold for window in found.windows),
             "by": options.by,
             "threshold": threshold,

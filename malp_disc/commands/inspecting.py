@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from malp_disc.inspection import count_windows, inspect_levels
+from malp_disc.inspection import count_windows, inspect_levels, recognised
 from malp_disc.malp import MaLP
 from malp_disc.tiling import Inspection, Window
 
@@ -30,7 +30,7 @@ def describe(malp: MaLP, levels: np.ndarray, found: Inspection) -> dict[str, Any
     With keyed templates, also whether the template is present at all (`presence`, in standard deviations, and `protected`).
     """
     height, width = levels.shape[:2]
-    ours = {} if found.presence is None else {"presence": round(found.presence, 2), "protected": found.presence > malp.config.present_above}
+    ours = {} if found.presence is None else {"presence": round(found.presence, 2), "protected": recognised(malp, found)}
     return {
         "width": width,
         "height": height,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod
 from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
+from malp_disc.evaluation.survival import scores
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
@@ -107,13 +109,15 @@ def with_change_net(malp: KeyedMaLP, width: int) -> KeyedMaLP:
 
 @torch.no_grad()
 def calibrate_surviving(malp: KeyedMaLP, inputs: EvalSet, false_alarm_rate: float, seed: int) -> Calibration:
-    """The detection threshold for protected images, as they are and after a degradation chain each.
+    """The detection threshold for protected images, as they are and after a degradation chain each. The score of one that isn't recognised counts as 0, since
+    `malp-disc detect` never calls it manipulated.
 
     Raises:
         ValueError: too few images for the rate.
     """
     protected = torch.cat([to_8bit(malp.encrypt(part.to(malp.device))[0]) for part in inputs.images.split(16)])
     degraded = torch.cat([DegradationChain.seeded(seed, 0, i)(image) for i, image in enumerate(protected.split(1))])
-    scores = [torch.cat([malp(part).score for part in images.split(16)]).cpu().numpy() for images in (protected, degraded)]
+    found = [scores(malp, images, align=True) for images in (protected, degraded)]
+    counted = [np.where(kind["presence"] > malp.config.present_above, kind["score"], 0.0) for kind in found]
     kinds = f"held-back images at {inputs.images.shape[3]}x{inputs.images.shape[2]}, protected, as they are and degraded"
-    return Calibration.fit(scores, false_alarm_rate, images=kinds, detector=malp.detector_fingerprint)
+    return Calibration.fit(counted, false_alarm_rate, images=kinds, detector=malp.detector_fingerprint)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from malp_disc.commands import calibrating
 from malp_disc.inspection import arrivals, inspect_levels, protect_levels
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, saving
 from malp_disc.keyed.secret import save_secret
@@ -156,6 +157,22 @@ def test_the_threshold_also_holds_for_images_that_were_degraded(command, keyed_f
     scores = [[inspect_levels(malp, kind, with_map=False).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), 0), number)] for number, path in enumerate(sorted(photos.iterdir()))]
     assert found["threshold"] == pytest.approx(max(max(kind) for kind in zip(*scores)), abs=1e-6)
     assert any(untouched != degraded for untouched, degraded in scores)
+
+
+def test_copies_that_lost_their_template_dont_raise_the_threshold(command, keyed_folder, photos, tmp_path, monkeypatch):
+    """detect never calls them manipulated, so their high scores raise no alarm."""
+    folder, untouched = tmp_path / "own", []
+
+    def lost(malp, levels, number):
+        untouched.append(inspect_levels(malp, levels).score)
+        grey = np.full_like(levels, 128)
+        assert inspect_levels(malp, grey).score > untouched[-1]
+        return [levels, grey]
+
+    monkeypatch.setattr(calibrating, "arrivals", lost)
+    assert command("key", folder, "--malp", keyed_folder) is None
+    assert command("detect", "--calibrate", photos, "--false-alarm-rate", 0.3, "--malp", folder) is None
+    assert KeyedMaLP.from_pretrained(folder).detection.threshold == pytest.approx(max(untouched), abs=1e-6)
 
 
 @pytest.fixture

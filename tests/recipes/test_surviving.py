@@ -24,7 +24,14 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
-from malp_disc.training.surviving import change_options, initial_detector, pretrain_surviving, surviving_options, with_change_net
+from malp_disc.training.surviving import (
+    calibrate_surviving,
+    change_options,
+    initial_detector,
+    pretrain_surviving,
+    surviving_options,
+    with_change_net,
+)
 from tests.keyed.conftest import natural_images
 from tests.tiny import sample_images
 
@@ -207,6 +214,24 @@ def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
     assert malp.config.image_size == 64 and malp.config.change_width == 4
     assert all(parameter.requires_grad for parameter in malp.parameters())
     assert malp(sample_images(1, 64, 64)).edited.shape == (1, 1, 64, 64)
+
+
+def test_the_pretrainings_threshold_counts_what_detect_would_call_manipulated(monkeypatch):
+    """Copies that lost their template raise no alarm, and every image is aligned first."""
+    torch.manual_seed(0)
+    malp = KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=bytes(range(32))).eval()
+    inputs = SimpleNamespace(images=natural_images(3))
+    untouched = [malp(image).score.item() for image in to_8bit(malp.encrypt(inputs.images)[0]).split(1)]
+    aligned = []
+
+    def threshold(change) -> float:
+        monkeypatch.setattr(DegradationChain, "seeded", lambda *seed: change)
+        return calibrate_surviving(malp, inputs, 0.3, 0).threshold
+
+    assert malp(torch.zeros(1, 3, 64, 64)).score > max(untouched)
+    assert threshold(torch.zeros_like) == pytest.approx(max(untouched), abs=1e-6)
+    monkeypatch.setattr(KeyedMaLP, "align", lambda self, image: aligned.append(image) or Alignment())
+    assert threshold(to_8bit) == pytest.approx(max(untouched), abs=1e-6) and len(aligned) == 6
 
 
 def test_a_training_starts_from_another_detector_with_a_key_of_its_own(tmp_path):
