@@ -15,7 +15,7 @@ class KeyedConfig:
         changes, a smaller one survives stronger downsampling.
     width: channels of the detector's network.
     change_width: channels of the network that tells how much edited pixels were changed (`ChangeNet`); 0 for none, with the coarse map of the detector's network.
-    psnr: of protected images, in dB.
+    psnr: of protected images, in dB; above it where a plain background leaves little room for the template.
     edited_above: a pixel with a higher probability counts as edited. On training images, 0.25 made the F1 of the worst kind of edit best (docs/results/survival.md).
     present_above: `KeyedOutput.presence` above which an image counts as protected with this key.
     scheme: how templates follow from key and image; `SCHEME`, the only one that this version knows.

@@ -87,7 +87,7 @@ class KeyedMaLP(
 
     @property
     def strength(self) -> float:
-        """Root mean square of what protection adds, in units of [-1, 1]."""
+        """Root mean square of what protection adds at most, in units of [-1, 1]."""
         return 2 * 10 ** (-self.config.psnr / 20)
 
     @property

@@ -30,6 +30,7 @@ CONTENT = (0.06, 0.1)  # limits of the frequencies that determine φ
 REACH, _WINDOW = 10, 2.5  # radius of Q, and σ of the Gaussian window over it
 MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
 FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
+_AREA = 0.25  # least share of the image that takes all of the noise: an object on a plain background covers less, and gets less (1,625 photos of faces had 0.26 or more)
 
 
 @functools.lru_cache(maxsize=8)  # 32 MB each for a grid of 1,024 pixels
@@ -97,9 +98,14 @@ def template(grey: Tensor, secret: bytes, size: int, offset: tuple[float, float]
 
 
 def masked_template(images: Tensor, secret: bytes, size: int, psnr: float) -> Tensor:
-    """What protection adds to images (B, 3, H, W) in [-1, 1]: (B, 1, H, W), at this PSNR in each image (before clamping), stronger in textures."""
+    """What protection adds to images (B, 3, H, W) in [-1, 1]: (B, 1, H, W), stronger in textures, at this PSNR or above in each image (before clamping).
+
+    The PSNR is above where the textures cover little of the image: they would take all of the noise otherwise.
+    """
     grey = resampled(images.mean(1, keepdim=True), reference_size(*images.shape[2:], size))
     contrast = smoothed(filtered(grey, LOW, HIGH).square(), 3.0).clamp(min=0).sqrt()
-    added = resampled(template(grey, secret, size) * (contrast + FLAT) ** MASKING, tuple(images.shape[2:]))
-    wanted = 2 * 10 ** (-psnr / 20)
+    amplitude = (contrast + FLAT) ** MASKING
+    area = amplitude.square().mean((1, 2, 3), keepdim=True) ** 2 / (amplitude**4).mean((1, 2, 3), keepdim=True)  # a, if it is constant on a share a and 0 elsewhere
+    added = resampled(template(grey, secret, size) * amplitude, tuple(images.shape[2:]))
+    wanted = 2 * 10 ** (-psnr / 20) * (area / _AREA).clamp(max=1).sqrt()
     return added * (wanted / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))

@@ -75,7 +75,7 @@ class PretrainOptions(TrainOptions, MaLPOptions, DataOptions):
     malp_local_edits: float = 0.0
     """With --preset survive: share of the images, in [0, 1], that are edited locally instead of by the generator. 0 takes the preset's, 0.5."""
     malp_psnr: float = 38.5
-    """With --preset survive: PSNR of protected images, in dB."""
+    """With --preset survive: PSNR of protected images, in dB; it is higher for objects on a plain background."""
     malp_start: str | None = None
     """With --preset survive: folder or Hugging Face Hub id of a trained detector of this preset to start from, such as weights/survive, instead of random weights.
     Its width is kept, and its key isn't needed."""

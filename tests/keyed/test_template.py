@@ -26,6 +26,18 @@ def test_protection_has_the_psnr_of_the_configuration_and_none_where_none_was_as
     assert torch.equal(kept[[0, 2]], protected[[0, 2]])
 
 
+@pytest.mark.parametrize(("side", "least"), [(12, 28), (20, 30.5)])
+def test_an_object_on_a_plain_background_doesnt_take_all_of_the_noise(side, least, malp, images):
+    """At the PSNR of the configuration over the whole image, that of the object would be lower by 2 dB."""
+    scene = torch.full((6, 3, 128, 128), 0.9)
+    place = (..., slice(50, 50 + side), slice(50, 50 + side))
+    scene[place] = images[..., :side, :side]
+    protected = malp.encrypt(scene)[0]
+    psnr, inside = (-10 * torch.log10(part.square().mean((1, 2, 3)) / 4) for part in (protected - scene, (protected - scene)[place]))
+    assert (psnr > malp.config.psnr + 1).all() and (inside > least).all()
+    assert (malp(to_8bit(protected)).presence > 2 * malp.config.present_above).all()
+
+
 @pytest.mark.parametrize(
     "change",
     [
