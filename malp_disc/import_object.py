@@ -45,6 +45,17 @@ def call_by_name(spec: str) -> Any:
         return _make(_function_of(module, place, name), spec)
 
 
+def code_of_function(spec: str) -> str:
+    """What tells the function named by `spec` from others: its name and the text of its file, wherever that is; empty if there is no such file."""
+    place, _, name = spec.rpartition(":")
+    try:
+        module_name, _, file = _locate(place)
+        found = file or Path(importlib.util.find_spec(module_name).origin)
+        return f"{name}\n{found.read_text(encoding='utf-8', errors='surrogateescape')}"
+    except (ValueError, ImportError, AttributeError, TypeError, OSError):  # no such file or module, or one without a source, such as a built-in
+        return ""
+
+
 def _locate(place: str) -> tuple[str, Path, Path | None]:
     """The module's name, the folder to search, and the module's file there, or None."""
     if not (place.endswith(".py") or "/" in place or "\\" in place):

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.data import build_dataset
+from malp_disc.import_object import code_of_function
 from malp_disc.manipulate import Manipulate, run_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
 from malp_disc.metrics.features import as_images, quantize
@@ -80,13 +81,13 @@ def sampled(dataset: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def generator_identity(entry: GeneratorEntry, generator: Any) -> str:
-    """A hash of a generator: its name, options and weights, and of a user's the code (`code_of`).
+    """A hash of a generator: its name, options and weights, and of a user's the code (`code_of`) and the function that made it.
 
     The zoo's code isn't part of it: edits of RePaint take hours, and must outlast a comment.
     """
     with named_failures(f"state_dict of {entry.generator}"):
         weights = fingerprint(generator.state_dict()) if isinstance(generator, nn.Module) else ""
-    code = [code_of(generator, "manipulate")] if ":" in entry.generator else []
+    code = [code_of(generator, "manipulate"), code_of_function(entry.generator)] if ":" in entry.generator else []
     return digest(entry.generator, json.dumps(dict(entry.options), sort_keys=True, default=str), weights, *code)
 
 

@@ -47,6 +47,12 @@ def load_localizer(spec: str) -> Localizer:
     raise ValueError(f"no localizer {spec!r}: expected a folder of a trained one or of a MaLP, NAME=CHECKPOINT with a NAME out of {names}, or MODULE:FUNCTION")
 
 
+def function_of(spec: str) -> str | None:
+    """The user's MODULE:FUNCTION in `spec`, None if it names none."""
+    name = spec.partition("=")[0]
+    return name if is_function(name) else None
+
+
 def is_function(name: str) -> bool:
     """Whether a name has the form MODULE:FUNCTION."""
     module, colon, function = name.rpartition(":")

@@ -21,7 +21,7 @@ from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, summa
 from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.commands.generator_source import generator_with_weights
 from malp_disc.evaluation.localize import psnr
-from malp_disc.import_object import import_own_packages
+from malp_disc.import_object import code_of_function, import_own_packages
 from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
 from malp_disc.metrics.features import as_images, quantize
 from malp_disc.serialization.state_dicts import fingerprint
@@ -39,6 +39,7 @@ class Competitor:
         name, seed: name in the tables, and number among those of one name.
         method: its name in `malp_disc.benchmark.printed`, or None.
         threshold, score_threshold: fixed ones of the map and of the score.
+        function: MODULE:FUNCTION that made it, None for one of this package.
     """
 
     localizer: Localizer
@@ -47,13 +48,15 @@ class Competitor:
     method: str | None = None
     threshold: float = 0.5
     score_threshold: float = 0.5
+    function: str | None = None
 
     @cached_property
     def identity(self) -> str:
-        """A hash of its code (`code_of`), its name and its weights."""
+        """A hash of its code (`code_of`), its name and its weights; and of the function that made it, since two may make objects of one class."""
         weights = fingerprint(self.localizer.state_dict()) if isinstance(self.localizer, nn.Module) else ""
         code = code_of(self.localizer, "localize", "protect")
-        return digest(type(self.localizer).__qualname__, code, str(getattr(self.localizer, "name", "")), weights)
+        made = [code_of_function(self.function)] if self.function else []
+        return digest(type(self.localizer).__qualname__, code, str(getattr(self.localizer, "name", "")), weights, *made)
 
 
 @dataclass(frozen=True)

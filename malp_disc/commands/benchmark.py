@@ -34,7 +34,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from malp_disc.benchmark.generator_options import check_options
-from malp_disc.benchmark.loading import is_function, load_localizer
+from malp_disc.benchmark.loading import function_of, is_function, load_localizer
 from malp_disc.benchmark.localizer import family_of, name_of, ready, thresholds_of
 from malp_disc.benchmark.malp_localizer import MaLPForm
 from malp_disc.benchmark.methods import METHODS
@@ -191,7 +191,8 @@ def load_competitors(entries: Sequence[LocalizerEntry]) -> list[Competitor]:
         name = entry.name or name_of(localizer)
         seed = sum(competitor.name == name for competitor in found)
         threshold, score_threshold = thresholds_of(localizer)
-        found.append(Competitor(localizer, name, seed, printed_method(name, localizer), entry.threshold or threshold, score_threshold))
+        method, function = printed_method(name, localizer), function_of(entry.localizer)
+        found.append(Competitor(localizer, name, seed, method, entry.threshold or threshold, score_threshold, function))
     return found
 
 

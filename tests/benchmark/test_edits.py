@@ -144,6 +144,26 @@ def test_a_change_of_the_users_code_is_another_generator_and_another_localizer(t
     assert all(one != other for one, other in zip(identities["first"], identities["changed"]))
 
 
+def test_two_functions_that_make_one_class_are_two_localizers_and_a_changed_one_is_another(tmp_path):
+    """The class is in a file of its own; what differs is the argument that the function gives it."""
+    (tmp_path / "flat_maps.py").write_text(
+        "class Flat:\n    def __init__(self, value):\n        self.value = value\n\n    def localize(self, images):\n        ...\n\n    manipulate = localize\n"
+    )
+    made = "from flat_maps import Flat\n\ndef weak():\n    return Flat(0.1)\n\ndef strong():\n    return Flat(0.9)\n"
+    found = {}
+    for name, text in (("maps", made), ("copied", made), ("changed", made.replace("0.9", "0.8"))):
+        (tmp_path / f"{name}.py").write_text(text)
+        for function in ("weak", "strong"):
+            spec = f"{tmp_path / name}.py:{function}"
+            found[name, function] = Competitor(call_by_name(spec), "flat", function=spec).identity
+    assert found["maps", "weak"] != found["maps", "strong"] != found["changed", "strong"]
+    assert found["maps", "strong"] == found["copied", "strong"]
+    entry, generator = generator_entry(spec), call_by_name(spec)
+    before = generator_identity(entry, generator)
+    (tmp_path / "changed.py").write_text(made)
+    assert generator_identity(entry, generator) != before
+
+
 def test_the_code_of_the_zoo_and_of_a_built_in_is_no_part_of_an_identity(monkeypatch):
     assert code_of(SimpleNamespace(manipulate=max), "manipulate", "localize") == "" == code_of(functools.partial(max))
     zoo = generator_entry("stargan"), small_generator(0)
