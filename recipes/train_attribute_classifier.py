@@ -146,8 +146,9 @@ def main(config: Config) -> None:
 
 def datasets(config: Config) -> tuple[Dataset, Dataset]:
     """Training and held-out images. For drawn faces, all attributes are used, and no image is repeated."""
+    held_out = build_dataset(config, "test")  # also checks the flags of the data: a folder has no effect on drawn faces
     if config.data != "faces":
-        return build_dataset(config, "train"), build_dataset(config, "test")
+        return build_dataset(config, "train"), held_out
     names = config.selected_attributes or ATTRIBUTES
     length = config.train_size or config.steps * config.train_batch_size
     return (

@@ -56,6 +56,12 @@ def test_images_without_attributes_are_refused(monkeypatch, tmp_path, recipe, ou
     assert not (tmp_path / "run").exists()
 
 
+def test_a_classifier_is_not_trained_on_drawn_faces_where_images_are_given(monkeypatch, tmp_path):
+    flags = ("--data-root", tmp_path, "--steps", 1, "--train-batch-size", 2, "--test-size", 2, "--output", tmp_path / "run" / "classifier.safetensors")
+    assert "--data-root has no effect on drawn faces; add --data folder or --data celeba" in run(monkeypatch, train_attribute_classifier, *flags)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     assert "--output-dir" in run(monkeypatch, train_stargan, "--output-dir", tmp_path / "file" / "run")
