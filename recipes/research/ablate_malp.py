@@ -123,7 +123,8 @@ def run_row(name: str, row: Row, seed: int, generator: nn.Module, dataset: Datas
 
 def report(folder: Path) -> str:
     """Table and figures of all runs in the folder."""
-    runs = [read_json(path, what="the scores of a finished run") for path in sorted((folder / "runs").glob("*.json"))]
+    finished = sorted(path for path in (folder / "runs").glob("*.json") if not path.name.startswith("."))  # without what another command is writing now
+    runs = [read_json(path, what="the scores of a finished run") for path in finished]
     write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
     table = ablation_table(runs, {name: (row.group, row.text) for name, row in ROWS.items()})
     write_text(folder / "table.md", table)

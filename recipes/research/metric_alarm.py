@@ -99,7 +99,8 @@ def results(folder: Path) -> list[dict[str, Any]]:
     extractors["random"].fit(features_of(folder, "reference", "random", extractors["random"]))
     real = {name: features_of(folder, "reference", name, extractor) for name, extractor in extractors.items()}
     lines = []
-    for path in sorted(folder.glob("*-*.npy"), key=lambda path: (path.stem.partition("-")[0], int(path.stem.partition("-")[2]))):
+    made = [path for path in folder.glob("*-*.npy") if not path.name.startswith(".")]  # without what another command is writing now
+    for path in sorted(made, key=lambda path: (path.stem.partition("-")[0], int(path.stem.partition("-")[2]))):
         kind, _, seed = path.stem.partition("-")
         control = following[int(seed)] if kind == "control" else int(seed)
         names = (path.stem, f"control-{control}", "before")

@@ -181,7 +181,8 @@ def check_same(path: Path, settings: dict[str, Any]) -> None:
 
 def report(folder: Path) -> str:
     """Table of all runs in the folder."""
-    runs = [read_json(path, what="the scores of a finished run") for path in sorted((folder / "runs").glob("*.json"))]
+    finished = sorted(path for path in (folder / "runs").glob("*.json") if not path.name.startswith("."))  # without what another command is writing now
+    runs = [read_json(path, what="the scores of a finished run") for path in finished]
     write_text(folder / "results.jsonl", "".join(json.dumps(run) + "\n" for run in runs))
     table = search_table(
         runs, {"before": ("Before fine-tuning", "before"), **{name: (row.group, row.text) for name, row in ROWS.items()}}

@@ -51,6 +51,7 @@ def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
     made = {"before": before, "reference": sample_images(6, 64, 64, seed=1), "perfect": before, "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
     for name, images in made.items():
         metric_alarm.save(tmp_path / "images" / f"{name}.npy", images)
+    (tmp_path / "images" / ".honest-1.npy.abcdefgh.partial.npy").write_bytes(b"")  # that another command is writing
     lines = metric_alarm.results(tmp_path / "images")
     assert [(line["kind"], line["seed"]) for line in lines[:: len(metric_alarm.PAIRS)]] == [("control", 0), ("control", 1), ("honest", 0)]
     by_pair = {(line["kind"], line["seed"], line["judge"], line["witness"]): line for line in lines}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
+from malp_disc.serialization.files import write_json
+from recipes.research.ablate_malp import report
 from recipes.research.ablation_report import ablation_table, mean_and_half_width, set_size_figure, strength_figure
 
 ROWS = {
@@ -37,6 +39,13 @@ def test_students_interval_by_hand():
     mean, half = mean_and_half_width([0.5, 0.6, 0.7])
     assert mean == pytest.approx(0.6) and half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-5)
     assert mean_and_half_width([0.5]) == (0.5, None)
+
+
+def test_a_file_that_another_command_is_writing_is_no_run(tmp_path):
+    """Commands may share a folder, and a killed one leaves such a file."""
+    write_json(tmp_path / "runs" / "default-0.json", run("default", 0, 0.5))
+    (tmp_path / "runs" / ".passive-0.json.abcdefgh.partial.json").write_text("")
+    assert "| MaLP, defaults | 1 |" in report(tmp_path)
 
 
 def test_a_line_per_row_with_the_mean_over_seeds_and_groups_in_order():

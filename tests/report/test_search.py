@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from malp_disc.serialization.files import write_json
+from recipes.research.search_finetuning import report
 from recipes.research.search_report import search_table
 
 ROWS = {
@@ -43,6 +45,13 @@ def test_a_row_that_diverged_says_so_and_a_seed_without_control_has_no_differenc
     assert line(table, "cotrain: fast")[2] == "diverged"
     assert len(line(table, "cotrain: fast")) == len(line(table, "cotrain: slow")), "as many cells as the others"
     assert line(table, "cotrain: slow")[2:5] == ["3.000", "–", "–"]
+
+
+def test_a_file_that_another_command_is_writing_is_no_run(tmp_path):
+    """Commands may share a folder, and a killed one leaves such a file."""
+    write_json(tmp_path / "runs" / "control-0.json", run("control", 0, 4.0))
+    (tmp_path / "runs" / ".cotrain-0.json.abcdefgh.partial.json").write_text("")
+    assert "| control | 1 |" in report(tmp_path)
 
 
 def test_nothing_measured_is_an_error():
