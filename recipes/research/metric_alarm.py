@@ -5,7 +5,7 @@
     python recipes/research/metric_alarm.py --seeds 10 11 12 13 14 15 16 17 18 19 --kinds control --output-dir runs/alarm
 
 Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-back faces are kept as ``images/<kind>-<seed>.npy``. Existing
-ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder.
+ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder; with other steps or numbers of images they can't.
 
 ``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances from the control of the same
 seed and from the generator before, the leverage (malp_disc/metrics/leverage.py), and how much farther from the perfect edits the generator is; a control is
@@ -37,7 +37,8 @@ from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.report.cells import Table
 from malp_disc.report.markdown import markdown_table
 from malp_disc.report.verdict_rule import TOLERATED_LEVERAGE
-from malp_disc.serialization.files import atomic_path, write_text
+from malp_disc.serialization.files import atomic_path, write_json, write_text
+from malp_disc.serialization.reading import read_json
 from malp_disc.training.launch import run_recipe
 from recipes.research.alarm_generators import Kind, Trainer, load
 
@@ -68,6 +69,7 @@ class Config:
 
 def main(config: Config) -> None:
     images = config.output_dir / "images"
+    check_same(config)
     missing = [(seed, kind) for seed in config.seeds for kind in config.kinds if not (images / f"{kind}-{seed}.npy").exists()]
     if missing:
         faces = build_dataset(DataOptions(), "test")
@@ -83,6 +85,19 @@ def main(config: Config) -> None:
     write_text(config.output_dir / "results.jsonl", "".join(json.dumps(line) + "\n" for line in found))
     write_text(config.output_dir / "table.md", alarms(found))
     print(alarms(found))
+
+
+def check_same(config: Config) -> None:
+    """Write what all generators of the folder have in common as ``settings.json``.
+
+    Raises:
+        ValueError: the folder's generators were made or measured with other settings.
+    """
+    path, settings = config.output_dir / "settings.json", {name: getattr(config, name) for name in ("steps", "batch", "eval_size", "reference_size")}
+    found = read_json(path, what="the settings of the generators in this folder") if path.exists() else settings
+    if differing := [f"--{name.replace('_', '-')} was {found.get(name)}, is {value}" for name, value in settings.items() if found.get(name) != value]:
+        raise ValueError(f"{config.output_dir} has generators of other settings: {'; '.join(differing)}; choose another --output-dir")
+    write_json(path, settings)
 
 
 def save(path: Path, images: torch.Tensor) -> None:

@@ -69,6 +69,14 @@ def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
     assert lines == metric_alarm.results(tmp_path / "images"), "from the kept features"
 
 
+def test_generators_of_other_settings_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(metric_alarm, "results", lambda folder: [])
+    metric_alarm.main(metric_alarm.Config(output_dir=tmp_path, seeds=(), steps=1))
+    metric_alarm.main(metric_alarm.Config(output_dir=tmp_path, seeds=(), steps=1, kinds=("control",)))
+    with pytest.raises(ValueError, match="other settings: --steps was 1, is 60; --eval-size was 200, is 100; choose another --output-dir"):
+        metric_alarm.main(metric_alarm.Config(output_dir=tmp_path, seeds=(), eval_size=100))
+
+
 LOWER, SAME, HIGHER = ({"value": sign, "low": sign - 0.5, "high": sign + 0.5} for sign in (-1.0, 0.0, 1.0))
 
 
