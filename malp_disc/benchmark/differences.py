@@ -37,9 +37,8 @@ def differences(cells: Cells, folder: Path, score: str) -> tuple[str | None, lis
     Each localizer's image scores are averaged over its seeds, and the images resampled. Where both have several seeds, the interval is that of the seeds
     instead, paired in order, since three trainings differ more than two hundred images.
     """
-    families = {line.localizer: line.family for line in cells.measured if score in line.scores}
-    proactive = next((name for name in cells.localizers if families.get(name) == "proactive"), None)
-    passive = [name for name in cells.localizers if families.get(name) == "passive"]
+    proactive = next(iter(_family(cells, "proactive", score)), None)
+    passive = _family(cells, "passive", score)
     if proactive is None:
         return None, []
     found = []
@@ -77,7 +76,10 @@ def difference_table(cells: Cells, folder: Path, score: str, said: str) -> Paper
 
 
 def verdict(cells: Cells, folder: Path) -> str:
-    """One sentence on unseen generators: where the proactive localizer is better and worse than every passive one, by Pearson's correlation."""
+    """One sentence on unseen generators: where the proactive localizer is better and worse than every passive one, by Pearson's correlation.
+
+    A generator on which one of these has no numbers is neither.
+    """
     proactive, found = differences(cells, folder, "pearson")
     unseen = [difference for difference in found if not cells.seen(difference.generator)]
     if proactive is None or not unseen:
@@ -85,12 +87,19 @@ def verdict(cells: Cells, folder: Path) -> str:
             "Proactive and passive localizers can't be compared here: that needs one of each, and a generator that they weren't trained on."
         )
     generators = list(dict.fromkeys(difference.generator for difference in unseen))
-    signs = {name: {difference.sign for difference in unseen if difference.generator == name} for name in generators}
-    better, worse = ([name for name in generators if signs[name] == {sign}] for sign in (1, -1))
+    signs = {name: [difference.sign for difference in unseen if difference.generator == name] for name in generators}
+    compared = len(_family(cells, "passive", "pearson"))
+    better, worse = ([name for name in generators if signs[name] == [sign] * compared] for sign in (1, -1))
     return (
         f"On {len(generators)} unseen {'generator' if len(generators) == 1 else 'generators'}, Pearson's correlation of {proactive} with the true map is above that of "
         f"every passive localizer on {_named(better)}, below every one on {_named(worse)} (95 % intervals)."
     )
+
+
+def _family(cells: Cells, family: str, score: str) -> list[str]:
+    """The localizers of a family that have the score on any generator, in the order of the tables."""
+    found = {line.localizer for line in cells.measured if line.family == family and score in line.scores}
+    return [name for name in cells.localizers if name in found]
 
 
 def _images(lines: Sequence[Line], folder: Path, score: str) -> list[np.ndarray]:

@@ -126,6 +126,12 @@ def test_a_worse_proactive_localizer_is_called_worse(tmp_path):
     assert "can't be compared" in verdict(Cells([line("StarGAN")]), tmp_path)
 
 
+def test_a_passive_localizer_without_numbers_on_a_generator_is_neither_better_nor_worse_there(tmp_path):
+    cells = compared(tmp_path, [0.5, 0.7, 0.9], [0.4, 0.6, 0.8])
+    lines = [*cells.lines, replace(line("StarGAN", "mine"), gap="too small", scores={}), line("STGAN", "mine", trained_on=True, cell="mine")]
+    assert "above that of every passive localizer on none, below every one on none" in verdict(Cells(lines), tmp_path)
+
+
 def test_the_markdown_has_every_table_and_every_gap():
     contents = Contents("title", "sentence", {}, paper_tables(Cells(LINES)), {}, [("SEAN", "no file sean.pth")], "command", "{}")
     text = render_markdown(contents)
