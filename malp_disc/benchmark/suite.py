@@ -166,7 +166,7 @@ def _generator(entry: Mapping[str, Any], data: DataOptions, flags: DataOptions, 
     own = ("generator", "name", "checkpoint", "options", "target", "edits", "trained_on")
     images = {name: value for name, value in entry.items() if name not in own}
     _check_keys(entry, (*own, *(option.name for option in dataclasses.fields(DataOptions))), where)
-    generator = _text(entry.get("generator"), f"{where}, generator")
+    generator = _function(_text(entry.get("generator"), f"{where}, generator"), folder)
     target = entry.get("target")
     if target is not None and target not in get_args(TargetKind):
         raise ValueError(f"{where}: expected a target out of {', '.join(get_args(TargetKind))}, got {target!r}")
@@ -196,7 +196,8 @@ def _localizer(entry: Mapping[str, Any], where: str, folder: Path) -> LocalizerE
     spec = _text(entry.get("localizer"), f"{where}, localizer")
     kind, equals, path = spec.rpartition("=")
     if (folder / path).exists():  # relative to the file, as the other paths
-        spec = f"{kind}{equals}{folder / path}"
+        path = str(folder / path)
+    spec = f"{_function(kind, folder)}{equals}{_function(path, folder)}"
     return LocalizerEntry(localizer=spec, name=_text(entry["name"], f"{where}, name") if "name" in entry else None, threshold=threshold)
 
 
@@ -225,6 +226,12 @@ def _text(value: Any, where: str) -> str:
 def _path(value: Any, where: str, folder: Path) -> Path:
     path = Path(_text(value, where)).expanduser()
     return path if path.is_absolute() else folder / path
+
+
+def _function(spec: str, folder: Path) -> str:
+    """``path/to/file.py:FUNCTION`` with the file relative to `folder`, where it is there; any other text as it is."""
+    file, colon, function = spec.rpartition(":")
+    return f"{folder / file}:{function}" if colon and file.endswith(".py") and (folder / file).is_file() else spec
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:

@@ -56,6 +56,19 @@ def test_a_suite_has_its_generators_with_the_common_data_and_their_own(tmp_path)
     assert localizer.localizer == f"malp_both={tmp_path / 'malp'}" and localizer.threshold == 0.2
 
 
+def test_files_with_functions_are_relative_to_the_suite_as_all_paths_are(tmp_path):
+    for name in ("maps.py", "generators/mine.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    text = SUITE.replace("malp_both=malp", "maps.py:make").replace("my_module:make", "generators/mine.py:make")
+    suite = read(tmp_path, text)
+    assert suite.localizers[0].localizer == f"{tmp_path}/maps.py:make"
+    assert suite.generators[1].generator == f"{tmp_path}/generators/mine.py:make"
+    (tmp_path / "weights").mkdir()
+    assert read(tmp_path, text.replace("maps.py:make", "maps.py:make=weights")).localizers[0].localizer == f"{tmp_path}/maps.py:make={tmp_path}/weights"
+    assert read(tmp_path, SUITE).generators[1].generator == "my_module:make"
+
+
 def test_a_missing_checkpoint_is_named(tmp_path):
     assert generator_entry("sean").missing == "no checkpoint given"
     assert generator_entry("sean", checkpoint=tmp_path / "sean.pth").missing == f"no file {tmp_path / 'sean.pth'}"
