@@ -33,6 +33,7 @@ from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.fakeness import fakeness_map
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.manipulate import Manipulate, call_manipulate
+from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import work
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import run_recipe, start
@@ -64,6 +65,8 @@ def main(config: Config) -> None:
         raise ValueError(
             f"--malp-least-psnr {config.malp_least_psnr:g} would weaken templates of --template-psnr {config.template_psnr:g}; give a lower one"
         )
+    if config.malp_strength == 0:
+        raise ValueError("--malp-strength 0 leaves no place for an attack's template; it is for the --target alone")
     if config.attack_batches < 1:
         raise ValueError(f"expected --attack-batches of at least 1, got {config.attack_batches}")
     target = MaLP.from_pretrained(config.target) if config.target is not None else None
@@ -79,7 +82,8 @@ def main(config: Config) -> None:
         target = trained("target", build_malp(dataclasses.replace(config, malp_strength=0.0)), generator, dataset, config, accelerator)
     target = target.to(accelerator.device).eval().requires_grad_(False)
     for attack in config.attacks:
-        malp = build_malp(config)
+        with random_state_kept(seed=config.seed):  # the same weights for all attacks, also in a run that is resumed between two of them
+            malp = build_malp(config)
         side = malp.encryption.templates.shape[-1]
         template = make_template(attack, template_loss(target, generator.manipulate, dataset, config, accelerator.device), side, config)
         accelerator.print(f"{attack}: PSNR of encrypted images {psnr_of(template):.2f} dB")
