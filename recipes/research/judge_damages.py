@@ -101,11 +101,13 @@ def main(config: Config) -> None:
             f"expected --size and --reference-size of at least {SMALLEST} images and --resamples of at least 2, "
             f"got {config.size}, {config.reference_size} and {config.resamples}"
         )
-    for text in config.judges:
-        load_judge(text)  # a wrong name or file is reported before any work
     path = config.output_dir / "damages.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    for text in config.judges:  # a wrong name or file is reported before any work
+        label, extractor = load_judge(text)
+        if others := {line["extractor"] for line in lines if line["judge"] == label} - {extractor.name}:
+            raise ValueError(f"{path} has {label} with another network, {others.pop()}, now {extractor.name}; give it another label, or choose another --output-dir")
+    path.parent.mkdir(parents=True, exist_ok=True)
     for text in config.judges:
         for seed in config.seeds:
             label, extractor = load_judge(text)  # anew, because the untrained one is fitted to the reference

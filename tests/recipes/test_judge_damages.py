@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def test_a_small_study_is_measured_once_and_its_table_names_every_damage(two_dam
     monkeypatch.setattr(judge_damages, "measure", None)  # would fail if it were called
     judge_damages.main(config)
     assert [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()] == lines
+    with pytest.raises(ValueError, match="has untrained with another network, untrained convolutions .*, now AttributeNet faces_features .*; give it another label"):
+        judge_damages.main(dataclasses.replace(config, judges=("untrained=faces",)))
 
 
 @pytest.mark.parametrize(
