@@ -62,6 +62,8 @@ def main(config: Config) -> None:
     reference = measure_reference(real, config.reference_size, models, device=device, cache=config.output_dir / "reference.npz")
     path = config.output_dir / "curve.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    measured_with = {"label": models.extractor.label, "n": len(inputs.images), "reference_n": min(config.reference_size, len(real))}
+    check_same(lines, measured_with, path)
     for run in config.runs:
         for step, folder in checkpoints(run).items():
             if any((line["run"], line["step"]) == (run.name, step) for line in lines):
@@ -77,6 +79,13 @@ def main(config: Config) -> None:
                 sample_grid(columns, config.output_dir / "samples" / f"{run.name}.png", captions=captions_of(shown))
     draw(lines, config.output_dir / "curve.png")
     print("\n".join(json.dumps(line) for line in lines))
+
+
+def check_same(lines: list[dict[str, Any]], now: dict[str, Any], path: Path) -> None:
+    """Raise ValueError if the checkpoints in ``curve.jsonl`` were measured with another extractor or other numbers of images: no curve compares them."""
+    for line in lines:
+        if differing := [f"{name} was {line[name]}, is {value}" for name, value in now.items() if line.get(name, value) != value]:
+            raise ValueError(f"{path} has measurements of another kind: {'; '.join(differing)}; choose another --output-dir")
 
 
 def checkpoints(run: Path) -> dict[int, Path]:
@@ -97,6 +106,7 @@ def scores(measured: Any) -> dict[str, Any]:
     return {
         "label": measured.frechet.label,
         "n": measured.frechet.n,
+        "reference_n": measured.frechet.reference_n,
         "frechet": measured.frechet.value,
         "second": measured.second.value,
         "second_label": measured.second.label,

@@ -36,6 +36,8 @@ def test_every_checkpoint_has_a_line_in_seconds_and_none_is_measured_twice(launc
     (tmp_path / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in marked))
     launch("scratch_curve.py", *arguments)
     assert [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == marked
+    fewer = launch("scratch_curve.py", *arguments, "--eval-size", 8, "--extractor", "faces", check=False)
+    assert "measurements of another kind: label was FD-SqueezeNet-128, is FD-faces; n was 12, is 8; choose another --output-dir" in fewer.stderr
 
 
 def test_a_folder_without_checkpoints_is_refused(launch, tmp_path):
