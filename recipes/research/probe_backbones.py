@@ -26,6 +26,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from malp_disc.backbones import DEFAULT_BACKBONE, Backbone, create_backbone
 from malp_disc.commands.generator_source import GeneratorOptions, load_generator
@@ -61,12 +62,14 @@ class Config(GeneratorOptions, DataOptions):
 @torch.no_grad()
 def main(config: Config) -> None:
     dataset = build_dataset(config, "train")
+    domain = dataset if config.reference_root is None else build_dataset(dataclasses.replace(config, data_root=config.reference_root), "train")
+    check_enough(dataset, domain, config)
     generator = load_generator(config, attributes=len(dataset.attribute_names)).eval().requires_grad_(False)
     if config.reference_root is None:
         images, _ = load_all(dataset, 2 * config.size, "images")
         real = images[config.size :]
     else:
-        real, _ = load_all(build_dataset(dataclasses.replace(config, data_root=config.reference_root), "train"), config.size, "images of the target domain")
+        real, _ = load_all(domain, config.size, "images of the target domain")
     inputs = EvalSet.take(dataset, config.size, exclusive=exclusive_names(generator, dataset))
     kinds = [to_8bit(images.clamp(-1, 1)) for images in (real, edit(generator.manipulate, inputs.images, inputs.targets, current=inputs.labels))]
     config.output_dir.mkdir(parents=True, exist_ok=True)
@@ -79,6 +82,15 @@ def main(config: Config) -> None:
                 line = {"data": dataset.description, "backbone": name, "depths": depths, "n": [len(rows) for rows in features], **probe(*features)}
                 print(json.dumps(line), file=file, flush=True)
                 print(f"{name}, {depths} depths: accuracy {line['accuracy']:.3f}, AUC {line['auc']:.3f}, cross-entropy {line['cross_entropy']:.3f}", flush=True)
+
+
+def check_enough(dataset: Dataset, domain: Dataset, config: Config) -> None:
+    """Raise ValueError for fewer images of a kind than --size: a probe that always says the more frequent kind would be right for most images."""
+    if domain is dataset and len(dataset) < 2 * config.size:
+        raise ValueError(f"--size {config.size} takes {2 * config.size} training images, {config.size} to edit and {config.size} others, got {len(dataset)}")
+    for images in (dataset, domain):
+        if len(images) < config.size:
+            raise ValueError(f"--size {config.size} takes {config.size} training images, got {len(images)} in {images.description}")
 
 
 def means(backbone: Backbone, images: Tensor, side: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from malp_disc.backbones import create_backbone
 from recipes.research import probe_backbones
@@ -39,6 +40,14 @@ def test_every_backbone_and_number_of_depths_leaves_a_line(tmp_path, capsys):
     assert capsys.readouterr().out.count("accuracy") == 4
 
 
-def test_too_few_images_are_refused():
+def test_too_few_images_are_refused(tmp_path):
     with pytest.raises(ValueError, match="--size of at least 10, got 9"):
         Config(size=9)
+    with pytest.raises(ValueError, match="--size 10 takes 20 training images, 10 to edit and 10 others, got 15"):
+        probe_backbones.main(Config(output_dir=tmp_path / "run", size=10, train_size=15, image_size=32, depths=(1,)))
+    for number in range(12):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{number}.png")
+    folders = {"data": "images", "data_root": tmp_path, "reference_root": tmp_path, "test_size": 4, "image_size": 32}
+    with pytest.raises(ValueError, match="--size 10 takes 10 training images, got 8 in"):
+        probe_backbones.main(Config(output_dir=tmp_path / "run", size=10, generator="generators.example_losses:super_resolution", **folders))
+    assert not (tmp_path / "run").exists()
