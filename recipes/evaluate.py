@@ -23,6 +23,7 @@ import torch
 
 from malp_disc import MaLP
 from malp_disc.commands.generator_source import STARGAN, generator_with_weights
+from malp_disc.commands.loading import usable_device
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets, make_evaluator
@@ -85,7 +86,7 @@ class Config(EvaluationOptions, DataOptions):
 
 
 def main(config: Config) -> None:
-    device = torch.device(config.device)
+    device = usable_device(config.device)
     check_seeds(config.seed)
     sets = evaluation_sets(config, config)
     held_out = sets.held_out

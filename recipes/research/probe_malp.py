@@ -39,6 +39,7 @@ from tqdm.auto import tqdm
 from generators import create_generator
 from malp_disc import MaLP
 from malp_disc.commands.generator_source import GeneratorOptions, load_generator
+from malp_disc.commands.loading import usable_device
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.data.images import load_image
 from malp_disc.data.listing import list_images
@@ -94,6 +95,7 @@ class Probe:
 
 def main(config: Config) -> None:
     check_seeds(config.seed)
+    usable_device(config.device)
     held_out = build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:
         raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} available")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from malp_disc.training.launch import run_recipe
 from recipes import evaluate, finetune_stargan, pretrain_malp, train_attribute_classifier, train_attribute_gan, train_stargan
+from recipes.research import probe_malp
 from tests.recipes.conftest import TINY
 from tests.recipes.in_process import forget_accelerator
 
@@ -53,6 +54,13 @@ def test_images_without_attributes_are_refused(monkeypatch, tmp_path, recipe, ou
     for i in range(3):
         Image.new("RGB", (20, 20)).save(tmp_path / f"{i}.png")
     assert words in run(monkeypatch, recipe, "--data", "images", "--data-root", tmp_path, "--test-size", 1, "--train-batch-size", 1, *output)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", [evaluate, probe_malp])
+@pytest.mark.parametrize("device", ["gpu", "meta"])
+def test_a_device_that_is_not_there(monkeypatch, tmp_path, recipe, device):
+    assert f"can't compute on --device {device} " in run(monkeypatch, recipe, "--device", device, "--output-dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
