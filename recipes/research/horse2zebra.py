@@ -14,6 +14,7 @@ self-similarity of its input (--content-weight 20) keeps what is in the image. A
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +82,12 @@ def link_domain(dataset: Path, folders: tuple[str, ...], domain: Path) -> Path:
         images, link = (dataset.expanduser() / name).resolve(), domain / name
         if not images.is_dir():
             raise FileNotFoundError(f"no {images}; expected --dataset to be the CycleGAN data set with {', '.join(sum(DOMAINS.values(), ()))}")
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(images, target_is_directory=True)
+        if link.resolve() == images:
+            continue  # another process or command may be reading through it
+        made = domain / f".{name}.{os.getpid()}"
+        made.unlink(missing_ok=True)
+        made.symlink_to(images, target_is_directory=True)
+        os.replace(made, link)  # at once, also beside other processes
     return domain
 
 

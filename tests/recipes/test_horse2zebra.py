@@ -37,3 +37,14 @@ def test_a_missing_folder_is_named(dataset, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no .*trainC; expected --dataset to be the CycleGAN data set with trainA, testA, trainB, testB"):
         link_domain(dataset, ("trainC",), tmp_path / "domains")
     assert link_domain(dataset, ("trainA",), tmp_path / "domains") == link_domain(dataset, ("trainA",), tmp_path / "domains")
+
+
+def test_a_link_that_is_right_stays_for_those_who_read_through_it(dataset, tmp_path):
+    """Other processes of the launch and other commands read the images while this one starts."""
+    link = link_domain(dataset, ("trainA",), tmp_path / "domains") / "trainA"
+    before = link.lstat()
+    link_domain(dataset, ("trainA",), tmp_path / "domains")
+    assert (link.lstat().st_ino, link.lstat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
+    dataset.rename(tmp_path / "moved")
+    link_domain(tmp_path / "moved", ("trainA",), tmp_path / "domains")
+    assert link.resolve() == (tmp_path / "moved" / "trainA").resolve() and [path.name for path in link.parent.iterdir()] == ["trainA"]
