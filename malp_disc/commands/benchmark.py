@@ -140,6 +140,9 @@ def suite_of(config: Config) -> Suite:
         suite = read_suite(config.suite, data)
         return dataclasses.replace(suite, images=config.images or suite.images, scaled_size=config.scaled_size or suite.scaled_size)
     generators = tuple(generator_of(given, config, data) for given in config.generators)
+    unknown = [name for name in config.trained_on if name not in (*config.generators, *(entry.name for entry in generators))]
+    if unknown and config.trained_on != Config.trained_on:
+        raise ValueError(f"--trained-on {' '.join(unknown)} is none of the generators: {', '.join(config.generators)}; its edits would count as unseen")
     localizers = tuple(localizer_of(given) for given in config.localizers)
     return Suite(localizers=localizers, generators=generators, images=config.images, scaled_size=config.scaled_size)
 

@@ -169,6 +169,7 @@ def test_flags_name_localizers_and_generators(launch, folder, tmp_path):
     [
         (["--images", 1], "expected --images of at least 2, got 1"),
         (["--generators", "stargan", "stargan"], "two generators are called StarGAN in the tables"),
+        (["--trained-on", "stargna"], "--trained-on stargna is none of the generators: stargan; its edits would count as unseen"),
         (["--edits", "Bald"], "StarGAN: no attribute Bald to edit; its images have Black_Hair"),
         (["--localizers", "malpp"], "no localizer 'malpp'"),
         (["--suite", "nowhere.toml"], "--suite nowhere.toml is no file"),
