@@ -1,4 +1,4 @@
-"""Saving and loading: a MaLP is a folder with ``model.safetensors``, ``config.json``, its key and, once calibrated, ``detection.json``, here or on the Hub."""
+"""Saving and loading: a MaLP is a folder with ``model.safetensors``, ``config.json``, a model card, its key and, once calibrated, ``detection.json``, here or on the Hub."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from malp_disc import __version__
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
 from malp_disc.config import MaLPConfig
 from malp_disc.serialization.files import write_json
@@ -24,6 +25,26 @@ from malp_disc.serialization.typed_json import from_settings
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
 GIVE_KEY = "--key FILE on the command line, key=… in Python"
+_CARD = """
+---
+{{ card_data }}
+---
+
+# {{ model }}: was an image manipulated, and where?
+
+A detector of [MaLP](https://arxiv.org/abs/2303.16976) (CVPR 2023), saved by the Python package malp-disc {{ version }}:
+
+```python
+from malp_disc import {{ model }}
+
+malp = {{ model }}.from_pretrained("FOLDER_OR_HUB_ID", key="{{ key_file }}")
+```
+
+Its key, `{{ key_file }}`, is a file of its own, which `push_to_hub` leaves out by default. Whoever has the key can forge and remove templates.
+
+**Terms of use** aren't stated here unless the header above names a licence. They depend on the images and on the weights that this detector was trained from: one that was trained
+on data for research only, or from such a checkpoint, is for research only too.
+"""
 logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound="MaLPHubMixin")
 
@@ -98,7 +119,8 @@ class MaLPHubMixin(ModelHubMixin):
             ) from error
 
     def save_pretrained(self, save_directory: str | Path, *, key: str | Path | None = None, **options: Any) -> str | None:
-        """Write ``model.safetensors`` (the detector), ``config.json``, and the key as ``templates.safetensors``, or to the path `key` elsewhere.
+        """Write ``model.safetensors`` (the detector), ``config.json``, a model card ``README.md`` if there is none, and the key as ``templates.safetensors``, or to the path
+        `key` elsewhere.
 
         With ``push_to_hub=True`` the key stays here; see `push_to_hub`.
         """
@@ -107,9 +129,18 @@ class MaLPHubMixin(ModelHubMixin):
         return super().save_pretrained(save_directory, **options)
 
     def push_to_hub(self, repo_id: str, *, include_key: bool = False, ignore_patterns: list[str] | str | None = None, **options: Any) -> str:
-        """Upload to the Hub as huggingface_hub's mixin does, but without the key unless `include_key`."""
+        """Upload to the Hub as huggingface_hub's mixin does, but without the key unless `include_key`.
+
+        The model card names no licence unless you give one, ``model_card_kwargs={"license": "cc-by-4.0"}``: it depends on the images that the MaLP was trained on.
+        """
         ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else list(ignore_patterns or ())
         return super().push_to_hub(repo_id, ignore_patterns=ignored if include_key else [*ignored, self.key_file], **options)
+
+    def generate_model_card(self, *, license: str | None = None, **values: Any) -> ModelCard:
+        """The README.md of a saved MaLP. Its weights may be under other terms than this package, so only a `license` that is given is named."""
+        known = {name: value for name, value in self._hub_mixin_info.model_card_data.to_dict().items() if name != "license"}
+        data = ModelCardData(**known, **({} if license is None else {"license": license}))
+        return ModelCard.from_template(data, template_str=_CARD, model=type(self).__name__, version=__version__, key_file=self.key_file, **values)
 
     def _save_key(self, path: Path) -> None:
         save_key(path, self.encryption.templates)

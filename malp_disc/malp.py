@@ -59,7 +59,7 @@ class MaLPOutput:
     branch_logit: Tensor | None = None
 
 
-class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", license="mit", paper_url="https://arxiv.org/abs/2303.16976", tags=["manipulation-localization", "gan"]):
+class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", tags=["manipulation-localization", "gan"]):
     """Encryption, localization and detection in one network, always in float32.
 
     ``.half()``, ``.bfloat16()``, ``.double()`` and ``.to(dtype)``, of it or of a module that contains it, leave its weights in float32.

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from malp_disc import MaLP, MaLPConfig, MaLPDiscriminator
+from malp_disc import KeyedConfig, KeyedMaLP, MaLP, MaLPConfig, MaLPDiscriminator
 from tests.tiny import OUTPUTS, sample_images, tiny_malp
 
 
@@ -128,3 +128,19 @@ def test_a_setting_that_cant_be_is_named_with_its_file(tmp_path, entry, said):
     (tmp_path / "config.json").write_text(json.dumps({**saved, **entry}))
     with pytest.raises(ValueError, match=f"{tmp_path}/config.json is damaged or of another version: .*{said}"):
         MaLP.from_pretrained(tmp_path)
+
+
+def test_the_model_card_names_no_licence_but_the_one_that_is_given(tmp_path):
+    """What a MaLP may be used for depends on the images that it was trained on: weights/survive, for research only, was saved again as MIT."""
+    malp = tiny_malp()
+    malp.save_pretrained(tmp_path / "plain")
+    card = (tmp_path / "plain" / "README.md").read_text()
+    assert "license:" not in card
+    assert "More Information Needed" not in card
+    assert 'MaLP.from_pretrained("FOLDER_OR_HUB_ID", key="templates.safetensors")' in card
+    malp.save_pretrained(tmp_path / "named", model_card_kwargs={"license": "cc-by-4.0"})
+    assert "license: cc-by-4.0" in (tmp_path / "named" / "README.md").read_text()
+    malp.save_pretrained(tmp_path / "named")
+    assert "license: cc-by-4.0" in (tmp_path / "named" / "README.md").read_text()  # a card that is there is kept
+    KeyedMaLP(KeyedConfig(width=8)).save_pretrained(tmp_path / "keyed")
+    assert "license:" not in (tmp_path / "keyed" / "README.md").read_text()
