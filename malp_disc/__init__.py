@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from malp_disc.discriminator import MaLPDiscriminator
     from malp_disc.fakeness import fakeness_map
     from malp_disc.input_checks import without_value_checks
+    from malp_disc.keyed import KeyedConfig, KeyedMaLP
     from malp_disc.losses import LossWeights
     from malp_disc.malp import MaLP, MaLPConfig, MaLPOutput
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import io
 import json
@@ -249,6 +250,13 @@ def test_the_librarys_names_are_imported_when_asked_for():
         assert getattr(malp_disc, name).__name__ == name and name in dir(malp_disc)
     with pytest.raises(AttributeError, match="no attribute 'MalP'"):
         malp_disc.MalP  # noqa: B018
+
+
+def test_type_checkers_see_every_public_name():
+    source = Path(malp_disc.__file__)
+    (only,) = (node for node in ast.parse(source.read_text()).body if isinstance(node, ast.If))  # if TYPE_CHECKING
+    assert {alias.name for line in only.body for alias in line.names} == set(malp_disc.__all__)
+    assert (source.parent / "py.typed").is_file() and (source.parents[1] / "generators" / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
