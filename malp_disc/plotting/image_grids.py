@@ -26,6 +26,7 @@ _LINE = 17  # pixels, the height of a line of text
 _CHARACTER = 7.9  # pixels, the approximate width of a character
 _NARROWEST = 72  # columns of smaller images are spread, so that their headings don't run into each other
 _BAR = 12
+_BAR_TEXT = "change per pixel, one scale for all maps"
 _INK = "#222222"
 
 
@@ -133,16 +134,17 @@ class _Page:
         )  # fmt: skip
 
     def scale(self, x: int, y: int, width: int, vmax: float) -> None:
-        """The colour bar of the maps, from 0 to `vmax`."""
+        """The colour bar of the maps, from 0 to `vmax`. A narrow one has no number in the middle, and its text starts to the left of it."""
         ramp = np.linspace(0, vmax, width)[None].repeat(_BAR, 0)
         self.paste(pink(ramp, vmax), x, y)
-        for share, text, side in (
-            (0, "0", "left"),
-            (0.5, f"{vmax / 2:g}", "center"),
-            (1, f"{vmax:g} or more" if vmax < 1 else "1", "right"),
-        ):
+        middle, end = f"{vmax / 2:g}", f"{vmax:g} or more" if vmax < 1 else "1"
+        labels = [(0, "0", "left"), (1, end, "right")]
+        if _CHARACTER * (len(middle) / 2 + len(end) + 1) < width / 2:
+            labels.append((0.5, middle, "center"))
+        for share, text, side in labels:
             self.write([text], x + share * width, y + _BAR + 3, horizontal=side, vertical="top")
-        self.write(["change per pixel, one scale for all maps"], x + width / 2, y + _BAR + 3 + _LINE, horizontal="center", vertical="top")
+        place, side = (x + width / 2, "center") if _CHARACTER * len(_BAR_TEXT) < width else (x + width, "right")
+        self.write([_BAR_TEXT], place, y + _BAR + 3 + _LINE, horizontal=side, vertical="top")
 
     def save(self, path: str | Path) -> None:
         with atomic_path(path) as temporary:

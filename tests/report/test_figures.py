@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from malp_disc.data.faces import draw_faces
-from malp_disc.plotting.image_grids import PINK_VMAX, fakeness_grid, sample_grid
+from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, fakeness_grid, sample_grid
 from malp_disc.plotting.style import COLOURS
 from malp_disc.report import build_record
 from malp_disc.report.run_charts import comparison_figure
@@ -124,6 +124,16 @@ def test_the_pink_scale_runs_from_dark_at_zero_to_white_at_vmax_and_above(tmp_pa
     assert (bar[2, 0] == PINK_ZERO).all()
     assert (bar[2, -1] == WHITE).all()
     assert np.abs(bar[2, bar.shape[1] // 2].astype(int) - middle).max() <= 4
+
+
+@pytest.mark.parametrize("maps", [1, 2, 3])
+def test_the_text_of_a_narrow_colour_bar_stays_on_the_page(maps, tmp_path):
+    """A benchmark of one localizer has two maps, of one that gives none only the true map."""
+    image = np.full((1, 112, 112, 3), 128, np.uint8)
+    draw_grid({name: image for name in ("real", "edited", *"abc"[:maps])}, tmp_path / "a.png", zoom=1, captions=None, vmax=0.5, maps=maps)
+    page = pixels(tmp_path / "a.png")
+    assert (page[-40:] < 128).any()
+    assert (page[:, -8:] == 255).all() and (page[:, :8] == 255).all()
 
 
 def find_first(page: np.ndarray, colour: tuple[int, int, int]) -> tuple[int, int]:
