@@ -80,7 +80,8 @@ def lines_figure(panels: Sequence[Sequence[Panel | None]], path: str | Path) -> 
         _check(panel)
     looks = _looks(drawn)
     width = max(_PANEL[0] * len(rows[0]), 2 * _PANEL[0]) + 0.5
-    figure = Figure(figsize=(width, _PANEL[1] * len(rows) + 0.7), dpi=DPI, facecolor="white", layout="constrained")
+    legend_rows = -(-len(looks) // legend_columns(looks, width))
+    figure = Figure(figsize=(width, _PANEL[1] * len(rows) + 0.5 + 0.2 * legend_rows), dpi=DPI, facecolor="white", layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
     axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for row, row_of_axes in zip(rows, axes):
@@ -115,7 +116,7 @@ def _looks(panels: Sequence[Panel]) -> dict[str, dict[str, object]]:
             baseline.setdefault(name, line.baseline)
     looks: dict[str, dict[str, object]] = {}
     for i, name in enumerate(name for name in baseline if not baseline[name]):
-        looks[name] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 3.6, "linewidth": 1.6}
+        looks[name] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[(i + i // len(_COLOURS)) % len(_MARKERS)], "markersize": 3.6, "linewidth": 1.6}
     for i, name in enumerate(name for name in baseline if baseline[name]):
         looks[name] = {"color": _GREY, "linestyle": _BASELINE_STYLES[i % len(_BASELINE_STYLES)], "linewidth": 1.5}
     return looks
@@ -129,7 +130,11 @@ def _draw(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, object]]) -
         if line.intervals is not None:
             low, high = np.array([(np.nan, np.nan) if ends is None else ends for ends in line.intervals], dtype=float).T
             axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0, zorder=2)
+            alone = _alone(low + high)
+            axes.vlines(x[alone], low[alone], high[alone], color=look["color"], alpha=0.18, linewidth=4, zorder=2)
         axes.plot(x, values, zorder=2 if line.baseline else 3, **look)
+        if line.baseline:
+            axes.plot(x[_alone(values)], values[_alone(values)], "_", color=_GREY, markersize=12, markeredgewidth=1.5, zorder=2)
     if panel.log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
@@ -140,6 +145,12 @@ def _draw(axes: Axes, panel: Panel, looks: Mapping[str, Mapping[str, object]]) -
     tidy(axes)
     axes.grid(axis="y", color=FAINT, linewidth=0.7)
     axes.set_title(panel.title, loc="left", fontsize=8.5, color=INK, parse_math=False)
+
+
+def _alone(values: np.ndarray) -> np.ndarray:
+    """Indices of the numbers without a neighbour, through which no line or band is drawn."""
+    known = np.pad(np.isfinite(values), 1)
+    return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])
 
 
 def _share_heights(row: Sequence[Panel | None], axes: Sequence[Axes]) -> None:
@@ -172,7 +183,7 @@ def _label(rows: Sequence[Sequence[Panel | None]], axes: np.ndarray) -> None:
 
 def _legend(figure: Figure, looks: Mapping[str, Mapping[str, object]], width: float) -> None:
     """Draw the legend above the panels, in several rows if one is too short."""
-    figure.legend(
+    legend = figure.legend(
         [Line2D([], [], **look) for look in looks.values()],
         list(looks),
         loc="outside upper left",
@@ -181,6 +192,8 @@ def _legend(figure: Figure, looks: Mapping[str, Mapping[str, object]], width: fl
         fontsize=8.5,
         labelcolor=INK,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _numbers(values: Sequence[float | None]) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from malp_disc.plotting.line_panels import Line, Panel, lines_figure
+from malp_disc.plotting.line_panels import Line, Panel, _looks, lines_figure
 
 ORANGE, BLUE, GREY = (213, 94, 0), (0, 114, 178), (138, 138, 138)
 
@@ -120,9 +120,32 @@ def test_many_names_go_on_under_each_other_and_stay_inside_the_page(tmp_path):
     few = drawn([[panel({"a": Line([0, 1, 0])})]], tmp_path / "a.png")
     names = {f"quite a long name, number {i}": Line([0, 1, i]) for i in range(8)}
     many = drawn([[panel(names)]], tmp_path / "b.png")
-    assert many.shape == few.shape
+    assert many.shape[1] == few.shape[1]
+    assert many.shape[0] > few.shape[0] + 60  # three more rows of names, which take nothing from the panels
     assert (many[:, -4:] == 255).all()
     assert (many[:3] == 255).all()
+
+
+def test_every_method_looks_different(tmp_path):
+    """Thirteen methods, as in the largest benchmark, have six colours."""
+    looks = _looks([panel({f"method {i}": Line([0, 1, 0]) for i in range(13)})])
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 13
+
+
+def test_a_number_without_neighbours_is_drawn_with_its_interval_and_baselines_too(tmp_path):
+    single = {"a": Line([0.5], [(0.2, 0.8)]), "level": Line([0.1], baseline=True)}
+    page = drawn([[panel(single, x=(1,))]], tmp_path / "a.png")
+    assert len(places(page, GREY)) > 10
+    bare = drawn([[panel({**single, "a": Line([0.5])}, x=(1,), y_limits=(0, 1))]], tmp_path / "b.png")
+    banded = drawn([[panel(single, x=(1,), y_limits=(0, 1))]], tmp_path / "c.png")
+    assert np.ptp(np.argwhere((bare != banded).any(-1))[:, 0]) > 60
+    gaps = drawn([[panel({"a": Line([0, 1, 0]), "level": Line([None, 0.5, None], baseline=True)})]], tmp_path / "d.png")
+    assert len(places(gaps, GREY)) > 10
+
+
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+    """Not mathematics, which "$\\frac$" isn't, so that drawing it would fail."""
+    assert drawn([[panel({"$\\frac$": Line([0, 1, 0])})]], tmp_path / "a.png").size
 
 
 @pytest.mark.parametrize(
