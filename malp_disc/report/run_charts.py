@@ -88,7 +88,7 @@ def draw_deltas(axes: Axes, record: Record) -> None:
         inner = delta.images or delta
         axes.plot([delta.low, delta.high], [y, y], color=COLOURS[arm], linewidth=1.4, zorder=2, solid_capstyle="butt")
         axes.plot([inner.low, inner.high], [y, y], color=COLOURS[arm], linewidth=3.6, zorder=2, solid_capstyle="butt")
-        seeds = _of_seeds(record, lambda seed, arm=arm: getattr(record.delta_of_seed(seed, arm), "value", None))
+        seeds = _of_seeds(record, lambda seed, arm=arm: _delta_of_seed(record, seed, arm))
         axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=PAPER, markeredgecolor=INK, markersize=3.2, markeredgewidth=0.7, zorder=3)
         axes.plot(delta.value, y, "o", color=COLOURS[arm], markersize=6, markeredgecolor=PAPER, zorder=4)
         text = signed(delta.value).replace("-", "\N{MINUS SIGN}")
@@ -198,6 +198,12 @@ def _measured_views(record: Record) -> list[str]:
 
 def _deltas(record: Record) -> dict[str, Delta]:
     return {arm: delta for arm in ARMS if (delta := record.delta(arm)) is not None}
+
+
+def _delta_of_seed(record: Record, seed: int, arm: str) -> float | None:
+    """An arm's difference from the control in one seed. "before" is measured once: for other seeds than the first, that of their control, negated."""
+    own, reverse = record.delta_of_seed(seed, arm), record.delta_of_seed(seed, "control", arm)
+    return own.value if own is not None else None if reverse is None else -reverse.value
 
 
 def _of_seeds(record: Record, get: Callable[[int], float | None]) -> list[float]:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from PIL import Image
 
 from malp_disc.data.faces import draw_faces
 from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, fakeness_grid, sample_grid
 from malp_disc.plotting.style import COLOURS
 from malp_disc.report import build_record
-from malp_disc.report.run_charts import comparison_figure
+from malp_disc.report.run_charts import comparison_figure, draw_deltas
 from malp_disc.report.training_curves import curves_figure
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.measurement import Distance, ReferencePoints
@@ -227,3 +228,13 @@ def test_drawing_leaves_pyplots_figures_and_the_callers_backend_alone(faces, tmp
     curves_figure({"control": [{"step": 1, "a": 1.0}]}, tmp_path / "b.png")
     assert pyplot.get_fignums() == []
     assert matplotlib.get_backend() == backend
+
+
+def test_every_seed_has_a_dot_in_the_differences_also_of_the_generator_before(make_full_run):
+    """It is measured once, but each seed's control is another one. Full run: six arms beside the control, three seeds."""
+    record = build_record(make_full_run(), resamples=4)
+    axes = Figure().subplots()
+    draw_deltas(axes, record)
+    dots = [line.get_xdata() for line in axes.get_lines() if line.get_markersize() == 3.2]
+    assert [len(values) for values in dots] == [3] * 6
+    assert np.mean(dots[0]) == pytest.approx(record.delta("before").value)
