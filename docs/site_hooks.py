@@ -14,6 +14,7 @@ PAGES = {  # file of the repository -> page of the site
     "generators/README.md": "generators.md",
     "weights/README.md": "weights.md",
     "weights/celeba64/README.md": "weights-celeba64.md",
+    "weights/survive/README.md": "weights-survive.md",
     "malp_disc/metrics/weights/README.md": "weights-metrics.md",
 }
 _ORIGINS = {page: origin for origin, page in PAGES.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,16 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def test_every_page_is_in_the_navigation_and_every_model_card_on_the_site():
+    """A page outside the navigation is found by nobody, and a link to a file that isn't on the site becomes plain text."""
+    navigation, hooks = (REPOSITORY / "mkdocs.yml").read_text(), (REPOSITORY / "docs" / "site_hooks.py").read_text()
+    docs = REPOSITORY / "docs"
+    pages = [path.relative_to(docs).as_posix() for folder in ("", "api", "results") for path in (docs / folder).glob("*.md")]
+    cards = [path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("weights/**/README.md")]
+    assert [page for page in pages if not re.search(rf"(- |: ){re.escape(page)}$", navigation, flags=re.M)] == []
+    assert [card for card in cards if f'"{card}": ' not in hooks] == []
 
 
 @pytest.mark.slow  # half a minute, and needs the extra `docs`
