@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # The commands of real-faces.md. Each resumes where it stopped if it is run again.
 #
+# To be run at commit 21f8065, whose flags these are: git worktree add ../malp-21f8065 21f8065, and this file in place of the one there. Since then the pretrained network of vision_aided and feature_map is
+# MaLP's second branch (--backbone in place of --vision-aided-network), and the search no longer has the rows pretraining-small, feature-map-50, feature-map-200 and joint-small.
+#
 #   CELEBA      folder with images/ and list_attr.csv: the first 8,000 aligned faces of CelebA's training split at half size (89x109)
 #   FACES144    folder with train/ and test/: face crops of 144x144, for super-resolution
 #   INCEPTION   pytorch-fid's Inception weights    SQUEEZENET  torchvision's squeezenet1_0 state dict
@@ -21,10 +24,10 @@ TUNE="--mixed-precision bf16 --reconstruction-weight 30 --max-train-steps 250 --
 old() { echo --generator-checkpoint "$OLD/G.safetensors" --discriminator-checkpoint "$OLD/D.safetensors"; }
 python recipes/pretrain_malp.py $DATA --generator-checkpoint "$OLD/G.safetensors" --mixed-precision bf16 --max-train-steps 1000 --malp-template-dropout 0.5 \
     --output-dir "$RUNS/old-malp" --resume-from-checkpoint latest
-python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp weights/celeba64/malp --rows control control-slow classifier classifier-share --output-dir "$RUNS/search-blind"
-python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --output-dir "$RUNS/search" \
+python recipes/research/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp weights/celeba64/malp --rows control control-slow classifier classifier-share --output-dir "$RUNS/search-blind"
+python recipes/research/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --output-dir "$RUNS/search" \
     --rows control pretraining-share pretraining-classifier pretraining-faint pretraining-small vision-aided feature-map-10 feature-map-50 feature-map-200 joint-small
-python recipes/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --max-train-steps 500 --lr-scheduler linear --rows pretraining-share --output-dir "$RUNS/search-500"
+python recipes/research/search_finetuning.py $DATA $(old) $EXTRACTORS $TUNE --malp "$RUNS/old-malp/malp" --max-train-steps 500 --lr-scheduler linear --rows pretraining-share --output-dir "$RUNS/search-500"
 
 # A better StarGAN, and a MaLP pretrained with template dropout
 python recipes/train_stargan.py $DATA $(old) --max-train-steps 14000 --n-critic 1 --learning-rate 2e-4 --discriminator-learning-rate 4e-4 --warmup-steps 0 --train-batch-size 8 \
