@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from malp_disc.plotting.style import STYLES, colour_of, page_colour
@@ -17,7 +18,7 @@ from malp_disc.report.numbers import number
 from malp_disc.report.sections import making, sections
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.schema import read_curves
-from malp_disc.run_folder.strips import read_strips
+from malp_disc.run_folder.strips import Strip, read_strips
 from malp_disc.serialization.typed_json import to_json
 from tests.charts import without_figures
 from tests.report.conftest import EVERY_ARM
@@ -151,6 +152,15 @@ def test_a_run_with_next_to_nothing_measured_still_has_a_page(make_run):
     assert Checker(page).open == []
     assert "No verdict: no generator was fine-tuned" in page and "Not measured." in page
     assert 'id="compare"' not in page
+
+
+def test_images_without_a_request_have_no_line_for_it(make_run):
+    """Generators without attributes, horses to zebras: "requested:" stood there with nothing behind it."""
+    record = build_record(make_run(), resamples=4)
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    for captions, hidden in ((["", ""], True), ([None, None], True), (["", "+ Smiling"], False)):
+        page = render_page(record, strips=[Strip("edited", arm, 0, images, captions) for arm in ("before", "control")])
+        assert ("<p hidden>requested:" in page) == hidden and ("<p>requested:" in page) != hidden
 
 
 def test_the_same_folder_gives_the_same_bytes(run):
