@@ -76,6 +76,15 @@ def test_every_module_and_name_of_the_package_that_is_mentioned_can_be_imported(
             resolve(f"{module}.{name}")
 
 
+@pytest.mark.parametrize("package", ["malp_disc", "malp_disc.data", "malp_disc.keyed", "malp_disc.metrics"])
+def test_every_name_that_a_package_exports_is_in_the_api_reference(package):
+    listed = {name for page in PAGES if page.parent == Path("docs/api") for name in re.findall(r"^::: (\S+)", text_of(page), flags=re.M)}
+    module = importlib.import_module(package)
+    exported = {name: getattr(module, name) for name in module.__all__}
+    sources = {name: getattr(value, "__module__", package) for name, value in exported.items()}
+    assert [name for name, source in sources.items() if not {source, f"{source}.{name}", package} & listed] == []
+
+
 OTHER_TOOLS_FLAGS = {"config-file", "machine-rank", "main-process-ip", "nproc-per-node", "standalone"}  # of accelerate launch and torchrun
 
 
