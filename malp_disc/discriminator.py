@@ -213,7 +213,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
             call = called_on_copies if self.trainable else called
             by_cnn, by_branch, features = fake.new_zeros(3, dtype=torch.float32), fake.new_zeros(2, dtype=torch.float32), ()
             if self.uses_cnn:
-                by_cnn = cnn_values(self.malp, fake, index, template=self.weights["template"] > 0, report_template=self.report_template, call=call)
+                asked = {name: self.weights[name] > 0 for name in ("classifier", "template")}
+                by_cnn = cnn_values(self.malp, fake, index, **asked, report_template=self.report_template, call=call)
             if self.weights["branch_map"] or self.weights["realness"]:
                 target = self.malp.branch.check_labels(target, len(fake), "target")
                 by_branch, features = branch_values(self.malp.branch, fake, target, map=self.weights["branch_map"] > 0, call=call)

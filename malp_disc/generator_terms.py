@@ -68,18 +68,20 @@ def called(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     return module(*inputs, **options)
 
 
-def cnn_values(malp: MaLP, fake: Tensor, index: Tensor, *, template: bool, report_template: bool, call: Callable[..., Any]) -> Tensor:
+def cnn_values(
+    malp: MaLP, fake: Tensor, index: Tensor, *, classifier: bool, template: bool, report_template: bool, call: Callable[..., Any]
+) -> Tensor:
     """v of map, classifier and template, (3,).
 
     Args:
-        template: whether the template's value gets a graph. Without, a backward pass leaves out the layers of E_E alone.
+        classifier, template: whether these values get a graph. Without, a backward pass leaves out C, and the layers of E_E alone.
         report_template: whether its value is needed without a graph too. Where it isn't, or no image has a template, E_E isn't run, and the value is 0.
         call: `called`, or `malp_disc.freezing.called_on_copies`.
     """
     malp.check_weights()
     recovery = (template or report_template) and bool((index != NO_TEMPLATE).any())
     maps, recovered = call(malp.cnn, fake, recovery=recovery)
-    values = image_terms(maps.clamp(0, 1), call(malp.classifier, maps)).mean(1)  # as `MaLP.forward`
+    values = image_terms(maps.clamp(0, 1), call(malp.classifier, maps if classifier else maps.detach())).mean(1)  # as `MaLP.forward`
     if not recovery:
         return torch.cat([values, torch.zeros_like(values[:1])])
     return torch.cat([values, template_term(recovered if template else recovered.detach(), malp.encryption.at(recovered.shape[2:]), index)[None]])

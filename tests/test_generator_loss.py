@@ -189,6 +189,18 @@ def test_without_a_template_in_the_batch_the_recovery_isnt_run_and_nothing_else_
     torch.testing.assert_close(*(torch.autograd.grad(total, fake) for total in (losses.total, expected)))
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_classifier_of_weight_0_tells_its_value_and_needs_no_gradient(trainable):
+    fake, index, learns, found = with_rectangles(sample_images(3)).requires_grad_(), torch.zeros(3, dtype=torch.long), [], []
+    for weight in (0.0, 1e-30):
+        disc = MaLPDiscriminator(tiny_malp(), trainable, classifier_weight=weight, relative=False)
+        disc.malp.classifier.register_forward_hook(lambda _, inputs, output: learns.append(output.requires_grad))
+        losses = disc.generator_loss(fake, index)
+        found.append((losses.total, losses.classifier, *torch.autograd.grad(losses.total, fake)))
+    assert learns == [False, True] and found[0][1] > 0
+    assert all(torch.equal(a, b) for a, b in zip(*found))
+
+
 def test_the_plain_template_term_of_weight_0_can_be_left_out():
     fake, index = with_rectangles(sample_images(3)).requires_grad_(), torch.tensor([0, NO_TEMPLATE, 0])
     totals = []
