@@ -16,7 +16,7 @@ from malp_disc.distributed import mean_over_processes
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import fakeness_map
 from malp_disc.feature_branch import FeatureBranch
-from malp_disc.freezing import Float32Module, Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
+from malp_disc.freezing import Float32Module, Freezable, called_for_two_losses, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from malp_disc.generator_terms import (
     CNN_TERMS,
     NEEDS_BRANCH,
@@ -32,6 +32,7 @@ from malp_disc.generator_terms import (
     weighted_losses,
 )
 from malp_disc.input_checks import check_batches, check_images, looks_at_values
+from malp_disc.localization import ShallowCNN
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
 from malp_disc.metrics.degradation_chain import straight_through
@@ -168,23 +169,28 @@ class MaLPDiscriminator(Freezable, Float32Module):
         with contextlib.nullcontext() if self.generator_gradient != "none" else gradients_to_inputs_only(self.malp):
             return self.malp.encrypt(images, index)
 
-    def generator_loss(self, fake: Tensor, index: Tensor, target: Tensor | None = None) -> GeneratorLosses:
+    def generator_loss(self, fake: Tensor, index: Tensor, target: Tensor | None = None, *, keep_map: bool = False) -> GeneratorLosses:
         """L_G = Σ w v / s, the generator's part of Eq. 12. Gradients reach `fake` alone, in its dtype, even if MaLP is updated before ``backward``.
 
         Shapes: fake (B, 3, H, W) in [-1, 1], index (B,) as `encrypt` returned it, target (B, A) in [0, 1], the attributes that `fake` was edited to, if the second
         branch is told them (`branch_labels` of its configuration).
 
+        Args:
+            keep_map: return the `known_map` that saves `discriminator_loss` E_C's pass of `fake`, where `shares_map`; None otherwise. The generator's ``backward`` has to
+                come before MaLP's then, and MaLP's update after both.
+
         Raises:
             ValueError: no images; wrong shape, range, dtype or device; an index outside the set; attributes that are missing; or a `generator_gradient`,
                 with which the loss would also reach the templates through `fake`.
         """
-        values, features = self._terms(fake, index, target)
+        values, features, known_map = self._terms(fake, index, target, keep_map=keep_map)
         if self.generator_gradient != "none" and values.requires_grad:
             raise ValueError(
                 f"generator_gradient={self.generator_gradient!r} is for pretraining against a generator that doesn't learn: its loss would move the templates too; "
                 "make the discriminator that a generator is fine-tuned against with generator_gradient='none'"
             )
-        return weighted_losses(values, self._term_weights(), self._relative_scale(values.detach()) if self.relative else None, features)
+        losses = weighted_losses(values, self._term_weights(), self._relative_scale(values.detach()) if self.relative else None, features)
+        return dataclasses.replace(losses, known_map=known_map)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[tuple[Tensor, ...]]) -> GeneratorLosses:
@@ -204,21 +210,36 @@ class MaLPDiscriminator(Freezable, Float32Module):
         return weighted_losses(values, self._term_weights(), self._relative_scale(values) if self.relative else None)
 
     @full_precision
-    def _terms(self, fake: Tensor, index: Tensor, target: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """v of `generator_terms`, (5,), with a graph to `fake` alone, 0 where a weight is 0; and the second branch's feature maps of `fake`."""
+    def _terms(
+        self, fake: Tensor, index: Tensor, target: Tensor | None = None, *, keep_map: bool = False
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """v of `generator_terms`, (5,), with a graph to `fake` alone, 0 where a weight is 0; the second branch's feature maps of `fake`; and its `known_map`."""
         check_batches({"fake": fake}, device=self.malp.device, nonempty=True)
         check_images(fake, "fake")
         index = self.malp.encryption.check_index(index, len(fake))
+        seen_map, known_map = None, None
+        if keep_map and self.shares_map and torch.is_grad_enabled():
+            seen_map, known_map = called_for_two_losses(lambda images: self.malp.cnn(images, recovery=False)[0], fake)
         with gradients_to_inputs_only(self.malp, evaluation=True):
             call = called_on_copies if self.trainable else called
             by_cnn, by_branch, features = fake.new_zeros(3, dtype=torch.float32), fake.new_zeros(2, dtype=torch.float32), ()
             if self.uses_cnn:
                 asked = {name: self.weights[name] > 0 for name in ("classifier", "template")}
-                by_cnn = cnn_values(self.malp, fake, index, **asked, report_template=self.report_template, call=call)
+                by_cnn = cnn_values(self.malp, fake, index, **asked, report_template=self.report_template, call=call, known_map=seen_map)
             if self.weights["branch_map"] or self.weights["realness"]:
                 target = self.malp.branch.check_labels(target, len(fake), "target")
                 by_branch, features = branch_values(self.malp.branch, fake, target, map=self.weights["branch_map"] > 0, call=call)
-            return torch.cat([by_cnn, by_branch]), features
+            return torch.cat([by_cnn, by_branch]), features, known_map
+
+    @property
+    def shares_map(self) -> bool:
+        """Whether `discriminator_loss` can use E_C's map of `fake` from `generator_loss`: E_C learns, and E_E, which shares its layers, is run in neither.
+
+        Not the authors' network, whose batch norm gives another map in training mode, and not with a `generator_gradient`, with which `fake` isn't detached.
+        """
+        learns = self.trainable and self.train_cnn and isinstance(self.malp.cnn, ShallowCNN) and self.generator_gradient == "none"
+        runs_recovery = self.report_template or self.weights["template"] > 0 or (self.train_template and not self.malp.passive)
+        return learns and self.uses_cnn and not runs_recovery
 
     @property
     def uses_cnn(self) -> bool:
@@ -250,7 +271,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
     def discriminator_loss(
         self, images: Tensor, encrypted: Tensor, fake: Tensor, index: Tensor, *,
         real: Tensor | None = None, degradation: Degradation | None = None, features: Sequence[Tensor] = (),
-        labels: Tensor | None = None, target: Tensor | None = None,
+        labels: Tensor | None = None, target: Tensor | None = None, known_map: Tensor | None = None,
     ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L (Eq. 7-11), plus R1; computed in one concatenated forward pass. `images` and `fake` are detached.
 
@@ -263,6 +284,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
                 the images before. It needn't be differentiable: the gradient passes straight through, as if it were the identity.
             features: those of `generator_loss` for the same `fake`, if it was just called; they save a pass through the frozen backbone.
             labels, target: attributes of `images`, and those that `fake` was edited to, (B, A) in [0, 1], if the second branch is told them.
+            known_map: that of ``generator_loss(…, keep_map=True)`` for the same `fake`; it saves a pass through E_C, once.
 
         Raises:
             ValueError: the discriminator is frozen; no images; attributes that are missing; wrong shapes, ranges, dtypes or devices; an index outside the set; or,
@@ -286,11 +308,11 @@ class MaLPDiscriminator(Freezable, Float32Module):
                 again, _ = self.malp.encrypt(images, index)
                 encrypted = encrypted + (again - again.detach())  # the values that G saw, with the gradient to the templates
         seen = [straight_through(batch, degradation) for batch in (encrypted, fake)]
-        known = () if degradation is not None else features
+        known, known_map = (features, known_map) if degradation is None else ((), None)  # those of the images before
         if not self.train_cnn:
             return branch_losses(self.malp, *seen, fakeness_map(images, fake), self.loss_weights, real, known, labels, target, self.train_branch_map)
         learning = {"branch_map": self.train_branch_map, "template": self.train_template}
-        options = {"real": real, "features": known, "labels": labels, "target": target, **learning}
+        options = {"real": real, "features": known, "labels": labels, "target": target, "known_map": known_map, **learning}
         losses = self.malp.losses(*seen, fakeness_map(images, changed), index, self.loss_weights, **options)
         if not self.r1_weight:
             return losses

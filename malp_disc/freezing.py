@@ -1,7 +1,7 @@
 """Control over gradients and dtypes of weights.
 
-`freeze` freezes a module permanently, `gradients_to_inputs_only` and `called_on_copies` keep a loss from reaching a module's weights, and `Float32Module`
-keeps weights in float32.
+`freeze` freezes a module permanently, `gradients_to_inputs_only`, `called_on_copies` and `called_for_two_losses` keep a loss from reaching a module's weights,
+and `Float32Module` keeps weights in float32.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -123,6 +124,31 @@ def called_on_copies(module: nn.Module, *inputs: Any, **options: Any) -> Any:
     values = itertools.chain(module.named_parameters(), module.named_buffers())
     copies = {name: value.detach().clone() for name, value in values if not isinstance(value, FrozenParameter)}  # frozen ones don't change
     return torch.func.functional_call(module, copies, inputs, options)
+
+
+class _GradientToInputs(torch.autograd.Function):
+    """A known output of a module, with the gradient to its inputs alone; `graph` is (inputs, output), whose graph is kept for another loss."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, graph: tuple[Tensor, Tensor]) -> Tensor:
+        ctx.graph = graph  # in a tuple, so that autograd doesn't follow the output to the weights
+        return graph[1].detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        inputs, output = ctx.graph
+        return torch.autograd.grad(output, inputs, gradient, retain_graph=True)[0], None
+
+
+def called_for_two_losses(function: Callable[[Tensor], Tensor], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """``function(inputs)`` twice, from one forward pass: with a graph to `inputs` alone, and with one to the weights alone.
+
+    ``backward`` of the first has to be called before that of the second, and before the weights change; torch raises RuntimeError otherwise.
+    """
+    seen = inputs.detach().requires_grad_(True)
+    output = function(seen)
+    return _GradientToInputs.apply(inputs, (seen, output)), output
 
 
 class Float32Module(nn.Module):

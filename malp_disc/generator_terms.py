@@ -33,7 +33,8 @@ _NEGLIGIBLE = 1e-6  # a first value that is no larger doesn't fix the scale
 class GeneratorLosses:
     """The generator's part of Eq. 12. `total` is what to add to the generator's own loss; the others are the plain terms v_k, for curves.
 
-    `features` are a pretrained second branch's feature maps of the generator's images, for `malp_disc.discriminator.MaLPDiscriminator.discriminator_loss`.
+    For `malp_disc.discriminator.MaLPDiscriminator.discriminator_loss` on the same images: `features`, a pretrained second branch's feature maps; and `known_map`, E_C's
+    map with a graph to its weights, where it was asked for.
     """
 
     total: Tensor
@@ -43,6 +44,7 @@ class GeneratorLosses:
     branch_map: Tensor
     realness: Tensor
     features: tuple[Tensor, ...] = ()
+    known_map: Tensor | None = None
 
 
 def term_weights(malp: MaLP, weights: Mapping[str, float | None]) -> dict[str, float]:
@@ -69,7 +71,7 @@ def called(module: nn.Module, *inputs: Any, **options: Any) -> Any:
 
 
 def cnn_values(
-    malp: MaLP, fake: Tensor, index: Tensor, *, classifier: bool, template: bool, report_template: bool, call: Callable[..., Any]
+    malp: MaLP, fake: Tensor, index: Tensor, *, classifier: bool, template: bool, report_template: bool, call: Callable[..., Any], known_map: Tensor | None = None
 ) -> Tensor:
     """v of map, classifier and template, (3,).
 
@@ -77,10 +79,11 @@ def cnn_values(
         classifier, template: whether these values get a graph. Without, a backward pass leaves out C, and the layers of E_E alone.
         report_template: whether its value is needed without a graph too. Where it isn't, or no image has a template, E_E isn't run, and the value is 0.
         call: `called`, or `malp_disc.freezing.called_on_copies`.
+        known_map: E_C's map of `fake`, if it is known; E_E isn't run then.
     """
     malp.check_weights()
-    recovery = (template or report_template) and bool((index != NO_TEMPLATE).any())
-    maps, recovered = call(malp.cnn, fake, recovery=recovery)
+    recovery = known_map is None and (template or report_template) and bool((index != NO_TEMPLATE).any())
+    maps, recovered = (known_map, None) if known_map is not None else call(malp.cnn, fake, recovery=recovery)
     values = image_terms(maps.clamp(0, 1), call(malp.classifier, maps if classifier else maps.detach())).mean(1)  # as `MaLP.forward`
     if not recovery:
         return torch.cat([values, torch.zeros_like(values[:1])])

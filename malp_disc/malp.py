@@ -169,13 +169,15 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", tags=["manipul
         check_images(images)
         return self._predict(images, branch=branch)
 
-    def _predict(self, images: Tensor, *, branch: bool, recovery: bool = True) -> MaLPOutput:
-        """`forward` without checks of the images; without `recovery` E_E isn't run, and template and similarity are 0."""
+    def _predict(self, images: Tensor, *, branch: bool, recovery: bool = True, known_map: Tensor | None = None) -> MaLPOutput:
+        """`forward` without checks of the images; without `recovery` E_E isn't run, and template and similarity are 0. `known_map`, of the last images, needs that."""
         self.check_weights()
         if branch and self.branch is None:
             raise ValueError("this MaLP was created with branch=None and has no second branch")
         images = images.float()
-        maps, template = self.cnn(images) if recovery else self.cnn(images, recovery=False)
+        unknown = images if known_map is None else images[: -len(known_map)]
+        maps, template = self.cnn(unknown) if recovery else self.cnn(unknown, recovery=False)
+        maps = maps if known_map is None else torch.cat([maps, known_map])
         logit = self.classifier(maps)
         if template is None:
             template, similarity = torch.zeros_like(maps), torch.zeros_like(logit)
@@ -194,7 +196,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", tags=["manipul
     def losses(
         self, encrypted: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, weights: LossWeights | None = None, *,
         real: Tensor | None = None, features: Sequence[Tensor] = (), labels: Tensor | None = None, target: Tensor | None = None,
-        branch_map: bool = True, template: bool = True,
+        branch_map: bool = True, template: bool = True, known_map: Tensor | None = None,
     ) -> MaLPLosses:  # fmt: skip
         """J = J_T + J_R + J_C + J_L, Eq. 11, from one forward pass over encrypted and manipulated images.
 
@@ -212,10 +214,11 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", tags=["manipul
             branch_map: whether a pretrained second branch's map learns too (`FeatureBranch.losses`).
             template: whether the templates and E_E learn. Without, for images that have no template, and for a passive MaLP, E_E isn't run, J_T and J_R are 0, and
                 so are their gradients.
+            known_map: E_C's map of `manipulated` with a graph to its weights, where it is known; it saves a pass, but E_E can't be run then.
 
         Raises:
-            ValueError: no images; wrong shapes, ranges, dtypes or devices; an index outside the set, or of a template where these don't learn; or as
-                `FeatureBranch.losses`.
+            ValueError: no images; wrong shapes, ranges, dtypes or devices; an index outside the set, or of a template where these don't learn; a known map where they
+                do, or of other images; or as `FeatureBranch.losses`.
         """
         weights = weights or LossWeights()
         check_batches({"encrypted": encrypted, "manipulated": manipulated}, device=self.device, nonempty=True)
@@ -228,7 +231,12 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", tags=["manipul
         if not template and looks_at_values(index) and kept.any():
             raise ValueError("some images have a template, which template=False leaves out; expected an index of -1 for all")
         pretrained, recovers = isinstance(self.branch, FeatureBranch), template and not self.passive
-        out = self._predict(torch.cat([encrypted.float(), manipulated.float()]), branch=self.branch is not None and not pretrained, recovery=recovers)
+        if known_map is not None and recovers:
+            raise ValueError("a known map leaves out E_E, which learns here; leave out the map, or the templates with template=False")
+        if known_map is not None and known_map.shape != truth.shape:
+            raise ValueError(f"expected a known map {tuple(truth.shape)}, one per image of manipulated, got {tuple(known_map.shape)}")
+        images = torch.cat([encrypted.float(), manipulated.float()])
+        out = self._predict(images, branch=self.branch is not None and not pretrained, recovery=recovers, known_map=known_map)
         localization = torch.zeros((), device=encrypted.device)
         for maps in (out.map, out.branch_map):
             if maps is not None:

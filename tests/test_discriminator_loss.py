@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
-from malp_disc import LossWeights, MaLPDiscriminator, fakeness_map
+from malp_disc import LossWeights, MaLP, MaLPConfig, MaLPDiscriminator, fakeness_map
 from malp_disc.encryption import NO_TEMPLATE
 from tests.tiny import Snapshot, gradients, sample_images, small_generator, tiny_malp, with_rectangles
 
@@ -130,6 +132,70 @@ def test_without_a_template_in_the_batch_no_gradient_goes_to_the_images_and_the_
     found = torch.autograd.grad(disc.discriminator_loss(images, encrypted, fake, index).total, list(malp.parameters()))
     assert seen == [False]
     torch.testing.assert_close(found, expected)
+
+
+def both_updates(disc: MaLPDiscriminator, *, keep_map: bool) -> tuple[list[torch.Tensor], dict[str, torch.Tensor], int]:
+    """G's loss and its gradient; MaLP's loss and gradients; and how many images went through E_C."""
+    disc, images, passed = copy.deepcopy(disc), sample_images(3), []
+    fake, index = with_rectangles(images).requires_grad_(True), torch.full((3,), NO_TEMPLATE)
+    disc.malp.cnn.trunk.register_forward_hook(lambda _, inputs, output: passed.append(len(output)))
+    told = disc.generator_loss(fake, index, keep_map=keep_map)
+    told.total.backward()
+    assert gradients(disc) == set()
+    own = disc.discriminator_loss(images, images, fake, index, known_map=told.known_map)
+    own.total.backward()
+    return [told.total, fake.grad], {"total": own.total} | {name: p.grad for name, p in disc.named_parameters() if p.grad is not None}, sum(passed)
+
+
+NO_TEMPLATES = {"template_dropout": 1.0, "train_template": False, "report_template": False}
+
+
+@pytest.mark.parametrize("options", [{}, {"classifier_weight": 1.0, "relative": False}, {"r1_weight": 1.0}])
+@pytest.mark.parametrize("config", [{}, {"strength": 0.0}])
+def test_the_map_of_the_generators_loss_saves_a_pass_and_changes_nothing_but_rounding(config, options):
+    disc = MaLPDiscriminator(tiny_malp(**config), trainable=True, **NO_TEMPLATES, **options)
+    (told, own, passed), (told_apart, own_apart, passed_apart) = (both_updates(disc, keep_map=keep) for keep in (True, False))
+    assert passed == passed_apart - 3
+    assert all(torch.equal(a, b) for a, b in zip(told, told_apart)), "the generator's loss and gradient are the same to the last bit"
+    torch.testing.assert_close(own, own_apart, rtol=1e-4, atol=1e-6)
+    assert own.keys() == {"total"} | {name for name, _ in disc.named_parameters()}
+
+
+def test_the_map_is_kept_only_where_both_losses_see_the_same_one():
+    fake, none = with_rectangles(sample_images(2)).requires_grad_(True), torch.full((2,), NO_TEMPLATE)
+
+    def kept(malp=None, trainable=True, **options) -> bool:
+        disc = MaLPDiscriminator(malp or tiny_malp(), trainable, **{**NO_TEMPLATES, **options})
+        known_map = disc.generator_loss(fake, none, keep_map=True).known_map
+        assert (known_map is not None) == disc.shares_map or not torch.is_grad_enabled()
+        return known_map is not None
+
+    assert kept()
+    assert not kept(trainable=False), "a frozen MaLP has no update"
+    assert not kept(train_template=True) and not kept(report_template=True) and not kept(template_weight=1.0), "E_E is run on the same layers"
+    assert not kept(malp=MaLP(MaLPConfig(architecture="official", branch=None))), "batch norm differs between the modes"
+    with torch.no_grad():
+        assert not kept()
+
+
+def test_a_known_map_of_other_images_and_one_where_the_templates_learn_are_refused():
+    images, none = sample_images(2), torch.full((2,), NO_TEMPLATE)
+    fake = with_rectangles(images)
+    disc = MaLPDiscriminator(tiny_malp(), trainable=True, **NO_TEMPLATES)
+    known_map = disc.generator_loss(fake, none, keep_map=True).known_map
+    with pytest.raises(ValueError, match=r"a known map \(2, 1, 32, 32\), one per image of manipulated, got \(1, 1, 32, 32\)"):
+        disc.discriminator_loss(images, images, fake, none, known_map=known_map[:1])
+    with pytest.raises(ValueError, match="leaves out E_E, which learns here"):
+        MaLPDiscriminator(tiny_malp(), trainable=True).discriminator_loss(images, images, fake, none, known_map=known_map)
+
+
+def test_a_degradation_makes_another_map_than_the_known_one():
+    images, none = sample_images(2), torch.full((2,), NO_TEMPLATE)
+    fake = with_rectangles(images)
+    disc = MaLPDiscriminator(tiny_malp(), trainable=True, **NO_TEMPLATES)
+    known_map = disc.generator_loss(fake, none, keep_map=True).known_map
+    losses = [disc.discriminator_loss(images, images, fake, none, degradation=lambda x: x / 2, known_map=known).total for known in (None, known_map)]
+    assert torch.equal(*losses)
 
 
 def test_parameter_groups_hold_every_parameter_once_at_its_rate():

@@ -44,7 +44,7 @@ def all_losses(disc: MaLPDiscriminator, images: Tensor = IMAGES, fake: Tensor | 
     encrypted, index = disc.encrypt(images, INDEX)
     fake = with_rectangles(encrypted) if fake is None else fake
     losses = disc.generator_loss(fake, index), disc.discriminator_loss(images, encrypted, fake, index), disc.malp(fake)
-    values = [getattr(part, field.name) for part in losses for field in dataclasses.fields(part) if field.name != "features"]
+    values = [getattr(part, field.name) for part in losses for field in dataclasses.fields(part) if field.name not in ("features", "known_map")]
     return [encrypted, *(value for value in values if value is not None)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from malp_disc import MaLPDiscriminator
-from malp_disc.freezing import Freezable, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
+from malp_disc.freezing import Freezable, called_for_two_losses, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from tests.tiny import Snapshot, sample_images, tiny_malp, with_rectangles
 
 IMAGES, INDEX = sample_images(2, 16, 16), torch.zeros(2, dtype=torch.long)
@@ -111,6 +111,32 @@ def test_a_graph_on_copies_survives_a_step_and_new_running_statistics():
     net.train()(torch.randn(4, 2, dtype=torch.float64))
     loss.backward()
     assert torch.allclose(x.grad, expected) and all(p.grad is None for p in net.parameters())
+
+
+def test_one_call_for_two_losses_has_the_gradients_of_two_calls():
+    """The first to the inputs alone and twice if asked for, the second to the weights alone."""
+    net, x, passed = Net().double().eval(), torch.randn(4, 2, dtype=torch.float64, requires_grad=True), []
+    (expected,) = torch.autograd.grad(net(x).square().sum(), x)
+    expected_weights = torch.autograd.grad(net(x).exp().sum(), [p for p in net.parameters() if p.requires_grad])
+    net.register_forward_hook(lambda *_: passed.append(1))
+    to_inputs, to_weights = called_for_two_losses(net, x)
+    loss = to_inputs.square().sum()
+    assert torch.equal(torch.autograd.grad(loss, x, retain_graph=True)[0], expected)
+    loss.backward()
+    assert torch.equal(x.grad, expected) and all(p.grad is None for p in net.parameters())
+    to_weights.exp().sum().backward()
+    assert torch.equal(x.grad, expected) and len(passed) == 1
+    assert all(torch.equal(p.grad, value) for p, value in zip([p for p in net.parameters() if p.requires_grad], expected_weights, strict=True))
+
+
+def test_one_call_for_two_losses_refuses_weights_that_changed_in_between():
+    net, x = Net().double().eval(), torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    for output in called_for_two_losses(net, x):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(3)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.square().sum().backward()
 
 
 # --- MaLPDiscriminator: G's loss in any order ---------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ def test_the_public_names_are_those_of_the_design():
     assert [field.name for field in dataclasses.fields(MaLPOutput)][:5] == ["map", "template", "logit", "similarity", "score"]
     assert list(inspect.signature(MaLP.encrypt).parameters) == ["self", "images", "index", "generator"]
     assert list(inspect.signature(MaLPDiscriminator.encrypt).parameters) == ["self", "images", "index", "generator"]
-    assert list(inspect.signature(MaLPDiscriminator.generator_loss).parameters) == ["self", "fake", "index", "target"]
-    asked = ["self", "images", "encrypted", "fake", "index", "real", "degradation", "features", "labels", "target"]
+    assert list(inspect.signature(MaLPDiscriminator.generator_loss).parameters) == ["self", "fake", "index", "target", "keep_map"]
+    asked = ["self", "images", "encrypted", "fake", "index", "real", "degradation", "features", "labels", "target", "known_map"]
     assert list(inspect.signature(MaLPDiscriminator.discriminator_loss).parameters) == asked
 
 

@@ -205,10 +205,10 @@ class FineTuning:
                 if (others := step.generate(more, keep_graph=False)) is not None:
                     step.update_discriminator(number, more, others)
         measure = self.balance is not None and number % _MEASURE_BALANCE == 0
-        generator_terms, fakes, features = step.update_generator(number, batches, fakes, malp_weight=weight, measure_balance=measure)
+        generator_terms, fakes, known = step.update_generator(number, batches, fakes, malp_weight=weight, measure_balance=measure)
         terms |= generator_terms
         if "MaLP" in trained:
-            terms |= step.update_malp(number, batches, fakes, features)
+            terms |= step.update_malp(number, batches, fakes, known)
         self.average.update_parameters(self.generator)
         if self.networks.malp is not None and number % self.config.log_steps == 0:
             if self.networks.malp.uses_cnn:

@@ -5,8 +5,8 @@ Every update of a step uses the same micro-batches, so accumulated gradients are
     batches = step.present(batches)                          # encrypted where MaLP takes part
     fakes = step.generate(batches, keep_graph=True)          # None where an image isn't finite
     step.update_discriminator(1, batches, fakes)
-    terms, fakes, features = step.update_generator(1, batches, fakes, malp_weight=1.0)
-    step.update_malp(1, batches, fakes, features)
+    terms, fakes, known = step.update_generator(1, batches, fakes, malp_weight=1.0)
+    step.update_malp(1, batches, fakes, known)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -148,44 +149,44 @@ class FinetuneStep:
 
     def update_generator(
         self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], *, malp_weight: float, measure_balance: bool = False
-    ) -> tuple[dict[str, Tensor], list[Tensor], tuple[Tensor, ...]]:
+    ) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Any]]:
         """One update of the generator: its own losses, and `malp_weight` times MaLP's loss on it.
 
-        Returns the mean terms; G's images from before the update, detached, on which MaLP is updated; and their features by MaLP's frozen backbone, where it
-        has one. The features are kept for a single micro-batch only, so that memory doesn't grow with the number of micro-batches.
+        Returns the mean terms; G's images from before the update, detached, on which MaLP is updated; and what is known of them for that, `features` by MaLP's frozen
+        backbone and the map by E_C, where it is the same. This is kept for a single micro-batch only, so that memory doesn't grow with the number of micro-batches.
         """
-        collected, detached, features = [], [], ()
+        collected, detached, known = [], [], {}
         with gradients_to_inputs_only(self.networks.objective):
             for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["G"]), fakes):
                 fake = fake if fake.requires_grad else self.edit(batch.shown, batch.target, batch.labels)
-                terms, fooling = self._generator_losses(fake, batch)
+                terms, fooling = self._generator_losses(fake, batch, keep_map=len(batches) == 1)
                 total = sum(terms.values())
                 if measure_balance:
                     self.balance.measure(total, fooling.total)
                 self.accelerator.backward((total + malp_weight * fooling.total if fooling is not None else total) / len(batches))
                 if fooling is not None:
-                    features = fooling.features if len(batches) == 1 else ()
+                    known = {"features": fooling.features, "known_map": fooling.known_map} if len(batches) == 1 else {}
                     terms |= {"malp": fooling.total} | {name: getattr(fooling, name) for name in self.networks.malp.watched_terms}
                 detached.append(fake.detach())
                 collected.append(terms | {"edit_strength": (detached[-1] - batch.images).abs().mean()})
         terms = self._finish(step, "G", mean_terms("G", collected))
         if measure_balance:
             self.balance.update()
-        return terms, detached, features
+        return terms, detached, known
 
     def update_malp(
-        self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], features: Sequence[Tensor] = ()
+        self, step: int, batches: Sequence[Batch], fakes: Sequence[Tensor], known: Mapping[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """One update of a co-trained MaLP (Eq. 11) on the images, their encrypted versions, G's images, and images of its target domain where there are some.
 
-        `features` are those of `update_generator`, which saves a pass of `fakes` through the backbone. Returns the mean terms of its loss.
+        `known` is that of `update_generator`, which saves passes of `fakes` through the backbone and E_C. Returns the mean terms of its loss.
         """
         collected = []
         for batch, fake in zip(micro_batches(self.accelerator, batches, self.networks.wrapped["MaLP"]), fakes):
             seen = [augment(images, batch.numbers, self.config.augmentation) for images in (batch.images, batch.shown, fake.detach())]
             real = None if batch.reference is None else augment(batch.reference, batch.numbers, self.config.augmentation)
             with without_value_checks():
-                losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, features=features, labels=batch.labels, target=batch.target)
+                losses = self.networks.wrapped["MaLP"](*seen, batch.index, real=real, labels=batch.labels, target=batch.target, **(known or {}))
             self.accelerator.backward(losses.total / len(batches))
             collected.append({name: getattr(losses, name) for name in ("total", "localization", "penalty", "realness")})
         return self._finish(step, "MaLP", mean_terms("MaLP", collected))
@@ -211,7 +212,7 @@ class FinetuneStep:
             self.balance.update()
         return start
 
-    def _generator_losses(self, fake: Tensor, batch: Batch):
+    def _generator_losses(self, fake: Tensor, batch: Batch, *, keep_map: bool = False):
         """The weighted terms of the generator's own losses, and MaLP's losses on it (None without MaLP)."""
         terms: dict[str, Tensor] = {}
         if self.networks.objective is not None:
@@ -228,7 +229,7 @@ class FinetuneStep:
             return terms, None
         seen = augment(fake, batch.numbers, self.config.augmentation)
         with without_value_checks():  # `generate` has looked at them
-            return terms, malp.generator_loss(seen, batch.index, batch.target)
+            return terms, malp.generator_loss(seen, batch.index, batch.target, keep_map=keep_map)
 
     def _finish(self, step: int, name: str, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Clip the gradient and take the optimizer's step, unless the gradient isn't finite; returns `terms` unchanged."""

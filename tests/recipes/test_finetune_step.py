@@ -27,11 +27,12 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def make_step(accelerator, tmp_path, *, balanced: bool = False, accumulation: int = 2, **options) -> tuple[FinetuneStep, list]:
+def make_step(accelerator, tmp_path, *, balanced: bool = False, accumulation: int = 2, templates: bool = True, **options) -> tuple[FinetuneStep, list]:
     torch.manual_seed(0)
     config = FinetuneOptions(output_dir=tmp_path, train_batch_size=2, gradient_accumulation_steps=accumulation, max_train_steps=3, mixed_precision="no", **options)
     generator = ToyGenerator().eval()
-    malp = MaLPDiscriminator(tiny_malp(image_size=16, branch=None), trainable=True, template_dropout=0.5)
+    learning = {"template_dropout": 0.5} if templates else {"template_dropout": 1.0, "train_template": False, "report_template": False}
+    malp = MaLPDiscriminator(tiny_malp(image_size=16, branch=None), trainable=True, **learning)
     networks = Networks(Editor(generator), copy.deepcopy(generator).requires_grad_(False), ToyLosses(), malp)
     optimizers = {name: make_optimizer(name, network, config) for name, network in networks.trained.items()}
     balance = GradientBalance(generator.last.weight, 0.5) if balanced else None
@@ -57,6 +58,36 @@ def test_each_update_moves_its_own_network_alone(accelerator, tmp_path):
     assert moved(step, lambda: step.update_malp(1, batches, fakes)) == {"MaLP"}
     left = [name for network in step.networks.trained.values() for name, p in network.named_parameters() if p.grad is not None and p.grad.any()]
     assert not left, "no gradient is left for the next update"
+
+
+@pytest.mark.parametrize("options", [{}, {"augmentation": ("color",)}, {"balanced": True}])
+def test_one_pass_of_the_generators_images_through_malp_serves_both_updates(accelerator, tmp_path, options, monkeypatch):
+    """With passes of its own MaLP's update gives the same weights but for rounding, and G's to the last bit."""
+
+    def updated(shared: bool) -> tuple[dict, int]:
+        step, batches = make_step(accelerator, tmp_path, accumulation=1, templates=False, **options)
+        malp, passed = step.networks.malp, []
+        if not shared:
+            monkeypatch.setattr(type(malp), "shares_map", False)
+        malp.malp.cnn.register_forward_hook(lambda _, inputs, output: passed.append(len(inputs[0])))
+        batches = step.present(batches)
+        fakes = step.generate(batches, keep_graph=True)
+        _, fakes, known = step.update_generator(1, batches, fakes, malp_weight=1.0, measure_balance="balanced" in options)
+        assert (known["known_map"] is not None) == shared
+        assert moved(step, lambda: step.update_malp(1, batches, fakes, known)) == {"MaLP"}
+        return {name: network.state_dict() for name, network in step.networks.trained.items()}, sum(passed)
+
+    (weights, passed), (apart, passed_apart) = updated(True), updated(False)
+    assert (passed, passed_apart) == (4, 6)
+    torch.testing.assert_close(weights["G"], apart["G"], rtol=0, atol=0)
+    torch.testing.assert_close(weights["MaLP"], apart["MaLP"], rtol=0, atol=1e-6)
+
+
+def test_with_several_micro_batches_nothing_is_kept_of_them(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path, accumulation=2, templates=False)
+    batches = step.present(batches)
+    *_, known = step.update_generator(1, batches, step.generate(batches, keep_graph=True), malp_weight=1.0)
+    assert known == {}
 
 
 def test_the_generator_is_kept_near_what_it_was_also_where_the_backbone_sees_nothing(accelerator, tmp_path):

@@ -75,6 +75,20 @@ def test_processes_and_accumulated_passes_do_what_one_large_batch_does(one_proce
         assert first == second and set(first) == set(ARMS)  # every parameter to the bit
 
 
+def test_where_malps_update_takes_its_map_from_the_generators_the_division_of_a_step_changes_nothing_either(tmp_path):
+    """Without templates the map is taken over, except with several micro-batches; with a gradient balance it is differentiated twice before."""
+    exact = ["--max-train-steps", 4, "--adam-epsilon", 1e-3, "--gradient-share", 0.5, "--max-grad-norm", 1.0, "--template-dropout", 1, "--checkpointing-steps", 4, "--toy-arms", "cotrain"]
+    weights = []
+    for processes, batch, accumulation in ((1, 8, 1), (1, 2, 4), (2, 4, 1)):
+        folder = tmp_path / f"{processes}-{batch}"
+        run(folder, *exact, "--train-batch-size", batch, "--gradient-accumulation-steps", accumulation, processes=processes)
+        weights.append({name: load_file(folder / "arms" / "cotrain" / "checkpoint-4" / f"{name}.safetensors") for name in ("G", "D", "malp")})
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], rtol=1e-5, atol=2e-6)
+    first, second = (json.loads((folder / f"hashes-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and first
+
+
 def test_every_arm_moves_what_it_should_and_nothing_else(one_process, tmp_path):
     run(tmp_path, *EXACT, "--train-batch-size", 8, "--max-train-steps", 1, "--learning-rate", 1e-12, "--discriminator-learning-rate", 1e-12)
     begun = {arm: {name: load_file(tmp_path / "arms" / arm / "checkpoint-1" / f"{name}.safetensors") for name in ("G", "D")} for arm in ARMS}
