@@ -1,6 +1,7 @@
 """Protection and inspection of image files by either kind of MaLP: in windows of the training size (`malp_disc.tiling`), or, with keyed templates, as a whole.
 
-A `KeyedMaLP` takes an image of any size at once. Its map is the probability that a pixel belongs to an edited region, and crops are aligned first.
+A `KeyedMaLP` takes an image of any size at once. Its map is the probability that a pixel belongs to an edited region. Which template the image has, and where it lies on the original
+if it is a crop, is found out first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from malp_disc import tiling
 from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.issued import TEMPLATES, Issued
 from malp_disc.malp import MaLP
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.tiling import Inspection, Window, check_levels
@@ -25,7 +27,7 @@ CHANGED_ABOVE = 0.03
 
 
 def protect_levels(malp: MaLP | KeyedMaLP, levels: np.ndarray, index: int) -> np.ndarray:
-    """T(I), rounded to 8 bits: (H, W, 3) uint8 -> (H, W, 3) uint8; `index` is the template's, 0 for a `KeyedMaLP`.
+    """T(I), rounded to 8 bits: (H, W, 3) uint8 -> (H, W, 3) uint8; `index` is the template's. With a `KeyedMaLP`, no two images that are published may have the same.
 
     Raises:
         ValueError: not an image, an index outside the set, or an image with too few pixels for the key's reference grid.
@@ -39,39 +41,48 @@ def protect_levels(malp: MaLP | KeyedMaLP, levels: np.ndarray, index: int) -> np
             f"{width}x{height} pixels are too few for the key's reference grid of {grid}x{grid}: untouched, the image would count as edited. It needs the area of "
             f"{round(LEAST_OF_GRID * grid)}x{round(LEAST_OF_GRID * grid)}, or a key with a smaller grid: malp-disc key OUT --malp DIR --reference-size N"
         )
-    if index:
-        raise ValueError(f"templates that follow from a key and the image have no numbers: expected template 0, got {index}")
-    protected, _ = malp.encrypt(_images(malp, levels))
+    protected, _ = malp.encrypt(as_input(malp, levels), torch.tensor([index]))
     return _levels(protected)
 
 
 @torch.no_grad()
 def inspect_levels(
-    malp: MaLP | KeyedMaLP, levels: np.ndarray, *, with_map: bool = True, progress: Callable[[int], object] = lambda windows: None
+    malp: MaLP | KeyedMaLP,
+    levels: np.ndarray,
+    *,
+    with_map: bool = True,
+    progress: Callable[[int], object] = lambda windows: None,
+    issued: Issued | None = None,
 ) -> Inspection:
-    """Map and scores of an image; arguments and errors as for `malp_disc.tiling.inspect_levels`."""
+    """Map and scores of an image; arguments and errors as for `malp_disc.tiling.inspect_levels`.
+
+    Args:
+        issued: with a `KeyedMaLP`, the templates that the image may have.
+
+    Raises:
+        ValueError: as there, or a `KeyedMaLP` without `issued`.
+    """
     if not isinstance(malp, KeyedMaLP):
         return tiling.inspect_levels(malp, levels, with_map=with_map, progress=progress)
     check_levels(levels)
-    images = _images(malp, levels)
-    out = malp(images, malp.align(images))
+    if issued is None:
+        raise ValueError("expected issued=Issued(...) with the templates that the image may have, since a KeyedMaLP gives every image another")
+    images = as_input(malp, levels)
+    likely = issued.likely(images)
+    which = malp.identify(images, issued.numbers, likely)
+    out = malp(images, which.number, which.alignment)
     progress(1)
     score, similarity = out.score.item(), out.similarity.item()
     window = Window((0, 0, levels.shape[1], levels.shape[0]), score, similarity)
     found = (out.edited[0, 0] * 65535).round().cpu().numpy().astype(np.uint16) if with_map else None
-    return Inspection(found, score, similarity, 0, (window,), out.presence.item())
-
-
-def recognised(malp: MaLP | KeyedMaLP, found: Inspection) -> bool:
-    """Whether an image counts as protected with the key of a `KeyedMaLP`; True for other detectors, which don't tell."""
-    return found.presence is None or found.presence > malp.config.present_above
+    return Inspection(found, score, similarity, which.number, (window,), which.presence, which.protected, likely[0] if likely else None)
 
 
 def arrivals(malp: MaLP | KeyedMaLP, levels: np.ndarray, number: int) -> list[np.ndarray]:
     """An untouched image as it may arrive: as it is, and, where templates are made to survive, also after a random degradation chain, which follows from `number`."""
     if not isinstance(malp, KeyedMaLP):
         return [levels]
-    return [levels, _levels(DegradationChain.seeded(0, 0, number)(_images(malp, levels)))]
+    return [levels, _levels(DegradationChain.seeded(0, 0, number)(as_input(malp, levels)))]
 
 
 def count_windows(malp: MaLP | KeyedMaLP, height: int, width: int, *, with_map: bool = True) -> int:
@@ -81,7 +92,7 @@ def count_windows(malp: MaLP | KeyedMaLP, height: int, width: int, *, with_map: 
 
 def set_size(malp: MaLP | KeyedMaLP) -> int:
     """The number of templates to choose from."""
-    return 1 if isinstance(malp, KeyedMaLP) else malp.encryption.set_size
+    return TEMPLATES if isinstance(malp, KeyedMaLP) else malp.encryption.set_size
 
 
 def changed_above(malp: MaLP | KeyedMaLP) -> float:
@@ -89,7 +100,8 @@ def changed_above(malp: MaLP | KeyedMaLP) -> float:
     return malp.config.edited_above if isinstance(malp, KeyedMaLP) else CHANGED_ABOVE
 
 
-def _images(malp: KeyedMaLP, levels: np.ndarray) -> torch.Tensor:
+def as_input(malp: KeyedMaLP, levels: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [-1, 1] on the MaLP's device."""
     return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None].to(malp.device) / 127.5 - 1
 
 

@@ -54,6 +54,8 @@ class Inspection:
         template: the number of that template.
         windows: scores of the windows, row by row.
         presence: of the template of a `malp_disc.keyed.KeyedMaLP`, in standard deviations; None for other MaLPs.
+        protected: whether that counts as protected with the key; None for other MaLPs, which don't tell.
+        resembles: number of the template whose original the image resembles; None if it resembles none.
     """
 
     map: np.ndarray | None
@@ -62,6 +64,8 @@ class Inspection:
     template: int
     windows: tuple[Window, ...]
     presence: float | None = None
+    protected: bool | None = None
+    resembles: int | None = None
 
     @property
     def worst(self) -> Window:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -26,8 +26,8 @@ from torch import Tensor
 from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
-from malp_disc.evaluation.forging import forging, leak
-from malp_disc.evaluation.survival import SAME_SIZE, local_edits, scores, survival
+from malp_disc.evaluation.forging import forging, hiding
+from malp_disc.evaluation.survival import SAME_SIZE, claims, found_in, issued_to, local_edits, protected, scores, survival
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.localization import localization_scores
@@ -40,9 +40,8 @@ from malp_disc.target_kind import exclusive_names
 from malp_disc.training.launch import run_recipe
 from malp_disc.training.surviving import calibrate_surviving
 
-Part = Literal["fidelity", "detection", "local", "generated", "alarms", "leak", "gallery"]
-_FEWEST_OTHERS = 10  # images whose mean the attackers know
-_ALL: tuple[Part, ...] = ("fidelity", "detection", "local", "generated", "alarms", "leak", "gallery")
+Part = Literal["fidelity", "detection", "local", "generated", "alarms", "attacks", "gallery"]
+_ALL: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(kw_only=True)
@@ -63,7 +62,7 @@ class Config(GeneratorOptions, DataOptions):
     calibration_size: int = 300
     """Number of training images on which the detection threshold is set, for 1 % false alarms."""
     alarm_size: int = 1000
-    """Number of images for the false alarms, over all seeds."""
+    """Number of images for the false alarms, over all seeds, and of templates that are issued for the part "detection"."""
     published: tuple[int, ...] = (1, 10, 100, 1000)
     """Numbers of published images that the attackers have."""
 
@@ -76,7 +75,7 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False)
     inputs = EvalSet.take(
         held_out,
-        max(config.eval_size, config.alarm_size if "alarms" in config.parts else 0),
+        max(config.eval_size, config.alarm_size),
         exclusive=exclusive_names(generator, held_out),
     )
     calibration = EvalSet.take(training, config.calibration_size)
@@ -93,16 +92,15 @@ def main(config: Config) -> None:
 
 
 def check_attack(config: Config, training: int, grid: int) -> None:
-    """Raise ValueError, before any work, if the attackers of the part "leak" would get too few images, or images that don't have the size of the reference grid."""
-    if "leak" not in config.parts:
+    """Raise ValueError, before any work, if the attackers of the part "attacks" would get too few images, or images that don't have the size of the reference grid."""
+    if "attacks" not in config.parts:
         return
-    if training < max(config.published) + _FEWEST_OTHERS:
+    if training < max(config.published):
         raise ValueError(
-            f"expected --published of at most {training - _FEWEST_OTHERS}, since {training} training images are there and the attackers need the mean of {_FEWEST_OTHERS} others, "
-            f"got {max(config.published)}; leave the part leak out with --parts, or give more images"
+            f"expected --published of at most {training}, the number of training images, got {max(config.published)}; leave the part attacks out with --parts, or give more images"
         )
     if config.image_size != grid:
-        raise ValueError(f"the part leak needs images of the reference grid's size, {grid}x{grid}: give --image-size {grid} or --reference-size {config.image_size}, or leave it out with --parts")
+        raise ValueError(f"the part attacks needs images of the reference grid's size, {grid}x{grid}: give --image-size {grid} or --reference-size {config.image_size}, or leave it out with --parts")
 
 
 def check_splices(config: Config, held_out: int) -> None:
@@ -130,47 +128,36 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
     few = inputs.first(config.eval_size)
     images = to_8bit(few.images.clamp(-1, 1))
 
-    def edited(protected: Tensor) -> Tensor:
-        shown = few.first(len(protected))
-        return edit(generator.manipulate, protected, shown.targets, current=shown.labels)
+    def edited(published: Tensor) -> Tensor:
+        shown = few.first(len(published))
+        return edit(generator.manipulate, published, shown.targets, current=shown.labels)
 
     if part == "fidelity":
-        protected = to_8bit(malp.encrypt(images)[0])
-        psnr = -10 * torch.log10((protected - images).square().mean((1, 2, 3)) / 4)
+        psnr = -10 * torch.log10((protected(malp, images) - images).square().mean((1, 2, 3)) / 4)
         yield {"n": len(images), "psnr": psnr.mean().item(), "psnr_least": psnr.min().item(), "reference": malp.config.image_size}
     elif part == "detection":
-        yield from survival(malp, images, edited, seed)
+        yield from survival(malp, images, edited, seed, to_8bit(inputs.images[len(images) :].clamp(-1, 1)))
     elif part == "local":
         yield from local_edits(malp, images, edited, seed, {name: SAME_SIZE[name](seed) for name in ("none", "JPEG 75")})
     elif part == "generated":
-        protected = to_8bit(malp.encrypt(images)[0])
-        fake = to_8bit(edited(protected))
+        fake, index = to_8bit(edited(protected(malp, images))), torch.arange(len(images))
         for name in ("none", "JPEG 75", "blur 1 pixel"):
-            maps = torch.cat([malp(rows).map for rows in SAME_SIZE[name](seed)(fake).split(16)])
+            maps = torch.cat([malp(rows, numbers).map for rows, numbers in zip(SAME_SIZE[name](seed)(fake).split(16), index.split(16))])
             yield {"degradation": name, "n": len(images), **dataclasses.asdict(localization_scores(maps, images, fake))}
     elif part == "alarms":
         share = to_8bit(inputs.images[config.seeds.index(seed) :: len(config.seeds)][: -(-config.alarm_size // len(config.seeds))].clamp(-1, 1))
-        threshold = malp.threshold
-        protected = scores(malp, torch.cat([to_8bit(malp.encrypt(rows)[0]) for rows in share.split(16)]))
-        plain = scores(malp, share)
-        present = malp.config.present_above
-        yield {"n": len(share), "threshold": threshold, "alarms": int((protected["score"] > threshold).sum()), "lost": int((protected["presence"] <= present).sum()), "claimed": int((plain["presence"] > present).sum())}  # fmt: skip
-    elif part == "leak":
-        yield from attacked(malp, training, images, seed, config)
+        published, issued, threshold = protected(malp, share), issued_to(share), malp.threshold
+        found = scores(malp, published)
+        present = found_in(malp, published, found["presence"], issued)
+        yield {"n": len(share), "threshold": threshold, "alarms": int(((found["score"] > threshold) & present).sum()), "lost": int((~present).sum()), "claimed": int(claims(malp, share, issued)[1].sum())}  # fmt: skip
+    elif part == "attacks":
+        originals, _ = load_all(training, max(config.published), "images for the attacker")
+        for line in forging(malp, originals.clamp(-1, 1), images, config.published):
+            yield {"what": "forging", **line}
+        for line in hiding(malp, images, seed):
+            yield {"what": "hiding", **line}
     elif part == "gallery" and seed == config.seeds[0]:
         survival_gallery(malp, images[:6], edited, config.output_dir / "gallery.png", seed=seed)
-
-
-def attacked(malp: KeyedMaLP, training: Any, victims: Tensor, seed: int, config: Config) -> Iterator[dict[str, Any]]:
-    """Leak and forging; the attacker's images are of the training set, and their mean is known from as many others, at most 300."""
-    most = max(config.published)
-    known, _ = load_all(training, most + 300, "images for the attacker")
-    own, others = known[:most].clamp(-1, 1), known[most:]
-    protected = torch.cat([malp.encrypt(rows)[0] for rows in own.split(16)])
-    for line in leak(malp, to_8bit(protected), others.mean(0), config.published, seed):
-        yield {"what": "leak", **line}
-    for line in forging(malp, to_8bit(protected), (protected - own).mean(1, keepdim=True), victims, config.published):
-        yield {"what": "forging", **line}
 
 
 if __name__ == "__main__":

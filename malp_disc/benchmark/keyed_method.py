@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
@@ -26,11 +27,11 @@ class KeyedMethod(nn.Module):
     threshold = CHANGED
     learning_rate = 1e-3
     set_size = 64
-    """Number of training keys."""
+    """Numbers of the training keys, and of the templates of each."""
     loss_dice = 4
     """Random numbers per image that `losses` takes."""
     takes_regions = True
-    """`losses` takes the edited regions, and `encrypt` the number of a training key."""
+    """`losses` takes the edited regions."""
 
     def __init__(self, malp: KeyedMaLP) -> None:
         super().__init__()
@@ -40,21 +41,21 @@ class KeyedMethod(nn.Module):
             malp.change.requires_grad_(False)
 
     def protect(self, images: Tensor) -> Tensor:
-        """T(I) with the MaLP's own key."""
-        return self.malp.encrypt(images)[0]
+        """T(I) with the MaLP's own key. All images get its template 0: what the benchmark measures doesn't depend on the number, only forgers do."""
+        return self.malp.encrypt(images, torch.zeros(len(images), dtype=torch.long))[0]
 
     def localize(self, images: Tensor) -> Localization:
-        out = self.malp(images)
+        out = self.malp(images, 0)
         return Localization(out.map, out.score)
 
     def encrypt(self, images: Tensor, index: Tensor) -> Tensor:
-        """T(I) with the training key of the batch: that of its first image's number."""
-        return self.malp.encrypt(images, secret=training_key(index))[0]
+        """T(I) with the templates of these numbers of the batch's training key, that of its first number."""
+        return self.malp.encrypt(images, index, secret=training_key(index))[0]
 
     def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
         """As `KeyedMaLP.losses`, with the training key of `encrypt`, of a crop in one of four batches; dice (B, `loss_dice`) in [0, 1), of which the first row counts."""
         images, alignment = self.cropped((real, manipulated, truth, edited), dice)
-        return self.malp.losses(*images, alignment=alignment, secret=training_key(index))
+        return self.malp.losses(*images, index, alignment=alignment, secret=training_key(index))
 
     def cropped(self, images: Sequence[Tensor], dice: Tensor) -> tuple[Sequence[Tensor], Alignment]:
         """The images, in one of four batches the same random crop of all, and where it lies."""

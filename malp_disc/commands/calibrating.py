@@ -13,8 +13,9 @@ from malp_disc.commands.batch import TOO_LARGE, Outcome, Sources
 from malp_disc.commands.image_file import ImageFile
 from malp_disc.commands.loading import memory_suffices
 from malp_disc.data.listing import printable
-from malp_disc.inspection import arrivals, inspect_levels, protect_levels, recognised, set_size
+from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
 from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.issued import Issued
 from malp_disc.malp import MaLP
 from malp_disc.tiling import Inspection, Window
 
@@ -27,15 +28,18 @@ _RECOGNISED = 0.2
 had scores above 0.9, as unprotected ones do."""
 
 
-def calibrate(malp: MaLP | KeyedMaLP, options: Detect) -> tuple[Calibration, Outcome]:
+def calibrate(malp: MaLP | KeyedMaLP, options: Detect, issued: Issued | None = None) -> tuple[Calibration, Outcome]:
     """The calibration on the images of `--calibrate`, cycling through the templates; and a record of each, those that failed among them.
+
+    Args:
+        issued: with a `KeyedMaLP`, the templates that images which are scored as they are may have.
 
     Raises:
         ValueError: too few images for the false-alarm rate, or too few that can be read, or too many that aren't protected.
     """
     sources = Sources.find(options.calibrate)
     conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
-    outcome = _score(malp, sources, options)
+    outcome = _score(malp, sources, options, issued)
     _check_protected(malp, outcome, sources.root, options)
     scores = [record["scores"] for record in outcome.records if record["protected"]]
     try:
@@ -57,12 +61,12 @@ def calibrate(malp: MaLP | KeyedMaLP, options: Detect) -> tuple[Calibration, Out
     return calibration, outcome
 
 
-def statistic(malp: MaLP | KeyedMaLP, found: Inspection, by: str) -> float:
+def statistic(found: Inspection, by: str) -> float:
     """The score that is compared with the threshold: the mean over the image (image), or the highest of its windows (window).
 
     0 for an image that isn't recognised as protected with a key: of that, nothing can be said, and it never counts as manipulated.
     """
-    return _judged(found, by).score if recognised(malp, found) else 0.0
+    return 0.0 if found.protected is False else _judged(found, by).score
 
 
 def _judged(found: Inspection, by: str) -> Inspection | Window:
@@ -74,7 +78,7 @@ def _adds(malp: MaLP | KeyedMaLP, options: Detect) -> bool:
     return not (options.calibrate_as_is or malp.passive)
 
 
-def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome:
+def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect, issued: Issued | None) -> Outcome:
     """A record of each image of `--calibrate`. One that fails doesn't stop the others.
 
     It has `scores`, of each kind in which the image may arrive; whether the image is `protected` with a key, True without keys; and the `similarity` of its template.
@@ -88,13 +92,14 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect) -> Outcome
                     kinds = [levels]
                     if _adds(malp, options):
                         kinds = arrivals(malp, protect_levels(malp, levels, number % set_size(malp)), number)
-                    found = [inspect_levels(malp, kind, with_map=False) for kind in kinds]
+                    own = Issued((number,)) if _adds(malp, options) else issued
+                    found = [inspect_levels(malp, kind, with_map=False, issued=own) for kind in kinds]
             except (ValueError, OSError) as error:
                 outcome.failed[name] = str(error)
                 bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
                 continue
-            scores, similarity = [statistic(malp, kind, options.by) for kind in found], _judged(found[0], options.by).similarity
-            outcome.records.append({"file": name, "scores": scores, "protected": recognised(malp, found[0]), "similarity": similarity})
+            scores, similarity = [statistic(kind, options.by) for kind in found], _judged(found[0], options.by).similarity
+            outcome.records.append({"file": name, "scores": scores, "protected": found[0].protected is not False, "similarity": similarity})
     return outcome
 
 

@@ -35,6 +35,9 @@ class Detect:
     """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
     """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
+    issued: Annotated[Path | None, arg(metavar="FILE")] = None
+    """For a MaLP of the preset survive, the list of the templates that the images may have: issued.jsonl, or the protect.jsonl of some images.
+    A short one is tried faster, and finds a little more. By default, issued.jsonl beside the key."""
     threshold: float | None = None
     """Threshold in [0, 1]: an image with a higher score counts as manipulated.
     By default, the one that is saved with the MaLP (detection.json), set by its pretraining or by --calibrate."""
@@ -72,7 +75,7 @@ def detect(options: Detect) -> None:
     from malp_disc.commands.calibrating import calibrate, left_out, statistic
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
-    from malp_disc.commands.loading import load_malp
+    from malp_disc.commands.loading import load_issued, load_malp
     from malp_disc.serialization.files import check_writable
 
     sources = None if options.images is None else Sources.find(options.images)
@@ -81,8 +84,10 @@ def detect(options: Detect) -> None:
         check_writable(Path(options.malp).expanduser() / CALIBRATION_FILE, advice="copy the MaLP to a folder where you may write")
     malp = load_malp(options.malp, key=options.key, device=options.device)
     stream = text_stream(options.json)
+    adds_all = options.calibrate is not None and not options.calibrate_as_is and sources is None  # then no image of others is looked at
+    issued = None if adds_all else load_issued(malp, options.malp, key=options.key, issued=options.issued)
     if options.calibrate is not None:
-        malp.detection, calibrated = calibrate(malp, options)
+        malp.detection, calibrated = calibrate(malp, options, issued)
         path = Path(options.malp).expanduser() / malp.calibration_file(own_key=options.key is None)
         malp.detection.write(path)
         print(f"{path}: {malp.detection}{left_out(calibrated)}", file=stream)
@@ -93,11 +98,11 @@ def detect(options: Detect) -> None:
 
     def work(name: str) -> dict[str, Any]:
         levels = ImageFile.read(sources.root / name).levels
-        found = inspect_with_progress(malp, levels, name, with_map=False)
+        found = inspect_with_progress(malp, levels, name, with_map=False, issued=issued)
         rate = None if calibration is None else calibration.false_alarm_rate
         return {
-            "manipulated": statistic(malp, found, options.by) > threshold,
-            **describe(malp, levels, found),
+            "manipulated": statistic(found, options.by) > threshold,
+            **describe(malp, levels, found, issued),
             "windows_above": sum(window.score > threshold for window in found.windows),
             "by": options.by,
             "threshold": threshold,
@@ -165,7 +170,7 @@ def _threshold(malp: MaLP, options: Detect) -> tuple[float, Calibration | None]:
 
 
 def _summary_line(record: dict[str, Any]) -> str:
-    from malp_disc.commands.inspecting import UNPROTECTED
+    from malp_disc.commands.inspecting import UNPROTECTED, of_original
     from malp_disc.data.listing import printable
 
     verdict = "manipulated" if record["manipulated"] else "no manipulation found"
@@ -173,4 +178,4 @@ def _summary_line(record: dict[str, Any]) -> str:
         verdict = UNPROTECTED
     some = f", {record['windows_above']} of {record['windows']} windows above the threshold" if record["windows"] > 1 else ""
     similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
-    return f"{printable(record['file'])}: {verdict}, P(manipulated) {record['score']:.3f}{similarity}{some}"
+    return f"{printable(record['file'])}: {verdict}, P(manipulated) {record['score']:.3f}{similarity}{some}{of_original(record)}"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from malp_disc.keyed import KeyedMaLP
+    from malp_disc.keyed.issued import Issued
     from malp_disc.malp import MaLP
 
 _MEMORY = ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")  # CPU, Windows, GPUs, cuDNN and cuBLAS, Apple's MPS
@@ -62,3 +63,45 @@ def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "aut
             raise
         malp = KeyedMaLP.from_pretrained(folder, key=key)
     return malp.to(place).eval()
+
+
+def key_path(folder: str | Path, key: Path | None) -> Path:
+    """The file of a `KeyedMaLP`'s key, beside which the list of its templates lies.
+
+    Raises:
+        ValueError: the key is on the Hub, where nothing can be written.
+    """
+    from malp_disc.keyed.secret import SECRET_FILE
+
+    if key is not None:
+        return Path(key).expanduser()
+    if not Path(folder).expanduser().is_dir():
+        raise ValueError(f"the key of {folder} is on the Hub, where no list of its templates can be kept; download the key and give it as --key FILE")
+    return Path(folder).expanduser() / SECRET_FILE
+
+
+def load_issued(malp: MaLP | KeyedMaLP, folder: str | Path, *, key: Path | None, issued: Path | None) -> Issued | None:
+    """The templates that images may have; None for a MaLP whose templates are learned.
+
+    Args:
+        issued: a list of `malp_disc.keyed.issued`; by default the one beside the key.
+
+    Raises:
+        ValueError: no list beside the key, one without a template, or a list for learned templates.
+    """
+    from malp_disc.keyed import KeyedMaLP
+    from malp_disc.keyed.issued import Issued, IssuedTemplates
+
+    if not isinstance(malp, KeyedMaLP):
+        if issued is not None:
+            raise ValueError(f"--issued {issued} lists templates of a MaLP of the preset survive, and {folder} has learned ones, which are all tried; leave it out")
+        return None
+    if issued is not None:
+        return Issued.read(issued.expanduser())
+    path = IssuedTemplates(key_path(folder, key)).path
+    if not path.is_file():
+        raise ValueError(
+            f"there is no list of the templates that were issued with this key, {path}: either nothing was protected with it yet, or the list stayed elsewhere; "
+            "give it, or the protect.jsonl of the images, as --issued FILE"
+        )
+    return Issued.read(path)

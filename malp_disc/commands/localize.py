@@ -32,6 +32,9 @@ class Localize:
     """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
     key: Annotated[Path | None, arg(metavar="FILE")] = None
     """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
+    issued: Annotated[Path | None, arg(metavar="FILE")] = None
+    """For a MaLP of the preset survive, the list of the templates that the images may have: issued.jsonl, or the protect.jsonl of some images.
+    A short one is tried faster, and finds a little more. By default, issued.jsonl beside the key."""
     changed_above: float | None = None
     """Map value, in [0, 1), above which a pixel counts as changed. 1 is a change from black to white, and the default, 0.03, is 8 of 255 levels.
     For a MaLP of the preset survive, whose map is the probability of an edited region, the default is 0.25."""
@@ -60,7 +63,7 @@ def localize(options: Localize) -> None:
     from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
-    from malp_disc.commands.loading import load_malp
+    from malp_disc.commands.loading import load_issued, load_malp
     from malp_disc.commands.overlay import overlay
     from malp_disc.inspection import changed_above
     from malp_disc.keyed import KeyedMaLP
@@ -75,27 +78,33 @@ def localize(options: Localize) -> None:
     sources.check_kept(chain.from_iterable(map(targets, sources.names)))
     check_json(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
+    issued = load_issued(malp, options.malp, key=options.key, issued=options.issued)
     check_output(options.output / MANIFEST)
     above = changed_above(malp) if options.changed_above is None else options.changed_above
     full = _OVERLAY_FULL[isinstance(malp, KeyedMaLP)] if options.overlay_full is None else options.overlay_full
 
     def work(name: str) -> dict[str, Any]:
         image = ImageFile.read(sources.root / name)
-        found = inspect_with_progress(malp, image.levels, name)
+        found = inspect_with_progress(malp, image.levels, name, issued=issued)
         map_file, overlay_file = targets(name)
         _save_map(found.map, map_file)
         ImageFile(overlay(image.levels, found.map, full=full)).save(overlay_file)
         return {
             "map": map_file.relative_to(options.output).as_posix(),
             "overlay": overlay_file.relative_to(options.output).as_posix(),
-            **describe(malp, image.levels, found),
+            **describe(malp, image.levels, found, issued),
             "changed_share": round(float((found.map > above * 65535).mean()), 5),
             "map_mean": round(float(found.map.mean() / 65535), 5),
         }
 
+    def again(name: str, record: dict[str, Any]) -> dict[str, Any]:
+        """The record of a finished image, of one that had none of the templates anew if there are others now."""
+        return record | work(name) if record.get("protected") is False and record["tried"] != len(issued.numbers) else record
+
     outcome = process_images(
         sources,
         work,
+        complete=again,
         targets=targets,
         manifest=options.output / MANIFEST,
         settings={"detector": malp.detector_fingerprint, "changed_above": above, "overlay_full": full},
@@ -125,11 +134,11 @@ def _save_map(fakeness: np.ndarray, path: Path) -> None:
 
 
 def _summary_line(record: dict[str, Any]) -> str:
-    from malp_disc.commands.inspecting import UNPROTECTED
+    from malp_disc.commands.inspecting import UNPROTECTED, of_original
     from malp_disc.data.listing import printable
 
     similarity = "" if record["similarity"] is None else f", similarity {record['similarity']:.3f}"
     scores = f"P(manipulated) {record['score']:.3f}{similarity}"
     if record.get("protected") is False:
-        return f"{printable(record['file'])}: {UNPROTECTED}, {scores}"
-    return f"{printable(record['file'])}: {scores}, {record['changed_share']:.1%} of the pixels changed"
+        return f"{printable(record['file'])}: {UNPROTECTED}, {scores}{of_original(record)}"
+    return f"{printable(record['file'])}: {scores}, {record['changed_share']:.1%} of the pixels changed{of_original(record)}"

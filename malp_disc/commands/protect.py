@@ -48,7 +48,8 @@ class Protect:
     quality: int | None = None
     """JPEG quality, from 1 to 100. By default 95. No other format has one."""
     template: int | None = None
-    """Index of the template, from 0. By default, it is drawn for each image from a hash of its name, the same in every run."""
+    """Index of the template, from 0. By default, it is drawn for each image from a hash of its name, the same in every run.
+    A MaLP of the preset survive gives every image a new one, which issued.jsonl beside its key records."""
     check: bool = False
     """Read every saved image again and print what MaLP finds in it, also those that an earlier run saved without checking. This is always done for JPEG."""
     overwrite: bool = False
@@ -70,9 +71,11 @@ def protect(options: Protect) -> None:
         raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
     from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
-    from malp_disc.commands.loading import load_malp
-    from malp_disc.inspection import protect_levels, set_size
+    from malp_disc.commands.loading import key_path, load_malp
+    from malp_disc.inspection import as_input, protect_levels, set_size
     from malp_disc.keyed import KeyedMaLP
+    from malp_disc.keyed.issued import IssuedTemplates
+    from malp_disc.serialization.files import check_writable
 
     sources = Sources.find(options.images)
     sources.check_apart(options.output)
@@ -83,27 +86,35 @@ def protect(options: Protect) -> None:
     malp = load_malp(options.malp, key=options.key, device=options.device)
     if malp.passive:
         raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")
+    issued = IssuedTemplates(key_path(options.malp, options.key)) if isinstance(malp, KeyedMaLP) else None
+    if issued is not None:
+        if options.template is not None:
+            raise ValueError(f"got --template {options.template}, but a MaLP of the preset survive gives every image a template of its own; leave it out")
+        check_writable(issued.path, advice="copy the key to a folder where you may write, and give it as --key")
     if options.template is not None and not 0 <= options.template < set_size(malp):
         raise ValueError(f"expected --template of 0 to {set_size(malp) - 1}, got {options.template}")
     check_output(next(iter(places.values())) if sources.single else options.output / MANIFEST)
 
     def work(name: str) -> dict[str, Any]:
         image = ImageFile.read(sources.root / name)
-        index = _draw(name, set_size(malp)) if options.template is None else options.template
+        if issued is not None:
+            index = issued.issue(name, as_input(malp, image.levels))
+        else:
+            index = _draw(name, set_size(malp)) if options.template is None else options.template
         original, image.levels = image.levels, protect_levels(malp, image.levels, index)
         place = places[name]
         image.save(place, quality=quality)
         record = {"output": str(place if sources.single else place.relative_to(options.output).as_posix()), "template": index}
         record |= {"width": original.shape[1], "height": original.shape[0], "psnr": _psnr(original, image.levels)}
         if options.check or place.suffix.lower() in _LOSSY:
-            record |= _survival(malp, image, ImageFile.read(place))
+            record |= _survival(malp, image, ImageFile.read(place), index)
         return record
 
     def checked(name: str, record: dict[str, Any]) -> dict[str, Any]:
         if not options.check or "score_saved" in record:
             return record
         saved = ImageFile.read(places[name])
-        return record | _survival(malp, saved, saved)  # lossless, or it would have been checked when it was saved
+        return record | _survival(malp, saved, saved, record["template"])  # lossless, or it would have been checked when it was saved
 
     settings = {"key": malp.key_fingerprint, "strength": malp.strength, "format": options.format, "template": options.template}
     settings |= {"grid": malp.config.image_size} if isinstance(malp, KeyedMaLP) else {}  # of one key, templates of another grid are others
@@ -184,16 +195,17 @@ def _psnr(original: np.ndarray, protected: np.ndarray) -> float | None:
     return round(float(10 * np.log10(255**2 / error)), 3) if error else None
 
 
-def _survival(malp: MaLP, image: ImageFile, saved: ImageFile) -> dict[str, float]:
+def _survival(malp: MaLP, image: ImageFile, saved: ImageFile, template: int) -> dict[str, float]:
     """MaLP's scores before and after saving, from the middle of a large image (on the template's grid)."""
     from malp_disc.inspection import count_windows, inspect_levels
+    from malp_disc.keyed.issued import Issued
 
     size = malp.config.image_size
     height, width = image.levels.shape[:2]
     part = (slice(None), slice(None))  # all of an image that is inspected as a whole
     if count_windows(malp, height, width, with_map=False) > _CHECKED_TILES**2:
         part = tuple(slice(start, start + _CHECKED_TILES * size) for start in (max(0, (length - _CHECKED_TILES * size) // 2) // size * size for length in (height, width)))
-    before, after = (inspect_levels(malp, file.levels[part], with_map=False) for file in (image, saved))
+    before, after = (inspect_levels(malp, file.levels[part], with_map=False, issued=Issued((template,))) for file in (image, saved))
     return {
         "similarity": round(before.similarity, 4),
         "similarity_saved": round(after.similarity, 4),

@@ -1,8 +1,7 @@
-"""Attacks on keyed templates: what published images give away of the key, and whether it suffices to forge or to remove a template.
+"""Attacks on keyed templates: whether published images suffice to have others taken for protected and untouched ones, or to hide an edit.
 
-An estimate of a template is added to unprotected images (forging), or subtracted from protected ones (removal), at the strength of the protection. The attackers
-have published images and know the method, but have neither key nor detector. "key search" (`malp_disc.evaluation.key_search`) is by far the strongest; `exact` adds the true
-template of another image.
+The attackers have published images, each with a template number of its own, and know the method; they have neither key nor detector. What they add has the strength of the protection. An image is forged
+if any of the templates that were issued is found in it, and it counts as untouched.
 """
 
 from __future__ import annotations
@@ -10,87 +9,109 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from malp_disc.benchmark.pixels import pixel_scores
+from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.detection import cosine
-from malp_disc.evaluation.key_search import search_key
+from malp_disc.evaluation.key_search import at_strength, search_key, whitened
+from malp_disc.evaluation.survival import BATCH, claims, issued_to, protected
+from malp_disc.evaluation.template_copy import agreement, most_similar
 from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.spectrum import reference_size
-from malp_disc.keyed.template import carrier, masked_template
+from malp_disc.keyed.template import masked_template
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
-from malp_disc.metrics.template_leakage import template_leak
 
-BATCH = 16
+Attack = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> what is added to them, (B, 1, H, W)
 
 
 @torch.no_grad()
-def leak(malp: KeyedMaLP, published: Tensor, others_mean: Tensor, counts: tuple[int, ...], seed: int) -> Iterator[dict[str, Any]]:
-    """Cosine of the attackers' estimates with the secret carrier, the larger one of its two parts.
+def forging(malp: KeyedMaLP, originals: Tensor, victims: Tensor, counts: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Shares of forged images that count as protected and untouched (`forged`), or as protected (`claimed`), and the cosine of what was added with the template that is found best.
 
     Args:
-        published: protected images of the size that they have on the reference grid.
-        others_mean: mean of other, unprotected images.
+        originals: of the images that are published, (P, 3, H, W).
+        victims: unprotected images, (V, 3, H, W) of the same size.
+        counts: of published images that an attacker has.
 
     Raises:
-        ValueError: images of another size, whose pixels aren't the carrier's.
+        ValueError: images that don't have the size of the reference grid.
     """
-    height, width = published.shape[2:]
-    if (expected := reference_size(height, width, malp.config.image_size)) != (height, width):
-        raise ValueError(
-            f"expected images of the size that they have on the reference grid, {expected[0]}x{expected[1]}, got {height}x{width}: the attackers estimate the carrier pixel by pixel"
-        )
-    parts = [carrier(malp.secret, malp.config.image_size)[i, :height, :width][None, None] for i in range(2)]
-    by_part = [template_leak(published, part, originals_mean=others_mean, counts=counts, seed=seed) for part in parts]
-    for found in zip(*by_part):
-        best = max(found, key=lambda one: one.cosine)
-        yield {"attacker": best.attacker, "images": best.images, "cosine": best.cosine, "chance": best.chance, "groups": best.groups}
+    size = malp.config.image_size
+    height, width = originals.shape[2:]
+    if (expected := reference_size(height, width, size)) != (height, width):
+        raise ValueError(f"expected images of the size that they have on the reference grid, {expected[0]}x{expected[1]}, got {height}x{width}: the attackers work pixel by pixel")
+    published, issued = protected(malp, originals), issued_to(originals)
+    exact = torch.cat(
+        [masked_template(part, malp.secret, index.tolist(), size, malp.config.psnr) for part, index in zip(originals.split(BATCH), torch.arange(len(originals)).split(BATCH))]
+    )
+
+    def constant(pattern: Tensor) -> Attack:
+        return lambda images: at_strength(pattern.expand(len(images), 1, -1, -1), images, malp.config.psnr)
+
+    def copy(known: Tensor, template: Tensor) -> Attack:
+        def attack(images: Tensor) -> Tensor:
+            rows = most_similar(images, known)
+            return at_strength(template[rows] * agreement(images, known[rows]), images, malp.config.psnr)
+
+        return attack
+
+    def searched(known: Tensor) -> Attack:
+        key = search_key(known)
+        return lambda images: key.template(images, malp.config.psnr)
+
+    for count in counts:
+        known = published[:count]
+        averages = Published.of(known)
+        attacks: dict[str, Attack] = {
+            "residuals": constant(residual_average(averages)),
+            "weighted residuals": constant(weighted_average(averages)),
+            "copy of the most similar": copy(known, whitened(known)),
+            "copy, its original known": copy(known, exact[:count]),
+        }
+        if count > 1:
+            attacks["search for the key"] = searched(known)
+        for name, attack in attacks.items():
+            yield {"attacker": name, "images": count, **_forged(malp, attack, victims, issued)}
+
+
+def _forged(malp: KeyedMaLP, attack: Attack, victims: Tensor, issued: Issued) -> dict[str, float]:
+    """What becomes of images with the template that the attack makes for them."""
+    forged, cosines, held = [], [], []
+    for part in victims.split(BATCH):
+        added = attack(part)
+        seen = to_8bit((part + added).clamp(-1, 1))
+        best, claimed = claims(malp, seen, issued)
+        held.append(torch.from_numpy(claimed))
+        cosines.append(cosine(masked_template(part, malp.secret, best, malp.config.image_size, malp.config.psnr), added))
+        forged.append(malp(seen, torch.tensor(best)))
+    presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu() for name in ("presence", "score"))
+    present = torch.cat(held)
+    return {
+        "n": len(victims),
+        "cosine": torch.cat(cosines).mean().item(),
+        "presence": presence.mean().item(),
+        "claimed": present.double().mean().item(),
+        "forged": (present & (score <= malp.threshold)).double().mean().item(),
+    }
 
 
 @torch.no_grad()
-def forging(malp: KeyedMaLP, published: Tensor, added: Tensor, victims: Tensor, counts: tuple[int, ...]) -> Iterator[dict[str, Any]]:
-    """Shares of forged images that pass as protected and untouched (`forged`), or as protected at all (`claimed`), and of protected images whose template is gone
-    after removal (`removed`); and the cosine of the estimate with the victims' own templates. Images that resemble each other, such as aligned faces, have similar
-    phases, so that the mean of their templates resembles each of them a little.
-
-    Args:
-        published: protected images, (P, 3, H, W).
-        added: what protection added to them, (P, 1, H, W).
-        victims: unprotected images, (V, 3, H, W) of the same size.
+def hiding(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str, Any]]:
+    """F1 and AUC of spliced regions into which the editor copies the template of what was there before: not at all, its residual as it is, or turned as well as can be without the key, and
+    the same with the original known.
     """
-    protected = to_8bit(malp.encrypt(victims)[0])
-    for count in counts:
-        known = Published.of(published[:count])
-        for name, attack in (("residuals", residual_average), ("weighted residuals", weighted_average)):
-            yield {"attacker": name, "images": count, **_with(malp, _constant(malp, attack(known)[None]), victims, protected)}
-        if count > 1:
-            key = search_key(published[:count])
-            yield {"attacker": "key search", "images": count, **_with(malp, lambda images, key=key: key.template(images, malp.config.psnr), victims, protected)}
-    yield {"attacker": "exact", "images": 1, **_with(malp, _constant(malp, added[:1]), victims, protected)}
-
-
-def _constant(malp: KeyedMaLP, estimate: Tensor) -> Callable[[Tensor], Tensor]:
-    """The same estimate for all images, at the strength of the protection."""
-    wanted = 2 * 10 ** (-malp.config.psnr / 20)
-    estimate = estimate * (wanted / estimate.square().mean().sqrt().clamp(min=1e-12))
-    return lambda images: estimate.expand(len(images), -1, -1, -1)
-
-
-def _with(malp: KeyedMaLP, attack: Callable[[Tensor], Tensor], victims: Tensor, protected: Tensor) -> dict[str, float]:
-    """What becomes of images with the template that the attack makes for them, and of protected ones without it."""
-    own = torch.cat([masked_template(part, malp.secret, malp.config.image_size, malp.config.psnr) for part in victims.split(BATCH)])
-    threshold = malp.threshold
-    estimates = torch.cat([attack(part) for part in victims.split(BATCH)])
-    forged = [malp(to_8bit((part + attack(part)).clamp(-1, 1))) for part in victims.split(BATCH)]
-    cleaned = [malp(to_8bit((part - attack(part)).clamp(-1, 1))) for part in protected.split(BATCH)]
-    presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu().numpy() for name in ("presence", "score"))
-    left = torch.cat([out.presence for out in cleaned]).cpu().numpy()
-    return {
-        "cosine": cosine(own, estimates).mean().item(),
-        "forged": float(np.mean((presence > malp.config.present_above) & (score <= threshold))),
-        "claimed": float(np.mean(presence > malp.config.present_above)),
-        "removed": float(np.mean(left <= malp.config.present_above)),
-        "n": len(victims),
-    }
+    published, index = protected(malp, images), torch.arange(len(images))
+    regions = random_masks(images, [[seed, 17, i] for i in range(len(images))])
+    spliced = local_edit(published, regions, "splice", sources=images.roll(1, 0), seed=seed)
+    residual, turned = whitened(published), agreement(spliced, published)
+    exact = masked_template(images, malp.secret, index.tolist(), malp.config.image_size, malp.config.psnr)
+    for name, pattern in {"nothing": None, "residual": residual, "residual, turned": residual * turned, "template, turned": exact * turned}.items():
+        added = 0 if pattern is None else at_strength(pattern, spliced, malp.config.psnr) * regions
+        seen = to_8bit((spliced + added).clamp(-1, 1))
+        found = torch.cat([malp(part, rows).edited for part, rows in zip(seen.split(BATCH), index.split(BATCH))])
+        measured = pixel_scores(found.cpu(), regions.float().cpu(), threshold=malp.config.edited_above, changed=0.5)
+        yield {"copied": name, "n": len(images), "f1": measured.f1.mean().item(), "auc": measured.auc.mean().item()}

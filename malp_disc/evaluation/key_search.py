@@ -1,8 +1,10 @@
-"""The strongest attack on keyed templates that we know: it finds the key's filter Q and, with it, the carrier V, from a few published images.
+"""Why no two images may have the same template number: from a few that do, an attacker finds the key's filter Q and their carrier V, and forges templates of that number.
 
 A template is Re(exp(i φ) V), with φ from the image and Q. Averaging images gives little, as each has another φ. But all Qs lie nearly in a space of few dimensions, which
 follows from the public code. For the right Q, turning each published residual back by φ makes all templates equal, so that the mean over the images is V, and longer than
 for any other Q. The attacker looks for the Q with the longest mean: the best of random ones, improved by gradient steps. Neither key, detector nor originals are needed.
+
+Where every image has a number of its own, no Q gives a longer mean than another (`malp_disc.keyed.template`).
 """
 
 from __future__ import annotations
@@ -32,24 +34,20 @@ class FoundKey:
 
     def template(self, images: Tensor, psnr: float) -> Tensor:
         """What the attacker adds to images (B, 3, h, w), to have them taken for protected ones: (B, 1, h, w) at this PSNR."""
-        grey = images.mean(1, keepdim=True)
-        added = filtered((_phase(_responses(grey), self.weights) * self.carrier).real[:, None], LOW, HIGH)
-        added = added * (smoothed(filtered(grey, LOW, HIGH).square(), 3.0).clamp(min=0).sqrt() + FLAT) ** MASKING
-        return added * (2 * 10 ** (-psnr / 20) / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))
+        return at_strength((turn(responses(images.mean(1, keepdim=True)), self.weights) * self.carrier).real[:, None], images, psnr)
 
 
 def search_key(published: Tensor, *, seed: int = 0) -> FoundKey:
     """The attack on published images (N, 3, h, w) in [-1, 1] that have the size of the reference grid; some seconds."""
     generator = torch.Generator().manual_seed(seed)
     grey = published.mean(1, keepdim=True)
-    residual = torch.cat([filtered(part, LOW, HIGH, whiten=1.0) for part in grey.split(64)])
-    residual = residual / (smoothed(residual.square(), _CONTRAST).clamp(min=0).sqrt() + _FLOOR)
-    responses = torch.cat([_responses(part) for part in grey.split(64)])
+    residual = torch.cat([whitened(part) for part in published.split(64)])
+    answers = torch.cat([responses(part) for part in grey.split(64)])
     pixels = torch.randperm(residual[0].numel(), generator=generator)[:_PIXELS]
-    seen, values = responses.flatten(2)[:, :, pixels], residual.flatten(1)[:, pixels]
+    seen, values = answers.flatten(2)[:, :, pixels], residual.flatten(1)[:, pixels]
 
     def length(weights: Tensor, some: Tensor | slice) -> Tensor:
-        mean = (values[:, some] * _phase(seen[:, :, some], _orthonormal(weights)).conj()).mean(0)
+        mean = (values[:, some] * turn(seen[:, :, some], orthonormal(weights)).conj()).mean(0)
         return (mean.real.square() + mean.imag.square()).sum()
 
     few = slice(0, _PIXELS // 8)
@@ -57,7 +55,7 @@ def search_key(published: Tensor, *, seed: int = 0) -> FoundKey:
     lengths = torch.stack([length(guess, few) for guess in guesses])
     found = [_improved(guesses[row], length, generator) for row in lengths.topk(_RESTARTS).indices]
     weights = max(found, key=lambda one: length(one, slice(None)).item())
-    total = sum((part * _phase(own, weights).conj()).sum(0) for part, own in zip(residual[:, 0].split(64), responses.split(64)))
+    total = sum((part * turn(own, weights).conj()).sum(0) for part, own in zip(residual[:, 0].split(64), answers.split(64)))
     carrier = [filtered(value[None, None], LOW, HIGH)[0, 0] for value in (total.real, total.imag)]
     return FoundKey(weights, torch.complex(*carrier) / len(published))
 
@@ -74,28 +72,42 @@ def filter_basis() -> tuple[Tensor, Tensor]:
 def _improved(weights: Tensor, length, generator: torch.Generator) -> Tensor:
     """The filter after gradient steps that lengthen the mean."""
     with torch.enable_grad():
-        weights = _orthonormal(weights).clone().requires_grad_(True)
+        weights = orthonormal(weights).clone().requires_grad_(True)
         optimizer = torch.optim.Adam([weights], lr=_RATE)
         for _ in range(_STEPS):
             optimizer.zero_grad()
             (-length(weights, torch.randperm(_PIXELS, generator=generator)[: _PIXELS // 8])).backward()
             optimizer.step()
-    return _orthonormal(weights.detach())
+    return orthonormal(weights.detach())
 
 
-def _responses(grey: Tensor) -> Tensor:
+def responses(grey: Tensor) -> Tensor:
     """The images' low frequencies after each filter of the basis: (B, 1, h, w) -> (B, 9, h, w)."""
     padded = F.pad(filtered(grey, 0, CONTENT[1]), (REACH,) * 4, mode="reflect")
     return F.conv2d(padded, filter_basis()[0][:, None])
 
 
-def _phase(responses: Tensor, weights: Tensor) -> Tensor:
-    """exp(i φ) by a filter: (B, 9, …), (2, 9) -> complex (B, …)."""
-    real, imaginary = (torch.tensordot(responses.movedim(1, -1), part, 1) for part in weights)
+def turn(answers: Tensor, weights: Tensor) -> Tensor:
+    """exp(i φ) by a filter, from the `responses`: (B, 9, …), (2, 9) -> complex (B, …)."""
+    real, imaginary = (torch.tensordot(answers.movedim(1, -1), part, 1) for part in weights)
     return (torch.complex(real, imaginary) / (real.square() + imaginary.square() + 1e-8).sqrt()) ** TURNS
 
 
-def _orthonormal(weights: Tensor) -> Tensor:
+def whitened(images: Tensor) -> Tensor:
+    """The part of images (B, 3, h, w) in which the template is looked for, (B, 1, h, w): whitened, and divided by its local contrast."""
+    residual = filtered(images.mean(1, keepdim=True), LOW, HIGH, whiten=1.0)
+    return residual / (smoothed(residual.square(), _CONTRAST).clamp(min=0).sqrt() + _FLOOR)
+
+
+def at_strength(pattern: Tensor, images: Tensor, psnr: float) -> Tensor:
+    """A pattern (B, 1, h, w) as protection would add it to images: in the template's band, stronger in textures, at this PSNR."""
+    contrast = smoothed(filtered(images.mean(1, keepdim=True), LOW, HIGH).square(), 3.0).clamp(min=0).sqrt()
+    added = filtered(pattern, LOW, HIGH) * (contrast + FLAT) ** MASKING
+    return added * (2 * 10 ** (-psnr / 20) / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))
+
+
+def orthonormal(weights: Tensor) -> Tensor:
+    """Both parts of a filter with norm 1, and orthogonal."""
     real = weights[0] / weights[0].norm()
     imaginary = weights[1] - (real * weights[1]).sum() * real
     return torch.stack([real, imaginary / imaginary.norm()])

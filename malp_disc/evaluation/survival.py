@@ -1,12 +1,13 @@
 """What of a `KeyedMaLP` survives: detection after degradations and at other sizes, localization of local edits, false alarms, and what attackers get.
 
-Every function takes images (N, 3, H, W) in [-1, 1] on the MaLP's device, and yields or returns plain dictionaries, one line of a result file each.
+Every function takes images (N, 3, H, W) in [-1, 1] on the MaLP's device, and yields or returns plain dictionaries, one line of a result file each. The images have the templates
+0 … N - 1; others may have been issued besides, among which an image's own must be found.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor
 from malp_disc.benchmark.pixels import pixel_scores
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
 from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.identification import LIKELY_ABOVE, best_whole, raised_threshold
+from malp_disc.keyed.issued import Issued
+from malp_disc.keyed.looks import look
 from malp_disc.metrics.degradations import cropped, gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from malp_disc.metrics.detection import detection_scores
 
@@ -37,82 +41,124 @@ SIZES = (0.5, 1.5, 2.0, 4.0)
 CROP = 2 / 3
 
 
+def protected(malp: KeyedMaLP, images: Tensor) -> Tensor:
+    """The images with the first N templates, rounded to 8 bits."""
+    return torch.cat([to_8bit(malp.encrypt(part, index)[0]) for part, index in zip(images.split(BATCH), torch.arange(len(images)).split(BATCH))])
+
+
 @torch.no_grad()
 def scores(malp: KeyedMaLP, images: Tensor, *, align: bool = False) -> dict[str, np.ndarray]:
     """P(manipulated) and the presence of the template of each image, (N,) each. `align` looks for the place of each on its original."""
-    parts = images.split(1 if align else BATCH)
-    found = [malp(part, malp.align(part) if align else None) for part in parts]
+    found = []
+    for part, index in zip(images.split(1 if align else BATCH), torch.arange(len(images)).split(1 if align else BATCH)):
+        found.append(malp(part, index, malp.identify(part, index.tolist()).alignment if align else None))
     return {name: torch.cat([getattr(out, name) for out in found]).cpu().numpy() for name in ("score", "presence")}
 
 
-def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: Tensor, *, align: bool = False) -> dict[str, Any]:
+def issued_to(images: Tensor) -> Issued:
+    """The templates 0 … N - 1, as they are recorded for images (N, 3, H, W)."""
+    return Issued(tuple(range(len(images))), looks=dict(enumerate(look(images.cpu()))))
+
+
+def found_in(malp: KeyedMaLP, images: Tensor, presence: np.ndarray, issued: Issued) -> np.ndarray:
+    """Whether the template of each image, i of the i-th, is found, given its presence there (N,): (N,) of bool."""
+    likely = [issued.likely(image) for image in images.split(1)]
+    return presence > np.array([_needed(malp, issued, numbers if i in numbers else ()) for i, numbers in enumerate(likely)])
+
+
+def _needed(malp: KeyedMaLP, issued: Issued, likely: Sequence[int]) -> float:
+    """The presence above which one of the likely templates is found, or, without any, one of all that were issued."""
+    return raised_threshold(LIKELY_ABOVE, len(likely)) if likely else raised_threshold(malp.config.present_above, len(issued.numbers))
+
+
+@torch.no_grad()
+def claims(malp: KeyedMaLP, images: Tensor, issued: Issued) -> tuple[list[int], np.ndarray]:
+    """The best of the issued templates in each image, as a whole one, and whether it counts as protected with it, (N,) of bool."""
+    numbers, held = [], []
+    for image in images.split(1):
+        tried = [(likely, likely)] if (likely := issued.likely(image)) else []
+        margins = {}
+        for those, found in [*tried, (issued.numbers, ())]:
+            number = best_whole(image.mean(1, keepdim=True), malp.secret, those, malp.config.image_size)
+            margins[number] = max(margins.get(number, -np.inf), malp(image, number).presence.item() - _needed(malp, issued, found))
+        numbers.append(max(margins, key=margins.get))
+        held.append(max(margins.values()) > 0)
+    return numbers, np.array(held)
+
+
+def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: Tensor, issued: Issued, *, align: bool = False) -> dict[str, Any]:
     """Two tests of images that went the same way: edited or not, among the protected ones; and protected or not, among the untouched ones.
 
-    `alarms` and `found` are the shares above the calibrated threshold of the score (0.5 if there is none), `called` the share of the edited ones that
-    `malp-disc detect` calls manipulated, which also asks whether the template is present anywhere, and `claimed` the share of the unprotected images that are taken for protected
-    ones.
+    `alarms` and `found` are the shares of the untouched and of the edited images that `malp-disc detect` calls manipulated: their score is above the calibrated threshold (0.5 if there
+    is none), and their template is present. `gone` is the share of the edited ones that it calls not protected, `resembling` that of the edited ones whose original it names nevertheless, `present` that
+    of the untouched ones that have their template, and `claimed` that of the unprotected ones, as whole images, that have any.
     """
-    threshold = malp.threshold
     kinds = [scores(malp, images, align=align) for images in (untouched, edited, unprotected)]
     auc = [
         detection_scores(np.repeat([0, 1], [len(low), len(high)]), np.concatenate([low, high]), threshold=0.5).auc
         for low, high in ((kinds[0]["score"], kinds[1]["score"]), (kinds[2]["presence"], kinds[0]["presence"]))
     ]
+    have = [found_in(malp, images, kind["presence"], issued) for images, kind in zip((untouched, edited), kinds)]
+    alarms, found = (float(((kind["score"] > malp.threshold) & there).mean()) for kind, there in zip(kinds, have))
+    likely = [issued.likely(image)[:1] for image in edited.split(1)]
     return {
         "n": len(untouched),
+        "issued": len(issued.numbers),
         "auc": auc[0],
         "auc_presence": auc[1],
-        "alarms": float((kinds[0]["score"] > threshold).mean()),
-        "found": float((kinds[1]["score"] > threshold).mean()),
-        "called": float(((kinds[1]["score"] > threshold) & (kinds[1]["presence"] > malp.config.present_above)).mean()),
-        "present": float((kinds[0]["presence"] > malp.config.present_above).mean()),
-        "claimed": float((kinds[2]["presence"] > malp.config.present_above).mean()),
+        "alarms": alarms,
+        "found": found,
+        "gone": float(1 - have[1].mean()),
+        "resembling": float(np.mean([numbers == [i] for i, numbers in enumerate(likely)])),
+        "present": float(have[0].mean()),
+        "claimed": float(claims(malp, unprotected, issued)[1].mean()),
     }
 
 
-def survival(malp: KeyedMaLP, images: Tensor, edit: Change, seed: int) -> Iterator[dict[str, Any]]:
-    """`detection` under every condition of the module; `edit` is the generator's, of whole images."""
-    protected = to_8bit(malp.encrypt(images)[0])
-    edited = to_8bit(edit(protected))
+def survival(malp: KeyedMaLP, images: Tensor, edit: Change, seed: int, others: Tensor) -> Iterator[dict[str, Any]]:
+    """`detection` under every condition of the module; `edit` is the generator's, of whole images, and `others` are images that got further templates."""
+    issued = issued_to(torch.cat([images, others]))
+    published = protected(malp, images)
+    edited = to_8bit(edit(published))
     for name, make in SAME_SIZE.items():
         change = make(seed)
-        degraded, plain = change(protected), change(images)
-        yield {"condition": name, "when": "after the edit", **detection(malp, degraded, change(edited), plain)}
+        degraded, plain = change(published), change(images)
+        yield {"condition": name, "when": "after the edit", **detection(malp, degraded, change(edited), plain, issued)}
         if name != "none":
-            yield {"condition": name, "when": "before the edit", **detection(malp, degraded, to_8bit(edit(degraded)), plain)}
+            yield {"condition": name, "when": "before the edit", **detection(malp, degraded, to_8bit(edit(degraded)), plain, issued)}
     for scale in SIZES:
         change = partial(resized, size=tuple(round(scale * side) for side in images.shape[2:]))
         yield {
             "condition": f"{scale:g} times the size",
             "when": "after the edit",
-            **detection(malp, *(change(part) for part in (protected, edited, images))),
+            **detection(malp, *(change(part) for part in (published, edited, images)), issued),
         }
     wide = images[:, :, : images.shape[2] * 5 // 8]
-    protected_wide = to_8bit(malp.encrypt(wide)[0])
+    published_wide, issued_to_wide = protected(malp, wide), issued_to(torch.cat([wide, others[:, :, : wide.shape[2]]]))
     side = images.shape[2] - wide.shape[2]
-    edited_wide = to_8bit(edit(torch.nn.functional.pad(protected_wide, (0, 0, 0, side), mode="reflect"))[:, :, : wide.shape[2]])
-    yield {"condition": "aspect 8:5", "when": "before the edit", **detection(malp, protected_wide, edited_wide, to_8bit(wide))}
+    edited_wide = to_8bit(edit(torch.nn.functional.pad(published_wide, (0, 0, 0, side), mode="reflect"))[:, :, : wide.shape[2]])
+    yield {"condition": "aspect 8:5", "when": "before the edit", **detection(malp, published_wide, edited_wide, to_8bit(wide), issued_to_wide)}
     place = tuple(np.random.default_rng([seed, 7]).random(2))
     change = partial(cropped, share=CROP, place=place)
     yield {
         "condition": "crop to 2/3",
         "when": "after the edit",
-        **detection(malp, *(change(part) for part in (protected, edited, images)), align=True),
+        **detection(malp, *(change(part) for part in (published, edited, images)), issued, align=True),
     }
 
 
 @torch.no_grad()
 def local_edits(malp: KeyedMaLP, images: Tensor, generated: Change, seed: int, degradations: dict[str, Change]) -> Iterator[dict[str, Any]]:
     """F1, IoU and AUC of edited regions, each image's own; beside the F1 of marking all pixels, none, and each with probability one half."""
-    protected = to_8bit(malp.encrypt(images)[0])
+    published, numbers = protected(malp, images), torch.arange(len(images))
     regions = random_masks(images, [[seed, 11, i] for i in range(len(images))])
-    sources = {"splice": images.roll(1, 0), "generated": generated(protected)}
-    by_kind = {kind: to_8bit(local_edit(protected, regions, kind, sources=sources.get(kind), seed=seed)) for kind in LOCAL_EDITS}
+    sources = {"splice": images.roll(1, 0), "generated": generated(published)}
+    by_kind = {kind: to_8bit(local_edit(published, regions, kind, sources=sources.get(kind), seed=seed)) for kind in LOCAL_EDITS}
     if importlib.util.find_spec("cv2") is not None:
-        by_kind["inpaint (OpenCV, Telea)"] = inpainted_by_opencv(protected, regions)
+        by_kind["inpaint (OpenCV, Telea)"] = inpainted_by_opencv(published, regions)
     for kind, edited in by_kind.items():
         for name, change in degradations.items():
-            found = torch.cat([malp(part).edited for part in change(edited).split(BATCH)])
+            found = torch.cat([malp(part, index).edited for part, index in zip(change(edited).split(BATCH), numbers.split(BATCH))])
             yield {"edit": kind, "degradation": name, "n": len(images), **region_scores(found, regions, malp.config.edited_above)}
 
 

@@ -7,20 +7,24 @@ each all offsets at once by a cross-correlation: exp(i φ) depends on the image 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.keyed.carrier import carrier_phases, on_circle
 from malp_disc.keyed.spectrum import filtered, reference_size, resampled, smoothed
-from malp_disc.keyed.template import HIGH, LOW, carrier, content_phase
+from malp_disc.keyed.template import HIGH, LOW, content_phase
 
 LEAST_SHARE, TRIMMED = 0.6, 0.975
 """Least share of the original's side that is searched, for any crop and for an image that may have lost a pixel of the grid at its borders."""
 _STEP = 0.985  # ratio of neighbouring shares: at the border of the grid, the template is off by less than half a wavelength
 _FINE = (-0.66, -0.33, 0.33, 0.66)  # of a step, around the best share
 _FLOOR = 0.006  # as in `malp_disc.keyed.evidence`
+_SLACK = 3  # pixels of the grid by which a rounded corner may lie above or left of the original's
+_BLOCK = 64 * 128**2  # pixels of the grids of the templates that are correlated at once
 
 
 @dataclass(frozen=True)
@@ -42,33 +46,78 @@ def grid_size(height: int, width: int, size: int, share: float) -> tuple[int, in
     return max(1, round(whole[0] * share)), max(1, round(whole[1] * share))
 
 
-def find_alignment(grey: Tensor, secret: bytes, size: int, *, least_share: float = LEAST_SHARE) -> Alignment:
-    """The best alignment of one grey image (1, 1, H, W) in [-1, 1]. Its `strength` says whether to believe it: without a template about 5, at most 6.5."""
+def find_alignment(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, least_share: float = LEAST_SHARE) -> tuple[Alignment, int]:
+    """The best alignment of one grey image (1, 1, H, W) in [-1, 1] with any of these templates, and that template's number.
+
+    Its `strength` says whether to believe it (`malp_disc.keyed.identification`).
+    """
     count = math.ceil(math.log(least_share) / math.log(_STEP)) + 1
-    best = max((_at_share(grey, secret, size, _STEP**step) for step in range(count)), key=lambda found: found.strength)
-    fine = [_at_share(grey, secret, size, best.share * _STEP**part) for part in _FINE if best.share * _STEP**part < 1]
-    return max([best, *fine], key=lambda found: found.strength)
+    parts = [turned_back(grey, secret, size, _STEP**step) for step in range(count)]
+    best, number = max((found for block in blocks(numbers, size) for found in _in_block(parts, secret, block, size)), key=lambda found: found[0].strength)
+    fine = [best.share * _STEP**part for part in _FINE if best.share * _STEP**part < 1]
+    finer = _in_block([turned_back(grey, secret, size, share) for share in fine], secret, (number,), size)
+    return max([(best, number), *finer], key=lambda found: found[0].strength)
 
 
-def _at_share(grey: Tensor, secret: bytes, size: int, share: float) -> Alignment:
-    """The best offset for one share."""
+def blocks(numbers: Sequence[int], size: int) -> list[range | tuple[int, ...]]:
+    """The numbers in parts, whose templates are correlated at once: 64 on a grid of 128 pixels."""
+    length = max(1, _BLOCK // size**2)
+    parts = [numbers[start : start + length] for start in range(0, len(numbers), length)]
+    return [part if isinstance(part, range) else tuple(part) for part in parts]
+
+
+@dataclass(frozen=True)
+class TurnedBack:
+    """An image of a share of the original's side, whose residual was turned back by φ: what is left of its template is V.
+
+    Attributes:
+        residual: the correlation with V is that of `residual[0]` with its real part plus that of `residual[1]` with its imaginary one, (2, h, w).
+        whole: sides of the reference grid of the original.
+    """
+
+    share: float
+    residual: Tensor
+    whole: tuple[int, int]
+
+
+def turned_back(grey: Tensor, secret: bytes, size: int, share: float) -> TurnedBack:
+    """Of one grey image (1, 1, H, W) in [-1, 1]: whitened and divided by its local contrast, so that textures don't dominate."""
     seen = resampled(grey, grid_size(*grey.shape[2:], size, share))
     residual = filtered(seen, LOW, HIGH, whiten=1.0)
     residual = residual / (smoothed(residual.square(), 4.0).clamp(min=0).sqrt() + _FLOOR)
-    turned = content_phase(seen, secret) * residual  # Re(e^{iφ} V) · residual = (cos φ · residual) Re V − (sin φ · residual) Im V
-    pattern = carrier(secret, size).to(grey)
-    side = pattern.shape[-1]
-    turned = turned[0, :, :side, :side]
-    turned = F.pad(turned, (0, side - turned.shape[2], 0, side - turned.shape[1]))
-    spectrum = torch.fft.rfft2(turned).conj() * torch.fft.rfft2(pattern)
-    correlation = torch.fft.irfft2(spectrum[0] - spectrum[1], s=(side, side))
-    place = int(correlation.argmax())
-    row, column = place // side, place % side
-    down = _peak(*(float(correlation[(row + step) % side, column]) for step in (-1, 0, 1)))
-    right = _peak(*(float(correlation[row, (column + step) % side]) for step in (-1, 0, 1)))
-    # the part of the grid beyond half of it stands for corners left of or above the original's: crops have none, but a rounded one may be off by a fraction
-    row, column = (value - side if value > side - 4 else value for value in (row, column))
-    return Alignment(share, (row + down, column + right), float(correlation.max() / correlation.std()))
+    phase = content_phase(seen, secret)  # Re(e^{iφ} V) · residual = (cos φ · residual) Re V − (sin φ · residual) Im V
+    return TurnedBack(share, torch.cat([phase[:, :1], -phase[:, 1:]], 1)[0] * residual[0], reference_size(*grey.shape[2:], size))
+
+
+def _in_block(parts: Sequence[TurnedBack], secret: bytes, numbers: range | tuple[int, ...], size: int) -> list[tuple[Alignment, int]]:
+    """The best offset of each part, and the number of its template; one cross-correlation for each of both."""
+    if not parts:
+        return []
+    from scipy.fft import next_fast_len  # late: takes a while to import
+
+    area = [next_fast_len(min(side, 2 * size) + 2 * _SLACK, real=True) for side in parts[0].whole]
+    turns = carrier_phases(secret, numbers, size)[:, : parts[0].whole[0] + _SLACK, : parts[0].whole[1] + _SLACK]
+    pattern = torch.fft.rfft2(on_circle(turns).to(parts[0].residual), s=area)
+    return [_offset(part, pattern, area, numbers) for part in parts]
+
+
+def _offset(part: TurnedBack, pattern: Tensor, area: list[int], numbers: Sequence[int]) -> tuple[Alignment, int]:
+    """The best offset of a part among templates (N, 2, …), given by their spectrum over `area`."""
+    residual = part.residual[:, : area[0], : area[1]]
+    height, width = residual.shape[1:]
+    spectrum = torch.fft.rfft2(F.pad(residual, (0, area[1] - width, 0, area[0] - height))).conj()
+    correlation = torch.fft.irfft2((spectrum * pattern).sum(1), s=area)  # (N, area)
+    possible = [torch.arange(-_SLACK, max(whole - side, 0) + _SLACK + 1) % length for whole, side, length in zip(part.whole, (height, width), area)]
+    inside = correlation[:, possible[0].to(correlation.device)][:, :, possible[1].to(correlation.device)]
+    place = int(inside.argmax())
+    which, place = divmod(place, inside.shape[1] * inside.shape[2])
+    row, column = (int(values[at]) for values, at in zip(possible, divmod(place, inside.shape[2])))
+    own = correlation[which]
+    down = _peak(*(float(own[(row + step) % area[0], column]) for step in (-1, 0, 1)))
+    right = _peak(*(float(own[row, (column + step) % area[1]]) for step in (-1, 0, 1)))
+    strength = float(own[row, column] / part.residual.square().sum().div(2).sqrt().clamp(min=1e-12))  # |V| = 1, and its phases are independent
+    row, column = (value - length if value > length - _SLACK - 1 else value for value, length in zip((row, column), area))
+    return Alignment(part.share, (row + down, column + right), strength), int(numbers[which])
 
 
 def _peak(before: float, at: float, after: float) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEME = 2
-"""Number of the way in which templates follow from key and image. The first one, of no saved `scheme`, had six turns of the phase and weak keys."""
+SCHEME = 3
+"""Number of the way in which templates follow from key and image. The first one, of no saved `scheme`, had six turns of the phase and weak keys; in the second, all images of a key
+shared one carrier, and ten of them were enough to forge templates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class KeyedConfig:
     change_width: channels of the network that tells how much edited pixels were changed (`ChangeNet`); 0 for none, with the coarse map of the detector's network.
     psnr: of protected images, in dB; above it where a plain background leaves little room for the template.
     edited_above: a pixel with a higher probability counts as edited. On training images, 0.25 made the F1 of the worst kind of edit best (docs/results/survival.md).
-    present_above: `KeyedOutput.presence` above which an image counts as protected with this key.
+    present_above: `KeyedOutput.presence` above which an image counts as protected, if a single template is tried; the more are tried, the higher (`malp_disc.keyed.identification`).
     scheme: how templates follow from key and image; `SCHEME`, the only one that this version knows.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,12 +34,12 @@ class Evidence:
     presence: Tensor
 
 
-def evidence(grey: Tensor, secret: bytes, size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Evidence:
-    """Evidence of the key's template in grey images on the reference grid, (B, 1, h, w) in [-1, 1]; arguments as for `template`.
+def evidence(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Evidence:
+    """Evidence of the templates of these numbers in grey images on the reference grid, (B, 1, h, w) in [-1, 1]; arguments as for `template`.
 
     The image is whitened and divided by its local contrast: the template adds little to textures, and these would dominate the correlation otherwise.
     """
-    expected = template(grey, secret, size, offset)
+    expected = template(grey, secret, numbers, size, offset)
     channels, similarities, presences = [], [], []
     for low, high in BANDS:
         residual = filtered(grey, low, high, whiten=1.0)

@@ -1,13 +1,17 @@
 """`KeyedMaLP`: encryption, localization and detection with templates that follow from a secret key and the image (see `malp_disc.keyed.template`).
 
 malp = KeyedMaLP(KeyedConfig(image_size=128))            # with a new key
-protected, _ = malp.encrypt(images)                      # what you publish
-out = malp(found)                                        # out.map, out.edited, out.score, out.presence
-out = malp(crop, malp.align(crop))                       # of a part of a protected image
+protected, index = malp.encrypt(images)                  # what you publish, and the numbers of their templates, which you keep
+out = malp(protected, index)                             # out.map, out.edited, out.score, out.presence
+
+which = malp.identify(found, index.tolist())             # of an image or a crop (1, 3, H, W) of which you don't know which one it is
+out = malp(found, which.number, which.alignment)         # if which.protected
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +22,11 @@ from torch import Tensor
 from malp_disc.encryption import NO_TEMPLATE, check_index
 from malp_disc.freezing import Float32Module
 from malp_disc.input_checks import check_batches, check_images
-from malp_disc.keyed.alignment import LEAST_SHARE, TRIMMED, Alignment, find_alignment, grid_size
+from malp_disc.keyed.alignment import Alignment, grid_size
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.evidence import CHANNELS, evidence
+from malp_disc.keyed.identification import LIKELY_ABOVE, Identification, identify
+from malp_disc.keyed.issued import TEMPLATES
 from malp_disc.keyed.network import ChangeNet, EvidenceNet
 from malp_disc.keyed.saving import KeyedHubMixin
 from malp_disc.keyed.secret import check_secret, new_secret
@@ -28,12 +34,6 @@ from malp_disc.keyed.spectrum import resampled
 from malp_disc.keyed.template import masked_template
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.precision import full_precision
-
-BELIEVED = 7.0
-"""`Alignment.strength` above which a crop's alignment is believed: by chance, the largest of two million correlations stays below it."""
-
-_BETTER = 1.1
-"""Ratio of presences above which an alignment replaces that of the whole image. It was at most 1.09 in 1,000 whole images, degraded or edited."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class KeyedOutput:
         logit: "manipulated", (B,).
         score: P(manipulated), (B,). It supposes that the image was protected: an unprotected one looks manipulated.
         similarity: correlation with the template, (B,) in [-1, 1].
-        presence: the same in standard deviations without a template, (B,): whether the image was protected with this key at all.
+        presence: the same in standard deviations without a template, (B,): whether the image has this template at all.
     """
 
     map: Tensor
@@ -100,32 +100,34 @@ class KeyedMaLP(
     def encrypt(
         self, images: Tensor, index: Tensor | None = None, generator: torch.Generator | None = None, *, secret: bytes | None = None
     ) -> tuple[Tensor, Tensor]:
-        """T(I), Eq. 3, with the image's own template, at `config.psnr` or above.
+        """T(I), Eq. 3, each image with a template of its own, at `config.psnr` or above.
 
         Args:
-            index: (B,), `NO_TEMPLATE` for images to leave as they are and 0 for all others; all get a template if None.
-            generator: unused, since nothing is random; for the interface of `MaLP.encrypt`.
+            index: numbers of the templates, (B,), `NO_TEMPLATE` for images to leave as they are. **Use no number twice**: who has several images with the same one can forge
+                templates (`malp_disc.keyed.template`). `malp_disc.keyed.issued.IssuedTemplates` keeps a list; if None, they are drawn at random, from 2^53.
+            generator: to draw the numbers with, for tests; if None, the operating system's random numbers.
             secret: a key to use in place of the MaLP's.
 
         Returns:
-            Protected images, clamped to [-1, 1], and the index (B,).
+            Protected images, clamped to [-1, 1], and the index (B,), which is needed to examine them.
 
         Raises:
             ValueError: wrong shape, range, dtype or device, or another index.
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
-        index = check_index(torch.zeros(len(images), dtype=torch.long) if index is None else index, len(images), 1, self.device)
+        index = check_index(_drawn(len(images), generator) if index is None else index, len(images), TEMPLATES, self.device)
         images = images.float()
-        added = masked_template(images, secret or self.secret, self.config.image_size, self.config.psnr)
+        added = masked_template(images, secret or self.secret, index.clamp(min=0).tolist(), self.config.image_size, self.config.psnr)
         return (images + added * (index != NO_TEMPLATE).view(-1, 1, 1, 1)).clamp(-1, 1), index
 
     @full_precision
-    def forward(self, images: Tensor, alignment: Alignment | None = None, *, secret: bytes | None = None, coarse: bool = False) -> KeyedOutput:
+    def forward(self, images: Tensor, index: Tensor | int, alignment: Alignment | None = None, *, secret: bytes | None = None, coarse: bool = False) -> KeyedOutput:
         """Predictions, see `KeyedOutput`.
 
         Args:
-            alignment: of `align`, one for all images; whole images need none.
+            index: numbers of the images' templates, (B,), or that of all; `identify` finds out an unknown one.
+            alignment: of `identify`, one for all images; whole images need none.
             secret: a key to use in place of the MaLP's.
             coarse: give the map of the detector's network, at half the resolution, also where there is a `ChangeNet`.
 
@@ -134,12 +136,14 @@ class KeyedMaLP(
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
+        index = torch.full((len(images),), index) if isinstance(index, int) else index
+        index = check_index(index, len(images), TEMPLATES, self.device, first=0)
         self.check_weights()
         alignment = alignment or Alignment()
         size = self.config.image_size
         seen = self.on_grid(images, alignment)
         with torch.no_grad():
-            found = evidence(seen.mean(1, keepdim=True), secret or self.secret, size, alignment.offset)
+            found = evidence(seen.mean(1, keepdim=True), secret or self.secret, index.tolist(), size, alignment.offset)
         maps, edited, logit = self.cnn(torch.cat([seen, found.channels], 1))
         maps, edited = (_probability(part, images.shape[2:]) for part in (maps, edited))
         if self.change is not None and not coarse:
@@ -159,28 +163,24 @@ class KeyedMaLP(
 
     @torch.no_grad()
     @full_precision
-    def align(self, images: Tensor) -> Alignment:
-        """Where on its original an image (1, 3, H, W) was cut from. The whole image unless a crop's alignment is strong enough to be believed, and the presence higher with it.
+    def identify(self, images: Tensor, numbers: Sequence[int], likely: Sequence[int] = ()) -> Identification:
+        """Which template an image (1, 3, H, W) has, of a protected image or of a crop of one, and where it was cut from.
 
-        Where the whole image matches already, only shares near 1 are tried: trimmed by one pixel of the grid, an image keeps its presence, but no longer its local evidence.
+        Args:
+            numbers: of all templates that it may have. A thousand take 0.1 seconds on a CPU, and ten seconds where none is found: then it may be a crop of each.
+            likely: those of originals that the image resembles, which are tried first, and are found where little is left of them (`malp_disc.keyed.issued.Issued`).
 
         Raises:
-            ValueError: more than one image, or wrong shape, range, dtype or device.
+            ValueError: more than one image, wrong shape, range, dtype or device, or no numbers.
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
         if len(images) != 1:
-            raise ValueError(f"expected one image to align, got {len(images)}; call align for each")
-        grey, size = images.float().mean(1, keepdim=True), self.config.image_size
-        whole = self._presence(grey, Alignment())
-        found = find_alignment(grey, self.secret, size, least_share=TRIMMED if whole > 2 * self.config.present_above else LEAST_SHARE)
-        better = found.strength > BELIEVED and self._presence(grey, found) > _BETTER * whole
-        return found if better else Alignment()
-
-    def _presence(self, grey: Tensor, alignment: Alignment) -> float:
-        """`KeyedOutput.presence` of one grey image with this alignment."""
-        size = self.config.image_size
-        return evidence(resampled(grey, grid_size(*grey.shape[2:], size, alignment.share)), self.secret, size, alignment.offset).presence.item()
+            raise ValueError(f"expected one image to identify, got {len(images)}; call identify for each")
+        grey, size, above = images.float().mean(1, keepdim=True), self.config.image_size, self.config.present_above
+        if likely and (found := identify(grey, self.secret, likely, size, present_above=LIKELY_ABOVE)).protected:
+            return found
+        return identify(grey, self.secret, numbers, size, present_above=above)
 
     def losses(
         self,
@@ -188,6 +188,7 @@ class KeyedMaLP(
         manipulated: Tensor,
         truth: Tensor,
         edited: Tensor,
+        index: Tensor | int,
         *,
         alignment: Alignment | None = None,
         secret: bytes | None = None,
@@ -200,10 +201,11 @@ class KeyedMaLP(
             real, manipulated: protected images before and after the edit, (B, 3, H, W) in [-1, 1], perhaps degraded.
             truth: M_GT, (B, 1, H, W) in [0, 1].
             edited: the edited regions, (B, 1, H, W) of bool.
+            index: numbers of the templates, (B,), or that of all.
             alignment: where the images were cut from, if they are crops of protected ones.
         """
         weights, count = weights or LossWeights(), len(real)
-        out = self(torch.cat([real, manipulated]), alignment, secret=secret, coarse=True)
+        out = self(torch.cat([real, manipulated]), index if isinstance(index, int) else torch.cat([index, index]), alignment, secret=secret, coarse=True)
         target = torch.cat([torch.zeros_like(edited), edited]).float()
         share = out.edited.clamp(1e-5, 1 - 1e-5)
         region = -(target * share.log() + (1 - target) * (1 - share).log()).mean()
@@ -215,6 +217,13 @@ class KeyedMaLP(
             "edited": 3 * region + dice,
             "classification": F.binary_cross_entropy_with_logits(out.logit, label),
         }
+
+
+def _drawn(count: int, generator: torch.Generator | None) -> Tensor:
+    """Numbers of templates, (count,)."""
+    if generator is None:
+        return torch.tensor([secrets.randbelow(TEMPLATES) for _ in range(count)])
+    return torch.randint(TEMPLATES, (count,), generator=generator, device=generator.device)
 
 
 def _probability(logits: Tensor, size: torch.Size) -> Tensor:

@@ -14,11 +14,13 @@ and, since Q reaches a few pixels only, outside an edited region too. On a resiz
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.secret import secret_noise
 from malp_disc.keyed.spectrum import band, filtered, reference_size, resampled, smoothed
 
@@ -31,15 +33,6 @@ REACH, _WINDOW = 10, 2.5  # radius of Q, and σ of the Gaussian window over it
 MASKING = 0.7  # the amplitude follows the local contrast to this power: textures hide more than flat regions
 FLAT = 0.012  # contrast of a flat region, in units of [-1, 1]
 _AREA = 0.25  # least share of the image that takes all of the noise: an object on a plain background covers less, and gets less (1,625 photos of faces had 0.26 or more)
-
-
-@functools.lru_cache(maxsize=8)  # 32 MB each for a grid of 1,024 pixels
-def carrier(secret: bytes, size: int) -> Tensor:
-    """V as its real and imaginary part, (2, 2 size, 2 size), of mean square 1 in each; periodic."""
-    side = 2 * size
-    noise = secret_noise(secret, f"carrier {size}", (2, side, side))
-    pattern = torch.fft.irfft2(torch.fft.rfft2(noise) * band(side, side, LOW, HIGH), s=(side, side))
-    return pattern / pattern.square().mean((1, 2), keepdim=True).sqrt()
 
 
 @functools.lru_cache(maxsize=32)
@@ -71,33 +64,21 @@ def content_phase(grey: Tensor, secret: bytes) -> Tensor:
     return torch.cat([turned.real, turned.imag], 1)
 
 
-def shifted_carrier(secret: bytes, size: int, shape: tuple[int, int], offset: tuple[float, float]) -> Tensor:
-    """V at pixels (offset + 0, …, offset + shape - 1), (2, h, w); the offset (down, right) may be fractional."""
-    pattern = carrier(secret, size)
-    side = pattern.shape[-1]
-    whole = [int(round(value)) for value in offset]
-    rest = [value - kept for value, kept in zip(offset, whole)]
-    if any(abs(value) > 1e-6 for value in rest):
-        turn = torch.fft.fftfreq(side)[:, None] * rest[0] + torch.fft.rfftfreq(side)[None] * rest[1]
-        pattern = torch.fft.irfft2(torch.fft.rfft2(pattern) * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn), s=(side, side))
-    rows, columns = (torch.arange(kept, kept + length) % side for kept, length in zip(whole, shape))
-    return pattern[:, rows][:, :, columns]
-
-
-def template(grey: Tensor, secret: bytes, size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """S(I) for grey images on the reference grid, (B, 1, h, w) -> (B, 1, h, w), of about unit variance.
+def template(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """S(I) for grey images on the reference grid, (B, 1, h, w) -> (B, 1, h, w).
 
     Args:
         grey: in [-1, 1].
+        numbers: of the images' templates, B of them.
         size: side of the reference grid.
-        offset: (down, right) of the image's corner on the grid: (0, 0) for whole images, another for crops.
+        offset: (down, right) of the images' corner on the grid: (0, 0) for whole images, another for crops.
     """
+    pattern = carrier(secret, numbers, size, tuple(grey.shape[2:]), offset).to(grey)
     phase = content_phase(grey, secret)
-    pattern = shifted_carrier(secret, size, tuple(grey.shape[2:]), offset).to(grey)
-    return filtered(phase[:, :1] * pattern[0] - phase[:, 1:] * pattern[1], LOW, HIGH)
+    return filtered(phase[:, :1] * pattern[:, :1] - phase[:, 1:] * pattern[:, 1:], LOW, HIGH)
 
 
-def masked_template(images: Tensor, secret: bytes, size: int, psnr: float) -> Tensor:
+def masked_template(images: Tensor, secret: bytes, numbers: Sequence[int], size: int, psnr: float) -> Tensor:
     """What protection adds to images (B, 3, H, W) in [-1, 1]: (B, 1, H, W), stronger in textures, at this PSNR or above in each image (before clamping).
 
     The PSNR is above where the textures cover little of the image: they would take all of the noise otherwise.
@@ -106,6 +87,6 @@ def masked_template(images: Tensor, secret: bytes, size: int, psnr: float) -> Te
     contrast = smoothed(filtered(grey, LOW, HIGH).square(), 3.0).clamp(min=0).sqrt()
     amplitude = (contrast + FLAT) ** MASKING
     area = amplitude.square().mean((1, 2, 3), keepdim=True) ** 2 / (amplitude**4).mean((1, 2, 3), keepdim=True)  # a, if it is constant on a share a and 0 elsewhere
-    added = resampled(template(grey, secret, size) * amplitude, tuple(images.shape[2:]))
+    added = resampled(template(grey, secret, numbers, size) * amplitude, tuple(images.shape[2:]))
     wanted = 2 * 10 ** (-psnr / 20) * (area / _AREA).clamp(max=1).sqrt()
     return added * (wanted / added.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))

@@ -19,7 +19,8 @@ def survival_gallery(malp: KeyedMaLP, images: Tensor, generated: Callable[[Tenso
     """One row per image, each with another local edit: original, protected, published as JPEG 75, edited, the true region, and the one that is found."""
     from torchvision.utils import save_image  # late: takes as long as torch
 
-    protected = to_8bit(malp.encrypt(images)[0])
+    numbers = torch.arange(len(images))
+    protected = to_8bit(malp.encrypt(images, numbers)[0])
     published = jpeg(protected, 75)
     regions = random_masks(images, [[seed, 13, i] for i in range(len(images))])
     sources = {"splice": images.roll(1, 0), "generated": generated(published)}
@@ -31,7 +32,7 @@ def survival_gallery(malp: KeyedMaLP, images: Tensor, generated: Callable[[Tenso
             for row, kind in zip(rows, edits)
         ]
     )
-    found = malp(to_8bit(edited)).edited
+    found = malp(to_8bit(edited), numbers).edited
     columns = [images, protected, published, edited, (regions.float() * 2 - 1).expand_as(images), (found * 2 - 1).expand_as(images)]
     cells = torch.stack(columns, 1).flatten(0, 1)
     with atomic_path(Path(path)) as temporary:

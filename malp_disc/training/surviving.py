@@ -19,11 +19,10 @@ from torch.utils.data import Dataset
 from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod
 from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.survival import scores
+from malp_disc.evaluation.survival import protected, scores
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training.localizer import train_localizer
 from malp_disc.training.localizer_options import LocalizerOptions
 from malp_disc.training.pretrain_options import PretrainOptions
@@ -115,9 +114,9 @@ def calibrate_surviving(malp: KeyedMaLP, inputs: EvalSet, false_alarm_rate: floa
     Raises:
         ValueError: too few images for the rate.
     """
-    protected = torch.cat([to_8bit(malp.encrypt(part.to(malp.device))[0]) for part in inputs.images.split(16)])
-    degraded = torch.cat([DegradationChain.seeded(seed, 0, i)(image) for i, image in enumerate(protected.split(1))])
-    found = [scores(malp, images, align=True) for images in (protected, degraded)]
+    images = protected(malp, inputs.images.to(malp.device))
+    degraded = torch.cat([DegradationChain.seeded(seed, 0, i)(image) for i, image in enumerate(images.split(1))])
+    found = [scores(malp, kind, align=True) for kind in (images, degraded)]
     counted = [np.where(kind["presence"] > malp.config.present_above, kind["score"], 0.0) for kind in found]
     kinds = f"held-back images at {inputs.images.shape[3]}x{inputs.images.shape[2]}, protected, as they are and degraded"
     return Calibration.fit(counted, false_alarm_rate, images=kinds, detector=malp.detector_fingerprint)

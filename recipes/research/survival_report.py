@@ -2,7 +2,7 @@
 
     python recipes/research/survival_report.py runs/survival-faces/survival.jsonl
 
-prints Markdown. Every number is the mean over seeds, with the least (of AUC and F1) or the largest (of alarms and leaks) beside it.
+prints Markdown. Every number is the mean over seeds, with the least (of AUC and F1) or the largest (of alarms and of what attackers reach) beside it.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def main(path: str) -> None:
 
 TABLES: tuple[tuple[tuple[str, str, str], tuple[str, ...], tuple[str, ...]], ...] = (
     (("fidelity", "", "Fidelity"), ("reference",), ("psnr", "psnr_least")),
-    (("detection", "", "Detection"), ("condition", "when"), ("auc", "found", "alarms", "auc_presence", "present", "claimed")),
+    (("detection", "", "Detection"), ("condition", "when"), ("auc", "found", "gone", "resembling", "alarms", "auc_presence", "present", "claimed")),
     (("local", "", "Local edits"), ("edit", "degradation"), ("f1", "iou", "auc", "f1_all", "f1_random")),
     (("generated", "", "Fakeness map of the generator's edits"), ("degradation",), ("cs", "cs_constant", "pearson")),
     (("alarms", "", "False alarms, images"), ("part",), ("alarms", "lost", "claimed")),
-    (("leak", "leak", "Leak: cosine with the secret carrier"), ("attacker", "images"), ("cosine", "chance")),
-    (("leak", "forging", "Forging and removal"), ("attacker", "images"), ("cosine", "claimed", "forged", "removed")),
+    (("attacks", "forging", "Forging"), ("attacker", "images"), ("cosine", "presence", "claimed", "forged")),
+    (("attacks", "hiding", "Hidden edits"), ("copied",), ("f1", "auc")),
 )
 """(part, what, title), the columns that name a row, the measured ones."""
-_WORST_IS_LARGE = ("alarms", "claimed", "lost", "cosine", "forged", "removed")
+_WORST_IS_LARGE = ("alarms", "claimed", "lost", "gone", "cosine", "presence", "forged")
 
 
 def grouped(lines: Sequence[Line], names: Sequence[str]) -> dict[tuple[Any, ...], list[Line]]:

@@ -1,0 +1,56 @@
+"""V, the part of a template that no other image has: for each template number, phases that follow from the key and can't be told from random ones without it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LEVELS = 256  # phases, one byte each
+_CACHED = 64  # calls of `carrier_phases`: of 64 templates on a grid of 128 pixels each, they take 256 MB
+
+
+@functools.lru_cache(maxsize=1)
+def _circle() -> np.ndarray:
+    """cos and sin of every phase, (2, 256)."""
+    angle = 2 * np.pi * np.arange(_LEVELS) / _LEVELS
+    return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
+
+
+def phases(secret: bytes, number: int, size: int) -> np.ndarray:
+    """The phases of V in 256ths of a turn, (2 size, 2 size) uint8: SHAKE-256 of the key, the grid's size and the template's number. The same on every machine."""
+    side = 2 * size
+    stream = hashlib.shake_256(b"malp-disc carrier" + secret + f"{size} {number}".encode()).digest(side * side)
+    return np.frombuffer(stream, np.uint8).reshape(side, side)
+
+
+@functools.lru_cache(maxsize=_CACHED)
+def carrier_phases(secret: bytes, numbers: range | tuple[int, ...], size: int) -> np.ndarray:
+    """`phases` of several numbers, (N, 2 size, 2 size), kept for the next image."""
+    return np.stack([phases(secret, number, size) for number in numbers])
+
+
+def on_circle(turns: np.ndarray) -> Tensor:
+    """Phases (…, h, w) in 256ths of a turn -> their cosine and sine, (…, 2, h, w)."""
+    return torch.from_numpy(np.stack([np.take(part, turns) for part in _circle()], axis=-3))
+
+
+def carrier(secret: bytes, numbers: Sequence[int], size: int, shape: tuple[int, int], offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """V of each template at pixels (offset + 0, …, offset + shape - 1), its real and imaginary part: (N, 2, h, w), of absolute value 1.
+
+    It repeats after twice the side of the grid. Between pixels, for an offset (down, right) that is fractional, it is interpolated by its Fourier series.
+    """
+    side = 2 * size
+    whole = [int(round(value)) for value in offset]
+    rest = [value - kept for value, kept in zip(offset, whole)]
+    rows, columns = (np.arange(kept, kept + length) % side for kept, length in zip(whole, shape))
+    if all(abs(value) <= 1e-6 for value in rest):
+        return torch.stack([on_circle(phases(secret, number, size)[np.ix_(rows, columns)]) for number in numbers])
+    pattern = torch.stack([on_circle(phases(secret, number, size)) for number in numbers])
+    turn = torch.fft.fftfreq(side)[:, None] * rest[0] + torch.fft.rfftfreq(side)[None] * rest[1]
+    pattern = torch.fft.irfft2(torch.fft.rfft2(pattern) * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn), s=(side, side))
+    return pattern[:, :, torch.from_numpy(rows)][:, :, :, torch.from_numpy(columns)]

@@ -1,0 +1,88 @@
+"""Which of the templates that were issued an image has, if any: every one is tried, first on the whole image, then on it as a crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from malp_disc.keyed.alignment import LEAST_SHARE, TRIMMED, Alignment, blocks, find_alignment, grid_size, turned_back
+from malp_disc.keyed.carrier import carrier_phases, on_circle
+from malp_disc.keyed.evidence import evidence
+from malp_disc.keyed.spectrum import resampled
+
+_PLACES = 50_000  # offsets and shares that `find_alignment` tries for each template, on a grid of 128 pixels
+LIKELY_ABOVE = 3.5
+"""Presence above which an image counts as protected that resembles the template's original: by chance in one of 4,000. What an edit of the whole image leaves is no more."""
+_SURE = 10.0  # presence of an image that is certainly whole
+_BETTER = 1.1
+"""Ratio of presences above which an alignment replaces that of the whole image. It was at most 1.09 in 1,000 whole images, degraded or edited."""
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Attributes:
+    number: of the template that fits best.
+    alignment: where the image lies on the original that got this template.
+    presence: `malp_disc.keyed.evidence.Evidence.presence` of it there.
+    threshold: presence above which the image counts as protected; it rises with the number of templates that were tried.
+    """
+
+    number: int
+    alignment: Alignment
+    presence: float
+    threshold: float
+
+    @property
+    def protected(self) -> bool:
+        return self.presence > self.threshold
+
+
+def raised_threshold(above: float, trials: int) -> float:
+    """The threshold that the largest of `trials` standard normal numbers exceeds as rarely as a single one exceeds `above` (Bonferroni's bound).
+
+    From 5.0 for one it rises to 6.3 for a thousand and 7.3 for a million.
+    """
+    normal = NormalDist()
+    return -normal.inv_cdf(normal.cdf(-above) / max(trials, 1))
+
+
+def identify(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, present_above: float) -> Identification:
+    """The template of one grey image (1, 1, H, W) in [-1, 1], out of those of `numbers`.
+
+    Where the whole image matches already, only shares near 1 are tried: trimmed by one pixel of the grid, an image keeps its presence, but no longer its local evidence.
+
+    Args:
+        present_above: presence above which an image counts as protected, if a single template is tried.
+    """
+
+    def presence(number: int, alignment: Alignment) -> float:
+        seen = resampled(grey, grid_size(*grey.shape[2:], size, alignment.share))
+        return evidence(seen, secret, (number,), size, alignment.offset).presence.item()
+
+    threshold = raised_threshold(present_above, len(numbers))
+    number = best_whole(grey, secret, numbers, size)
+    whole = presence(number, Alignment())
+    tried = (number,) if whole > threshold else numbers
+    found, other = find_alignment(grey, secret, tried, size, least_share=TRIMMED if whole > max(threshold, _SURE) else LEAST_SHARE)
+    if found.strength > raised_threshold(present_above, _PLACES * len(tried)) and (aligned := presence(other, found)) > max(_BETTER * whole, threshold):
+        return Identification(other, found, aligned, threshold)
+    return Identification(number, Alignment(), whole, threshold)
+
+
+def best_whole(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int) -> int:
+    """The number of the template that correlates best with the image as a whole one; ValueError for none."""
+    if not len(numbers):
+        raise ValueError("expected the numbers of the templates that the image may have, got none")
+    if len(numbers) == 1:
+        return int(numbers[0])
+    residual = turned_back(grey, secret, size, 1.0).residual  # (2, h, w)
+    residual = residual[:, : 2 * size, : 2 * size]
+    height, width = residual.shape[1:]
+    scores = [
+        torch.tensordot(on_circle(carrier_phases(secret, block, size)[:, :height, :width]).to(residual), residual, 3) for block in blocks(numbers, size)
+    ]
+    return int(numbers[int(torch.cat(scores).argmax())])
