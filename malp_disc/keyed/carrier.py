@@ -39,18 +39,7 @@ def on_circle(turns: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack([np.take(part, turns) for part in _circle()], axis=-3))
 
 
-def carrier(secret: bytes, numbers: Sequence[int], size: int, shape: tuple[int, int], offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """V of each template at pixels (offset + 0, …, offset + shape - 1), its real and imaginary part: (N, 2, h, w), of absolute value 1.
-
-    It repeats after twice the side of the grid. Between pixels, for an offset (down, right) that is fractional, it is interpolated by its Fourier series.
-    """
-    side = 2 * size
-    whole = [int(round(value)) for value in offset]
-    rest = [value - kept for value, kept in zip(offset, whole)]
-    rows, columns = (np.arange(kept, kept + length) % side for kept, length in zip(whole, shape))
-    if all(abs(value) <= 1e-6 for value in rest):
-        return torch.stack([on_circle(phases(secret, number, size)[np.ix_(rows, columns)]) for number in numbers])
-    pattern = torch.stack([on_circle(phases(secret, number, size)) for number in numbers])
-    turn = torch.fft.fftfreq(side)[:, None] * rest[0] + torch.fft.rfftfreq(side)[None] * rest[1]
-    pattern = torch.fft.irfft2(torch.fft.rfft2(pattern) * torch.polar(torch.ones_like(turn), 2 * torch.pi * turn), s=(side, side))
-    return pattern[:, :, torch.from_numpy(rows)][:, :, :, torch.from_numpy(columns)]
+def carrier(secret: bytes, numbers: Sequence[int], size: int, shape: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> Tensor:
+    """V of each template at pixels (offset + 0, …, offset + shape - 1), its real and imaginary part: (N, 2, h, w), of absolute value 1. It repeats after twice the side of the grid."""
+    rows, columns = (np.arange(start, start + length) % (2 * size) for start, length in zip(offset, shape))
+    return torch.stack([on_circle(phases(secret, number, size)[np.ix_(rows, columns)]) for number in numbers])

@@ -42,7 +42,8 @@ class KeyedConfig:
         if not 0 < self.edited_above < 1:
             raise ValueError(f"expected edited_above in (0, 1), got {self.edited_above}")
         if self.scheme != SCHEME:
+            trained = f'; its detector works with both, so for images yet to be protected, set "scheme": {SCHEME} in its config.json and take a new key' if self.scheme == 2 else ""
             raise ValueError(
                 f"templates of scheme {self.scheme} aren't known to this version, which makes and finds those of scheme {SCHEME}; "
-                "use the version that protected the images, or pretrain again and protect them again"
+                f"use the version that protected the images, or pretrain again and protect them again{trained}"
             )

@@ -44,7 +44,7 @@ class Identification:
 def raised_threshold(above: float, trials: int) -> float:
     """The threshold that the largest of `trials` standard normal numbers exceeds as rarely as a single one exceeds `above` (Bonferroni's bound).
 
-    From 5.0 for one it rises to 6.3 for a thousand and 7.3 for a million.
+    From 5.0 for one it rises to 6.2 for a thousand and 7.2 for a million.
     """
     normal = NormalDist()
     return -normal.inv_cdf(normal.cdf(-above) / max(trials, 1))

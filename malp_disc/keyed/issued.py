@@ -43,15 +43,15 @@ class IssuedTemplates:
         Raises:
             OSError: the list can't be written.
         """
-        with FileLock(str(self.path.with_name(f".{self.path.name}.lock"))), open(self.path, "a+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - _LAST))
-            last = file.read()
+        with FileLock(str(self.path.with_name(f".{self.path.name}.lock"))), open(self.path, "a+b") as listed:
+            end = listed.seek(0, os.SEEK_END)
+            listed.seek(max(0, end - _LAST))
+            last = listed.read()
             number = _after(last)
             line = json.dumps({"template": number, "file": file, "look": base64.b64encode(bytes(look(images)[0].tolist())).decode()}) + "\n"
-            file.write(b"\n" * (last[-1:] not in (b"", b"\n")) + line.encode("ascii"))
-            file.flush()
-            os.fsync(file.fileno())
+            listed.write(b"\n" * (last[-1:] not in (b"", b"\n")) + line.encode("ascii"))
+            listed.flush()
+            os.fsync(listed.fileno())
         return number
 
 

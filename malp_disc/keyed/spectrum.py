@@ -27,14 +27,29 @@ def band(height: int, width: int, low: float, high: float) -> Tensor:
 
 def filtered(images: Tensor, low: float, high: float, *, whiten: float = 0.0) -> Tensor:
     """Images (B, C, H, W) limited to a band. `whiten` = 1 also multiplies the spectrum by the frequency, which makes that of natural images flat."""
-    pad = min(PAD, *(side - 1 for side in images.shape[2:]))
-    padded = F.pad(images, (pad, pad, pad, pad), mode="reflect")
+    padded, pad = _reflected(images)
     height, width = padded.shape[2:]
     transfer = band(height, width, low, high)
     if whiten:
         transfer = transfer * (frequency(height, width) / high) ** whiten
     result = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer.to(images.device), s=(height, width))
     return result[:, :, pad : height - pad, pad : width - pad]
+
+
+def moved(images: Tensor, down: float, right: float) -> Tensor:
+    """Images (B, C, H, W) moved by a fraction of a pixel, by their Fourier series."""
+    padded, pad = _reflected(images)
+    height, width = padded.shape[2:]
+    turn = torch.fft.fftfreq(height)[:, None] * down + torch.fft.rfftfreq(width)[None] * right
+    transfer = torch.polar(torch.ones_like(turn), -2 * torch.pi * turn)
+    result = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer.to(images.device), s=(height, width))
+    return result[:, :, pad : height - pad, pad : width - pad]
+
+
+def _reflected(images: Tensor) -> tuple[Tensor, int]:
+    """The images with reflected borders, and their width."""
+    pad = min(PAD, *(side - 1 for side in images.shape[2:]))
+    return F.pad(images, (pad, pad, pad, pad), mode="reflect"), pad
 
 
 def smoothed(images: Tensor, sigma: float) -> Tensor:

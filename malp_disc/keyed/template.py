@@ -22,7 +22,7 @@ from torch import Tensor
 
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.secret import secret_noise
-from malp_disc.keyed.spectrum import band, filtered, reference_size, resampled, smoothed
+from malp_disc.keyed.spectrum import band, filtered, moved, reference_size, resampled, smoothed
 
 LOW, SPLIT, HIGH = 0.12, 0.25, 0.42
 """Band limits of the template and where evidence separates it in two, in cycles per pixel of the reference grid."""
@@ -73,9 +73,13 @@ def template(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, off
         size: side of the reference grid.
         offset: (down, right) of the images' corner on the grid: (0, 0) for whole images, another for crops.
     """
-    pattern = carrier(secret, numbers, size, tuple(grey.shape[2:]), offset).to(grey)
-    phase = content_phase(grey, secret)
-    return filtered(phase[:, :1] * pattern[:, :1] - phase[:, 1:] * pattern[:, 1:], LOW, HIGH)
+    whole = [round(value) for value in offset]
+    rest = [value - kept for value, kept in zip(offset, whole)]
+    between = any(abs(value) > 1e-6 for value in rest)
+    pattern = carrier(secret, numbers, size, tuple(grey.shape[2:]), (whole[0], whole[1])).to(grey)
+    phase = content_phase(moved(grey, *rest) if between else grey, secret)  # at the grid's pixels: V has frequencies that can't be interpolated between them
+    result = filtered(phase[:, :1] * pattern[:, :1] - phase[:, 1:] * pattern[:, 1:], LOW, HIGH)
+    return moved(result, -rest[0], -rest[1]) if between else result
 
 
 def masked_template(images: Tensor, secret: bytes, numbers: Sequence[int], size: int, psnr: float) -> Tensor:

@@ -14,6 +14,7 @@ from PIL import Image
 from malp_disc.commands import calibrating
 from malp_disc.inspection import arrivals, inspect_levels, protect_levels
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, saving
+from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.secret import save_secret
 from tests.keyed.conftest import natural_images
 
@@ -35,8 +36,19 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.fixture
+def own(command, keyed_folder, tmp_path):
+    """A folder with a key of its own."""
+    assert command("key", tmp_path / "own", "--malp", keyed_folder) is None
+    return tmp_path / "own"
+
+
 def lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def lines_of(path, number: int) -> str:
+    return path.read_text().splitlines(keepends=True)[number]
 
 
 def test_protected_files_are_recognised_after_jpeg_and_others_are_not(command, keyed_folder, photos, tmp_path):
@@ -52,28 +64,96 @@ def test_protected_files_are_recognised_after_jpeg_and_others_are_not(command, k
     assert not any(record["manipulated"] for record in lines(out))  # whatever their score: they were never protected
 
 
-def test_the_map_is_the_probability_of_an_edited_region_at_the_images_size(command, keyed_folder, photos, tmp_path):
-    assert command("localize", photos, tmp_path / "maps", "--malp", keyed_folder) is None
+def test_the_map_is_the_probability_of_an_edited_region_at_the_images_size(command, own, photos, tmp_path):
+    assert command("protect", photos, tmp_path / "out", "--malp", own) is None
+    assert command("localize", tmp_path / "out", tmp_path / "maps", "--malp", own) is None
     found = np.array(Image.open(tmp_path / "maps" / "2.png.map.png"))
     assert found.shape == (150, 200)
-    image = torch.from_numpy(np.array(Image.open(photos / "2.png"))).permute(2, 0, 1)[None].float() / 127.5 - 1
-    expected = KeyedMaLP.from_pretrained(keyed_folder).eval()(image).edited[0, 0].detach().numpy()
+    image = torch.from_numpy(np.array(Image.open(tmp_path / "out" / "2.png"))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    expected = KeyedMaLP.from_pretrained(own).eval()(image, lines(own / "issued.jsonl")[2]["template"]).edited[0, 0].detach().numpy()
     np.testing.assert_allclose(found / 65535, expected, atol=1e-4)
 
 
-def test_what_was_never_protected_is_called_so_by_localize_too(command, keyed_folder, photos, tmp_path, capsys):
-    assert command("protect", photos / "0.png", photos / "own.png", "--malp", keyed_folder) is None
+def test_what_was_never_protected_is_called_so_by_localize_too(command, own, photos, tmp_path, capsys):
+    assert command("protect", photos / "0.png", photos / "own.png", "--malp", own) is None
     capsys.readouterr()
-    assert command("localize", photos, tmp_path / "maps", "--malp", keyed_folder) is None
+    assert command("localize", photos, tmp_path / "maps", "--malp", own) is None
     printed = capsys.readouterr().out.splitlines()
     for line in printed[:3]:
         assert line[1:].startswith(".png: not protected with this key, or no template left, P(manipulated) ") and "changed" not in line
-    assert printed[3].startswith("own.png: P(manipulated) ") and printed[3].endswith(" of the pixels changed")
-    assert printed[5] == "3 of 4 images not protected with this key, or without any of its template left; their maps mean nothing"
+    assert printed[3].startswith("own.png: P(manipulated) ") and printed[3].endswith(" of the pixels changed, protected as 0.png")
+    assert printed[0].endswith(", resembles 0.png"), "the original of the protected one"
+    assert printed[5] == "3 of 4 images not protected with this key, or without any of its template left (1 of them resembles an image that was); their maps mean nothing"
 
 
-def test_there_is_one_template_only(command, keyed_folder, photos, tmp_path):
-    assert "--template of 0 to 0, got 1" in str(command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--template", 1))
+def test_no_template_is_given_out_twice(command, keyed_folder, photos, tmp_path, own):
+    assert command("protect", photos, tmp_path / "out", "--malp", own) is None
+    assert command("protect", photos, tmp_path / "out", "--malp", own) is None  # finished: none is issued
+    assert command("protect", photos, tmp_path / "out", "--malp", own, "--overwrite") is None
+    issued = lines(own / "issued.jsonl")
+    first = issued[0]["template"]
+    assert [(line["template"], line["file"]) for line in issued] == [(first + i, f"{i % 3}.png") for i in range(6)]
+    assert [record["template"] for record in lines(tmp_path / "out" / "protect.jsonl")[-3:]] == [first + 3, first + 4, first + 5]
+    assert "gives every image a template of its own" in str(command("protect", photos, tmp_path / "other", "--malp", own, "--template", 1))
+
+
+def test_a_copy_of_the_key_without_its_list_gives_out_other_templates(command, photos, tmp_path, own):
+    (tmp_path / "copy").mkdir()
+    for path in own.iterdir():
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    for folder in (own, tmp_path / "copy"):
+        assert command("protect", photos, tmp_path / f"out-{folder.name}", "--malp", folder) is None
+    numbers = [line["template"] for folder in (own, tmp_path / "copy") for line in lines(folder / "issued.jsonl")]
+    assert len(set(numbers)) == 6
+
+
+def test_the_original_of_an_image_is_named(command, photos, tmp_path, own, capsys):
+    assert command("protect", photos, tmp_path / "out", "--malp", own) is None
+    Image.open(tmp_path / "out" / "1.png").save(tmp_path / "found.png")
+    capsys.readouterr()
+    assert command("detect", tmp_path / "found.png", "--malp", own, "--threshold", 0.99, "--json", "-") is None
+    record = json.loads(capsys.readouterr().out)
+    assert record["protected"] and record["original"] == record["resembles"] == "1.png" and record["tried"] == 3
+    assert record["template"] == lines(own / "issued.jsonl")[1]["template"]
+    assert command("detect", photos / "1.png", "--malp", own, "--threshold", 0.99) is None
+    printed = capsys.readouterr().out
+    assert "1.png: not protected with this key, or no template left, P(manipulated) " in printed and printed.splitlines()[0].endswith(", resembles 1.png")
+    assert "1 of 1 image not protected with this key, or without any of its template left (1 of them resembles an image that was)" in printed
+
+
+def test_templates_are_looked_for_among_those_that_were_issued(command, photos, tmp_path, own):
+    found, out = tmp_path / "found.jsonl", tmp_path / "out"
+    assert "there is no list of the templates that were issued with this key" in str(command("detect", photos, "--malp", own, "--threshold", 0.5))
+    assert command("protect", photos, out, "--malp", own) is None
+    (own / "issued.jsonl").rename(tmp_path / "kept.jsonl")
+    assert "as --issued FILE" in str(command("localize", out, tmp_path / "maps", "--malp", own))
+    for listed in (tmp_path / "kept.jsonl", out / "protect.jsonl"):
+        assert command("detect", out, "--malp", own, "--threshold", 0.99, "--issued", listed, "--json", found) is None
+        assert [(record["protected"], record["original"]) for record in lines(found)] == [(True, f"{i}.png") for i in range(3)]
+    (tmp_path / "one.jsonl").write_text(lines_of(tmp_path / "kept.jsonl", 1))
+    assert command("detect", out, "--malp", own, "--threshold", 0.99, "--issued", tmp_path / "one.jsonl", "--json", found) is None
+    assert [record["protected"] for record in lines(found)] == [False, True, False]
+    (tmp_path / "empty.jsonl").write_text("{}\n")
+    assert "lists no template" in str(command("detect", out, "--malp", own, "--threshold", 0.5, "--issued", tmp_path / "empty.jsonl"))
+
+
+def test_learned_templates_have_no_list(command, malp_folder, photos, tmp_path):
+    (tmp_path / "list.jsonl").write_text("")
+    assert "has learned ones, which are all tried; leave it out" in str(command("detect", photos, "--malp", malp_folder, "--threshold", 0.5, "--issued", tmp_path / "list.jsonl"))
+
+
+def test_images_without_a_template_are_localized_again_when_others_were_issued(command, photos, tmp_path, own):
+    assert command("protect", photos / "0.png", tmp_path / "0.png", "--malp", own) is None
+    assert command("protect", photos / "1.png", tmp_path / "seen.png", "--malp", own) is None
+    rest = (own / "issued.jsonl").read_text().splitlines(keepends=True)
+    (own / "issued.jsonl").write_text(rest[0])
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen.png").rename(tmp_path / "seen" / "seen.png")
+    (tmp_path / "0.png").rename(tmp_path / "seen" / "0.png")
+    for expected in ([True, False], [True, True]):
+        assert command("localize", tmp_path / "seen", tmp_path / "maps", "--malp", own, "--json", tmp_path / "found.jsonl") is None
+        assert [record["protected"] for record in lines(tmp_path / "found.jsonl")] == expected
+        (own / "issued.jsonl").write_text("".join(rest))
 
 
 def test_a_key_that_cannot_be_saved_leaves_nothing_in_the_way_of_the_next_try(command, keyed_folder, tmp_path, monkeypatch):
@@ -154,7 +234,7 @@ def test_the_threshold_also_holds_for_images_that_were_degraded(command, keyed_f
     found = json.loads((folder / "detection.json").read_text())
     assert found["images"] == "images of photos, protected, as they are and degraded"
     malp = KeyedMaLP.from_pretrained(folder).eval()
-    scores = [[inspect_levels(malp, kind, with_map=False).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), 0), number)] for number, path in enumerate(sorted(photos.iterdir()))]
+    scores = [[inspect_levels(malp, kind, with_map=False, issued=Issued((number,))).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), number), number)] for number, path in enumerate(sorted(photos.iterdir()))]
     assert found["threshold"] == pytest.approx(max(max(kind) for kind in zip(*scores)), abs=1e-6)
     assert any(untouched != degraded for untouched, degraded in scores)
 
@@ -164,10 +244,10 @@ def test_copies_that_lost_their_template_dont_raise_the_threshold(command, keyed
     folder, untouched = tmp_path / "own", []
 
     def lost(malp, levels, number):
-        untouched.append(inspect_levels(malp, levels).score)
-        grey = np.full_like(levels, 128)
-        assert inspect_levels(malp, grey).score > untouched[-1]
-        return [levels, grey]
+        untouched.append(inspect_levels(malp, levels, issued=Issued((number,))).score)
+        white = np.full_like(levels, 255)
+        assert inspect_levels(malp, white, issued=Issued((number,))).score > untouched[-1]
+        return [levels, white]
 
     monkeypatch.setattr(calibrating, "arrivals", lost)
     assert command("key", folder, "--malp", keyed_folder) is None
@@ -208,8 +288,8 @@ def test_one_unprotected_image_in_twenty_does_not_move_the_threshold(command, ma
     (many / "protected" / "03.png").write_bytes((many / "originals" / "03.png").read_bytes())
     assert command("detect", "--calibrate", many / "protected", "--calibrate-as-is", "--false-alarm-rate", 0.05, "--malp", many / "own") is None
     assert "set on 19 images of protected, as they are; left out of 20 images: 1 not protected with this key" in capsys.readouterr().out
-    malp = KeyedMaLP.from_pretrained(many / "own").eval()
-    scores = [inspect_levels(malp, np.array(Image.open(path)), with_map=False).score for path in sorted((many / "protected").glob("*.png")) if path.name != "03.png"]
+    malp, issued = KeyedMaLP.from_pretrained(many / "own").eval(), Issued.read(many / "own" / "issued.jsonl")
+    scores = [inspect_levels(malp, np.array(Image.open(path)), with_map=False, issued=issued).score for path in sorted((many / "protected").glob("*.png")) if path.name != "03.png"]
     assert malp.detection.threshold == pytest.approx(max(scores), abs=1e-6) and malp.detection.n == 19
 
 

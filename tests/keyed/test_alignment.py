@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
-from malp_disc.keyed.alignment import Alignment, grid_size
-from malp_disc.keyed.malp import BELIEVED
+from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, turned_back
+from malp_disc.keyed.carrier import carrier
+from malp_disc.keyed.identification import raised_threshold
 from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from tests.keyed.conftest import natural_images
 
@@ -18,25 +19,58 @@ def large() -> KeyedMaLP:
 
 
 def test_a_crop_is_found_where_it_was_cut(large):
-    protected = to_8bit(large.encrypt(natural_images(1, 128, 128))[0])
+    protected = to_8bit(large.encrypt(natural_images(1, 128, 128), torch.tensor([5]))[0])
     crop = cropped(protected, 0.75, (0.5, 1.0))  # 96 of 128 pixels, from row 16 and column 32
-    found = large.align(crop)
-    assert found.strength > BELIEVED
-    assert found.share == pytest.approx(0.75, rel=0.01)
-    assert found.offset == pytest.approx((16, 32), abs=0.6)
-    assert large(crop, found).presence > 5 > large(crop).presence
+    found = large.identify(crop, range(8))
+    assert found.protected and found.number == 5
+    assert found.alignment.share == pytest.approx(0.75, rel=0.01)
+    assert found.alignment.offset == pytest.approx((16, 32), abs=0.6)
+    assert large(crop, 5, found.alignment).presence > 5 > large(crop, 5).presence
 
 
 @pytest.mark.parametrize("change", [to_8bit, lambda x: jpeg(x, 75), lambda x: gaussian_blur(x, 1.0), lambda x: resized(x, (256, 256))], ids=["png", "jpeg", "blur", "double"])
 def test_untouched_images_keep_their_alignment_exactly(large, change):
-    for image in change(large.encrypt(natural_images(4, 128, 128, seed=3))[0]).split(1):
-        assert large.align(image) == Alignment()
+    for number, image in enumerate(change(large.encrypt(natural_images(4, 128, 128, seed=3), torch.arange(4))[0]).split(1)):
+        found = large.identify(image, range(70))  # more than are correlated at once
+        assert found.number == number and found.alignment == Alignment() and found.protected
 
 
-def test_a_whole_image_is_taken_as_it_is_and_an_unprotected_one_gets_no_alignment(large):
-    images = natural_images(1, 128, 128, seed=8)
-    assert large.align(large.encrypt(images)[0]) == Alignment()
-    assert large.align(images) == Alignment()
+def test_an_unprotected_image_has_none_of_the_templates(large):
+    for image in natural_images(2, 128, 128, seed=8).split(1):
+        found = large.identify(image, range(10))
+        assert not found.protected and found.alignment == Alignment() and found.presence < 4
+
+
+def test_the_more_templates_are_tried_the_more_of_one_has_to_be_there():
+    assert raised_threshold(5.0, 1) == pytest.approx(5.0)
+    assert [round(raised_threshold(5.0, count), 1) for count in (1000, 10**6)] == [6.2, 7.2]
+
+
+def test_without_a_template_no_strength_is_believed():
+    """In standard deviations, the correlation is a standard normal number at every place, so that its largest of all is as large as that of so many of them."""
+    grey = natural_images(6, 64, 64, seed=2).mean(1, keepdim=True)
+    strengths = torch.tensor([find_alignment(image, b"k" * 32, range(40), 64)[0].strength for image in grey.split(1)])
+    assert (strengths > 3.5).all() and (strengths < raised_threshold(5.0, 40 * 50_000)).all()
+    normal = torch.stack([_single(image) for image in grey.split(1)])
+    assert normal.mean().abs() < 0.15 and 0.9 < normal.std() < 1.1
+
+
+def _single(image: torch.Tensor) -> torch.Tensor:
+    """Correlations of one image with 200 templates, each at a single place, in standard deviations."""
+    residual = turned_back(image, b"k" * 32, 64, 1.0).residual
+    products = (carrier(b"k" * 32, range(200), 64, (64, 64)) * residual).sum((1, 2, 3))
+    return products / residual.square().sum().div(2).sqrt()
+
+
+def test_what_resembles_an_original_is_found_by_less_of_its_template(large):
+    image = natural_images(1, 128, 128, seed=4)
+    protected, _ = large.encrypt(image, torch.tensor([2]))
+    faint = image + 0.2 * (protected - image)
+    assert 3.5 < large(faint, 2).presence < 5
+    assert not large.identify(faint, range(5)).protected
+    found = large.identify(faint, range(5), likely=[2])
+    assert found.protected and found.number == 2
+    assert large.identify(protected, range(5), likely=[4]).number == 2, "a likely template that isn't there hides no other"
 
 
 def test_the_grid_has_the_aspect_of_the_image_and_the_area_of_the_training_size():
@@ -44,6 +78,8 @@ def test_the_grid_has_the_aspect_of_the_image_and_the_area_of_the_training_size(
     assert grid_size(100, 400, 128, 0.5) == (32, 128)
 
 
-def test_only_one_image_is_aligned_at_a_time(large):
-    with pytest.raises(ValueError, match="one image to align, got 2"):
-        large.align(torch.zeros(2, 3, 32, 32))
+def test_one_image_is_identified_at_a_time_among_one_template_or_more(large):
+    with pytest.raises(ValueError, match="one image to identify, got 2"):
+        large.identify(torch.zeros(2, 3, 32, 32), range(3))
+    with pytest.raises(ValueError, match="expected the numbers of the templates"):
+        large.identify(torch.zeros(1, 3, 32, 32), [])

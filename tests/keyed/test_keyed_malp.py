@@ -20,14 +20,14 @@ from tests.keyed.conftest import natural_images
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 90), (150, 100)])
 def test_outputs_have_the_images_size_and_their_ranges(size, malp):
-    out = malp(natural_images(2, *size))
+    out = malp(natural_images(2, *size), 0)
     assert out.map.shape == out.edited.shape == (2, 1, *size)
     assert all(0 <= part.min() and part.max() <= 1 for part in (out.map, out.edited, out.score))
     assert out.logit.shape == out.similarity.shape == out.presence.shape == (2,)
 
 
 def test_an_images_prediction_doesnt_depend_on_its_batch(malp, images):
-    together, alone = malp(images), malp(images[2:3])
+    together, alone = malp(images, torch.arange(6)), malp(images[2:3], 2)
     torch.testing.assert_close(together.edited[2:3], alone.edited, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(together.presence[2:3], alone.presence, atol=1e-3, rtol=1e-3)
 
@@ -35,43 +35,63 @@ def test_an_images_prediction_doesnt_depend_on_its_batch(malp, images):
 def test_autocast_leaves_its_arithmetic_in_float32():
     malp, images = KeyedMaLP(KeyedConfig(image_size=32, width=4, change_width=8), secret=bytes(32)).eval(), natural_images(2, 40, 40)
     truth = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
-    expected = malp(images).map, malp.change_loss(images, truth), malp.align(images[:1]).strength
+    expected = malp(images, 0).map, malp.change_loss(images, truth), malp.identify(images[:1], range(3)).presence
     with torch.autocast("cpu", torch.bfloat16):
-        found = malp(images).map, malp.change_loss(images, truth), malp.align(images[:1]).strength
+        found = malp(images, 0).map, malp.change_loss(images, truth), malp.identify(images[:1], range(3)).presence
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and found[2] == expected[2]
 
 
-@pytest.mark.parametrize(("index", "said"), [([0], "index of 2 whole numbers"), ([0, 7], r"template numbers 0 … 0 \(or -1 for none\), got 0 … 7"), ([0.0, 0.0], "whole numbers")])
+@pytest.mark.parametrize(("index", "said"), [([0], "index of 2 whole numbers"), ([0, -7], r"template numbers 0 … 9007199254740991 \(or -1 for none\), got -7 … 0"), ([0.0, 0.0], "whole numbers")])
 def test_an_index_that_means_nothing_is_refused(malp, images, index, said):
     with pytest.raises(ValueError, match=said):
         malp.encrypt(images[:2], torch.tensor(index))
+
+
+def test_examining_an_image_takes_the_number_of_its_template(malp, images):
+    with pytest.raises(ValueError, match="template numbers 0 … 9007199254740991, got -1"):
+        malp(images, -1)
+    with pytest.raises(ValueError, match="index of 6 whole numbers"):
+        malp(images, torch.arange(5))
+    assert torch.equal(malp(images, 4).presence, malp(images, torch.full((6,), 4)).presence)
+
+
+def test_without_a_number_every_image_gets_another_one_at_every_call_whatever_the_seed(malp, images):
+    """Two published images must not share one."""
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        drawn.append(malp.encrypt(images)[1])
+    assert len(torch.cat(drawn).unique()) == 12 and torch.cat(drawn).max() < 2**53
+    first, again = (malp.encrypt(images, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first[1], again[1]) and torch.equal(first[0], again[0])
+    assert (malp(first[0], first[1]).presence > 5).all()
 
 
 def test_the_losses_teach_to_find_a_pasted_region():
     torch.manual_seed(0)
     malp = KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=b"s" * 32)
     originals = natural_images(4, seed=2)
-    protected, _ = malp.encrypt(originals)
+    protected, index = malp.encrypt(originals, torch.arange(4))
     regions = random_masks(protected, [[i] for i in range(4)])
     edited = local_edit(protected, regions, "splice", sources=originals.roll(1, 0))
     truth = fakeness_map(originals, edited)
     optimizer = torch.optim.Adam(malp.parameters(), 4e-3)
     first = None
     for _ in range(40):
-        terms = malp.losses(protected, edited, truth, regions)
+        terms = malp.losses(protected, edited, truth, regions, index)
         assert set(terms) == {"map", "edited", "classification"}
         optimizer.zero_grad()
         sum(terms.values()).backward()
         optimizer.step()
         first = first or {name: value.item() for name, value in terms.items()}
     assert terms["edited"] < 0.9 * first["edited"]
-    found = malp(edited).edited
+    found = malp(edited, index).edited
     assert found[regions].mean() > found[~regions].mean()
 
 
 def test_every_weight_gets_a_gradient(malp, images):
     truth, regions = torch.zeros(6, 1, 64, 64), torch.ones(6, 1, 64, 64, dtype=torch.bool)
-    sum(malp.losses(images, images.flip(0), truth, regions).values()).backward()
+    sum(malp.losses(images, images.flip(0), truth, regions, 0).values()).backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in malp.parameters())
     malp.zero_grad()
 
@@ -79,7 +99,7 @@ def test_every_weight_gets_a_gradient(malp, images):
 def test_with_a_change_net_the_map_is_how_much_the_pixels_of_the_edited_region_were_changed(malp, images, tmp_path):
     torch.manual_seed(0)
     refined = with_change_net(malp, 4).eval()
-    coarse, truth = malp(images), torch.rand(6, 1, 64, 64)
+    coarse, truth = malp(images, 0), torch.rand(6, 1, 64, 64)
     optimizer = torch.optim.Adam(refined.change.parameters(), 1e-2)
     losses = []
     for _ in range(8):
@@ -90,10 +110,10 @@ def test_with_a_change_net_the_map_is_how_much_the_pixels_of_the_edited_region_w
     assert losses[-1] < losses[0]
     refined.save_pretrained(tmp_path)
     back = KeyedMaLP.from_pretrained(tmp_path).eval()
-    out = back(images)
-    assert back.config.change_width == 4 and torch.equal(out.map, refined(images).map)
+    out = back(images, 0)
+    assert back.config.change_width == 4 and torch.equal(out.map, refined(images, 0).map)
     torch.testing.assert_close(out.map, (coarse.edited / 0.25).clamp(max=1) * torch.sigmoid(refined.change(images)))
-    assert torch.equal(back(images, coarse=True).map, coarse.map) and not torch.allclose(out.map, coarse.map, atol=1e-3)
+    assert torch.equal(back(images, 0, coarse=True).map, coarse.map) and not torch.allclose(out.map, coarse.map, atol=1e-3)
     for name in ("edited", "logit", "presence"):
         assert torch.equal(getattr(out, name), getattr(coarse, name))
 
@@ -103,7 +123,7 @@ def test_a_change_net_sees_single_pixels(malp, images):
     refined = with_change_net(malp, 4).eval()
     with torch.no_grad():
         refined.change.head.weight.normal_(std=3, generator=torch.Generator().manual_seed(0))
-    fine, coarse = (part(images).map.diff(dim=3).abs().mean() for part in (refined, malp))
+    fine, coarse = (part(images, 0).map.diff(dim=3).abs().mean() for part in (refined, malp))
     assert fine > 3 * coarse
 
 
@@ -114,7 +134,7 @@ def test_a_saved_malp_is_the_same_and_its_key_is_a_file_of_its_own(malp, images,
     back = KeyedMaLP.from_pretrained(tmp_path / "malp").eval()
     assert back.detection is not None and back.detection.threshold == 0.5
     assert back.key_fingerprint == malp.key_fingerprint and back.detector_fingerprint == malp.detector_fingerprint
-    assert torch.equal(back(images).map, malp(images).map)
+    assert torch.equal(back(images, 0).map, malp(images, 0).map)
     key = tmp_path / "malp" / "secret.safetensors"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     public = (tmp_path / "malp" / "model.safetensors").read_bytes() + (tmp_path / "malp" / "config.json").read_bytes()
@@ -127,8 +147,8 @@ def test_a_published_detector_works_with_another_owners_key(malp, images, tmp_pa
         KeyedMaLP.from_pretrained(tmp_path / "malp")
     save_secret(tmp_path / "theirs.safetensors", b"t" * 32)
     theirs = KeyedMaLP.from_pretrained(tmp_path / "malp", key=tmp_path / "theirs.safetensors").eval()
-    protected, _ = theirs.encrypt(images)
-    assert theirs(protected).presence.mean() > 5 > malp(protected).presence.max()
+    protected, index = theirs.encrypt(images)
+    assert theirs(protected, index).presence.mean() > 5 > malp(protected, index).presence.max()
 
 
 def test_a_key_works_on_the_grid_that_its_templates_lie_on(malp, tmp_path):
@@ -157,8 +177,9 @@ def test_every_key_of_a_detector_has_a_threshold_of_its_own(malp, tmp_path, capl
 
 @pytest.mark.parametrize(("height", "width"), [(16, 5000), (3, 4000), (600, 32)])
 def test_elongated_images_are_examined(malp, height, width):
-    out = malp(malp.encrypt(torch.rand(1, 3, height, width) * 2 - 1)[0])
+    out = malp(malp.encrypt(torch.rand(1, 3, height, width) * 2 - 1, torch.tensor([7]))[0], 7)
     assert out.map.shape == (1, 1, height, width) and torch.isfinite(out.score).all()
+    assert malp.identify(torch.zeros(1, 3, height, width), range(3)).presence < 5
 
 
 def test_key_files_and_settings_are_checked(tmp_path):
@@ -211,10 +232,13 @@ def test_a_malp_of_another_scheme_is_refused(malp, tmp_path):
     """Its templates would silently not be found."""
     malp.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    for content in ({name: value for name, value in saved.items() if name != "scheme"}, {**saved, "scheme": 3}):
+    for content in ({name: value for name, value in saved.items() if name != "scheme"}, {**saved, "scheme": 4}):
         (tmp_path / "config.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match="templates of scheme"):
             KeyedMaLP.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**saved, "scheme": 2}))
+    with pytest.raises(ValueError, match='templates of scheme 2 .* set "scheme": 3 in its config.json and take a new key'):
+        KeyedMaLP.from_pretrained(tmp_path)
 
 
 EXPECTED = torch.tensor([[-1.1417756, -0.1008054], [0.1154675, -0.889823]])

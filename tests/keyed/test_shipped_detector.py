@@ -30,7 +30,7 @@ def faces(first: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def protected(malp) -> Tensor:
-    return to_8bit(malp.encrypt(faces(0))[0])
+    return to_8bit(malp.encrypt(faces(0), torch.arange(8))[0])
 
 
 @pytest.mark.parametrize(("publish", "least"), [(to_8bit, 0.7), (lambda images: jpeg(images, 75), 0.6)], ids=["lossless", "jpeg"])
@@ -38,7 +38,7 @@ def test_a_pasted_region_is_found_and_untouched_images_are_left_alone(publish, l
     regions = random_masks(protected, [[seed] for seed in range(8)])
     edited = local_edit(protected, regions, "splice", sources=faces(8), seed=0)
     with torch.no_grad():
-        found, untouched = malp(publish(edited)), malp(publish(protected))
+        found, untouched = (malp(publish(images), torch.arange(8)) for images in (edited, protected))
     assert region_scores(found.edited, regions, malp.config.edited_above)["f1"] > least
     assert (untouched.edited > malp.config.edited_above).float().mean() < 0.1
     assert found.logit.mean() > untouched.logit.mean() + 4
@@ -52,12 +52,12 @@ def test_presence_tells_protected_images_from_others(malp, protected):
 @pytest.mark.parametrize(("side", "cut"), [(128, 1), (256, 2)])
 def test_trimmed_by_one_pixel_of_the_grid_an_image_isnt_called_manipulated(malp, side, cut):
     """Its template is recognised without alignment, but the local evidence is lost."""
-    for image in to_8bit(malp.encrypt(resized(faces(0)[:4], (side, side)))[0])[:, :, cut:, cut:].split(1):
-        found = malp.align(image)
-        assert found.share == pytest.approx(1 - cut / side, abs=0.004)
-        assert found.offset == pytest.approx((1, 1), abs=0.1)
-        assert malp(image).presence > 2 * malp.config.present_above
-        assert malp(image, found).score < 0.1 < malp(image).score
+    for number, image in enumerate(to_8bit(malp.encrypt(resized(faces(0)[:4], (side, side)), torch.arange(4))[0])[:, :, cut:, cut:].split(1)):
+        found = malp.identify(image, range(10))
+        assert found.number == number and found.alignment.share == pytest.approx(1 - cut / side, abs=0.004)
+        assert found.alignment.offset == pytest.approx((1, 1), abs=0.1)
+        assert malp(image, number).presence > 2 * malp.config.present_above
+        assert malp(image, number, found.alignment).score < 0.1 < malp(image, number).score
 
 
 def test_no_key_is_published():

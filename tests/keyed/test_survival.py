@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
-from malp_disc.evaluation.forging import forging, leak
-from malp_disc.evaluation.survival import detection, local_edits, region_scores, survival
-from malp_disc.keyed.template import carrier
+from malp_disc.evaluation.forging import forging, hiding
+from malp_disc.evaluation.survival import claims, detection, found_in, issued_to, local_edits, protected, region_scores, survival
+from malp_disc.evaluation.template_copy import agreement, most_similar
+from malp_disc.keyed import KeyedMaLP
+from malp_disc.keyed.identification import raised_threshold
+from malp_disc.keyed.issued import Issued
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.survival_gallery import survival_gallery
 from recipes import evaluate_survival
@@ -26,16 +32,42 @@ def test_scores_of_the_true_and_of_trivial_regions():
 
 
 def test_the_presence_separates_protected_from_unprotected_images(malp, images):
-    found = detection(malp, to_8bit(malp.encrypt(images)[0]), images, images)
+    found = detection(malp, protected(malp, images), images, images, issued_to(images))
     assert found["auc_presence"] == 1 and found["present"] >= 0.8 and found["claimed"] == 0
-    assert found["n"] == 6
+    assert (found["n"], found["issued"], found["resembling"]) == (6, 6, 1)
+
+
+@pytest.mark.parametrize("score", [0.9, 0.1])
+def test_detections_are_what_detect_says(score, malp, images, monkeypatch):
+    """Called manipulated is what scores above the threshold and still has its template; what hasn't is called not protected, and, if it resembles its original, recognised nevertheless."""
+    whole, half = protected(malp, images), torch.cat([protected(malp, images)[:3], images[3:]])
+
+    def scored(own, seen, index, *arguments, **options):
+        return dataclasses.replace(malp.forward(seen, index, *arguments, **options), score=torch.full((len(seen),), score))
+
+    monkeypatch.setattr(KeyedMaLP, "__call__", scored)
+    found = detection(malp, whole, half, images, issued_to(images))
+    assert found["found"] == (0.5 if score > 0.5 else 0) and found["gone"] == 0.5 and found["resembling"] == 1
+    assert found["alarms"] == (1 if score > 0.5 else 0)
+
+
+def test_a_claim_takes_the_template_that_was_found_and_more_of_it_among_many(malp, images):
+    seen = protected(malp, images)
+    numbers, held = claims(malp, seen, Issued(tuple(range(40))))
+    needed = raised_threshold(5.0, 40)
+    assert numbers == list(range(6)) and np.array_equal(held, malp(seen, torch.arange(6)).presence.numpy() > needed) and held.sum() >= 3
+    assert not claims(malp, images, issued_to(images))[1].any()
+    faint = images + 0.6 * (seen - images)
+    presence = malp(faint, torch.arange(6)).presence.numpy()
+    alike, among_many = found_in(malp, faint, presence, issued_to(images)), found_in(malp, faint, presence, Issued(tuple(range(10**4))))
+    assert np.array_equal(alike, presence > 3.5) and np.array_equal(among_many, presence > raised_threshold(5.0, 10**4)) and alike.sum() > among_many.sum()
 
 
 def test_every_condition_is_measured_once(malp, images):
-    found = list(survival(malp, images[:2], lambda seen: -seen, seed=0))
+    found = list(survival(malp, images[:2], lambda seen: -seen, 0, images[2:]))
     names = [(line["condition"], line["when"]) for line in found]
     assert len(set(names)) == len(names) == 8 + 7 + 4 + 2
-    assert all(0 <= line["auc"] <= 1 for line in found)
+    assert all(0 <= line["auc"] <= 1 and line["issued"] == 6 for line in found)
 
 
 def test_local_edits_are_all_measured_under_every_degradation(malp, images):
@@ -44,34 +76,36 @@ def test_local_edits_are_all_measured_under_every_degradation(malp, images):
     assert len({line["f1_all"] for line in found}) == 1  # the same regions for all
 
 
-def test_the_exact_template_of_one_image_neither_forges_nor_removes_that_of_others(malp):
-    originals = natural_images(12, seed=4)
-    protected = malp.encrypt(originals)[0]
-    added = (protected - originals).mean(1, keepdim=True)
-    *_, exact = forging(malp, to_8bit(protected), added, natural_images(8, seed=6), (1, 10))
-    assert exact["attacker"] == "exact"
-    assert exact["claimed"] == exact["forged"] == 0
-    assert abs(exact["cosine"]) < 0.1
+def test_attackers_forge_nothing_from_images_with_a_template_each(malp):
+    lines = list(forging(malp, natural_images(12, seed=4), natural_images(8, seed=6), (1, 10)))
+    assert len({(line["attacker"], line["images"]) for line in lines}) == len(lines) == 4 + 5
+    assert all(line["claimed"] == line["forged"] == 0 for line in lines if line["attacker"] != "copy, its original known")
 
 
-def test_the_leak_of_an_unbound_carrier_would_be_found(malp):
-    """The attack works where all images have the same template, and doesn't where each has its own."""
-    originals = natural_images(30, seed=2)
-    fixed = to_8bit((originals + 0.05 * carrier(malp.secret, 64)[0, :64, :64]).clamp(-1, 1))
-    broken = max(line["cosine"] for line in leak(malp, fixed, originals.mean(0), (30,), 0))
-    kept = max(line["cosine"] for line in leak(malp, to_8bit(malp.encrypt(originals)[0]), originals.mean(0), (30,), 0))
-    assert broken > 0.7
-    assert kept < 0.2
+def test_a_copy_of_the_template_of_the_image_itself_is_found(malp):
+    """What the measurement would say of an attacker who succeeds: of a victim that resembles a published image in everything, the copy fits."""
+    originals = natural_images(4, seed=4)
+    (line,) = [line for line in forging(malp, originals, originals, (4,)) if line["attacker"] == "copy, its original known"]
+    assert line["claimed"] == 1 and line["cosine"] > 0.9
+    torch.testing.assert_close(agreement(originals, originals), torch.ones(4, 1, 64, 64), atol=0.01, rtol=0)
+    assert most_similar(originals[[2, 0]], originals).tolist() == [2, 0]
+    assert agreement(originals, originals.roll(1, 0)).abs().mean() < 0.3
 
 
-def test_the_leak_is_measured_pixel_by_pixel_of_the_grid(malp):
+def test_hidden_edits_are_measured_on_the_same_regions(malp, images):
+    lines = list(hiding(malp, images[:3], 0))
+    assert [line["copied"] for line in lines] == ["nothing", "residual", "residual, turned", "template, turned"]
+    assert all(0 <= line["f1"] <= 1 for line in lines)
+
+
+def test_attacks_work_pixel_by_pixel_of_the_grid(malp):
     with pytest.raises(ValueError, match="on the reference grid, 64x64, got 32x32"):
-        list(leak(malp, torch.zeros(4, 3, 32, 32), torch.zeros(3, 32, 32), (1,), 0))
+        list(forging(malp, torch.zeros(4, 3, 32, 32), torch.zeros(2, 3, 32, 32), (1,)))
 
 
 @pytest.mark.parametrize(
     ("options", "training", "said"),
-    [({"published": (1, 1000)}, 900, "--published of at most 890"), ({"published": (1,), "image_size": 32}, 900, "give --image-size 64")],
+    [({"published": (1, 1000)}, 900, "--published of at most 900"), ({"published": (1,), "image_size": 32}, 900, "give --image-size 64")],
 )
 def test_too_few_images_and_another_size_are_said_before_work(options, training, said):
     with pytest.raises(ValueError, match=said):

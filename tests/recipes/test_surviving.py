@@ -100,7 +100,7 @@ def test_training_keys_follow_the_steps_number_and_arent_the_malps():
     malp = KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32)
     method, images = KeyedMethod(malp), sample_images(2)
     numbers = torch.tensor([3, 9])
-    assert torch.equal(method.encrypt(images, numbers), malp.encrypt(images, secret=training_key(numbers))[0])
+    assert torch.equal(method.encrypt(images, numbers), malp.encrypt(images, numbers, secret=training_key(numbers))[0])
     assert not torch.equal(method.encrypt(images, numbers), method.protect(images))
     assert training_key(numbers) != training_key(numbers.flip(0))
 
@@ -108,13 +108,13 @@ def test_training_keys_follow_the_steps_number_and_arent_the_malps():
 def test_training_crops_are_aligned_with_the_template_that_the_whole_image_got():
     malp = KeyedMaLP(KeyedConfig(image_size=96, width=4), secret=b"m" * 32)
     for images in (natural_images(4, 96, 96), natural_images(4, 120, 160)):
-        protected, _ = malp.encrypt(images)
+        protected, index = malp.encrypt(images)
         (crops, whole), alignment = random_crops((protected, protected.mean(1, keepdim=True)), 96, (0.3, 0.8, 0.4))
         assert crops.shape[2:] == whole.shape[2:] and 0.6 < alignment.share < 0.8
-        found = malp(crops, alignment).presence.mean()
-        assert found > 0.4 * malp(protected).presence.mean()  # it loses its border and half of its area
+        found = malp(crops, index, alignment).presence.mean()
+        assert found > 0.4 * malp(protected, index).presence.mean()  # it loses its border and half of its area
         for wrong in (Alignment(), *(dataclasses.replace(alignment, offset=(alignment.offset[0] + down, alignment.offset[1] + right)) for down, right in ((2, 0), (0, 2)))):
-            assert found > malp(crops, wrong).presence.mean() + 3
+            assert found > malp(crops, index, wrong).presence.mean() + 3
     parts, alignment = random_crops((protected,), 96, (1.0, 0.0, 0.0))
     assert torch.equal(parts[0], protected) and alignment == Alignment()
 
@@ -127,15 +127,15 @@ def test_one_batch_in_four_is_cropped_before_the_losses():
     truth = regions.float()
     dice = torch.tensor([[0.9, 0.3, 0.8, 0.4], [0.1, 0.3, 0.8, 0.4]])
     whole = method.losses(images, fake, truth, index, regions, dice)
-    assert whole == method.malp.losses(images, fake, truth, regions, secret=training_key(index))
+    assert whole == method.malp.losses(images, fake, truth, regions, index, secret=training_key(index))
     parts, alignment = random_crops((images, fake, truth, regions), 64, dice[1, 1:].tolist())
-    assert method.losses(images, fake, truth, index, regions, dice.flip(0)) == method.malp.losses(*parts, alignment=alignment, secret=training_key(index))
+    assert method.losses(images, fake, truth, index, regions, dice.flip(0)) == method.malp.losses(*parts, index, alignment=alignment, secret=training_key(index))
 
 
 def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
     malp = KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32)
     images = sample_images(2)
-    found, out = KeyedMethod(malp).localize(images), malp(images)
+    found, out = KeyedMethod(malp).localize(images), malp(images, 0)
     assert torch.equal(found.map, out.map) and torch.equal(found.score, out.score)
     malp.save_pretrained(tmp_path)
     assert torch.equal(load_localizer(str(tmp_path)).localize(images).score, out.score)
@@ -213,7 +213,7 @@ def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
     malp = pretrain_surviving(generator, ProceduralFaces(8, image_size=64), config, Accelerator(cpu=True))
     assert malp.config.image_size == 64 and malp.config.change_width == 4
     assert all(parameter.requires_grad for parameter in malp.parameters())
-    assert malp(sample_images(1, 64, 64)).edited.shape == (1, 1, 64, 64)
+    assert malp(sample_images(1, 64, 64), 0).edited.shape == (1, 1, 64, 64)
 
 
 def test_the_pretrainings_threshold_counts_what_detect_would_call_manipulated(monkeypatch):
@@ -221,16 +221,16 @@ def test_the_pretrainings_threshold_counts_what_detect_would_call_manipulated(mo
     torch.manual_seed(0)
     malp = KeyedMaLP(KeyedConfig(image_size=64, width=4), secret=bytes(range(32))).eval()
     inputs = SimpleNamespace(images=natural_images(3))
-    untouched = [malp(image).score.item() for image in to_8bit(malp.encrypt(inputs.images)[0]).split(1)]
+    untouched = [malp(image, number).score.item() for number, image in enumerate(to_8bit(malp.encrypt(inputs.images, torch.arange(3))[0]).split(1))]
     aligned = []
 
     def threshold(change) -> float:
         monkeypatch.setattr(DegradationChain, "seeded", lambda *seed: change)
         return calibrate_surviving(malp, inputs, 0.3, 0).threshold
 
-    assert malp(torch.zeros(1, 3, 64, 64)).score > max(untouched)
-    assert threshold(torch.zeros_like) == pytest.approx(max(untouched), abs=1e-6)
-    monkeypatch.setattr(KeyedMaLP, "align", lambda self, image: aligned.append(image) or Alignment())
+    assert malp(torch.ones(1, 3, 64, 64), 0).score > max(untouched)
+    assert threshold(torch.ones_like) == pytest.approx(max(untouched), abs=1e-6)
+    monkeypatch.setattr(KeyedMaLP, "identify", lambda self, image, numbers: aligned.append(image) or SimpleNamespace(alignment=Alignment()))
     assert threshold(to_8bit) == pytest.approx(max(untouched), abs=1e-6) and len(aligned) == 6
 
 

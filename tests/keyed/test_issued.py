@@ -1,0 +1,89 @@
+"""The list of issued templates: no number twice, whatever happens to the process, and originals that are recognised."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+
+import pytest
+import torch
+
+from malp_disc.keyed.issued import Issued, IssuedTemplates
+from malp_disc.keyed.looks import RESEMBLES, look, resemblance
+from malp_disc.metrics.degradations import gaussian_blur, jpeg, resized
+from tests.keyed.conftest import natural_images
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+def test_numbers_count_up_from_a_random_one_and_the_file_names_are_kept(tmp_path):
+    issued = IssuedTemplates(tmp_path / "secret.safetensors")
+    first = issued.issue("a.jpg", IMAGE)
+    assert [issued.issue(f"{i}.jpg", IMAGE) for i in range(3)] == [first + 1, first + 2, first + 3]
+    assert IssuedTemplates(tmp_path / "other.safetensors").path.name == "other.safetensors.issued.jsonl"
+    assert IssuedTemplates(tmp_path / "other.safetensors").issue("a.jpg", IMAGE) != first
+    read = Issued.read(issued.path)
+    assert read.numbers == tuple(range(first, first + 4)) and read.names[first + 2] == "1.jpg" and len(read.looks) == 4
+
+
+@pytest.mark.parametrize("rest", ["", '{"templ', '{"template": 1', '{"template": 12, "file": "caf\u00e9'])
+def test_a_line_that_was_cut_off_counts_as_issued(rest, tmp_path):
+    issued = IssuedTemplates(tmp_path / "secret.safetensors")
+    first = issued.issue("a.jpg", IMAGE)
+    with open(issued.path, "ab") as file:
+        file.write(rest.encode())
+    numbers = [issued.issue("b.jpg", IMAGE) for _ in range(2)]
+    assert numbers == [first + 1 + bool(rest), first + 2 + bool(rest)]
+    assert Issued.read(issued.path).numbers == (first, *numbers)
+
+
+def _issue(key, count, queue) -> None:
+    queue.put([IssuedTemplates(key).issue("a.jpg", IMAGE) for _ in range(count)])
+
+
+def test_processes_at_once_get_different_numbers(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_issue, args=(tmp_path / "secret.safetensors", 20, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    numbers = [number for _ in processes for number in queue.get(timeout=120)]
+    for process in processes:
+        process.join()
+    assert len(set(numbers)) == 40 and max(numbers) - min(numbers) == 39
+
+
+def test_a_list_that_cant_be_written_gives_out_no_number(tmp_path, monkeypatch):
+    issued = IssuedTemplates(tmp_path / "secret.safetensors")
+
+    def full(handle):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            issued.issue("a.jpg", IMAGE)
+    assert issued.issue("b.jpg", IMAGE) not in [line["template"] for line in map(json.loads, issued.path.read_text().splitlines()[:-1])]
+
+
+def test_an_image_is_recognised_by_its_look_after_what_happens_to_images():
+    images = natural_images(8, 64, 96, seed=1)
+    issued = Issued(tuple(range(100, 108)), looks=dict(zip(range(100, 108), look(images))))
+    for change in (lambda x: jpeg(x, 30), lambda x: gaussian_blur(x, 2.0), lambda x: resized(x, (40, 60)), lambda x: 0.6 * x + 0.2):
+        assert [issued.likely(image) for image in change(images).split(1)] == [[number] for number in range(100, 108)]
+    assert issued.likely(natural_images(1, 64, 96, seed=9)) == [] == Issued((1, 2)).likely(images[:1])
+    looks = look(images)
+    torch.testing.assert_close(resemblance(looks[0], looks[:1]), torch.ones(1))
+    assert resemblance(looks[0], looks[1:]).max() < RESEMBLES
+    assert resemblance(look(IMAGE)[0], looks).abs().max() == 0, "a plain image resembles none"
+
+
+def test_lists_hold_what_protect_writes_and_nothing_else_counts(tmp_path):
+    path = tmp_path / "list.jsonl"
+    path.write_text('{"template": 3, "file": "a.png", "psnr": 38.5}\nnonsense\n{"template": -1}\n{"template": true}\n[3]\n{"template": 4, "look": "?"}\n')
+    read = Issued.read(path)
+    assert read.numbers == (3, 4) and read.names == {3: "a.png"} and not read.looks
+    path.write_text("[]\n")
+    with pytest.raises(ValueError, match="lists no template"):
+        Issued.read(path)
