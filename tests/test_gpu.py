@@ -23,6 +23,7 @@ from malp_disc.data.faces import ProceduralFaces
 from malp_disc.inspection import inspect_levels, protect_levels
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.config import KeyedConfig
+from malp_disc.keyed.issued import Issued
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
@@ -84,7 +85,7 @@ def inspected(device: torch.device, kind: str) -> tuple[torch.Tensor, ...]:
     malp = malp.eval().to(device)
     levels = sample_images(1, 90, 130)[0].permute(1, 2, 0).add(1).mul(127.5).round().byte().numpy()
     protected = protect_levels(malp, levels, 0)
-    found = inspect_levels(malp, protected)
+    found = inspect_levels(malp, protected, issued=Issued((0,)))
     return torch.from_numpy(protected).float(), torch.from_numpy(found.map / 65535), torch.tensor(found.score)
 
 

@@ -1,14 +1,15 @@
-"""A template for each image: S(I) = Re(exp(i φ(I)) · V), with φ and V from the secret key.
+"""A template for each image: S(I) = Re(exp(i φ(I)) · V), limited to the band of `LOW` … `HIGH` cycles per pixel of the reference grid, with φ and V from the secret key.
 
-    V    a complex noise pattern on the reference grid, limited to the band of `LOW` … `HIGH` cycles per pixel
+    V    exp(i θ) with a random phase θ at every pixel, another V for every template number (`malp_disc.keyed.carrier`)
     φ    at every pixel `TURNS` times the phase of the image's low frequencies after a secret complex filter Q
 
-**The key is no match for an attacker who knows this page.** Averages of published images reveal little of V, as φ depends on the image. But Q has few degrees of freedom, and
-whoever finds it, in seconds, gets V from the same images: ten suffice to forge templates (`malp_disc.evaluation.key_search`, docs/results/survival.md).
+**What published images give away: nothing of the key, if no two have the same number.** V turned by any φ is as random as V, so a published template is noise that depends neither on Q nor on other
+templates. Q keeps the template of one image from fitting another: who moves it there doesn't know how to turn it. Of images with the same number, ten are enough to find Q and forge templates of that
+number (`malp_disc.evaluation.key_search`), so `malp_disc.keyed.issued` counts them. What attackers reach is measured in docs/results/survival.md.
 
-Mid-band frequencies survive recompression and moderate resizing. The template
-of one image doesn't fit another, even where images resemble each other, as aligned faces do: the multiple turns their similar phases apart. φ doesn't depend on the template, which has other frequencies than those that Q sees, so it is found again after publication,
-and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with it; sides are relative to the reference grid.
+Mid-band frequencies survive recompression and moderate resizing. The multiple turns of φ set images apart that resemble each other, as aligned faces do. φ doesn't depend on the template, which has
+other frequencies than those that Q sees, so it is found again after publication, and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with
+it; sides are relative to the reference grid.
 """
 
 from __future__ import annotations
