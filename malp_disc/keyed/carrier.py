@@ -21,11 +21,15 @@ def _circle() -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
 
 
-def phases(secret: bytes, number: int, size: int) -> np.ndarray:
-    """The phases of V in 256ths of a turn, (2 size, 2 size) uint8: SHAKE-256 of the key, the grid's size and the template's number. The same on every machine."""
+def phases(secret: bytes, number: int, size: int, tile: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """The phases of V in 256ths of a turn, (2 size, 2 size) uint8: SHAKE-256 of the key, the grid's size and the template's number. The same on every machine.
+
+    Args:
+        tile: (down, right), counted from that of the image's upper left corner. Images whose sides are as 4:1 or more need several, since a V that repeats would show what it was turned by.
+    """
     side = 2 * size
-    stream = hashlib.shake_256(b"malp-disc carrier" + secret + f"{size} {number}".encode()).digest(side * side)
-    return np.frombuffer(stream, np.uint8).reshape(side, side)
+    label = f"{size} {number} {tile[0]} {tile[1]}"
+    return np.frombuffer(hashlib.shake_256(b"malp-disc carrier" + secret + label.encode()).digest(side * side), np.uint8).reshape(side, side)
 
 
 @functools.lru_cache(maxsize=_CACHED)
@@ -40,6 +44,22 @@ def on_circle(turns: np.ndarray) -> Tensor:
 
 
 def carrier(secret: bytes, numbers: Sequence[int], size: int, shape: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> Tensor:
-    """V of each template at pixels (offset + 0, …, offset + shape - 1), its real and imaginary part: (N, 2, h, w), of absolute value 1. It repeats after twice the side of the grid."""
-    rows, columns = (np.arange(start, start + length) % (2 * size) for start, length in zip(offset, shape))
-    return torch.stack([on_circle(phases(secret, number, size)[np.ix_(rows, columns)]) for number in numbers])
+    """V of each template at pixels (offset + 0, …, offset + shape - 1), its real and imaginary part: (N, 2, h, w), of absolute value 1."""
+    return torch.stack([on_circle(_cut(secret, number, size, shape, offset)) for number in numbers])
+
+
+def _cut(secret: bytes, number: int, size: int, shape: tuple[int, int], offset: tuple[int, int]) -> np.ndarray:
+    """Phases at these pixels, (h, w) uint8."""
+    found = np.empty(shape, np.uint8)
+    spans = [_spans(start, length, 2 * size) for start, length in zip(offset, shape)]
+    for row, above, rows in spans[0]:
+        for column, left, columns in spans[1]:
+            found[rows, columns] = phases(secret, number, size, (row, column))[above, left]
+    return found
+
+
+def _spans(start: int, length: int, side: int) -> list[tuple[int, slice, slice]]:
+    """Tiles that pixels start, …, start + length - 1 lie in: number, pixels within the tile, and within the range."""
+    tiles = range(start // side, (start + length - 1) // side + 1)
+    ends = [(tile, max(start, tile * side), min(start + length, (tile + 1) * side)) for tile in tiles]
+    return [(tile, slice(low - tile * side, high - tile * side), slice(low - start, high - start)) for tile, low, high in ends]

@@ -104,10 +104,19 @@ def test_the_carrier_is_white_and_of_absolute_value_1_and_its_phases_are_uniform
     assert (np.square(counts - 512) / 512).sum() < 350  # χ² with 255 degrees of freedom: 347 is exceeded in one of 8,000
 
 
-def test_the_carrier_is_periodic(malp):
-    pattern = carrier(malp.secret, [3], 64, (128, 128))
-    assert torch.equal(carrier(malp.secret, [3], 64, (20, 30), (3, 5)), pattern[:, :, 3:23, 5:35])
-    assert torch.equal(carrier(malp.secret, [3], 64, (20, 30), (-2, 126)), pattern.roll((2, -126), (2, 3))[:, :, :20, :30])
+def test_a_part_of_the_carrier_is_that_of_the_whole_across_its_tiles(malp):
+    whole = carrier(malp.secret, [3], 64, (300, 300), (-20, -150))
+    for top, left, height, width in ((0, 0, 20, 30), (-3, 5, 40, 10), (120, 100, 30, 40), (200, -150, 80, 300)):
+        part = carrier(malp.secret, [3], 64, (height, width), (top, left))
+        assert torch.equal(part, whole[:, :, top + 20 : top + 20 + height, left + 150 : left + 150 + width])
+
+
+def test_the_carrier_never_repeats(malp):
+    """In an elongated image, a V that repeats would be turned by different φ and show both."""
+    pattern = torch.complex(*carrier(malp.secret, [3], 64, (140, 900))[0])
+    spectrum = torch.fft.fft2(pattern, s=(280, 1800))
+    correlation = torch.fft.ifft2(spectrum.abs().square()).abs().flatten()[1:]
+    assert correlation.max() < 6 * pattern.numel() ** 0.5  # in places without overlap of parts, the absolute value of a sum of random phases; 6² exceeds the expected maximum of 500,000
 
 
 @pytest.mark.parametrize("offset", [(20.0, 8.0), (20.5, 8.0), (19.7, 8.4)])
@@ -126,13 +135,13 @@ def test_every_template_of_every_key_and_grid_has_a_carrier_of_its_own():
     """Over all bytes that they have in common, a quarter of a percent agree by chance."""
     first, second = new_secret(), new_secret()
     assert first != second
-    kinds = [phases(first, 0, 64), phases(first, 1, 64), phases(first, 10, 64), phases(first, 2**53 - 1, 64), phases(second, 0, 64), phases(first, 0, 128)[:128, :128]]
+    kinds = [phases(first, 0, 64), phases(first, 1, 64), phases(first, 10, 64), phases(first, 2**53 - 1, 64), phases(second, 0, 64), phases(first, 0, 128)[:128, :128], phases(first, 0, 64, (0, 1)), phases(first, 0, 64, (1, 0)), phases(first, 0, 64, (-1, 0))]
     shared = [(one == other).mean() for i, one in enumerate(kinds) for other in kinds[:i]]
     assert max(shared) < 0.01
 
 
 def test_the_carrier_is_fixed_for_all_time():
-    assert phases(bytes(32), 5, 32)[0, :8].tolist() == [253, 27, 31, 39, 48, 148, 90, 101]
+    assert phases(bytes(32), 5, 32)[0, :8].tolist() == [6, 221, 138, 93, 218, 83, 237, 133]
 
 
 def test_filters_keep_their_band_and_remove_the_rest():
