@@ -52,4 +52,5 @@ def key(options: Key) -> None:
     side = malp.config.image_size
     print(f"detector and new key in {options.output}, for a reference grid of {side}x{side}")
     print(f"the key is {options.output / malp.key_file} (fingerprint {malp.key_fingerprint}); protect it: who has it can forge and remove templates")
+    print("keep issued.jsonl, which protect will write beside it, with the key: it lists the templates that localize and detect look for")
     print(f"next: malp-disc protect photos/ protected/ --malp {options.output}, and malp-disc detect --calibrate photos/ --malp {options.output} for a threshold")

@@ -1,6 +1,6 @@
 """Attacks on keyed templates: whether published images suffice to have others taken for protected and untouched ones, or to hide an edit.
 
-The attackers have published images, each with a template number of its own, and know the method; they have neither key nor detector. What they add has the strength of the protection. An image is forged
+The attackers have published images, each with a template number of its own, and know the method; they have neither key nor detector. What they add has the strength of the protection, but for the attackers who steer φ. An image is forged
 if any of the templates that were issued is found in it, and it counts as untouched.
 """
 
@@ -17,7 +17,7 @@ from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.detection import cosine
 from malp_disc.evaluation.key_search import at_strength, search_key, whitened
 from malp_disc.evaluation.survival import BATCH, claims, issued_to, protected
-from malp_disc.evaluation.template_copy import agreement, most_similar
+from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.spectrum import reference_size
@@ -25,6 +25,9 @@ from malp_disc.keyed.template import masked_template
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
 
+STEERED, STRONGER = 28.0, 34.0
+"""PSNR of the change of low frequencies, and of the template, of the attackers who steer φ: visible, to give them every chance."""
+FEW = 24  # victims of the attackers who steer, which takes a while
 Attack = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> what is added to them, (B, 1, H, W)
 
 
@@ -52,10 +55,12 @@ def forging(malp: KeyedMaLP, originals: Tensor, victims: Tensor, counts: tuple[i
     def constant(pattern: Tensor) -> Attack:
         return lambda images: at_strength(pattern.expand(len(images), 1, -1, -1), images, malp.config.psnr)
 
-    def copy(known: Tensor, template: Tensor) -> Attack:
+    def copy(known: Tensor, template: Tensor, steer: bool = False) -> Attack:
         def attack(images: Tensor) -> Tensor:
             rows = most_similar(images, known)
-            return at_strength(template[rows] * agreement(images, known[rows]), images, malp.config.psnr)
+            change = steered(images, known[rows], STEERED) if steer else torch.zeros_like(images[:, :1])
+            images = (images + change).clamp(-1, 1)
+            return change + at_strength(template[rows] * agreement(images, known[rows]), images, STRONGER if steer else malp.config.psnr)
 
         return attack
 
@@ -74,8 +79,11 @@ def forging(malp: KeyedMaLP, originals: Tensor, victims: Tensor, counts: tuple[i
         }
         if count > 1:
             attacks["search for the key"] = searched(known)
+        if count == max(counts):
+            attacks["steered copy"] = copy(known, whitened(known), steer=True)
+            attacks["steered copy, its original known"] = copy(known, exact[:count], steer=True)
         for name, attack in attacks.items():
-            yield {"attacker": name, "images": count, **_forged(malp, attack, victims, issued)}
+            yield {"attacker": name, "images": count, **_forged(malp, attack, victims[:FEW] if name.startswith("steered") else victims, issued)}
 
 
 def _forged(malp: KeyedMaLP, attack: Attack, victims: Tensor, issued: Issued) -> dict[str, float]:

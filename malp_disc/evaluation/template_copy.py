@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from malp_disc.evaluation.key_search import filter_basis, orthonormal, responses, turn
+from malp_disc.keyed.spectrum import filtered
+from malp_disc.keyed.template import CONTENT
 
 _KEYS, _FEW = 200, 40  # random keys that agreement is the mean of, for the copy and for the choice of the image
 _PIXELS = 1200  # a sample for the choice
+_STEPS, _STEERING_KEYS, _BATCH, _STEERING_RATE = 40, 60, 8, 0.15
 
 
 def agreement(victims: Tensor, published: Tensor) -> Tensor:
@@ -28,6 +31,31 @@ def most_similar(victims: Tensor, published: Tensor, *, seed: int = 0) -> Tensor
     own, other = (torch.stack([turn(part[:, :, pixels], key) for key in _keys(_FEW)]) for part in (own, other))  # (keys, B, pixels)
     found = [torch.einsum("kp,knp->np", mine, other.conj()).real.square().sum(1).argmax() for mine in own.unbind(1)]
     return torch.stack(found)
+
+
+def steered(victims: Tensor, published: Tensor, psnr: float, *, seed: int = 0) -> Tensor:
+    """What an attacker adds to images (B, 3, h, w) to have their φ agree more with that of as many published ones: (B, 1, h, w) of low frequencies only, at this PSNR.
+
+    φ follows from frequencies of up to 0.1 cycles per pixel, so it can be steered by them. The agreement is maximised in the mean over random keys, from the published image's own low frequencies on.
+    """
+    generator, keys, most = torch.Generator().manual_seed(seed), _keys(_STEERING_KEYS), 2 * 10 ** (-psnr / 20)
+    grey, other = victims.mean(1, keepdim=True), responses(published.mean(1, keepdim=True))
+
+    def change(values: Tensor) -> Tensor:
+        low = filtered(values, 0, CONTENT[1])
+        return low * (most / low.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=most))
+
+    with torch.enable_grad():
+        values = filtered(published.mean(1, keepdim=True) - grey, 0.02, CONTENT[1])
+        values = (values * (most / values.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12))).clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([values], lr=_STEERING_RATE * most)
+        for _ in range(_STEPS):
+            optimizer.zero_grad()
+            own = responses(grey + change(values))
+            some = keys[torch.randperm(len(keys), generator=generator)[:_BATCH]]
+            (-torch.stack([(turn(own, key) * turn(other, key).conj()).real.mean((1, 2)).sum() for key in some]).mean()).backward()
+            optimizer.step()
+    return change(values.detach())
 
 
 def _keys(count: int) -> Tensor:

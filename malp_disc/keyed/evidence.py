@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from malp_disc.keyed.spectrum import filtered, smoothed
-from malp_disc.keyed.template import HIGH, LOW, SPLIT, template
+from malp_disc.keyed.template import HIGH, LOW, SPLIT, Parts
 
 BANDS = ((LOW, SPLIT), (SPLIT, HIGH))
 WINDOWS = (1.0, 2.0, 5.0)
@@ -26,7 +25,7 @@ class Evidence:
     Attributes:
         channels: (B, `CHANNELS`, h, w), for each band its local correlation in each window, its local contrast, and its correlation over the whole image.
         similarity: correlation of template and image over the whole image and both bands, (B,) in [-1, 1].
-        presence: the same in standard deviations of its value without a template, (B,): above 5 by chance in one of three million images.
+        presence: the same in standard deviations of its value over all carriers, (B,): above 5 by chance in one of three million images, whatever they show.
     """
 
     channels: Tensor
@@ -39,18 +38,24 @@ def evidence(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, off
 
     The image is whitened and divided by its local contrast: the template adds little to textures, and these would dominate the correlation otherwise.
     """
-    expected = template(grey, secret, numbers, size, offset)
-    channels, similarities, presences = [], [], []
+    parts = Parts.of(grey, secret, numbers, size, offset)
+    expected = parts.template
+    channels, similarities, whole = [], [], torch.zeros_like(grey)
     for low, high in BANDS:
         residual = filtered(grey, low, high, whiten=1.0)
         contrast = smoothed(residual.square(), _LOCAL).clamp(min=0).sqrt() + _FLOOR
         residual, wanted = residual / contrast, filtered(expected, low, high, whiten=1.0)
-        wanted = wanted / wanted.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)
+        wanted = wanted / _root_mean_square(wanted)
         product = residual * wanted
-        whole = product.mean((1, 2, 3)) / residual.square().mean((1, 2, 3)).sqrt().clamp(min=1e-6)
-        independent = math.pi * (high**2 - low**2) * grey.shape[2] * grey.shape[3]  # numbers in the band
+        similarity = product.mean((1, 2, 3)) / _root_mean_square(residual).view(-1)
         channels += [smoothed(product, window) for window in WINDOWS]
-        channels += [contrast.log() / 3, (3 * whole)[:, None, None, None].expand_as(product)]
-        similarities.append(whole)
-        presences.append(whole * math.sqrt(independent))
-    return Evidence(torch.cat(channels, 1), sum(similarities) / len(BANDS), sum(presences) / math.sqrt(len(BANDS)))
+        channels += [contrast.log() / 3, (3 * similarity)[:, None, None, None].expand_as(product)]
+        similarities.append(similarity)
+        again = filtered(residual, low, high, whiten=1.0)
+        whole = whole + again / _root_mean_square(again)
+    return Evidence(torch.cat(channels, 1), sum(similarities) / len(BANDS), parts.correlation(whole))
+
+
+def _root_mean_square(images: Tensor) -> Tensor:
+    """Of each image, (B, 1, 1, 1), and not 0."""
+    return images.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-6)

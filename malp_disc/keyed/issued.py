@@ -1,7 +1,6 @@
-"""The templates that were issued with a key: ``issued.jsonl`` beside the key file, one line each, so that no number is used twice, and that the original of every
-template is known by its name and look.
+"""The templates that were issued with a key: ``issued.jsonl`` beside the key file, one line each, by which they are found again, and their originals by name and look.
 
-The first number is random and the others count up from it, so that another copy of the key, which has a list of its own, doesn't use them again.
+The numbers are random. So nobody has to know which ones other copies of the key have given out: that two of a million are the same has a chance of 1 in 18,000.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ from malp_disc.keyed.secret import SECRET_FILE
 ISSUED_FILE = "issued.jsonl"
 TEMPLATES = 2**53
 """Templates of a key, numbered from 0; such numbers are exact in every reader of JSON."""
-_STARTS = 2**52
-_LAST = 1 << 16  # bytes at the end of a list in which its last line is looked for
 
 
 class IssuedTemplates:
@@ -43,13 +40,13 @@ class IssuedTemplates:
         Raises:
             OSError: the list can't be written.
         """
+        number = secrets.randbelow(TEMPLATES)
+        line = json.dumps({"template": number, "file": file, "look": base64.b64encode(bytes(look(images)[0].tolist())).decode()}) + "\n"
         with FileLock(str(self.path.with_name(f".{self.path.name}.lock"))), open(self.path, "a+b") as listed:
-            end = listed.seek(0, os.SEEK_END)
-            listed.seek(max(0, end - _LAST))
-            last = listed.read()
-            number = _after(last)
-            line = json.dumps({"template": number, "file": file, "look": base64.b64encode(bytes(look(images)[0].tolist())).decode()}) + "\n"
-            listed.write(b"\n" * (last[-1:] not in (b"", b"\n")) + line.encode("ascii"))
+            if listed.seek(0, os.SEEK_END):
+                listed.seek(-1, os.SEEK_END)
+                line = "\n" * (listed.read() != b"\n") + line  # the last one was cut off, because a process was killed or the disk was full
+            listed.write(line.encode("ascii"))
             listed.flush()
             os.fsync(listed.fileno())
         return number
@@ -104,16 +101,6 @@ def _look(record: dict[str, Any]) -> Tensor | None:
     except (ValueError, TypeError):
         return None
     return torch.tensor(list(levels), dtype=torch.uint8) if len(levels) == SIDE**2 else None
-
-
-def _after(lines: bytes) -> int:
-    """The number after the last one. A line that was cut off, because a process was killed or the disk was full, may have used one as well."""
-    torn = 0
-    for line in reversed(lines.split(b"\n")):
-        if (record := _record(line)) is not None:
-            return record["template"] + 1 + torn
-        torn += bool(line.strip())
-    return secrets.randbelow(_STARTS)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -38,6 +38,8 @@ def filtered(images: Tensor, low: float, high: float, *, whiten: float = 0.0) ->
 
 def moved(images: Tensor, down: float, right: float) -> Tensor:
     """Images (B, C, H, W) moved by a fraction of a pixel, by their Fourier series."""
+    if abs(down) < 1e-6 and abs(right) < 1e-6:
+        return images
     padded, pad = _reflected(images)
     height, width = padded.shape[2:]
     turn = torch.fft.fftfreq(height)[:, None] * down + torch.fft.rfftfreq(width)[None] * right

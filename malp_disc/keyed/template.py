@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,41 @@ def content_phase(grey: Tensor, secret: bytes) -> Tensor:
     return torch.cat([turned.real, turned.imag], 1)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What the templates of images on the reference grid are made of, at the grid's pixels.
+
+    Attributes:
+        phase: exp(i φ), (B, 2, h, w).
+        carrier: V, (B, 2, h, w).
+        rest: (down, right) from the grid's pixels to those of the images, less than one.
+    """
+
+    phase: Tensor
+    carrier: Tensor
+    rest: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def of(cls, grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Parts:
+        """Arguments as for `template`."""
+        down, right = (round(value) for value in offset)
+        rest = (offset[0] - down, offset[1] - right)
+        pattern = carrier(secret, numbers, size, tuple(grey.shape[2:]), (down, right)).to(grey)
+        # V can't be interpolated between pixels, since it has all frequencies; the image's low ones, which φ follows from, can
+        return cls(content_phase(moved(grey, *rest), secret), pattern, rest)
+
+    @property
+    def template(self) -> Tensor:
+        """S, at the images' pixels, (B, 1, h, w)."""
+        result = filtered(self.phase[:, :1] * self.carrier[:, :1] - self.phase[:, 1:] * self.carrier[:, 1:], LOW, HIGH)
+        return moved(result, -self.rest[0], -self.rest[1])
+
+    def correlation(self, residual: Tensor) -> Tensor:
+        """Correlation of V with images (B, 1, h, w), turned back by φ, in standard deviations over all V: (B,), standard normal for images without this template whatever they show."""
+        turned = self.phase * torch.tensor([1.0, -1.0], device=residual.device).view(2, 1, 1) * moved(residual, *self.rest)
+        return (turned * self.carrier).sum((1, 2, 3)) / turned.square().sum((1, 2, 3)).div(2).sqrt().clamp(min=1e-12)
+
+
 def template(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:
     """S(I) for grey images on the reference grid, (B, 1, h, w) -> (B, 1, h, w).
 
@@ -74,13 +110,7 @@ def template(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, off
         size: side of the reference grid.
         offset: (down, right) of the images' corner on the grid: (0, 0) for whole images, another for crops.
     """
-    whole = [round(value) for value in offset]
-    rest = [value - kept for value, kept in zip(offset, whole)]
-    between = any(abs(value) > 1e-6 for value in rest)
-    pattern = carrier(secret, numbers, size, tuple(grey.shape[2:]), (whole[0], whole[1])).to(grey)
-    phase = content_phase(moved(grey, *rest) if between else grey, secret)  # at the grid's pixels: V has frequencies that can't be interpolated between them
-    result = filtered(phase[:, :1] * pattern[:, :1] - phase[:, 1:] * pattern[:, 1:], LOW, HIGH)
-    return moved(result, -rest[0], -rest[1]) if between else result
+    return Parts.of(grey, secret, numbers, size, offset).template
 
 
 def masked_template(images: Tensor, secret: bytes, numbers: Sequence[int], size: int, psnr: float) -> Tensor:

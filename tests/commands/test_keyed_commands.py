@@ -91,20 +91,9 @@ def test_no_template_is_given_out_twice(command, keyed_folder, photos, tmp_path,
     assert command("protect", photos, tmp_path / "out", "--malp", own) is None  # finished: none is issued
     assert command("protect", photos, tmp_path / "out", "--malp", own, "--overwrite") is None
     issued = lines(own / "issued.jsonl")
-    first = issued[0]["template"]
-    assert [(line["template"], line["file"]) for line in issued] == [(first + i, f"{i % 3}.png") for i in range(6)]
-    assert [record["template"] for record in lines(tmp_path / "out" / "protect.jsonl")[-3:]] == [first + 3, first + 4, first + 5]
+    assert [line["file"] for line in issued] == [f"{i % 3}.png" for i in range(6)] and len({line["template"] for line in issued}) == 6
+    assert [record["template"] for record in lines(tmp_path / "out" / "protect.jsonl")[-3:]] == [line["template"] for line in issued[3:]]
     assert "gives every image a template of its own" in str(command("protect", photos, tmp_path / "other", "--malp", own, "--template", 1))
-
-
-def test_a_copy_of_the_key_without_its_list_gives_out_other_templates(command, photos, tmp_path, own):
-    (tmp_path / "copy").mkdir()
-    for path in own.iterdir():
-        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
-    for folder in (own, tmp_path / "copy"):
-        assert command("protect", photos, tmp_path / f"out-{folder.name}", "--malp", folder) is None
-    numbers = [line["template"] for folder in (own, tmp_path / "copy") for line in lines(folder / "issued.jsonl")]
-    assert len(set(numbers)) == 6
 
 
 def test_the_original_of_an_image_is_named(command, photos, tmp_path, own, capsys):

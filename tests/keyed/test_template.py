@@ -11,6 +11,7 @@ import torch
 
 from malp_disc.detection import cosine
 from malp_disc.keyed.carrier import carrier, phases
+from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.secret import new_secret
 from malp_disc.keyed.spectrum import filtered, moved
 from malp_disc.keyed.template import content_filter, content_phase, template
@@ -69,6 +70,20 @@ def test_without_a_template_the_presence_is_standard_normal(malp):
     presence = malp(natural_images(150, seed=5), torch.arange(150)).presence
     assert presence.mean().abs() < 0.3
     assert 0.8 < presence.std() < 1.2
+
+
+@pytest.mark.parametrize("scene", ["banner", "speck", "one level"])
+def test_so_it_is_of_plain_images_with_little_in_them(scene):
+    """There, the template lies in the few pixels that the residual does."""
+    images = torch.full((1, 3, 96, 288), 0.99)
+    if scene == "banner":
+        images[:, :, 40:60, 20:80] = natural_images(1, 20, 60)
+    elif scene == "speck":
+        images[:, :, 40:46, 100:106] = -0.9
+    else:
+        images[:, :, 50, 50] -= 2 / 255
+    presence = torch.cat([evidence(images.mean(1, keepdim=True), bytes([key]) * 32, [number], 64).presence for key in range(12) for number in range(8)])
+    assert presence.mean().abs() < 0.3 and 0.8 < presence.std() < 1.2 and presence.abs().max() < 4.5
 
 
 def test_a_template_doesnt_fit_another_image(malp, images):
