@@ -38,6 +38,13 @@ SAME_SIZE: dict[str, Callable[[int], Change]] = {
 }
 """Degradations before the edit or after it; the argument is the seed of the noise, whose deviation 0.02 is a share of the range 0 … 1."""
 SIZES = (0.5, 1.5, 2.0, 4.0)
+FAINT: dict[str, Change] = {
+    "red and blue exchanged": lambda images: images.flip(1),
+    "colour removed": lambda images: images.mean(1, keepdim=True).expand_as(images),
+    "20 levels brighter": lambda images: images + 20 / 127.5,
+    "half the contrast": lambda images: images.mean((2, 3), keepdim=True) + 0.5 * (images - images.mean((2, 3), keepdim=True)),
+}
+SQUARES = (0.03, 0.06, 0.12)
 CROP = 2 / 3
 
 
@@ -160,6 +167,28 @@ def local_edits(malp: KeyedMaLP, images: Tensor, generated: Change, seed: int, d
         for name, change in degradations.items():
             found = torch.cat([malp(part, index).edited for part, index in zip(change(edited).split(BATCH), numbers.split(BATCH))])
             yield {"edit": kind, "degradation": name, "n": len(images), **region_scores(found, regions, malp.config.edited_above)}
+
+
+@torch.no_grad()
+def faint_edits(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str, Any]]:
+    """What goes unseen: edits that leave the mean of the colour channels or its details as they are, in the regions of `local_edits`, and small black squares in the middle.
+
+    `untouched` is the share of edited images that count as present and untouched.
+    """
+    published, numbers = protected(malp, images), torch.arange(len(images))
+    regions = random_masks(images, [[seed, 11, i] for i in range(len(images))])
+    cases = {name: (change(published), regions) for name, change in FAINT.items()}
+    for share in SQUARES:
+        square, side = torch.zeros_like(regions), [max(1, round(share * length)) for length in images.shape[2:]]
+        place = [slice((length - own) // 2, (length - own) // 2 + own) for length, own in zip(images.shape[2:], side)]
+        square[:, :, place[0], place[1]] = True
+        cases[f"black square, {share:.0%} of the side"] = torch.full_like(published, -0.9), square
+    for name, (source, where) in cases.items():
+        seen = to_8bit(torch.where(where, source, published).clamp(-1, 1))
+        found = [malp(part, index) for part, index in zip(seen.split(BATCH), numbers.split(BATCH))]
+        score, presence, edited = (torch.cat([getattr(out, value) for out in found]) for value in ("score", "presence", "edited"))
+        untouched = ((score <= malp.threshold) & (presence > malp.config.present_above)).double().mean().item()
+        yield {"edit": name, "n": len(images), "f1": region_scores(edited, where, malp.config.edited_above)["f1"], "untouched": untouched}
 
 
 def inpainted_by_opencv(images: Tensor, regions: Tensor) -> Tensor:

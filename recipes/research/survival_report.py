@@ -35,9 +35,10 @@ TABLES: tuple[tuple[tuple[str, str, str], tuple[str, ...], tuple[str, ...]], ...
     (("alarms", "", "False alarms, images"), ("part",), ("alarms", "lost", "claimed")),
     (("attacks", "forging", "Forging"), ("attacker", "images"), ("cosine", "presence", "claimed", "forged")),
     (("attacks", "hiding", "Hidden edits"), ("copied",), ("f1", "auc")),
+    (("faint", "", "Faint edits"), ("edit",), ("f1", "untouched")),
 )
 """(part, what, title), the columns that name a row, the measured ones."""
-_WORST_IS_LARGE = ("alarms", "claimed", "lost", "gone", "cosine", "presence", "forged")
+_WORST_IS_LARGE = ("alarms", "claimed", "lost", "gone", "cosine", "presence", "forged", "untouched")
 
 
 def grouped(lines: Sequence[Line], names: Sequence[str]) -> dict[tuple[Any, ...], list[Line]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from malp_disc.evaluation.forging import forging, hiding
-from malp_disc.evaluation.survival import claims, detection, found_in, issued_to, local_edits, protected, region_scores, survival
+from malp_disc.evaluation.survival import FAINT, SQUARES, claims, detection, faint_edits, found_in, issued_to, local_edits, protected, region_scores, survival
 from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.identification import raised_threshold
@@ -106,6 +106,15 @@ def test_hidden_edits_are_measured_on_the_same_regions(malp, images):
     lines = list(hiding(malp, images[:3], 0))
     assert [line["copied"] for line in lines] == ["nothing", "residual", "residual, turned", "template, turned"]
     assert all(0 <= line["f1"] <= 1 for line in lines)
+
+
+def test_faint_edits_keep_the_mean_of_the_colours_or_the_details(malp, images):
+    published = protected(malp, images)
+    assert torch.allclose(FAINT["red and blue exchanged"](published).mean(1), published.mean(1), atol=1e-6)
+    assert torch.allclose(FAINT["colour removed"](published).mean(1), published.mean(1), atol=1e-6)
+    lines = list(faint_edits(malp, images[:3], 0))
+    assert [line["edit"] for line in lines] == [*FAINT, *(f"black square, {share:.0%} of the side" for share in SQUARES)]
+    assert all(0 <= line["f1"] <= 1 and 0 <= line["untouched"] <= 1 for line in lines)
 
 
 def test_attacks_work_pixel_by_pixel_of_the_grid(malp):
