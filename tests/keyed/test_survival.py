@@ -9,7 +9,19 @@ import pytest
 import torch
 
 from malp_disc.evaluation.forging import forging, hiding
-from malp_disc.evaluation.survival import FAINT, SQUARES, claims, detection, faint_edits, found_in, issued_to, local_edits, protected, region_scores, survival
+from malp_disc.evaluation.survival import (
+    FAINT,
+    SQUARES,
+    claims,
+    detection,
+    faint_edits,
+    found_in,
+    issued_to,
+    local_edits,
+    protected,
+    region_scores,
+    survival,
+)
 from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.identification import raised_threshold
