@@ -34,15 +34,22 @@ def protect_levels(malp: MaLP | KeyedMaLP, levels: np.ndarray, index: int) -> np
     """
     if not isinstance(malp, KeyedMaLP):
         return tiling.protect_levels(malp, levels, index)
+    check_protectable(malp, levels)
+    protected, _ = malp.encrypt(as_input(malp, levels), torch.tensor([index]))
+    return _levels(protected)
+
+
+def check_protectable(malp: MaLP | KeyedMaLP, levels: np.ndarray) -> None:
+    """Raise ValueError unless `levels` is an image (H, W, 3) uint8 that can be protected."""
     check_levels(levels)
+    if not isinstance(malp, KeyedMaLP):
+        return
     height, width = levels.shape[:2]
     if math.sqrt(height * width) < LEAST_OF_GRID * (grid := malp.config.image_size):
         raise ValueError(
             f"{width}x{height} pixels are too few for the key's reference grid of {grid}x{grid}: untouched, the image would count as edited. It needs the area of "
             f"{round(LEAST_OF_GRID * grid)}x{round(LEAST_OF_GRID * grid)}, or a key with a smaller grid: malp-disc key OUT --malp DIR --reference-size N"
         )
-    protected, _ = malp.encrypt(as_input(malp, levels), torch.tensor([index]))
-    return _levels(protected)
 
 
 @torch.no_grad()

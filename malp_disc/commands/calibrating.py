@@ -13,13 +13,16 @@ from malp_disc.commands.batch import TOO_LARGE, Outcome, Sources
 from malp_disc.commands.image_file import ImageFile
 from malp_disc.commands.loading import memory_suffices
 from malp_disc.data.listing import printable
-from malp_disc.inspection import arrivals, inspect_levels, protect_levels, set_size
+from malp_disc.inspection import arrivals, as_input, inspect_levels, protect_levels, set_size
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import Issued
+from malp_disc.keyed.looks import look
 from malp_disc.malp import MaLP
 from malp_disc.tiling import Inspection, Window
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from malp_disc.commands.detect import Detect
 
 _UNPROTECTED = 0.05  # largest share of images without the template that is left out; with more, it is the wrong folder or key
@@ -92,7 +95,7 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect, issued: Is
                     kinds = [levels]
                     if _adds(malp, options):
                         kinds = arrivals(malp, protect_levels(malp, levels, number % set_size(malp)), number)
-                    own = Issued((number,)) if _adds(malp, options) else issued
+                    own = _own(malp, levels, number) if _adds(malp, options) else issued
                     found = [inspect_levels(malp, kind, with_map=False, issued=own) for kind in kinds]
             except (ValueError, OSError) as error:
                 outcome.failed[name] = str(error)
@@ -101,6 +104,11 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect, issued: Is
             scores, similarity = [statistic(kind, options.by) for kind in found], _judged(found[0], options.by).similarity
             outcome.records.append({"file": name, "scores": scores, "protected": found[0].protected is not False, "similarity": similarity})
     return outcome
+
+
+def _own(malp: MaLP | KeyedMaLP, levels: np.ndarray, number: int) -> Issued | None:
+    """What is known of the template of an image that was protected here, as `malp-disc protect` records it."""
+    return Issued((number,), looks={number: look(as_input(malp, levels))[0].cpu()}) if isinstance(malp, KeyedMaLP) else None
 
 
 def _check_protected(malp: MaLP | KeyedMaLP, outcome: Outcome, folder: Path, options: Detect) -> None:

@@ -30,14 +30,14 @@ def describe(malp: MaLP, levels: np.ndarray, found: Inspection, issued: Issued |
     """Size, scores, and the window with the highest score; similarity and template are None for a passive detector.
 
     With keyed templates, also whether one of those that were issued is present (`presence`, in standard deviations, and `protected`), the `original` that got it, the one that the
-    image `resembles`, whether it has its template or not, and how many templates were `tried`. Without one that is present, template and original are None.
+    image `resembles`, whether it has its template or not, and how many templates were `tried`, with a fingerprint of these (`issued`). Without one that is present, template and original are None.
     """
     height, width = levels.shape[:2]
     ours, own = {}, not malp.passive
     if issued is not None:
         own = bool(found.protected)
         names = {"original": issued.names.get(found.template) if own else None, "resembles": issued.names.get(found.resembles)}
-        ours = {"presence": round(found.presence, 2), "protected": own, **names, "tried": len(issued.numbers)}
+        ours = {"presence": round(found.presence, 2), "protected": own, **names, "tried": len(issued.numbers), "issued": issued.fingerprint}
     return {
         "width": width,
         "height": height,

@@ -97,11 +97,11 @@ def load_issued(malp: MaLP | KeyedMaLP, folder: str | Path, *, key: Path | None,
             raise ValueError(f"--issued {issued} lists templates of a MaLP of the preset survive, and {folder} has learned ones, which are all tried; leave it out")
         return None
     if issued is not None:
-        return Issued.read(issued.expanduser())
-    path = IssuedTemplates(key_path(folder, key)).path
+        return Issued.read(issued.expanduser(), key=malp.key_fingerprint)
+    path = IssuedTemplates(key_path(folder, key), malp.key_fingerprint).path
     if not path.is_file():
         raise ValueError(
             f"there is no list of the templates that were issued with this key, {path}: either nothing was protected with it yet, or the list stayed elsewhere; "
             "give it, or the protect.jsonl of the images, as --issued FILE"
         )
-    return Issued.read(path)
+    return Issued.read(path, key=malp.key_fingerprint)

@@ -99,7 +99,7 @@ def localize(options: Localize) -> None:
 
     def again(name: str, record: dict[str, Any]) -> dict[str, Any]:
         """The record of a finished image, of one that had none of the templates anew if there are others now."""
-        return record | work(name) if record.get("protected") is False and record["tried"] != len(issued.numbers) else record
+        return record | work(name) if record.get("protected") is False and record.get("issued") != issued.fingerprint else record
 
     outcome = process_images(
         sources,

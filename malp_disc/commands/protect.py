@@ -72,7 +72,7 @@ def protect(options: Protect) -> None:
     from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.loading import key_path, load_malp
-    from malp_disc.inspection import as_input, protect_levels, set_size
+    from malp_disc.inspection import as_input, check_protectable, protect_levels, set_size
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.keyed.issued import IssuedTemplates
     from malp_disc.serialization.files import check_writable
@@ -86,7 +86,7 @@ def protect(options: Protect) -> None:
     malp = load_malp(options.malp, key=options.key, device=options.device)
     if malp.passive:
         raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")
-    issued = IssuedTemplates(key_path(options.malp, options.key)) if isinstance(malp, KeyedMaLP) else None
+    issued = IssuedTemplates(key_path(options.malp, options.key), malp.key_fingerprint) if isinstance(malp, KeyedMaLP) else None
     if issued is not None:
         if options.template is not None:
             raise ValueError(f"got --template {options.template}, but a MaLP of the preset survive gives every image a template of its own; leave it out")
@@ -97,14 +97,16 @@ def protect(options: Protect) -> None:
 
     def work(name: str) -> dict[str, Any]:
         image = ImageFile.read(sources.root / name)
-        if issued is not None:
-            index = issued.issue(name, as_input(malp, image.levels))
+        check_protectable(malp, image.levels)
+        if issued is None:
+            given = {"template": _draw(name, set_size(malp)) if options.template is None else options.template}
         else:
-            index = _draw(name, set_size(malp)) if options.template is None else options.template
+            given = {entry: value for entry, value in issued.issue(name, as_input(malp, image.levels)).items() if entry in ("template", "look")}
+        index = given["template"]
         original, image.levels = image.levels, protect_levels(malp, image.levels, index)
         place = places[name]
         image.save(place, quality=quality)
-        record = {"output": str(place if sources.single else place.relative_to(options.output).as_posix()), "template": index}
+        record = {"output": str(place if sources.single else place.relative_to(options.output).as_posix()), **given}
         record |= {"width": original.shape[1], "height": original.shape[0], "psnr": _psnr(original, image.levels)}
         if options.check or place.suffix.lower() in _LOSSY:
             record |= _survival(malp, image, ImageFile.read(place), index)
@@ -117,7 +119,7 @@ def protect(options: Protect) -> None:
         return record | _survival(malp, saved, saved, record["template"])  # lossless, or it would have been checked when it was saved
 
     settings = {"key": malp.key_fingerprint, "strength": malp.strength, "format": options.format, "template": options.template}
-    settings |= {"grid": malp.config.image_size} if isinstance(malp, KeyedMaLP) else {}  # of one key, templates of another grid are others
+    settings |= {"grid": malp.config.image_size, "scheme": malp.config.scheme} if isinstance(malp, KeyedMaLP) else {}  # of one key, templates of another grid are others
     settings |= {"quality": quality} if options.format == "jpeg" else {}
     outcome = process_images(
         sources,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 _LEVELS = 256  # phases, one byte each
-_CACHED = 64  # calls of `carrier_phases`: of 64 templates on a grid of 128 pixels each, they take 256 MB
+_CACHED = 64  # calls of `carrier_phases`: of 64 templates on a grid of 128 pixels each, they take 256 MB; with more templates, each image computes them anew
 
 
 @functools.lru_cache(maxsize=1)

@@ -41,6 +41,8 @@ class KeyedConfig:
             raise ValueError(f"expected a PSNR of 20 to 60 dB, got {self.psnr}")
         if not 0 < self.edited_above < 1:
             raise ValueError(f"expected edited_above in (0, 1), got {self.edited_above}")
+        if not 3 <= self.present_above <= 20:
+            raise ValueError(f"expected present_above of 3 to 20 standard deviations, got {self.present_above}")
         if self.scheme != SCHEME:
             trained = f'; its detector works with both, so for images yet to be protected, set "scheme": {SCHEME} in its config.json and take a new key' if self.scheme == 2 else ""
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -14,7 +15,7 @@ from malp_disc.keyed.carrier import carrier_phases, on_circle
 from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.spectrum import resampled
 
-_PLACES = 50_000  # offsets and shares that `find_alignment` tries for each template, on a grid of 128 pixels
+_PLACES = 50_000 / 128**2  # offsets and shares that `find_alignment` tries for each template, per pixel of the grid
 LIKELY_ABOVE = 3.5
 """Presence above which an image counts as protected that resembles the template's original: by chance in one of 4,000. What an edit of the whole image leaves is no more."""
 _SURE = 10.0  # presence of an image that is certainly whole
@@ -41,13 +42,12 @@ class Identification:
         return self.presence > self.threshold
 
 
-def raised_threshold(above: float, trials: int) -> float:
+def raised_threshold(above: float, trials: float) -> float:
     """The threshold that the largest of `trials` standard normal numbers exceeds as rarely as a single one exceeds `above` (Bonferroni's bound).
 
     From 5.0 for one it rises to 6.2 for a thousand and 7.2 for a million.
     """
-    normal = NormalDist()
-    return -normal.inv_cdf(normal.cdf(-above) / max(trials, 1))
+    return -NormalDist().inv_cdf(0.5 * math.erfc(above / math.sqrt(2)) / max(trials, 1))
 
 
 def identify(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, present_above: float) -> Identification:
@@ -68,7 +68,7 @@ def identify(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, 
     whole = presence(number, Alignment())
     tried = (number,) if whole > threshold else numbers
     found, other = find_alignment(grey, secret, tried, size, least_share=TRIMMED if whole > max(threshold, _SURE) else LEAST_SHARE)
-    if found.strength > raised_threshold(present_above, _PLACES * len(tried)) and (aligned := presence(other, found)) > max(_BETTER * whole, threshold):
+    if found.strength > raised_threshold(present_above, _PLACES * size**2 * len(tried)) and (aligned := presence(other, found)) > max(_BETTER * whole, threshold):
         return Identification(other, found, aligned, threshold)
     return Identification(number, Alignment(), whole, threshold)
 

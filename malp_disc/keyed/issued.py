@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from malp_disc.keyed.looks import MOST, RESEMBLES, SIDE, look, resemblance
@@ -25,31 +26,46 @@ from malp_disc.keyed.secret import SECRET_FILE
 ISSUED_FILE = "issued.jsonl"
 TEMPLATES = 2**53
 """Templates of a key, numbered from 0; such numbers are exact in every reader of JSON."""
+_WAIT = 60.0  # seconds for another process to write its line
+_COPIES = 4  # templates of one original that are tried first
 
 
 class IssuedTemplates:
-    """The list beside a key file. Several processes may use it at once."""
+    """The list beside a key file, readable by its owner only. Several processes may use it at once.
 
-    def __init__(self, key: str | Path) -> None:
+    Args:
+        key: the key file.
+        fingerprint: of the key, which the lines name.
+    """
+
+    def __init__(self, key: str | Path, fingerprint: str) -> None:
         key = Path(key)
-        self.path = key.with_name(ISSUED_FILE if key.name == SECRET_FILE else f"{key.name}.{ISSUED_FILE}")
+        self.path, self.fingerprint = key.with_name(ISSUED_FILE if key.name == SECRET_FILE else f"{key.name}.{ISSUED_FILE}"), fingerprint
 
-    def issue(self, file: str, images: Tensor) -> int:
-        """A number that no image has, for an image (1, 3, H, W) in [-1, 1]; it is recorded with the image's file name and look before it is given out.
+    def issue(self, file: str, images: Tensor) -> dict[str, Any]:
+        """A template for an image (1, 3, H, W) in [-1, 1], recorded before it is given out: its number as ``template``, with which it is found again the ``look``, the ``file`` and the ``key``.
 
         Raises:
             OSError: the list can't be written.
+            ValueError: another process doesn't release it.
         """
-        number = secrets.randbelow(TEMPLATES)
-        line = json.dumps({"template": number, "file": file, "look": base64.b64encode(bytes(look(images)[0].tolist())).decode()}) + "\n"
-        with FileLock(str(self.path.with_name(f".{self.path.name}.lock"))), open(self.path, "a+b") as listed:
+        seen = base64.b64encode(bytes(look(images)[0].tolist())).decode()
+        record = {"template": secrets.randbelow(TEMPLATES), "file": file, "look": seen, "key": self.fingerprint}
+        try:
+            with FileLock(str(self.path.with_name(f".{self.path.name}.lock")), timeout=_WAIT):
+                self._append(json.dumps(record) + "\n")
+        except (Timeout, NotImplementedError) as error:
+            raise ValueError(f"can't lock the list {self.path} ({error}); wait for the process that uses it, or keep the key in a folder of a file system with locks") from error
+        return record
+
+    def _append(self, line: str) -> None:
+        with open(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as listed:
             if listed.seek(0, os.SEEK_END):
                 listed.seek(-1, os.SEEK_END)
                 line = "\n" * (listed.read() != b"\n") + line  # the last one was cut off, because a process was killed or the disk was full
             listed.write(line.encode("ascii"))
             listed.flush()
             os.fsync(listed.fileno())
-        return number
 
 
 @dataclass(frozen=True)
@@ -71,24 +87,43 @@ class Issued:
         return torch.stack(list(self.looks.values()))
 
     def likely(self, images: Tensor) -> list[int]:
-        """The templates of the originals, at most `MOST`, that an image (1, 3, H, W) resembles, the most similar first; none without looks."""
+        """The templates of the originals, at most `MOST`, that an image (1, 3, H, W) resembles, the most similar first; none without looks.
+
+        Of an original that got several, all count, the newest first, up to `_COPIES`.
+        """
         if not self.looks:
             return []
-        values, rows = resemblance(look(images)[0].cpu(), self._gallery).topk(min(MOST, len(self.looks)))
+        values = resemblance(look(images)[0].cpu(), self._gallery)
+        rows_of: dict[bytes, list[int]] = {}
+        for row in values.argsort(descending=True).tolist():
+            if values[row] < RESEMBLES:
+                break
+            rows_of.setdefault(bytes(self._gallery[row].tolist()), []).append(row)
         numbers = list(self.looks)
-        return [numbers[row] for row, value in zip(rows.tolist(), values.tolist()) if value >= RESEMBLES]
+        return [numbers[row] for rows in list(rows_of.values())[:MOST] for row in sorted(rows, reverse=True)[:_COPIES]]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identifier of the set of numbers: 16 hex digits."""
+        return hashlib.sha256(repr(sorted(self.numbers)).encode()).hexdigest()[:16]
 
     @classmethod
-    def read(cls, path: str | Path) -> Issued:
+    def read(cls, path: str | Path, *, key: str | None = None) -> Issued:
         """A list: an ``issued.jsonl``, or a ``protect.jsonl`` of `malp-disc protect`.
+
+        Args:
+            key: fingerprint of the key whose templates they must be; None accepts any.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it lists no template.
+            ValueError: it lists no template, or those of another key.
         """
         records = {record["template"]: record for line in Path(path).read_bytes().split(b"\n") if (record := _record(line)) is not None}
         if not records:
             raise ValueError(f"{path} lists no template; give the {ISSUED_FILE} beside the key that the images were protected with, or a protect.jsonl of malp-disc protect")
+        keys = {own for record in records.values() if isinstance(own := record.get("key", (record.get("settings") or {}).get("key")), str)}
+        if key is not None and keys - {key}:
+            raise ValueError(f"{path} lists templates of the key {min(keys - {key})}, and this is the key {key}; give the list of this key, or the other one with --key")
         names = {number: record["file"] for number, record in records.items() if isinstance(record.get("file"), str)}
         looks = {number: found for number, record in records.items() if (found := _look(record)) is not None}
         return cls(tuple(records), names, looks)

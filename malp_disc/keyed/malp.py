@@ -105,9 +105,9 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
             Protected images, clamped to [-1, 1], and the index (B,), which is needed to examine them.
 
         Raises:
-            ValueError: wrong shape, range, dtype or device, or another index.
+            ValueError: no images; wrong shape, range, dtype or device; or another index.
         """
-        check_batches({"images": images}, device=self.device)
+        check_batches({"images": images}, device=self.device, nonempty=True)
         check_images(images)
         index = check_index(_drawn(len(images), generator) if index is None else index, len(images), TEMPLATES, self.device)
         images = images.float()
@@ -127,8 +127,10 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
         Raises:
             ValueError: wrong shape, range, dtype or device.
         """
-        check_batches({"images": images}, device=self.device)
+        check_batches({"images": images}, device=self.device, nonempty=True)
         check_images(images)
+        if isinstance(index, int) and not 0 <= index < TEMPLATES:
+            raise ValueError(f"expected a template number of 0 … {TEMPLATES - 1}, got {index}")
         index = torch.full((len(images),), index) if isinstance(index, int) else index
         index = check_index(index, len(images), TEMPLATES, self.device, first=0)
         self.check_weights()
@@ -168,6 +170,8 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
         """
         check_batches({"images": images}, device=self.device)
         check_images(images)
+        if wrong := [number for number in (*numbers, *likely) if not isinstance(number, int) or not 0 <= number < TEMPLATES]:
+            raise ValueError(f"expected template numbers 0 … {TEMPLATES - 1}, got {wrong[0]!r}")
         if len(images) != 1:
             raise ValueError(f"expected one image to identify, got {len(images)}; call identify for each")
         grey, size, above = images.float().mean(1, keepdim=True), self.config.image_size, self.config.present_above

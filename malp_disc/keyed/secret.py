@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from malp_disc.keyed.config import SCHEME
 from malp_disc.serialization.state_dicts import load_metadata, load_tensors, save_tensors
 
 SECRET_FILE = "secret.safetensors"
 SECRET_BYTES = 32
-_ENTRY, _GRID = "secret", "image_size"
+_ENTRY, _GRID, _SCHEME = "secret", "image_size", "scheme"
 
 
 def new_secret() -> bytes:
@@ -52,7 +53,7 @@ def secret_noise(secret: bytes, label: str, shape: tuple[int, ...]) -> Tensor:
 def save_secret(path: str | Path, secret: bytes, *, grid: int | None = None) -> str:
     """Write a key with file mode 600 (readable by the owner only); returns its fingerprint. `grid` is the side of the reference grid of its templates."""
     known = secret_fingerprint(check_secret(secret))
-    metadata = {"fingerprint": known} | ({} if grid is None else {_GRID: str(grid)})
+    metadata = {"fingerprint": known, _SCHEME: str(SCHEME)} | ({} if grid is None else {_GRID: str(grid)})
     save_tensors(path, {_ENTRY: torch.tensor(list(secret), dtype=torch.uint8)}, metadata, mode=0o600)
     return known
 
@@ -67,7 +68,7 @@ def load_secret(path: str | Path, *, expected: str | None = None, grid: int | No
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a key file, another key, or a key whose templates lie on another grid.
+        ValueError: not a key file, another key, or a key whose templates lie on another grid, or follow from it in another way (`malp_disc.keyed.config.SCHEME`).
     """
     tensors = load_tensors(path)
     if set(tensors) != {_ENTRY} or tensors[_ENTRY].dtype != torch.uint8 or tensors[_ENTRY].shape != (SECRET_BYTES,):
@@ -76,6 +77,11 @@ def load_secret(path: str | Path, *, expected: str | None = None, grid: int | No
     if expected is not None and secret_fingerprint(secret) != expected:
         raise ValueError(
             f"{path} is the key {secret_fingerprint(secret)}, but the key {expected} is needed; give the file that was saved with it"
+        )
+    if (scheme := load_metadata(path).get(_SCHEME)) != str(SCHEME):
+        raise ValueError(
+            f"{path} is a key of scheme {scheme or '2 or before'}, whose templates this version ({SCHEME}) doesn't find, and whose published images may have given it away; find them with the "
+            "version that made them, and make a new key with malp-disc key"
         )
     own = load_metadata(path).get(_GRID)
     if grid is not None and own is not None and own != str(grid):

@@ -5,7 +5,7 @@
 
 **What published images give away: nothing of the key, if no two have the same number.** V turned by any φ is as random as V, so a published template is noise that depends neither on Q nor on other
 templates. Q keeps the template of one image from fitting another: who moves it there doesn't know how to turn it. Of images with the same number, ten are enough to find Q and forge templates of that
-number (`malp_disc.evaluation.key_search`), so `malp_disc.keyed.issued` counts them. What attackers reach is measured in docs/results/survival.md.
+number (`malp_disc.evaluation.key_search`), so `malp_disc.keyed.issued` draws them at random from 2^53. What attackers reach is measured in docs/results/survival.md.
 
 Mid-band frequencies survive recompression and moderate resizing. The multiple turns of φ set images apart that resemble each other, as aligned faces do. φ doesn't depend on the template, which has
 other frequencies than those that Q sees, so it is found again after publication, and, since Q reaches a few pixels only, outside an edited region too. On a resized image the template is resized with

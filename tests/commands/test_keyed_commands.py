@@ -93,6 +93,8 @@ def test_no_template_is_given_out_twice(command, keyed_folder, photos, tmp_path,
     issued = lines(own / "issued.jsonl")
     assert [line["file"] for line in issued] == [f"{i % 3}.png" for i in range(6)] and len({line["template"] for line in issued}) == 6
     assert [record["template"] for record in lines(tmp_path / "out" / "protect.jsonl")[-3:]] == [line["template"] for line in issued[3:]]
+    Image.new("RGB", (40, 40), (90, 120, 60)).save(photos / "small.png")  # refused, and so not issued
+    assert command("protect", photos / "small.png", tmp_path / "small.png", "--malp", own) is not None and len(lines(own / "issued.jsonl")) == 6
     assert "gives every image a template of its own" in str(command("protect", photos, tmp_path / "other", "--malp", own, "--template", 1))
 
 
@@ -118,7 +120,7 @@ def test_templates_are_looked_for_among_those_that_were_issued(command, photos, 
     assert "as --issued FILE" in str(command("localize", out, tmp_path / "maps", "--malp", own))
     for listed in (tmp_path / "kept.jsonl", out / "protect.jsonl"):
         assert command("detect", out, "--malp", own, "--threshold", 0.99, "--issued", listed, "--json", found) is None
-        assert [(record["protected"], record["original"]) for record in lines(found)] == [(True, f"{i}.png") for i in range(3)]
+        assert [(record["protected"], record["original"], record["resembles"]) for record in lines(found)] == [(True, f"{i}.png", f"{i}.png") for i in range(3)]
     (tmp_path / "one.jsonl").write_text(lines_of(tmp_path / "kept.jsonl", 1))
     assert command("detect", out, "--malp", own, "--threshold", 0.99, "--issued", tmp_path / "one.jsonl", "--json", found) is None
     assert [record["protected"] for record in lines(found)] == [False, True, False]
@@ -143,6 +145,8 @@ def test_images_without_a_template_are_localized_again_when_others_were_issued(c
         assert command("localize", tmp_path / "seen", tmp_path / "maps", "--malp", own, "--json", tmp_path / "found.jsonl") is None
         assert [record["protected"] for record in lines(tmp_path / "found.jsonl")] == expected
         (own / "issued.jsonl").write_text("".join(rest))
+    assert command("key", tmp_path / "other", "--malp", own) is None
+    assert "lists templates of the key" in str(command("localize", tmp_path / "seen", tmp_path / "maps2", "--malp", tmp_path / "other", "--issued", own / "issued.jsonl"))
 
 
 def test_a_key_that_cannot_be_saved_leaves_nothing_in_the_way_of_the_next_try(command, keyed_folder, tmp_path, monkeypatch):
@@ -223,7 +227,7 @@ def test_the_threshold_also_holds_for_images_that_were_degraded(command, keyed_f
     found = json.loads((folder / "detection.json").read_text())
     assert found["images"] == "images of photos, protected, as they are and degraded"
     malp = KeyedMaLP.from_pretrained(folder).eval()
-    scores = [[inspect_levels(malp, kind, with_map=False, issued=Issued((number,))).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), number), number)] for number, path in enumerate(sorted(photos.iterdir()))]
+    scores = [[inspect_levels(malp, kind, with_map=False, issued=calibrating._own(malp, np.array(Image.open(path)), number)).score for kind in arrivals(malp, protect_levels(malp, np.array(Image.open(path)), number), number)] for number, path in enumerate(sorted(photos.iterdir()))]
     assert found["threshold"] == pytest.approx(max(max(kind) for kind in zip(*scores)), abs=1e-6)
     assert any(untouched != degraded for untouched, degraded in scores)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import stat
 
 import pytest
 import torch
@@ -17,26 +18,26 @@ IMAGE = torch.zeros(1, 3, 32, 32)
 
 
 def test_numbers_are_random_and_the_file_names_are_kept(tmp_path):
-    issued = IssuedTemplates(tmp_path / "secret.safetensors")
-    numbers = [issued.issue(f"{i}.jpg", IMAGE) for i in range(4)]
+    issued = IssuedTemplates(tmp_path / "secret.safetensors", "0a")
+    numbers = [issued.issue(f"{i}.jpg", IMAGE)["template"] for i in range(4)]
     assert len(set(numbers)) == 4 and max(numbers) < 2**53 and sorted(numbers) != list(range(min(numbers), min(numbers) + 4))
-    assert IssuedTemplates(tmp_path / "other.safetensors").path.name == "other.safetensors.issued.jsonl"
+    assert IssuedTemplates(tmp_path / "other.safetensors", "0a").path.name == "other.safetensors.issued.jsonl"
     read = Issued.read(issued.path)
     assert read.numbers == tuple(numbers) and read.names[numbers[2]] == "2.jpg" and len(read.looks) == 4
 
 
 @pytest.mark.parametrize("rest", ["", '{"templ', '{"template": 1', '{"template": 12, "file": "caf\u00e9'])
 def test_a_line_that_was_cut_off_spoils_no_other(rest, tmp_path):
-    issued = IssuedTemplates(tmp_path / "secret.safetensors")
-    first = issued.issue("a.jpg", IMAGE)
+    issued = IssuedTemplates(tmp_path / "secret.safetensors", "0a")
+    first = issued.issue("a.jpg", IMAGE)["template"]
     with open(issued.path, "ab") as file:
         file.write(rest.encode())
-    numbers = [issued.issue("b.jpg", IMAGE) for _ in range(2)]
+    numbers = [issued.issue("b.jpg", IMAGE)["template"] for _ in range(2)]
     assert Issued.read(issued.path).numbers == (first, *numbers)
 
 
 def _issue(key, count, queue) -> None:
-    queue.put([IssuedTemplates(key).issue("a.jpg", IMAGE) for _ in range(count)])
+    queue.put([IssuedTemplates(key, "0a").issue("a.jpg", IMAGE)["template"] for _ in range(count)])
 
 
 def test_processes_at_once_get_different_numbers(tmp_path):
@@ -52,7 +53,7 @@ def test_processes_at_once_get_different_numbers(tmp_path):
 
 
 def test_a_list_that_cant_be_written_gives_out_no_number(tmp_path, monkeypatch):
-    issued = IssuedTemplates(tmp_path / "secret.safetensors")
+    issued = IssuedTemplates(tmp_path / "secret.safetensors", "0a")
 
     def full(handle):
         raise OSError("No space left on device")
@@ -61,7 +62,7 @@ def test_a_list_that_cant_be_written_gives_out_no_number(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             issued.issue("a.jpg", IMAGE)
-    assert issued.issue("b.jpg", IMAGE) in Issued.read(issued.path).numbers
+    assert issued.issue("b.jpg", IMAGE)["template"] in Issued.read(issued.path).numbers
 
 
 def test_an_image_is_recognised_by_its_look_after_what_happens_to_images():
@@ -74,6 +75,27 @@ def test_an_image_is_recognised_by_its_look_after_what_happens_to_images():
     torch.testing.assert_close(resemblance(looks[0], looks[:1]), torch.ones(1))
     assert resemblance(looks[0], looks[1:]).max() < RESEMBLES
     assert resemblance(look(IMAGE)[0], looks).abs().max() == 0, "a plain image resembles none"
+
+
+def test_every_template_of_an_original_is_likely_the_newest_first():
+    """It may have been protected several times, and any of these copies may be the one that was published."""
+    one, other = natural_images(2, 64, 64)
+    looks = {**{number: look(one[None])[0] for number in range(10)}, 10: look(other[None])[0]}
+    issued = Issued(tuple(looks), looks=looks)
+    assert issued.likely(one[None]) == [9, 8, 7, 6] and issued.likely(other[None]) == [10]
+    assert Issued((1, 2)).fingerprint == Issued((2, 1)).fingerprint != Issued((1, 3)).fingerprint
+
+
+def test_a_list_names_its_key_and_is_its_owners(tmp_path):
+    issued = IssuedTemplates(tmp_path / "secret.safetensors", "0a")
+    issued.issue("a.jpg", IMAGE)
+    assert stat.S_IMODE(issued.path.stat().st_mode) == 0o600
+    assert Issued.read(issued.path, key="0a").numbers == Issued.read(issued.path).numbers
+    with pytest.raises(ValueError, match="lists templates of the key 0a, and this is the key 1b"):
+        Issued.read(issued.path, key="1b")
+    (tmp_path / "protect.jsonl").write_text('{"file": "a.png", "settings": {"key": "0a"}, "template": 3}\n')
+    with pytest.raises(ValueError, match="of the key 0a, and this is the key 1b"):
+        Issued.read(tmp_path / "protect.jsonl", key="1b")
 
 
 def test_lists_hold_what_protect_writes_and_nothing_else_counts(tmp_path):

@@ -48,10 +48,16 @@ def test_an_index_that_means_nothing_is_refused(malp, images, index, said):
 
 
 def test_examining_an_image_takes_the_number_of_its_template(malp, images):
-    with pytest.raises(ValueError, match="template numbers 0 … 9007199254740991, got -1"):
+    with pytest.raises(ValueError, match="a template number of 0 … 9007199254740991, got -1"):
         malp(images, -1)
     with pytest.raises(ValueError, match="index of 6 whole numbers"):
         malp(images, torch.arange(5))
+    for numbers, shown in (([-1], "-1"), ([1.0], "1.0")):
+        with pytest.raises(ValueError, match=f"expected template numbers 0 … 9007199254740991, got {shown}"):
+            malp.identify(images[:1], numbers)
+    for call in (malp.encrypt, lambda none: malp(none, 0)):
+        with pytest.raises(ValueError, match="image"):
+            call(images[:0])
     assert torch.equal(malp(images, 4).presence, malp(images, torch.full((6,), 4)).presence)
 
 
@@ -158,8 +164,17 @@ def test_a_key_works_on_the_grid_that_its_templates_lie_on(malp, tmp_path):
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="lie on a reference grid of 64x64, and this detector has one of 128x128"):
         KeyedMaLP.from_pretrained(tmp_path / "other", key=key)
-    save_secret(key, malp.secret)  # as earlier versions wrote it, without the grid
+    save_secret(key, malp.secret)  # without the grid
     assert KeyedMaLP.from_pretrained(tmp_path / "other", key=key).secret == malp.secret
+
+
+def test_a_key_of_an_earlier_scheme_is_refused(malp, tmp_path):
+    """Its templates would silently not be found, and its filter may be known."""
+    malp.save_pretrained(tmp_path / "malp")
+    for metadata in ({"fingerprint": malp.key_fingerprint}, {"fingerprint": malp.key_fingerprint, "scheme": "2"}):
+        save_tensors(tmp_path / "old.safetensors", {"secret": torch.tensor(list(malp.secret), dtype=torch.uint8)}, metadata)
+        with pytest.raises(ValueError, match="is a key of scheme 2.*make a new key with malp-disc key"):
+            KeyedMaLP.from_pretrained(tmp_path / "malp", key=tmp_path / "old.safetensors")
 
 
 def test_every_key_of_a_detector_has_a_threshold_of_its_own(malp, tmp_path, caplog):
@@ -194,6 +209,7 @@ def test_key_files_and_settings_are_checked(tmp_path):
         (lambda: KeyedConfig(psnr=90), "20 to 60 dB"),
         (lambda: KeyedConfig(edited_above=1.0), "edited_above in"),
         (lambda: KeyedConfig(width=2), "width of at least 4"),
+        (lambda: KeyedConfig(present_above=30), "present_above of 3 to 20"),
         (lambda: KeyedConfig(change_width=2), "change_width of at least 4, or 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -108,7 +108,7 @@ def test_training_keys_follow_the_steps_number_and_arent_the_malps():
 def test_training_crops_are_aligned_with_the_template_that_the_whole_image_got():
     malp = KeyedMaLP(KeyedConfig(image_size=96, width=4), secret=b"m" * 32)
     for images in (natural_images(4, 96, 96), natural_images(4, 120, 160)):
-        protected, index = malp.encrypt(images)
+        protected, index = malp.encrypt(images, torch.arange(4))
         (crops, whole), alignment = random_crops((protected, protected.mean(1, keepdim=True)), 96, (0.3, 0.8, 0.4))
         assert crops.shape[2:] == whole.shape[2:] and 0.6 < alignment.share < 0.8
         found = malp(crops, index, alignment).presence.mean()
