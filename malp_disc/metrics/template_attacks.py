@@ -6,8 +6,8 @@
     clustered residuals      for sets of n > 1 templates: k-means with n clusters on the residuals, one mean per cluster
     aligned residuals        for templates shifted per image: iterative registration by FFT cross-correlation, then the mean
 
-All attacks know the size of the set, but not the templates. Their success is a lower bound: on keyed templates, an attack that uses how these are made is far stronger
-(`malp_disc.evaluation.key_search`).
+All attacks know the size of the set, but not the templates. Their success is a lower bound: on keyed templates, attacks that use how these are made are stronger
+(`malp_disc.evaluation.template_copy`, and `malp_disc.evaluation.key_search` where several images have the same one).
 """
 
 from __future__ import annotations
