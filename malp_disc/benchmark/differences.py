@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,16 @@ from malp_disc.report.cells import NONE, Table
 
 @dataclass(frozen=True)
 class Difference:
-    """A proactive localizer's mean score minus a passive one's on a generator's edits."""
+    """A proactive localizer's mean score minus a passive one's on a generator's edits.
+
+    Attributes:
+        unpaired: seeds that only one of the two has, which the difference leaves out.
+    """
 
     generator: str
     passive: str
     estimate: Estimate
+    unpaired: tuple[int, ...] = ()
 
     @property
     def sign(self) -> int:
@@ -34,8 +39,8 @@ class Difference:
 def differences(cells: Cells, folder: Path, score: str) -> tuple[str | None, list[Difference]]:
     """The first proactive localizer with maps, and its differences from every passive one on all generators ("sc."); (None, []) without both families.
 
-    Each localizer's image scores are averaged over its seeds, and the images resampled. Where both have several seeds, the interval is that of the seeds
-    instead, paired in order, since three trainings differ more than two hundred images.
+    Each localizer's image scores are averaged over its seeds, and the images resampled. Where both have several of the same seeds, the difference is the mean of
+    these and the interval that of the seeds instead, since three trainings differ more than two hundred images.
     """
     proactive = next(iter(_family(cells, "proactive", score)), None)
     passive = _family(cells, "passive", score)
@@ -46,9 +51,9 @@ def differences(cells: Cells, folder: Path, score: str) -> tuple[str | None, lis
         own = _images(cells.of(proactive, generator, scale=SCALED), folder, score)
         for name in passive:
             others = _images(cells.of(name, generator, scale=SCALED), folder, score)
-            estimate = _difference(own, others)
-            if estimate is not None:
-                found.append(Difference(generator, name, estimate))
+            difference = _difference(own, others)
+            if difference is not None:
+                found.append(Difference(generator, name, *difference))
     return proactive, found
 
 
@@ -68,6 +73,8 @@ def difference_table(cells: Cells, folder: Path, score: str, said: str) -> Paper
         f"{said[0].upper()}{said[1:]} of {proactive} minus that of each passive localizer, on the same images: each on its own edits, of the encrypted and of the original image. "
         "Above zero, the proactive one is better."
     )
+    if unpaired := [f"{difference.passive} on {difference.generator} (seed {', '.join(map(str, difference.unpaired))})" for difference in found if difference.unpaired]:
+        text += f" Seeds that only one of the two was measured with are left out: {'; '.join(unpaired)}."
     return PaperTable(
         f"Proactive against passive: {said}",
         text,
@@ -102,18 +109,23 @@ def _family(cells: Cells, family: str, score: str) -> list[str]:
     return [name for name in cells.localizers if name in found]
 
 
-def _images(lines: Sequence[Line], folder: Path, score: str) -> list[np.ndarray]:
-    """A score of every image, for each seed."""
-    found = [read_cell(folder, line.cell) for line in lines if line.cell is not None]
-    return [np.array(scores.values[score]) for scores in found if scores is not None and score in scores.values]
+def _images(lines: Sequence[Line], folder: Path, score: str) -> dict[int, np.ndarray]:
+    """A score of every image, by seed."""
+    found = {line.seed: read_cell(folder, line.cell) for line in lines if line.cell is not None}
+    return {seed: np.array(scores.values[score]) for seed, scores in found.items() if scores is not None and score in scores.values}
 
 
-def _difference(own: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> Estimate | None:
-    if not own or not others or len({len(values) for values in (*own, *others)}) > 1:
+def _difference(own: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray]) -> tuple[Estimate, tuple[int, ...]] | None:
+    """The estimate, and the seeds that it leaves out; None without scores of the same images."""
+    if not own or not others or len({len(values) for values in (*own.values(), *others.values())}) > 1:
         return None
-    if min(len(own), len(others)) > 1:
-        return over_seeds([paired_difference(a, b) for a, b in zip(own, others)])
-    return paired_difference(np.mean(own, axis=0), np.mean(others, axis=0))
+    unpaired: tuple[int, ...] = ()
+    if len(shared := sorted(own.keys() & others.keys())) > 1:
+        estimate = over_seeds([paired_difference(own[seed], others[seed]) for seed in shared])
+        unpaired = tuple(sorted(own.keys() ^ others.keys()))
+    else:
+        estimate = paired_difference(np.mean([*own.values()], axis=0), np.mean([*others.values()], axis=0))
+    return None if estimate is None else (estimate, unpaired)
 
 
 def _text(difference: Difference | None) -> str:

@@ -132,6 +132,21 @@ def test_a_passive_localizer_without_numbers_on_a_generator_is_neither_better_no
     assert "above that of every passive localizer on none, below every one on none" in verdict(Cells(lines), tmp_path)
 
 
+def test_seeds_are_paired_by_number_and_those_of_one_side_are_left_out_and_named(tmp_path):
+    """The second localizer has no numbers for seed 0: by place, 1 would be paired with 0 and 2 with 1, and the differences be -0.2 and -0.2."""
+    scores = {"malp": {0: 0.2, 1: 0.5, 2: 0.8}, "ffd": {1: 0.4, 2: 0.7}}
+    lines = [line("StarGAN", name, seed=seed, cell=f"{name}{seed}") for name, seeds in scores.items() for seed in seeds]
+    for name, seeds in scores.items():
+        for seed, value in seeds.items():
+            write_cell(tmp_path, f"{name}{seed}", ImageScores({"pearson": [value, value + 0.1]}, {}))
+    cells = Cells(lines)
+    _, (difference,) = differences(cells, tmp_path, "pearson")
+    assert difference.estimate.value == pytest.approx(0.1) and difference.unpaired == (0,)
+    assert "only one of the two was measured with are left out: ffd on StarGAN (seed 0)" in difference_table(cells, tmp_path, "pearson", "Pearson").text
+    _, (even,) = differences(Cells(lines[1:]), tmp_path, "pearson")
+    assert even.unpaired == () and "left out" not in difference_table(Cells(lines[1:]), tmp_path, "pearson", "Pearson").text
+
+
 def test_the_markdown_has_every_table_and_every_gap():
     contents = Contents("title", "sentence", {}, paper_tables(Cells(LINES)), {}, [("SEAN", "no file sean.pth")], "command", "{}")
     text = render_markdown(contents)
