@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from malp_disc.benchmark.baseline import Baseline
 from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.figures import save_sample
 from malp_disc.benchmark.inputs import BATCH, Case, EditCache, cases_of, code_of, content_hash, digest, generator_identity
+from malp_disc.benchmark.keyed_method import KeyedMethod
 from malp_disc.benchmark.localizer import Localizer, family_of, protect, ready
+from malp_disc.benchmark.malp_localizer import MaLPLocalizer
 from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, summarized, write_cell
 from malp_disc.benchmark.suite import GeneratorEntry
@@ -25,6 +29,7 @@ from malp_disc.import_object import code_of_function, import_own_packages
 from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
 from malp_disc.metrics.features import as_images, quantize
 from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import target_kind_of
 
 logger = logging.getLogger("malp_disc")
@@ -52,11 +57,12 @@ class Competitor:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of its code (`code_of`), its name and its weights; and of the function that made it, since two may make objects of one class."""
+        """A hash of its code (`code_of`), its name, its weights and its options, of which some change no weight (the side that it resamples to); and of the function
+        that made it, since two may make objects of one class."""
         weights = fingerprint(self.localizer.state_dict()) if isinstance(self.localizer, nn.Module) else ""
         code = code_of(self.localizer, "localize", "protect")
         made = [code_of_function(self.function)] if self.function else []
-        return digest(type(self.localizer).__qualname__, code, str(getattr(self.localizer, "name", "")), weights, *made)
+        return digest(type(self.localizer).__qualname__, code, str(getattr(self.localizer, "name", "")), weights, *_options_of(self.localizer), *made)
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,13 @@ def load_entry(entry: GeneratorEntry) -> nn.Module:
 def published_by(localizer: Localizer, levels: Tensor, device: torch.device | str) -> Tensor:
     """The images (N, 3, H, W) uint8 as their owner publishes them, in 8 bits."""
     return torch.cat([quantize(protect(localizer, as_images(part).to(device))).cpu() for part in levels.split(BATCH)])
+
+
+def _options_of(localizer: Localizer) -> list[str]:
+    """The options of a localizer of this package: a trained method's, or a MaLP's configuration. Those of a user's are in its function."""
+    if isinstance(localizer, Baseline):
+        return [json.dumps(localizer.options, sort_keys=True, default=str)]
+    return [json.dumps(to_json(localizer.malp.config), sort_keys=True)] if isinstance(localizer, (MaLPLocalizer, KeyedMethod)) else []
 
 
 def _lines(entry: GeneratorEntry, case: Case, edits: EditCache, competitor: Competitor, settings: Settings) -> Iterator[Line]:

@@ -6,11 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from malp_disc.benchmark.autogan import AutoGANDetector
 from malp_disc.benchmark.inputs import EditCache, cases_of, code_of, generator_identity, sampled
+from malp_disc.benchmark.keyed_method import KeyedMethod
 from malp_disc.benchmark.run import Competitor
 from malp_disc.benchmark.suite import generator_entry
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.import_object import call_by_name
+from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.metrics.features import as_images, quantize
 from tests.tiny import sample_images, small_generator
 
@@ -142,6 +145,19 @@ def test_a_change_of_the_users_code_is_another_generator_and_another_localizer(t
         identities[folder] = generator_identity(generator_entry("mine:make"), mine), Competitor(mine, "mine").identity
     assert identities["first"] == identities["again"]
     assert all(one != other for one, other in zip(identities["first"], identities["changed"]))
+
+
+def test_an_option_that_changes_no_weight_makes_another_localizer():
+    """The band of the spectrum that AutoGAN looks at, and the probability above which a pixel of KeyedMaLP's map counts as edited."""
+    networks = [AutoGANDetector(band=band) for band in ("full", "full", "low")]
+    for network in networks[1:]:
+        network.load_state_dict(networks[0].state_dict())
+    keyed = [KeyedMaLP(KeyedConfig(image_size=32, width=4, edited_above=above), secret=b"k" * 32) for above in (0.25, 0.25, 0.5)]
+    for malp in keyed[1:]:
+        malp.load_state_dict(keyed[0].state_dict())
+    for kind in (networks, list(map(KeyedMethod, keyed))):
+        first, same, other = (Competitor(localizer, "one").identity for localizer in kind)
+        assert first == same != other
 
 
 def test_two_functions_that_make_one_class_are_two_localizers_and_a_changed_one_is_another(tmp_path):
