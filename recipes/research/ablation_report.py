@@ -62,9 +62,9 @@ def ablation_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[s
 
 
 def values_of(runs: Sequence[Mapping[str, Any]], part: str, name: str = "") -> list[float]:
-    """One score over the runs that have it."""
+    """One score of every run; none unless all have it, since a mean over some of a row's seeds wouldn't be what the row says."""
     found = [run.get(part) if not name else (run.get(part) or {}).get(name) for run in runs]
-    return [value for value in found if value is not None]
+    return [] if any(value is None for value in found) else found
 
 
 def strength_figure(runs: Sequence[Mapping[str, Any]], strengths: Mapping[str, float], path: str | Path) -> None:
@@ -105,7 +105,7 @@ def _line(groups: Sequence[Sequence[Mapping[str, Any]]], part: str, name: str, *
 
 
 def cell(values: Sequence[float], decimals: int) -> str:
-    """Mean ± half-width as a table shows it; a dash where nothing was measured."""
+    """Mean ± half-width as a table shows it; a dash without values."""
     if not values:
         return NONE
     mean, half = mean_and_half_width(values)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from malp_disc.serialization.files import write_json
 from recipes.research.ablate_malp import report
-from recipes.research.ablation_report import ablation_table, mean_and_half_width, set_size_figure, strength_figure
+from recipes.research.ablation_report import ablation_table, mean_and_half_width, set_size_figure, strength_figure, values_of
 
 ROWS = {
     "default": ("Parts", "MaLP, defaults"),
@@ -63,6 +63,15 @@ def test_a_line_per_row_with_the_mean_over_seeds_and_groups_in_order():
     assert passive.split("|")[2].strip() == "1" and "0.250 |" in passive and passive.count("–") == 4
     assert [line for line in lines if line.startswith("**")] == ["**Parts**", "**Sets**"], "rows without a run are left out"
     assert "n = 512" in lines[0] and "400 steps of 8 images" in lines[0]
+
+
+def test_a_score_that_one_seed_lacks_has_no_mean():
+    """A seed whose score isn't defined must not drop out of a mean that stands beside the number of all seeds."""
+    lacking = run("default", 1, 0.9) | {"localization": run("default", 1, 0.9)["localization"] | {"cs": None}}
+    assert values_of([run("default", 0, 0.5), lacking], "localization", "pearson") == [0.5, 0.9]
+    assert values_of([run("default", 0, 0.5), lacking], "localization", "cs") == []
+    (row,) = [line for line in ablation_table([run("default", 0, 0.5), lacking], ROWS).splitlines() if line.startswith("| MaLP, defaults")]
+    assert row.startswith("| MaLP, defaults | 2 | – | 0.600 ± 0.000 |")
 
 
 def test_runs_of_different_settings_are_not_put_side_by_side():
