@@ -9,8 +9,8 @@ ones aren't made again, so an interrupted command continues, and several command
 
 ``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances from the control of the same
 seed and from the generator before, the leverage (malp_disc/metrics/leverage.py), and how much farther from the perfect edits the generator is; a control is
-compared with that of the next seed. ``table.md`` counts what the rule of the verdict would say: whether the judge sees a gain (conditions 1 and 2), whether the
-witness refuses it, because it shows the opposite (5) or by the leverage (6), and whether the perfect edits refuse it (7).
+compared with that of the next seed, and left out if it is the only one. ``table.md`` counts what the rule of the verdict would say: whether the judge sees a gain
+(conditions 1 and 2), whether the witness refuses it, because it shows the opposite (5) or by the leverage (6), and whether the perfect edits refuse it (7).
 """
 
 from __future__ import annotations
@@ -106,24 +106,34 @@ def save(path: Path, images: torch.Tensor) -> None:
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """One line per generator, judge and witness."""
+    """One line per generator, judge and witness. A control that is the only one has none.
+
+    Raises:
+        ValueError: a generator without the control of its seed.
+    """
     seeds = sorted(int(path.stem.partition("-")[2]) for path in folder.glob("control-*.npy"))
     following = dict(zip(seeds, seeds[1:] + seeds[:1]))
+    made = [path for path in folder.glob("*-*.npy") if not path.name.startswith(".")]  # without what another command is writing now
+    generators = sorted((kind, int(seed)) for kind, _, seed in (path.stem.partition("-") for path in made))
+    if lacking := sorted({seed for _, seed in generators} - set(seeds)):
+        flags = f"--kinds control --seeds {' '.join(map(str, lacking))}"
+        raise ValueError(f"{folder} has generators without a control of the same seed to compare them with; make it with {flags}, and all others are kept")
+    if len(seeds) == 1:
+        print(f"the control of seed {seeds[0]} is the only one and isn't compared; give --seeds a second one")
+        generators.remove(("control", seeds[0]))
     extractors = {name: RandomExtractor() if name == "random" else create_extractor(name) for pair in PAIRS for name in pair}
     perfect = np.load(folder / "perfect.npy")
     extractors["random"].fit(features_of(folder, "reference", "random", extractors["random"]))
     real = {name: features_of(folder, "reference", name, extractor) for name, extractor in extractors.items()}
     lines = []
-    made = [path for path in folder.glob("*-*.npy") if not path.name.startswith(".")]  # without what another command is writing now
-    for path in sorted(made, key=lambda path: (path.stem.partition("-")[0], int(path.stem.partition("-")[2]))):
-        kind, _, seed = path.stem.partition("-")
-        control = following[int(seed)] if kind == "control" else int(seed)
-        names = (path.stem, f"control-{control}", "before")
+    for kind, seed in generators:
+        control = following[seed] if kind == "control" else seed
+        names = (f"{kind}-{seed}", f"control-{control}", "before")
         features = {network: [features_of(folder, name, network, extractor) for name in names] for network, extractor in extractors.items()}
         changes = {network: changes_of(real[network], *own) for network, own in features.items()}
         farther = farther_from(perfect, *(np.load(folder / f"{name}.npy") for name in names))
         for judge, witness in PAIRS:
-            line = {"kind": kind, "seed": int(seed), "judge": judge, "witness": witness, "n": len(features[judge][0])}
+            line = {"kind": kind, "seed": seed, "judge": judge, "witness": witness, "n": len(features[judge][0])}
             line |= {"by_judge": changes[judge], "by_witness": changes[witness], "perfect_edit": farther}
             if (found := leverage(features[judge], features[witness])) is not None:
                 line |= {"leverage": found.value, "low": found.low, "high": found.high}

@@ -69,6 +69,18 @@ def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
     assert lines == metric_alarm.results(tmp_path / "images"), "from the kept features"
 
 
+def test_a_single_control_is_not_compared_with_itself_and_a_missing_one_is_named(tmp_path, capsys):
+    """Its differences from itself would be counted as a control that didn't gain."""
+    before = sample_images(4, 64, 64)
+    for name, images in {"before": before, "reference": sample_images(6, 64, 64, seed=1), "perfect": before, "control-3": before * 0.9, "honest-3": before * 0.8}.items():
+        metric_alarm.save(tmp_path / "images" / f"{name}.npy", images)
+    assert [(line["kind"], line["seed"]) for line in metric_alarm.results(tmp_path / "images")] == [("honest", 3)] * len(metric_alarm.PAIRS)
+    assert "the control of seed 3 is the only one and isn't compared; give --seeds a second one" in capsys.readouterr().out
+    metric_alarm.save(tmp_path / "images" / "honest-5.npy", before)
+    with pytest.raises(ValueError, match="without a control of the same seed to compare them with; make it with --kinds control --seeds 5, and all others are kept"):
+        metric_alarm.results(tmp_path / "images")
+
+
 def test_generators_of_other_settings_do_not_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(metric_alarm, "results", lambda folder: [])
     metric_alarm.main(metric_alarm.Config(output_dir=tmp_path, seeds=(), steps=1))
