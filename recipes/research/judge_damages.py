@@ -10,7 +10,8 @@ A judge is usable if its distance rises with every damage and is well above that
     cleaner     the reference has noise, like photographs: are the same faces without noise called better than damaged ones with it?
     repair      the shipped generator's edits, mixed with perfect ones: is a generator that improves called better?
 
-Each judge, seed and part is a few lines of ``damages.jsonl``; ``judges.md`` and ``damages.png`` are made from it. What is complete there isn't repeated.
+Each judge, seed and part is a few lines of ``damages.jsonl``; ``judges.md`` and ``damages.png`` are made from it. What is complete there, with the same
+numbers of images and resamples, isn't repeated.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def main(config: Config) -> None:
     for text in config.judges:
         for seed in config.seeds:
             label, extractor = load_judge(text)  # anew, because the untrained one is fitted to the reference
-            about = {"judge": label, "seed": seed, "n": config.size, "reference_n": config.reference_size}
+            about = {"judge": label, "seed": seed, "n": config.size, "reference_n": config.reference_size, "resamples": config.resamples}
             missing = [part for part in config.parts if not any((about | {"part": part}).items() <= line.items() for line in lines)]
             if not missing:
                 continue

@@ -119,6 +119,12 @@ def test_a_small_study_is_measured_once_and_its_table_names_every_damage(two_dam
     monkeypatch.setattr(judge_damages, "measure", None)  # would fail if it were called
     judge_damages.main(config)
     assert [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()] == lines
+    measured = []
+    monkeypatch.setattr(judge_damages, "measure", lambda extractor, config, parts, **about: measured.append((config.size, config.resamples, parts)) or [])
+    for change in ({"resamples": 3}, {"size": 25}):
+        (tmp_path / "damages.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        judge_damages.main(dataclasses.replace(config, parts=("cleaner",), **change))
+    assert measured == [(24, 3, ["cleaner"]), (25, 2, ["cleaner"])], "with other settings it is measured again"
     with pytest.raises(ValueError, match="has untrained with another network, untrained convolutions .*, now AttributeNet faces_features .*; give it another label"):
         judge_damages.main(dataclasses.replace(config, judges=("untrained=faces",)))
 
