@@ -118,6 +118,16 @@ def check_options(config: MaLPOptions, dataset: Dataset) -> None:
         build_malp(config)
 
 
+def check_learned_templates(config: PretrainOptions, what: str) -> None:
+    """Raise ValueError for --preset survive, in a recipe that has learned templates only.
+
+    Args:
+        what: what the recipe does, for the message.
+    """
+    if config.preset != "paper":
+        raise ValueError(f"{what}, and --preset {config.preset} has none: its templates follow from a key; leave --preset out")
+
+
 def check_preset(config: PretrainOptions) -> None:
     """Raise ValueError for flags of the preset that wasn't chosen, which would have no effect, and for settings that survive can't have; or OSError without a ``malp_start``."""
     without_effect = _PAPER_ONLY if config.preset == "survive" else _SURVIVE_ONLY

@@ -43,7 +43,7 @@ from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import check_seeds, claim_folder, run_recipe, start
 from malp_disc.training.pretrain import pretrain
-from malp_disc.training.pretrain_options import MaLPOptions, build_malp, check_options
+from malp_disc.training.pretrain_options import MaLPOptions, build_malp, check_learned_templates, check_options
 from recipes.research.ablation_report import ablation_table, set_size_figure, strength_figure
 from recipes.research.ablation_rows import ROWS, Row
 
@@ -67,6 +67,7 @@ class Config(PretrainConfig):
 def main(config: Config) -> None:
     if unknown := sorted(set(config.rows) - set(ROWS)):
         raise ValueError(f"unknown rows {unknown}; choose from {list(ROWS)}")
+    check_learned_templates(config, "the rows are variants of the paper's MaLP with learned templates")
     check_seeds(*config.seeds)
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:

@@ -38,7 +38,7 @@ from malp_disc.run_folder.experiment import work
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import run_recipe, start
 from malp_disc.training.pretrain import pretrain
-from malp_disc.training.pretrain_options import PretrainOptions, build_malp, check_options
+from malp_disc.training.pretrain_options import PretrainOptions, build_malp, check_learned_templates, check_options
 
 Attack = Literal["fgsm", "pgd", "cw"]
 
@@ -58,6 +58,7 @@ class Config(PretrainOptions, GeneratorOptions):
 
 
 def main(config: Config) -> None:
+    check_learned_templates(config, "an attack's template takes the place of a learned one")
     dataset = build_dataset(config, "train")
     check_options(config, dataset)
     config.check_generator_options()

@@ -60,6 +60,11 @@ def test_an_unknown_row_is_named(monkeypatch, tmp_path):
     assert "unknown rows ['defaults']" in message_of(monkeypatch, ablate_malp, "--rows", "defaults", "--output-dir", tmp_path)
 
 
+def test_the_preset_without_learned_templates_is_refused(monkeypatch, tmp_path):
+    message = message_of(monkeypatch, ablate_malp, "--preset", "survive", "--output-dir", tmp_path / "run")
+    assert "variants of the paper's MaLP with learned templates, and --preset survive has none" in message and not (tmp_path / "run").exists()
+
+
 def test_the_probe_scores_every_part_and_goes_on_where_it_stopped(launch, monkeypatch, ablation, stargan, tmp_path):
     pairs = tmp_path / "pairs"
     for side, colour in (("real", (90, 120, 60)), ("manipulated", (200, 30, 60))):

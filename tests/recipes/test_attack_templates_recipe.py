@@ -55,6 +55,7 @@ def test_all_attacks_begin_with_the_same_weights(monkeypatch, tmp_path, release_
         (["--template-psnr", 25], "--malp-least-psnr 30 would weaken templates of --template-psnr 25"),
         (["--attack-batches", 0], "expected --attack-batches of at least 1"),
         (["--malp-strength", 0], "--malp-strength 0 leaves no place for an attack's template"),
+        (["--preset", "survive"], "an attack's template takes the place of a learned one, and --preset survive has none"),
     ],
 )
 def test_contradicting_flags_are_refused(monkeypatch, tmp_path, flags, said):
