@@ -100,8 +100,12 @@ def check_networks(config: Config) -> None:
     if config.method == "cyclegan" and (side := config.random_crop or config.image_size) < SMALLEST_PATCH:
         raise ValueError(f"CycleGAN's discriminators take images of at least {SMALLEST_PATCH} pixels a side, got {side}; see --image-size and --random-crop")
     least = 4 if config.method == "stgan" else 1  # STGAN's last layer but one has a quarter of the channels
-    if config.conv_dim < least or (config.discriminator_conv_dim or 1) < 1:
-        raise ValueError(f"expected --conv-dim of at least {least} and --discriminator-conv-dim of at least 1, got {config.conv_dim} and {config.discriminator_conv_dim}")
+    if config.conv_dim < least:
+        raise ValueError(f"expected --conv-dim of at least {least}, got {config.conv_dim}")
+    for name, smallest in (("discriminator_conv_dim", 1), ("residual_blocks", 1), ("shortcut_layers", 0)):
+        value = getattr(config, name)
+        if value is not None and value < smallest:
+            raise ValueError(f"expected --{name.replace('_', '-')} of at least {smallest}, got {value}; leave it out for the default")
     if config.method in ("attgan", "stgan"):
         if not 2 <= config.layers <= 6:
             raise ValueError(f"expected --layers from 2 to 6, got {config.layers}")

@@ -74,6 +74,9 @@ def main(config: Config) -> None:
     config.check()
     if (config.generator_checkpoint is None) != (config.discriminator_checkpoint is None):
         raise ValueError("expected --generator-checkpoint and --discriminator-checkpoint, or neither; they were trained against each other")
+    for name in ("conv_dim", "discriminator_conv_dim", "residual_blocks"):
+        if getattr(config, name) is not None and getattr(config, name) < 1:
+            raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(config, name)}")
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     check_has_attributes(dataset, config.data, "StarGAN edits attributes", ", or recipes/train_attribute_gan.py --method cyclegan")
     accelerator = start(config, dataset)

@@ -65,11 +65,18 @@ class StarGANOptions(TrainOptions):
         """Raise ValueError for flags that a StarGAN's training can't honour, before any work."""
         if self.random_crop is not None:
             raise ValueError("--random-crop has no place here: StarGAN's discriminator takes images of one size")
-        for name in ("adversarial_weight", "realness_weight"):
+        for name in ("adversarial_weight", "realness_weight", "reconstruction_weight", "warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"expected --{name.replace('_', '-')} of 0 or more, got {getattr(self, name)}")
-        if not self.branch_learning_rate > 0:
-            raise ValueError(f"expected --branch-learning-rate above 0, got {self.branch_learning_rate}")
+        for name in ("learning_rate", "discriminator_learning_rate", "branch_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected --{name.replace('_', '-')} above 0, got {getattr(self, name)}")
+        if self.n_critic < 1:
+            raise ValueError(f"expected --n-critic of at least 1, got {self.n_critic}")
+        if not 0 <= self.identity_share <= 1:
+            raise ValueError(f"expected --identity-share in [0, 1], got {self.identity_share}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"expected --ema-decay in [0, 1), got {self.ema_decay}")
         if self.backbone_depths is not None and self.backbone_depths < 1:
             raise ValueError(f"expected --backbone-depths of at least 1, got {self.backbone_depths}")
         if not (self.adversarial_weight or self.realness_weight):

@@ -42,6 +42,25 @@ def test_data_mistakes(monkeypatch, tmp_path, arguments, words):
 
 
 @pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--residual-blocks", -1, "of at least 1, got -1"),
+        ("--conv-dim", 0, "of at least 1, got 0"),
+        ("--discriminator-conv-dim", 0, "of at least 1, got 0"),
+        ("--n-critic", 0, "of at least 1, got 0"),
+        ("--warmup-steps", -1, "of 0 or more, got -1"),
+        ("--reconstruction-weight", -5, "of 0 or more, got -5"),
+        ("--learning-rate", 0, "above 0, got 0"),
+        ("--identity-share", 3, "in [0, 1], got 3"),
+        ("--ema-decay", 1, "in [0, 1), got 1"),
+    ],
+)
+def test_numbers_that_no_stargan_can_be_trained_with(monkeypatch, tmp_path, flag, value, words):
+    assert f"expected {flag} {words}" in run(monkeypatch, train_stargan, "--output-dir", tmp_path / "run", "--max-train-steps", 1, "--train-size", 16, flag, value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("recipe", "output", "words"),
     [
         (train_stargan, ["--output-dir", "run"], "StarGAN edits attributes, and --data images has none; use --data celeba or folder, or"),
