@@ -44,6 +44,8 @@ class Config:
 
 def main(config: Config) -> None:
     held_out = PlainFolder(config.horses, split="test", image_size=config.image_size, test_size=config.test_size)
+    if not config.rows or not all(0 <= row < len(held_out) for row in config.rows):
+        raise ValueError(f"expected --rows from 0 to {len(held_out) - 1}, of the {len(held_out)} held-back images of {config.horses}, got {' '.join(map(str, config.rows)) or 'none'}")
     images = torch.stack([held_out[row][0] for row in config.rows])
     named = [arm.partition("=") for arm in config.arms]
     files = {"before": config.before} | {name: Path(file) if file else config.run / f"G-{name}.safetensors" for name, _, file in named}

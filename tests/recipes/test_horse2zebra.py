@@ -7,7 +7,9 @@ import torch
 from PIL import Image
 
 from generators import create_generator
+from recipes.research import horse2zebra_figure
 from recipes.research.horse2zebra import DOMAINS, link_domain
+from tests.recipes.test_bad_input import run as message_of
 
 SMALL = ["--image-size", 32, "--random-crop", 24, "--train-batch-size", 2, "--max-train-steps", 1, "--test-size", 6, "--eval-size", 6, "--reference-test-size", 8,
          "--reference-size", 8, "--extractor", "faces", "--second-extractor", "none", "--malp-pretrain-steps", 1, "--malp-width", 4, "--arms", "control", "cotrain"]  # fmt: skip
@@ -31,6 +33,13 @@ def test_its_plan_trains_on_both_folders_of_a_domain_without_what_is_held_back(l
                   "--output-dir", tmp_path / "run", "--dry-run", cwd=tmp_path).stdout  # fmt: skip
     assert "horses train split, 10 images" in said and "unpaired references of zebras (8 images)" in said
     assert "arm        cotrain: seeds 0" in said
+
+
+@pytest.mark.parametrize("row", [6, -1])
+def test_a_figure_names_the_rows_that_there_are(monkeypatch, dataset, tmp_path, row):
+    flags = ["--run", tmp_path, "--before", tmp_path / "latest_net_G.pth", "--horses", dataset / "trainA", "--image-size", 32, "--test-size", 6, "--rows", 0, row]
+    message = message_of(monkeypatch, horse2zebra_figure, *flags)
+    assert f"expected --rows from 0 to 5, of the 6 held-back images of {dataset / 'trainA'}, got 0 {row}" in message
 
 
 def test_a_missing_folder_is_named(dataset, tmp_path):
