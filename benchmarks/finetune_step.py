@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,6 +37,8 @@ from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 from malp_disc.training.finetune import ArmSetup, FineTuning
 from malp_disc.training.options import FinetuneOptions
 
+Loop = Literal["bare loop", "control", "frozen", "cotrain", "joint", "vision_aided"]
+
 
 @dataclass
 class Config:
@@ -47,8 +49,8 @@ class Config:
     batch: int = 8
     threads: int = 1
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    loops: tuple[str, ...] = ("bare loop", "control", "frozen", "cotrain", "joint", "vision_aided")
-    """Which loops to time, control among them."""
+    loops: tuple[Loop, ...] = get_args(Loop)
+    """Which loops to time, control among them, since the others are given as multiples of it."""
     json: Path | None = None
     """File for the results."""
 
@@ -67,6 +69,8 @@ class Drawn(Dataset):
 
 
 def main(config: Config) -> None:
+    if "control" not in config.loops:
+        sys.exit(f"expected control among --loops, which the others are compared with, got {', '.join(config.loops) or 'none'}")
     keep_freed_memory()  # as every training does
     torch.set_num_threads(config.threads)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=config.mixed_precision)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from benchmarks import finetune_step as benchmark
 from malp_disc import MaLPDiscriminator
 from malp_disc.backbones import near_nyquist
 from malp_disc.data.faces import ProceduralFaces
@@ -166,3 +167,8 @@ def test_parts_of_the_users_losses_stay_in_their_modes(accelerator, tmp_path):
     assert not any(part.training for part in tuned.features.modules()) and tuned.discriminator.training
     assert torch.equal(tuned.features[1].running_mean, losses.features[1].running_mean)
     assert not torch.equal(tuned.discriminator[0].weight, losses.discriminator[0].weight)
+
+
+def test_the_benchmark_of_a_step_needs_the_loop_that_the_others_are_compared_with():
+    with pytest.raises(SystemExit, match="expected control among --loops, which the others are compared with, got frozen, joint"):
+        benchmark.main(benchmark.Config(loops=("frozen", "joint")))
