@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from generators.stargan_losses import gradient_penalty
 from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.input_checks import check_loss_weights
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class AttGANWeights:
     cls: float = 10.0
     cls_d: float = 1.0
     gp: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_loss_weights(self)
 
 
 class AttGANObjective(nn.Module):

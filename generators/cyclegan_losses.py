@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.input_checks import check_loss_weights
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class CycleGANWeights:
 
     cycle: float = 10.0
     identity: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_loss_weights(self)
 
 
 class CycleImages(NamedTuple):

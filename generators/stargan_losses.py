@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.input_checks import check_loss_weights
 from malp_disc.second_derivative import differentiable_gradient
 
 
@@ -36,6 +37,9 @@ class StarGANWeights:
     gp: float = 10.0
     adv: float = 1.0
     branch: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_loss_weights(self)
 
 
 @dataclass

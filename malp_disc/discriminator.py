@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -77,7 +78,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
             templates, and `fake` has to be computed with gradients on.
 
     Raises:
-        ValueError: no `MaLP`, an unknown generator gradient, negative weights, a dropout outside [0, 1], or options that contradict each other.
+        ValueError: no `MaLP`, an unknown generator gradient, weights that are negative or not finite, a dropout outside [0, 1], or options that contradict each other.
 
     Note:
         Eq. 12 prints E[1 - log D(fake)] for the second term; it is read as the usual log(1 - D(fake)), and G minimises the non-saturating form. The paper
@@ -122,8 +123,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
             raise ValueError(f"expected a template dropout in [0, 1], got {template_dropout}")
         if not train_template and template_dropout < 1:
             raise ValueError(f"train_template=False needs a template dropout of 1, got {template_dropout}: images with a template train it")
-        if r1_weight < 0:
-            raise ValueError(f"expected an R1 weight >= 0, got {r1_weight}")
+        if not 0 <= r1_weight < math.inf:
+            raise ValueError(f"expected a finite R1 weight >= 0, got {r1_weight}")
         self.malp, self.weights, self.loss_weights, self.generator_gradient = malp, weights, loss_weights or LossWeights(), generator_gradient
         self.train_cnn, self.train_branch_map, self.train_template, self.report_template = train_cnn, train_branch_map, train_template, report_template
         self.relative, self.r1_weight, self.template_dropout = relative, r1_weight, template_dropout

@@ -9,6 +9,7 @@ weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,13 +52,13 @@ def term_weights(malp: MaLP, weights: Mapping[str, float | None]) -> dict[str, f
     """The weights w_k by term, in the order of `TERMS`. A map or realness of None is 1 or 0: with a pretrained second branch realness is asked, otherwise E_C's map.
 
     Raises:
-        ValueError: a negative weight, none above 0, or a term that this MaLP doesn't have.
+        ValueError: a weight that is negative or not finite, none above 0, or a term that this MaLP doesn't have.
     """
     pretrained = isinstance(malp.branch, FeatureBranch)
     defaults = {"map": float(not pretrained), "realness": float(pretrained)}
     found = {name: defaults[name] if weights[name] is None else weights[name] for name in TERMS}
-    if min(found.values()) < 0 or not any(found.values()):
-        raise ValueError(f"expected weights >= 0, one of them > 0, got {', '.join(f'{name} {weight}' for name, weight in found.items())}")
+    if not all(0 <= weight < math.inf for weight in found.values()) or not any(found.values()):  # written so that NaN fails
+        raise ValueError(f"expected finite weights >= 0, one of them > 0, got {', '.join(f'{name} {weight}' for name, weight in found.items())}")
     if not pretrained and (found["branch_map"] or found["realness"]):
         raise ValueError(f"branch_map_weight and realness_weight {NEEDS_BRANCH}")
     if malp.passive and found["template"]:

@@ -1,4 +1,4 @@
-"""Checks of the images that a user passes, and how to leave out those of their values.
+"""Checks of the images and loss weights that a user passes, and how to leave out those of the images' values.
 
 Shapes, dtypes and devices are known to Python. Values are not: whoever looks at those of a tensor on a GPU waits for all work that was queued there before, and
 meanwhile queues no more. A training loop that knows its values to be valid leaves these checks out:
@@ -91,3 +91,10 @@ def check_batches(batches: Mapping[str, Tensor], *, device: torch.device | None 
     devices = [str(images.device) for images in batches.values()]
     if len(set(devices)) > 1:
         raise ValueError(f"expected {names} on one device, got {' and '.join(devices)}; move them with .to(device)")
+
+
+def check_loss_weights(weights: object) -> None:
+    """Raise ValueError unless every attribute of a dataclass of loss weights is finite and 0 or more."""
+    for name, value in vars(weights).items():
+        if not 0 <= value < math.inf:  # written so that NaN fails
+            raise ValueError(f"expected {name} of {type(weights).__name__} to be finite and 0 or more, got {value}; 0 disables a term")

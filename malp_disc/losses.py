@@ -13,7 +13,7 @@ from torch import Tensor
 
 from malp_disc.detection import correlation, cosine, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, check_index
-from malp_disc.input_checks import looks_at_values
+from malp_disc.input_checks import check_loss_weights, looks_at_values
 from malp_disc.ssim import structural_similarity
 
 _LOW_PASS_RADIUS = 0.25  # cut-off of L, in units of the Nyquist frequency
@@ -39,6 +39,11 @@ class LossWeights:
     label_smoothing: float = 0.1  # of a pretrained second branch, not in the paper: images that weren't manipulated have the label 0.1 instead of 0, one-sided
     # (Salimans et al., NeurIPS 2016). On drawn faces FD-faces was 2 and 3 % lower with it, FD-SqueezeNet 1 and 2 % higher (two weights, 200 steps, one seed)
     map_correlation: float = 2.0  # not in the paper: the cosine of non-negative maps is close to 1 even for a constant map, Pearson's is 0
+
+    def __post_init__(self) -> None:
+        check_loss_weights(self)
+        if self.label_smoothing >= 1:
+            raise ValueError(f"expected label_smoothing in [0, 1), got {self.label_smoothing}")
 
 
 COTRAIN_WEIGHTS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -65,6 +67,10 @@ def test_a_given_index_isnt_dropped():
     [
         ({"map_weight": 0.0}, "weights >= 0, one of them > 0, got map 0.0, classifier 0.0, template 0.0"),
         ({"classifier_weight": -1.0}, "weights >= 0"),
+        ({"map_weight": math.nan}, "finite weights >= 0, one of them > 0, got map nan"),
+        ({"template_weight": math.inf}, "finite weights >= 0, .* template inf"),
+        ({"r1_weight": math.nan}, "finite R1 weight >= 0, got nan"),
+        ({"template_dropout": math.nan}, r"dropout in \[0, 1\], got nan"),
         ({"template_dropout": 1.2}, r"dropout in \[0, 1\], got 1.2"),
     ],
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 
+from generators.attgan_losses import AttGANWeights
+from generators.cyclegan_losses import CycleGANWeights
+from generators.stargan_losses import StarGANWeights
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.losses import (
     LossWeights,
@@ -18,6 +22,19 @@ from malp_disc.losses import (
     template_loss,
 )
 from tests.reference_losses import j_c, j_r, j_t, only, rand, randn
+
+
+@pytest.mark.parametrize("kind", [LossWeights, StarGANWeights, AttGANWeights, CycleGANWeights])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_weight_has_to_be_finite_and_not_negative(kind, value):
+    for field in dataclasses.fields(kind):
+        with pytest.raises(ValueError, match=f"expected {field.name} of {kind.__name__} to be finite and 0 or more, got {value}"):
+            kind(**{field.name: value})
+
+
+def test_labels_are_smoothed_by_less_than_1():
+    with pytest.raises(ValueError, match=r"expected label_smoothing in \[0, 1\), got 1"):
+        LossWeights(label_smoothing=1)
 
 
 @pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 12, 16), (2, 9, 8)])
