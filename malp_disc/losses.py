@@ -6,9 +6,11 @@ depend on image and batch size. The paper's values of λ are in its supplement o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from malp_disc.detection import correlation, cosine, manipulation_score, template_similarity
@@ -160,13 +162,27 @@ def classification_loss(logit: Tensor, similarity: Tensor, manipulated: Tensor, 
 
     Note:
         The printed equation has a minus before (1 - y), with which the second class would be trained in the wrong direction; this is the
-        standard cross-entropy. It is written out because torch refuses `binary_cross_entropy` under CUDA autocast.
+        standard cross-entropy. It is written out because torch refuses `binary_cross_entropy` under CUDA autocast. Within 1e-6 of 0 and 1, where a
+        probability is too coarse, its logarithm is computed from the logit, so that an image that C is certain and wrong about is still learned from.
     """
     if manipulated.shape != logit.shape:
         raise ValueError(f"expected a label for each logit (B,), got {tuple(manipulated.shape)} for {tuple(logit.shape)}")
-    probability = manipulation_score(logit, similarity, template_expected).clamp(_PROBABILITY_MARGIN, 1 - _PROBABILITY_MARGIN)
+    probability = manipulation_score(logit, similarity, template_expected)
+    clamped = probability.clamp(_PROBABILITY_MARGIN, 1 - _PROBABILITY_MARGIN)
+    found = similarity.detach().float().clamp(0, 1)
+    log_yes = torch.where(probability <= _PROBABILITY_MARGIN, _log_average(logit.float(), 1 - found, template_expected), clamped.log())
+    log_no = torch.where(probability >= 1 - _PROBABILITY_MARGIN, _log_average(-logit.float(), found, template_expected), (1 - clamped).log())
     manipulated = manipulated.float()
-    return -weights.classification * (manipulated * probability.log() + (1 - manipulated) * (1 - probability).log()).mean()
+    return -weights.classification * (manipulated * log_yes + (1 - manipulated) * log_no).mean()
+
+
+def _log_average(logit: Tensor, by_template: Tensor, template_expected: Tensor | bool) -> Tensor:
+    """log([sigmoid(logit) + by_template] / 2), or log sigmoid(logit) where no template is expected, with a gradient to the logit for any logit."""
+    by_map = F.logsigmoid(logit)
+    both = torch.logaddexp(by_map, by_template.log()) - math.log(2)
+    if isinstance(template_expected, bool):
+        return both if template_expected else by_map
+    return torch.where(template_expected, both, by_map)
 
 
 def check_maps(maps: Tensor, *, like: Tensor) -> None:

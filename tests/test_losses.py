@@ -141,11 +141,23 @@ def test_classification_by_hand():
     assert classification_loss(*undecided, only()).item() == 0
 
 
-def test_certain_and_wrong_is_dear_but_finite():
-    logit = torch.tensor([50.0, -50.0], requires_grad=True)
-    loss = classification_loss(logit, torch.tensor([0.0, 1.0]), torch.tensor([0, 1]), True, LossWeights())
-    loss.backward()
-    assert 1 < loss.item() < 100 and logit.grad.isfinite().all()
+def test_certain_and_wrong_costs_what_the_logit_says_and_is_learned_from():
+    """-log([σ(-50) + 0] / 2) = 50 + ln 2 with a template, -log σ(-50) = 50 without; the slope of both is 1."""
+    for expected, value in ((True, 50 + math.log(2)), (False, 50)):
+        logit = torch.tensor([50.0, -50.0], requires_grad=True)
+        loss = classification_loss(logit, torch.tensor([0.0, 1.0]), torch.tensor([0, 1]), expected, only(classification=1.0))
+        loss.backward()
+        assert loss.item() == pytest.approx(value, rel=1e-6)
+        assert logit.grad.tolist() == pytest.approx([0.5, -0.5], rel=1e-5)
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_j_c_has_no_step_where_its_logarithm_is_computed_from_the_logit(expected):
+    logits = torch.linspace(13, 15, 201, dtype=torch.float32).requires_grad_(True)
+    values = torch.stack([classification_loss(logit[None], torch.zeros(1), torch.zeros(1), expected, only(classification=1.0)) for logit in logits])
+    assert values.tolist() == pytest.approx([j_c([logit], [0.0], [0], [expected], only(classification=1.0)) for logit in logits.tolist()], abs=0.06)  # 1 - P is a multiple of 2⁻²⁴ in float32, which is 6 % of 1e-6
+    values.sum().backward()
+    assert (logits.grad > 0.9).all()
 
 
 def test_both_classes_are_pushed_the_right_way():
