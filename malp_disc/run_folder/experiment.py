@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from malp_disc.data.listing import list_images
+from malp_disc.import_object import code_of_function
 from malp_disc.serialization.files import file_sha256
 
 _ROLE, _ARMS = "role", "arms"
 _DIGITS = 16  # of a sha256
+_FUNCTIONS = ("generator", "losses", "method")  # options that may name a function
 
 
 def not_compared(default: Any = dataclasses.MISSING) -> Any:
@@ -64,6 +66,14 @@ def shared_hash(options: Any, *, processes: int = 1) -> str:
     experiment = experiment_of(options, processes=processes)
     own = {name for name in experiment["options"] if name == "seed" or arms_of(type(options), name)}
     return _joint([json.dumps({name: value for name, value in experiment["options"].items() if name not in own}), str(experiment.get("images_per_step"))])
+
+
+def contents_of(options: Any) -> dict[str, str]:
+    """A hash of what options name without saying what it holds, by option: the file of a user's MODULE:FUNCTION, and the files of a detector to start from."""
+    named = {name: value for name in _FUNCTIONS if isinstance(value := getattr(options, name, None), str) and ":" in value}
+    found = {name: _joint([code]) for name, value in named.items() if (code := code_of_function(value))}
+    start = getattr(options, "malp_start", None)
+    return found | ({"malp_start": content_of(Path(start))} if start is not None else {})
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], *, options: type | None = None, arms: Collection[str] | None = None) -> list[str]:

@@ -24,7 +24,7 @@ from malp_disc.errors import make_output_printable, plain_errors, plain_warnings
 from malp_disc.home_folder import expand_home
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.run_folder.environment import collect_environment
-from malp_disc.run_folder.experiment import experiment_of
+from malp_disc.run_folder.experiment import contents_of, experiment_of
 from malp_disc.run_folder.lock import is_locked, lock_folder, release_locks
 from malp_disc.serialization.files import sweep, write_json
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
@@ -192,7 +192,7 @@ def open_folder(
         set_aside(folder, [value for value in vars(options).values() if isinstance(value, Path)])
     if not shared:
         sweep(folder)
-    write_experiment(folder, experiment)
+    write_experiment(folder, experiment, contents_of(options), goes_on=resumes or accumulates or shared)
     describe_run(folder, options, accelerator)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from malp_disc.training.checkpoints import list_training
 
 logger = logging.getLogger("malp_disc")
 EXPERIMENT_FILE, PREVIOUS = "experiment.json", "previous"
+_CONTENTS = "contents"  # entry of the experiment's file: hashes of the code and weights that its options only name
 _START = "start"  # entry of the experiment's file: a fingerprint of the generator before fine-tuning
 # A folder with any of these holds results.
 _SIGNS = ("measurements.jsonl", "quality.jsonl", "curves.jsonl", "curves/**/*.jsonl", "checkpoint-*/state.json", "arms/**/state.json", "malp-training/*/state.json",
@@ -63,10 +64,24 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
     return not (resumes or accumulates)
 
 
-def write_experiment(folder: Path, experiment: dict[str, Any]) -> None:
-    """Record the experiment for the next `check_folder`, with what `check_start` has added to it."""
-    started = {key: value for key, value in _recorded(folder).items() if key == _START}
-    write_json(folder / EXPERIMENT_FILE, started | experiment)
+def write_experiment(folder: Path, experiment: dict[str, Any], contents: Mapping[str, str] | None = None, *, goes_on: bool = False) -> None:
+    """Record the experiment for the next `check_folder`, with what `check_start` has added to it.
+
+    Args:
+        contents: `malp_disc.run_folder.experiment.contents_of` the options.
+        goes_on: the run continues or adds to results, of which the recorded contents stay; where they are others now, a warning is logged. It isn't refused, since
+            a comment changes a file too.
+    """
+    was = _recorded(folder)
+    recorded, contents = was.get(_CONTENTS) if goes_on and _has_results(folder) else None, dict(contents or {})
+    recorded = recorded if isinstance(recorded, dict) else {}
+    for name in [name for name in contents if recorded.get(name, contents[name]) != contents[name]]:
+        logger.warning(
+            f"--{name.replace('_', '-')} {experiment['options'].get(name)} has changed since the results in {folder} were begun with it; what is added now isn't comparable "
+            "with them if the change is more than a comment: then choose another --output-dir"
+        )
+    started = {key: value for key, value in was.items() if key == _START}
+    write_json(folder / EXPERIMENT_FILE, started | experiment | ({_CONTENTS: contents | recorded} if contents or recorded else {}))
 
 
 def check_start(folder: Path, generator: str, *, write: bool) -> None:

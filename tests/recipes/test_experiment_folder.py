@@ -6,13 +6,14 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from malp_disc.experiment.arms import ArmOptions
-from malp_disc.run_folder.experiment import experiment_of
+from malp_disc.run_folder.experiment import contents_of, experiment_of
 from malp_disc.shipped import FACES_GENERATOR
 from malp_disc.training.checkpoints import save_training
 from malp_disc.training.output_folder import PREVIOUS, check_folder, check_start, find_resume, set_aside, write_experiment
@@ -81,6 +82,33 @@ def test_all_arms_start_from_the_generator_that_the_run_began_with(folder):
     set_aside(folder)
     check_start(folder, "bbbb", write=True)
     assert json.loads((folder / "experiment.json").read_text())["start"] == "bbbb"
+
+
+def test_code_that_changed_since_the_run_began_is_named(tmp_path, caplog):
+    """The options name a function, and don't change with its file. A new start begins with the new one."""
+    file, start = tmp_path / "mine.py", tmp_path / "detector"
+    start.mkdir()
+    (start / "config.json").write_text("{}")
+    named = SimpleNamespace(losses=f"{file}:losses", generator="stargan", malp_start=str(start))
+    experiment, folder = {"recipe": "finetune", "options": {"losses": named.losses}}, tmp_path / "run"
+
+    def goes_on(text: str, config: str = "{}", **ways) -> list[str]:
+        file.write_text(text)
+        (start / "config.json").write_text(config)
+        caplog.clear()
+        write_experiment(folder, experiment, contents_of(named), **ways)
+        return [record.message.split(" ")[0] for record in caplog.records]
+
+    folder.mkdir()
+    assert goes_on("losses = 1") == [] and set(contents_of(named)) == {"losses", "malp_start"}
+    (folder / "measurements.jsonl").write_text("{}\n")
+    assert goes_on("losses = 1", goes_on=True) == []
+    assert goes_on("losses = 2", goes_on=True) == goes_on("losses = 2", goes_on=True) == ["--losses"]
+    assert "mine.py:losses has changed since the results in" in caplog.text
+    assert goes_on("losses = 1", '{"width": 8}', goes_on=True) == ["--malp-start"]
+    assert goes_on("losses = 2") == [] and goes_on("losses = 2", goes_on=True) == []
+    write_experiment(folder, experiment)  # of an earlier version
+    assert goes_on("losses = 3", goes_on=True) == []
 
 
 def test_results_of_unknown_origin_are_refused_and_a_folder_without_results_is_free(folder, tmp_path_factory):
