@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 if TYPE_CHECKING:
     import numpy as np
 
+    from malp_disc.calibration import Calibration
     from malp_disc.commands.batch import Sources
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.malp import MaLP
@@ -26,6 +27,7 @@ MANIFEST = "protect.jsonl"
 _SUFFIX = {"png": ".png", "webp": ".webp", "tiff": ".tiff", "jpeg": ".jpg"}
 _LOSSY = (".jpg", ".jpeg")
 _QUALITY = 95
+_BY_CHANCE = 0.02  # probability below which false alarms in the check aren't put down to chance; above the usual false-alarm rate, that of a single image
 _CHECKED_TILES = 4  # the check after saving covers this many templates along each side, in the middle of the image
 
 
@@ -135,6 +137,8 @@ def protect(options: Protect) -> None:
         device=malp.device,
     )
     _summarize(outcome.records, outcome.skipped, malp.key_fingerprint, text_stream(options.json))
+    if issued is None and (unlike := _unlike_training(outcome.records, malp.detection)):
+        print(f"warning: {unlike}", file=sys.stderr)
     print_or_write(outcome.records, options.json)
     outcome.finish()
 
@@ -214,6 +218,22 @@ def _survival(malp: MaLP, image: ImageFile, saved: ImageFile, template: int) -> 
         "score": round(before.score, 4),
         "score_saved": round(after.score, 4),
     }
+
+
+def _unlike_training(records: list[dict[str, Any]], detection: Calibration | None) -> str | None:
+    """What to say if `malp-disc detect` would call more of the checked images manipulated than chance explains, before anybody has edited them; otherwise None."""
+    scores = [record["score"] for record in records if "score" in record]
+    if not scores or detection is None or detection.statistic != "image":
+        return None
+    from scipy.stats import binom
+
+    found, rate = sum(score > detection.threshold for score in scores), detection.false_alarm_rate
+    if not found or binom.sf(found - 1, len(scores), rate) > _BY_CHANCE:
+        return None
+    return (
+        f"malp-disc detect would call {found} of the {len(scores)} checked images manipulated, though nobody has edited them, at the threshold {detection.threshold:.3g} for "
+        f"{rate:.2g} false alarms: they are unlike the images that it was set on. Set it on images like these (malp-disc detect --calibrate), or pretrain on them"
+    )
 
 
 def _summary_line(record: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from malp_disc import MaLP
+from malp_disc.calibration import Calibration
 from malp_disc.commands.batch import LOCK_FILE
 from malp_disc.commands.image_file import ImageFile
 from malp_disc.data.decoding import decode_image
@@ -124,6 +126,21 @@ def test_images_of_an_earlier_run_are_checked_too_and_not_made_again(command, ma
     assert all(lines[name] == expected[name] for name in expected) and len(lines) == 4
     assert protect(command, malp_folder, photos, out, "--check") is None
     assert " as saved" not in capsys.readouterr().out, "what was checked isn't checked again"
+
+
+def test_images_that_the_detector_does_not_fit_are_named_by_the_check(command, malp_folder, photos, tmp_path, capsys):
+    """All protected images score about 0.5 with this untrained MaLP: three above a threshold for 1 % aren't chance, those of a threshold for 60 % may be. Without --check
+    nothing is known."""
+    folder = tmp_path / "malp"
+    shutil.copytree(malp_folder, folder)
+    detector = MaLP.from_pretrained(folder).detector_fingerprint
+    for number, (threshold, rate, said) in enumerate(((0.0, 0.01, True), (0.0, 0.6, False), (1.0, 0.01, False))):
+        Calibration(threshold=threshold, false_alarm_rate=rate, n=99, detector=detector).write(folder / "detection.json")
+        assert protect(command, folder, photos, tmp_path / str(number), "--check") is None
+        assert ("would call 3 of the 3 checked images manipulated, though nobody has edited them" in capsys.readouterr().err) == said
+    Calibration(threshold=0.0, false_alarm_rate=0.01, n=99, detector=detector).write(folder / "detection.json")
+    assert protect(command, folder, photos, tmp_path / "unchecked") is None
+    assert "nobody has edited" not in capsys.readouterr().err
 
 
 def test_a_crash_while_saving_leaves_no_half_file(command, malp_folder, photos, tmp_path, monkeypatch):
