@@ -21,14 +21,14 @@ from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.spectrum import reference_size
-from malp_disc.keyed.template import masked_template
+from malp_disc.keyed.template import level_weights, masked_template
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
 
 STEERED, STRONGER = 28.0, 34.0
 """PSNR of the change of low frequencies, and of the template, of the attackers who steer φ: visible, to give them every chance."""
 FEW = 24  # victims of the attackers who steer, which takes a while
-Attack = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> what is added to them, (B, 1, H, W)
+Attack = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> what is added to them, (B, 1 or 3, H, W)
 
 
 @torch.no_grad()
@@ -58,14 +58,14 @@ def forging(malp: KeyedMaLP, originals: Tensor, victims: Tensor, counts: tuple[i
     def copy(known: Tensor, template: Tensor, steer: bool = False) -> Attack:
         def attack(images: Tensor) -> Tensor:
             rows = most_similar(images, known)
-            change = steered(images, known[rows], STEERED) if steer else torch.zeros_like(images[:, :1])
+            change = steered(images, known[rows], STEERED) if steer else torch.zeros_like(images)
             images = (images + change).clamp(-1, 1)
             return change + at_strength(template[rows] * agreement(images, known[rows]), images, STRONGER if steer else malp.config.psnr)
 
         return attack
 
     def searched(known: Tensor) -> Attack:
-        key = search_key(known)
+        key = search_key(known, level_weights(malp.secret))
         return lambda images: key.template(images, malp.config.psnr)
 
     for count in counts:
@@ -94,7 +94,7 @@ def _forged(malp: KeyedMaLP, attack: Attack, victims: Tensor, issued: Issued) ->
         seen = to_8bit((part + added).clamp(-1, 1))
         best, claimed = claims(malp, seen, issued)
         held.append(torch.from_numpy(claimed))
-        cosines.append(cosine(masked_template(part, malp.secret, best, malp.config.image_size, malp.config.psnr), added))
+        cosines.append(cosine(masked_template(part, malp.secret, best, malp.config.image_size, malp.config.psnr), added.mean(1, keepdim=True)))
         forged.append(malp(seen, torch.tensor(best)))
     presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu() for name in ("presence", "score"))
     present = torch.cat(held)

@@ -1,7 +1,7 @@
 """Where a crop was cut from: its place on the reference grid, found by the template itself.
 
 A whole image of any size needs no search, since the grid is relative to it. For a crop, every share of the original's side down to `LEAST_SHARE` is tried, and for
-each all offsets at once by a cross-correlation: exp(i φ) depends on the image alone, so the correlation of V with (residual · exp(−i φ)) needs one FFT.
+each all offsets at once by a cross-correlation: with one set of weights, exp(i φ) depends on the image alone, so the residual is turned back by φ of each set and correlated with V where this set counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from malp_disc.keyed.carrier import carrier_phases, on_circle
 from malp_disc.keyed.spectrum import filtered, reference_size, resampled, smoothed
-from malp_disc.keyed.template import HIGH, LOW, content_phase
+from malp_disc.keyed.template import HIGH, LOW, SETS, filter_turn, level_turns, level_weights, which_set
 
 LEAST_SHARE, TRIMMED = 0.6, 0.975
 """Least share of the original's side that is searched, for any crop and for an image that may have lost a pixel of the grid at its borders."""
@@ -46,16 +46,16 @@ def grid_size(height: int, width: int, size: int, share: float) -> tuple[int, in
     return max(1, round(whole[0] * share)), max(1, round(whole[1] * share))
 
 
-def find_alignment(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, least_share: float = LEAST_SHARE) -> tuple[Alignment, int]:
-    """The best alignment of one grey image (1, 1, H, W) in [-1, 1] with any of these templates, and that template's number.
+def find_alignment(image: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, least_share: float = LEAST_SHARE) -> tuple[Alignment, int]:
+    """The best alignment of one image (1, 3, H, W) in [-1, 1] with any of these templates, and that template's number.
 
     Its `strength` says whether to believe it (`malp_disc.keyed.identification`).
     """
     count = math.ceil(math.log(least_share) / math.log(_STEP)) + 1
-    parts = [turned_back(grey, secret, size, _STEP**step) for step in range(count)]
+    parts = [whitened_and_turned(image, secret, size, _STEP**step) for step in range(count)]
     best, number = max((found for block in blocks(numbers, size) for found in _in_block(parts, secret, block, size)), key=lambda found: found[0].strength)
     fine = [best.share * _STEP**part for part in _FINE if best.share * _STEP**part < 1]
-    finer = _in_block([turned_back(grey, secret, size, share) for share in fine], secret, (number,), size)
+    finer = _in_block([whitened_and_turned(image, secret, size, share) for share in fine], secret, (number,), size)
     return max([(best, number), *finer], key=lambda found: found[0].strength)
 
 
@@ -71,7 +71,8 @@ class TurnedBack:
     """An image of a share of the original's side, whose residual was turned back by φ: what is left of its template is V.
 
     Attributes:
-        residual: the correlation with V is that of `residual[0]` with its real part plus that of `residual[1]` with its imaginary one, (2, h, w).
+        residual: turned back with each set of weights, (3, 2, h, w): the correlation with V is the sum over k of that of `residual[k, 0]` with its real part and of `residual[k, 1]` with its imaginary part,
+            at the grid's pixels where set k counts.
         whole: sides of the reference grid of the original.
     """
 
@@ -80,13 +81,13 @@ class TurnedBack:
     whole: tuple[int, int]
 
 
-def turned_back(grey: Tensor, secret: bytes, size: int, share: float) -> TurnedBack:
-    """Of one grey image (1, 1, H, W) in [-1, 1]: whitened and divided by its local contrast, so that textures don't dominate."""
-    seen = resampled(grey, grid_size(*grey.shape[2:], size, share))
-    residual = filtered(seen, LOW, HIGH, whiten=1.0)
+def whitened_and_turned(image: Tensor, secret: bytes, size: int, share: float) -> TurnedBack:
+    """Of one image (1, 3, H, W) in [-1, 1]: whitened and divided by its local contrast, so that textures don't dominate."""
+    seen = resampled(image, grid_size(*image.shape[2:], size, share))
+    residual = filtered(seen.mean(1, keepdim=True), LOW, HIGH, whiten=1.0)
     residual = residual / (smoothed(residual.square(), 4.0).clamp(min=0).sqrt() + _FLOOR)
-    phase = content_phase(seen, secret)  # Re(e^{iφ} V) · residual = (cos φ · residual) Re V − (sin φ · residual) Im V
-    return TurnedBack(share, torch.cat([phase[:, :1], -phase[:, 1:]], 1)[0] * residual[0], reference_size(*grey.shape[2:], size))
+    turned = residual * (filter_turn(seen.mean(1, keepdim=True), secret) * level_turns(seen, level_weights(secret))).conj()
+    return TurnedBack(share, torch.stack([turned.real, turned.imag], 2)[0], reference_size(*image.shape[2:], size))
 
 
 def _in_block(parts: Sequence[TurnedBack], secret: bytes, numbers: range | tuple[int, ...], size: int) -> list[tuple[Alignment, int]]:
@@ -97,16 +98,21 @@ def _in_block(parts: Sequence[TurnedBack], secret: bytes, numbers: range | tuple
 
     area = [next_fast_len(min(side, 2 * size) + 2 * _SLACK, real=True) for side in parts[0].whole]
     turns = carrier_phases(secret, numbers, size)[:, : parts[0].whole[0] + _SLACK, : parts[0].whole[1] + _SLACK]
-    pattern = torch.fft.rfft2(on_circle(turns).to(parts[0].residual), s=area)
+    own_set = which_set(turns.shape[1:])
+    pattern = torch.stack([torch.fft.rfft2(on_circle(turns) * (own_set == k), s=area) for k in range(SETS)])  # (3, N, 2, …)
+    pattern = pattern.transpose(1, 2).flatten(0, 1).contiguous().to(parts[0].residual.device)
     return [_offset(part, pattern, area, numbers) for part in parts]
 
 
 def _offset(part: TurnedBack, pattern: Tensor, area: list[int], numbers: Sequence[int]) -> tuple[Alignment, int]:
-    """The best offset of a part among templates (N, 2, …), given by their spectrum over `area`."""
-    residual = part.residual[:, : area[0], : area[1]]
-    height, width = residual.shape[1:]
-    spectrum = torch.fft.rfft2(F.pad(residual, (0, area[1] - width, 0, area[0] - height))).conj()
-    correlation = torch.fft.irfft2((spectrum * pattern).sum(1), s=area)  # (N, area)
+    """The best offset of a part among templates, given by the spectra over `area` of V where each set of weights counts, 0 elsewhere: (6, N, …), real and imaginary part of one set after the other."""
+    residual = part.residual[..., : area[0], : area[1]]
+    height, width = residual.shape[2:]
+    spectrum = torch.fft.rfft2(F.pad(residual, (0, area[1] - width, 0, area[0] - height))).conj().flatten(0, 1)
+    total = torch.zeros_like(pattern[0])
+    for own, template in zip(spectrum, pattern):
+        total.addcmul_(own, template)
+    correlation = torch.fft.irfft2(total, s=area)  # (N, area)
     possible = [torch.arange(-_SLACK, max(whole - side, 0) + _SLACK + 1) % length for whole, side, length in zip(part.whole, (height, width), area)]
     inside = correlation[:, possible[0].to(correlation.device)][:, :, possible[1].to(correlation.device)]
     place = int(inside.argmax())
@@ -115,7 +121,7 @@ def _offset(part: TurnedBack, pattern: Tensor, area: list[int], numbers: Sequenc
     own = correlation[which]
     down = _peak(*(float(own[(row + step) % area[0], column]) for step in (-1, 0, 1)))
     right = _peak(*(float(own[row, (column + step) % area[1]]) for step in (-1, 0, 1)))
-    strength = float(own[row, column] / part.residual.square().sum().div(2).sqrt().clamp(min=1e-12))  # |V| = 1, and its phases are independent
+    strength = float(own[row, column] / part.residual[0].square().sum().div(2).sqrt().clamp(min=1e-12))  # |V| = 1, and its phases are independent
     row, column = (value - length if value > length - _SLACK - 1 else value for value, length in zip((row, column), area))
     return Alignment(part.share, (row + down, column + right), strength), int(numbers[which])
 

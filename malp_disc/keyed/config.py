@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SCHEME = 3
+SCHEME = 4
 """Number of the way in which templates follow from key and image. The first one, of no saved `scheme`, had six turns of the phase and weak keys; in the second, all images of a key
-shared one carrier, and ten of them were enough to forge templates."""
+shared one carrier, and ten of them were enough to forge templates; the third didn't see colours and brightness."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class KeyedConfig:
         if not 3 <= self.present_above <= 20:
             raise ValueError(f"expected present_above of 3 to 20 standard deviations, got {self.present_above}")
         if self.scheme != SCHEME:
-            trained = f'; its detector works with both, so for images yet to be protected, set "scheme": {SCHEME} in its config.json and take a new key' if self.scheme == 2 else ""
+            trained = f'; its detector also works with scheme {SCHEME}, so for images yet to be protected, set "scheme": {SCHEME} in its config.json and take a new key' if self.scheme in (2, 3) else ""
             raise ValueError(
                 f"templates of scheme {self.scheme} aren't known to this version, which makes and finds those of scheme {SCHEME}; "
                 f"use the version that protected the images, or pretrain again and protect them again{trained}"

@@ -33,13 +33,14 @@ class Evidence:
     presence: Tensor
 
 
-def evidence(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Evidence:
-    """Evidence of the templates of these numbers in grey images on the reference grid, (B, 1, h, w) in [-1, 1]; arguments as for `template`.
+def evidence(images: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Evidence:
+    """Evidence of the templates of these numbers in images on the reference grid, (B, 3, h, w) in [-1, 1]; arguments as for `template`.
 
     The image is whitened and divided by its local contrast: the template adds little to textures, and these would dominate the correlation otherwise.
     """
-    parts = Parts.of(grey, secret, numbers, size, offset)
+    parts = Parts.of(images, secret, numbers, size, offset)
     expected = parts.template
+    grey = images.mean(1, keepdim=True)
     channels, similarities, whole = [], [], torch.zeros_like(grey)
     for low, high in BANDS:
         residual = filtered(grey, low, high, whiten=1.0)

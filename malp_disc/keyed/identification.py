@@ -10,10 +10,11 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from malp_disc.keyed.alignment import LEAST_SHARE, TRIMMED, Alignment, blocks, find_alignment, grid_size, turned_back
+from malp_disc.keyed.alignment import LEAST_SHARE, TRIMMED, Alignment, blocks, find_alignment, grid_size, whitened_and_turned
 from malp_disc.keyed.carrier import carrier_phases, on_circle
 from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.spectrum import resampled
+from malp_disc.keyed.template import SETS, which_set
 
 _PLACES = 50_000 / 128**2  # offsets and shares that `find_alignment` tries for each template, per pixel of the grid
 LIKELY_ABOVE = 3.5
@@ -50,8 +51,8 @@ def raised_threshold(above: float, trials: float) -> float:
     return -NormalDist().inv_cdf(0.5 * math.erfc(above / math.sqrt(2)) / max(trials, 1))
 
 
-def identify(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, present_above: float) -> Identification:
-    """The template of one grey image (1, 1, H, W) in [-1, 1], out of those of `numbers`.
+def identify(image: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, present_above: float) -> Identification:
+    """The template of one image (1, 3, H, W) in [-1, 1], out of those of `numbers`.
 
     Where the whole image matches already, only shares near 1 are tried: trimmed by one pixel of the grid, an image keeps its presence, but no longer its local evidence.
 
@@ -60,26 +61,27 @@ def identify(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, 
     """
 
     def presence(number: int, alignment: Alignment) -> float:
-        seen = resampled(grey, grid_size(*grey.shape[2:], size, alignment.share))
+        seen = resampled(image, grid_size(*image.shape[2:], size, alignment.share))
         return evidence(seen, secret, (number,), size, alignment.offset).presence.item()
 
     threshold = raised_threshold(present_above, len(numbers))
-    number = best_whole(grey, secret, numbers, size)
+    number = best_whole(image, secret, numbers, size)
     whole = presence(number, Alignment())
     tried = (number,) if whole > threshold else numbers
-    found, other = find_alignment(grey, secret, tried, size, least_share=TRIMMED if whole > max(threshold, _SURE) else LEAST_SHARE)
+    found, other = find_alignment(image, secret, tried, size, least_share=TRIMMED if whole > max(threshold, _SURE) else LEAST_SHARE)
     if found.strength > raised_threshold(present_above, _PLACES * size**2 * len(tried)) and (aligned := presence(other, found)) > max(_BETTER * whole, threshold):
         return Identification(other, found, aligned, threshold)
     return Identification(number, Alignment(), whole, threshold)
 
 
-def best_whole(grey: Tensor, secret: bytes, numbers: Sequence[int], size: int) -> int:
+def best_whole(image: Tensor, secret: bytes, numbers: Sequence[int], size: int) -> int:
     """The number of the template that correlates best with the image as a whole one; ValueError for none."""
     if not len(numbers):
         raise ValueError("expected the numbers of the templates that the image may have, got none")
     if len(numbers) == 1:
         return int(numbers[0])
-    residual = turned_back(grey, secret, size, 1.0).residual  # (2, h, w)
+    turned = whitened_and_turned(image, secret, size, 1.0).residual
+    residual = sum(turned[k] * (which_set(tuple(turned.shape[2:])) == k).to(turned) for k in range(SETS))  # (2, h, w)
     residual = residual[:, : 2 * size, : 2 * size]
     height, width = residual.shape[1:]
     scores = [

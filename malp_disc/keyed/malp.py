@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.data.masks import SHARES
 from malp_disc.encryption import NO_TEMPLATE, check_index
 from malp_disc.freezing import Float32Module
 from malp_disc.input_checks import check_batches, check_images
@@ -138,7 +139,7 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
         size = self.config.image_size
         seen = self.on_grid(images, alignment)
         with torch.no_grad():
-            found = evidence(seen.mean(1, keepdim=True), secret or self.secret, index.tolist(), size, alignment.offset)
+            found = evidence(seen, secret or self.secret, index.tolist(), size, alignment.offset)
         maps, edited, logit = self.cnn(torch.cat([seen, found.channels], 1))
         maps, edited = (_probability(part, images.shape[2:]) for part in (maps, edited))
         if self.change is not None and not coarse:
@@ -162,7 +163,7 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
         """Which template an image (1, 3, H, W) has, of a protected image or of a crop of one, and where it was cut from.
 
         Args:
-            numbers: of all templates that it may have. A thousand take 0.2 seconds on a CPU, and six where none is found: then it may be a crop of each.
+            numbers: of all templates that it may have. A thousand take 0.2 seconds on a CPU, and eight where none is found: then it may be a crop of each.
             likely: those of originals that the image resembles, which are tried first, and are found where little is left of them (`malp_disc.keyed.issued.Issued`).
 
         Raises:
@@ -174,10 +175,10 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
             raise ValueError(f"expected template numbers 0 … {TEMPLATES - 1}, got {wrong[0]!r}")
         if len(images) != 1:
             raise ValueError(f"expected one image to identify, got {len(images)}; call identify for each")
-        grey, size, above = images.float().mean(1, keepdim=True), self.config.image_size, self.config.present_above
-        if likely and (found := identify(grey, self.secret, likely, size, present_above=LIKELY_ABOVE)).protected:
+        image, size, above = images.float(), self.config.image_size, self.config.present_above
+        if likely and (found := identify(image, self.secret, likely, size, present_above=LIKELY_ABOVE)).protected:
             return found
-        return identify(grey, self.secret, numbers, size, present_above=above)
+        return identify(image, self.secret, numbers, size, present_above=above)
 
     def losses(
         self,
@@ -207,7 +208,8 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
         share = out.edited.clamp(1e-5, 1 - 1e-5)
         region = -(target * share.log() + (1 - target) * (1 - share).log()).mean()
         overlap = (share[count:] * target[count:]).sum((1, 2, 3)), share[count:].sum((1, 2, 3)) + target[count:].sum((1, 2, 3))
-        dice = (1 - (2 * overlap[0] + 1) / (overlap[1] + 1)).mean()
+        large = (target[count:].mean((1, 2, 3)) / SHARES[0]).clamp(max=1)  # the Dice loss of small regions, each pixel of which counts much, would have all regions found too large
+        dice = (large * (1 - (2 * overlap[0] + 1) / (overlap[1] + 1))).mean()
         label = torch.arange(2, device=real.device, dtype=torch.float32).repeat_interleave(count)
         return {
             "map": localization_loss_encrypted(out.map[:count], truth, weights) + localization_loss_manipulated(out.map[count:], truth, weights),

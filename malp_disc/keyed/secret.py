@@ -80,8 +80,8 @@ def load_secret(path: str | Path, *, expected: str | None = None, grid: int | No
         )
     if (scheme := load_metadata(path).get(_SCHEME)) != str(SCHEME):
         raise ValueError(
-            f"{path} is a key of scheme {scheme or '2 or before'}, whose templates this version ({SCHEME}) doesn't find, and whose published images may have given it away; find them with the "
-            "version that made them, and make a new key with malp-disc key"
+            f"{path} is a key of scheme {scheme or '2 or before'}, whose templates this version ({SCHEME}) doesn't find{'' if scheme == '3' else ', and whose published images may have given it away'}; find them with the version that made "
+            "them, and make a new key with malp-disc key"
         )
     own = load_metadata(path).get(_GRID)
     if grid is not None and own is not None and own != str(grid):

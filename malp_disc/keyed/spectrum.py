@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_Parameters, _Result = ParamSpec("_Parameters"), TypeVar("_Result")
 PAD = 16  # pixels of reflection around an image, against the wrap-around of the discrete Fourier transform
 
 
-@functools.lru_cache(maxsize=64)
+def remembered(maxsize: int) -> Callable[[Callable[_Parameters, _Result]], Callable[_Parameters, _Result]]:
+    """`functools.lru_cache` for functions that return tensors: none is made in inference mode, since a later call that needs gradients couldn't use it."""
+
+    def decorate(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+        return functools.lru_cache(maxsize=maxsize)(torch.inference_mode(False)(function))
+
+    return decorate
+
+
+@remembered(maxsize=64)
 def frequency(height: int, width: int) -> Tensor:
     """Magnitude of the frequency in cycles per pixel for each entry of ``torch.fft.rfft2``, (height, width // 2 + 1)."""
     return (torch.fft.fftfreq(height)[:, None].square() + torch.fft.rfftfreq(width)[None].square()).sqrt()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
-from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, turned_back
+from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, whitened_and_turned
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.identification import raised_threshold
 from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
@@ -26,6 +26,14 @@ def test_a_crop_is_found_where_it_was_cut(large):
     assert found.alignment.share == pytest.approx(0.75, rel=0.01)
     assert found.alignment.offset == pytest.approx((16, 32), abs=0.6)
     assert large(crop, 5, found.alignment).presence > 5 > large(crop, 5).presence
+
+
+@pytest.mark.parametrize("corner", [(0, 1), (5, 4), (16, 31)])
+def test_a_crop_is_found_wherever_the_sets_of_weights_alternate(large, corner):
+    protected = to_8bit(large.encrypt(natural_images(1, 128, 128, seed=6), torch.tensor([3]))[0])
+    found = large.identify(protected[:, :, corner[0] : corner[0] + 96, corner[1] : corner[1] + 96], range(6))
+    assert found.protected and found.number == 3
+    assert found.alignment.share == pytest.approx(0.75, abs=0.01) and found.alignment.offset == pytest.approx(corner, abs=0.7)
 
 
 @pytest.mark.parametrize("change", [to_8bit, lambda x: jpeg(x, 75), lambda x: gaussian_blur(x, 1.0), lambda x: resized(x, (256, 256))], ids=["png", "jpeg", "blur", "double"])
@@ -48,16 +56,16 @@ def test_the_more_templates_are_tried_the_more_of_one_has_to_be_there():
 
 def test_without_a_template_no_strength_is_believed():
     """In standard deviations, the correlation is a standard normal number at every place, so that its largest of all is as large as that of so many of them."""
-    grey = natural_images(6, 64, 64, seed=2).mean(1, keepdim=True)
-    strengths = torch.tensor([find_alignment(image, b"k" * 32, range(40), 64)[0].strength for image in grey.split(1)])
+    images = natural_images(6, 64, 64, seed=2)
+    strengths = torch.tensor([find_alignment(image, b"k" * 32, range(40), 64)[0].strength for image in images.split(1)])
     assert (strengths > 3.5).all() and (strengths < raised_threshold(5.0, 40 * 50_000)).all()
-    normal = torch.stack([_single(image) for image in grey.split(1)])
+    normal = torch.stack([_single(image) for image in images.split(1)])
     assert normal.mean().abs() < 0.15 and 0.9 < normal.std() < 1.1
 
 
 def _single(image: torch.Tensor) -> torch.Tensor:
     """Correlations of one image with 200 templates, each at a single place, in standard deviations."""
-    residual = turned_back(image, b"k" * 32, 64, 1.0).residual
+    residual = whitened_and_turned(image, b"k" * 32, 64, 1.0).residual[0]
     products = (carrier(b"k" * 32, range(200), 64, (64, 64)) * residual).sum((1, 2, 3))
     return products / residual.square().sum().div(2).sqrt()
 
