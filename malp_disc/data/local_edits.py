@@ -1,9 +1,10 @@
-"""Local edits with their true masks: a region is moved, pasted, inpainted or generated, and the rest of the image stays as it is.
+"""Local edits with their true masks: a region is moved, pasted, inpainted, generated or retouched, and the rest of the image stays as it is.
 
     copy_move    from another place of the same image
     splice       from another image, at the same place
     inpaint      filled smoothly from the region's border (the solution of Laplace's equation), with the noise of a camera
     generated    the same region of a generator's edit
+    retouch      its brightness, contrast and colours are changed, and its details stay
 
 They train and test localization. Pasting is without feathering: blending would only make the border's true place ambiguous.
 """
@@ -20,9 +21,10 @@ from torch import Tensor
 from malp_disc.data.masks import SHARES, random_mask
 from malp_disc.input_checks import check_images
 
-LocalEdit = Literal["copy_move", "splice", "inpaint", "generated"]
+LocalEdit = Literal["copy_move", "splice", "inpaint", "generated", "retouch"]
 LOCAL_EDITS: tuple[LocalEdit, ...] = get_args(LocalEdit)
 _NOISE = 2 / 127.5  # standard deviation of inpainting's noise, two grey levels: without any, it would be found by its smoothness alone
+_VISIBLE = 8 / 127.5  # least mean change by retouching, eight grey levels
 _SWEEPS = 30  # of Jacobi's iteration on each level of the pyramid
 
 
@@ -42,7 +44,7 @@ def local_edit(images: Tensor, masks: Tensor, kind: LocalEdit, *, sources: Tenso
     Args:
         kind: one of `LOCAL_EDITS`.
         sources: what is pasted: other images for "splice", the generator's for "generated"; not needed by the others.
-        seed: of the inpainting's noise.
+        seed: of the inpainting's noise, and of what retouching does.
 
     Raises:
         ValueError: shapes that don't fit together, an unknown kind, or missing sources.
@@ -58,8 +60,10 @@ def local_edit(images: Tensor, masks: Tensor, kind: LocalEdit, *, sources: Tenso
                 f"{kind} pastes from sources of the images' shape {tuple(images.shape)}, got {None if sources is None else tuple(sources.shape)}"
             )
         pasted = sources
+    elif kind == "copy_move":
+        pasted = moved(images, masks)
     else:
-        pasted = moved(images, masks) if kind == "copy_move" else inpainted(images, masks, seed=seed)
+        pasted = (inpainted if kind == "inpaint" else retouched)(images, masks, seed=seed)
     return torch.where(masks, pasted.to(images.dtype), images)
 
 
@@ -83,6 +87,36 @@ def inpainted(images: Tensor, masks: Tensor, *, seed: int = 0) -> Tensor:
     filled = _harmonic(images.float(), masks)
     noise = torch.randn(filled.shape, generator=torch.Generator().manual_seed(seed)).to(filled.device)
     return torch.where(masks, filled + _NOISE * noise, images.float()).clamp(-1, 1)
+
+
+def retouched(images: Tensor, masks: Tensor, *, seed: int = 0) -> Tensor:
+    """Whole images with another brightness and contrast, other colours, or both, drawn with `seed`; clamped to [-1, 1].
+
+    Brightness changes by up to 40 grey levels and contrast by up to half; colours turn around the grey axis, and their saturation is multiplied by 0 to 1.5. Where that changes an image by less than eight
+    levels in the mean over its mask, it also gets 20 levels brighter or darker.
+    """
+    random = np.random.default_rng([seed, 23])
+    return torch.cat([_retouched(image, mask, random) for image, mask in zip(images.float().split(1), masks.split(1))]) if len(images) else images
+
+
+def _retouched(image: Tensor, mask: Tensor, random: np.random.Generator) -> Tensor:
+    parts = random.integers(3)  # light, colour, both
+    gain, offset = (np.exp(random.uniform(-0.7, 0.4)), random.uniform(-40, 40) / 127.5) if parts != 1 else (1.0, 0.0)
+    angle, saturation = (random.uniform(0, 2 * np.pi), random.uniform(0, 1.5)) if parts != 0 else (0.0, 1.0)
+    grey = image.mean(1, keepdim=True)
+    middle = grey[mask].mean() if mask.any() else grey.mean()
+    turned = torch.einsum("oc,bchw->bohw", _around_grey(angle).to(image), image - grey)
+    changed = (middle + gain * (grey - middle) + offset + saturation * turned).clamp(-1, 1)
+    if ((changed - image).abs() * mask).sum() < _VISIBLE * 3 * mask.sum():
+        changed = (changed + (20 / 127.5 if middle < 0 else -20 / 127.5)).clamp(-1, 1)  # away from the nearer end of the range
+    return changed
+
+
+def _around_grey(angle: float) -> Tensor:
+    """Rotation of colours by an angle around the grey axis, (3, 3)."""
+    along = torch.full((3, 3), 1 / 3)
+    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / 3**0.5
+    return along + np.cos(angle) * (torch.eye(3) - along) + np.sin(angle) * cross
 
 
 def _harmonic(images: Tensor, masks: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
+from malp_disc.data.masks import SHARES
 from malp_disc.metrics.degradation_chain import DegradationChain
 
-EDIT_DICE = 4
+EDIT_DICE = 5
 """Random numbers that determine an image's local edit."""
+_SMALL, _SMALL_SHARES = 0.15, (0.003, SHARES[0])  # share of the local edits whose regions are small, and how much of the image these cover; brush strokes cover 0.8 % or more
 _INTEGERS = 2**31
 
 
@@ -23,7 +25,7 @@ def with_local_edits(published: Tensor, originals: Tensor, generated: Tensor, di
         share: of the images, in [0, 1]. Splices come from the original of the batch's next image; a batch of one image has copy-moves in their place.
     """
     images, regions = [], []
-    for i, (kept, kind, mask, noise) in enumerate(dice.tolist()):
+    for i, (kept, kind, mask, noise, small) in enumerate(dice.tolist()):
         row = slice(i, i + 1)
         if kept >= share:
             images.append(generated[row])
@@ -32,7 +34,7 @@ def with_local_edits(published: Tensor, originals: Tensor, generated: Tensor, di
         name = LOCAL_EDITS[int(kind * len(LOCAL_EDITS))]
         if name == "splice" and len(originals) == 1:  # pasted from the image itself, it would change nothing
             name = "copy_move"
-        region = random_masks(published[row], [[int(mask * _INTEGERS)]])
+        region = random_masks(published[row], [[int(mask * _INTEGERS)]], _SMALL_SHARES if small < _SMALL else SHARES)
         sources = {"splice": originals[(i + 1) % len(originals)][None], "generated": generated[row]}.get(name)
         images.append(local_edit(published[row], region, name, sources=sources, seed=int(noise * _INTEGERS)))
         regions.append(region)

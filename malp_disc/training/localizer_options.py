@@ -45,8 +45,8 @@ class LocalizerOptions(TrainOptions, DataOptions):
     degradation_chain: bool = False
     """Degrade images by a chain: resized and back, then blur or noise, then JPEG or WebP; before the edit or after it, each image by its own."""
     local_edits: float = 0.0
-    """Share of the images, in [0, 1], that are edited locally instead of by the generator, in 5 to 40 % of the image.
-    Copy-move, a splice, inpainting, or the generator's edit of a region."""
+    """Share of the images, in [0, 1], that are edited locally instead of by the generator, in 5 to 40 % of the image, 15 % of them in less.
+    Copy-move, a splice, inpainting, the generator's edit of a region, or another brightness, contrast and colours."""
 
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError for invalid flags, before any work."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from malp_disc.data.local_edits import LOCAL_EDITS, inpainted, local_edit, random_masks
+from malp_disc.data.local_edits import LOCAL_EDITS, _around_grey, inpainted, local_edit, random_masks
 from malp_disc.data.masks import MASK_SHAPES, random_mask
 from tests.tiny import sample_images
 
@@ -63,3 +63,23 @@ def test_bad_input_is_refused():
         random_mask(8, 8, np.random.default_rng(0), shares=(0.1, 0.9))
     with pytest.raises(ValueError, match="rectangle, ellipse, brush"):
         random_mask(8, 8, np.random.default_rng(0), shape="star")
+
+
+def test_retouching_changes_light_and_colours_visibly_and_keeps_details_and_the_rest():
+    images = sample_images(12)
+    masks = random_masks(images, [[i] for i in range(12)])
+    for seed in range(12):
+        edited = local_edit(images, masks, "retouch", seed=seed)
+        assert torch.equal(edited, local_edit(images, masks, "retouch", seed=seed))
+        assert not (edited != images)[~masks.expand_as(images)].any()
+        change = ((edited - images).abs() * masks).sum((1, 2, 3)) / (3 * masks.sum((1, 2, 3)))
+        assert (change * 127.5 > 6).all(), "up to clamping"
+    assert len({local_edit(images[:1], masks[:1], "retouch", seed=seed).sum().item() for seed in range(12)}) == 12
+
+
+def test_a_turn_of_colours_keeps_their_mean_and_norm():
+    colours = torch.rand(3, 100)
+    turned = _around_grey(1.0) @ colours
+    torch.testing.assert_close(turned.mean(0), colours.mean(0))
+    torch.testing.assert_close(turned.norm(dim=0), colours.norm(dim=0))
+    torch.testing.assert_close(_around_grey(2 * torch.pi / 3) @ torch.eye(3), torch.eye(3).roll(1, 0), atol=1e-5, rtol=0)

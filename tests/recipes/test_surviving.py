@@ -51,10 +51,16 @@ def test_local_edits_replace_the_share_and_the_rest_is_the_generators():
     assert torch.equal(with_local_edits(published, originals, blank, dice, 0.5)[0], edited)
 
 
+def test_some_local_edits_are_small():
+    images = sample_images(1, 128, 128)
+    shares = [with_local_edits(images, images, images, torch.tensor([[0.0, 0.1, mask, 0.6, small]]), 1.0)[1].float().mean().item() for small in (0.0, 0.9) for mask in (0.1, 0.3, 0.5, 0.7)]
+    assert max(shares[:4]) < 0.1 and min(shares[4:]) > 0.03
+
+
 def test_every_local_edit_changes_the_image_also_in_a_batch_of_one():
     images, generated = sample_images(1), sample_images(1, seed=1)
     for number in range(len(LOCAL_EDITS)):
-        dice = torch.tensor([[0.0, (number + 0.5) / len(LOCAL_EDITS), 0.3, 0.6]])
+        dice = torch.tensor([[0.0, (number + 0.5) / len(LOCAL_EDITS), 0.3, 0.6, 0.9]])
         edited, region = with_local_edits(images, images, generated, dice, 1.0)
         changed = (edited != images).any(1, keepdim=True)
         assert changed[region].float().mean() > 0.9 and not changed[~region].any(), LOCAL_EDITS[number]
