@@ -27,7 +27,18 @@ from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
 from malp_disc.evaluation.forging import forging, hiding
-from malp_disc.evaluation.survival import SAME_SIZE, claims, faint_edits, found_in, issued_to, local_edits, protected, scores, survival
+from malp_disc.evaluation.survival import (
+    SAME_SIZE,
+    claims,
+    faint_edits,
+    found_in,
+    issued_to,
+    local_edits,
+    protected,
+    scores,
+    survival,
+    tones,
+)
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.localization import localization_scores
@@ -40,7 +51,7 @@ from malp_disc.target_kind import exclusive_names
 from malp_disc.training.launch import run_recipe
 from malp_disc.training.surviving import calibrate_surviving
 
-Part = Literal["fidelity", "detection", "local", "generated", "alarms", "attacks", "faint", "gallery"]
+Part = Literal["fidelity", "detection", "local", "generated", "alarms", "attacks", "faint", "tones", "gallery"]
 _ALL: tuple[Part, ...] = get_args(Part)
 
 
@@ -158,6 +169,8 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
             yield {"what": "hiding", **line}
     elif part == "faint":
         yield from faint_edits(malp, images, seed)
+    elif part == "tones":
+        yield from tones(malp, images, to_8bit(inputs.images[len(images) :].clamp(-1, 1)))
     elif part == "gallery" and seed == config.seeds[0]:
         survival_gallery(malp, images[:6], edited, config.output_dir / "gallery.png", seed=seed)
 

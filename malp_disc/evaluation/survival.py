@@ -43,7 +43,21 @@ FAINT: dict[str, Change] = {
     "colour removed": lambda images: images.mean(1, keepdim=True).expand_as(images),
     "20 levels brighter": lambda images: images + 20 / 127.5,
     "half the contrast": lambda images: images.mean((2, 3), keepdim=True) + 0.5 * (images - images.mean((2, 3), keepdim=True)),
+    "coloured stripes, 4 pixels": lambda images: images + stripes(images, 4),
 }
+TONES: dict[str, Change] = {
+    "5 levels brighter": lambda images: images + 5 / 127.5,
+    "10 levels brighter": lambda images: images + 10 / 127.5,
+    "20 levels brighter": lambda images: images + 20 / 127.5,
+    "0.8 times the contrast": lambda images: 0.8 * images,
+    "gamma 0.8": lambda images: 2 * ((images + 1) / 2) ** 0.8 - 1,
+    "gamma 1.25": lambda images: 2 * ((images + 1) / 2) ** 1.25 - 1,
+    "half the saturation": lambda images: (images + images.mean(1, keepdim=True)) / 2,
+    "colour removed": lambda images: images.mean(1, keepdim=True).expand_as(images),
+    "red 5 % stronger, blue 5 % weaker": lambda images: (images + 1) * torch.tensor([1.05, 1.0, 0.95], device=images.device).view(3, 1, 1) - 1,
+    "red 10 % stronger, blue 10 % weaker": lambda images: (images + 1) * torch.tensor([1.1, 1.0, 0.9], device=images.device).view(3, 1, 1) - 1,
+}
+"""Changes of the whole image that leave its details, which an editor or a camera's software makes."""
 SQUARES = (0.03, 0.06, 0.12)
 CROP = 2 / 3
 
@@ -86,7 +100,7 @@ def claims(malp: KeyedMaLP, images: Tensor, issued: Issued) -> tuple[list[int], 
         tried = [(likely, likely)] if (likely := issued.likely(image)) else []
         margins = {}
         for those, found in [*tried, (issued.numbers, ())]:
-            number = best_whole(image.mean(1, keepdim=True), malp.secret, those, malp.config.image_size)
+            number = best_whole(image, malp.secret, those, malp.config.image_size)
             margins[number] = max(margins.get(number, -np.inf), malp(image, number).presence.item() - _needed(malp, issued, found))
         numbers.append(max(margins, key=margins.get))
         held.append(max(margins.values()) > 0)
@@ -169,9 +183,37 @@ def local_edits(malp: KeyedMaLP, images: Tensor, generated: Change, seed: int, d
             yield {"edit": kind, "degradation": name, "n": len(images), **region_scores(found, regions, malp.config.edited_above)}
 
 
+def stripes(images: Tensor, period: int) -> Tensor:
+    """Vertical stripes of this period in pixels that keep R + G + B: red 40 levels up and down, green and blue 20 the other way; (1, 3, 1, W)."""
+    wave = torch.cos(2 * torch.pi * torch.arange(images.shape[3], device=images.device) / period)
+    return 40 / 127.5 * torch.tensor([1.0, -0.5, -0.5], device=images.device).view(1, 3, 1, 1) * wave
+
+
+@torch.no_grad()
+def tones(malp: KeyedMaLP, images: Tensor, others: Tensor) -> Iterator[dict[str, Any]]:
+    """What `malp-disc detect` says of protected images whose brightness, contrast or colours were changed as a whole: shares of `kept` ones, which count as protected and untouched, `manipulated` ones, and
+    `gone` ones, whose template isn't found; `resembling` is the share of all whose original it names nevertheless. Whether such a change is one to be found is for the user to say. `others` are images that got further templates.
+    """
+    published, issued = protected(malp, images), issued_to(torch.cat([images, others]))
+    for name, change in TONES.items():
+        seen = to_8bit(change(published).clamp(-1, 1))
+        found = scores(malp, seen)
+        present = found_in(malp, seen, found["presence"], issued)
+        high = found["score"] > malp.threshold
+        yield {
+            "change": name,
+            "n": len(images),
+            "presence": float(found["presence"].mean()),
+            "kept": float((present & ~high).mean()),
+            "manipulated": float((present & high).mean()),
+            "gone": float((~present).mean()),
+            "resembling": float(np.mean([issued.likely(image)[:1] == [i] for i, image in enumerate(seen.split(1))])),
+        }
+
+
 @torch.no_grad()
 def faint_edits(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str, Any]]:
-    """What goes unseen: edits that leave the mean of the colour channels or its details as they are, in the regions of `local_edits`, and small black squares in the middle.
+    """Edits that a detector of details misses, of colours, brightness and contrast, in the regions of `local_edits`, fine coloured stripes, and small black squares in the middle.
 
     `untouched` is the share of edited images that count as present and untouched.
     """

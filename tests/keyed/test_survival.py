@@ -12,6 +12,7 @@ from malp_disc.evaluation.forging import forging, hiding
 from malp_disc.evaluation.survival import (
     FAINT,
     SQUARES,
+    TONES,
     claims,
     detection,
     faint_edits,
@@ -20,7 +21,9 @@ from malp_disc.evaluation.survival import (
     local_edits,
     protected,
     region_scores,
+    stripes,
     survival,
+    tones,
 )
 from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
@@ -124,9 +127,19 @@ def test_faint_edits_keep_the_mean_of_the_colours_or_the_details(malp, images):
     published = protected(malp, images)
     assert torch.allclose(FAINT["red and blue exchanged"](published).mean(1), published.mean(1), atol=1e-6)
     assert torch.allclose(FAINT["colour removed"](published).mean(1), published.mean(1), atol=1e-6)
+    assert stripes(images, 4).sum(1).abs().max() < 1e-6 and stripes(images, 4)[0, 0, 0, :5].tolist() == pytest.approx([40 / 127.5, 0, -40 / 127.5, 0, 40 / 127.5], abs=1e-6)
     lines = list(faint_edits(malp, images[:3], 0))
     assert [line["edit"] for line in lines] == [*FAINT, *(f"black square, {share:.0%} of the side" for share in SQUARES)]
     assert all(0 <= line["f1"] <= 1 and 0 <= line["untouched"] <= 1 for line in lines)
+
+
+def test_small_changes_of_the_whole_images_tone_keep_the_template_and_large_ones_lose_it(malp, images):
+    lines = {line["change"]: line for line in tones(malp, images, natural_images(20, seed=9))}
+    assert list(lines) == list(TONES)
+    assert lines["5 levels brighter"]["gone"] == 0 and lines["5 levels brighter"]["presence"] > lines["20 levels brighter"]["presence"] + 3
+    assert lines["5 levels brighter"]["resembling"] == 1
+    for name, change in TONES.items():
+        assert change(images).shape == images.shape and -1.2 < change(images).min() and change(images).max() < 1.4, name
 
 
 def test_attacks_work_pixel_by_pixel_of_the_grid(malp):
