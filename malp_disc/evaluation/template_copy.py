@@ -11,7 +11,7 @@ from torch import Tensor
 
 from malp_disc.evaluation.key_search import filter_basis, orthonormal, responses, turn
 from malp_disc.keyed.spectrum import filtered, smoothed
-from malp_disc.keyed.template import CONTENT, LEVEL, level_turn, level_weights, which_set
+from malp_disc.keyed.template import CONTENT, LEVEL, level_weights, turn_by_levels, which_set
 
 _KEYS, _FEW = 200, 40  # random keys that agreement is the mean of, for the copy and for the choice of the image
 _PIXELS = 1200  # a sample for the choice
@@ -22,8 +22,8 @@ def agreement(victims: Tensor, published: Tensor) -> Tensor:
     """Mean of cos(φ' − φ) over random keys, between images (B, 3, h, w) and as many others: (B, 1, h, w) in [-1, 1]."""
     own, other = (responses(images.mean(1, keepdim=True)) for images in (victims, published))
     by_filter = torch.stack([(turn(own, key) * turn(other, key).conj()).real for key in _filters(_KEYS)]).mean(0)
-    by_levels = torch.stack([level_turn(victims - published, weights).real for weights in _levels(_KEYS)]).mean(0)  # the levels' part is linear
-    return by_filter[:, None] * by_levels
+    change = smoothed(victims - published, LEVEL)  # the levels' part of φ is linear
+    return by_filter[:, None] * torch.stack([turn_by_levels(change, weights).real for weights in _levels(_KEYS)]).mean(0)
 
 
 def most_similar(victims: Tensor, published: Tensor, *, seed: int = 0) -> Tensor:
@@ -62,9 +62,9 @@ def steered(victims: Tensor, published: Tensor, psnr: float, *, seed: int = 0) -
         for _ in range(_STEPS):
             optimizer.zero_grad()
             images = victims + change(values)
-            own = responses(images.mean(1, keepdim=True))
+            own, moved = responses(images.mean(1, keepdim=True)), smoothed(images - published, LEVEL)
             some = torch.randperm(len(filters), generator=generator)[:_BATCH]
-            agreeing = [((turn(own, filters[k]) * turn(other, filters[k]).conj())[:, None] * level_turn(images - published, levels[k])).real for k in some]
+            agreeing = [((turn(own, filters[k]) * turn(other, filters[k]).conj())[:, None] * turn_by_levels(moved, levels[k])).real for k in some]
             (-torch.stack([part.mean((1, 2, 3)).sum() for part in agreeing]).mean()).backward()
             optimizer.step()
     return change(values.detach())

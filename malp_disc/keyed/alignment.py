@@ -16,7 +16,7 @@ from torch import Tensor
 
 from malp_disc.keyed.carrier import carrier_phases, on_circle
 from malp_disc.keyed.spectrum import filtered, reference_size, resampled, smoothed
-from malp_disc.keyed.template import HIGH, LOW, SETS, filter_turn, level_turns, level_weights, which_set
+from malp_disc.keyed.template import HIGH, LEVEL, LOW, SETS, filter_turn, level_weights, turns_by_levels, which_set
 
 LEAST_SHARE, TRIMMED = 0.6, 0.975
 """Least share of the original's side that is searched, for any crop and for an image that may have lost a pixel of the grid at its borders."""
@@ -86,7 +86,7 @@ def whitened_and_turned(image: Tensor, secret: bytes, size: int, share: float) -
     seen = resampled(image, grid_size(*image.shape[2:], size, share))
     residual = filtered(seen.mean(1, keepdim=True), LOW, HIGH, whiten=1.0)
     residual = residual / (smoothed(residual.square(), 4.0).clamp(min=0).sqrt() + _FLOOR)
-    turned = residual * (filter_turn(seen.mean(1, keepdim=True), secret) * level_turns(seen, level_weights(secret))).conj()
+    turned = residual * (filter_turn(seen.mean(1, keepdim=True), secret) * turns_by_levels(smoothed(seen, LEVEL), level_weights(secret))).conj()
     return TurnedBack(share, torch.stack([turned.real, turned.imag], 2)[0], reference_size(*image.shape[2:], size))
 
 

@@ -97,13 +97,18 @@ def filter_turn(grey: Tensor, secret: bytes) -> Tensor:
 
 def level_turn(images: Tensor, weights: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
     """The part of exp(i φ) that the colours' levels give, by `level_weights`: (B, 3, h, w) -> complex (B, 1, h, w). At every pixel (y, x) of the grid, set (y + x) mod `SETS` counts."""
-    turns = level_turns(images, weights)
-    return turns.gather(1, which_set(tuple(images.shape[2:]), corner).to(images.device).expand(len(images), 1, -1, -1))
+    return turn_by_levels(smoothed(images, LEVEL), weights, corner)
 
 
-def level_turns(images: Tensor, weights: Tensor) -> Tensor:
+def turn_by_levels(levels: Tensor, weights: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """`level_turn` of images whose local levels are known, (B, 3, h, w)."""
+    counts = which_set(tuple(levels.shape[2:]), corner).to(levels.device).expand(len(levels), 1, -1, -1)
+    return turns_by_levels(levels, weights).gather(1, counts)
+
+
+def turns_by_levels(levels: Tensor, weights: Tensor) -> Tensor:
     """The same by each set of weights at all pixels, complex (B, `SETS`, h, w)."""
-    angles = F.conv2d(smoothed(images, LEVEL), weights.to(images)[:, :, None, None])
+    angles = F.conv2d(levels, weights.to(levels)[:, :, None, None])
     return torch.polar(torch.ones_like(angles), angles)
 
 
