@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import tyro
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from torch.utils.data import Dataset
@@ -28,6 +27,7 @@ from malp_disc.run_folder.experiment import contents_of, experiment_of
 from malp_disc.run_folder.lock import is_locked, lock_folder, release_locks
 from malp_disc.serialization.files import sweep, write_json
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
+from malp_disc.training.flag_groups import parse_flags
 from malp_disc.training.guards import TrainingStopped
 from malp_disc.training.launcher_watch import stop_with_launcher
 from malp_disc.training.output_folder import check_folder, find_resume, set_aside, write_experiment
@@ -63,7 +63,7 @@ def run_recipe(
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with plain_warnings(), plain_errors(interrupted=interrupted):
-        options = expand_home(tyro.cli(config, prog=prog, args=arguments, description=description))
+        options = expand_home(parse_flags(config, prog=prog, arguments=arguments, description=description))
         try:
             main(options)
         except TrainingStopped as stopped:
