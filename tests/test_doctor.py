@@ -7,11 +7,14 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from malp_disc import cli
+from malp_disc.commands import finetune
 from malp_disc.commands.batch import Sources
 from malp_disc.commands.doctor import Doctor, doctor
+from malp_disc.training.flag_groups import parse_flags
 from malp_disc.training.generator_checks.full_check import Finding, examine
 from tests.tiny import tiny_malp
 
@@ -185,11 +188,29 @@ def test_the_command_prints_writes_and_ends_with_a_status(tmp_path, monkeypatch,
     doctor(Doctor(generator="mine_for_doctor:good", image_size=32, json=tmp_path / "found.json"))
     printed = capsys.readouterr().out
     assert "ok   shape" in printed and "it can be fine-tuned: accelerate launch -m malp_disc finetune --generator mine_for_doctor:good" in printed
+    assert printed.splitlines()[-1].endswith(" --data folder --data-root FOLDER --attributes TABLE.csv --image-size 32")
     record = json.loads((tmp_path / "found.json").read_text())
     assert record["problems"] == 0 and {finding["level"] for finding in record["findings"]} <= {"ok", "note"}
     with pytest.raises(SystemExit, match="1 thing to mend"):
         doctor(Doctor(generator="mine_for_doctor:bad", image_size=32))
     assert "STOP range" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("attributes", [0, 2])
+def test_the_suggested_command_fine_tunes_on_images_that_fit_the_generator(tmp_path, monkeypatch, capsys, attributes):
+    """Not on the drawn faces, which have five attributes and are the default of --data."""
+    (tmp_path / "mine_to_tune.py").write_text("from tests.test_doctor import Healthy\ndef good():\n    return Healthy()\n")
+    for number in range(12):
+        (tmp_path / "photos" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 9, 9)).save(tmp_path / "photos" / str(number % 2) / f"{number}.png")
+    (tmp_path / "table.csv").write_text("file,A,B\n" + "".join(f"{number}.png,{number % 2},0\n" for number in range(12)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    doctor(Doctor(generator="mine_to_tune:good", attributes=attributes, image_size=32))
+    suggested = capsys.readouterr().out.splitlines()[-1].split(" finetune ")[1].replace("FOLDER", "photos").replace("TABLE.csv", "table.csv").split()
+    config = parse_flags(finetune.Config, description=None, arguments=[*suggested, "--test-size", "4"])
+    dataset, _ = finetune.load_datasets(config)
+    assert dataset.image_size == config.image_size == 32 and len(dataset.attribute_names) == attributes and config.generator == "mine_to_tune:good"
 
 
 @pytest.mark.parametrize(

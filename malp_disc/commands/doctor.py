@@ -76,4 +76,5 @@ def doctor(options: Doctor) -> None:
     if problems:
         sys.exit(f"{problems} thing{'s' * (problems > 1)} to mend before it can be fine-tuned")
     losses = f" --losses {options.losses}" if options.losses is not None else ""
-    print(f"it can be fine-tuned: accelerate launch -m malp_disc finetune --generator {options.generator}{losses}")
+    data = "--data folder --data-root FOLDER --attributes TABLE.csv" if options.attributes else "--data images --data-root FOLDER"
+    print(f"it can be fine-tuned: accelerate launch -m malp_disc finetune --generator {options.generator}{losses} {data} --image-size {options.image_size}")
