@@ -92,7 +92,7 @@ class FeatureBranch(Float32Module):
             return None
         if labels is None or tuple(labels.shape) != (count, self.labels):
             got = "none" if labels is None else f"shape {tuple(labels.shape)}"
-            raise ValueError(f"the second branch of this MaLP is told the attributes of every image: expected {name} of shape ({count}, {self.labels}), got {got}")
+            raise ValueError(f"the second branch of this MaLP is conditioned on the attributes of every image: expected {name} of shape ({count}, {self.labels}), got {got}")
         if looks_at_values(labels):
             low, high = torch.stack(torch.aminmax(labels.detach())).tolist()
             if not (low >= 0 and high <= 1):
@@ -153,7 +153,7 @@ class FeatureBranch(Float32Module):
         count = len(encrypted)
         labels, target = self.check_labels(labels, count), self.check_labels(target, count, "target")
         if labels is not None and real is not None:
-            raise ValueError("the second branch of this MaLP is told the attributes of every image, but those of `real` aren't known; use a branch without labels")
+            raise ValueError("the second branch of this MaLP is conditioned on the attributes of every image, but those of `real` aren't known; use a branch without labels")
         if not features:
             features = self.backbone(torch.cat([encrypted.detach(), manipulated.detach()]).float(), least_side=self.least_side)
         else:

@@ -2,13 +2,14 @@
 
 Your own generator and losses, after a check:
 
-    malp-disc doctor my_module:make_generator --losses my_module:make_losses
-    accelerate launch recipes/finetune.py --generator my_module:make_generator --losses my_module:make_losses --data images --data-root photos
+    malp-disc doctor my_module:make_generator --losses my_module:make_losses --attributes 0
+    accelerate launch recipes/finetune.py --generator my_module:make_generator --losses my_module:make_losses --data images --data-root photos \\
+        --arms control vision_aided --output-dir runs/mine
 
 A generator of the zoo without losses of its own, with images of its target domain:
 
     accelerate launch recipes/finetune.py --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
-        --data images --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
+        --data images --data-root photos --reference-root frames --image-size 128 --arms control vision_aided --output-dir runs/cartoon
 
 A generator is a name of the zoo (generators/README.md), or MODULE:FUNCTION, a function without arguments that returns an nn.Module with
 ``manipulate(images, target)``. MODULE is a module of the working folder, an installed one, or path/to/file.py. The generator's own losses are given in the same

@@ -132,9 +132,9 @@ def test_the_arms_tell_it_the_attributes_of_the_data_set(monkeypatch):
         arm_setup("vision_aided", {}, options(conditional_realness=True))
     own = with_pretrained_branch(tiny_malp(), TINY, weights="random", side=32)
     assert arm_setup("vision_aided", {"malp": own}, config, attributes=5).realness_weight == 1.0
-    with pytest.raises(ValueError, match="is told 0 attributes, where --conditional-realness True and this data set ask for 5"):
+    with pytest.raises(ValueError, match="is conditioned on 0 attributes, where --conditional-realness True and this data set ask for 5"):
         arm_setup("vision_aided", {"malp": own}, options(conditional_realness=True), attributes=5)
-    with pytest.raises(ValueError, match="is told 2 attributes, where --conditional-realness None and this data set ask for 5"):
+    with pytest.raises(ValueError, match="is conditioned on 2 attributes, where --conditional-realness None and this data set ask for 5"):
         arm_setup("vision_aided", {"malp": told()}, config, attributes=5)
     assert arm_setup("feature_map", {"malp": told(5)}, config, attributes=5).malp.config.branch_labels == 5
     with pytest.raises(ValueError, match="expected --realness-weight of 0 or more, got -1"):

@@ -7,17 +7,19 @@ Drawn faces and the included StarGAN, a few minutes on a CPU:
 Your own generator and losses on a folder of images, after a check:
 
     malp-disc doctor my_module:make --losses my_module:losses --attributes 0 --image-size 128
-    malp-disc finetune --generator my_module:make --losses my_module:losses --data images --data-root photos --image-size 128
+    malp-disc finetune --generator my_module:make --losses my_module:losses --data images --data-root photos --image-size 128 \\
+        --arms control vision_aided --output-dir runs/mine
 
 A generator of the zoo without losses of its own, with images of its target domain:
 
     accelerate launch -m malp_disc finetune --generator cartoongan --generator-checkpoint Hayao_net_G_float.pth --keep-weight 10 \\
-        --data images --data-root photos --reference-root frames --image-size 128 --arms control frozen cotrain --output-dir runs/cartoon
+        --data images --data-root photos --reference-root frames --image-size 128 --arms control vision_aided --output-dir runs/cartoon
 
 A StarGAN on CelebA, three seeds:
 
     accelerate launch -m malp_disc finetune --generator-checkpoint 200000-G.ckpt --discriminator-checkpoint 200000-D.ckpt --data celeba \\
-        --data-root /data/celeba --image-size 128 --attribute-classifier runs/classifier.safetensors --seeds 0 1 2 --output-dir runs/celeba
+        --data-root /data/celeba --image-size 128 --attribute-classifier runs/classifier.safetensors --arms control vision_aided --seeds 0 1 2 \\
+        --output-dir runs/celeba
 
 The generator's own losses keep it doing its task. They are an nn.Module with ``generator_loss(fake, batch, edit)`` and, if it has parameters to train (a
 discriminator), ``forward(fake, batch)``; generators/README.md shows both in ten lines. Without them, --keep-weight keeps the generator close to the original
@@ -64,8 +66,8 @@ class Config(ArmOptions, GeneratorOptions):
     control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
     random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
     no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
-    vision_aided: a pretrained backbone asked whether images are real. feature_map: the same, asked for the fakeness map.
-    joint: as vision_aided, and MaLP's CNN is asked the same.
+    vision_aided: heads on a frozen pretrained backbone, trained on real or fake. feature_map: the same heads, trained to predict the fakeness map.
+    joint: as vision_aided, with MaLP's CNN trained on real or fake as well.
     By default, control, and joint where a pretrained MaLP is at hand (--malp, or the included one), else vision_aided."""
     losses: str | None = None
     """The generator's own losses, as MODULE:FUNCTION. A StarGAN has them built in.

@@ -44,7 +44,7 @@ class EvaluationOptions:
     """File of the second extractor's weights."""
     third_extractor: Literal["auto", "none", "random", "faces", "squeezenet", "squeezenet-128"] | Inception = evaluation("auto")
     """A third feature extractor, a trained one: it shows that a generator was tuned on the first one's features, which an untrained one can't.
-    auto: faces on drawn faces, squeezenet on real images, both included; none where it is one of the others, or teaches an arm."""
+    auto: faces on drawn faces, squeezenet on real images, both included; none where it is one of the others, or an arm's backbone."""
     third_weights: Path | None = evaluation(None)
     """File of the third extractor's weights."""
     smaller_views: tuple[Literal[2, 4], ...] = evaluation((2,))

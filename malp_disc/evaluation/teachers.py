@@ -48,6 +48,6 @@ def check_judges(models: EvaluationModels, teachers: Mapping[str, Sequence[Netwo
         taught = [arm for arm, networks in teachers.items() if extractor is not None and is_teacher(extractor, networks)]
         if taught:
             raise ValueError(
-                f"{flag} is {extractor.name}, the network that teaches {', '.join(taught)}: the generator is fine-tuned on its features, so a lower distance in them "
+                f"{flag} is {extractor.name}, the backbone of {', '.join(taught)}: the generator is fine-tuned on its features, so a lower distance in them "
                 f"would show nothing. Choose another {flag}, or another backbone of the discriminator"
             )

@@ -7,9 +7,9 @@ frozen         against the pretrained MaLP, frozen: the paper's first strategy.
 cotrain        against the pretrained MaLP, co-trained: the paper's second strategy.
 no_template    as cotrain, with a passive MaLP, which was trained without templates: does the template help?
 from_scratch   as cotrain, from random weights: does the pretraining help?
-vision_aided   MaLP's second branch alone, on a frozen pretrained backbone, asked "is this image real?", without templates: as in vision-aided GANs.
-feature_map    the same branch, asked MaLP's other question, the fakeness map: does the question matter, or the backbone?
-joint          both branches co-trained, the shallow one at full resolution, the other on the pretrained backbone, each asked "is this image real?".
+vision_aided   MaLP's second branch alone, on a frozen pretrained backbone, trained on real or fake, without templates: as in vision-aided GANs.
+feature_map    the same branch, trained to predict the fakeness map: does the objective matter, or the backbone?
+joint          both branches co-trained, the shallow one at full resolution, the other on the pretrained backbone, both trained on real or fake.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
     control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
     random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
     no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
-    vision_aided: a pretrained backbone asked whether images are real. feature_map: the same, asked for the fakeness map.
-    joint: as vision_aided, and MaLP's CNN is asked the same."""
+    vision_aided: heads on a frozen pretrained backbone, trained on real or fake. feature_map: the same heads, trained to predict the fakeness map.
+    joint: as vision_aided, with MaLP's CNN trained on real or fake as well."""
     seeds: tuple[int, ...] = work(())
     """Seeds with which every arm is repeated. Several seeds in one report show how much of a difference is chance.
     By default, --seed alone."""
@@ -95,7 +95,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
         attributes: number of attributes that its real images are labelled with (`malp_disc.data.references.known_attributes`).
 
     Raises:
-        ValueError: --conditional-realness without attributes, or a MaLP whose second branch is told another number of them.
+        ValueError: --conditional-realness without attributes, or a MaLP whose second branch is conditioned on another number of them.
     """
     if arm == "control":
         return ArmSetup()
@@ -129,7 +129,7 @@ def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> A
         malp = with_pretrained_branch(malp, config.backbone, weights=config.backbone_weights, side=config.backbone_side, depths=depths, labels=told)
     elif malp.config.branch_labels != told and (config.conditional_realness is not None or malp.config.branch_labels):
         raise ValueError(
-            f"the second branch of the given MaLP is told {malp.config.branch_labels} attributes, where --conditional-realness {config.conditional_realness} and this data "
+            f"the second branch of the given MaLP is conditioned on {malp.config.branch_labels} attributes, where --conditional-realness {config.conditional_realness} and this data "
             f"set ask for {told}; change that flag, or give another --malp"
         )
     realness = config.realness_weight
@@ -143,7 +143,7 @@ def _on_backbone(arm: Arm, malp: MaLP, config: ArmOptions, attributes: int) -> A
 
 
 def attributes_told(config: ArmOptions, attributes: int) -> int:
-    """The number of attributes that a new second branch is told of each image, for a data set whose real images are labelled with `attributes`.
+    """The number of attributes that a new second branch is conditioned on, for a data set whose real images are labelled with `attributes`.
 
     Raises:
         ValueError: they are asked for, and there are none.

@@ -69,7 +69,7 @@ def sections(record: Record) -> list[Section]:
             [
                 ("Distances", views_table(record)),
                 ("Differences", differences_table(record)),
-                ("Tuned on the extractor? Well above 1 where it was", leverage_table(record)),
+                ("Overfitted to the extractor? Well above 1 where it was", leverage_table(record)),
                 ("Power spectrum; Nyquist is that of patterns which alternate from pixel to pixel, where the figure averages over all directions", spectrum_table(record)),
             ],
         ),

@@ -10,7 +10,7 @@ from malp_disc.report.numbers import interval, number, signed
 from malp_disc.report.seeds import Delta, bonferroni_confidence, bonferroni_interval
 from malp_disc.run_folder.measurement import Measurement
 
-Outcome = Literal["improved", "edits weakened", "edits leak", "content lost", "extractors disagree", "tuned on the judge", "farther from the perfect edits", "checkerboard", "no difference", "worse", "not decided"]
+Outcome = Literal["improved", "edits weakened", "edits leak", "content lost", "extractors disagree", "overfitted to the extractor", "farther from the perfect edits", "checkerboard", "no difference", "worse", "not decided"]
 
 
 Deltas = Mapping[str, Delta | None]

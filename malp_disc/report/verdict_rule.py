@@ -47,7 +47,7 @@ RULE = (
     "make (5) easier to pass. With several seeds, every interval is two, over seeds (Student's t of the mean) and over images (paired bootstrap): what speaks for an arm needs both "
     "below zero, and what speaks against it, in (5) and (7), one above. Distance, edit accuracy and edit strength must have been measured, also "
     "of the generator before fine-tuning; without attributes, content and the unedited inputs in place of edit accuracy; leakage, second and third extractor and spectrum count where they were measured. Nothing is decided if one of the "
-    "extractors is the network that the arm was fine-tuned against (the same architecture or the same weights): the judge is the teacher."
+    "extractors is the network that the arm was fine-tuned against (the same architecture or the same weights)."
 )
 
 
@@ -98,15 +98,15 @@ def _comparable(case: Case) -> Verdict | None:
     return None
 
 
-def _judge_is_no_teacher(case: Case) -> Verdict | None:
+def _extractor_is_not_the_backbone(case: Case) -> Verdict | None:
     """Extractors whose features the arm was not fine-tuned on."""
     for view, words in {"frechet": "the extractor", **FURTHER}.items():
-        judge = case.own.distance(view)
-        if is_teacher(judge, case.own.teachers):
+        measured = case.own.distance(view)
+        if is_teacher(measured, case.own.teachers):
             return Verdict(
                 "not decided",
-                f"not decided: the judge is the teacher: {case.arm} was fine-tuned on the features of {judge.backbone}, which is {words} as well "
-                f"({judge.label}); measure it with another network",
+                f"not decided: {case.arm} was fine-tuned on the features of {measured.backbone}, which is {words} as well ({measured.label}); "
+                f"measure it with another network",
             )
     return None
 
@@ -188,18 +188,18 @@ def _extractors_agree(case: Case) -> Verdict | None:
     return None
 
 
-def _not_tuned_on_the_judge(case: Case) -> Verdict | None:
+def _not_overfitted_to_the_extractor(case: Case) -> Verdict | None:
     """(6) A gain that the second or third extractor sees too, or changes that show in the extractor's features no more than in the second one's, compared
     with the control's changes."""
     found, further = case.view(LEVERAGE, "control"), [case.view(view, "control") for view in FURTHER]
     images = None if found is None else found.images or found
     if images is None or images.low <= TOLERATED_LEVERAGE or any(delta is not None and delta.high < 0 for delta in further):
         return None
-    witness = _name_of(case, "second")
+    second = _name_of(case, "second")
     value, low, high = (number(math.exp(log)) for log in (found.value, images.low, images.high))
     return Verdict(
-        "tuned on the judge",
-        f"lower {case.label}, but it looks tuned on it: {witness} shows no gain, and relative to it fine-tuning moved the features of {case.label} {value} times "
+        "overfitted to the extractor",
+        f"lower {case.label}, but it looks overfitted to it: {second} shows no gain, and relative to it fine-tuning moved the features of {case.label} {value} times "
         f"({low} to {high}) as far as the control's did; use another extractor ({case.numbers})",
     )
 
@@ -231,12 +231,12 @@ def _no_checkerboard(case: Case) -> Verdict | None:
 
 _CONDITIONS: Sequence[Callable[[Case], Verdict | None]] = (
     _comparable,
-    _judge_is_no_teacher,
+    _extractor_is_not_the_backbone,
     _better_than_controls,
     _not_worse_than_before,
     _edits_kept,
     _extractors_agree,
-    _not_tuned_on_the_judge,
+    _not_overfitted_to_the_extractor,
     _not_farther_from_perfect_edits,
     _no_checkerboard,
 )

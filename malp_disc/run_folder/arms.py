@@ -11,9 +11,9 @@ ARMS = {
     "cotrain": "fine-tuned against a co-trained pretrained MaLP",
     "no_template": "as cotrain, against a MaLP that never had a template",
     "from_scratch": "fine-tuned against a MaLP co-trained from random weights",
-    "vision_aided": "fine-tuned against MaLP's second branch alone, on a frozen pretrained backbone: is this image real?",
-    "feature_map": "fine-tuned against that branch, asked another question: how much was each location changed?",
-    "joint": "fine-tuned against both branches of a co-trained MaLP, E_C and the one on a frozen pretrained backbone: is this image real?",
+    "vision_aided": "fine-tuned against MaLP's second branch alone, on a frozen pretrained backbone, trained on real or fake",
+    "feature_map": "fine-tuned against that branch, trained to predict the fakeness map instead",
+    "joint": "fine-tuned against both branches of a co-trained MaLP, E_C and the one on a frozen pretrained backbone, both trained on real or fake",
 }
 """The generators a run compares, in the order of every table, with a description of each."""
 

@@ -22,7 +22,7 @@ CotrainLosses = Literal["light", "pretraining"]
 COTRAINED = ("cotrain", "no_template", "from_scratch", "joint")
 """Arms with a co-trained MaLP."""
 AGAINST_MALP = ("random", "frozen", *COTRAINED)
-"""Arms whose generator is asked by E_C, frozen or co-trained."""
+"""Arms whose generator is trained against E_C, frozen or co-trained."""
 ON_BACKBONE = ("vision_aided", "feature_map", "joint")
 """Arms whose MaLP has a pretrained second branch."""
 DEFAULT_WARMUP = 50
@@ -67,7 +67,7 @@ class FinetuneOptions(TrainOptions):
     By default 1, and 0 in the arm joint."""
     classifier_weight: float | None = of_arms(*AGAINST_MALP, default=None)
     """Weight of -log P(not manipulated) by MaLP's classifier in its loss on the generator, 0 or more.
-    By default 0, and 1 in the arm joint, whose second branch is asked the same question."""
+    By default 0, and 1 in the arm joint, whose second branch is trained on the same objective."""
     template_weight: float = of_arms(*AGAINST_MALP, default=0.0)
     """Weight of the template's survival, 1 - CS(S, S_R), in MaLP's loss on the generator, 0 or more."""
     frozen_weight: float = of_arms("random", "frozen", default=0.2)
@@ -87,12 +87,12 @@ class FinetuneOptions(TrainOptions):
     """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
     By default, 2 for images that are enlarged to --backbone-side, and otherwise 4."""
     conditional_realness: bool | None = of_arms("vision_aided", "joint", default=None)
-    """Tell the second branch which attributes an image is meant to have, so that it asks "is this a real image with these attributes?".
+    """Condition the second branch on the attributes that an image is meant to have, so that it rates whether the image is real with these attributes.
     By default, for data with attributes whose edits belong to the same domain. Without, edits that are hard to draw become weaker."""
     realness_weight: float | None = of_arms("vision_aided", "joint", default=None)
     """Weight of -log P(not manipulated) by the second branch in the arms vision_aided and joint, 0 or more.
     A larger one lowers the distance further, but edits become weaker (docs/results/faces.md).
-    By default, 2 if it is told the attributes, and 1 otherwise."""
+    By default, 2 if it is conditioned on attributes, and 1 otherwise."""
     branch_map_weight: float = of_arms("feature_map", default=1.0)
     """Weight of the mean square of the second branch's fakeness map in the arm feature_map, 0 or more.
     It is relative to its value at the first step."""

@@ -150,7 +150,7 @@ def test_the_leverage_of_an_arm_needs_the_features_of_both_extractors_and_outliv
         record = write_report(folder, resamples=20)
     found = record.delta("cotrain", score="leverage")
     assert found.count == 2 and found.value == pytest.approx(np.mean([line.value for line in lines if line.arm == "cotrain"]), abs=1e-6)
-    assert "Tuned on the extractor?" in (folder / "report.md").read_text()
+    assert "Overfitted to the extractor?" in (folder / "report.md").read_text()
     shutil.rmtree(folder / "features")
     assert build_record(folder).delta("cotrain", score="leverage") == found
 

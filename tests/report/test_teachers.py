@@ -95,14 +95,14 @@ def test_the_origin_of_a_backbones_weights_is_no_part_of_its_architecture():
 
 
 @pytest.mark.parametrize(("view", "words"), [("frechet", "is the extractor as well"), ("second", "is the second extractor as well"), ("third", "is the third extractor as well")])
-def test_the_verdict_is_refused_where_a_judge_is_the_teacher(arms, comparison, view, words):
+def test_the_verdict_is_refused_where_an_extractor_is_the_arms_backbone(arms, comparison, view, words):
     assert arm_verdict("cotrain", arms, comparison).outcome == "improved"
     arms["cotrain"]["teachers"] = [SQUEEZENET]
     assert arm_verdict("cotrain", arms, comparison).outcome == "improved"  # measured by another network
     arms["cotrain"][view] = {**arms["cotrain"]["frechet"], **SQUEEZENET}
     verdict = arm_verdict("cotrain", arms, comparison)
     assert verdict.outcome == "not decided"
-    assert "the judge is the teacher: cotrain was fine-tuned on the features of squeezenet1_0" in verdict.reason and words in verdict.reason
+    assert "not decided: cotrain was fine-tuned on the features of squeezenet1_0" in verdict.reason and words in verdict.reason
     assert run_verdict(arms, comparison)[0].startswith("No improvement shown: ")
 
 
@@ -110,7 +110,7 @@ def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(fil
     squeezenet, faces = create_extractor("squeezenet", weights=file), create_extractor("faces")
     teachers = {"control": [], "vision_aided": teachers_of(create_backbone("squeezenet1_0", file))}
     models = EvaluationModels(faces, None, None, squeezenet)
-    with pytest.raises(ValueError, match="--second-extractor is SqueezeNet.*, the network that teaches vision_aided"):
+    with pytest.raises(ValueError, match="--second-extractor is SqueezeNet.*, the backbone of vision_aided"):
         check_judges(models, teachers)
     with pytest.raises(ValueError, match="--extractor is SqueezeNet"):
         check_judges(dataclasses.replace(models, extractor=squeezenet, second=None), teachers)

@@ -115,11 +115,11 @@ def leverage_of(low: float, high: float) -> dict:
     return {"leverage": {"cotrain": {"delta_vs_control": {"value": (low + high) / 2, "low": -1.0, "high": 3.0, "images": {"low": low, "high": high}}}}}
 
 
-def test_a_generator_that_looks_tuned_on_the_extractor_is_not_improved(arms, comparison):
+def test_a_generator_that_looks_overfitted_to_the_extractor_is_not_improved(arms, comparison):
     verdict = arm_verdict("cotrain", arms, comparison, leverage_of(TOLERATED_LEVERAGE + 0.01, 0.5))
-    assert verdict.outcome == "tuned on the judge"
+    assert verdict.outcome == "overfitted to the extractor"
     assert "the second extractor shows no gain, and relative to it fine-tuning moved the features of FD-faces 1.391 times (1.174 to 1.649) as far as" in verdict.reason
-    assert run_verdict(arms, comparison, leverage_of(0.4, 0.5))[0].startswith("No improvement shown: cotrain: lower FD-faces, but it looks tuned on it")
+    assert run_verdict(arms, comparison, leverage_of(0.4, 0.5))[0].startswith("No improvement shown: cotrain: lower FD-faces, but it looks overfitted to it")
 
 
 def test_a_leverage_that_may_be_chance_or_favours_the_second_extractor_is_no_alarm(arms, comparison):
@@ -148,7 +148,7 @@ def test_a_verdict_of_one_seed_says_so_and_how_much_the_edit_accuracy_changed(ar
 
 
 @pytest.mark.parametrize("view", ["second", "third"])
-@pytest.mark.parametrize(("second", "outcome"), [(LOWER, "improved"), (ZERO, "tuned on the judge")])
+@pytest.mark.parametrize(("second", "outcome"), [(LOWER, "improved"), (ZERO, "overfitted to the extractor")])
 def test_a_gain_that_a_further_extractor_sees_too_is_no_alarm(arms, comparison, view, second, outcome):
     views = leverage_of(0.4, 0.5) | {view: {"cotrain": {"delta_vs_control": second, "delta_vs_before": second}}}
     assert arm_verdict("cotrain", arms, comparison, views).outcome == outcome
