@@ -53,7 +53,7 @@ class Baseline:
 
 @dataclass
 class Finetune:
-    """Fine-tune a generator against MaLP and report whether its images improved, compared with a control."""
+    """Fine-tune a generator against a pretrained backbone or MaLP, and report whether its images improved, compared with a control."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ def main() -> None:
         arguments = tyro.extras.subcommand_cli_from_dict(
             {command.__name__.lower(): command for command in (*LAUNCHED.values(), *COMMANDS)},
             prog="malp-disc",
-            description="MaLP: localize what a generator changed in images, and fine-tune generators against it. Each command has its own --help.",
+            description="MaLP: localize what a generator changed in images, and fine-tune generators. Each command has its own --help.",
         )
         COMMANDS[type(arguments)](expand_home(arguments))
 

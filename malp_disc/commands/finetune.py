@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained generator against MaLP (Eq. 12), and report whether its images improved.
+"""Fine-tune a pretrained generator against trained heads on a frozen backbone (vision_aided) or against MaLP (Eq. 12), and report whether its images improved.
 
 Drawn faces and the included StarGAN, a few minutes on a CPU:
 

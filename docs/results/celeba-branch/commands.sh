@@ -25,6 +25,7 @@ python recipes/train_stargan.py $DATA --generator-checkpoint "$G" --discriminato
 python recipes/train_attribute_classifier.py $DATA --steps 500 --width 24 --output "$RUNS/classifier.safetensors"
 
 TUNE="--generator-checkpoint $G --discriminator-checkpoint $RUNS/own-d/D.safetensors --malp weights/celeba64/malp --reconstruction-weight 30 --max-train-steps 250
+    --lr-warmup-steps 0 --discriminator-learning-rate 4e-4
     --extractor inception-768 --fid-weights $INCEPTION --second-extractor squeezenet-128 --attribute-classifier $RUNS/classifier.safetensors"
 
 # The choice, on training images
@@ -58,6 +59,6 @@ python recipes/train_stargan.py $OTHERS --generator-checkpoint "$G" --discrimina
 python recipes/train_attribute_classifier.py $OTHERS --steps 500 --width 24 --output "$RUNS/classifier-96.safetensors"
 # G_raw of the last checkpoint: at the time, the moving average of 750 updates was still half the generator before
 python recipes/finetune_stargan.py $OTHERS --generator-checkpoint "$RUNS/gan-96/checkpoint-1500/G_raw.safetensors" --discriminator-checkpoint "$RUNS/gan-96/D.safetensors" \
-    --reconstruction-weight 30 --max-train-steps 250 --extractor inception-768 --fid-weights $INCEPTION --second-extractor squeezenet-128 --attribute-classifier "$RUNS/classifier-96.safetensors" \
+    --reconstruction-weight 30 --lr-warmup-steps 0 --discriminator-learning-rate 4e-4 --max-train-steps 250 --extractor inception-768 --fid-weights $INCEPTION --second-extractor squeezenet-128 --attribute-classifier "$RUNS/classifier-96.safetensors" \
     --backbone-depths 4 --realness-weight 4 --arms control vision_aided --seeds 0 1 2 --eval-size 500 --reference-size 1500 --smaller-views 2 --face-embedding "$MOBILEFACE" \
     --eval-steps 0 --sample-steps 250 --output-dir "$RUNS/report-96"
