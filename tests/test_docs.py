@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+
+from tests.tiny import sample_images
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -136,6 +139,22 @@ def printed_texts() -> list[str]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
                 texts.append(node.value)
     return texts
+
+
+def test_the_loop_of_the_readme_trains_the_generator_and_the_heads_alone(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    torch.manual_seed(0)
+    images = sample_images(2, 64, 64)
+    generator = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Tanh())
+    names = {"torch": torch, "loader": [images], "generator": generator, "g_optimizer": torch.optim.SGD(generator.parameters(), 1e-2), "images": images, "found": images}
+    names["own_losses"] = lambda fake, images: (fake - images).square().mean()
+    start = generator[0].weight.clone()
+    blocks = re.findall(r"^```python\n(.*?)^```", text_of(Path("README.md")), flags=re.M | re.S)
+    exec(blocks[0].replace("optimizer.zero_grad()", "learned = [name for name, p in disc.named_parameters() if p.grad is not None]; optimizer.zero_grad()", 1), names)
+    assert not torch.equal(generator[0].weight, start) and torch.equal(names["encrypted"], images)
+    assert names["learned"] and all(name.startswith("malp.branch.") for name in names["learned"])
+    exec(blocks[1], names)
+    assert names["out"].map.shape == (2, 1, 64, 64) and not torch.equal(names["protected"], images)
 
 
 def resolve(dotted: str) -> object:

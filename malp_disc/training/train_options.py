@@ -33,7 +33,7 @@ class TrainOptions:
     """Autocast precision of the generator and its own discriminator. MaLP always computes in float32.
     By default, the setting of Accelerate's configuration or launcher, or else no."""
     deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = not_compared(False)
-    """Use deterministic kernels only, so that a GPU run gives the same bytes from the same seed and after a resume, at some cost in speed.
+    """Use deterministic kernels only, so that a GPU run is meant to give the same bytes from the same seed and after a resume, at some cost in speed (untested).
     A CPU run is deterministic anyway."""
     seed: int = 0
     """Seed of the data order, the edit targets, and the initial weights, from 0 to 2^32 - 1."""
