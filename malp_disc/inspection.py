@@ -1,7 +1,7 @@
 """Protection and inspection of image files by either kind of MaLP: in windows of the training size (`malp_disc.tiling`), or, with keyed templates, as a whole.
 
-A `KeyedMaLP` takes an image of any size at once. Its map is the probability that a pixel belongs to an edited region. Which template the image has, and where it lies on the original
-if it is a crop, is found out first.
+A `KeyedMaLP` takes an image of any size at once. Its map is the probability that a pixel belongs to an edited region. Which template the image has, where it lies on the original
+if it is a crop, and what was done to it as a whole, is found out first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from malp_disc import tiling
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import TEMPLATES, Issued
+from malp_disc.keyed.tone import Tone, describe_tone
 from malp_disc.malp import MaLP
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.tiling import Inspection, Window, check_levels
@@ -75,14 +76,26 @@ def inspect_levels(
     if issued is None:
         raise ValueError("expected issued=Issued(...) with the templates that the image may have, since a KeyedMaLP gives every image another")
     images = as_input(malp, levels)
-    likely = issued.likely(images)
-    which = malp.identify(images, issued.numbers, likely)
-    out = malp(images, which.number, which.alignment)
+    traced = malp.trace(images, issued)
+    which = traced.found
+    out = malp(traced.image, which.number, which.alignment)
     progress(1)
     score, similarity = out.score.item(), out.similarity.item()
     window = Window((0, 0, levels.shape[1], levels.shape[0]), score, similarity)
-    found = (out.edited[0, 0] * 65535).round().cpu().numpy().astype(np.uint16) if with_map else None
-    return Inspection(found, score, similarity, which.number, (window,), which.presence, which.protected, likely[0] if likely else None)
+    edited = traced.as_given(out.edited, levels.shape[:2])
+    return Inspection(
+        (edited[0, 0] * 65535).round().cpu().numpy().astype(np.uint16) if with_map else None,
+        score,
+        similarity,
+        which.number,
+        (window,),
+        which.presence,
+        which.protected,
+        traced.resembles,
+        traced.mirrored,
+        traced.stretched,
+        describe_tone(traced.as_given(traced.image, levels.shape[:2]), images) if traced.tone != Tone() else None,
+    )
 
 
 def arrivals(malp: MaLP | KeyedMaLP, levels: np.ndarray, number: int) -> list[np.ndarray]:

@@ -56,6 +56,7 @@ class Inspection:
         presence: of the template of a `malp_disc.keyed.KeyedMaLP`, in standard deviations; None for other MaLPs.
         protected: whether that counts as protected with the key; None for other MaLPs, which don't tell.
         resembles: number of the template whose original the image resembles; None if it resembles none.
+        mirrored, stretched, tone: what had been done to the image as a whole, and was undone (`malp_disc.keyed.trace.Trace`); `tone` as by `malp_disc.keyed.tone.describe_tone`, None for no change.
     """
 
     map: np.ndarray | None
@@ -66,6 +67,9 @@ class Inspection:
     presence: float | None = None
     protected: bool | None = None
     resembles: int | None = None
+    mirrored: bool = False
+    stretched: float = 1.0
+    tone: dict[str, float] | None = None
 
     @property
     def worst(self) -> Window:

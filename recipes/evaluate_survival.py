@@ -29,9 +29,8 @@ from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
 from malp_disc.evaluation.forging import forging, hiding
 from malp_disc.evaluation.survival import (
     SAME_SIZE,
-    claims,
+    claimed,
     faint_edits,
-    found_in,
     issued_to,
     local_edits,
     protected,
@@ -158,9 +157,9 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
     elif part == "alarms":
         share = to_8bit(inputs.images[config.seeds.index(seed) :: len(config.seeds)][: -(-config.alarm_size // len(config.seeds))].clamp(-1, 1))
         published, issued, threshold = protected(malp, share), issued_to(share), malp.threshold
-        found = scores(malp, published)
-        present = found_in(malp, published, found["presence"], issued)
-        yield {"n": len(share), "threshold": threshold, "alarms": int(((found["score"] > threshold) & present).sum()), "lost": int((~present).sum()), "claimed": int(claims(malp, share, issued)[1].sum())}  # fmt: skip
+        found = scores(malp, published, issued)
+        counts = {"alarms": (found.score > threshold) & found.present, "lost": ~found.present, "claimed": claimed(malp, share, issued)}
+        yield {"n": len(share), "threshold": threshold, **{name: int(counted.sum()) for name, counted in counts.items()}}
     elif part == "attacks":
         originals, _ = load_all(training, max(config.published), "images for the attacker")
         for line in forging(malp, originals.clamp(-1, 1), images, config.published):

@@ -31,6 +31,7 @@ def describe(malp: MaLP, levels: np.ndarray, found: Inspection, issued: Issued |
 
     With keyed templates, also whether one of those that were issued is present (`presence`, in standard deviations, and `protected`), the `original` that got it, the one that the
     image `resembles`, whether it has its template or not, and how many templates were `tried`, with a fingerprint of these (`issued`). Without one that is present, template and original are None.
+    What was done to the image as a whole, and undone before it was examined, is told by `mirrored`, `stretched` (ratio of width to height, in relation to the original's) and `tone`.
     """
     height, width = levels.shape[:2]
     ours, own = {}, not malp.passive
@@ -38,6 +39,7 @@ def describe(malp: MaLP, levels: np.ndarray, found: Inspection, issued: Issued |
         own = bool(found.protected)
         names = {"original": issued.names.get(found.template) if own else None, "resembles": issued.names.get(found.resembles)}
         ours = {"presence": round(found.presence, 2), "protected": own, **names, "tried": len(issued.numbers), "issued": issued.fingerprint}
+        ours |= {"mirrored": found.mirrored, "stretched": round(found.stretched, 3), "tone": found.tone}
     return {
         "width": width,
         "height": height,
@@ -59,9 +61,12 @@ def count_unprotected(records: Sequence[dict[str, Any]]) -> str:
 
 
 def of_original(record: Mapping[str, Any]) -> str:
-    """``", protected as photos/a.jpg"`` or, without a template, ``", resembles photos/a.jpg"`` where that is known, for the line of an image."""
-    if record.get("original"):
-        return f", protected as {printable(record['original'])}"
+    """``", protected as photos/a.jpg, mirrored since"`` or, without a template, ``", resembles photos/a.jpg"`` where that is known, for the line of an image."""
+    if record.get("protected"):
+        seen = {"mirrored": record.get("mirrored"), "stretched": record.get("stretched", 1) != 1, "changed in tone": record.get("tone") is not None}  # not in the records of former versions
+        changes = [change for change, there in seen.items() if there]
+        name = f", protected as {printable(record['original'])}" if record.get("original") else ""
+        return name + (f", {' and '.join(changes)} since" if changes else "")
     return f", resembles {printable(record['resembles'])}" if record.get("resembles") else ""
 
 

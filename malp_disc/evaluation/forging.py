@@ -16,7 +16,7 @@ from malp_disc.benchmark.pixels import pixel_scores
 from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.detection import cosine
 from malp_disc.evaluation.key_search import at_strength, search_key, whitened
-from malp_disc.evaluation.survival import BATCH, claims, issued_to, protected
+from malp_disc.evaluation.survival import BATCH, claims, issued_to, protected, traced
 from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import Issued
@@ -92,12 +92,13 @@ def _forged(malp: KeyedMaLP, attack: Attack, victims: Tensor, issued: Issued) ->
     for part in victims.split(BATCH):
         added = attack(part)
         seen = to_8bit((part + added).clamp(-1, 1))
-        best, claimed = claims(malp, seen, issued)
-        held.append(torch.from_numpy(claimed))
+        traces = claims(malp, seen, issued)
+        held += [trace.found.protected for trace in traces]
+        best = [trace.found.number for trace in traces]
         cosines.append(cosine(masked_template(part, malp.secret, best, malp.config.image_size, malp.config.psnr), added.mean(1, keepdim=True)))
-        forged.append(malp(seen, torch.tensor(best)))
+        forged += [malp(trace.image, trace.found.number) for trace in traces]
     presence, score = (torch.cat([getattr(out, name) for out in forged]).cpu() for name in ("presence", "score"))
-    present = torch.cat(held)
+    present = torch.tensor(held)
     return {
         "n": len(victims),
         "cosine": torch.cat(cosines).mean().item(),
@@ -112,7 +113,7 @@ def hiding(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str, Any
     """F1 and AUC of spliced regions into which the editor copies the template of what was there before: not at all, its residual as it is, or turned as well as can be without the key, and
     the same with the original known.
     """
-    published, index = protected(malp, images), torch.arange(len(images))
+    published, index, issued = protected(malp, images), torch.arange(len(images)), issued_to(images)
     regions = random_masks(images, [[seed, 17, i] for i in range(len(images))])
     spliced = local_edit(published, regions, "splice", sources=images.roll(1, 0), seed=seed)
     residual, turned = whitened(published), agreement(spliced, published)
@@ -120,6 +121,6 @@ def hiding(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str, Any
     for name, pattern in {"nothing": None, "residual": residual, "residual, turned": residual * turned, "template, turned": exact * turned}.items():
         added = 0 if pattern is None else at_strength(pattern, spliced, malp.config.psnr) * regions
         seen = to_8bit((spliced + added).clamp(-1, 1))
-        found = torch.cat([malp(part, rows).edited for part, rows in zip(seen.split(BATCH), index.split(BATCH))])
+        found = torch.cat([out.edited for _, out in traced(malp, seen, issued)])
         measured = pixel_scores(found.cpu(), regions.float().cpu(), threshold=malp.config.edited_above, changed=0.5)
         yield {"copied": name, "n": len(images), "f1": measured.f1.mean().item(), "auc": measured.auc.mean().item()}

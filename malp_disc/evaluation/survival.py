@@ -7,7 +7,8 @@ Every function takes images (N, 3, H, W) in [-1, 1] on the MaLP's device, and yi
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from malp_disc.benchmark.pixels import pixel_scores
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
-from malp_disc.keyed import KeyedMaLP
-from malp_disc.keyed.identification import LIKELY_ABOVE, best_whole, raised_threshold
+from malp_disc.keyed import KeyedMaLP, KeyedOutput
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
+from malp_disc.keyed.trace import Trace
 from malp_disc.metrics.degradations import cropped, gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from malp_disc.metrics.detection import detection_scores
 
@@ -67,13 +68,38 @@ def protected(malp: KeyedMaLP, images: Tensor) -> Tensor:
     return torch.cat([to_8bit(malp.encrypt(part, index)[0]) for part, index in zip(images.split(BATCH), torch.arange(len(images)).split(BATCH))])
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What `malp-disc detect` finds out of N images, of which the i-th has the template i, if any.
+
+    Attributes:
+        score: P(manipulated), (N,).
+        presence: of that template, (N,).
+        present: whether it counts as present, (N,) of bool.
+        resembling: whether the image is known to resemble the original of it, (N,) of bool.
+    """
+
+    score: np.ndarray
+    presence: np.ndarray
+    present: np.ndarray
+    resembling: np.ndarray
+
+
+def traced(malp: KeyedMaLP, images: Tensor, issued: Issued, *, crops: bool = False) -> Iterator[tuple[Trace, KeyedOutput]]:
+    """Trace and predictions of each image, whose own template alone is looked for, as one of all that were issued; crops of originals only if asked for, since that takes a while."""
+    for number, image in enumerate(images.split(1)):
+        trace = malp.trace(image, issued, among=[number], crops=crops)
+        yield trace, malp(trace.image, trace.found.number, trace.found.alignment)
+
+
 @torch.no_grad()
-def scores(malp: KeyedMaLP, images: Tensor, *, align: bool = False) -> dict[str, np.ndarray]:
-    """P(manipulated) and the presence of the template of each image, (N,) each. `align` looks for the place of each on its original."""
-    found = []
-    for part, index in zip(images.split(1 if align else BATCH), torch.arange(len(images)).split(1 if align else BATCH)):
-        found.append(malp(part, index, malp.identify(part, index.tolist()).alignment if align else None))
-    return {name: torch.cat([getattr(out, name) for out in found]).cpu().numpy() for name in ("score", "presence")}
+def scores(malp: KeyedMaLP, images: Tensor, issued: Issued, *, crops: bool = False) -> Scores:
+    """Scores of images; arguments as for `traced`."""
+    rows = [
+        (out.score.item(), trace.found.presence, trace.found.protected, trace.resembles == number)
+        for number, (trace, out) in enumerate(traced(malp, images, issued, crops=crops))
+    ]
+    return Scores(*(np.array(column) for column in zip(*rows)))
 
 
 def issued_to(images: Tensor) -> Issued:
@@ -81,47 +107,30 @@ def issued_to(images: Tensor) -> Issued:
     return Issued(tuple(range(len(images))), looks=dict(enumerate(look(images.cpu()))))
 
 
-def found_in(malp: KeyedMaLP, images: Tensor, presence: np.ndarray, issued: Issued) -> np.ndarray:
-    """Whether the template of each image, i of the i-th, is found, given its presence there (N,): (N,) of bool."""
-    likely = [issued.likely(image) for image in images.split(1)]
-    return presence > np.array([_needed(malp, issued, numbers if i in numbers else ()) for i, numbers in enumerate(likely)])
-
-
-def _needed(malp: KeyedMaLP, issued: Issued, likely: Sequence[int]) -> float:
-    """The presence above which one of the likely templates is found, or, without any, one of all that were issued."""
-    return raised_threshold(LIKELY_ABOVE, len(likely)) if likely else raised_threshold(malp.config.present_above, len(issued.numbers))
-
-
 @torch.no_grad()
-def claims(malp: KeyedMaLP, images: Tensor, issued: Issued) -> tuple[list[int], np.ndarray]:
-    """The best of the issued templates in each image, as a whole one, and whether it counts as protected with it, (N,) of bool."""
-    numbers, held = [], []
-    for image in images.split(1):
-        tried = [(likely, likely)] if (likely := issued.likely(image)) else []
-        margins = {}
-        for those, found in [*tried, (issued.numbers, ())]:
-            number = best_whole(image, malp.secret, those, malp.config.image_size)
-            margins[number] = max(margins.get(number, -np.inf), malp(image, number).presence.item() - _needed(malp, issued, found))
-        numbers.append(max(margins, key=margins.get))
-        held.append(max(margins.values()) > 0)
-    return numbers, np.array(held)
+def claims(malp: KeyedMaLP, images: Tensor, issued: Issued) -> list[Trace]:
+    """The trace of each image, as a whole one, to any of the issued templates: its `found.protected` says whether it counts as protected."""
+    return [malp.trace(image, issued, crops=False) for image in images.split(1)]
 
 
-def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: Tensor, issued: Issued, *, align: bool = False) -> dict[str, Any]:
+def claimed(malp: KeyedMaLP, images: Tensor, issued: Issued) -> np.ndarray:
+    """Whether each image counts as protected, as a whole one, (N,) of bool."""
+    return np.array([trace.found.protected for trace in claims(malp, images, issued)])
+
+
+def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: Tensor, issued: Issued, *, crops: bool = False) -> dict[str, Any]:
     """Two tests of images that went the same way: edited or not, among the protected ones; and protected or not, among the untouched ones.
 
     `alarms` and `found` are the shares of the untouched and of the edited images that `malp-disc detect` calls manipulated: their score is above the calibrated threshold (0.5 if there
     is none), and their template is present. `gone` is the share of the edited ones that it calls not protected, `resembling` that of the edited ones whose original it names nevertheless, `present` that
     of the untouched ones that have their template, and `claimed` that of the unprotected ones, as whole images, that have any.
     """
-    kinds = [scores(malp, images, align=align) for images in (untouched, edited, unprotected)]
+    kinds = [scores(malp, images, issued, crops=crops) for images in (untouched, edited, unprotected)]
     auc = [
         detection_scores(np.repeat([0, 1], [len(low), len(high)]), np.concatenate([low, high]), threshold=0.5).auc
-        for low, high in ((kinds[0]["score"], kinds[1]["score"]), (kinds[2]["presence"], kinds[0]["presence"]))
+        for low, high in ((kinds[0].score, kinds[1].score), (kinds[2].presence, kinds[0].presence))
     ]
-    have = [found_in(malp, images, kind["presence"], issued) for images, kind in zip((untouched, edited), kinds)]
-    alarms, found = (float(((kind["score"] > malp.threshold) & there).mean()) for kind, there in zip(kinds, have))
-    likely = [issued.likely(image)[:1] for image in edited.split(1)]
+    alarms, found = (float(((kind.score > malp.threshold) & kind.present).mean()) for kind in kinds[:2])
     return {
         "n": len(untouched),
         "issued": len(issued.numbers),
@@ -129,10 +138,10 @@ def detection(malp: KeyedMaLP, untouched: Tensor, edited: Tensor, unprotected: T
         "auc_presence": auc[1],
         "alarms": alarms,
         "found": found,
-        "gone": float(1 - have[1].mean()),
-        "resembling": float(np.mean([numbers == [i] for i, numbers in enumerate(likely)])),
-        "present": float(have[0].mean()),
-        "claimed": float(claims(malp, unprotected, issued)[1].mean()),
+        "gone": float(1 - kinds[1].present.mean()),
+        "resembling": float(kinds[1].resembling.mean()),
+        "present": float(kinds[0].present.mean()),
+        "claimed": float(claimed(malp, unprotected, issued).mean()),
     }
 
 
@@ -164,14 +173,14 @@ def survival(malp: KeyedMaLP, images: Tensor, edit: Change, seed: int, others: T
     yield {
         "condition": "crop to 2/3",
         "when": "after the edit",
-        **detection(malp, *(change(part) for part in (published, edited, images)), issued, align=True),
+        **detection(malp, *(change(part) for part in (published, edited, images)), issued, crops=True),
     }
 
 
 @torch.no_grad()
 def local_edits(malp: KeyedMaLP, images: Tensor, generated: Change, seed: int, degradations: dict[str, Change]) -> Iterator[dict[str, Any]]:
     """F1, IoU and AUC of edited regions, each image's own; beside the F1 of marking all pixels, none, and each with probability one half."""
-    published, numbers = protected(malp, images), torch.arange(len(images))
+    published, issued = protected(malp, images), issued_to(images)
     regions = random_masks(images, [[seed, 11, i] for i in range(len(images))])
     sources = {"splice": images.roll(1, 0), "generated": generated(published)}
     by_kind = {kind: to_8bit(local_edit(published, regions, kind, sources=sources.get(kind), seed=seed)) for kind in LOCAL_EDITS}
@@ -179,7 +188,7 @@ def local_edits(malp: KeyedMaLP, images: Tensor, generated: Change, seed: int, d
         by_kind["inpaint (OpenCV, Telea)"] = inpainted_by_opencv(published, regions)
     for kind, edited in by_kind.items():
         for name, change in degradations.items():
-            found = torch.cat([malp(part, index).edited for part, index in zip(change(edited).split(BATCH), numbers.split(BATCH))])
+            found = torch.cat([out.edited for _, out in traced(malp, change(edited), issued)])
             yield {"edit": kind, "degradation": name, "n": len(images), **region_scores(found, regions, malp.config.edited_above)}
 
 
@@ -197,17 +206,16 @@ def tones(malp: KeyedMaLP, images: Tensor, others: Tensor) -> Iterator[dict[str,
     published, issued = protected(malp, images), issued_to(torch.cat([images, others]))
     for name, change in TONES.items():
         seen = to_8bit(change(published).clamp(-1, 1))
-        found = scores(malp, seen)
-        present = found_in(malp, seen, found["presence"], issued)
-        high = found["score"] > malp.threshold
+        found = scores(malp, seen, issued)
+        high = found.score > malp.threshold
         yield {
             "change": name,
             "n": len(images),
-            "presence": float(found["presence"].mean()),
-            "kept": float((present & ~high).mean()),
-            "manipulated": float((present & high).mean()),
-            "gone": float((~present).mean()),
-            "resembling": float(np.mean([issued.likely(image)[:1] == [i] for i, image in enumerate(seen.split(1))])),
+            "presence": float(found.presence.mean()),
+            "kept": float((found.present & ~high).mean()),
+            "manipulated": float((found.present & high).mean()),
+            "gone": float((~found.present).mean()),
+            "resembling": float(found.resembling.mean()),
         }
 
 
@@ -217,7 +225,7 @@ def faint_edits(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str
 
     `untouched` is the share of edited images that count as present and untouched.
     """
-    published, numbers = protected(malp, images), torch.arange(len(images))
+    published, issued = protected(malp, images), issued_to(images)
     regions = random_masks(images, [[seed, 11, i] for i in range(len(images))])
     cases = {name: (change(published), regions) for name, change in FAINT.items()}
     for share in SQUARES:
@@ -227,9 +235,9 @@ def faint_edits(malp: KeyedMaLP, images: Tensor, seed: int) -> Iterator[dict[str
         cases[f"black square, {share:.0%} of the side"] = torch.full_like(published, -0.9), square
     for name, (source, where) in cases.items():
         seen = to_8bit(torch.where(where, source, published).clamp(-1, 1))
-        found = [malp(part, index) for part, index in zip(seen.split(BATCH), numbers.split(BATCH))]
-        score, presence, edited = (torch.cat([getattr(out, value) for out in found]) for value in ("score", "presence", "edited"))
-        untouched = ((score <= malp.threshold) & (presence > malp.config.present_above)).double().mean().item()
+        found = list(traced(malp, seen, issued))
+        untouched = float(np.mean([out.score.item() <= malp.threshold and trace.found.protected for trace, out in found]))
+        edited = torch.cat([out.edited for _, out in found])
         yield {"edit": name, "n": len(images), "f1": region_scores(edited, where, malp.config.edited_above)["f1"], "untouched": untouched}
 
 

@@ -43,18 +43,35 @@ def evidence(images: Tensor, secret: bytes, numbers: Sequence[int], size: int, o
     grey = images.mean(1, keepdim=True)
     channels, similarities, whole = [], [], torch.zeros_like(grey)
     for low, high in BANDS:
-        residual = filtered(grey, low, high, whiten=1.0)
-        contrast = smoothed(residual.square(), _LOCAL).clamp(min=0).sqrt() + _FLOOR
-        residual, wanted = residual / contrast, filtered(expected, low, high, whiten=1.0)
+        residual, contrast = _residual(grey, low, high)
+        wanted = filtered(expected, low, high, whiten=1.0)
         wanted = wanted / _root_mean_square(wanted)
         product = residual * wanted
         similarity = product.mean((1, 2, 3)) / _root_mean_square(residual).view(-1)
         channels += [smoothed(product, window) for window in WINDOWS]
         channels += [contrast.log() / 3, (3 * similarity)[:, None, None, None].expand_as(product)]
         similarities.append(similarity)
-        again = filtered(residual, low, high, whiten=1.0)
-        whole = whole + again / _root_mean_square(again)
+        whole = whole + _of_norm_one(residual, low, high)
     return Evidence(torch.cat(channels, 1), sum(similarities) / len(BANDS), parts.correlation(whole))
+
+
+def whole_image(images: Tensor) -> Tensor:
+    """What `Evidence.presence` is the correlation of, (B, 3, h, w) -> (B, 1, h, w): both bands, whitened and divided by the local contrast."""
+    grey = images.mean(1, keepdim=True)
+    return sum(_of_norm_one(_residual(grey, *band)[0], *band) for band in BANDS)
+
+
+def _residual(grey: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """A band of grey images, whitened and divided by its local contrast, and the contrast."""
+    residual = filtered(grey, low, high, whiten=1.0)
+    contrast = smoothed(residual.square(), _LOCAL).clamp(min=0).sqrt() + _FLOOR
+    return residual / contrast, contrast
+
+
+def _of_norm_one(residual: Tensor, low: float, high: float) -> Tensor:
+    """A residual limited to its band again, with a mean square of 1."""
+    again = filtered(residual, low, high, whiten=1.0)
+    return again / _root_mean_square(again)
 
 
 def _root_mean_square(images: Tensor) -> Tensor:

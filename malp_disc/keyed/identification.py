@@ -51,25 +51,32 @@ def raised_threshold(above: float, trials: float) -> float:
     return -NormalDist().inv_cdf(0.5 * math.erfc(above / math.sqrt(2)) / max(trials, 1))
 
 
-def identify(image: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, present_above: float) -> Identification:
+def identify(
+    image: Tensor, secret: bytes, numbers: Sequence[int], size: int, *, present_above: float, trials: int | None = None, crops: bool = True
+) -> Identification:
     """The template of one image (1, 3, H, W) in [-1, 1], out of those of `numbers`.
 
     Where the whole image matches already, only shares near 1 are tried: trimmed by one pixel of the grid, an image keeps its presence, but no longer its local evidence.
 
     Args:
         present_above: presence above which an image counts as protected, if a single template is tried.
+        trials: number of templates that count as tried; by default, that of `numbers`.
+        crops: where the image doesn't match as a whole, look for crops of all the originals; this takes the most time by far.
     """
+    trials = len(numbers) if trials is None else trials
 
     def presence(number: int, alignment: Alignment) -> float:
         seen = resampled(image, grid_size(*image.shape[2:], size, alignment.share))
         return evidence(seen, secret, (number,), size, alignment.offset).presence.item()
 
-    threshold = raised_threshold(present_above, len(numbers))
+    threshold = raised_threshold(present_above, trials)
     number = best_whole(image, secret, numbers, size)
     whole = presence(number, Alignment())
-    tried = (number,) if whole > threshold else numbers
+    if whole <= threshold and not crops:
+        return Identification(number, Alignment(), whole, threshold)
+    tried, count = ((number,), 1) if whole > threshold else (numbers, trials)
     found, other = find_alignment(image, secret, tried, size, least_share=TRIMMED if whole > max(threshold, _SURE) else LEAST_SHARE)
-    if found.strength > raised_threshold(present_above, _PLACES * size**2 * len(tried)) and (aligned := presence(other, found)) > max(_BETTER * whole, threshold):
+    if found.strength > raised_threshold(present_above, _PLACES * size**2 * count) and (aligned := presence(other, found)) > max(_BETTER * whole, threshold):
         return Identification(other, found, aligned, threshold)
     return Identification(number, Alignment(), whole, threshold)
 

@@ -43,14 +43,14 @@ class IssuedTemplates:
         self.path, self.fingerprint = key.with_name(ISSUED_FILE if key.name == SECRET_FILE else f"{key.name}.{ISSUED_FILE}"), fingerprint
 
     def issue(self, file: str, images: Tensor) -> dict[str, Any]:
-        """A template for an image (1, 3, H, W) in [-1, 1], recorded before it is given out: its number as ``template``, with which it is found again the ``look``, the ``file`` and the ``key``.
+        """A template for an image (1, 3, H, W) in [-1, 1], recorded before it is given out: its number as ``template``, with which it is found again the ``look``, ``width`` and ``height``, the ``file`` and the ``key``.
 
         Raises:
             OSError: the list can't be written.
             ValueError: another process doesn't release it.
         """
         seen = base64.b64encode(bytes(look(images)[0].tolist())).decode()
-        record = {"template": secrets.randbelow(TEMPLATES), "file": file, "look": seen, "key": self.fingerprint}
+        record = {"template": secrets.randbelow(TEMPLATES), "file": file, "look": seen, "width": images.shape[3], "height": images.shape[2], "key": self.fingerprint}
         try:
             with FileLock(str(self.path.with_name(f".{self.path.name}.lock")), timeout=_WAIT):
                 self._append(json.dumps(record) + "\n")
@@ -76,18 +76,20 @@ class Issued:
         numbers: of the templates.
         names: of the images that got them, by number, as far as they are known.
         looks: of these images, by number.
+        shapes: (height, width) of these images, by number.
     """
 
     numbers: tuple[int, ...]
     names: Mapping[int, str] = field(default_factory=dict)
     looks: Mapping[int, Tensor] = field(default_factory=dict)
+    shapes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @functools.cached_property
     def _gallery(self) -> Tensor:
         return torch.stack(list(self.looks.values()))
 
-    def likely(self, images: Tensor) -> list[int]:
-        """The templates of the originals, at most `MOST`, that an image (1, 3, H, W) resembles, the most similar first; none without looks.
+    def likely(self, images: Tensor, least: float = RESEMBLES) -> list[int]:
+        """The templates of the originals, at most `MOST`, that an image (1, 3, H, W) resembles, by a `resemblance` of at least `least`, the most similar first; none without looks.
 
         Of an original that got several, all count, the newest first, up to `_COPIES`.
         """
@@ -96,7 +98,7 @@ class Issued:
         values = resemblance(look(images)[0].cpu(), self._gallery)
         rows_of: dict[bytes, list[int]] = {}
         for row in values.argsort(descending=True).tolist():
-            if values[row] < RESEMBLES:
+            if values[row] < least:
                 break
             rows_of.setdefault(bytes(self._gallery[row].tolist()), []).append(row)
         numbers = list(self.looks)
@@ -126,7 +128,8 @@ class Issued:
             raise ValueError(f"{path} lists templates of the key {min(keys - {key})}, and this is the key {key}; give the list of this key, or the other one with --key")
         names = {number: record["file"] for number, record in records.items() if isinstance(record.get("file"), str)}
         looks = {number: found for number, record in records.items() if (found := _look(record)) is not None}
-        return cls(tuple(records), names, looks)
+        shapes = {number: found for number, record in records.items() if (found := _shape(record)) is not None}
+        return cls(tuple(records), names, looks, shapes)
 
 
 def _look(record: dict[str, Any]) -> Tensor | None:
@@ -136,6 +139,12 @@ def _look(record: dict[str, Any]) -> Tensor | None:
     except (ValueError, TypeError):
         return None
     return torch.tensor(list(levels), dtype=torch.uint8) if len(levels) == SIDE**2 else None
+
+
+def _shape(record: dict[str, Any]) -> tuple[int, int] | None:
+    """Height and width in a line of a list, if it has them."""
+    sides = record.get("height"), record.get("width")
+    return sides if all(type(side) is int and side > 0 for side in sides) else None
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -16,6 +16,9 @@ RESEMBLES = 0.9
 """`resemblance` of at least which two images count as versions of one. Of 60 aligned faces, the edits of a StarGAN had 0.987 or more with their original, and none had more than 0.84 with one of
 940 other faces."""
 
+SIMILAR = 0.5
+"""The same of an image of which a part may show something else. Others may be as similar, so that this says little."""
+
 
 def look(images: Tensor) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] as SIDE × SIDE grey levels, (B, 144) uint8."""

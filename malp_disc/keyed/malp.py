@@ -6,6 +6,8 @@ out = malp(protected, index)                             # out.map, out.edited, 
 
 which = malp.identify(found, index.tolist())             # of an image or a crop (1, 3, H, W) of which you don't know which one it is
 out = malp(found, which.number, which.alignment)         # if which.protected
+traced = malp.trace(found, issued)                       # the same of images that may have been mirrored, stretched or changed in tone, with `malp_disc.keyed.issued.Issued`
+out = malp(traced.image, traced.found.number, traced.found.alignment)
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from malp_disc.input_checks import check_batches, check_images
 from malp_disc.keyed.alignment import Alignment, grid_size
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.evidence import CHANNELS, evidence
-from malp_disc.keyed.identification import LIKELY_ABOVE, Identification, identify
-from malp_disc.keyed.issued import TEMPLATES
+from malp_disc.keyed.identification import Identification, identify
+from malp_disc.keyed.issued import TEMPLATES, Issued
 from malp_disc.keyed.network import ChangeNet, EvidenceNet
 from malp_disc.keyed.saving import KeyedHubMixin
 from malp_disc.keyed.secret import check_secret, new_secret
 from malp_disc.keyed.spectrum import resampled
 from malp_disc.keyed.template import masked_template
+from malp_disc.keyed.trace import Trace, trace
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.precision import full_precision
 
@@ -159,26 +162,36 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
 
     @torch.no_grad()
     @full_precision
-    def identify(self, images: Tensor, numbers: Sequence[int], likely: Sequence[int] = ()) -> Identification:
+    def identify(self, images: Tensor, numbers: Sequence[int]) -> Identification:
         """Which template an image (1, 3, H, W) has, of a protected image or of a crop of one, and where it was cut from.
 
         Args:
             numbers: of all templates that it may have. A thousand take 0.2 seconds on a CPU, and eight where none is found: then it may be a crop of each.
-            likely: those of originals that the image resembles, which are tried first, and are found where little is left of them (`malp_disc.keyed.issued.Issued`).
 
         Raises:
             ValueError: more than one image, wrong shape, range, dtype or device, or no numbers.
         """
+        self._check_one(images, numbers)
+        return identify(images.float(), self.secret, numbers, self.config.image_size, present_above=self.config.present_above)
+
+    @torch.no_grad()
+    @full_precision
+    def trace(self, images: Tensor, issued: Issued, *, among: Sequence[int] | None = None, crops: bool = True) -> Trace:
+        """As `identify`, of an image (1, 3, H, W) that may also have been mirrored, stretched, or changed in tone as a whole since, where it resembles its original; see `malp_disc.keyed.trace.trace`.
+
+        Raises:
+            ValueError: as for `identify`.
+        """
+        self._check_one(images, issued.numbers)
+        return trace(images.float(), self.secret, issued, self.config.image_size, present_above=self.config.present_above, among=among, crops=crops)
+
+    def _check_one(self, images: Tensor, numbers: Sequence[int]) -> None:
         check_batches({"images": images}, device=self.device)
         check_images(images)
-        if wrong := [number for number in (*numbers, *likely) if not isinstance(number, int) or not 0 <= number < TEMPLATES]:
+        if wrong := [number for number in numbers if not isinstance(number, int) or not 0 <= number < TEMPLATES]:
             raise ValueError(f"expected template numbers 0 … {TEMPLATES - 1}, got {wrong[0]!r}")
         if len(images) != 1:
-            raise ValueError(f"expected one image to identify, got {len(images)}; call identify for each")
-        image, size, above = images.float(), self.config.image_size, self.config.present_above
-        if likely and (found := identify(image, self.secret, likely, size, present_above=LIKELY_ABOVE)).protected:
-            return found
-        return identify(image, self.secret, numbers, size, present_above=above)
+            raise ValueError(f"expected one image to identify, got {len(images)}; call this for each")
 
     def losses(
         self,

@@ -122,23 +122,27 @@ class Parts:
     """What the templates of images on the reference grid are made of, at the grid's pixels.
 
     Attributes:
+        images: (B, 3, h, w), moved there.
         phase: exp(i φ), complex (B, 1, h, w).
         carrier: V, (B, 2, h, w).
+        corner: (down, right), the first of the grid's pixels.
         rest: (down, right) from the grid's pixels to those of the images, less than one.
     """
 
+    images: Tensor
     phase: Tensor
     carrier: Tensor
+    corner: tuple[int, int] = (0, 0)
     rest: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of(cls, images: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Parts:
         """Arguments as for `template`."""
-        down, right = (round(value) for value in offset)
-        rest = (offset[0] - down, offset[1] - right)
-        pattern = carrier(secret, numbers, size, tuple(images.shape[2:]), (down, right)).to(images)
-        # V can't be interpolated between pixels, since it has all frequencies; the image's low ones, which φ follows from, can
-        return cls(content_phase(moved(images, *rest), secret, (down, right)), pattern, rest)
+        corner = (round(offset[0]), round(offset[1]))
+        rest = (offset[0] - corner[0], offset[1] - corner[1])
+        pattern = carrier(secret, numbers, size, tuple(images.shape[2:]), corner).to(images)
+        there = moved(images, *rest)  # V can't be interpolated between pixels, since it has all frequencies; the image's low ones, which φ follows from, can
+        return cls(there, content_phase(there, secret, corner), pattern, corner, rest)
 
     @property
     def template(self) -> Tensor:
@@ -148,14 +152,13 @@ class Parts:
 
     def correlation(self, residual: Tensor) -> Tensor:
         """Correlation of V with images (B, 1, h, w), turned back by φ, in standard deviations over all V: (B,), standard normal for images without this template whatever they show."""
-        turned = turned_back(moved(residual, *self.rest), self.phase)
+        turned = self.turned_back(residual)
         return (turned * self.carrier).sum((1, 2, 3)) / turned.square().sum((1, 2, 3)).div(2).sqrt().clamp(min=1e-12)
 
-
-def turned_back(residual: Tensor, phase: Tensor) -> Tensor:
-    """Images (B, 1, h, w) turned back by φ, so that what is left of the template is V: (B, 2, h, w), to be correlated with V's real and imaginary part."""
-    turned = residual * phase.conj()
-    return torch.cat([turned.real, turned.imag], 1)
+    def turned_back(self, residual: Tensor) -> Tensor:
+        """Images (B, 1, h, w) turned back by φ, so that what is left of the template is V: (B, 2, h, w), to be correlated with V's real and imaginary part."""
+        turned = moved(residual, *self.rest) * self.phase.conj()
+        return torch.cat([turned.real, turned.imag], 1)
 
 
 def template(images: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tensor:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod
 from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.survival import found_in, issued_to, protected, scores
+from malp_disc.evaluation.survival import issued_to, protected, scores
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
@@ -117,7 +117,7 @@ def calibrate_surviving(malp: KeyedMaLP, inputs: EvalSet, false_alarm_rate: floa
     images = protected(malp, inputs.images.to(malp.device))
     degraded = torch.cat([DegradationChain.seeded(seed, 0, i)(image) for i, image in enumerate(images.split(1))])
     issued = issued_to(inputs.images)
-    found = [(scores(malp, kind, align=True), kind) for kind in (images, degraded)]
-    counted = [np.where(found_in(malp, kind, own["presence"], issued), own["score"], 0.0) for own, kind in found]
+    found = [scores(malp, kind, issued, crops=True) for kind in (images, degraded)]
+    counted = [np.where(own.present, own.score, 0.0) for own in found]
     kinds = f"held-back images at {inputs.images.shape[3]}x{inputs.images.shape[2]}, protected, as they are and degraded"
     return Calibration.fit(counted, false_alarm_rate, images=kinds, detector=malp.detector_fingerprint)

@@ -9,6 +9,8 @@ from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, whitened_and_turned
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.identification import raised_threshold
+from malp_disc.keyed.issued import Issued
+from malp_disc.keyed.looks import look
 from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from tests.keyed.conftest import natural_images
 
@@ -76,9 +78,10 @@ def test_what_resembles_an_original_is_found_by_less_of_its_template(large):
     faint = image + 0.24 * (protected - image)
     assert 3.5 < large(faint, 2).presence < 5
     assert not large.identify(faint, range(5)).protected
-    found = large.identify(faint, range(5), likely=[2])
+    seen = look(image)[0]
+    found = large.trace(faint, Issued(tuple(range(5)), looks={2: seen})).found
     assert found.protected and found.number == 2
-    assert large.identify(protected, range(5), likely=[4]).number == 2, "a likely template that isn't there hides no other"
+    assert large.trace(protected, Issued(tuple(range(5)), looks={4: seen})).found.number == 2, "a likely template that isn't there hides no other"
 
 
 def test_the_grid_has_the_aspect_of_the_image_and_the_area_of_the_training_size():

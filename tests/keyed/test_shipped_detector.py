@@ -10,7 +10,7 @@ from torch import Tensor
 
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.data.local_edits import local_edit, random_masks
-from malp_disc.evaluation.survival import FAINT, region_scores, scores
+from malp_disc.evaluation.survival import FAINT, issued_to, region_scores, scores
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.metrics.degradations import jpeg, resized, to_8bit
 from malp_disc.serialization.state_dicts import load_tensors
@@ -55,8 +55,9 @@ def test_a_recoloured_or_brightened_region_is_found(edit, malp, protected):
 
 
 def test_presence_tells_protected_images_from_others(malp, protected):
-    assert scores(malp, protected)["presence"].min() > 2 * malp.config.present_above
-    assert scores(malp, faces(16))["presence"].max() < malp.config.present_above
+    issued = issued_to(faces(0))
+    assert scores(malp, protected, issued).presence.min() > 2 * malp.config.present_above
+    assert scores(malp, faces(16), issued).presence.max() < malp.config.present_above
 
 
 @pytest.mark.parametrize(("side", "cut"), [(128, 1), (256, 2)])

@@ -1,0 +1,126 @@
+"""Changes of an image's whole tone: found by its template, and undone.
+
+More brightness, contrast or colour turn φ at every pixel by an angle that depends on the levels there, by the sets of weights that the key has (`malp_disc.keyed.template`). So the tone that an image had is the one with which its template correlates best.
+Whoever edits a region changes the tone of that region: of the whole image, the tone of most of its template counts, and the region is seen as before.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from malp_disc.keyed.evidence import whole_image
+from malp_disc.keyed.spectrum import smoothed
+from malp_disc.keyed.template import LEVEL, SETS, Parts, level_weights, which_set
+
+TRIED = 100_000
+"""Independent tones that count as tried, for the presence that one has to reach (`malp_disc.keyed.identification.raised_threshold`)."""
+_STARTS = 3  # of the coarse tones, from which the best is looked for
+_BINS = 10  # of each colour
+_AT_ONCE = 200_000  # levels of which the tone is undone at once
+_LEAST, _BETTER = 4.0, 1.08  # correlation that a coarse tone needs for a finer one to be looked for, and its ratio to that of the image as it is; without a template, it is 3.0 on average
+_SMALL = 0.02  # presence that a tone of the size of `_SCALES` costs: of tones that do the same, the smallest
+_BOUNDS = ((-0.7, 0.7), (-0.8, 0.8), (-0.7, 0.7), (-0.8, 1.2), (-0.25, 0.25), (-0.12, 0.12))
+_SCALES = np.array([0.3, 0.3, 0.3, 0.5, 0.15, 0.1])
+
+
+@dataclass(frozen=True)
+class Tone:
+    """What undoes a change of tone, in the order of use; the defaults change nothing.
+
+    Attributes:
+        gamma: natural logarithm of the exponent of the levels in [0, 1].
+        warmth: logarithm of the gain of red, and minus that of blue.
+        tint: logarithm of the gain of red and blue, and minus half of that of green.
+        saturation: logarithm of the gain of what sets a colour apart from its grey.
+        contrast: logarithm of the gain of the levels in [-1, 1].
+        brightness: added to the levels in [-1, 1].
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 0.0
+    saturation: float = 0.0
+    warmth: float = 0.0
+    tint: float = 0.0
+
+    def undone(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] as they were before the change, clamped."""
+        if self == Tone():
+            return images
+        levels = images.permute(0, 2, 3, 1).double().cpu().numpy()
+        before = _undone(levels, np.array([[getattr(self, name.name) for name in fields(self)]]))[0]
+        return torch.from_numpy(before).to(images).permute(0, 3, 1, 2).clamp(-1, 1)
+
+
+def find_tone(seen: Tensor, secret: bytes, number: int, size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tone:
+    """The tone with which the template of this number correlates best with one image on the reference grid, (1, 3, h, w), or `Tone()` where no other is clearly better.
+
+    Args:
+        offset: as for `malp_disc.keyed.template.template`.
+    """
+    from scipy.optimize import minimize  # late: takes a while to import
+
+    levels, sums = _by_levels(seen, secret, number, size, offset)
+    weights = level_weights(secret).double().numpy()
+    coarse = _coarse()
+    reached = np.concatenate([_correlation(part, levels, sums, weights) for part in np.array_split(coarse, max(1, len(coarse) * len(levels) // _AT_ONCE))])
+    if reached.max() < max(_LEAST, _BETTER * float(_correlation(np.zeros((1, 6)), levels, sums, weights)[0])):
+        return Tone()
+
+    def cost(tone: np.ndarray) -> float:
+        return _SMALL * float(np.square(tone / _SCALES).sum()) - float(_correlation(tone[None], levels, sums, weights)[0])
+
+    best = min((minimize(cost, coarse[row], method="L-BFGS-B", bounds=_BOUNDS) for row in reached.argsort()[-_STARTS:]), key=lambda found: found.fun)
+    return Tone(*best.x.tolist())
+
+
+def describe_tone(before: Tensor, now: Tensor) -> dict[str, float]:
+    """How images (B, 3, H, W) in [-1, 1] differ in tone: mean changes of red, green and blue in grey levels, and ratios of contrast (standard deviation of the grey levels) and saturation (root mean square of what sets colours apart from grey)."""
+    change = (now - before).mean((0, 2, 3)) * 127.5
+    grey = [images.mean(1, keepdim=True) for images in (before, now)]
+    contrast, colour = ([images.std().item() for images in grey], [(images - own).square().mean().sqrt().item() for images, own in zip((before, now), grey)])
+    ratios = {"contrast": contrast[1] / max(contrast[0], 1e-6), "saturation": colour[1] / max(colour[0], 1e-6)}
+    return {name: round(value, 1) for name, value in zip(("red", "green", "blue"), change.tolist())} | {name: round(value, 2) for name, value in ratios.items()}
+
+
+def _undone(levels: np.ndarray, tones: np.ndarray) -> np.ndarray:
+    """Levels (…, 3) with each of the tones (T, 6) undone, (T, …, 3)."""
+    brightness, contrast, gamma, saturation, warmth, tint = (part.reshape(-1, *[1] * levels.ndim) for part in tones.T)
+    unit = ((levels + 1) / 2).clip(1e-3, 1) ** np.exp(gamma)
+    now = 2 * unit * np.exp(np.concatenate([warmth + tint, -2 * tint, tint - warmth], -1)) - 1
+    grey = now.mean(-1, keepdims=True)
+    return (grey + (now - grey) * np.exp(saturation)) * np.exp(contrast) + brightness
+
+
+@functools.lru_cache(maxsize=1)
+def _coarse() -> np.ndarray:
+    """Tones, (T, 6), of which one is near enough to any for the correlation to rise from there."""
+    steps = ([0.1 * step for step in range(-5, 6)], (-0.45, -0.22, 0.0, 0.22, 0.45), (-0.35, 0.0, 0.35), (-0.6, -0.3, 0.0, 0.35, 0.7), (-0.12, 0.0, 0.12), (0.0,))
+    return np.array(list(itertools.product(*steps)))
+
+
+def _by_levels(seen: Tensor, secret: bytes, number: int, size: int, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels with nearly the same local levels put together: their levels (N, 3), and by set of weights the sums of what is left of image and template, (N, `SETS`) complex, in standard deviations."""
+    parts = Parts.of(seen, secret, (number,), size, offset)
+    turned = parts.turned_back(whole_image(seen))[0]
+    agreeing = torch.complex(*turned) * torch.complex(*parts.carrier[0]).conj()
+    deviation = turned.square().sum().div(2).sqrt().clamp(min=1e-12)
+    levels = smoothed(parts.images, LEVEL)[0].permute(1, 2, 0).reshape(-1, 3)
+    own_bin = ((levels + 1) * (_BINS / 2)).long().clamp(0, _BINS - 1) @ torch.tensor([_BINS**2, _BINS, 1], device=levels.device)
+    bins, place = own_bin.unique(return_inverse=True)
+    own_set = which_set(tuple(seen.shape[2:]), parts.corner).reshape(-1).to(place)
+    sums = torch.zeros(len(bins) * SETS, dtype=torch.complex64, device=levels.device).index_add_(0, place * SETS + own_set, agreeing.reshape(-1) / deviation)
+    mean = torch.zeros(len(bins), 3, device=levels.device).index_add_(0, place, levels) / torch.bincount(place)[:, None]
+    return mean.double().cpu().numpy(), sums.view(-1, SETS).cpu().numpy()
+
+
+def _correlation(tones: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Presence with each of the tones (T, 6) undone, (T,), of the sums of `_by_levels`."""
+    turn = (_undone(levels, tones) - levels) @ weights.T
+    return (sums.real * np.cos(turn) + sums.imag * np.sin(turn)).sum((1, 2))
