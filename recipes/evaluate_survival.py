@@ -36,7 +36,7 @@ from malp_disc.evaluation.survival import (
     protected,
     scores,
     survival,
-    tones,
+    whole_changes,
 )
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.metrics.degradations import to_8bit
@@ -50,7 +50,7 @@ from malp_disc.target_kind import exclusive_names
 from malp_disc.training.launch import run_recipe
 from malp_disc.training.surviving import calibrate_surviving
 
-Part = Literal["fidelity", "detection", "local", "generated", "alarms", "attacks", "faint", "tones", "gallery"]
+Part = Literal["fidelity", "detection", "local", "generated", "alarms", "attacks", "faint", "whole", "gallery"]
 _ALL: tuple[Part, ...] = get_args(Part)
 
 
@@ -168,8 +168,8 @@ def measure(part: Part, malp: KeyedMaLP, inputs: EvalSet, generator: Any, traini
             yield {"what": "hiding", **line}
     elif part == "faint":
         yield from faint_edits(malp, images, seed)
-    elif part == "tones":
-        yield from tones(malp, images, to_8bit(inputs.images[len(images) :].clamp(-1, 1)))
+    elif part == "whole":
+        yield from whole_changes(malp, images, to_8bit(inputs.images[len(images) :].clamp(-1, 1)), seed)
     elif part == "gallery" and seed == config.seeds[0]:
         survival_gallery(malp, images[:6], edited, config.output_dir / "gallery.png", seed=seed)
 

@@ -47,18 +47,30 @@ FAINT: dict[str, Change] = {
     "coloured stripes, 4 pixels": lambda images: images + stripes(images, 4),
 }
 TONES: dict[str, Change] = {
+    "none": lambda images: images,
     "5 levels brighter": lambda images: images + 5 / 127.5,
     "10 levels brighter": lambda images: images + 10 / 127.5,
     "20 levels brighter": lambda images: images + 20 / 127.5,
+    "40 levels brighter": lambda images: images + 40 / 127.5,
+    "40 levels darker": lambda images: images - 40 / 127.5,
     "0.8 times the contrast": lambda images: 0.8 * images,
+    "half the contrast": lambda images: 0.5 * images,
+    "1.3 times the contrast": lambda images: 1.3 * images,
     "gamma 0.8": lambda images: 2 * ((images + 1) / 2) ** 0.8 - 1,
     "gamma 1.25": lambda images: 2 * ((images + 1) / 2) ** 1.25 - 1,
+    "gamma 0.8, then JPEG 75": lambda images: jpeg(to_8bit(2 * ((images + 1) / 2) ** 0.8 - 1), quality=75),
     "half the saturation": lambda images: (images + images.mean(1, keepdim=True)) / 2,
     "colour removed": lambda images: images.mean(1, keepdim=True).expand_as(images),
     "red 5 % stronger, blue 5 % weaker": lambda images: (images + 1) * torch.tensor([1.05, 1.0, 0.95], device=images.device).view(3, 1, 1) - 1,
     "red 10 % stronger, blue 10 % weaker": lambda images: (images + 1) * torch.tensor([1.1, 1.0, 0.9], device=images.device).view(3, 1, 1) - 1,
 }
 """Changes of the whole image that leave its details, which an editor or a camera's software makes."""
+SHAPES: dict[str, Change] = {
+    "mirrored": lambda images: images.flip(3),
+    "mirrored, 20 levels brighter": lambda images: images.flip(3) + (20 / 127.5 if images.shape[1] == 3 else 0),
+    "stretched to 0.8 times the width": lambda images: torch.nn.functional.interpolate(images, (images.shape[2], round(0.8 * images.shape[3])), mode="bilinear", antialias=True, align_corners=False),
+}
+"""Changes that move pixels, of images (B, 3, H, W) and of masks (B, 1, H, W)."""
 SQUARES = (0.03, 0.06, 0.12)
 CROP = 2 / 3
 
@@ -104,7 +116,8 @@ def scores(malp: KeyedMaLP, images: Tensor, issued: Issued, *, crops: bool = Fal
 
 def issued_to(images: Tensor) -> Issued:
     """The templates 0 … N - 1, as they are recorded for images (N, 3, H, W)."""
-    return Issued(tuple(range(len(images))), looks=dict(enumerate(look(images.cpu()))))
+    count = range(len(images))
+    return Issued(tuple(count), looks=dict(enumerate(look(images.cpu()))), shapes={number: tuple(images.shape[2:]) for number in count})
 
 
 @torch.no_grad()
@@ -199,14 +212,18 @@ def stripes(images: Tensor, period: int) -> Tensor:
 
 
 @torch.no_grad()
-def tones(malp: KeyedMaLP, images: Tensor, others: Tensor) -> Iterator[dict[str, Any]]:
-    """What `malp-disc detect` says of protected images whose brightness, contrast or colours were changed as a whole: shares of `kept` ones, which count as protected and untouched, `manipulated` ones, and
-    `gone` ones, whose template isn't found; `resembling` is the share of all whose original it names nevertheless. Whether such a change is one to be found is for the user to say. `others` are images that got further templates.
+def whole_changes(malp: KeyedMaLP, images: Tensor, others: Tensor, seed: int) -> Iterator[dict[str, Any]]:
+    """What `malp-disc detect` says of protected images that were changed as a whole, in brightness, contrast or colours, mirrored, or stretched: shares of `kept` ones, which count as protected and untouched, `manipulated` ones, and
+    `gone` ones, whose template isn't found; `resembling` is the share of all whose original it names nevertheless. `f1` is that of spliced regions, in images that were changed so afterwards. `others` are images that got further templates.
     """
     published, issued = protected(malp, images), issued_to(torch.cat([images, others]))
-    for name, change in TONES.items():
-        seen = to_8bit(change(published).clamp(-1, 1))
-        found = scores(malp, seen, issued)
+    regions = random_masks(images, [[seed, 11, i] for i in range(len(images))])
+    spliced = local_edit(published, regions, "splice", sources=images.roll(1, 0), seed=seed)
+    for name, change in (TONES | SHAPES).items():
+        found = scores(malp, _published(change, published), issued)
+        seen = _published(change, spliced)
+        maps = torch.cat([trace.as_given(out.edited, tuple(seen.shape[2:])) for trace, out in traced(malp, seen, issued)])
+        where = change(regions.float()) > 0.5 if name in SHAPES else regions
         high = found.score > malp.threshold
         yield {
             "change": name,
@@ -216,7 +233,12 @@ def tones(malp: KeyedMaLP, images: Tensor, others: Tensor) -> Iterator[dict[str,
             "manipulated": float((found.present & high).mean()),
             "gone": float((~found.present).mean()),
             "resembling": float(found.resembling.mean()),
+            "f1": region_scores(maps, where, malp.config.edited_above)["f1"],
         }
+
+
+def _published(change: Change, images: Tensor) -> Tensor:
+    return to_8bit(change(images).clamp(-1, 1))
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ TABLES: tuple[tuple[tuple[str, str, str], tuple[str, ...], tuple[str, ...]], ...
     (("attacks", "forging", "Forging"), ("attacker", "images"), ("cosine", "presence", "claimed", "forged")),
     (("attacks", "hiding", "Hidden edits"), ("copied",), ("f1", "auc")),
     (("faint", "", "Faint edits"), ("edit",), ("f1", "untouched")),
-    (("tones", "", "Changes of the whole image"), ("change",), ("kept", "manipulated", "gone", "resembling")),
+    (("whole", "", "Changes of the whole image"), ("change",), ("kept", "manipulated", "gone", "resembling", "f1")),
 )
 """(part, what, title), the columns that name a row, the measured ones."""
 _WORST_IS_LARGE = ("alarms", "manipulated", "claimed", "lost", "gone", "cosine", "presence", "forged", "untouched")

@@ -11,6 +11,7 @@ import torch
 from malp_disc.evaluation.forging import forging, hiding
 from malp_disc.evaluation.survival import (
     FAINT,
+    SHAPES,
     SQUARES,
     TONES,
     claimed,
@@ -24,7 +25,7 @@ from malp_disc.evaluation.survival import (
     scores,
     stripes,
     survival,
-    tones,
+    whole_changes,
 )
 from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
@@ -137,13 +138,18 @@ def test_faint_edits_keep_the_mean_of_the_colours_or_the_details(malp, images):
     assert all(0 <= line["f1"] <= 1 and 0 <= line["untouched"] <= 1 for line in lines)
 
 
-def test_changes_of_the_whole_images_tone_are_undone(malp, images):
-    lines = {line["change"]: line for line in tones(malp, images, natural_images(20, seed=9))}
-    assert list(lines) == list(TONES)
-    assert lines["5 levels brighter"]["gone"] == 0 and lines["5 levels brighter"]["resembling"] == 1
-    assert lines["20 levels brighter"]["presence"] > 0.75 * lines["5 levels brighter"]["presence"]
+def test_changes_of_the_whole_image_are_undone(malp, images):
+    lines = {line["change"]: line for line in whole_changes(malp, images, natural_images(20, seed=9), 0)}
+    assert list(lines) == [*TONES, *SHAPES]
+    assert lines["none"]["gone"] == lines["5 levels brighter"]["gone"] == lines["mirrored"]["gone"] == 0 and lines["none"]["resembling"] == 1
+    assert lines["20 levels brighter"]["presence"] > 0.75 * lines["none"]["presence"] and lines["mirrored"]["presence"] == pytest.approx(lines["none"]["presence"])
+    assert lines["mirrored"]["f1"] == pytest.approx(lines["none"]["f1"])
     for name, change in TONES.items():
-        assert change(images).shape == images.shape and -1.2 < change(images).min() and change(images).max() < 1.4, name
+        assert change(images).shape == images.shape and -1.4 < change(images).min() and change(images).max() < 1.4, name
+    for name, change in SHAPES.items():
+        mask = torch.zeros(1, 1, 64, 64)
+        mask[..., :32] = 1
+        assert change(mask).mean() == 0.5 and change(mask).shape[2:] == change(images).shape[2:], name
 
 
 def test_attacks_work_pixel_by_pixel_of_the_grid(malp):
