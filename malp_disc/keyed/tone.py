@@ -6,14 +6,17 @@ Whoever edits a region changes the tone of that region: of the whole image, the 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.evidence import whole_image
 from malp_disc.keyed.spectrum import smoothed
 from malp_disc.keyed.template import LEVEL, SETS, Parts, level_weights, which_set
@@ -22,7 +25,7 @@ TRIED = 100_000
 """Independent tones that count as tried, for the presence that one has to reach (`malp_disc.keyed.identification.raised_threshold`)."""
 _STARTS = 3  # of the coarse tones, from which the best is looked for
 _BINS = 10  # of each colour
-_AT_ONCE = 200_000  # levels of which the tone is undone at once
+_AT_ONCE, _ROWS = 200_000, 256  # levels, and rows of an image, of which tones are undone at once
 _LEAST, _BETTER = 4.0, 1.08  # correlation that a coarse tone needs for a finer one to be looked for, and its ratio to that of the image as it is; without a template, it is 3.0 on average
 _SMALL = 0.02  # presence that a tone of the size of `_SCALES` costs: of tones that do the same, the smallest
 _BOUNDS = ((-0.7, 0.7), (-0.8, 0.8), (-0.7, 0.7), (-0.8, 1.2), (-0.25, 0.25), (-0.12, 0.12))
@@ -53,31 +56,36 @@ class Tone:
         """Images (B, 3, H, W) in [-1, 1] as they were before the change, clamped."""
         if self == Tone():
             return images
+        return torch.cat([self._undone(rows) for rows in images.split(_ROWS, 2)], 2)
+
+    def _undone(self, images: Tensor) -> Tensor:
         levels = images.permute(0, 2, 3, 1).double().cpu().numpy()
-        before = _undone(levels, np.array([[getattr(self, name.name) for name in fields(self)]]))[0]
+        before = _undone(levels, np.array([dataclasses.astuple(self)]))[0]
         return torch.from_numpy(before).to(images).permute(0, 3, 1, 2).clamp(-1, 1)
 
 
-def find_tone(seen: Tensor, secret: bytes, number: int, size: int, offset: tuple[float, float] = (0.0, 0.0)) -> Tone:
-    """The tone with which the template of this number correlates best with one image on the reference grid, (1, 3, h, w), or `Tone()` where no other is clearly better.
+def find_tone(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float] = (0.0, 0.0)) -> tuple[int, Tone]:
+    """Which of the templates correlates best with one image on the reference grid, (1, 3, h, w), whose tone was changed, and what undoes the change: `Tone()` where no tone is clearly better than that of the image.
 
     Args:
         offset: as for `malp_disc.keyed.template.template`.
     """
     from scipy.optimize import minimize  # late: takes a while to import
 
-    levels, sums = _by_levels(seen, secret, number, size, offset)
+    levels, sums = _by_levels(seen, secret, numbers, size, offset)
     weights = level_weights(secret).double().numpy()
     coarse = _coarse()
-    reached = np.concatenate([_correlation(part, levels, sums, weights) for part in np.array_split(coarse, max(1, len(coarse) * len(levels) // _AT_ONCE))])
-    if reached.max() < max(_LEAST, _BETTER * float(_correlation(np.zeros((1, 6)), levels, sums, weights)[0])):
-        return Tone()
+    reached = np.concatenate([_correlation(part, levels, sums, weights) for part in np.array_split(coarse, max(1, len(coarse) * len(levels) // _AT_ONCE))])  # (tones, numbers)
+    which = int(reached.max(0).argmax())
+    own, reached = sums[which : which + 1], reached[:, which]
+    if reached.max() < max(_LEAST, _BETTER * _correlation(np.zeros((1, 6)), levels, own, weights).item()):
+        return numbers[which], Tone()
 
     def cost(tone: np.ndarray) -> float:
-        return _SMALL * float(np.square(tone / _SCALES).sum()) - float(_correlation(tone[None], levels, sums, weights)[0])
+        return _SMALL * float(np.square(tone / _SCALES).sum()) - _correlation(tone[None], levels, own, weights).item()
 
     best = min((minimize(cost, coarse[row], method="L-BFGS-B", bounds=_BOUNDS) for row in reached.argsort()[-_STARTS:]), key=lambda found: found.fun)
-    return Tone(*best.x.tolist())
+    return numbers[which], Tone(*best.x.tolist())
 
 
 def describe_tone(before: Tensor, now: Tensor) -> dict[str, float]:
@@ -105,22 +113,26 @@ def _coarse() -> np.ndarray:
     return np.array(list(itertools.product(*steps)))
 
 
-def _by_levels(seen: Tensor, secret: bytes, number: int, size: int, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels with nearly the same local levels put together: their levels (N, 3), and by set of weights the sums of what is left of image and template, (N, `SETS`) complex, in standard deviations."""
-    parts = Parts.of(seen, secret, (number,), size, offset)
+def _by_levels(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels with nearly the same local levels put together: their levels (P, 3), and for each template, by set of weights, the sums of what is left of image and template, (N, P, `SETS`) complex, in standard deviations."""
+    parts = Parts.of(seen, secret, numbers[:1], size, offset)
     turned = parts.turned_back(whole_image(seen))[0]
-    agreeing = torch.complex(*turned) * torch.complex(*parts.carrier[0]).conj()
-    deviation = turned.square().sum().div(2).sqrt().clamp(min=1e-12)
+    turned = turned / turned.square().sum().div(2).sqrt().clamp(min=1e-12)
     levels = smoothed(parts.images, LEVEL)[0].permute(1, 2, 0).reshape(-1, 3)
     own_bin = ((levels + 1) * (_BINS / 2)).long().clamp(0, _BINS - 1) @ torch.tensor([_BINS**2, _BINS, 1], device=levels.device)
     bins, place = own_bin.unique(return_inverse=True)
-    own_set = which_set(tuple(seen.shape[2:]), parts.corner).reshape(-1).to(place)
-    sums = torch.zeros(len(bins) * SETS, dtype=torch.complex64, device=levels.device).index_add_(0, place * SETS + own_set, agreeing.reshape(-1) / deviation)
+    place_and_set = place * SETS + which_set(tuple(seen.shape[2:]), parts.corner).reshape(-1).to(place)
+    sums = []
+    for number in numbers:
+        pattern = carrier(secret, (number,), size, tuple(seen.shape[2:]), parts.corner)[0].to(turned)
+        agreeing = torch.complex(*turned) * torch.complex(*pattern).conj()
+        sums.append(torch.zeros(len(bins) * SETS, dtype=torch.complex64, device=levels.device).index_add_(0, place_and_set, agreeing.reshape(-1)))
     mean = torch.zeros(len(bins), 3, device=levels.device).index_add_(0, place, levels) / torch.bincount(place)[:, None]
-    return mean.double().cpu().numpy(), sums.view(-1, SETS).cpu().numpy()
+    return mean.double().cpu().numpy(), torch.stack(sums).view(len(numbers), -1, SETS).cpu().numpy()
 
 
 def _correlation(tones: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Presence with each of the tones (T, 6) undone, (T,), of the sums of `_by_levels`."""
-    turn = (_undone(levels, tones) - levels) @ weights.T
-    return (sums.real * np.cos(turn) + sums.imag * np.sin(turn)).sum((1, 2))
+    """Presence of each template with each of the tones (T, 6) undone, (T, N), of the sums of `_by_levels`."""
+    turn = ((_undone(levels, tones) - levels) @ weights.T).reshape(len(tones), -1)
+    flat = sums.reshape(len(sums), -1)
+    return np.cos(turn) @ flat.real.T + np.sin(turn) @ flat.imag.T

@@ -6,6 +6,7 @@ originals that the image is similar to (`malp_disc.keyed.looks`), since each way
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from malp_disc.keyed.alignment import Alignment, grid_size
 from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.identification import LIKELY_ABOVE, Identification, identify, raised_threshold
 from malp_disc.keyed.issued import Issued
-from malp_disc.keyed.looks import SIMILAR
+from malp_disc.keyed.looks import SIDE, SIMILAR
 from malp_disc.keyed.spectrum import resampled
 from malp_disc.keyed.tone import TRIED, Tone, find_tone
 
@@ -75,13 +76,20 @@ def trace(image: Tensor, secret: bytes, issued: Issued, size: int, *, present_ab
 
 @dataclass(frozen=True)
 class _Way:
-    """An image with mirroring and stretching undone, and templates of originals that have this aspect: of those that it resembles, and of all that it is similar to."""
+    """How an image may have been mirrored or stretched, and templates of originals that have the aspect that it had before: of those that it resembles, and of all that it is similar to."""
 
-    image: Tensor
+    given: Tensor
     likely: tuple[int, ...]
     similar: tuple[int, ...]
     mirrored: bool = False
     stretched: float = 1.0
+
+    @property
+    def image(self) -> Tensor:
+        """The image with both undone; made anew each time, since it may be large."""
+        height, width = self.given.shape[2:]
+        own = self.given.flip(3) if self.mirrored else self.given
+        return own if self.stretched == 1 else resampled(own, (round(height * self.stretched**0.5), round(width / self.stretched**0.5)))
 
     def within(self, among: Sequence[int] | None) -> _Way:
         """With no other templates than these."""
@@ -93,14 +101,14 @@ class _Way:
 def _ways(image: Tensor, issued: Issued) -> Iterator[_Way]:
     """As it is, and stretched back to the aspects of originals; then both of its mirror image."""
     height, width = image.shape[2:]
+    small = F.interpolate(image.mean(1, keepdim=True), (SIDE, SIDE), mode="area")
     for mirrored in (False, True):
-        own = image.flip(3) if mirrored else image
+        own = small.flip(3) if mirrored else small
         likely, similar = issued.likely(own), issued.likely(own, SIMILAR)
-        yield _Way(own, tuple(likely), tuple(similar), mirrored)
+        yield _Way(image, tuple(likely), tuple(similar), mirrored)
         ratios = {number: width / height / (shape[1] / shape[0]) for number in similar if (shape := issued.shapes.get(number)) is not None}
         for ratio in dict.fromkeys(value for value in ratios.values() if abs(value - 1) > _SAME_ASPECT):
-            back = resampled(own, (round(height * ratio**0.5), round(width / ratio**0.5)))
-            yield _Way(back, *(tuple(number for number in numbers if ratios.get(number) == ratio) for numbers in (likely, similar)), mirrored, ratio)
+            yield _Way(image, *(tuple(number for number in numbers if ratios.get(number) == ratio) for numbers in (likely, similar)), mirrored, ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,32 +149,42 @@ class _Search:
         """As a whole with any template, as it is or else mirrored, and stretched with those of similar originals."""
         for way in self.ways:
             numbers = self.numbers if way.stretched == 1 else way.similar
-            trials = self.trials * (1 if way is self.ways[0] else 2 * len(self.ways))
-            if numbers and (found := self._identified(way, numbers, above=self.above, trials=trials, crops=False)).protected:
+            if way is self.ways[0]:
+                found = self._as_it_is
+            elif numbers:
+                found = self._identified(way, numbers, above=self.above, trials=2 * len(self.ways) * self.trials, crops=False)
+            if found.protected:
                 return self._with_tone(found, way)
         return None
 
     def toned(self) -> Trace | None:
         """As a whole with the template of a similar original, after a change of tone."""
         missing = Identification(0, Alignment(), presence=0.0, threshold=0.0)
-        found = [self._with_tone(replace(missing, number=number), way) for way in self.ways for number in way.similar]
+        found = [self._with_tone(missing, way, way.similar) for way in self.ways if way.similar]
         best = max(found, key=lambda one: one.found.presence, default=None)
         return best if best is not None and best.found.protected else None
 
     def cropped(self) -> Trace:
         """As a crop of any original; not protected if it is none."""
-        found = self._identified(self.ways[0], self.numbers, above=self.above, trials=self.trials, crops=self.crops)
+        found = self._identified(self.ways[0], self.numbers, above=self.above, trials=self.trials, crops=True) if self.crops else self._as_it_is
         return self._with_tone(found, self.ways[0]) if found.protected else Trace(found, self.ways[0].image)
+
+    @functools.cached_property
+    def _as_it_is(self) -> Identification:
+        return self._identified(self.ways[0], self.numbers, above=self.above, trials=self.trials, crops=False)
 
     def _identified(self, way: _Way, numbers: Sequence[int], *, above: float, trials: int, crops: bool) -> Identification:
         return identify(way.image, self.secret, numbers, self.size, present_above=above, trials=trials, crops=crops)
 
-    def _with_tone(self, found: Identification, way: _Way) -> Trace:
-        """The trace of an image whose template was found, or is to be found with its tone undone."""
-        threshold = raised_threshold(LIKELY_ABOVE, self.likely * TRIED) if found.number in way.likely else raised_threshold(self.above, self.trials * TRIED)
-        seen = resampled(way.image, grid_size(*way.image.shape[2:], self.size, found.alignment.share))
-        tone = find_tone(seen, self.secret, found.number, self.size, found.alignment.offset)
-        presence = evidence(tone.undone(seen), self.secret, (found.number,), self.size, found.alignment.offset).presence.item()
-        if tone != Tone() and presence > max(threshold, BETTER_TONE * found.presence):
-            return Trace(replace(found, presence=presence, threshold=threshold), tone.undone(way.image), None, way.mirrored, way.stretched, tone)
-        return Trace(found, way.image, None, way.mirrored, way.stretched)
+    def _with_tone(self, found: Identification, way: _Way, numbers: tuple[int, ...] = ()) -> Trace:
+        """The trace of an image whose template was found, or is to be found among `numbers` with its tone undone."""
+        image, offset = way.image, found.alignment.offset
+        seen = resampled(image, grid_size(*image.shape[2:], self.size, found.alignment.share))
+        number, tone = find_tone(seen, self.secret, numbers or (found.number,), self.size, offset)
+        if tone != Tone():
+            presence = evidence(tone.undone(seen), self.secret, (number,), self.size, offset).presence.item()
+            threshold = raised_threshold(LIKELY_ABOVE, self.likely * TRIED) if number in way.likely else raised_threshold(self.above, self.trials * TRIED)
+            if presence > max(threshold, BETTER_TONE * found.presence):
+                found = replace(found, number=number, presence=presence, threshold=threshold)
+                return Trace(found, tone.undone(image), None, way.mirrored, way.stretched, tone)
+        return Trace(found, image, None, way.mirrored, way.stretched)

@@ -100,7 +100,7 @@ def test_without_a_template_no_tone_reaches_the_presence_that_counts():
     images = natural_images(30, 128, 128, seed=2)
     reached = []
     for number, image in enumerate(images.split(1)):
-        tone = find_tone(image, KEY, number, 128)
+        _, tone = find_tone(image, KEY, (number,), 128)
         reached.append(presence(tone.undone(image), number))
     assert max(reached) < raised_threshold(LIKELY_ABOVE, TRIED) and 5.5 < raised_threshold(LIKELY_ABOVE, TRIED) < 6
 
