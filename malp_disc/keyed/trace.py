@@ -147,13 +147,11 @@ class _Search:
 
     def whole(self) -> Trace | None:
         """As a whole with any template, as it is or else mirrored, and stretched with those of similar originals."""
-        for way in self.ways:
+        if self._as_it_is.protected:
+            return self._with_tone(self._as_it_is, self.ways[0])
+        for way in self.ways[1:]:
             numbers = self.numbers if way.stretched == 1 else way.similar
-            if way is self.ways[0]:
-                found = self._as_it_is
-            elif numbers:
-                found = self._identified(way, numbers, above=self.above, trials=2 * len(self.ways) * self.trials, crops=False)
-            if found.protected:
+            if numbers and (found := self._identified(way, numbers, above=self.above, trials=2 * len(self.ways) * self.trials, crops=False)).protected:
                 return self._with_tone(found, way)
         return None
 
