@@ -21,9 +21,9 @@ from malp_disc.keyed.looks import SIDE, SIMILAR
 from malp_disc.keyed.spectrum import resampled
 from malp_disc.keyed.tone import TRIED, Tone, find_tone
 
-BETTER_TONE, SIMILAR_AFTER = 1.15, 0.095
-"""Ratio of presences and similarity of the template above which a tone is undone. A generator changes colours, too, and what it leaves of a template agrees better in another tone: of 60 training faces that a StarGAN edited, the similarity reached 0.09; of
-untouched ones that were brighter, it was 0.17 or more, and after JPEG 50 0.097 or more."""
+BETTER_TONE, SIMILAR_AFTER = 1.5, 0.095
+"""Ratio of presences and similarity of the template above which a tone is undone. Below that ratio, a retouched region of the image could be taken for a change of its tone, and so small a change of tone disturbs little. A generator changes colours, too, and what it
+leaves of a template agrees better in another tone: of 60 training faces that a StarGAN edited, the similarity reached 0.09; of untouched ones that were brighter, it was 0.17 or more, and after JPEG 50 0.097 or more."""
 _SAME_ASPECT = 0.004  # half a pixel of a grid of 128
 
 
