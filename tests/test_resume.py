@@ -116,6 +116,16 @@ def test_what_a_killed_run_left_behind_is_ignored_and_swept_away(tmp_path):
     assert not half.exists() and not (folder / "stray").exists()
 
 
+def test_a_network_without_tensors_is_neither_saved_nor_read(tmp_path):
+    """Such as losses without parameters. Earlier versions wrote an unreadable file for it, and their checkpoints resume too."""
+    network, optimizer = trained(2)
+    networks = {"G": network, "D": nn.Identity()}
+    folder = save_training(tmp_path, 2, networks=networks, optimizers={"G": optimizer}, state={})
+    assert sorted(path.name for path in folder.iterdir()) == ["G.safetensors", "optimizers.pt", "state.json"]
+    (folder / "D.safetensors").write_bytes(b'\x18\0\0\0\0\0\0\0{},"__metadata__":{}}     ')
+    assert load(folder, networks={**networks, "G": trained(0)[0]})["step"] == 2
+
+
 def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
     save(tmp_path, 1)
     with pytest.raises(ValueError):

@@ -144,3 +144,10 @@ def test_notes_of_a_header_are_read_and_a_damaged_file_is_named(tmp_path):
     (tmp_path / "b.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="b.safetensors can't be read as safetensors: it is an empty file"):
         load_metadata(tmp_path / "b.safetensors")
+
+
+def test_a_file_without_tensors_is_valid_and_named_as_empty(tmp_path):
+    save_tensors(tmp_path / "empty.safetensors", {})
+    assert load_metadata(tmp_path / "empty.safetensors") == {}
+    with pytest.raises(ValueError, match=r"empty.safetensors holds no state dict: expected tensors by name, found \[\]"):
+        load_tensors(tmp_path / "empty.safetensors")

@@ -39,7 +39,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     with atomic_path(path, mode=mode) as temporary:
         try:
-            save_file(plain, str(temporary), metadata=dict(metadata or {}))
+            save_file(plain, str(temporary), metadata=dict(metadata) if metadata else None)  # with {} and no tensors it writes a file that it can't read
         except SafetensorError as error:  # of the operating system's errors, it keeps the number in its text only
             number = re.search(r"\(os error (\d+)\)", str(error))
             known = (int(number[1]), os.strerror(int(number[1]))) if number else (errno.EIO, str(error))

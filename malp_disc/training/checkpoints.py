@@ -1,6 +1,6 @@
 """Training checkpoints: ``checkpoint-<step>`` folders that are complete or absent, read back without unpickling anything.
 
-A folder holds ``<name>.safetensors`` for every network, ``optimizers.pt`` (plain tensors and numbers) and ``state.json``.
+A folder holds ``<name>.safetensors`` for every network with tensors in its state dict, ``optimizers.pt`` (plain tensors and numbers) and ``state.json``.
 Random states aren't stored: all random numbers are a function of the seed and the step (`malp_disc.data.sampling`).
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from malp_disc.serialization.files import atomic_path, sync_folder, write_json
 from malp_disc.serialization.reading import read_json, read_weights
@@ -50,8 +50,8 @@ def save_training(
         shutil.rmtree(left)  # left behind by a killed run
     try:
         temporary.mkdir(parents=True)
-        for name, network in networks.items():
-            save_tensors(temporary / f"{name}.safetensors", network.state_dict())
+        for name, state_dict in _with_tensors(networks).items():
+            save_tensors(temporary / f"{name}.safetensors", state_dict)
         with atomic_path(temporary / "optimizers.pt") as path, open(path, "wb") as file:  # given a path, torch would write its name into the file
             torch.save({name: optimizer.state_dict() for name, optimizer in optimizers.items()}, file)
         write_json(temporary / "state.json", {"step": step, **state})
@@ -68,6 +68,11 @@ def save_training(
         for old in list_training(folder)[: -max(1, total_limit)]:
             _drop(old)
     return final
+
+
+def _with_tensors(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    """The state dicts that hold tensors, by name: losses without parameters and buffers have none to save."""
+    return {name: tensors for name, network in networks.items() if (tensors := network.state_dict())}
 
 
 def _drop(checkpoint: Path) -> None:
@@ -97,12 +102,12 @@ def load_training(
     if differing:
         raise ValueError(f"{folder} belongs to a run with other settings: " + "; ".join(differing))
     with _with_advice(folder):
-        weights = {name: load_tensors(folder / f"{name}.safetensors") for name in networks}
+        weights = {name: load_tensors(folder / f"{name}.safetensors") for name in _with_tensors(networks)}
         states = _optimizer_states(folder / "optimizers.pt")
     if missing := sorted(set(optimizers) - set(states)):
         raise ValueError(f"{folder} has no optimizer state for {missing}; it holds {sorted(states)}")
-    for name, network in networks.items():
-        load_state(network, weights[name], source=str(folder / f"{name}.safetensors"))
+    for name, tensors in weights.items():
+        load_state(networks[name], tensors, source=str(folder / f"{name}.safetensors"))
     for name, optimizer in optimizers.items():
         try:
             optimizer.load_state_dict(states[name])

@@ -74,6 +74,17 @@ def test_ones_own_generator_with_its_losses_and_references(launch, material, tmp
     assert not torch.equal(tuned["control"], tuned["cotrain"])
 
 
+@pytest.mark.parametrize("own", [["--losses", "generators.example_losses:super_resolution"], ["--content-weight", 2, "--backbone", "test_efficientnet", "--backbone-weights", "random"]])
+def test_with_losses_that_have_no_parameters_it_resumes(launch, material, tmp_path, own):
+    arguments = [*SMALL, "--generator", "my_generators:make", *own, "--data", "images", "--data-root", material / "photos", "--arms", "control", "--output-dir", tmp_path]
+    launch("finetune.py", *arguments, charts=False, cwd=material)
+    tuned = tmp_path / "G-control.safetensors"
+    before = tuned.read_bytes()
+    tuned.unlink()
+    launch("finetune.py", *arguments, "--resume-from-checkpoint", "latest", charts=False, cwd=material)
+    assert tuned.read_bytes() == before
+
+
 def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material, tmp_path):
     torch.manual_seed(3)
     torch.save(create_generator("fast_srgan", n_filters=8, n_layers=1).state_dict(), tmp_path / "model.pt")
