@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from malp_disc.official.networks import OFFICIAL_SIZE, OFFICIAL_WIDTH
@@ -44,6 +45,10 @@ class MaLPConfig:
     def pretrained_branch(self) -> bool:
         """Whether the second branch is a pretrained backbone with heads."""
         return self.branch not in ("vit", None)
+
+    def without_branch(self) -> MaLPConfig:
+        """The same without a second branch, and without the settings that only a pretrained one has."""
+        return dataclasses.replace(self, branch=None, branch_labels=0, backbone_fingerprint=None)
 
     def __post_init__(self) -> None:
         if self.architecture not in ("paper", "official"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
 
 from malp_disc import __version__
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
@@ -24,6 +26,8 @@ from malp_disc.serialization.typed_json import from_settings
 
 _WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
+_BRANCH = "branch."  # what the second branch's entries of the state dict begin with
+_HUB_OPTIONS = {name for name, option in inspect.signature(ModelHubMixin.from_pretrained).parameters.items() if option.kind is option.KEYWORD_ONLY}
 GIVE_KEY = "--key FILE on the command line, key=… in Python"
 _CARD = """
 ---
@@ -66,6 +70,9 @@ class MaLPHubMixin(ModelHubMixin):
     detection: Calibration | None = None
     """The threshold of `malp-disc detect` for the current weights. It is saved with them, and discarded once they have changed."""
 
+    left_out: dict[str, Tensor] = {}
+    """The second branch's weights, if it wasn't loaded. They are a part of `detector_fingerprint`."""
+
     @property
     def threshold(self) -> float:
         """The score above which an image counts as manipulated: that of `detection`, or 0.5 without a calibration."""
@@ -79,12 +86,13 @@ class MaLPHubMixin(ModelHubMixin):
     @property
     def detector_fingerprint(self) -> str:
         """Identifier of weights and key together: 16 hex digits."""
-        return fingerprint(self.state_dict())
+        return fingerprint(self.left_out | self.state_dict())
 
     @classmethod
     def from_pretrained(
-        cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | bytes | None = None, backbone_weights: str | Path | None = None, **options: Any
-    ) -> Model:
+        cls: type[Model], pretrained_model_name_or_path: str | Path, *, key: str | Path | bytes | None = None, backbone_weights: str | Path | None = None, branch: bool = True,
+        **options: Any,
+    ) -> Model:  # fmt: skip
         """A saved MaLP: a folder of `save_pretrained`, or the id of a Hub repository.
 
         Args:
@@ -92,11 +100,18 @@ class MaLPHubMixin(ModelHubMixin):
                 key: ``secret.safetensors`` by default, a file, or 32 bytes.
             backbone_weights: weights of a pretrained second branch's backbone, which aren't saved with MaLP; by default as
                 `malp_disc.backbones.create_backbone` finds them.
+            branch: False leaves out the second branch, which localizing and detecting don't use, so that the weights of its backbone aren't needed. Such a MaLP can't be
+                saved.
+            options: of `huggingface_hub.ModelHubMixin.from_pretrained`: revision, token, cache_dir and so on.
 
         Raises:
             FileNotFoundError: the folder doesn't exist, has no MaLP, or has no key.
             ValueError: a damaged or foreign file, or another detector's key.
+            TypeError: an unknown option.
         """
+        if unknown := sorted(set(options) - _HUB_OPTIONS):
+            raise TypeError(f"{cls.__name__}.from_pretrained got {', '.join(unknown)}; expected options out of key, backbone_weights, branch, {', '.join(sorted(_HUB_OPTIONS))}")
+        options |= {} if branch else {"branch": False}
         name = str(Path(pretrained_model_name_or_path).expanduser()) if str(pretrained_model_name_or_path).startswith("~") else str(pretrained_model_name_or_path).rstrip("/\\")
         if not name:
             raise FileNotFoundError("got an empty name; give a folder written by save_pretrained, or a Hub id of the form owner/name")
@@ -123,7 +138,12 @@ class MaLPHubMixin(ModelHubMixin):
         `key` elsewhere.
 
         With ``push_to_hub=True`` the key stays here; see `push_to_hub`.
+
+        Raises:
+            ValueError: a MaLP that was loaded without its second branch; the folder is unchanged.
         """
+        if self.left_out:
+            raise ValueError("this MaLP was loaded without its second branch (branch=False), which a saved one has to keep; load the whole one to save it")
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         self._save_key(Path(save_directory) / self.key_file if key is None else Path(key))
         return super().save_pretrained(save_directory, **options)
@@ -186,6 +206,7 @@ class MaLPHubMixin(ModelHubMixin):
         token: Any,
         key: Path | None = None,
         backbone_weights: str | Path | None = None,
+        branch: bool = True,
         **_: Any,
     ) -> Model:
         find = functools.partial(
@@ -196,17 +217,23 @@ class MaLPHubMixin(ModelHubMixin):
         surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
         if content.get("model_type") not in (None, "malp"):
             raise OtherModelError(f"{model_id}/{_CONFIG_FILE}", content["model_type"])
+        if content.get("model_type") is None and "command" in content:
+            raise FileNotFoundError(_no_model(model_id, f"{_CONFIG_FILE} is that of a run"))
         if content.get("model_type") is None or surplus:
             raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
         settings = from_settings(MaLPConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{_CONFIG_FILE}")
+        weights, left_out = load_tensors(find(_WEIGHTS_FILE)), {}
+        if not branch:
+            settings = settings.without_branch()
+            left_out = {name: weights.pop(name) for name in list(weights) if name.startswith(_BRANCH)}
         malp = cls(settings, backbone_weights=backbone_weights)
-        weights = load_tensors(find(_WEIGHTS_FILE))
         try:
             key = find(KEY_FILE) if key is None else key
         except (FileNotFoundError, EntryNotFoundError) as error:
             raise FileNotFoundError(f"{model_id} comes without its key {KEY_FILE}; give its path: {GIVE_KEY}") from error
         templates = load_key(key, shape=malp.encryption.templates.shape, expected=content.get("key_fingerprint"))
         load_state(malp, {**weights, _KEY_ENTRY: templates}, source=model_id)
+        malp.left_out = {name: value.float() if value.is_floating_point() else value for name, value in left_out.items()}
         malp.load_detection(find, model_id)
         return malp.eval()
 
@@ -221,10 +248,15 @@ def find_file(model_id: str, name: str, **options: Any) -> Path:
     if local.is_file():
         return local
     if Path(model_id).is_dir():
-        inside = sorted(path.parent for path in Path(model_id).glob(f"*/{_WEIGHTS_FILE}"))
-        hint = f"; did you mean {inside[0]}?" if inside else ""
-        raise FileNotFoundError(f"{model_id} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {name} is missing{hint}")
+        raise FileNotFoundError(_no_model(model_id, f"{name} is missing"))
     return Path(hf_hub_download(model_id, name, **options))
+
+
+def _no_model(folder: str, reason: str) -> str:
+    """The error for a folder that isn't a saved MaLP's, with the sub-folder that is, if there is one."""
+    inside = sorted(path.parent for path in Path(folder).glob(f"*/{_WEIGHTS_FILE}"))
+    hint = f"; did you mean {inside[0]}?" if inside else ""
+    return f"{folder} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {reason}{hint}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

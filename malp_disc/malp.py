@@ -108,7 +108,7 @@ class MaLP(Float32Module, MaLPHubMixin, library_name="malp-disc", tags=["manipul
 
     def drop_branch(self) -> None:
         """Remove the second branch, from the configuration too: it isn't needed to localize and detect by E_C."""
-        self.branch, self.config = None, dataclasses.replace(self.config, branch=None, branch_labels=0, backbone_fingerprint=None)
+        self.branch, self.config = None, self.config.without_branch()
 
     @property
     def passive(self) -> bool:

@@ -142,7 +142,7 @@ def teachers_in(path: Path | None) -> tuple[Network, ...]:
 
 
 def load_malp(folder: Path, device: torch.device) -> MaLP:
-    return MaLP.from_pretrained(folder).to(device).eval().requires_grad_(False)
+    return MaLP.from_pretrained(folder, branch=False).to(device).eval().requires_grad_(False)
 
 
 def check_measured(folder: Path, seed: int, paths: dict[str, Path | None]) -> None:

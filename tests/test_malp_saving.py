@@ -97,6 +97,7 @@ def test_a_folder_that_is_not_there_is_named_first(tmp_path, monkeypatch, name, 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "file.txt").write_text("")
     MaLP(MaLPConfig(image_size=16, width=4, branch=None)).save_pretrained(tmp_path / "run" / "malp")
+    (tmp_path / "run" / "config.json").write_text('{"command": "malp-disc pretrain", "image_size": 16, "malp_width": 4}')  # as a run describes itself
     for model in (MaLP, MaLPDiscriminator):
         with pytest.raises(FileNotFoundError, match=said):
             model.from_pretrained(name)
@@ -144,3 +145,11 @@ def test_the_model_card_names_no_licence_but_the_one_that_is_given(tmp_path):
     assert "license: cc-by-4.0" in (tmp_path / "named" / "README.md").read_text()  # a card that is there is kept
     KeyedMaLP(KeyedConfig(width=8)).save_pretrained(tmp_path / "keyed")
     assert "license:" not in (tmp_path / "keyed" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("model", [MaLP, KeyedMaLP])
+def test_unknown_options_of_loading_are_refused(tmp_path, model):
+    (tiny_malp() if model is MaLP else KeyedMaLP(KeyedConfig(width=8))).save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=rf"{model.__name__}.from_pretrained got strength; expected options out of key, backbone_weights, branch, cache_dir"):
+        model.from_pretrained(tmp_path, strength=0.9)
+    model.from_pretrained(tmp_path, local_files_only=True)

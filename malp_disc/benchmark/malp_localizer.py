@@ -59,5 +59,5 @@ def load_malp(path: str | Path, form: MaLPForm = "malp") -> MaLPLocalizer:
     Raises:
         FileNotFoundError, ValueError: as `MaLP.from_pretrained`, `MaLP.from_official` and `MaLPLocalizer`.
     """
-    malp = MaLP.from_official(path) if Path(path).is_file() else MaLP.from_pretrained(path)
+    malp = MaLP.from_official(path) if Path(path).is_file() else MaLP.from_pretrained(path, branch=form == "malp_both")
     return MaLPLocalizer(malp.eval(), form)

@@ -28,6 +28,8 @@ class Doctor:
     malp: Path | None = None
     """Folder of a MaLP pretrained on this generator.
     Without one, a random MaLP is used, which tests gradients and speed but not the maps."""
+    backbone_weights: Path | None = None
+    """Weights of the pretrained backbone that --malp has as its second branch, where they aren't the ones that its name stands for."""
     attributes: int = 5
     """Number of labels of an image, from which the target is made. 0 for a generator without attributes, whose target is (B, 0), as with --data images."""
     image_size: int = 64
@@ -62,7 +64,7 @@ def doctor(options: Doctor) -> None:
     device = usable_device(options.device)
     generator = call_by_name(options.generator)
     losses = call_by_name(options.losses) if options.losses is not None else None
-    malp = load_learned_malp(options.malp) if options.malp is not None else None
+    malp = load_learned_malp(options.malp, backbone_weights=options.backbone_weights) if options.malp is not None else None
     settings = {"attributes": options.attributes, "image_size": options.image_size, "batch_size": options.batch_size, "device": device}
     findings = examine(generator, losses=losses, malp=malp, **settings)
     signs = {"ok": "ok  ", "note": "note", "problem": "STOP"}

@@ -40,18 +40,10 @@ def export(options: Export) -> None:
     if options.output.exists() and not options.overwrite:
         raise ValueError(f"{options.output} exists; --overwrite replaces it")
     from malp_disc.commands.onnx_file import TOLERANCES, check_packages, export_onnx
-    from malp_disc.hub import OtherModelError
-    from malp_disc.keyed.saving import MODEL_TYPE
-    from malp_disc.malp import MaLP
+    from malp_disc.experiment.given_malp import load_saved_malp
 
-    try:
-        malp = MaLP.from_pretrained(options.malp, key=options.key)
-    except OtherModelError as error:
-        if error.model_type != MODEL_TYPE:
-            raise
-        raise ValueError(
-            f"{options.malp} is a MaLP of the preset survive, whose detector needs the template of every image and can't be exported; see malp-disc localize"
-        ) from error
+    refusal = f"{options.malp} is a MaLP of the preset survive, whose detector needs the template of every image and can't be exported; see malp-disc localize"
+    malp = load_saved_malp(options.malp, key=options.key, branch=False, learned_only=refusal)
     check_packages()
     side = malp.config.image_size
     found = ", ".join(f"{worst:.1e} on {kind} (allowed {TOLERANCES[kind]:.0e})" for kind, worst in export_onnx(malp, options.output).items())

@@ -100,6 +100,11 @@ class Config(ArmOptions, GeneratorOptions):
         """Whether there is a pretrained MaLP: a given one, or that of the included generator."""
         return self.malp is not None or (self.built_in_losses and self.generator_checkpoint is None)
 
+    @property
+    def given_backbone_weights(self) -> Path | None:
+        """Weights of the backbone that a given MaLP's second branch has; --backbone-weights may also be those of another network, which --content-weight uses."""
+        return self.malp_backbone_weights or (None if self.content_weight else self.backbone_weights)
+
     def check(self) -> None:
         self.arms = self.arms or ("control", "joint" if self.malp_at_hand else "vision_aided")
         if self.losses is None and not self.built_in_losses and not self.keep_weight:
@@ -163,7 +168,8 @@ def load_networks(
     if config.content_weight:
         similarity = SelfSimilarity(create_backbone(config.backbone, config.backbone_weights, depths=2), least_side=config.backbone_side)
         objective = WithContentLoss(objective, similarity, weight=config.content_weight)
-    return generator, objective, load_learned_malp(given) if given is not None else None
+    malp = load_learned_malp(given, backbone_weights=config.given_backbone_weights) if given is not None else None
+    return generator, objective, malp
 
 
 def stargan_objective(config: Config, attributes: int) -> nn.Module:

@@ -45,24 +45,15 @@ def usable_device(name: str) -> torch.device:
 
 
 def load_malp(folder: str | Path, *, key: Path | None = None, device: str = "auto") -> MaLP | KeyedMaLP:
-    """A saved MaLP in evaluation mode, of a folder or the Hub: a `KeyedMaLP` where config.json says so, otherwise a `MaLP`.
+    """A saved MaLP in evaluation mode, as `malp_disc.experiment.given_malp.load_saved_malp`, without its second branch.
 
     Raises:
         ValueError, FileNotFoundError: as `MaLP.from_pretrained`, or a device that isn't there.
     """
-    from malp_disc.hub import OtherModelError
-    from malp_disc.keyed import KeyedMaLP
-    from malp_disc.keyed.saving import MODEL_TYPE
-    from malp_disc.malp import MaLP
+    from malp_disc.experiment.given_malp import load_saved_malp
 
     place = usable_device(device)
-    try:
-        malp = MaLP.from_pretrained(folder, key=key)
-    except OtherModelError as error:
-        if error.model_type != MODEL_TYPE:
-            raise
-        malp = KeyedMaLP.from_pretrained(folder, key=key)
-    return malp.to(place).eval()
+    return load_saved_malp(folder, key=key, branch=False).to(place).eval()
 
 
 def key_path(folder: str | Path, key: Path | None) -> Path:

@@ -14,7 +14,6 @@ joint          both branches co-trained, the shallow one at full resolution, the
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
         if arm in ON_BACKBONE:
             return _on_backbone(arm, malps.get("malp") or build_malp(config).eval(), config, attributes)
         if arm in ("random", "from_scratch"):
-            malp = MaLP(dataclasses.replace(malps["malp"].config, branch=None)).eval()
+            malp = MaLP(malps["malp"].config.without_branch()).eval()
         else:
             malp = malps["passive" if arm == "no_template" else "malp"]
     if arm in ("random", "frozen"):
@@ -163,7 +162,7 @@ def load_given_malps(config: ArmOptions, malp: MaLP | None) -> dict[str, MaLP | 
     """
     given = {"malp": malp} if malp is not None or set(config.arms) & set(AGAINST_MALP) or config.fresh_malp_steps else {}
     if "no_template" in config.arms:
-        given["passive"] = load_learned_malp(config.passive_malp, "--passive-malp") if config.passive_malp is not None else None
+        given["passive"] = load_learned_malp(config.passive_malp, "--passive-malp", branch=False) if config.passive_malp is not None else None
         if given["passive"] is not None and not given["passive"].passive:
             raise ValueError(
                 f"{config.passive_malp} adds a template (strength {given['passive'].config.strength}); pretrain one with --malp-strength 0"

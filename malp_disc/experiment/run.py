@@ -209,7 +209,7 @@ def pretrained(name: str, config: ArmOptions, generator: nn.Module, dataset: Dat
     generator = copy_module(generator).eval().requires_grad_(False)
     folder = config.output_dir / name
     if decided_by_main_process(accelerator, config.resume_from_checkpoint is not None and (folder / "config.json").exists()):
-        return MaLP.from_pretrained(folder)
+        return MaLP.from_pretrained(folder, backbone_weights=config.malp_backbone_weights)
     settings = dataclasses.replace(
         config, max_train_steps=steps, resume_from_checkpoint="latest" if config.resume_from_checkpoint else None
     )

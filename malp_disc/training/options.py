@@ -79,7 +79,7 @@ class FinetuneOptions(TrainOptions):
     """The frozen pretrained backbone of MaLP's second branch in the arms vision_aided, feature_map and joint.
     The name of a timm model, or squeezenet1_0. Don't evaluate with the same network. A MaLP that has such a branch (--malp) keeps its own."""
     backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None)
-    """Weights of --backbone, a state dict as timm or torchvision saves it.
+    """Weights of --backbone, or of the one that --malp has, a state dict as timm or torchvision saves it.
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
     backbone_side: int = of_arms(*ON_BACKBONE, default=128)
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""

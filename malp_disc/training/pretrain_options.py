@@ -33,7 +33,7 @@ class MaLPOptions:
     """MaLP's second branch, beside the shallow CNN. vit: the paper's transformer E_T. none: no second branch.
     The name of a timm model, such as tf_efficientnet_lite0, or squeezenet1_0: a frozen pretrained backbone with trained heads."""
     malp_backbone_weights: Path | None = None
-    """Weights of a backbone given as --malp-branch, a state dict as timm or torchvision saves it.
+    """Weights of a backbone given as --malp-branch, or of the one that a MaLP given as --malp has, a state dict as timm or torchvision saves it.
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
     malp_learning_rate: float = 1e-3
     """Learning rate of MaLP's networks, above 0. It is constant for the first half of the steps and then falls linearly to 0.

@@ -70,7 +70,7 @@ def main(config: Config) -> None:
         raise ValueError("--malp-strength 0 leaves no place for an attack's template; it is for the --target alone")
     if config.attack_batches < 1:
         raise ValueError(f"expected --attack-batches of at least 1, got {config.attack_batches}")
-    target = MaLP.from_pretrained(config.target) if config.target is not None else None
+    target = MaLP.from_pretrained(config.target, branch=False) if config.target is not None else None
     if target is not None and not target.passive:
         raise ValueError(
             f"expected --target {config.target} without a template (pretrained with --malp-strength 0), got strength {target.config.strength:g}"
@@ -126,7 +126,7 @@ def trained(name: str, malp: MaLP, generator: nn.Module, dataset: Dataset, confi
     """Pretrain `malp` into ``<output-dir>/<name>``, or load it if the run that is resumed finished it."""
     folder = config.output_dir / name
     if config.resume_from_checkpoint is not None and (folder / "config.json").exists():
-        return MaLP.from_pretrained(folder)
+        return MaLP.from_pretrained(folder, backbone_weights=config.malp_backbone_weights)
     settings = dataclasses.replace(config, resume_from_checkpoint="latest" if config.resume_from_checkpoint else None)
     malp = pretrain(malp, generator, dataset, settings, accelerator, name=name)
     if accelerator.is_main_process:

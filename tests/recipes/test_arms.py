@@ -63,6 +63,13 @@ def test_scratch_learns_along_from_random_weights_of_its_seed():
     assert not any(torch.equal(weights[0], weight) for weight in weights[2:])
 
 
+@pytest.mark.parametrize("arm", ["random", "from_scratch", "frozen", "cotrain"])
+def test_a_malp_whose_second_branch_is_told_attributes_serves_arms_that_leave_that_branch_out(weights, arm):
+    given = with_pretrained_branch(tiny_malp(), "squeezenet1_0", weights=weights, labels=5)
+    config = options()
+    assert make_discriminator(arm_setup(arm, {"malp": given}, config, attributes=5), config).malp.branch is None
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("squeezenet") / "weights.pth"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -83,6 +84,15 @@ def test_with_losses_that_have_no_parameters_it_resumes(launch, material, tmp_pa
     tuned.unlink()
     launch("finetune.py", *arguments, "--resume-from-checkpoint", "latest", charts=False, cwd=material)
     assert tuned.read_bytes() == before
+
+
+def test_a_malp_that_was_pretrained_with_a_backbone_of_a_file_is_found_again_by_a_resumed_run(launch, material, tmp_path):
+    torch.manual_seed(4)
+    torch.save(timm.create_model("test_efficientnet", pretrained=False).state_dict(), tmp_path / "own.pth")
+    arguments = [*SMALL, "--generator", "my_generators:make", "--data", "images", "--data-root", material / "photos", "--arms", "frozen", "--malp-branch", "test_efficientnet",
+                 "--malp-backbone-weights", tmp_path / "own.pth", "--malp-pretrain-steps", 1, "--malp-width", 4, "--output-dir", tmp_path / "run"]  # fmt: skip
+    launch("finetune.py", *arguments, charts=False, cwd=material)
+    launch("finetune.py", *arguments, "--resume-from-checkpoint", "latest", charts=False, cwd=material)
 
 
 def test_a_generator_of_the_zoo_with_published_looking_weights(launch, material, tmp_path):
