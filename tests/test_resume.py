@@ -212,9 +212,16 @@ def load(folder, **changed):
 
 def test_a_run_with_other_settings_is_refused(tmp_path):
     folder = save(tmp_path, 2, state={"seed": 0, "arm": "frozen"})
-    with pytest.raises(ValueError, match=r"a run with other settings: seed was 0 and is 1 now; max_train_steps was None and is 5 now"):
-        load(folder, expected={"seed": 1, "arm": "frozen", "max_train_steps": 5})
+    with pytest.raises(ValueError, match=r"a run with other settings: seed was 0 and is 1 now; arm was 'frozen' and is 'control' now"):
+        load(folder, expected={"seed": 1, "arm": "control"})
     assert load(folder, expected={"seed": 0, "arm": "frozen"})["step"] == 2
+
+
+def test_a_setting_that_an_earlier_version_did_not_record_is_accepted_with_a_warning(tmp_path, caplog):
+    folder = save(tmp_path, 2, state={"seed": 0})
+    assert load(folder, expected={"seed": 0, "gradient_share": None})["step"] == 2 and not caplog.records
+    assert load(folder, expected={"seed": 0, "gradient_share": 0.5})["step"] == 2
+    assert "doesn't say whether it was made with gradient_share 0.5" in caplog.text
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):

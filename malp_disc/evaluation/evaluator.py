@@ -132,6 +132,10 @@ class Evaluator:
         """Arms of a seed that this run or an interrupted try of it has measured; "before" counts for all seeds."""
         return [line["arm"] for line in self._measured_lines() if line["seed"] == seed or line["arm"] == "before"]
 
+    def recorded_experiment(self) -> str | None:
+        """Hash of the experiment in which the generator before fine-tuning was measured; None if it wasn't."""
+        return next((line.get("experiment") for line in self._measured_lines() if line["arm"] == "before"), None)
+
     def draw(self, arms: Mapping[str, Manipulate], *, seed: int = 0) -> None:
         """Draw the gallery's images of arms that have none, as in a run that an earlier version began; `measure` draws its own."""
         drawn = {line.arm for line in read_typed(self.folder / "gallery.jsonl", StripFile) if line.seed == seed}

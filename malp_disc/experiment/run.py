@@ -27,7 +27,7 @@ from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_mal
 from malp_disc.experiment.plan import make_plan
 from malp_disc.random_state import random_state_kept
 from malp_disc.report import write_report
-from malp_disc.run_folder.experiment import shared_hash, training_settings
+from malp_disc.run_folder.experiment import check_settings, shared_hash, training_settings
 from malp_disc.serialization.state_dicts import fingerprint, load_metadata, save_tensors
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import exclusive_names
@@ -90,10 +90,11 @@ def run_arms(
         return
 
     malps = make_malps(config, before, given, dataset, accelerator)
-    experiment = shared_hash(config, processes=accelerator.num_processes)
     evaluator = None
     if accelerator.is_main_process:
         evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets, exclusive=exclusive_names(before, dataset))
+    recorded = evaluator.recorded_experiment() if evaluator is not None and config.resume_from_checkpoint else None
+    experiment = shared_hash(config, processes=accelerator.num_processes, recorded=recorded)
     if evaluator is not None and {"cotrain", "joint"} & set(config.arms) and config.template_dropout:
         made = config.malp_template_dropout > 0 and given["malp"] is None  # by this run, with unprotected images
         warn_if_uninformative(malps["malp"], before, evaluator.selection.first(_CHECKED_IMAGES), accelerator.device, steps=config.malp_pretrain_steps if made else None)
@@ -136,7 +137,7 @@ def run_arm(
     result = config.output_dir / f"G-{arm}{f'-seed{seed}' * (seed != 0)}.safetensors"
     done = evaluator is not None and config.resume_from_checkpoint is not None and arm in evaluator.measured(seed=seed) and result.exists()
     if decided_by_main_process(accelerator, done):
-        check_settings(result, arm, config)
+        check_finished(result, arm, config)
         return
     began = time.perf_counter()
     callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
@@ -181,13 +182,10 @@ def warn_if_uninformative(malp: MaLP, before: nn.Module, inputs: EvalSet, device
         )
 
 
-def check_settings(result: Path, arm: Arm, config: ArmOptions) -> None:
+def check_finished(result: Path, arm: Arm, config: ArmOptions) -> None:
     """Raise ValueError if a finished arm was made with other settings than the current ones, so that one report never mixes both."""
     metadata = json.loads(load_metadata(result).get("malp_disc", "{}"))
-    was, now = metadata.get("settings", {}), training_settings(config, arm)
-    differing = [f"{name} was {was.get(name)!r} and is {value!r} now" for name, value in now.items() if was.get(name) != value]
-    if differing:
-        raise ValueError(f"{result} belongs to a run with other settings: {'; '.join(differing)}; choose another --output-dir")
+    check_settings(result, metadata.get("settings", {}), training_settings(config, arm), advice="; choose another --output-dir")
 
 
 def make_malps(

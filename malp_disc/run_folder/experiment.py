@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from malp_disc.data.listing import list_images
 from malp_disc.import_object import code_of_function
 from malp_disc.serialization.files import file_sha256
 
-_ROLE, _ARMS = "role", "arms"
+logger = logging.getLogger("malp_disc")
+_ROLE, _ARMS, _ALL_WITH = "role", "arms", "all arms with"
 _DIGITS = 16  # of a sha256
 _FUNCTIONS = ("generator", "losses", "method")  # options that may name a function
 
@@ -39,9 +41,9 @@ def evaluation(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={_ROLE: "evaluation"})
 
 
-def of_arms(*arms: str, default: Any) -> Any:
-    """An option that only these arms of a fine-tuning depend on."""
-    return dataclasses.field(default=default, metadata={_ARMS: arms})
+def of_arms(*arms: str, default: Any, all_with: str | None = None) -> Any:
+    """An option that only these arms of a fine-tuning depend on; or all arms, where the option `all_with` is set."""
+    return dataclasses.field(default=default, metadata={_ARMS: arms, _ALL_WITH: all_with})
 
 
 def experiment_of(options: Any, *, processes: int = 1) -> dict[str, Any]:
@@ -57,15 +59,51 @@ def experiment_of(options: Any, *, processes: int = 1) -> dict[str, Any]:
 
 def training_settings(options: Any, arm: str | None = None) -> dict[str, Any]:
     """The resume fingerprint: the options that a checkpoint depends on, JSON-ready; for an `arm`, without those of other arms."""
-    names = {field.name for field in dataclasses.fields(options) if arm is None or not (arms := arms_of(type(options), field.name)) or arm in arms}
+    names = {field.name for field in dataclasses.fields(options) if arm is None or not (arms := arms_of(type(options), field.name, vars(options))) or arm in arms}
     return {name: value for name, value in _values(options, ("training",)).items() if name in names}
 
 
-def shared_hash(options: Any, *, processes: int = 1) -> str:
-    """A hash of the options that all arms and seeds of an experiment share; part of every measurement, so that a report compares only comparable ones."""
+def check_settings(source: Path, was: Mapping[str, Any], now: Mapping[str, Any], *, advice: str = "") -> None:
+    """Compare two resume fingerprints. What an earlier version didn't record is accepted, with a warning.
+
+    Args:
+        source: the file or folder that `was` belongs to, for messages.
+        advice: what to do, for the error.
+
+    Raises:
+        ValueError: a setting was another one, or `was` has none.
+    """
+    if now and not now.keys() & was.keys():
+        raise ValueError(f"{source} doesn't say with which settings it was made{advice}")
+    differing = [f"{name} was {was[name]!r} and is {value!r} now" for name, value in now.items() if name in was and was[name] != value]
+    if differing:
+        raise ValueError(f"{source} belongs to a run with other settings: {'; '.join(differing)}{advice}")
+    if unknown := [f"{name} {value!r}" for name, value in now.items() if name not in was and value is not None]:
+        logger.warning(f"{source} doesn't say whether it was made with {', '.join(unknown)}, as an earlier version wrote it; the run continues with these")
+
+
+def shared_hash(options: Any, *, processes: int = 1, recorded: str | None = None) -> str:
+    """A hash of the options that all arms and seeds of an experiment share; part of every measurement, so that a report compares only comparable ones.
+
+    Args:
+        recorded: the hash of an earlier part of the run, which stays if it has these options by the rule of earlier versions: without those that only another option
+            makes all arms depend on.
+    """
+    earlier = _hash_of_options(options, processes, without=lambda name: bool(arms_of(type(options), name)))
+    return earlier if recorded == earlier else _hash_of_options(options, processes, without=lambda name: _left_out_of_hash(options, name))
+
+
+def _hash_of_options(options: Any, processes: int, *, without: Callable[[str], bool]) -> str:
     experiment = experiment_of(options, processes=processes)
-    own = {name for name in experiment["options"] if name == "seed" or arms_of(type(options), name)}
-    return _joint([json.dumps({name: value for name, value in experiment["options"].items() if name not in own}), str(experiment.get("images_per_step"))])
+    shared = {name: value for name, value in experiment["options"].items() if name != "seed" and not without(name)}
+    return _joint([json.dumps(shared), str(experiment.get("images_per_step"))])
+
+
+def _left_out_of_hash(options: Any, name: str) -> bool:
+    """Whether an option is one of some arms only. Where another option makes it one of all arms, its default is left out too, so that most hashes are those of earlier versions."""
+    default = next(field.default for field in dataclasses.fields(options) if field.name == name)
+    own = arms_of(type(options), name)
+    return bool(own) and (bool(arms_of(type(options), name, vars(options))) or getattr(options, name) == default)
 
 
 def contents_of(options: Any) -> dict[str, str]:
@@ -94,7 +132,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], *, options: type
         )
     before, after = was.get("options", {}), now["options"]
     for name in after.keys() & before.keys():
-        own = arms_of(options, name) if options is not None else ()
+        own = arms_of(options, name, after) if options is not None else ()
         if before[name] != after[name] and (arms is None or not own or set(own) & set(arms)):
             found.append(f"--{name.replace('_', '-')} was {_shown(before[name])}, is {_shown(after[name])}")
     return sorted(found)
@@ -105,8 +143,14 @@ def role_of(options: type, name: str) -> str:
     return _declared(options, name, _ROLE) or "training"
 
 
-def arms_of(options: type, name: str) -> tuple[str, ...]:
-    """The only arms that depend on an option; empty for all."""
+def arms_of(options: type, name: str, values: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The only arms that depend on an option; empty for all.
+
+    Args:
+        values: of the options, of which one may make all arms depend on this one.
+    """
+    if values and values.get(_declared(options, name, _ALL_WITH)):
+        return ()
     return _declared(options, name, _ARMS) or ()
 
 

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from malp_disc.run_folder.experiment import check_settings
 from malp_disc.serialization.files import atomic_path, sync_folder, write_json
 from malp_disc.serialization.reading import read_json, read_weights
 from malp_disc.serialization.state_dicts import load_state, load_tensors, save_tensors
@@ -88,7 +89,7 @@ def load_training(
     """Load a folder of `save_training` into the given objects and return its state, including ``step``.
 
     Args:
-        expected: the resume fingerprint: entries of `state` that must have the same values now.
+        expected: the resume fingerprint: entries that must have the values now that they have in `state`.
 
     Raises:
         FileNotFoundError, ValueError: there is no checkpoint, it has other networks, or it belongs to a run with other settings.
@@ -98,9 +99,7 @@ def load_training(
         raise FileNotFoundError(f"no training checkpoint in {folder}: expected a checkpoint-<step> folder with state.json")
     with _with_advice(folder):
         state = read_json(folder / "state.json", what="the state.json of a training checkpoint")
-    differing = [f"{key} was {state.get(key)!r} and is {value!r} now" for key, value in expected.items() if state.get(key) != value]
-    if differing:
-        raise ValueError(f"{folder} belongs to a run with other settings: " + "; ".join(differing))
+    check_settings(folder, state, expected)
     with _with_advice(folder):
         weights = {name: load_tensors(folder / f"{name}.safetensors") for name in _with_tensors(networks)}
         states = _optimizer_states(folder / "optimizers.pt")

@@ -25,6 +25,10 @@ AGAINST_MALP = ("random", "frozen", *COTRAINED)
 """Arms whose generator is trained against E_C, frozen or co-trained."""
 ON_BACKBONE = ("vision_aided", "feature_map", "joint")
 """Arms whose MaLP has a pretrained second branch."""
+LEARNING_MALP = (*COTRAINED, "vision_aided", "feature_map")
+"""Arms in which a part of MaLP is trained."""
+WITH_MALP = (*AGAINST_MALP, "vision_aided", "feature_map")
+"""Arms in which the generator's loss has a term of MaLP."""
 DEFAULT_WARMUP = 50
 """Steps of the warm-up by default, where there are three times as many."""
 
@@ -75,13 +79,13 @@ class FinetuneOptions(TrainOptions):
     With 1, a fixed MaLP drove a generator into an adversarial checkerboard pattern in an early experiment."""
     cotrain_weight: float = of_arms(*COTRAINED, default=1.0)
     """Weight of MaLP's whole loss in the arms cotrain, no_template, from_scratch, and joint, 0 or more."""
-    backbone: str = of_arms(*ON_BACKBONE, default=DEFAULT_BACKBONE)
+    backbone: str = of_arms(*ON_BACKBONE, default=DEFAULT_BACKBONE, all_with="content_weight")
     """The frozen pretrained backbone of MaLP's second branch in the arms vision_aided, feature_map and joint.
     The name of a timm model, or squeezenet1_0. Don't evaluate with the same network. A MaLP that has such a branch (--malp) keeps its own."""
-    backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None)
+    backbone_weights: Path | None = of_arms(*ON_BACKBONE, default=None, all_with="content_weight")
     """Weights of --backbone, or of the one that --malp has, a state dict as timm or torchvision saves it.
     By default, the installed ones of tf_efficientnet_lite0, and timm's download for others."""
-    backbone_side: int = of_arms(*ON_BACKBONE, default=128)
+    backbone_side: int = of_arms(*ON_BACKBONE, default=128, all_with="content_weight")
     """Images whose shorter side has fewer pixels are enlarged to this for the backbone. At least 32."""
     backbone_depths: int | None = of_arms(*ON_BACKBONE, default=None)
     """Number of the backbone's feature maps that the heads look at, 1 or more: of the strides 4, 8, 16 and 32, the finest first.
@@ -98,14 +102,14 @@ class FinetuneOptions(TrainOptions):
     It is relative to its value at the first step."""
     branch_learning_rate: float = of_arms(*ON_BACKBONE, default=4e-4)
     """Learning rate of the second branch's heads, above 0. Its schedule is that of --cotrain-lr-scheduler."""
-    gradient_share: float | None = of_arms(*AGAINST_MALP, default=None)
+    gradient_share: float | None = of_arms(*WITH_MALP, default=None)
     """Instead of a fixed weight, scale MaLP's loss so that its gradient has this share of the length of the generator's own, above 0.
     Both are measured at the generator's last layer. By default, the fixed weight applies."""
     cotrain_learning_rate: float = of_arms(*COTRAINED, default=1e-3)
     """Learning rate of a co-trained MaLP, above 0. The paper uses a lower one than in pretraining."""
-    cotrain_lr_scheduler: Schedule = of_arms(*COTRAINED, default="constant")
+    cotrain_lr_scheduler: Schedule = of_arms(*LEARNING_MALP, default="constant")
     """Schedule of a co-trained MaLP's learning rate: constant, or falling to 0 linearly or along half a cosine."""
-    cotrain_losses: CotrainLosses | None = of_arms(*COTRAINED, default=None)
+    cotrain_losses: CotrainLosses | None = of_arms(*LEARNING_MALP, default=None)
     """Weights of a co-trained MaLP's own losses (Eq. 7-10).
     light: those that were best on drawn faces. pretraining: those of pretraining, with which MaLP keeps localizing edits of real faces.
     By default light, and pretraining in the arm joint."""
@@ -114,7 +118,7 @@ class FinetuneOptions(TrainOptions):
     MaLP's real class then consists of encrypted images (0), unprotected images (1), or a mixture."""
     r1_weight: float = of_arms(*COTRAINED, default=0.0)
     """Weight γ of the R1 gradient penalty on the real images of a co-trained MaLP, 0 or more. 0 for no penalty."""
-    augmentation: tuple[Augmentation, ...] = of_arms(*AGAINST_MALP, "vision_aided", "feature_map", default=())
+    augmentation: tuple[Augmentation, ...] = of_arms(*WITH_MALP, default=())
     """Differentiable augmentation of all images before MaLP sees them: color, translation, or both.
     A translation needs kornia. By default, none."""
 
