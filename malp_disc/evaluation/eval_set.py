@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -95,7 +96,7 @@ def edit(
     device: torch.device | str = "cpu",
     label: str | None = None,
 ) -> Tensor:
-    """Every image through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU.
+    """Every image through a generator, in batches: (N, 3, H, W) -> (N, 3, H, W), clamped to [-1, 1], on the CPU; NaN where its value isn't finite.
 
     Args:
         targets, current: desired labels, and those of `images`, (N, A); `call_manipulate` gives the generator the target that it takes.
@@ -103,4 +104,5 @@ def edit(
     """
     bar = tqdm(list(zip(images.split(BATCH), targets.split(BATCH), current.split(BATCH))), desc=label, leave=False, disable=label is None)
     parts = ([part.to(device) for part in batch] for batch in bar)
-    return torch.cat([call_manipulate(manipulate, part, target, current=labels).clamp(-1, 1).cpu() for part, target, labels in parts])
+    edited = torch.cat([call_manipulate(manipulate, part, target, current=labels).cpu() for part, target, labels in parts])
+    return edited.masked_fill(~edited.isfinite(), math.nan).clamp(-1, 1)  # else infinity would become 1, and a generator that diverged would be measured

@@ -19,7 +19,7 @@ from malp_disc.detection import correlation, cosine, template_similarity
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, edit
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLP
-from malp_disc.manipulate import Manipulate, call_manipulate
+from malp_disc.manipulate import Manipulate
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores
@@ -162,9 +162,10 @@ def malp_gallery(
     manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, count: int = 6, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
     """The columns of the paper's Figure 3 for the first images, as `malp_disc.plotting.image_grids.fakeness_grid` takes them."""
-    real = inputs.images[:count].to(device)
+    few = inputs.first(count)
+    real = few.images.to(device)
     encrypted, _ = malp.encrypt(real, torch.zeros(len(real), dtype=torch.long, device=device))
-    manipulated = call_manipulate(manipulate, encrypted, inputs.targets[:count].to(device), current=inputs.labels[:count].to(device))
+    manipulated = edit(manipulate, encrypted, few.targets, current=few.labels, device=device).to(device)
     columns = {
         "real": real,
         "encrypted": encrypted,

@@ -189,6 +189,8 @@ def measure_arm(
     evidence = Evidence(edited, extracted.features, scores={score: values.double()[:, None].numpy() for score, values in of_images.items()})
     if models.malp is not None:
         images = evidence.manipulated = through_generator(manipulate, inputs, models.malp, device=device)
+        if not images.manipulated.isfinite().all():  # only its edits of encrypted images aren't
+            return Measurement(diverged=True), Evidence(edited, {})
         published, manipulated = (
             predict(models.malp, to_8bit(batch), images.index, device=device) for batch in (images.published, images.manipulated)
         )

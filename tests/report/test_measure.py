@@ -14,6 +14,7 @@ from torch import nn
 from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces, draw_faces
 from malp_disc.evaluation.eval_set import BATCH, EvalSet
 from malp_disc.evaluation.feature_views import downsample_antialiased
+from malp_disc.evaluation.gallery import draw_arm
 from malp_disc.evaluation.measure import (
     EvaluationModels,
     measure_arm,
@@ -170,14 +171,35 @@ def test_what_changes_unasked_is_leakage(evaluator):
     assert measured.leakage_per_attribute[Faces.attribute_names[1]] == 0
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_generator_that_diverged_is_said_to_and_nothing_is_measured(evaluator, bad):
     inputs, reference, models = evaluator
-    values = torch.tensor(float("nan")) if np.isnan(bad) else torch.tensor(bad) - torch.tensor(bad)
-    measured, evidence = measure_arm(lambda x, _: x + values, inputs, reference, models)
+
+    def one_pixel(x, _):
+        x[-1, 0, 0, 0] = bad
+        return x
+
+    for manipulate in (one_pixel, lambda x, _: torch.full_like(x, bad)):
+        measured, evidence = measure_arm(manipulate, inputs, reference, models)
+        assert measured == Measurement(diverged=True)
+        assert evidence.features == {}
+        assert measure_frechet(manipulate, inputs, reference, models.extractor) is None
+
+
+def test_a_generator_that_diverges_on_encrypted_images_only_has_diverged(evaluator):
+    inputs, reference, models = evaluator
+    known = {image.sum().item() for image in inputs.images}
+    measured, _ = measure_arm(lambda x, _: x if x[0].sum().item() in known else x / 0, inputs, reference, models)
     assert measured == Measurement(diverged=True)
-    assert evidence.features == {}
-    assert measure_frechet(lambda x, _: x + values, inputs, reference, models.extractor) is None
+
+
+def test_a_generator_whose_values_leave_the_range_is_measured_and_drawn_as_if_clamped(evaluator):
+    """A fine-tuned one without a tanh may, after all of its training."""
+    inputs, reference, models = evaluator
+    drifted, clamped = (lambda x, _: 1.5 * x), (lambda x, _: (1.5 * x).clamp(-1, 1))
+    assert measure_arm(drifted, inputs, reference, models)[0] == measure_arm(clamped, inputs, reference, models)[0]
+    strips, expected = (draw_arm(manipulate, inputs, models.malp) for manipulate in (drifted, clamped))
+    assert all(torch.equal(strips[kind][0], expected[kind][0]) for kind in expected)
 
 
 def test_scores_of_single_images_have_the_measured_means(evaluator):
