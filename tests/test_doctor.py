@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from malp_disc import cli
 from malp_disc.commands import finetune
 from malp_disc.commands.batch import Sources
 from malp_disc.commands.doctor import Doctor, doctor
+from malp_disc.malp import with_pretrained_branch
 from malp_disc.training.flag_groups import parse_flags
 from malp_disc.training.generator_checks.full_check import Finding, examine
 from tests.tiny import tiny_malp
@@ -171,6 +173,48 @@ def test_malps_gradient_stands_beside_its_own_and_a_dead_map_is_a_problem():
         dead.cnn.map_head.bias.fill_(-20)
     found = findings_of(Healthy(), malp=dead)
     assert found["map"].level == "problem" and "dead" in found["map"].said
+
+
+class Elsewhere(nn.Module):
+    """Losses that don't train the generator's last layer."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def generator_loss(self, fake, batch, edit):
+        if self.kind == "other layers":
+            return {"decay": edit.generator.inside.weight.square().sum()}
+        return {"zero": 0 * fake.sum() if self.kind == "zero" else (0 * fake).square().sum().sqrt()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "said"),
+    [
+        ("other layers", "problem", "doesn't depend on the weights of the generator's last layer"),
+        ("zero", "note", "has length 0.0 at the generator's last layer"),  # as the distance to what the generator was has at first
+        ("root of zero", "problem", "has length nan at the generator's last layer"),
+    ],
+)
+def test_losses_that_do_not_train_the_last_layer_are_told_of(kind, level, said):
+    finding = findings_of(Healthy(), losses=Elsewhere(kind), malp=tiny_malp())["losses"]
+    assert finding.level == level and said in finding.said
+
+
+def test_a_generator_that_exits_at_other_sizes_or_in_half_precision_is_told_of():
+    class Exits(Healthy):
+        def manipulate(self, images, target):
+            if images.shape[2:] != (32, 32) or torch.is_autocast_enabled("cpu"):
+                sys.exit("no")
+            return super().manipulate(images, target)
+
+    found = findings_of(Exits())
+    assert "not 64x64" in found["sizes"].said and "fails under autocast: SystemExit: no" in found["bf16"].said
+
+
+def test_a_malp_whose_second_branch_is_told_attributes_is_given_the_targets():
+    malp = with_pretrained_branch(tiny_malp(), "test_efficientnet", weights="random", side=32, labels=5)
+    assert findings_of(Healthy(), malp=malp)["MaLP's gradient"].level == "ok"
 
 
 def test_memory_is_that_of_the_images_kept_for_the_backward_pass():

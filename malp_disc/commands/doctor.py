@@ -5,6 +5,7 @@ Heavy modules are imported only when the command runs, so that --help is fast.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,6 @@ def doctor(options: Doctor) -> None:
         )
     if problems:
         sys.exit(f"{problems} thing{'s' * (problems > 1)} to mend before it can be fine-tuned")
-    losses = f" --losses {options.losses}" if options.losses is not None else ""
+    given = "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name in ("losses", "malp", "backbone_weights") if (value := getattr(options, name)) is not None)
     data = "--data folder --data-root FOLDER --attributes TABLE.csv" if options.attributes else "--data images --data-root FOLDER"
-    print(f"it can be fine-tuned: accelerate launch -m malp_disc finetune --generator {options.generator}{losses} {data} --image-size {options.image_size}")
+    print(f"it can be fine-tuned: accelerate launch -m malp_disc finetune --generator {options.generator}{given} {data} --image-size {options.image_size}")

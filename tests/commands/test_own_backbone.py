@@ -84,4 +84,4 @@ def test_the_doctor_takes_the_backbones_weights(malp, weights, command, tmp_path
     arguments = ("doctor", "mine_with_backbone:good", "--image-size", "32", "--batch-size", "3", "--malp", malp)
     assert "weights can't be downloaded" in command(*arguments)
     assert command(*arguments, "--backbone-weights", weights) is None
-    assert "it can be fine-tuned" in capsys.readouterr().out
+    assert f" finetune --generator mine_with_backbone:good --malp {malp} --backbone-weights {weights} --data folder" in capsys.readouterr().out.splitlines()[-1]

@@ -90,7 +90,7 @@ def _sizes(subject: Subject) -> Finding:
         try:
             with torch.no_grad():
                 fits = subject.edit(images).shape == images.shape
-        except Exception:
+        except (Exception, SystemExit):  # somebody else's code may raise anything
             fits = False
         (taken if fits else refused).append(f"{height}x{width}")
     if refused:
@@ -135,51 +135,36 @@ def _detector(subject: Subject, disc: MaLPDiscriminator, losses: nn.Module | Non
     if losses is not None:
         batch.shown = encrypted
         own = sum(call_generator_loss(losses, fake, batch, subject.editor).values())
-    (of_malp,) = torch.autograd.grad(disc.generator_loss(fake, index).total, layer, retain_graph=True)
-    length = of_malp.norm().item()
+    (of_malp,) = torch.autograd.grad(disc.generator_loss(fake, index, subject.target).total, layer, retain_graph=True)
+    return [*findings, _gradient(of_malp.norm().item(), own, layer)]
+
+
+def _gradient(length: float, own: Tensor | None, layer: nn.Parameter) -> Finding:
+    """MaLP's gradient, of this length at the generator's last layer, beside that of its own losses `own`."""
     if not 0 < length < float("inf"):
-        return [
-            *findings,
-            Finding(
-                "MaLP's gradient",
-                "problem",
-                f"has length {length} at the last layer",
-                "the map is flat where the generator works; pretrain MaLP longer",
-            ),
-        ]
+        return Finding("MaLP's gradient", "problem", f"has length {length} at the last layer", "the map is flat where the generator works; pretrain MaLP longer")
     if own is None:
-        return [
-            *findings,
-            Finding(
-                "MaLP's gradient",
-                "ok",
-                f"has length {length:.3g} at the last layer",
-                "give --losses to compare it with the generator's own",
-            ),
-        ]
-    (of_own,) = torch.autograd.grad(own, layer)
-    ratio = length / max(of_own.norm().item(), 1e-12)
-    advice = (
-        ""
-        if 0.05 < ratio < 5
-        else f"--gradient-share 0.5 keeps it at half, whatever its own length; that is a --cotrain-weight of {0.5 / ratio:.3g} now"
-    )
-    return [
-        *findings,
-        Finding(
-            "MaLP's gradient",
-            "note" if advice else "ok",
-            f"has {ratio:.3g} times the length of the generator's own at the last layer, at weight 1",
-            advice,
-        ),
-    ]
+        return Finding("MaLP's gradient", "ok", f"has length {length:.3g} at the last layer", "give --losses to compare it with the generator's own")
+    of_own = torch.autograd.grad(own, layer, allow_unused=True)[0] if own.requires_grad else None
+    if of_own is None:
+        said = "generator_loss doesn't depend on the weights of the generator's last layer"
+        return Finding("losses", "problem", said, "compute its terms from `fake`, the generator's images; otherwise they don't train it")
+    said = f"the gradient of generator_loss has length {(own_length := of_own.norm().item())} at the generator's last layer"
+    if own_length == 0:
+        return Finding("losses", "note", said, "right for a loss that only keeps the generator near what it was; otherwise, is a term constant, cut off or saturated?")
+    if not own_length < float("inf"):
+        return Finding("losses", "problem", said, "is there a division by 0, or the root or logarithm of it?")
+    ratio = length / own_length
+    advice = "" if 0.05 < ratio < 5 else f"--gradient-share 0.5 keeps it at half, whatever its own length; that is a --cotrain-weight of {0.5 / ratio:.3g} now"
+    said = f"has {ratio:.3g} times the length of the generator's own at the last layer, at weight 1"
+    return Finding("MaLP's gradient", "note" if advice else "ok", said, advice)
 
 
 def _half(subject: Subject, fake: Tensor) -> Finding:
     with torch.no_grad(), torch.autocast(subject.images.device.type, dtype=torch.bfloat16):
         try:
             half = subject.edit(subject.images)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Finding("bf16", "note", f"fails under autocast: {type(error).__name__}: {error}", "use --mixed-precision no")
     if not half.isfinite().all():
         return Finding("bf16", "note", "gives NaN or infinity", "use --mixed-precision no")
@@ -212,7 +197,7 @@ def _cost(subject: Subject, disc: MaLPDiscriminator) -> list[Finding]:
 
     def step(with_malp: bool) -> None:
         fake = subject.edit(subject.images)
-        (disc.generator_loss(fake, index).total if with_malp else fake.square().mean()).backward()
+        (disc.generator_loss(fake, index, subject.target).total if with_malp else fake.square().mean()).backward()
         subject.generator.zero_grad()
 
     alone, together = (_fastest(lambda with_malp=with_malp: step(with_malp), subject.images.device) for with_malp in (False, True))
