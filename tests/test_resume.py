@@ -13,7 +13,15 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from torch import nn
 
-from malp_disc.training.checkpoints import CheckpointManager, find_training, list_training, load_training, prepare_optimizer, save_training
+from malp_disc.training.checkpoints import (
+    CheckpointManager,
+    check_space,
+    find_training,
+    list_training,
+    load_training,
+    prepare_optimizer,
+    save_training,
+)
 from malp_disc.training.options import FinetuneOptions
 
 
@@ -283,3 +291,40 @@ def test_without_an_older_checkpoint_the_advice_is_to_start_again(tmp_path):
     (folder / "G.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="There is no older one: start again"):
         load_training(folder, networks={"G": network}, optimizers={}, expected={})
+
+
+class Mebibyte(nn.Module):
+    """A network whose checkpoint is 1 MiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.zeros(2**18))
+
+
+def space(folder: Path, **flags) -> int:
+    """Whole MiB that a training of 40 steps needs, a checkpoint every 10."""
+    options = FinetuneOptions(**{"output_dir": folder, "max_train_steps": 40, "checkpointing_steps": 10, "checkpoints_total_limit": None, **flags})
+    return CheckpointManager(folder, networks={"G": Mebibyte()}, optimizers={}, settings={}).space(options) >> 20
+
+
+def test_the_space_of_a_training_is_that_of_the_most_checkpoints_it_has_at_a_time(tmp_path):
+    assert space(tmp_path) == 4
+    assert [space(tmp_path, checkpoints_total_limit=limit) for limit in (1, 2, 3, 4, 9)] == [2, 3, 4, 4, 4]
+    assert space(tmp_path, checkpointing_steps=100, checkpoints_total_limit=1) == 1, "a single one replaces none"
+    assert space(tmp_path, checkpointing_steps=15) == 3, "the last step has one too"
+
+
+def test_a_resumed_training_needs_only_the_space_that_it_has_not_taken_yet(tmp_path):
+    for step in (10, 20):
+        save_training(tmp_path, step, networks={"G": Mebibyte()}, optimizers={}, state={})
+    assert space(tmp_path) == 4 and space(tmp_path, resume_from_checkpoint="latest") in (1, 2)
+    assert space(tmp_path, resume_from_checkpoint="latest", checkpoints_total_limit=1) == 0
+    save_training(tmp_path, 40, networks={"G": Mebibyte()}, optimizers={}, state={})
+    assert space(tmp_path, resume_from_checkpoint="latest") == 0, "it is finished"
+
+
+def test_too_little_space_is_refused_with_a_reserve(tmp_path, monkeypatch):
+    monkeypatch.setattr("malp_disc.training.checkpoints.shutil.disk_usage", lambda path: SimpleNamespace(free=300 * 2**20))
+    check_space(tmp_path / "absent" / "run", 100 * 2**20)
+    with pytest.raises(ValueError, match=f"300 MiB are free in {tmp_path}, and this run needs about 101 MiB and a reserve of 200; .*--checkpoints-total-limit"):
+        check_space(tmp_path / "absent" / "run", 101 * 2**20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from accelerate import Accelerator
 from torch import nn
@@ -11,10 +10,10 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.data.references import known_attributes
-from malp_disc.experiment.arms import ArmOptions, arm_setup
-from malp_disc.training.checkpoints import CheckpointManager
-from malp_disc.training.finetune import make_discriminator
-from malp_disc.training.options import AGAINST_MALP, make_optimizer
+from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup
+from malp_disc.training.checkpoints import CheckpointManager, checkpoints_written
+from malp_disc.training.finetune import ArmSetup, make_discriminator
+from malp_disc.training.options import AGAINST_MALP, make_optimizer, run_subdirectory
 from malp_disc.training.pretrain_options import build_malp
 
 
@@ -43,33 +42,28 @@ def make_plan(
         lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
     if "no_template" in config.arms and config.passive_malp is None:
         lines.append(f"MaLP       no passive one given: {config.malp_pretrain_steps} steps of pretraining first")
-    total = 0
+    total, written = 0, checkpoints_written(config)
     for arm in config.arms:
-        setup, losses = arm_setup(arm, shown, config, attributes=known_attributes(dataset)), objective
-        networks = (
-            {"G": before, "G_average": before}
-            | ({"D": losses} if losses is not None else {})
-            | ({"malp": setup.malp} if setup.malp is not None else {})
-        )
-        learning = {"G": before} | ({"D": losses} if losses is not None else {})
-        optimizers = {
-            name: make_optimizer(name, network, config)
-            for name, network in learning.items()
-            if any(p.requires_grad for p in network.parameters())
-        }
-        if setup.trainable:
-            optimizers["malp"] = make_optimizer("MaLP", make_discriminator(setup, config), config)
-        size = CheckpointManager(Path(arm), networks=networks, optimizers=optimizers, settings={}).bytes()
-        written = -(-config.max_train_steps // config.checkpointing_steps)
-        kept = min(written, config.checkpoints_total_limit or written)
-        needed = size * (kept + 1) * len(config.all_seeds)  # a new one is complete before the oldest goes
+        setup = arm_setup(arm, shown, config, attributes=known_attributes(dataset))
+        trainings = [_checkpoints(arm, seed, setup, before, objective, config) for seed in config.all_seeds]
+        needed = sum(training.space(config) for training in trainings)
         total += needed
         weight = f"weight of MaLP {setup.weight:g}"
         if config.gradient_share is not None and setup.malp is not None:
             weight = f"MaLP's gradient {config.gradient_share:g} of the generator's own"
         lines.append(
-            f"arm        {arm}: seeds {' '.join(map(str, config.all_seeds))}, {weight}, {written} checkpoints of {size / 2**20:.1f} MiB, "
-            f"{kept} kept, {needed / 2**20:.0f} MiB"
+            f"arm        {arm}: seeds {' '.join(map(str, config.all_seeds))}, {weight}, {written} checkpoints of {trainings[0].bytes() / 2**20:.1f} MiB, "
+            f"{min(written, config.checkpoints_total_limit or written)} kept, {needed / 2**20:.0f} MiB"
         )
     lines.append(f"disk       about {total / 2**20:.0f} MiB in {config.output_dir}")
     return Plan(lines, total)
+
+
+def _checkpoints(arm: Arm, seed: int, setup: ArmSetup, before: nn.Module, objective: nn.Module | None, config: ArmOptions) -> CheckpointManager:
+    """The checkpoints of an arm, to tell their size: what `FineTuning` saves, without preparing it."""
+    learning = {"G": before} | ({"D": objective} if objective is not None else {})
+    networks = learning | {"G_average": before} | ({"malp": setup.malp} if setup.malp is not None else {})
+    optimizers = {name: make_optimizer(name, network, config) for name, network in learning.items() if any(p.requires_grad for p in network.parameters())}
+    if setup.trainable:
+        optimizers["malp"] = make_optimizer("MaLP", make_discriminator(setup, config), config)
+    return CheckpointManager(config.output_dir / "arms" / run_subdirectory(arm, seed), networks=networks, optimizers=optimizers, settings={})

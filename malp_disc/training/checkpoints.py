@@ -237,9 +237,24 @@ class CheckpointManager:
         return networks + moments
 
     def space(self, options: TrainOptions) -> int:
-        """Maximum size of all checkpoints of this training in bytes, counting one more than are kept: a new one is complete before the oldest is deleted."""
-        written = -(-options.max_train_steps // options.checkpointing_steps)
-        return self.bytes() * (min(written, options.checkpoints_total_limit or written) + 1)
+        """Additional bytes on the disk that the checkpoints of this training take at most. A resumed one has some of them already."""
+        if options.resume_from_checkpoint is None:
+            return self.bytes() * most_checkpoints(options)
+        found = list_training(self.folder)
+        if any(path.name == f"checkpoint-{options.max_train_steps}" for path in found):
+            return 0
+        return max(0, self.bytes() * most_checkpoints(options) - sum(file.stat().st_size for path in found for file in path.iterdir()))
+
+
+def checkpoints_written(options: TrainOptions) -> int:
+    """Number of checkpoints that a training writes."""
+    return -(-options.max_train_steps // options.checkpointing_steps)
+
+
+def most_checkpoints(options: TrainOptions) -> int:
+    """Largest number of checkpoints of a training at one time: one more than --checkpoints-total-limit, since a new one is complete before the oldest is deleted."""
+    written = checkpoints_written(options)
+    return min(written, (options.checkpoints_total_limit or written) + 1)
 
 
 def prepare_optimizer(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

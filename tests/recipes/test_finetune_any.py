@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from safetensors.torch import load_file
 
 from generators import create_generator
 from malp_disc import MaLP, MaLPConfig
+from malp_disc.data.faces import ProceduralFaces
+from malp_disc.experiment.arms import ArmOptions
+from malp_disc.experiment.plan import make_plan
+from malp_disc.training.checkpoints import save_training
 from recipes import finetune
 from tests.recipes.in_process import ROOT
 from tests.recipes.test_bad_input import run
+from tests.tiny import tiny_malp
 
 # Features without downloaded weights, and few images.
 SMALL = ["--image-size", 32, "--train-batch-size", 4, "--max-train-steps", 3, "--log-steps", 1, "--test-size", 12, "--eval-size", 12, "--reference-size", 12,
@@ -120,6 +127,20 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(launch, material, tmp_path)
     assert "step       12 images: 4 x 3 micro-batches x 1 processes" in said and "none given: 1000 steps of pretraining first" in said
     assert "arm        cotrain: seeds 0, weight of MaLP 1, 1 checkpoints of" in said and "disk       about" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plans_disk_space_is_that_of_all_arms_and_seeds_and_of_what_a_resumed_run_has_not_written(material, tmp_path):
+    dataset = ProceduralFaces(8, image_size=32)
+    generator = create_generator("fast_srgan", n_filters=8, n_layers=1)
+    config = ArmOptions(output_dir=tmp_path, image_size=32, arms=("control", "cotrain"), seeds=(0, 1), max_train_steps=30, checkpointing_steps=10, checkpoints_total_limit=1)
+    plan = make_plan(config, generator, None, tiny_malp(), dataset, Accelerator(cpu=True))
+    weights = sum(value.numel() * value.element_size() for value in generator.state_dict().values())
+    assert plan.disk > 2 * 2 * 2 * 2 * weights, "2 arms x 2 seeds x 2 checkpoints of G and its average"
+    for arm in ("control", "cotrain"):
+        save_training(tmp_path / "arms" / arm, 30, networks={}, optimizers={}, state={})
+    resumed = make_plan(dataclasses.replace(config, resume_from_checkpoint="latest"), generator, None, tiny_malp(), dataset, Accelerator(cpu=True))
+    assert resumed.disk == plan.disk / 2, "seed 0 is finished"
+    assert "3 checkpoints of" in plan.lines[-2] and "1 kept" in plan.lines[-2]
 
 
 def test_a_dry_run_names_the_share_that_replaces_the_weight(launch, material, tmp_path):
