@@ -103,6 +103,18 @@ def test_only_the_newest_are_kept(tmp_path):
     assert len(list_training(tmp_path)) == 2
 
 
+def test_a_run_that_goes_on_from_an_older_checkpoint_keeps_its_new_ones(tmp_path):
+    """Perhaps because the latest is damaged."""
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step)
+    save(tmp_path, 15, total_limit=2)
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-10", "checkpoint-15"]
+    save(tmp_path, 20, total_limit=2)
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-15", "checkpoint-20"]
+    save(tmp_path, 17)
+    assert [path.name for path in list_training(tmp_path)] == ["checkpoint-15", "checkpoint-17", "checkpoint-20"], "without a limit nothing is deleted"
+
+
 def test_saving_a_step_again_replaces_it(tmp_path):
     save(tmp_path, 3, trained(1))
     folder = save(tmp_path, 3, trained(3))

@@ -38,7 +38,7 @@ def save_training(
     state: Mapping[str, Any],
     total_limit: int | None = None,
 ) -> Path:
-    """Write ``folder/checkpoint-<step>`` and then delete the oldest beyond `total_limit`. Call it from one process.
+    """Write ``folder/checkpoint-<step>``. With a `total_limit`, 1 or more, then delete those of later steps, and the oldest beyond the limit. Call it from one process.
 
     The write is atomic: a process that is killed leaves either the whole checkpoint or none of that name, and older ones are untouched.
 
@@ -66,7 +66,9 @@ def save_training(
     temporary.rename(final)
     sync_folder(folder)
     if total_limit is not None:
-        for old in list_training(folder)[: -max(1, total_limit)]:
+        found = list_training(folder)
+        until = found.index(final) + 1  # later ones are of the run before it went on from an older checkpoint, and may be damaged
+        for old in (*found[until:], *found[: max(0, until - total_limit)]):
             _drop(old)
     return final
 
