@@ -14,6 +14,8 @@ from typing import Any
 _PACKAGE = Path(__file__).resolve().parent
 _OWN = (_PACKAGE, *(_PACKAGE.parent / name for name in ("generators", "recipes")))
 
+_MEMORY = ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")  # CPU, Windows, GPUs, cuDNN and cuBLAS, Apple's MPS
+
 
 def make_output_printable() -> None:
     """Print characters that the terminal's encoding lacks (cp1252 on Windows, ASCII under ``LC_ALL=C``) as escape sequences instead of raising; drop what goes to a
@@ -60,3 +62,14 @@ def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def memory_suffices(message: str) -> Iterator[None]:
+    """Raise ValueError with `message` if the body runs out of memory. PyTorch has a type of its own for that on GPUs only, and a RuntimeError on the CPU."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _MEMORY):
+            raise
+        raise ValueError(message) from error

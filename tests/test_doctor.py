@@ -217,6 +217,13 @@ def test_a_malp_whose_second_branch_is_told_attributes_is_given_the_targets():
     assert findings_of(Healthy(), malp=malp)["MaLP's gradient"].level == "ok"
 
 
+def test_too_little_memory_for_the_doctor_names_the_flags_that_need_less(monkeypatch):
+    monkeypatch.setattr("malp_disc.commands.doctor.call_by_name", lambda name: Healthy())
+    monkeypatch.setattr("malp_disc.training.generator_checks.full_check.examine", lambda *arguments, **options: torch.empty(2**50))
+    with pytest.raises(ValueError, match="cpu has too little memory for 4 images of 64 pixels; give a smaller --batch-size or --image-size"):
+        doctor(Doctor(generator="x:y", device="cpu"))
+
+
 def test_memory_is_that_of_the_images_kept_for_the_backward_pass():
     """Twice the side, four times the memory; exactly the same whatever the batch."""
     kept = [float(findings_of(Healthy(), image_size=size, batch_size=batch)["memory"].said.split()[0]) for size, batch in ((64, 2), (128, 2), (128, 4))]

@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from malp_disc.commands.loading import memory_suffices
 from malp_disc.commands.manifest import Manifest, json_line
 from malp_disc.data.listing import list_images, printable
+from malp_disc.errors import memory_suffices
 from malp_disc.run_folder.lock import lock_folder, release_locks
 from malp_disc.serialization.files import check_writable, file_sha256, sweep, write_text
 

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from malp_disc.calibration import Calibration, conservative_threshold
 from malp_disc.commands.batch import TOO_LARGE, Outcome, Sources
 from malp_disc.commands.image_file import ImageFile
-from malp_disc.commands.loading import memory_suffices
 from malp_disc.data.listing import printable
+from malp_disc.errors import memory_suffices
 from malp_disc.inspection import arrivals, as_input, inspect_levels, protect_levels, set_size
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import Issued

@@ -56,6 +56,7 @@ def doctor(options: Doctor) -> None:
     if options.batch_size < 2:
         raise ValueError(f"expected --batch-size of at least 2, got {options.batch_size}")
     from malp_disc.commands.loading import usable_device
+    from malp_disc.errors import memory_suffices
     from malp_disc.experiment.given_malp import load_learned_malp
     from malp_disc.serialization.files import check_writable, write_json
     from malp_disc.training.generator_checks.full_check import examine
@@ -67,7 +68,8 @@ def doctor(options: Doctor) -> None:
     losses = call_by_name(options.losses) if options.losses is not None else None
     malp = load_learned_malp(options.malp, backbone_weights=options.backbone_weights) if options.malp is not None else None
     settings = {"attributes": options.attributes, "image_size": options.image_size, "batch_size": options.batch_size, "device": device}
-    findings = examine(generator, losses=losses, malp=malp, **settings)
+    with memory_suffices(f"{device} has too little memory for {options.batch_size} images of {options.image_size} pixels; give a smaller --batch-size or --image-size"):
+        findings = examine(generator, losses=losses, malp=malp, **settings)
     signs = {"ok": "ok  ", "note": "note", "problem": "STOP"}
     for finding in findings:
         print(f"{signs[finding.level]} {finding.name}: {finding.said}" + (f"\n       -> {finding.advice}" if finding.advice else ""))

@@ -75,7 +75,8 @@ def fid(options: Fid) -> None:
     import torch  # from here on it takes seconds
     from accelerate import PartialState
 
-    from malp_disc.commands.loading import memory_suffices, usable_device
+    from malp_disc.commands.loading import usable_device
+    from malp_disc.errors import memory_suffices
 
     # Without cpu=True Accelerate takes each process of a torchrun on a machine without GPUs for a single one.
     state = PartialState(cpu=options.device == "cpu" or (options.device == "auto" and not torch.accelerator.is_available()))

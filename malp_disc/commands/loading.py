@@ -1,9 +1,7 @@
-"""The device that a command computes on, its memory, and loading a MaLP onto it."""
+"""The device that a command computes on, and loading a MaLP onto it."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +11,6 @@ if TYPE_CHECKING:
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.keyed.issued import Issued
     from malp_disc.malp import MaLP
-
-_MEMORY = ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")  # CPU, Windows, GPUs, cuDNN and cuBLAS, Apple's MPS
-
-
-@contextlib.contextmanager
-def memory_suffices(message: str) -> Iterator[None]:
-    """Raise ValueError with `message` if the body runs out of memory. PyTorch has a type of its own for that on GPUs only, and a RuntimeError on the CPU."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _MEMORY):
-            raise
-        raise ValueError(message) from error
 
 
 def usable_device(name: str) -> torch.device:

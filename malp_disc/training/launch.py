@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.allocator import keep_freed_memory
 from malp_disc.data.sampling import StepBatches
-from malp_disc.errors import make_output_printable, plain_errors, plain_warnings
+from malp_disc.errors import make_output_printable, memory_suffices, plain_errors, plain_warnings
 from malp_disc.home_folder import expand_home
 from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.run_folder.environment import collect_environment
@@ -65,7 +65,8 @@ def run_recipe(
     with plain_warnings(), plain_errors(interrupted=interrupted):
         options = expand_home(parse_flags(config, prog=prog, arguments=arguments, description=description))
         try:
-            main(options)
+            with memory_suffices(_too_little_memory(options)):
+                main(options)
         except TrainingStopped as stopped:
             sys.exit(f"error: {stopped}")
         except RuntimeError as error:
@@ -74,6 +75,16 @@ def run_recipe(
             sys.exit(f"error: --deterministic: {str(error).split('. ')[0]}. Run without --deterministic, or without the option that needs this operation")
         finally:
             release_locks()
+
+
+def _too_little_memory(options: Any) -> str:
+    """The message of a run for which the memory doesn't suffice."""
+    if isinstance(options, TrainOptions):
+        return (
+            f"too little memory for this run with --train-batch-size {options.train_batch_size}; give a smaller --train-batch-size and more --gradient-accumulation-steps "
+            "(the same number of images per step), or smaller images"
+        )
+    return "too little memory for this run; give smaller images, or run it on another device"
 
 
 def start(options: TrainOptions, dataset: Dataset | None = None, *, shared_folder: bool = False, **more: Any) -> Accelerator:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from malp_disc import inspection
-from malp_disc.commands.loading import memory_suffices
+from malp_disc.errors import memory_suffices
 from tests.tiny import tiny_malp
 
 HUGE = 70  # width of the image that stands for a huge one

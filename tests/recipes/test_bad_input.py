@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -130,3 +131,17 @@ def test_no_internet_for_inception_says_which_file_to_put_where(monkeypatch, sta
     message = run(monkeypatch, evaluate, "--data", "folder", "--data-root", folder, "--attributes", tmp_path / "table.csv", "--image-size", 32,
                   "--test-size", 4, "--before", stargan / "G.safetensors", "--output-dir", tmp_path / "run")  # fmt: skip
     assert "--fid-weights" in message and "cache" in message
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**50), lambda: np.empty(2**60, np.uint8), lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory."))])
+def test_too_little_memory_for_a_training_names_the_flags_that_need_less(monkeypatch, allocate):
+    monkeypatch.setattr(train_stargan, "main", lambda config: allocate())
+    message = run(monkeypatch, train_stargan, "--train-batch-size", 9)
+    assert message.startswith("error: too little memory for this run with --train-batch-size 9; give a smaller --train-batch-size and more --gradient-accumulation-steps")
+
+
+def test_another_runtime_error_of_a_training_stays_a_defect(monkeypatch):
+    monkeypatch.setattr(train_stargan, "main", lambda config: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr(sys, "argv", ["recipe"])
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        run_recipe(train_stargan.main, train_stargan.Config, train_stargan.__doc__)
