@@ -125,6 +125,8 @@ class MaLPDiscriminator(Freezable, Float32Module):
             raise ValueError(f"train_template=False needs a template dropout of 1, got {template_dropout}: images with a template train it")
         if not 0 <= r1_weight < math.inf:
             raise ValueError(f"expected a finite R1 weight >= 0, got {r1_weight}")
+        if r1_weight and not train_cnn:
+            raise ValueError(f"r1_weight={r1_weight} is a penalty on E_C and C, which don't learn with train_cnn=False; leave one of them out")
         self.malp, self.weights, self.loss_weights, self.generator_gradient = malp, weights, loss_weights or LossWeights(), generator_gradient
         self.train_cnn, self.train_branch_map, self.train_template, self.report_template = train_cnn, train_branch_map, train_template, report_template
         self.relative, self.r1_weight, self.template_dropout = relative, r1_weight, template_dropout

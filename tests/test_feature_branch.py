@@ -265,6 +265,11 @@ def test_saving_keeps_the_heads_and_finds_the_backbone_by_name_and_hash(tmp_path
         MaLP(dataclasses.replace(malp.config, backbone_fingerprint="0" * 16), backbone_weights="random")
 
 
+def test_a_gradient_penalty_on_a_cnn_that_does_not_learn_is_refused():
+    with pytest.raises(ValueError, match=r"r1_weight=10.0 is a penalty on E_C and C, which don't learn with train_cnn=False"):
+        discriminator(train_cnn=False, r1_weight=10.0)
+
+
 def test_another_parts_missing_backbone_is_still_reported():
     parent = nn.ModuleDict({"generator": nn.ModuleDict({"backbone": nn.Linear(2, 2)}), "disc": discriminator()})
     state = {key: value for key, value in parent.state_dict().items() if not key.startswith("generator.")}

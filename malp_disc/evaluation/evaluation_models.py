@@ -68,9 +68,9 @@ def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attrib
     if name == "auto":
         name = "squeezenet-128" if data.data == "faces" else "inception-2048"
     extractor = create_extractor(name, weights=options.fid_weights, device=device)
-    second = _further_extractor(options.second_extractor, options.second_weights, device, auto="random")
+    second = _further_extractor("--second", options.second_extractor, options.second_weights, device, auto="random")
     included = "faces" if data.data == "faces" else "squeezenet"
-    third = _further_extractor(options.third_extractor, options.third_weights, device, auto=included)
+    third = _further_extractor("--third", options.third_extractor, options.third_weights, device, auto=included)
     if (options.third_extractor, options.third_weights) == ("auto", None) and third.backbone in {extractor.backbone, getattr(second, "backbone", None)}:
         third = None
     _check_different({"--extractor": extractor, "--second-extractor": second, "--third-extractor": third})
@@ -110,8 +110,14 @@ def _attribute_classifier(
     return SelectedAttributes(classifier, attribute_names)
 
 
-def _further_extractor(name: str, weights: Path | None, device: torch.device, *, auto: str) -> FeatureExtractor | None:
-    """A second or third extractor; `auto` is what "auto" means without a file of weights."""
+def _further_extractor(flag: str, name: str, weights: Path | None, device: torch.device, *, auto: str) -> FeatureExtractor | None:
+    """A second or third extractor; `auto` is what "auto" means without a file of weights, `flag` what its flags begin with.
+
+    Raises:
+        ValueError: weights for an extractor that takes none; or as `create_extractor`.
+    """
+    if name in ("none", "random") and weights is not None:
+        raise ValueError(f"{flag}-weights {weights} has no effect with {flag}-extractor {name}; leave it out, or choose another extractor")
     if name == "auto":
         name = auto if weights is None else "squeezenet"
     if name == "none":

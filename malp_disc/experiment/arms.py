@@ -14,6 +14,8 @@ joint          both branches co-trained, the shallow one at full resolution, the
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +28,13 @@ from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.random_state import random_state_kept
-from malp_disc.run_folder.experiment import evaluation, of_arms, work
+from malp_disc.run_folder.experiment import arms_of, evaluation, of_arms, work
 from malp_disc.training.finetune import ArmSetup
 from malp_disc.training.launch import check_seeds
 from malp_disc.training.options import AGAINST_MALP, ON_BACKBONE, FinetuneOptions
 from malp_disc.training.pretrain_options import MaLPOptions, build_malp
 
+logger = logging.getLogger("malp_disc")
 Arm = Literal["control", "control_2xD", "random", "frozen", "cotrain", "no_template", "from_scratch", "vision_aided", "feature_map", "joint"]
 
 
@@ -79,6 +82,21 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
             raise ValueError(f"expected --fresh-malp-steps of 0 or more, got {self.fresh_malp_steps}")
         if self.malp_pretrain_steps < 1:
             raise ValueError(f"expected --malp-pretrain-steps of at least 1, got {self.malp_pretrain_steps}")
+        self._check_options_of_arms()
+
+    def _check_options_of_arms(self) -> None:
+        """Raise ValueError for options of arms that aren't run, which would have no effect. A resumed run of an earlier version may have such, and is warned."""
+        unused = []
+        for field in dataclasses.fields(self):
+            own = arms_of(type(self), field.name, vars(self))
+            if own and not set(own) & set(self.arms) and getattr(self, field.name) != field.default:
+                unused.append(f"--{field.name.replace('_', '-')} (of {', '.join(own)})")
+        if not unused:
+            return
+        message = f"no effect in the arms {' '.join(self.arms)}: {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out, or run an arm that uses {'it' if len(unused) == 1 else 'them'}"
+        if self.resume_from_checkpoint is None:
+            raise ValueError(message)
+        logger.warning(message)
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

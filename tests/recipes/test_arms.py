@@ -149,3 +149,24 @@ def test_a_malp_that_is_pretrained_begins_with_the_same_weights_whatever_came_be
         torch.rand(drawn)
         pretrained(f"malp-{drawn}", options(output_dir=tmp_path, image_size=32), HalfDarker(), None, Accelerator(cpu=True), steps=1)
     assert len(begun) == 3 and len(set(begun)) == 1
+
+
+NO_EFFECT = {"frozen_weight": 3.0, "cotrain_weight": 0.1, "template_dropout": 0.0, "r1_weight": 10.0, "map_weight": 5.0, "passive_malp": Path("nosuch"), "cotrain_learning_rate": 1.0}
+"""Options that the arms control and vision_aided don't use."""
+
+
+@pytest.mark.parametrize("name", NO_EFFECT)
+def test_an_option_of_arms_that_are_not_run_is_refused_with_the_arms_that_use_it(name, caplog):
+    flag = f"--{name.replace('_', '-')}"
+    with pytest.raises(ValueError, match=f"no effect in the arms control vision_aided: {flag} .of .*; leave it out, or run an arm that uses it"):
+        options(**{name: NO_EFFECT[name]}).check()
+    options(**{name: NO_EFFECT[name]}, arms=("control", "frozen", "cotrain", "no_template")).check()
+    assert not caplog.records
+    options(**{name: NO_EFFECT[name]}, resume_from_checkpoint="latest").check()  # an earlier version has begun it
+    assert flag in caplog.text
+
+
+def test_the_backbone_of_the_content_loss_is_used_by_every_arm():
+    FinetuneConfig(arms=("control",), content_weight=1.0, backbone="resnet18", backbone_side=64).check()
+    with pytest.raises(ValueError, match="no effect in the arms control: --backbone .*, --backbone-side .*; leave them out"):
+        FinetuneConfig(arms=("control",), backbone="resnet18", backbone_side=64).check()

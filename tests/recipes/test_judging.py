@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +195,11 @@ def test_a_generator_for_another_number_of_attributes_is_refused():
     with pytest.raises(ValueError, match="^the shipped generator takes 5 attributes, but 2 are selected; give --selected-attributes"):
         load_generator(GeneratorOptions(), attributes=2)
     assert load_generator(GeneratorOptions(), attributes=5).c_dim == 5
+
+
+@pytest.mark.parametrize("name", ["none", "random"])
+@pytest.mark.parametrize("which", ["second", "third"])
+def test_weights_for_an_extractor_that_takes_none_are_refused(which, name):
+    options = EvaluationOptions(extractor="faces", **{f"{which}_extractor": name, f"{which}_weights": Path("nosuch")})
+    with pytest.raises(ValueError, match=f"--{which}-weights nosuch has no effect with --{which}-extractor {name}; leave it out"):
+        make_evaluation_models(options, DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
