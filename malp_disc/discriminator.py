@@ -256,7 +256,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
 
     def _term_weights(self) -> Tensor:
         """w of `generator_terms`, (5,)."""
-        return to_device(torch.tensor(list(self.weights.values())), self.scale.device)
+        return to_device(torch.tensor(list(self.weights.values()), dtype=torch.float32), self.scale.device)
 
     def _relative_scale(self, values: Tensor) -> Tensor:
         """The scale s, after terms that had none yet got `values`, their mean over all processes."""

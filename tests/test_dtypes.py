@@ -136,7 +136,8 @@ def test_made_under_another_default_dtype_it_is_float32_all_the_same():
     try:
         disc = discriminator()
         assert {value.dtype for value in disc.state_dict().values()} == {torch.float32}
-        assert disc.generator_loss(IMAGES.double(), INDEX).map.dtype == torch.float32
+        losses = disc.generator_loss(IMAGES.double(), INDEX)
+        assert losses.map.dtype == losses.total.dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.detection import correlation, cosine, template_similarity
+from malp_disc.detection import template_similarity
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, edit
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Manipulate
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
-from malp_disc.metrics.localization import localization_scores
+from malp_disc.metrics.localization import localization_scores, map_correlation, map_cosine
 from malp_disc.run_folder.measurement import Detection, Localization, MalpScores, TemplateSimilarity
 from malp_disc.threaded import map_batches
 
@@ -82,7 +82,7 @@ def predict(malp: MaLP, images: Tensor, index: Tensor, *, device: torch.device |
     def of_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         part, i = batch
         out = malp(part.to(device))
-        return out.map.cpu(), out.score.cpu(), template_similarity(out.template, templates).gather(1, i[:, None])[:, 0].cpu()
+        return out.map.cpu(), out.score.cpu(), malp.similarities(out.template, templates).gather(1, i[:, None])[:, 0].cpu()
 
     parts = map_batches(of_batch, zip(images.split(BATCH), index.split(BATCH)), device=device)
     return Predictions(*(torch.cat(values) for values in zip(*parts)))
@@ -106,14 +106,14 @@ def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predicti
     changed = truth.flatten(1).amax(1) > 0  # scores of the others' maps aren't defined, and left out by `localization_scores`
     localization = Localization(
         **_scores(localization_scores(manipulated.map, images.images, images.manipulated)),
-        cs_encrypted=_mean(cosine(published.map, truth)[changed]),
+        cs_encrypted=_mean(map_cosine(published.map, truth)[changed]),
         mean_encrypted=published.map.mean().item(),
         mean_manipulated=manipulated.map.mean().item(),
         spread=manipulated.map.std().item(),
     )
     if len(truth) > 1:
         others = (truth.sum(0) - truth) / (len(truth) - 1)
-        baseline = {"cs_mean_map": _mean(cosine(others, truth)[changed]), "pearson_mean_map": _mean(correlation(others, truth)[changed])}
+        baseline = {"cs_mean_map": _mean(map_cosine(others, truth)[changed]), "pearson_mean_map": _mean(map_correlation(others, truth)[changed])}
         localization = dataclasses.replace(localization, **baseline)
     detection = Detection(**_scores(detection_scores(labels, torch.cat([published.score, manipulated.score]).numpy())))
     if malp.passive:
@@ -151,7 +151,7 @@ def score_unprotected(manipulate: Manipulate, inputs: EvalSet, malp: MaLP, *, de
     scores = detection_scores(np.repeat([0, 1], len(images)), logits.numpy())  # not sigmoids: they would tie at 1
     return {
         "auc": scores.auc,
-        "pearson": correlation(maps[1], fakeness_map(images, manipulated)).mean().item(),
+        "pearson": map_correlation(maps[1], fakeness_map(images, manipulated)).mean().item(),
         "mean_real": maps[0].mean().item(),
         "mean_manipulated": maps[1].mean().item(),
     }

@@ -88,15 +88,20 @@ def agreement_per_image(predicted: Tensor, real: Tensor, manipulated: Tensor) ->
     signed = signed_fakeness_map_official(real, manipulated).double().flatten(1)
     changed = gt.amax(dim=1) > 0
     return {
-        "cs": _where(changed, _cosine(map_, gt)),
+        "cs": _where(changed, map_cosine(map_, gt)),
         "cs_official": _where(changed & (_range(signed) > 0), _cosine_official(map_, signed)),
-        "pearson": _where(_range(gt) > 0, _cosine(_centred(map_), _centred(gt))),
+        "pearson": _where(_range(gt) > 0, map_correlation(map_, gt)),
     }
 
 
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of rows in float64, 0 if one of them is zero; the epsilon is negligible for 8-bit images."""
-    return F.cosine_similarity(a, b, dim=1, eps=1e-30)
+def map_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of every two maps in float64, (B, …) × (B, …) -> (B,); 0 if one of them is zero. The epsilon is negligible for 8-bit images."""
+    return F.cosine_similarity(a.double().flatten(1), b.double().flatten(1), dim=1, eps=1e-30)
+
+
+def map_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of every two maps in float64, (B, …) × (B, …) -> (B,); 0 if one of them is constant."""
+    return map_cosine(_centred(a.double().flatten(1)), _centred(b.double().flatten(1)))
 
 
 def _cosine_official(map_: Tensor, signed: Tensor) -> Tensor:

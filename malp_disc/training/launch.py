@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -276,8 +277,7 @@ def claim_folder(folder: Path, flag: str = "--output-dir") -> None:
     """Create `folder` and check that it is writable, before any long work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # of another name in every process
+            pass
     except OSError as error:
         raise ValueError(f"can't write to {folder} ({error.strerror}); choose another {flag}") from error

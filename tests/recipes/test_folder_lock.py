@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from malp_disc.run_folder.lock import HOLDER_SUFFIX, LOCK_FILE, is_locked, lock_folder, release_locks
-from malp_disc.training.launch import open_folder
+from malp_disc.training.launch import claim_folder, open_folder
 from recipes import evaluate, finetune_stargan, pretrain_malp, train_stargan
 from tests.recipes.small_runs import SMALL, options
 from tests.recipes.test_bad_input import run as message_of
@@ -92,3 +93,9 @@ def test_a_recipe_leaves_a_folder_alone_in_which_another_run_works(monkeypatch, 
         assert {path.name for path in tmp_path.iterdir()} == {LOCK_FILE, HOLDER_FILE}
     finally:
         other.release()
+
+
+def test_processes_that_claim_one_folder_at_the_same_time_do_not_disturb_each_other(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: claim_folder(tmp_path / "run"), range(400)))
+    assert list((tmp_path / "run").iterdir()) == []

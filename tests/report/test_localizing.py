@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 import torch
 
+from malp_disc import MaLP, MaLPConfig
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.localize import measure_malp, psnr, score_malp, through_generator
+from malp_disc.evaluation.localize import measure_malp, predict, psnr, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
 from tests.tiny import sample_images, tiny_malp, with_rectangles
 
@@ -144,3 +145,29 @@ def test_one_attribute_at_a_time_leaves_out_those_who_have_it(inputs):
     assert smiling.targets[:, 2].tolist() == [1, 0, 1, 0] and torch.equal(smiling.targets[:, :2], inputs.labels[:, :2])
     with pytest.raises(ValueError, match="unknown attribute 'Bald'"):
         inputs.of_one_attribute("Bald")
+
+
+def test_the_similarity_of_a_template_is_the_architectures_own(monkeypatch):
+    torch.manual_seed(0)
+    malp = MaLP(MaLPConfig(architecture="official", branch=None)).eval()
+    images, recovered = sample_images(2, 128, 128), 1 + torch.rand(2, 1, 128, 128)
+    with torch.no_grad():
+        out = dataclasses.replace(malp(images), template=recovered)
+    monkeypatch.setattr(malp, "forward", lambda part: out)
+    similarity = predict(malp, images, torch.zeros(2, dtype=torch.long)).similarity
+    assert torch.equal(similarity, malp.similarities(recovered, malp.encryption.at((128, 128)))[:, 0])
+    normalized = ((recovered - recovered.amin((1, 2, 3), keepdim=True)) / (recovered.amax((1, 2, 3), keepdim=True) - recovered.amin((1, 2, 3), keepdim=True))).flatten(1)
+    torch.testing.assert_close(similarity, torch.cosine_similarity(normalized, malp.encryption.templates.flatten(1)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_map_of_equal_faint_edits_agrees_perfectly(inputs):
+    """One pixel by one level of 255. An epsilon in the cosine gave 0.9."""
+
+    def faint(images, targets):
+        changed = images.clone()
+        changed[:, :, 3, 3] += 2 / 255
+        return changed
+
+    malp = tiny_malp(strength=0.0).eval()
+    scores = score_malp(through_generator(faint, dataclasses.replace(inputs, images=0.5 * inputs.images), malp), malp).localization
+    assert scores.cs_mean_map == pytest.approx(1, abs=1e-3) and scores.pearson_mean_map == pytest.approx(1, abs=1e-3)
