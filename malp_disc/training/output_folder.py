@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from malp_disc.keyed.issued import ISSUED_FILE
+from malp_disc.keyed.secret import SECRET_FILE
 from malp_disc.run_folder.experiment import differences
-from malp_disc.serialization.files import write_json
+from malp_disc.serialization.files import atomic_path, write_json
 from malp_disc.training.checkpoints import list_training
 
 logger = logging.getLogger("malp_disc")
@@ -116,6 +120,8 @@ def _recorded(folder: Path) -> dict[str, Any]:
 def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
     """Move all results of an earlier run into ``folder/previous``, or previous-2 and so on where there is one, so that none of them gets into the new report.
 
+    The secret key of the preset survive, and the list of its templates, are copied there and stay.
+
     Args:
         inputs: files and folders that the new run reads; they aren't moved.
     """
@@ -126,6 +132,10 @@ def set_aside(folder: Path, inputs: Iterable[Path] = ()) -> None:
     aside.mkdir()
     for path in moved:
         path.rename(aside / path.name)
+    for name in (SECRET_FILE, ISSUED_FILE):  # a key that images were protected with goes on being used, with the list of its templates
+        if (kept_file := aside / "malp" / name).is_file():
+            with atomic_path(folder / "malp" / name, mode=stat.S_IMODE(kept_file.stat().st_mode)) as temporary:
+                shutil.copyfile(kept_file, temporary)
     logger.warning(
         f"{folder} holds an earlier run of this experiment: starting over, its results are in {aside} now (--resume-from-checkpoint latest continues it instead)"
     )

@@ -21,7 +21,7 @@ from malp_disc.calibration import Calibration
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.survival import issued_to, protected, scores
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
-from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret
+from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret, save_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.training.localizer import train_localizer
 from malp_disc.training.localizer_options import LocalizerOptions
@@ -60,7 +60,7 @@ def change_options(config: PretrainOptions) -> LocalizerOptions:
 def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainOptions, accelerator: Accelerator) -> KeyedMaLP:
     """Train a `KeyedMaLP` on the edits of `generator`, which stays fixed, and on local ones; in evaluation mode.
 
-    A finished or interrupted run in the same folder keeps its key. With ``random_crop``, the network learns on crops at the scale of the whole images, for whose size the
+    A later run in the same folder keeps the key of the first, which is written before the training: ``malp/secret.safetensors``. With ``random_crop``, the network learns on crops at the scale of the whole images, for whose size the
     result's reference grid is made.
 
     Raises:
@@ -69,6 +69,8 @@ def pretrain_surviving(generator: nn.Module, dataset: Dataset, config: PretrainO
     key = Path(config.output_dir) / "malp" / SECRET_FILE
     torch.manual_seed(config.seed)
     malp = initial_detector(config, load_secret(key, grid=config.image_size) if key.is_file() else None)
+    if accelerator.is_main_process and not key.is_file():
+        save_secret(key, malp.secret, grid=config.image_size)
     if not config.malp_change_only:
         malp = train_localizer(KeyedMethod(malp).train(), generator, dataset, surviving_options(config), accelerator).malp
     if config.malp_change_steps:

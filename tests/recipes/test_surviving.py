@@ -18,11 +18,13 @@ from malp_disc.data.local_edits import LOCAL_EDITS
 from malp_disc.data.sampling import StepRandom
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, identification
 from malp_disc.keyed.alignment import Alignment
+from malp_disc.keyed.secret import load_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
+from malp_disc.training.output_folder import set_aside
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
 from malp_disc.training.surviving import (
     calibrate_surviving,
@@ -220,6 +222,28 @@ def test_pretraining_on_crops_gives_a_reference_grid_for_whole_images(tmp_path):
     assert malp.config.image_size == 64 and malp.config.change_width == 4
     assert all(parameter.requires_grad for parameter in malp.parameters())
     assert malp(sample_images(1, 64, 64), 0).edited.shape == (1, 1, 64, 64)
+
+
+def test_an_interrupted_or_repeated_pretraining_keeps_the_key_and_the_list_of_its_templates(tmp_path, monkeypatch):
+    config = PretrainOptions(preset="survive", output_dir=tmp_path, image_size=64, malp_width=4, mixed_precision="no")
+    found = []
+
+    def interrupted(method, *arguments):
+        found.append(method.malp.secret)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("malp_disc.training.surviving.train_localizer", interrupted)
+    for attempt in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain_surviving(None, None, config, Accelerator(cpu=True))
+        key = tmp_path / "malp" / "secret.safetensors"
+        assert load_secret(key, grid=64) == found[0] == found[-1] and key.stat().st_mode & 0o777 == 0o600
+        if attempt == 1:  # the same command again, without --resume-from-checkpoint
+            (tmp_path / "malp" / "issued.jsonl").write_text("one")
+            (tmp_path / "malp" / "model.safetensors").write_text("old")
+            set_aside(tmp_path)
+            assert {path.name for path in (tmp_path / "malp").iterdir()} == {"secret.safetensors", "issued.jsonl"}
+            assert (tmp_path / "previous" / "malp" / "model.safetensors").is_file()
 
 
 def test_the_pretrainings_threshold_counts_what_detect_would_call_manipulated(monkeypatch):
