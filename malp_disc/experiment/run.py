@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import time
 from functools import partial
 from pathlib import Path
 
@@ -139,13 +138,11 @@ def run_arm(
     if decided_by_main_process(accelerator, done):
         check_finished(result, arm, config)
         return
-    began = time.perf_counter()
     callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
     setup = arm_setup(arm, malps, config, attributes=known_attributes(dataset))
     training = FineTuning(arm, setup, before, objective, dataset, config, accelerator, **callbacks)
     teachers = teachers_of(training.networks.malp, objective)
-    tuned = training.run()
-    seconds = round(time.perf_counter() - began, 1)
+    tuned, seconds = training.run(), training.clock.seconds
     if setup.trainable and accelerator.is_main_process:
         training.networks.malp.malp.eval().save_pretrained(config.output_dir / "cotrained" / run_subdirectory(arm, seed))
     fresh = None

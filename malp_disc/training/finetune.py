@@ -33,6 +33,7 @@ from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.batches import Batch, steps
 from malp_disc.training.checkpoints import CheckpointManager, prepare_optimizer
+from malp_disc.training.clock import TrainingClock
 from malp_disc.training.curves import Curves, progress
 from malp_disc.training.finetune_step import FinetuneStep, Networks, map_peak
 from malp_disc.training.gradient_balance import GradientBalance
@@ -134,6 +135,7 @@ class FineTuning:
         )
         state = self.checkpoints.resume(config, accelerator)
         self.first = state["step"]
+        self.clock = TrainingClock(self.checkpoints.folder / "seconds.json", start=self.first)
         self.guard = FiniteSteps(config.max_skipped_steps, skipped=state.get("skipped", 0))
         self.monitor = TrainingMonitor(state=state.get("monitor"))
         self.balance = None
@@ -174,6 +176,8 @@ class FineTuning:
                     self.checkpoints.save(
                         number, config, accelerator, skipped=self.guard.skipped, monitor=self.monitor.state, balance=weight
                     )
+                    if accelerator.is_main_process:
+                        self.clock.save(number)
                 if stop:
                     raise KeyboardInterrupt
         bar.close()

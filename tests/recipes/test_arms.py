@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.experiment import run as experiment_run
 from malp_disc.experiment.arms import ArmOptions, arm_setup, load_given_malps
-from malp_disc.experiment.run import pretrained, warn_if_uninformative
+from malp_disc.experiment.run import check_finished, pretrained, warn_if_uninformative
 from malp_disc.malp import with_pretrained_branch
-from malp_disc.serialization.state_dicts import fingerprint
+from malp_disc.run_folder.experiment import training_settings
+from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.finetune import make_discriminator
 from malp_disc.training.options import ON_BACKBONE
 from tests.report.test_clean import Localizer, half_darker
@@ -170,3 +172,21 @@ def test_the_backbone_of_the_content_loss_is_used_by_every_arm():
     FinetuneConfig(arms=("control",), content_weight=1.0, backbone="resnet18", backbone_side=64).check()
     with pytest.raises(ValueError, match="no effect in the arms control: --backbone .*, --backbone-side .*; leave them out"):
         FinetuneConfig(arms=("control",), backbone="resnet18", backbone_side=64).check()
+
+
+def test_the_result_of_a_finished_arm_is_refused_under_other_settings(tmp_path, caplog):
+    """Where experiment.json, which is compared before, is missing."""
+    path, recorded = tmp_path / "G-cotrain.safetensors", training_settings(options(), "cotrain")
+
+    def finished(settings: dict) -> Path:
+        save_tensors(path, {"w": torch.ones(1)}, {"malp_disc": json.dumps({"settings": settings})})
+        return path
+
+    check_finished(finished(recorded), "cotrain", options(frozen_weight=9.0))
+    with pytest.raises(ValueError, match="G-cotrain.safetensors belongs to a run with other settings: cotrain_weight was 1.0 and is 0.5 now; choose another --output-dir"):
+        check_finished(path, "cotrain", options(cotrain_weight=0.5))
+    with pytest.raises(ValueError, match="doesn't say with which settings it was made; choose another --output-dir"):
+        check_finished(finished({}), "cotrain", options())
+    assert not caplog.records
+    check_finished(finished({name: value for name, value in recorded.items() if name != "cotrain_weight"}), "cotrain", options())
+    assert "doesn't say whether it was made with cotrain_weight 1.0" in caplog.text

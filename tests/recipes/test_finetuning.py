@@ -43,7 +43,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     """All that a run leaves, but for its description and what a killed save left lying."""
     kept = [path for path in folder.rglob("*") if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in kept if not path.name.startswith(("config", "environment", "hashes", "run.lock"))
+        str(path.relative_to(folder)): path.read_bytes() for path in kept if not path.name.startswith(("config", "environment", "hashes", "run.lock", "seconds"))
     }
 
 

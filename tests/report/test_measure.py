@@ -23,6 +23,7 @@ from malp_disc.evaluation.measure import (
     measure_reference_points,
 )
 from malp_disc.metrics.frechet import frechet_distance
+from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.run_folder.measurement import Content, Measurement, ReferencePoints
 from malp_disc.serialization.typed_json import from_json, to_json
@@ -91,6 +92,15 @@ def test_a_generator_that_does_nothing_is_as_far_as_the_unedited_inputs(evaluato
     assert {view: features.shape for view, features in evidence.features.items()} == {
         "frechet": (COUNT, 6), "second": (COUNT, 96), "third": (COUNT, 6), "frechet_2x": (COUNT, 6), "frechet_4x": (COUNT, 6),
     }  # fmt: skip
+
+
+def test_the_real_split_compares_one_half_of_the_reference_with_the_other(evaluator):
+    inputs, reference, models = evaluator
+    points, _ = measure_reference_points(inputs, reference, models)
+    for view, features in reference.features.items():
+        assert points.points(view).real_split.value == pytest.approx(frechet_distance(features[:30], features[30:]), rel=1e-6), view
+        assert points.points(view).real_split.value > 1e-4, "a half has a distance from the other, unlike from itself"
+    assert points.kid.real_split.value == pytest.approx(kernel_distance(*np.array_split(reference.features["frechet"], 2)[::-1])[0])
 
 
 def test_what_is_measured_has_the_shape_that_the_folder_promises(evaluator):
