@@ -82,9 +82,9 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
             raise ValueError(f"expected --fresh-malp-steps of 0 or more, got {self.fresh_malp_steps}")
         if self.malp_pretrain_steps < 1:
             raise ValueError(f"expected --malp-pretrain-steps of at least 1, got {self.malp_pretrain_steps}")
-        self._check_options_of_arms()
+        self.check_options_of_arms()
 
-    def _check_options_of_arms(self) -> None:
+    def check_options_of_arms(self) -> None:
         """Raise ValueError for options of arms that aren't run, which would have no effect. A resumed run of an earlier version may have such, and is warned."""
         unused = []
         for field in dataclasses.fields(self):

@@ -69,6 +69,9 @@ class Config(FinetuneConfig):
     save_generators: bool = not_compared(False)
     """Save the generator of every row as ``G/<row>-<seed>.safetensors``."""
 
+    def check_options_of_arms(self) -> None:
+        """Nothing: several commands run the rows of one experiment, and all of them have to give the same flags."""
+
 
 def main(config: Config) -> None:
     if unknown := sorted(set(config.rows) - set(ROWS)):

@@ -38,9 +38,10 @@ def test_training_with_the_second_branch_resumes_to_the_same_bytes(launch, tmp_p
 
 
 def finetune(launch, stargan, malp, folder, *more, **options):
+    dropout = ["--template-dropout", 0.5] if "cotrain" in more else []
     return launch("finetune_stargan.py", *TINY, "--test-size", 16, "--eval-size", 16, "--reference-size", 16, "--output-dir", folder, "--max-train-steps", 4,
            "--generator-checkpoint", stargan / "G.safetensors", "--discriminator-checkpoint", stargan / "D.safetensors", "--malp", malp / "malp",
-           "--checkpointing-steps", 2, "--eval-steps", 0, "--template-dropout", 0.5, *more, charts=False, **options)  # fmt: skip
+           "--checkpointing-steps", 2, "--eval-steps", 0, *dropout, *more, charts=False, **options)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
