@@ -139,7 +139,7 @@ def test_faint_edits_keep_the_mean_of_the_colours_or_the_details(malp, images):
 
 
 def test_changes_of_the_whole_image_are_undone(malp, images):
-    lines = {line["change"]: line for line in whole_changes(malp, images, natural_images(20, seed=9), 0)}
+    lines = {line["change"]: line for line in whole_changes(malp, images[:2], natural_images(6, seed=9), 0)}
     assert list(lines) == [*TONES, *SHAPES]
     assert lines["none"]["gone"] == lines["5 levels brighter"]["gone"] == lines["mirrored"]["gone"] == 0 and lines["none"]["resembling"] == 1
     assert lines["20 levels brighter"]["presence"] > 0.75 * lines["none"]["presence"] and lines["mirrored"]["presence"] == pytest.approx(lines["none"]["presence"])
