@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -155,6 +156,37 @@ def test_the_loop_of_the_readme_trains_the_generator_and_the_heads_alone(monkeyp
     assert names["learned"] and all(name.startswith("malp.branch.") for name in names["learned"])
     exec(blocks[1], names)
     assert names["out"].map.shape == (2, 1, 64, 64) and not torch.equal(names["protected"], images)
+
+
+RESULTS = {  # by what a row of the README's table links to: the measurements, the fine-tuned arm, the number of seeds
+    "horse2zebra.md": ("horse2zebra/longer.jsonl", "vision_aided", 3),
+    "celeba-branch.md": ("celeba-branch/measurements.jsonl", "vision_aided", 3),
+    "celeba-branch.md#the-same-at-9696-on-other-people": ("celeba-branch/96/measurements.jsonl", "vision_aided", 3),
+    "real-faces.md#the-same-with-efficientnet-lite0-the-default-backbone-and-with-both-branches": (
+        "real-faces/fast-srgan/lite0-measurements.jsonl",
+        "vision_aided",
+        3,
+    ),
+    "faces.md": ("faces/measurements.jsonl", "joint", 6),
+}
+
+
+def test_every_number_of_the_readmes_results_follows_from_the_published_lines():
+    """Distances are means over seeds, printed with the digits that the table has; the change is that of the means."""
+    rows = re.findall(r"^\| .*\(docs/results/.*\d %.*$", text_of(Path("README.md")), flags=re.M)
+    links = [re.search(r"\(docs/results/([^)]+)\)", row).group(1) for row in rows]
+    assert sorted(links) == sorted(RESULTS)
+    for link, row in zip(links, rows):
+        file, arm, seeds = RESULTS[link]
+        lines = [json.loads(line) for line in text_of(Path("docs/results", file)).splitlines()]
+        values = {name: [line["frechet"]["value"] for line in lines if line["arm"] == name] for name in ("before", "control", arm)}
+        means = {name: sum(found) / len(found) for name, found in values.items()}
+        images, *printed, change, _ = [cell.strip(" *") for cell in row.strip("| ").split("|")[1:]]
+        digits = len(printed[0].partition(".")[2])
+        assert (len(values["control"]), len(values[arm])) == (seeds, seeds), link
+        assert printed == [f"{mean:,.{digits}f}" for mean in means.values()], link
+        assert change == f"{100 * (means[arm] / means['before'] - 1):.0f} %".replace("-", "−"), link
+        assert re.findall(r"[\d,]+", images)[:2] == [f"{lines[0]['frechet'][name]:,}" for name in ("n", "reference_n")], link
 
 
 def resolve(dotted: str) -> object:
