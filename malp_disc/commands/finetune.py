@@ -115,6 +115,8 @@ class Config(ArmOptions, GeneratorOptions):
             raise ValueError(f"expected --content-weight of 0 or more, got {self.content_weight}")
         if self.paired and self.reference_root is None:
             raise ValueError("--paired needs --reference-root, the folder of the partners")
+        if self.reference_root is not None and self.reference_split != "auto":
+            raise ValueError("--reference-split has no effect with --reference-root; --reference-test-size says how many of its images are held out for the comparison")
         if self.reference_test_size is not None and (self.paired or self.reference_root is None):
             raise ValueError("--reference-test-size is for an unpaired --reference-root; partners of held-back images are always held back")
         if self.built_in_losses and self.generator_checkpoint is not None and self.discriminator_checkpoint is None:

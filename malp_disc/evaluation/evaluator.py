@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.data.part import Part
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, edit
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.feature_views import images_sha256
@@ -39,6 +40,7 @@ from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import check_attribute_count
 
 logger = logging.getLogger("malp_disc")
+_FEWEST_REAL = 4
 _SELECTION = 500  # training images on which the best step is chosen, so that the held-back ones are only reported on
 
 
@@ -176,13 +178,29 @@ def evaluation_sets(options: EvaluationOptions, data: DataOptions, reference: Da
     Raises:
         ValueError: too few to measure anything. Fewer than asked for are taken as they are, with a warning.
     """
-    sets = EvaluationSets(build_dataset(data, "test"), reference or build_dataset(data, "reference"), build_dataset(data, "train"))
-    for flag, asked, dataset, least in (("eval-size", options.eval_size, sets.held_out, 2), ("reference-size", options.reference_size, sets.real, 4)):
+    held_out = build_dataset(data, "test")
+    sets = EvaluationSets(held_out, reference or _real_images(options, data, held_out), build_dataset(data, "train"))
+    for flag, asked, dataset, least in (("eval-size", options.eval_size, sets.held_out, 2), ("reference-size", options.reference_size, sets.real, _FEWEST_REAL)):
         if min(asked, len(dataset)) < least:
             raise ValueError(f"expected --{flag} of at least {least} images, got {asked} of {len(dataset)} that there are ({dataset.description})")
         if asked > len(dataset):
             logger.warning(f"--{flag} {asked}: there are only {len(dataset)} images, all are taken ({dataset.description})")
     return sets
+
+
+def _real_images(options: EvaluationOptions, data: DataOptions, held_out: Dataset) -> Dataset:
+    """The images that the generators' are compared with, by ``options.reference_split``."""
+    needed = options.eval_size + options.reference_size
+    if options.reference_split == "training":
+        return build_dataset(data, "train")
+    if data.data == "faces" or (options.reference_split == "auto" and len(held_out) < needed):
+        return build_dataset(data, "reference")
+    if len(held_out) < options.eval_size + _FEWEST_REAL:
+        raise ValueError(
+            f"--reference-split held-out: of {len(held_out)} held-out images, --eval-size {options.eval_size} are edited, which leaves too few to compare with; "
+            "hold out more (--test-size), edit fewer, or compare with training images (--reference-split training)"
+        )
+    return Part(held_out, options.eval_size, needed, name="images that no generator edits")
 
 
 def make_evaluator(

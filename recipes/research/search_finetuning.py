@@ -27,11 +27,12 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.commands.finetune import load_datasets, load_networks
 from malp_disc.data.images import ImageFiles
+from malp_disc.data.part import Part
 from malp_disc.data.references import WithReferences, known_attributes
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import make_evaluation_models
@@ -162,14 +163,6 @@ def measured_images(dataset: Dataset, config: Config) -> tuple[Dataset, Dataset]
         if len(images) < count:
             raise ValueError(f"expected at least {count} training images for {flags}, got {len(images)}")
     return edited, compared_with
-
-
-class Part(Subset):
-    """Images `first` to `last` - 1 of a data set, with its attribute names."""
-
-    def __init__(self, dataset: Dataset, first: int, last: int) -> None:
-        super().__init__(dataset, range(first, last))
-        self.attribute_names = dataset.attribute_names
 
 
 def check_same(path: Path, settings: dict[str, Any]) -> None:
