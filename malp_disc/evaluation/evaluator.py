@@ -118,8 +118,9 @@ class Evaluator:
         was = read_json(self.folder / "reference_points.json", what="the reference points of a run")
         for name, images, flag in (("inputs", images_sha256(self.inputs.images.split(BATCH)), "held-back"), ("reference", self.reference.sha256, "real")):
             if was.get(f"{name}_sha256") not in (None, images):
+                earlier = ", add --reference-split training if an earlier version compared with training images" if name == "reference" else ""
                 raise ValueError(
-                    f"{self.folder} was measured on other {flag} images than there are now, under the same names; restore them, or choose another --output-dir"
+                    f"{self.folder} was measured on other {flag} images than there are now, under the same names; restore them{earlier}, or choose another --output-dir"
                 )
 
     def measure_reference_points(self) -> None:
@@ -200,7 +201,7 @@ def _real_images(options: EvaluationOptions, data: DataOptions, held_out: Datase
             f"--reference-split held-out: of {len(held_out)} held-out images, --eval-size {options.eval_size} are edited, which leaves too few to compare with; "
             "hold out more (--test-size), edit fewer, or compare with training images (--reference-split training)"
         )
-    return Part(held_out, options.eval_size, needed, name="images that no generator edits")
+    return Part(held_out, options.eval_size, needed, name="held-out images that no generator edits,")
 
 
 def make_evaluator(

@@ -161,6 +161,7 @@ def test_a_dry_run_names_the_share_that_replaces_the_weight(launch, material, tm
         (["--generator", "my_generators:make", "--generator-checkpoint", "x.pth"], ["loads its weights itself"]),
         (["--generator", "my_generators:make", "--paired"], ["--paired needs --reference-root"]),
         (["--generator", "my_generators:make", "--reference-test-size", 5], ["--reference-test-size is for an unpaired --reference-root"]),
+        (["--generator", "my_generators:make", "--reference-root", "x", "--reference-split", "held-out"], ["--reference-split has no effect with --reference-root"]),
         (["--generator", "my_generators:make", "--random-crop", 64], ["--random-crop 64 is larger than the images; --image-size is 32"]),
         (["--generator", "my_generators:make", "--arms", "control", "control"], ["expected different arms"]),
         (["--generator", "my_generators:make", "--attributes", "t.csv"], ["--attributes has no effect with --data images"]),
