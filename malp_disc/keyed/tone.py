@@ -29,6 +29,7 @@ _AT_ONCE, _ROWS = 200_000, 256  # levels, and rows of an image, of which tones a
 _LEAST, _BETTER = 4.0, 1.08  # correlation that a coarse tone needs for a finer one to be looked for, and its ratio to that of the image as it is; without a template, it is 3.0 on average
 _SMALL = 0.02  # presence that a tone of the size of `_SCALES` costs: of tones that do the same, the smallest
 _BOUNDS = ((-0.7, 0.7), (-0.8, 0.8), (-0.7, 0.7), (-0.8, 1.2), (-0.25, 0.25), (-0.12, 0.12))
+_STEP = 1e-8  # of the gradient
 _SCALES = np.array([0.3, 0.3, 0.3, 0.5, 0.15, 0.1])
 
 
@@ -81,10 +82,14 @@ def find_tone(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, of
     if reached.max() < max(_LEAST, _BETTER * _correlation(np.zeros((1, 6)), levels, own, weights).item()):
         return numbers[which], Tone()
 
-    def cost(tone: np.ndarray) -> float:
-        return _SMALL * float(np.square(tone / _SCALES).sum()) - _correlation(tone[None], levels, own, weights).item()
+    def cost_and_gradient(tone: np.ndarray) -> tuple[float, np.ndarray]:
+        """The forward differences that `minimize` would take itself, in one call, which is twice as fast; each tone is a batch of its own, so that the result is the same to the bit."""
+        steps = np.where(tone + _STEP > np.array(_BOUNDS)[:, 1], -_STEP, _STEP)
+        tones = np.vstack([tone, tone + np.diag(steps)])
+        cost = _SMALL * np.square(tones / _SCALES).sum(1) - _correlation(tones[:, None], levels, own, weights)[:, 0, 0]
+        return cost[0], (cost[1:] - cost[0]) / (tone + steps - tone)
 
-    best = min((minimize(cost, coarse[row], method="L-BFGS-B", bounds=_BOUNDS) for row in reached.argsort()[-_STARTS:]), key=lambda found: found.fun)
+    best = min((minimize(cost_and_gradient, coarse[row], jac=True, method="L-BFGS-B", bounds=_BOUNDS) for row in reached.argsort()[-_STARTS:]), key=lambda found: found.fun)
     return numbers[which], Tone(*best.x.tolist())
 
 
@@ -132,7 +137,7 @@ def _by_levels(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, o
 
 
 def _correlation(tones: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Presence of each template with each of the tones (T, 6) undone, (T, N), of the sums of `_by_levels`."""
-    turn = ((_undone(levels, tones) - levels) @ weights.T).reshape(len(tones), -1)
+    """Presence of each template with each of the tones (…, T, 6) undone, (…, T, N), of the sums of `_by_levels`."""
+    turn = ((_undone(levels, tones.reshape(-1, 6)) - levels) @ weights.T).reshape(*tones.shape[:-1], -1)
     flat = sums.reshape(len(sums), -1)
     return np.cos(turn) @ flat.real.T + np.sin(turn) @ flat.imag.T
