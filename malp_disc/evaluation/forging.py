@@ -6,6 +6,7 @@ if any of the templates that were issued is found in it, and it counts as untouc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,8 +66,8 @@ def forging(malp: KeyedMaLP, originals: Tensor, victims: Tensor, counts: tuple[i
         return attack
 
     def searched(known: Tensor) -> Attack:
-        key = search_key(known, level_weights(malp.secret))
-        return lambda images: key.template(images, malp.config.psnr)
+        key = functools.cache(lambda: search_key(known, level_weights(malp.secret)))  # takes a while: not before its turn
+        return lambda images: key().template(images, malp.config.psnr)
 
     for count in counts:
         known = published[:count]
