@@ -84,14 +84,14 @@ def test_a_claim_takes_the_template_that_was_found_and_more_of_it_among_many(mal
 
 
 def test_every_condition_is_measured_once(malp, images):
-    found = list(survival(malp, images[:2], lambda seen: -seen, 0, images[2:]))
+    found = list(survival(malp, images[:1], lambda seen: -seen, 0, images[1:]))
     names = [(line["condition"], line["when"]) for line in found]
     assert len(set(names)) == len(names) == 8 + 7 + 4 + 2
     assert all(0 <= line["auc"] <= 1 and line["issued"] == 6 for line in found)
 
 
 def test_local_edits_are_all_measured_under_every_degradation(malp, images):
-    found = list(local_edits(malp, images[:3], lambda seen: -seen, 0, {"none": to_8bit}))
+    found = list(local_edits(malp, images[:2], lambda seen: -seen, 0, {"none": to_8bit}))
     assert [line["edit"] for line in found][:4] == ["copy_move", "splice", "inpaint", "generated"]
     assert len({line["f1_all"] for line in found}) == 1  # the same regions for all
 
@@ -105,7 +105,7 @@ def test_attackers_forge_nothing_from_images_with_a_template_each(malp):
 def test_a_copy_of_the_template_of_the_image_itself_is_found(malp):
     """What the measurement would say of an attacker who succeeds: of a victim that resembles a published image in everything, the copy fits."""
     originals = natural_images(4, seed=4)
-    (line,) = [line for line in forging(malp, originals, originals, (4,)) if line["attacker"] == "copy, its original known"]
+    line = next(line for line in forging(malp, originals, originals, (4,)) if line["attacker"] == "copy, its original known")
     assert line["claimed"] == 1 and line["cosine"] > 0.9
     torch.testing.assert_close(agreement(originals, originals), torch.ones(4, 1, 64, 64), atol=0.01, rtol=0)
     assert most_similar(originals[[2, 0]], originals).tolist() == [2, 0]
@@ -123,7 +123,7 @@ def test_steering_makes_phases_agree_by_low_frequencies_at_the_given_psnr():
 
 
 def test_hidden_edits_are_measured_on_the_same_regions(malp, images):
-    lines = list(hiding(malp, images[:3], 0))
+    lines = list(hiding(malp, images[:2], 0))
     assert [line["copied"] for line in lines] == ["nothing", "residual", "residual, turned", "template, turned"]
     assert all(0 <= line["f1"] <= 1 for line in lines)
 
@@ -133,7 +133,7 @@ def test_faint_edits_keep_the_mean_of_the_colours_or_the_details(malp, images):
     assert torch.allclose(FAINT["red and blue exchanged"](published).mean(1), published.mean(1), atol=1e-6)
     assert torch.allclose(FAINT["colour removed"](published).mean(1), published.mean(1), atol=1e-6)
     assert stripes(images, 4).sum(1).abs().max() < 1e-6 and stripes(images, 4)[0, 0, 0, :5].tolist() == pytest.approx([40 / 127.5, 0, -40 / 127.5, 0, 40 / 127.5], abs=1e-6)
-    lines = list(faint_edits(malp, images[:3], 0))
+    lines = list(faint_edits(malp, images[:2], 0))
     assert [line["edit"] for line in lines] == [*FAINT, *(f"black square, {share:.0%} of the side" for share in SQUARES)]
     assert all(0 <= line["f1"] <= 1 and 0 <= line["untouched"] <= 1 for line in lines)
 
