@@ -96,7 +96,8 @@ def test_local_edits_are_all_measured_under_every_degradation(malp, images):
     assert len({line["f1_all"] for line in found}) == 1  # the same regions for all
 
 
-def test_attackers_forge_nothing_from_images_with_a_template_each(malp):
+def test_attackers_forge_nothing_from_images_with_a_template_each(malp, monkeypatch):
+    monkeypatch.setattr("malp_disc.evaluation.forging.FEW", 2)  # of the attackers who steer, nothing is asserted
     lines = list(forging(malp, natural_images(12, seed=4), natural_images(8, seed=6), (1, 10)))
     assert len({(line["attacker"], line["images"]) for line in lines}) == len(lines) == 4 + 5 + 2
     assert all(line["claimed"] == line["forged"] == 0 for line in lines if line["attacker"] in ("residuals", "weighted residuals", "copy of the most similar", "search for the key"))

@@ -140,7 +140,7 @@ def test_a_stretched_image_is_found_by_the_shape_of_its_original(size, large, pu
 
 def test_unprotected_images_are_claimed_in_no_way(large, originals, issued):
     """Not even the originals, which resemble themselves."""
-    for number, image in enumerate(originals.split(1)):
+    for number, image in enumerate(originals[:2].split(1)):
         for seen in (image, image.flip(3), (image + 0.2).clamp(-1, 1), F.interpolate(image, (128, 96), mode="area")):
             found = large.trace(to_8bit(seen), issued)
             assert not found.found.protected and found.resembles == number
