@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import textwrap
 from collections.abc import Sequence
@@ -36,16 +37,21 @@ def parse_flags(config: type[Config], *, description: str | None, prog: str | No
         description: what --help says first; the double backticks around code in it are left out.
         prog, arguments: of `tyro.cli`.
     """
+    grouped = _grouped(config)
+    parsed = tyro.cli(grouped, prog=prog, args=arguments, description=(description or "").replace("``", ""))
+    return config(**{name: value for topic in dataclasses.fields(grouped) for name, value in vars(getattr(parsed, topic.name)).items()})
+
+
+@functools.cache
+def _grouped(config: type) -> type:
+    """A dataclass of the same fields, nested by topic."""
     hints, helps = get_type_hints(config, include_extras=True), help_texts(config)
     groups = []
     for topic, (names, title) in _by_topic(config).items():
         fields = [(name, Annotated[hints[name], tyro.conf.arg(help=helps.get(name))], _same_default(config.__dataclass_fields__[name])) for name in names]
-        group = dataclasses.make_dataclass(topic, fields)
-        group.__doc__ = title
-        groups.append((topic, Annotated[group, tyro.conf.OmitArgPrefixes]))
-    grouped = dataclasses.make_dataclass(config.__name__, groups)
-    parsed = tyro.cli(grouped, prog=prog, args=arguments, description=(description or "").replace("``", ""))
-    return config(**{name: value for topic, _ in groups for name, value in vars(getattr(parsed, topic)).items()})
+        group = Annotated[dataclasses.make_dataclass(topic, fields), tyro.conf.OmitArgPrefixes]
+        groups.append((topic, group, dataclasses.field(metadata={"help": title})))  # otherwise, tyro looks for it in the source, which takes as long as all the rest
+    return dataclasses.make_dataclass(config.__name__, groups)
 
 
 def _by_topic(config: type) -> dict[str, tuple[list[str], str]]:
@@ -64,6 +70,7 @@ def _same_default(field: dataclasses.Field) -> Any:
     return dataclasses.field(default=field.default, default_factory=field.default_factory, kw_only=True)
 
 
+@functools.cache
 def help_texts(config: type) -> dict[str, str]:
     """The string below every field of a dataclass and of its bases, by field; that of the most derived class counts."""
     found = {}
