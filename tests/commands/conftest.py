@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,16 +21,16 @@ def malp_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def command(monkeypatch):
+@pytest.fixture(scope="session")
+def command():
     """``command("protect", …)``; gives the message or status it ends with, None if it ends well."""
 
     def call(*arguments: object) -> str | int | None:
-        monkeypatch.setattr(sys, "argv", ["malp-disc", *map(str, arguments)])
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            return stopped.code
+        with mock.patch.object(sys, "argv", ["malp-disc", *map(str, arguments)]):
+            try:
+                cli.main()
+            except SystemExit as stopped:
+                return stopped.code
         return None
 
     return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -248,17 +249,24 @@ def test_copies_that_lost_their_template_dont_raise_the_threshold(command, keyed
     assert KeyedMaLP.from_pretrained(folder).detection.threshold == pytest.approx(max(untouched), abs=1e-6)
 
 
-@pytest.fixture
-def many(command, keyed_folder, tmp_path):
-    """A folder with a key of its own, and twenty images that are protected with it."""
-    (tmp_path / "originals").mkdir()
+@pytest.fixture(scope="module")
+def twenty(command, keyed_folder, tmp_path_factory):
+    """A folder with a key of its own, and twenty images that are protected with it. Nobody may write to it."""
+    folder = tmp_path_factory.mktemp("twenty")
+    (folder / "originals").mkdir()
     for i in range(20):
         image = natural_images(1, 96, 96, seed=i)[0]
-        Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(tmp_path / "originals" / f"{i:02}.png")
-    assert command("key", tmp_path / "own", "--malp", keyed_folder) is None
-    assert command("protect", tmp_path / "originals", tmp_path / "protected", "--malp", tmp_path / "own") is None
-    (tmp_path / "protected" / "protect.jsonl").unlink()
-    return tmp_path
+        Image.fromarray(((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()).save(folder / "originals" / f"{i:02}.png")
+    assert command("key", folder / "own", "--malp", keyed_folder) is None
+    assert command("protect", folder / "originals", folder / "protected", "--malp", folder / "own") is None
+    (folder / "protected" / "protect.jsonl").unlink()
+    return folder
+
+
+@pytest.fixture
+def many(twenty, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(twenty, tmp_path, dirs_exist_ok=True)
 
 
 def test_no_threshold_is_set_on_images_that_are_not_protected_with_this_key(command, keyed_folder, many, photos):
