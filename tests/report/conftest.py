@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,30 +77,38 @@ VIEWS = {"frechet": 1.0, "second": 0.9, "frechet_2x": 0.1, "frechet_4x": 0.0}
 """The share of that shift which is still there in each view: the gain sits in fine texture."""
 
 
-@pytest.fixture
-def make_full_run(tmp_path: Path) -> Callable[..., Path]:
-    """`write_full_run` into a folder of this test."""
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[int, ...]], Path]:
+    """The folder of a run of these seeds by `write_full_run`, made once. Nobody may write to it."""
+    return functools.cache(lambda seeds: write_full_run(tmp_path_factory.mktemp("full"), seeds=seeds))
 
-    def make(*, name: str = "full", **options: Any) -> Path:
-        return write_full_run(tmp_path / name, **options)
+
+@pytest.fixture
+def make_full_run(tmp_path: Path, full_run: Callable[..., Path]) -> Callable[..., Path]:
+    """A run by `write_full_run`, copied into a folder of this test."""
+
+    def make(*, name: str = "full", seeds: tuple[int, ...] = (0, 1, 2), change: Callable[[dict[str, Any]], None] | None = None) -> Path:
+        """change: may alter every line of measurements."""
+        folder = shutil.copytree(full_run(seeds), tmp_path / name)
+        if change is not None:
+            lines = [json.loads(line) for line in (folder / "measurements.jsonl").read_text().splitlines()]
+            for line in lines:
+                change(line)
+            _write_lines(folder / "measurements.jsonl", lines)
+        return folder
 
     return make
 
 
 @pytest.fixture(scope="session")
-def full_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def full_report(tmp_path_factory: pytest.TempPathFactory, full_run: Callable[..., Path]) -> tuple[Path, dict[str, Any]]:
     """Such a run with its report, for tests that only look: its folder and its record."""
-    folder = write_full_run(tmp_path_factory.mktemp("report") / "full")
+    folder = shutil.copytree(full_run((0, 1, 2)), tmp_path_factory.mktemp("report") / "full")
     return folder, write_report(folder, resamples=20)
 
 
-def write_full_run(
-    folder: Path, *, seeds: tuple[int, ...] = (0, 1, 2), change: Callable[[dict[str, Any]], None] = lambda line: None
-) -> Path:
-    """Write a run with everything: seven arms, several seeds, every view, a gallery, curves, reference_points. Features as in `make_run`, luck per seed.
-
-    change: may alter every line of measurements before it is written.
-    """
+def write_full_run(folder: Path, *, seeds: tuple[int, ...]) -> Path:
+    """Write a run with everything: seven arms, several seeds, every view, a gallery, curves, reference_points. Features as in `make_run`, luck per seed."""
     rng = np.random.default_rng(0)
     shared = rng.normal(size=(120, 6))
     reference = rng.normal(size=(150, 6)).astype(np.float32)
@@ -116,7 +126,6 @@ def write_full_run(
                 features = (shared + 0.1 * own.normal(size=shared.shape) + share * (shift - 1 + luck) + 1).astype(np.float32)
                 _save(features_path(folder, arm, seed=seed, view=view), features)
                 line[view] = {**line[view], "value": frechet_distance(reference, features)}
-            change(line)
             lines.append(line)
             if arm != "before":
                 path = folder / "curves" / str(seed) / f"{arm}.jsonl"
