@@ -8,38 +8,38 @@ from typing import Any
 
 from torch import nn
 
-# name -> module with a function of that name, imported when the generator is created
-_GENERATORS = {
-    "alae": "alae",
-    "attgan": "attgan",
-    "augan": "augan",
-    "bicyclegan": "bicyclegan",
-    "cartoongan": "cartoongan",
-    "colorizing_gan": "colorizing_gan",
-    "context_encoder": "context_encoder",
-    "council_gan": "council_gan",
-    "cyclegan": "cyclegan",
-    "cyclegan_compressed": "cyclegan_compressed",
-    "dr_gan": "dr_gan",
-    "drit": "drit",
-    "dualgan": "dualgan",
-    "esrgan": "esrgan",
-    "fast_srgan": "fast_srgan",
-    "ganimation": "ganimation",
-    "gdwct": "gdwct",
-    "ilvr": "ilvr",
-    "munit": "munit",
-    "pix2pix": "pix2pix",
-    "real_esrgan": "real_esrgan",
-    "repaint": "repaint",
-    "sean": "sean",
-    "spade": "spade",
-    "stargan": "stargan",
-    "starganv2": "starganv2",
-    "stgan": "stgan",
-    "stylegan": "stylegan",
-    "unit": "unit",
-}
+# each is a module of this package with a function of the same name, imported when the generator is created
+_GENERATORS = (
+    "alae",
+    "attgan",
+    "augan",
+    "bicyclegan",
+    "cartoongan",
+    "colorizing_gan",
+    "context_encoder",
+    "council_gan",
+    "cyclegan",
+    "cyclegan_compressed",
+    "dr_gan",
+    "drit",
+    "dualgan",
+    "esrgan",
+    "fast_srgan",
+    "ganimation",
+    "gdwct",
+    "ilvr",
+    "munit",
+    "pix2pix",
+    "real_esrgan",
+    "repaint",
+    "sean",
+    "spade",
+    "stargan",
+    "starganv2",
+    "stgan",
+    "stylegan",
+    "unit",
+)
 
 
 def list_generators() -> list[str]:
@@ -63,5 +63,5 @@ def create_generator(name: str, checkpoint: str | Path | None = None, **config: 
     """
     if name not in _GENERATORS:
         raise ValueError(f"unknown generator {name!r}; choose from {list_generators()}")
-    module = importlib.import_module(f"generators.{_GENERATORS[name]}")
+    module = importlib.import_module(f"generators.{name}")
     return getattr(module, name)(checkpoint, **config)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from malp_disc.benchmark.xception import CADENE, Block, Xception, XceptionEntry
 
 CLASSES = 2
-FAKE, REAL = 0, 1
-"""The authors' classes."""
+FAKE = 0
+"""The authors' class of fakes; that of real images is 1."""
 
 
 class PatchXception(XceptionEntry):

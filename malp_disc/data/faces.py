@@ -19,7 +19,6 @@ from .face_renderer import render
 
 ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses", "Bangs", "Goatee", "Pale_Skin")
 DEFAULT_SELECTION = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses")
-HAIR = ATTRIBUTES[:3]
 
 _UNIFORMS = 128  # random numbers per image; the attributes use the first ones
 

@@ -33,7 +33,7 @@ from malp_disc.evaluation.measure import (
 from malp_disc.plotting.image_grids import sample_grid
 from malp_disc.run_folder.measurement import Measurement, Network, TrainingDistance, WeightsFile
 from malp_disc.run_folder.schema import features_path, read_lines, read_typed
-from malp_disc.run_folder.strips import StripFile, write_strips
+from malp_disc.run_folder.strips import write_strips
 from malp_disc.serialization.files import atomic_path, file_sha256, write_json, write_text
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.typed_json import to_json
@@ -138,13 +138,6 @@ class Evaluator:
     def recorded_experiment(self) -> str | None:
         """Hash of the experiment in which the generator before fine-tuning was measured; None if it wasn't."""
         return next((line.get("experiment") for line in self._measured_lines() if line["arm"] == "before"), None)
-
-    def draw(self, arms: Mapping[str, Manipulate], *, seed: int = 0) -> None:
-        """Draw the gallery's images of arms that have none, as in a run that an earlier version began; `measure` draws its own."""
-        drawn = {line.arm for line in read_typed(self.folder / "gallery.jsonl", StripFile) if line.seed == seed}
-        for arm, manipulate in arms.items():
-            if arm not in drawn:
-                write_strips(self.folder, arm, draw_arm(manipulate, self.inputs, self.models.malp, device=self.device), seed=seed)
 
     def _measured_lines(self) -> list[dict[str, Any]]:
         path = self.folder / "measurements.jsonl"

@@ -82,10 +82,6 @@ class OfficialViT(Float32Module):
         x = torch.cat([self.cls_token.expand(len(images), 1, -1), self.to_patch_embedding(images.float())], dim=1)
         return self.transformer(self.dropout(x + self.pos_embedding[..., : count + 1, :]))
 
-    def classes(self, tokens: Tensor) -> Tensor:
-        """The class head applied to `tokens`, (B, num_classes). In the checkpoints, but unused by MaLP."""
-        return self.mlp_head(tokens[:, 0])
-
 
 class _Patches(nn.Module):
     """(B, 3, H, W) -> (B, patches, 3·size²), the values of a patch in the order row, column, channel."""

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from malp_disc.data.faces import ATTRIBUTES, HAIR, ProceduralFaces, draw_faces
+from malp_disc.data.faces import ATTRIBUTES, ProceduralFaces, draw_faces
 from malp_disc.metrics.spectrum import power_spectrum
 
+HAIR = ATTRIBUTES[:3]
 SIZE = 32
 
 

@@ -111,14 +111,6 @@ def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
         assert height > 10 * 32 and width > 2 * 32
 
 
-def test_draw_adds_only_what_measuring_did_not(evaluator):
-    evaluator.measure("control", darker)
-    before = (evaluator.folder / "gallery" / "0" / "control-edited.png").stat().st_mtime_ns
-    evaluator.draw({"control": darker, "cotrain": darker})
-    assert (evaluator.folder / "gallery" / "0" / "control-edited.png").stat().st_mtime_ns == before
-    assert (evaluator.folder / "gallery" / "0" / "cotrain-map.png").exists()
-
-
 @pytest.mark.parametrize(
     ("options", "further"),
     [

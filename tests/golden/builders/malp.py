@@ -51,7 +51,7 @@ def vit(case: Case) -> Built:
     def run() -> dict[str, Tensor]:
         tokens = network.tokens(case.images())
         pieces = tokens[:, 1:].unflatten(2, (8, 8))
-        return {"logits": network.classes(tokens), "features": tokens, "trans_map": network(case.images()), "trans_map_8": pieces}
+        return {"logits": network.mlp_head(tokens[:, 0]), "features": tokens, "trans_map": network(case.images()), "trans_map_8": pieces}
 
     return Built(network, run, absolute=0.0, relative=1e-4)
 
