@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from generators import create_generator
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
-from malp_disc.metrics.features import quantize
+from malp_disc.levels import to_pixels
 from malp_disc.metrics.inception import build_inception, load_inception
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.state_dicts import save_tensors
@@ -117,7 +117,7 @@ def write_images(folder: Path, generators: dict[str, Path], count: int) -> None:
 
 def write_folder(folder: Path, images: Tensor) -> None:
     folder.mkdir()
-    for number, image in enumerate(quantize(images).permute(0, 2, 3, 1).numpy()):
+    for number, image in enumerate(to_pixels(images)):
         Image.fromarray(image).save(folder / f"{number:05}.png")
 
 

@@ -16,6 +16,7 @@ from malp_disc import tiling
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import TEMPLATES, Issued
 from malp_disc.keyed.tone import Tone, describe_tone
+from malp_disc.levels import from_pixels, to_pixels
 from malp_disc.malp import MaLP
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.tiling import Inspection, Window, check_levels
@@ -37,7 +38,7 @@ def protect_levels(malp: MaLP | KeyedMaLP, levels: np.ndarray, index: int) -> np
         return tiling.protect_levels(malp, levels, index)
     check_protectable(malp, levels)
     protected, _ = malp.encrypt(as_input(malp, levels), torch.tensor([index]))
-    return _levels(protected)
+    return to_pixels(protected)[0]
 
 
 def check_protectable(malp: MaLP | KeyedMaLP, levels: np.ndarray) -> None:
@@ -102,7 +103,7 @@ def arrivals(malp: MaLP | KeyedMaLP, levels: np.ndarray, number: int) -> list[np
     """An untouched image as it may arrive: as it is, and, where templates are made to survive, also after a random degradation chain, which follows from `number`."""
     if not isinstance(malp, KeyedMaLP):
         return [levels]
-    return [levels, _levels(DegradationChain.seeded(0, 0, number)(as_input(malp, levels)))]
+    return [levels, to_pixels(DegradationChain.seeded(0, 0, number)(as_input(malp, levels)))[0]]
 
 
 def count_windows(malp: MaLP | KeyedMaLP, height: int, width: int, *, with_map: bool = True) -> int:
@@ -122,8 +123,4 @@ def changed_above(malp: MaLP | KeyedMaLP) -> float:
 
 def as_input(malp: KeyedMaLP, levels: np.ndarray) -> torch.Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) in [-1, 1] on the MaLP's device."""
-    return torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None].to(malp.device) / 127.5 - 1
-
-
-def _levels(images: torch.Tensor) -> np.ndarray:
-    return ((images[0] + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return from_pixels(levels, malp.device)

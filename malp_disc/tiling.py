@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from malp_disc.detection import manipulation_score
+from malp_disc.levels import from_pixels, quantize
 from malp_disc.malp import MaLP
-from malp_disc.metrics.extractor import as_images, quantize
 
 SMALLEST = 16  # pixels of the shorter side
 _BATCH = 16  # windows per forward pass
@@ -92,7 +92,7 @@ def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
     added = added[:, torch.arange(levels.shape[1]) % size]  # (size, W)
     protected = np.empty_like(levels)
     for top in range(0, len(levels), size):
-        strip = _to_images(levels[top : top + size])[0]
+        strip = from_pixels(levels[top : top + size])[0]
         strip = (strip + added[: strip.shape[1]]).clamp(-1, 1)
         protected[top : top + size] = quantize(strip).permute(1, 2, 0).numpy()
     return protected
@@ -219,15 +219,10 @@ def _batches(count: int) -> list[range]:
 
 def _windows(malp: MaLP, levels: np.ndarray, top: int, height: int, lefts: list[int], width: int) -> Tensor:
     """The windows of one row, (windows, 3, height, width) in [-1, 1] on MaLP's device."""
-    windows = [_to_images(levels[top : top + height, left : left + width]) for left in lefts]
+    windows = [from_pixels(levels[top : top + height, left : left + width]) for left in lefts]
     return torch.cat(windows).to(malp.encryption.templates.device)
 
 
 def _phase(start: int, length: int, size: int) -> Tensor:
     """Rows (or columns) of the template that a tiled template has at pixels `start` … `start` + `length` - 1."""
     return torch.arange(start, start + length) % size
-
-
-def _to_images(levels: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) in [-1, 1]."""
-    return as_images(torch.from_numpy(levels.astype(np.float32)).permute(2, 0, 1)[None])

@@ -15,8 +15,8 @@ from malp_disc.benchmark.inputs import digest
 from malp_disc.benchmark.intervals import Estimate
 from malp_disc.benchmark.localizer import Localizer, predict
 from malp_disc.fakeness import fakeness_map
+from malp_disc.levels import as_images, quantize, quantize_maps
 from malp_disc.metrics.degradations import DEGRADATIONS
-from malp_disc.metrics.features import as_images, quantize
 from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, pink
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
@@ -76,7 +76,7 @@ def save_sample(
         if map_ is not None:
             kept[f"{_MAP}{name}"] = map_.cpu()
     shown = {name: F.interpolate(images, (side, side), mode="bilinear", antialias=True).clamp(-1, 1) for name, images in kept.items()}
-    levels = {name: quantize(images) if name in ("real", "edited") else (images * 255).round().byte() for name, images in shown.items()}
+    levels = {name: quantize(images) if name in ("real", "edited") else quantize_maps(images) for name, images in shown.items()}
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     save_tensors(sample_path(folder, generator), levels)
 

@@ -20,9 +20,9 @@ from malp_disc.benchmark.failures import named_failures
 from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.data import build_dataset
 from malp_disc.import_object import code_of_function
+from malp_disc.levels import as_images, quantize
 from malp_disc.manipulate import Manipulate, run_manipulate
 from malp_disc.metrics.editing import one_attribute_targets, single_attribute_targets
-from malp_disc.metrics.features import as_images, quantize
 from malp_disc.serialization.state_dicts import fingerprint, load_tensors, save_tensors
 from malp_disc.target_kind import TargetKind, exclusive_labels, target_for
 

@@ -19,8 +19,8 @@ from malp_disc.benchmark.inputs import BATCH
 from malp_disc.benchmark.localizer import Localizer, predict
 from malp_disc.benchmark.pixels import best_threshold, pixel_scores
 from malp_disc.fakeness import fakeness_map
+from malp_disc.levels import as_images
 from malp_disc.metrics.degradations import to_8bit
-from malp_disc.metrics.features import as_images
 from malp_disc.metrics.localization import agreement_per_image, localization_scores_per_image
 
 Change = Callable[[Tensor], Tensor]

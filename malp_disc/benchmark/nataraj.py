@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from malp_disc.benchmark.baseline import Baseline, both, labels_like
 from malp_disc.benchmark.localizer import Localization
-from malp_disc.metrics.extractor import quantize
+from malp_disc.levels import quantize
 from malp_disc.precision import full_precision
 
 _LEVELS = 256

@@ -26,8 +26,8 @@ from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.commands.generator_source import generator_with_weights
 from malp_disc.evaluation.localize import psnr
 from malp_disc.import_object import code_of_function, import_own_packages
+from malp_disc.levels import as_images, quantize
 from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
-from malp_disc.metrics.features import as_images, quantize
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import target_kind_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from malp_disc.metrics.extractor import quantize
+from malp_disc.levels import quantize
 
 
 def template_of(images: Tensor, set_size: int) -> Tensor:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from malp_disc.benchmark.inputs import as_images
 from malp_disc.benchmark.localizer import thresholds_of
 from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.methods import save_method
@@ -27,8 +26,8 @@ from malp_disc.benchmark.run import published_by
 from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit
+from malp_disc.levels import as_images, quantize
 from malp_disc.manipulate import Manipulate
-from malp_disc.metrics.features import quantize
 from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.files import write_json

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from malp_disc.levels import as_images
 from malp_disc.malp import MaLP
 from malp_disc.serialization.files import atomic_path
 
@@ -41,7 +42,7 @@ class Localizer(nn.Module):
         self.cnn, self.classifier = malp.cnn, malp.classifier
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        images = image.permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = as_images(image.permute(0, 3, 1, 2))
         maps, _ = self.cnn(images)
         return maps[:, 0].clamp(0, 1), torch.sigmoid(self.classifier(maps))
 

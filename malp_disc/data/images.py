@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from malp_disc.levels import as_images
+
 from .decoding import BrokenImageError, decode_image, read_header
 
 logger = logging.getLogger(__name__)
@@ -135,7 +137,7 @@ def load_image(path: str | Path, *, image_size: int, crop_size: int | None = Non
     image = image.crop((left, top, left + side, top + side))
     if side != image_size:
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image, np.float32).transpose(2, 0, 1).copy()) / 127.5 - 1
+    return as_images(torch.from_numpy(np.array(image, np.float32).transpose(2, 0, 1).copy()))
 
 
 def find_broken(paths: Sequence[str]) -> dict[str, str]:

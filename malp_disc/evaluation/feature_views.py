@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from malp_disc.levels import quantize
 from malp_disc.malp import MaLP
-from malp_disc.metrics.features import FeatureExtractor, quantize
+from malp_disc.metrics.features import FeatureExtractor
 from malp_disc.metrics.fid_infinity import extrapolated_frechet
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.spectrum import power_spectrum

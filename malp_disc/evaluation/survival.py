@@ -22,6 +22,7 @@ from malp_disc.keyed import KeyedMaLP, KeyedOutput
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
 from malp_disc.keyed.trace import Trace
+from malp_disc.levels import as_images, to_pixels
 from malp_disc.metrics.degradations import cropped, gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from malp_disc.metrics.detection import detection_scores
 
@@ -267,10 +268,10 @@ def inpainted_by_opencv(images: Tensor, regions: Tensor) -> Tensor:
     """Telea's inpainting with a radius of 3 pixels; needs the package opencv-python-headless, which training doesn't."""
     import cv2
 
-    levels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    levels = to_pixels(images)
     masks = regions[:, 0].byte().cpu().numpy()
     filled = np.stack([cv2.inpaint(np.ascontiguousarray(image), mask, 3, cv2.INPAINT_TELEA) for image, mask in zip(levels, masks)])
-    return torch.from_numpy(filled).permute(0, 3, 1, 2).to(images.device).float() / 127.5 - 1
+    return as_images(torch.from_numpy(filled).permute(0, 3, 1, 2).to(images.device))
 
 
 def region_scores(found: Tensor, regions: Tensor, threshold: float) -> dict[str, float]:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.levels import quantize
+
 SIDE = 12
 MOST = 4
 """Originals of an image that are tried first, at most."""
@@ -23,7 +25,7 @@ SIMILAR = 0.5
 def look(images: Tensor) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] as SIDE × SIDE grey levels, (B, 144) uint8."""
     small = F.interpolate(images.float().mean(1, keepdim=True), (SIDE, SIDE), mode="area")
-    return ((small + 1) * 127.5).round().clamp(0, 255).byte().flatten(1)
+    return quantize(small).flatten(1)
 
 
 def resemblance(one: Tensor, others: Tensor) -> Tensor:

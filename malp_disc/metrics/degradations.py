@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from malp_disc.input_checks import check_images
-from malp_disc.metrics.features import as_images, quantize
+from malp_disc.levels import as_images, quantize, to_pixels
 
 
 def to_8bit(images: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def _coded(images: Tensor, file_format: str, **options: object) -> Tensor:
     """The images after Pillow's encoder and decoder of `file_format`."""
     decoded = []
-    for levels in quantize(images).permute(0, 2, 3, 1).cpu().numpy():  # (H, W, 3)
+    for levels in to_pixels(images):  # (H, W, 3)
         buffer = io.BytesIO()
         Image.fromarray(levels).save(buffer, file_format, **options)
         with Image.open(buffer) as image:

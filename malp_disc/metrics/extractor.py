@@ -15,6 +15,7 @@ from torch import Tensor
 from malp_disc.distributed import gather_objects, rank_and_world_size
 from malp_disc.freezing import Float32Module, Freezable
 from malp_disc.input_checks import check_images
+from malp_disc.levels import quantize
 from malp_disc.precision import full_float32
 from malp_disc.threaded import map_batches
 
@@ -146,16 +147,3 @@ def gather_features(features: np.ndarray, count: int) -> np.ndarray:
     for process, part in enumerate(gather_objects(features)):
         whole[process::world] = part
     return whole
-
-
-def quantize(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> uint8 (same shape), rounded as when saved to PNG.
-
-    Real images have 8 bits and generated ones are continuous; without rounding, this difference would affect the features.
-    """
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def as_images(levels: Tensor) -> Tensor:
-    """Levels of 0 … 255, as of `quantize`, as images in [-1, 1], float32."""
-    return levels.float() / 127.5 - 1

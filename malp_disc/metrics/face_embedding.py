@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from malp_disc.freezing import Float32Module
 from malp_disc.input_checks import check_images
-from malp_disc.metrics.features import quantize
+from malp_disc.levels import quantize
 from malp_disc.precision import full_precision
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_state, load_tensors

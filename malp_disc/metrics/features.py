@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from malp_disc.levels import as_images, quantize
 from malp_disc.metrics.attribute_net import INPUT_SIZE, AttributeNet, shipped_weights
 from malp_disc.metrics.extractor import INCEPTION_DIMS as DIMS
-from malp_disc.metrics.extractor import FeatureExtractor, as_images, extract_features, gather_features, quantize
+from malp_disc.metrics.extractor import FeatureExtractor, extract_features, gather_features
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import values_fingerprint
 
@@ -32,7 +33,7 @@ class FacesExtractor(FeatureExtractor):
         self.backbone, self.fingerprint = "attribute_net", values_fingerprint(self.net.state_dict().values())
 
     def _features(self, levels: Tensor) -> Tensor:
-        return self.net.features(levels.float() / 127.5 - 1)
+        return self.net.features(as_images(levels))
 
 
 def create_extractor(name: str, *, weights: str | Path | None = None, device: torch.device | str | None = None) -> FeatureExtractor:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from malp_disc.data.decoding import count_frames, decode_image, read_header
 from malp_disc.data.listing import PACKAGE_SUFFIXES, ImageListing, list_images, printable
+from malp_disc.levels import as_images
 from malp_disc.metrics.extractor import MixedSizes
 
 _THREADS = 4  # Pillow releases the GIL while decoding
@@ -94,7 +95,7 @@ class ImageFolder:
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(mine), batch_size):
                 images = [
-                    torch.from_numpy(levels).permute(2, 0, 1).float() / 127.5 - 1
+                    as_images(torch.from_numpy(levels).permute(2, 0, 1))
                     for levels in pool.map(_levels, mine[start : start + batch_size])
                 ]
                 yield torch.stack(images) if len({image.shape for image in images}) == 1 else MixedSizes(images)

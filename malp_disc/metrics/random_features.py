@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from malp_disc.levels import as_images
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.metrics.frechet import feature_statistics
 from malp_disc.serialization.state_dicts import fingerprint, values_fingerprint
@@ -62,7 +63,7 @@ class RandomExtractor(FeatureExtractor):
         return ((reference - mean) @ matrix).astype(np.float32)
 
     def _features(self, levels: Tensor) -> Tensor:
-        x, parts = levels.float() / 127.5 - 1, []
+        x, parts = as_images(levels), []
         for weight in self.weights:
             x = F.leaky_relu(F.conv2d(x, weight, padding=1), 0.2)
             parts.append(x.std(dim=(2, 3)))

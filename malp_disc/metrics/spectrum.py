@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.metrics.features import quantize
+from malp_disc.levels import quantize
 
 _MOST_RINGS = 48
 FINE = 0.75

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from malp_disc.levels import as_images, quantize
 from malp_disc.metrics.degradations import blurred
-from malp_disc.metrics.features import quantize
 
 _HIGH_PASS = 0.7  # σ in pixels of the blur subtracted from the image; 1 and 1.5 gave worse estimates on faces of 64 pixels
 _NEIGHBOURHOOD = 1.5  # σ in pixels of the window of the local variance
@@ -37,7 +37,7 @@ class Published:
     @classmethod
     def of(cls, images: Tensor) -> Published:
         """From images (N, 3, H, W) in [-1, 1], rounded to 8 bits. Grey is the mean of the channels, which carry the same template."""
-        grey = (quantize(images).float() / 127.5 - 1).mean(dim=1, keepdim=True)
+        grey = as_images(quantize(images)).mean(dim=1, keepdim=True)
         residual = grey - blurred(grey, _HIGH_PASS)
         weight = 1 / (blurred(residual.square(), _NEIGHBOURHOOD) + _FLOOR)
         return cls(grey[:, 0], residual[:, 0], weight[:, 0])

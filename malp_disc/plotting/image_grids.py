@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from malp_disc.input_checks import check_images
+from malp_disc.levels import to_pixels
 from malp_disc.plotting.mpl import Figure, FigureCanvasAgg, in_default_style, matplotlib
 from malp_disc.serialization.files import atomic_path
 
@@ -43,7 +44,7 @@ def sample_grid(columns: Mapping[str, Tensor], path: str | Path, *, zoom: int = 
     """
     for name, images in columns.items():
         check_images(images, f"column {name!r}")
-    draw_grid({name: _rgb(images) for name, images in columns.items()}, path, zoom=zoom, captions=captions)
+    draw_grid({name: to_pixels(images) for name, images in columns.items()}, path, zoom=zoom, captions=captions)
 
 
 def fakeness_grid(
@@ -75,7 +76,7 @@ def fakeness_grid(
     maps = {"M_GT, ground truth": truth, "map of encrypted": predicted_encrypted, "map of manipulated": predicted_manipulated}
     for name, images in images_of.items():
         check_images(images, name)
-    columns = {name: _rgb(images) for name, images in images_of.items()}
+    columns = {name: to_pixels(images) for name, images in images_of.items()}
     columns |= {name: _checked_pink(values, name, vmax) for name, values in maps.items()}
     draw_grid(columns, path, zoom=zoom, captions=captions, vmax=vmax)
 
@@ -149,12 +150,6 @@ class _Page:
     def save(self, path: str | Path) -> None:
         with atomic_path(path) as temporary:
             self.canvas.print_png(str(temporary))
-
-
-def _rgb(images: Tensor) -> np.ndarray:
-    """(B, 3, H, W) in [-1, 1] -> (B, H, W, 3) uint8."""
-    levels = (images.detach().float().clamp(-1, 1) + 1) * 127.5
-    return levels.round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _checked_pink(maps: Tensor, name: str, vmax: float) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from malp_disc.levels import quantize, quantize_maps
 from malp_disc.run_folder.schema import read_lines
 from malp_disc.serialization.files import atomic_path, write_text
 from malp_disc.serialization.typed_json import from_json, to_json
@@ -105,6 +106,6 @@ def _read_strip(folder: Path, line: StripFile, where: str) -> Strip:
 def _stacked(images: Tensor) -> np.ndarray:
     """(N, C, H, W) -> (N * H, W, 3) of images in [-1, 1], (N * H, W) of maps in [0, 1], uint8."""
     maps = images.shape[1] == 1
-    levels = images.detach().float().cpu() * 255 if maps else (images.detach().float().cpu() + 1) * 127.5
-    array = levels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).reshape(-1, images.shape[3], images.shape[1]).numpy()
+    levels = quantize_maps(images.detach().cpu()) if maps else quantize(images.detach().cpu())
+    array = levels.permute(0, 2, 3, 1).reshape(-1, images.shape[3], images.shape[1]).numpy()
     return array[..., 0] if maps else array

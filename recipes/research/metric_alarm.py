@@ -29,7 +29,8 @@ import torch
 
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit
-from malp_disc.metrics.extractor import FeatureExtractor, extract_features, quantize
+from malp_disc.levels import as_images, quantize
+from malp_disc.metrics.extractor import FeatureExtractor, extract_features
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.leverage import leverage
 from malp_disc.metrics.paired_bootstrap import bootstrap_delta, paired_mean_delta, resampled_frechet
@@ -158,7 +159,7 @@ def features_of(folder: Path, name: str, network: str, extractor: FeatureExtract
     """Features of saved images, kept as ``features/<network>/<name>.npy``; those of the untrained network before whitening."""
     path = folder.parent / "features" / network / f"{name}.npy"
     if not path.exists():
-        images = torch.from_numpy(np.load(folder / f"{name}.npy")).float() / 127.5 - 1
+        images = as_images(torch.from_numpy(np.load(folder / f"{name}.npy")))
         features = extract_features(RandomExtractor() if network == "random" else extractor, images.split(50))
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.save(file, features)

@@ -14,7 +14,7 @@ from malp_disc.benchmark.suite import generator_entry
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.import_object import call_by_name
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
-from malp_disc.metrics.features import as_images, quantize
+from malp_disc.levels import as_images, quantize
 from tests.tiny import sample_images, small_generator
 
 FACES = DataOptions(image_size=32, test_size=40)

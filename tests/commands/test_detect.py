@@ -14,7 +14,7 @@ from malp_disc import MaLP
 from malp_disc.commands.detect import FOUND_STATUS
 from malp_disc.commands.image_file import ImageFile
 from malp_disc.data.faces import draw_faces
-from malp_disc.metrics.extractor import quantize
+from malp_disc.levels import quantize
 from malp_disc.shipped import FACES_MALP
 from malp_disc.tiling import inspect_levels, protect_levels
 from tests.commands.conftest import levels

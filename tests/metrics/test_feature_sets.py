@@ -14,7 +14,8 @@ from torchvision.utils import save_image
 
 from malp_disc.commands.fid import _notes
 from malp_disc.distributed import rank_and_world_size
-from malp_disc.metrics.extractor import extract_features, gather_features, quantize
+from malp_disc.levels import quantize
+from malp_disc.metrics.extractor import extract_features, gather_features
 from malp_disc.metrics.feature_sets import FeatureSet, cache_path, folder_features, read_features
 from malp_disc.metrics.frechet import feature_statistics, frechet_distance
 from malp_disc.metrics.image_folder import ImageFolder

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torchvision.utils import save_image
 
 from malp_disc.data.faces import draw_faces
+from malp_disc.levels import quantize
 from malp_disc.metrics import download, inception
 from malp_disc.metrics.download import PublishedFile, cache_folder, fetch
-from malp_disc.metrics.features import create_extractor, extract_features, quantize
+from malp_disc.metrics.features import create_extractor, extract_features
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.inception import DIMS, build_inception
 from malp_disc.serialization.state_dicts import save_tensors

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.metrics.extractor import MixedSizes, quantize
+from malp_disc.levels import quantize
+from malp_disc.metrics.extractor import MixedSizes
 from malp_disc.metrics.image_folder import ImageFolder
 
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torchvision.models import squeezenet1_0
 
 from malp_disc.data.faces import draw_faces
+from malp_disc.levels import quantize
 from malp_disc.metrics import squeezenet
-from malp_disc.metrics.extractor import quantize
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.squeezenet import SqueezeNetExtractor
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
