@@ -107,10 +107,3 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
     for path, part in module.named_modules():
         yield from _own(path, part)
-
-
-def moving_average_of(module: nn.Module, decay: float) -> torch.optim.swa_utils.AveragedModel:
-    """An exponential moving average of a module's weights. Until the first update it is a copy of the module, and that update replaces it by the weights of then."""
-    average = torch.optim.swa_utils.AveragedModel(nn.Identity(), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay))
-    average.module = copy_module(module)  # AveragedModel's own deepcopy can't copy what copy_module can
-    return average.requires_grad_(False)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from generators import create_generator
-from malp_disc.copying import copy_module, moving_average_of
+from malp_disc.copying import copy_module
 from malp_disc.manipulate import Editor, call_manipulate
 from malp_disc.target_kind import TargetKind, describe_target, exclusive_names, target_for, target_kind_of
+from malp_disc.training.moving_average import moving_average
 from tests.tiny import sample_images
 
 CURRENT, DESIRED = torch.tensor([[0.0, 1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 1.0, 0.0]])
@@ -131,7 +132,7 @@ def wrapped_method(generator):
         lambda generator: generator,
         copy.deepcopy,
         copy_module,
-        lambda generator: moving_average_of(generator, 0.9).module,
+        lambda generator: moving_average(generator, 0.9).module,
         lambda generator: torch.compile(generator, backend="eager"),
         lambda generator: type("Holder", (), {"manipulate": staticmethod(wrapped_method(generator))})(),
         lambda generator: type("Holder", (), {"manipulate": staticmethod(functools.partial(generator.manipulate))})(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,15 +11,12 @@ from torch.utils.data import Dataset
 from torchvision.utils import make_grid, save_image
 
 from malp_disc.manipulate import call_manipulate
-from malp_disc.plotting.attribute_grid import attribute_grid
 from malp_disc.serialization.files import atomic_path
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
 from malp_disc.training.attribute_gan_step import AttributeGANStep
 from malp_disc.training.cyclegan_step import CycleGANStep
-from malp_disc.training.from_scratch import BETAS, moving_average, train_networks
-
-SHOWN = 8
-"""Images of a sample grid."""
+from malp_disc.training.from_scratch import adam, attribute_samples, evaluated, shown_images, train_networks
+from malp_disc.training.moving_average import moving_average
 
 
 def train_attribute_gan(
@@ -46,14 +42,11 @@ def train_attribute_gan(
         ValueError: a checkpoint belongs to a run with other settings, or the disk has too little space.
         KeyboardInterrupt: the run was interrupted; its checkpoint is written.
     """
-    average = moving_average(generator, config.ema_decay, accelerator.device)
+    average = moving_average(generator, config.ema_decay, warmup=True).to(accelerator.device)
     optimizers = _optimizers(config, G=generator, D=objective)
-    images, labels = _shown(held_out, accelerator.device)
 
-    def draw(name: str) -> None:
-        if accelerator.is_main_process:
-            edit = _evaluated(average.module, lambda network, x, target: call_manipulate(network.manipulate, x, target, current=labels))
-            attribute_grid(edit, images, labels, dataset.attribute_names, config.output_dir / name)
+    def edit(network: nn.Module, x: Tensor, target: Tensor, current: Tensor) -> Tensor:
+        return call_manipulate(network.manipulate, x, target, current=current)
 
     train_networks(
         {"G_raw": generator, "D": objective.discriminator, "G_average": average},
@@ -63,7 +56,7 @@ def train_attribute_gan(
         config,
         accelerator,
         label=f"train {config.method}",
-        draw=draw,
+        draw=attribute_samples(average, edit, held_out, dataset.attribute_names, config.output_dir, accelerator),
         results={"G": average.module, "D": objective.discriminator},
     )
     return average.module.eval()
@@ -85,13 +78,13 @@ def train_cyclegan(
     Raises:
         ValueError, KeyboardInterrupt: as `train_attribute_gan`.
     """
-    average = moving_average(generators, config.ema_decay, accelerator.device)
+    average = moving_average(generators, config.ema_decay, warmup=True).to(accelerator.device)
     optimizers = _optimizers(config, G=generators, D=objective)
-    images, _ = _shown(held_out, accelerator.device)
+    images, _ = shown_images(held_out, accelerator.device)
 
     def draw(name: str) -> None:
         if accelerator.is_main_process:
-            translate = _evaluated(average.module, lambda network, x: torch.stack([x, fake := network.forth(x), network.back(fake)], dim=1))
+            translate = evaluated(average.module, lambda network, x: torch.stack([x, fake := network.forth(x), network.back(fake)], dim=1))
             save_rows(translate(images), config.output_dir / name)
 
     train_networks(
@@ -115,25 +108,4 @@ def save_rows(rows: Tensor, path: Path) -> None:
 
 
 def _optimizers(config: AttributeGANOptions, **networks: nn.Module) -> dict[str, torch.optim.Optimizer]:
-    return {name: torch.optim.Adam(network.parameters(), lr=rate, betas=BETAS, foreach=True) for (name, network), rate in zip(networks.items(), config.rates)}
-
-
-def _shown(held_out: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The first images and labels of a data set."""
-    items = [held_out[i][:2] for i in range(min(SHOWN, len(held_out)))]
-    images, labels = (torch.stack(values).to(device) for values in zip(*items))
-    return images, labels
-
-
-def _evaluated(network: nn.Module, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``call(network, …)`` in evaluation mode and without gradients; the training goes on in the mode in which it was."""
-
-    @torch.no_grad()
-    def run(*arguments: Tensor) -> Tensor:
-        training = network.training
-        try:
-            return call(network.eval(), *arguments)
-        finally:
-            network.train(training)
-
-    return run
+    return {name: adam(network.parameters(), rate) for (name, network), rate in zip(networks.items(), config.rates)}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from malp_disc.copying import copy_module, moving_average_of
+from malp_disc.copying import copy_module
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.distributed import mean_values_over_processes
 from malp_disc.losses import COTRAIN_WEIGHTS
@@ -40,6 +40,7 @@ from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps, TrainingMonitor
 from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.learning_rates import set_learning_rates
+from malp_disc.training.moving_average import moving_average
 from malp_disc.training.options import CotrainLosses, FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import freeze_unused
 
@@ -121,7 +122,7 @@ class FineTuning:
         editor = Editor(self.generator)
         last_layer = freeze_unused(editor, objective, malp, dataset, config, accelerator)
         self.networks = Networks(editor, original, objective, malp)
-        self.average = moving_average_of(self.generator, config.ema_decay)
+        self.average = moving_average(self.generator, config.ema_decay).requires_grad_(False)
         optimizers = {name: make_optimizer(name, network, config) for name, network in self.networks.trained.items()}
         self.base_rates = {name: [group["lr"] for group in optimizer.param_groups] for name, optimizer in optimizers.items()}
 

@@ -1,15 +1,18 @@
-"""What the trainings of generators share: the moving average, resuming, the loop, and saving the networks."""
+"""What the trainings of generators share: sample grids, the optimizer, resuming, the loop, and saving the networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
+from malp_disc.plotting.attribute_grid import attribute_grid
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.state_dicts import save_tensors
 from malp_disc.training.checkpoints import CheckpointManager, check_space
@@ -19,19 +22,53 @@ from malp_disc.training.train_options import TrainOptions
 BETAS = (0.5, 0.999)
 """Adam's, in all four papers."""
 
+SHOWN = 8
+"""Images of a sample grid."""
 
-def moving_average(generator: nn.Module, decay: float, device: torch.device) -> AveragedModel:
-    """The exponential moving average of a generator's weights; buffers are copied.
 
-    The decay rises to `decay` as (1 + n) / (10 + n), n being the number of updates so far, so that a training of some hundred updates doesn't end with an average that
-    is mostly the weights it started from.
+def adam(parameters: Iterable[Any], lr: float = 1e-3) -> torch.optim.Adam:
+    """The optimizer of all these trainings; `parameters` may be groups with learning rates of their own."""
+    return torch.optim.Adam(parameters, lr=lr, betas=BETAS, foreach=True)
+
+
+def shown_images(held_out: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first images and labels of a data set, for the sample grids."""
+    items = [held_out[i][:2] for i in range(min(SHOWN, len(held_out)))]
+    images, labels = (torch.stack(values).to(device) for values in zip(*items))
+    return images, labels
+
+
+def evaluated(network: nn.Module, call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``call(network, …)`` in evaluation mode and without gradients; the training goes on in the mode in which it was."""
+
+    @torch.no_grad()
+    def run(*arguments: Tensor) -> Tensor:
+        training = network.training
+        try:
+            return call(network.eval(), *arguments)
+        finally:
+            network.train(training)
+
+    return run
+
+
+def attribute_samples(
+    average: AveragedModel, edit: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor], held_out: Dataset, names: Sequence[str], folder: Path, accelerator: Accelerator
+) -> Callable[[str], None]:
+    """`draw` of `train_networks` for attribute editors: the moving average's edits of the first images of `held_out`.
+
+    Args:
+        edit: (network, images, desired labels, current labels) -> images.
+        names: of the attributes.
     """
+    images, labels = shown_images(held_out, accelerator.device)
 
-    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
-        n = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averages, weights, count)
+    def draw(name: str) -> None:
+        if accelerator.is_main_process:
+            edited = evaluated(average.module, lambda network, x, target: edit(network, x, target, labels))
+            attribute_grid(edited, images, labels, names, folder / name)
 
-    return AveragedModel(generator, multi_avg_fn=update).to(device)
+    return draw
 
 
 def train_networks(

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from malp_disc.plotting.attribute_grid import attribute_grid
-from malp_disc.training.from_scratch import BETAS, moving_average, train_networks
+from malp_disc.training.from_scratch import adam, attribute_samples, train_networks
+from malp_disc.training.moving_average import moving_average
 from malp_disc.training.stargan_options import StarGANOptions
 from malp_disc.training.stargan_step import StarGANStep, discriminator_optimizer
-
-SHOWN = 8
-"""Faces of a sample grid."""
 
 
 def train_stargan(
     generator: nn.Module, critic: nn.Module, dataset: Dataset, held_out: Dataset, config: StarGANOptions, accelerator: Accelerator
 ) -> nn.Module:
-    """Train a StarGAN and return the moving average of its generator.
+    """Train a StarGAN and return the moving average of its generator, in evaluation mode.
 
     Writes ``checkpoint-<step>`` folders, ``curves.jsonl`` and sample grids into ``config.output_dir``, and at the end ``G.safetensors`` (the average),
     ``D.safetensors`` and ``samples.png``. A resumed run gives the same bytes as an uninterrupted one.
@@ -35,18 +31,11 @@ def train_stargan(
         KeyboardInterrupt: the run was interrupted; its checkpoint is written.
     """
     discriminator = critic.discriminator
-    average = moving_average(generator, config.ema_decay, accelerator.device)
+    average = moving_average(generator, config.ema_decay, warmup=True).to(accelerator.device)
     optimizers = {
-        "G": torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=BETAS, foreach=True),
+        "G": adam(generator.parameters(), config.learning_rate),
         "D": discriminator_optimizer(critic, config),
     }
-    shown = [held_out[i] for i in range(min(SHOWN, len(held_out)))]
-    images, labels = (torch.stack(values).to(accelerator.device) for values in zip(*shown))
-
-    def draw(name: str) -> None:
-        if accelerator.is_main_process:
-            attribute_grid(average, images, labels, dataset.attribute_names, config.output_dir / name)
-
     train_networks(
         {"G_raw": generator, "D": discriminator, "G_average": average} | ({"branch": critic.branch} if critic.branch is not None else {}),
         optimizers,
@@ -55,7 +44,7 @@ def train_stargan(
         config,
         accelerator,
         label="train StarGAN",
-        draw=draw,
+        draw=attribute_samples(average, lambda network, x, target, current: network(x, target), held_out, dataset.attribute_names, config.output_dir, accelerator),
         results={"G": average.module, "D": discriminator},
     )
-    return average.module
+    return average.module.eval()

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from malp_disc.training.batches import Batch, micro_batches
 from malp_disc.training.checkpoints import prepare_optimizer
+from malp_disc.training.from_scratch import adam
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.stargan_options import StarGANOptions
 
@@ -119,7 +120,7 @@ def discriminator_optimizer(critic: nn.Module, config: StarGANOptions) -> torch.
     parts = [critic.discriminator.parameters()]
     if critic.branch is not None:
         parts += [group["params"] for group in critic.branch.parameter_groups(lr=config.branch_learning_rate)]
-    return torch.optim.Adam([{"params": list(part), "lr": rate} for part, rate in zip(parts, discriminator_rates(config), strict=True)], betas=(0.5, 0.999), foreach=True)
+    return adam([{"params": list(part), "lr": rate} for part, rate in zip(parts, discriminator_rates(config), strict=True)])
 
 
 def discriminator_rates(config: StarGANOptions) -> list[float]:

@@ -16,9 +16,9 @@ from malp_disc.manipulate import Editor
 from malp_disc.training.attribute_gan_step import AttributeGANStep
 from malp_disc.training.batches import steps
 from malp_disc.training.finetune_step import FinetuneStep, Networks
-from malp_disc.training.from_scratch import moving_average
 from malp_disc.training.generator_contract import check_contract, check_objective
 from malp_disc.training.guards import FiniteSteps
+from malp_disc.training.moving_average import moving_average
 from malp_disc.training.options import FinetuneOptions, make_optimizer
 from malp_disc.training.preflight import check_forward_pass, freeze_unused
 from recipes import train_attribute_gan
@@ -143,7 +143,7 @@ def test_training_of_an_attribute_editor(monkeypatch, method):
         type(generator), "manipulate", lambda self, images, target: GIVEN.append(target.clone()) or forward(self, images, target)
     )
     forget_accelerator()
-    step = AttributeGANStep(generator, objective, moving_average(generator, 0.9, "cpu"), optimizers, options, Accelerator(cpu=True))
+    step = AttributeGANStep(generator, objective, moving_average(generator, 0.9, warmup=True), optimizers, options, Accelerator(cpu=True))
     _, (batch,) = next(steps(ProceduralFaces(16, image_size=16), options, step.accelerator, start=0))
     step(1, [batch])
     edited = batch.target - batch.labels if method == "stgan" else batch.target

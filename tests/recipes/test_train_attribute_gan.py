@@ -15,7 +15,7 @@ from generators import create_generator
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.training.attribute_gan_step import AttributeGANStep
 from malp_disc.training.batches import steps
-from malp_disc.training.from_scratch import moving_average
+from malp_disc.training.moving_average import moving_average
 from recipes import train_attribute_gan
 from tests.recipes.conftest import TINY
 from tests.recipes.in_process import forget_accelerator
@@ -40,7 +40,7 @@ def test_the_discriminator_moves_in_every_step_and_the_generator_in_every_second
     generator, objective = train_attribute_gan.networks(options, attributes=5)
     optimizers = {name: torch.optim.Adam(network.parameters(), lr=1e-3) for name, network in (("G", generator), ("D", objective))}
     forget_accelerator()
-    step = AttributeGANStep(generator, objective, moving_average(generator, 0.9, "cpu"), optimizers, options, Accelerator(cpu=True))
+    step = AttributeGANStep(generator, objective, moving_average(generator, 0.9, warmup=True), optimizers, options, Accelerator(cpu=True))
     for number, batches in steps(ProceduralFaces(16, image_size=16), config(max_train_steps=2), step.accelerator, start=0):
         before = Snapshot(generator), Snapshot(objective)
         terms = step(number, batches)
@@ -89,7 +89,7 @@ def test_the_zoo_loads_the_result_and_it_edits(runs, method, file):
 def test_a_short_training_outweighs_the_weights_it_starts_from():
     """With a decay of 0.999 throughout, nine tenths of the average would be the first weights."""
     network = nn.Linear(1, 1)
-    average = moving_average(network, 0.999, torch.device("cpu"))
+    average = moving_average(network, 0.999, warmup=True)
     with torch.no_grad():
         for value in (0.0, *[1.0] * 99):
             network.weight.fill_(value)
