@@ -40,12 +40,7 @@ def jpeg(images: Tensor, quality: int | None) -> Tensor:
     Raises:
         ValueError: another quality.
     """
-    check_images(images)
-    if quality is None:
-        return to_8bit(images)
-    if isinstance(quality, bool) or quality not in range(1, 101):
-        raise ValueError(f"expected a JPEG quality of 1 … 100, a whole number, or None for no JPEG, got {quality!r}")
-    return _coded(images, "JPEG", quality=int(quality), subsampling="4:2:0")
+    return _lossy(images, "JPEG", quality, subsampling="4:2:0")
 
 
 def webp(images: Tensor, quality: int | None) -> Tensor:
@@ -57,12 +52,7 @@ def webp(images: Tensor, quality: int | None) -> Tensor:
     Raises:
         ValueError: another quality.
     """
-    check_images(images)
-    if quality is None:
-        return to_8bit(images)
-    if isinstance(quality, bool) or quality not in range(1, 101):
-        raise ValueError(f"expected a WebP quality of 1 … 100, a whole number, or None for no WebP, got {quality!r}")
-    return _coded(images, "WEBP", quality=int(quality))
+    return _lossy(images, "WebP", quality)
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
@@ -217,12 +207,17 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return torchvision_blur(images.float(), [2 * reach + 1] * 2, [float(sigma)] * 2)
 
 
-def _coded(images: Tensor, file_format: str, **options: object) -> Tensor:
-    """The images after Pillow's encoder and decoder of `file_format`."""
+def _lossy(images: Tensor, file_format: str, quality: int | None, **options: object) -> Tensor:
+    """The images after Pillow's encoder and decoder of `file_format`, "JPEG" or "WebP"."""
+    check_images(images)
+    if quality is None:
+        return to_8bit(images)
+    if isinstance(quality, bool) or quality not in range(1, 101):
+        raise ValueError(f"expected a {file_format} quality of 1 … 100, a whole number, or None for no {file_format}, got {quality!r}")
     decoded = []
     for levels in to_pixels(images):  # (H, W, 3)
         buffer = io.BytesIO()
-        Image.fromarray(levels).save(buffer, file_format, **options)
+        Image.fromarray(levels).save(buffer, file_format, quality=int(quality), **options)
         with Image.open(buffer) as image:
             decoded.append(np.array(image.convert("RGB")))
     levels = torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, *images.shape[2:], 3)
