@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def plain_errors(interrupted: str = "interrupted") -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
         sys.exit(130)
+
+
+def did_you_mean(name: str, names: Iterable[str], *, quoted: bool = False) -> str:
+    """``"; did you mean X?"`` with the most similar of the names, or an empty string."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {repr(near[0]) if quoted else near[0]}?" if near else ""
 
 
 @contextlib.contextmanager

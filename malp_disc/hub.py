@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +19,14 @@ from torch import Tensor
 from malp_disc import __version__
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
 from malp_disc.config import MaLPConfig
-from malp_disc.serialization.files import write_json
+from malp_disc.serialization.files import CONFIG_FILE, WEIGHTS_FILE, write_json
 from malp_disc.serialization.key import KEY_FILE, key_fingerprint, load_key, save_key
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, save_tensors
 from malp_disc.serialization.typed_json import from_settings
 
-_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
+MODEL_TYPE, KEYED_MODEL_TYPE = "malp", "malp-keyed"
+"""The entry `model_type` of config.json, of a `MaLP` and of a `KeyedMaLP`."""
 _KEY_ENTRY = "encryption.templates"  # in the state dict; saved in a file of its own
 _BRANCH = "branch."  # what the second branch's entries of the state dict begin with
 _HUB_OPTIONS = {name for name, option in inspect.signature(ModelHubMixin.from_pretrained).parameters.items() if option.kind is option.KEYWORD_ONLY}
@@ -58,7 +60,7 @@ class OtherModelError(ValueError):
 
     def __init__(self, config: str, model_type: object) -> None:
         self.model_type = model_type
-        loader = "; load it with KeyedMaLP.from_pretrained" if model_type == "malp-keyed" else ""
+        loader = "; load it with KeyedMaLP.from_pretrained" if model_type == KEYED_MODEL_TYPE else ""
         super().__init__(f"{config} is not a MaLP of this version: its model_type is {model_type!r}{loader}")
 
 
@@ -70,7 +72,7 @@ class MaLPHubMixin(ModelHubMixin):
     detection: Calibration | None = None
     """The threshold of `malp-disc detect` for the current weights. It is saved with them, and discarded once they have changed."""
 
-    left_out: dict[str, Tensor] = {}
+    left_out: Mapping[str, Tensor] = types.MappingProxyType({})
     """The second branch's weights, if it wasn't loaded. They are a part of `detector_fingerprint`."""
 
     @property
@@ -121,7 +123,7 @@ class MaLPHubMixin(ModelHubMixin):
         if not Path(name).is_dir() and path_only:
             raise FileNotFoundError(f"no folder {name} (current folder: {Path.cwd()}); give a folder written by save_pretrained, or a Hub id of the form owner/name")
         if Path(name).is_dir():
-            _read_config(find_file(name, _CONFIG_FILE))  # read first, because huggingface_hub's errors don't name the file, and it logs one that is missing
+            _read_config(find_file(name, CONFIG_FILE))  # read first, because huggingface_hub's errors don't name the file, and it logs one that is missing
             return super().from_pretrained(name, key=key, backbone_weights=backbone_weights, **options)
         logger.warning("no folder %s (current folder: %s): looking for it on the Hugging Face Hub", name, Path.cwd())  # which takes half a minute without internet
         try:
@@ -167,8 +169,8 @@ class MaLPHubMixin(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         detector = {name: value for name, value in self.state_dict().items() if name != _KEY_ENTRY}
-        save_tensors(Path(save_directory) / _WEIGHTS_FILE, detector)
-        write_json(Path(save_directory) / _CONFIG_FILE, {"model_type": "malp", "key_fingerprint": self.key_fingerprint, **dataclasses.asdict(self.config)})
+        save_tensors(Path(save_directory) / WEIGHTS_FILE, detector)
+        write_json(Path(save_directory) / CONFIG_FILE, {"model_type": MODEL_TYPE, "key_fingerprint": self.key_fingerprint, **dataclasses.asdict(self.config)})
         self._save_detection(Path(save_directory))
 
     def calibration_file(self, *, own_key: bool = True) -> str:
@@ -212,17 +214,17 @@ class MaLPHubMixin(ModelHubMixin):
         find = functools.partial(
             find_file, model_id, revision=revision, cache_dir=cache_dir, force_download=force_download, local_files_only=local_files_only, token=token
         )
-        content = _read_config(find(_CONFIG_FILE))
+        content = _read_config(find(CONFIG_FILE))
         known = {field.name for field in dataclasses.fields(MaLPConfig)}
         surplus = sorted(set(content) - known - {"model_type", "key_fingerprint"})
-        if content.get("model_type") not in (None, "malp"):
-            raise OtherModelError(f"{model_id}/{_CONFIG_FILE}", content["model_type"])
+        if content.get("model_type") not in (None, MODEL_TYPE):
+            raise OtherModelError(f"{model_id}/{CONFIG_FILE}", content["model_type"])
         if content.get("model_type") is None and "command" in content:
-            raise FileNotFoundError(_no_model(model_id, f"{_CONFIG_FILE} is that of a run"))
+            raise FileNotFoundError(_no_model(model_id, f"{CONFIG_FILE} is that of a run"))
         if content.get("model_type") is None or surplus:
-            raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
-        settings = from_settings(MaLPConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{_CONFIG_FILE}")
-        weights, left_out = load_tensors(find(_WEIGHTS_FILE)), {}
+            raise ValueError(f"{model_id}/{CONFIG_FILE} is not a MaLP of this version" + (f": unknown entries {surplus}" if surplus else ""))
+        settings = from_settings(MaLPConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{CONFIG_FILE}")
+        weights, left_out = load_tensors(find(WEIGHTS_FILE)), {}
         if not branch:
             settings = settings.without_branch()
             left_out = {name: weights.pop(name) for name in list(weights) if name.startswith(_BRANCH)}
@@ -254,9 +256,9 @@ def find_file(model_id: str, name: str, **options: Any) -> Path:
 
 def _no_model(folder: str, reason: str) -> str:
     """The error for a folder that isn't a saved MaLP's, with the sub-folder that is, if there is one."""
-    inside = sorted(path.parent for path in Path(folder).glob(f"*/{_WEIGHTS_FILE}"))
+    inside = sorted(path.parent for path in Path(folder).glob(f"*/{WEIGHTS_FILE}"))
     hint = f"; did you mean {inside[0]}?" if inside else ""
-    return f"{folder} holds no saved MaLP: expected {_CONFIG_FILE} and {_WEIGHTS_FILE}, as save_pretrained writes them, {reason}{hint}"
+    return f"{folder} holds no saved MaLP: expected {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained writes them, {reason}{hint}"
 
 
 def _read_config(path: Path) -> dict[str, Any]:

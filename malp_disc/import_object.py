@@ -12,17 +12,18 @@ hides the other. While the user's module is loaded and its function runs, its ow
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from malp_disc.errors import did_you_mean
 
 _PROJECT = Path(__file__).resolve().parents[1]
 _OWN_PACKAGES = ("generators", "recipes")
@@ -93,7 +94,7 @@ def _load(name: str, folder: Path, file: Path | None) -> ModuleType:
         ) from error
     except Exception as error:  # user code may raise anything
         if isinstance(error, ModuleNotFoundError) and file is None and f"{name}.".startswith(f"{error.name}."):
-            near = _nearest(name, [path.stem for path in folder.glob("*.py")])
+            near = did_you_mean(name, [path.stem for path in folder.glob("*.py")], quoted=True)
             raise ValueError(f"no module {name!r} in {folder} or among the installed ones{near}; give it as my_module:make_generator") from error
         raise ValueError(f"{source} can't be imported: {type(error).__name__}: {error}{users_line(error)}") from error
 
@@ -144,7 +145,7 @@ def _function_of(module: ModuleType, place: str, name: str) -> Any:
         return function
     own = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", None) == module.__name__]
     what = f"{name!r} there is {type(function).__name__}, which can't be called" if function is not None else f"{place} has no function {name!r}"
-    listed = _nearest(name, own) or (f"; it has {', '.join(own[:5])}" if own else "")
+    listed = did_you_mean(name, own, quoted=True) or (f"; it has {', '.join(own[:5])}" if own else "")
     raise ValueError(f"{what}{listed}")
 
 
@@ -226,12 +227,6 @@ def _is_users(filename: str) -> bool:
     file = Path(filename).resolve()
     not_theirs = [_PROJECT / "malp_disc", _PROJECT / "recipes", Path(sysconfig.get_path("stdlib"))]
     return not filename.startswith("<") and "site-packages" not in file.parts and not any(file.is_relative_to(place) for place in not_theirs)
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    """A hint with the most similar name, or an empty string."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _hint(spec: str) -> str:

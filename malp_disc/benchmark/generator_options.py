@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import typing
 
 from malp_disc.benchmark.suite import GeneratorEntry
+from malp_disc.errors import did_you_mean
 from malp_disc.import_object import import_own_packages
 
 
@@ -21,9 +21,9 @@ def check_options(entry: GeneratorEntry) -> None:
         )
     known = option_names(entry.generator)
     for name in entry.options:
-        near = difflib.get_close_matches(name, known, n=1)
-        if near and name not in known:
-            raise ValueError(f"{entry.name}: unknown option {name!r}; did you mean {near[0]}? {entry.generator} takes {', '.join(known)}")
+        hint = did_you_mean(name, known)
+        if hint and name not in known:
+            raise ValueError(f"{entry.name}: unknown option {name!r}{hint} {entry.generator} takes {', '.join(known)}")
 
 
 def option_names(generator: str) -> list[str]:

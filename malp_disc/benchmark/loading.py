@@ -17,8 +17,8 @@ from malp_disc.benchmark.keyed_method import KeyedMethod
 from malp_disc.benchmark.localizer import Localizer, import_localizer
 from malp_disc.benchmark.malp_localizer import MaLPForm, load_malp
 from malp_disc.benchmark.methods import METHODS, MODEL_TYPE, create_method, load_method, read_config
+from malp_disc.hub import KEYED_MODEL_TYPE
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.keyed.saving import MODEL_TYPE as KEYED_TYPE
 
 
 def load_localizer(spec: str) -> Localizer:
@@ -38,7 +38,7 @@ def load_localizer(spec: str) -> Localizer:
     folder = Path(spec).expanduser()
     if folder.is_dir():
         kind = read_config(folder).get("model_type")
-        if kind == KEYED_TYPE:
+        if kind == KEYED_MODEL_TYPE:
             return KeyedMethod(KeyedMaLP.from_pretrained(folder).eval())
         return load_malp(folder) if kind == "malp" else load_method(folder)
     if ":" in spec:

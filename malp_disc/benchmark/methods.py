@@ -5,7 +5,6 @@ A saved method is a folder with ``model.safetensors`` and ``config.json``.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,13 +24,13 @@ from malp_disc.benchmark.nataraj import NatarajDetector
 from malp_disc.benchmark.patch_forensics import PatchForensics
 from malp_disc.benchmark.patch_networks import PATCH_NETWORKS, WHOLE_NETWORKS
 from malp_disc.benchmark.resnet_map import ResNetMap
+from malp_disc.errors import did_you_mean
 from malp_disc.random_state import random_state_kept
-from malp_disc.serialization.files import write_json
+from malp_disc.serialization.files import CONFIG_FILE, WEIGHTS_FILE, write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import load_state, load_tensors, save_tensors
 
 MODEL_TYPE = "localizer"
-_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 
 LOCALIZERS: dict[str, Callable[..., Baseline]] = {
     "resnet50_map": ResNetMap,
@@ -67,8 +66,7 @@ def create_method(name: str, **options: Any) -> nn.Module:
             raise ValueError(f"{name} is your own function and makes its localizer itself; leave {', '.join(options)} out")
         return check_trainable(import_localizer(name), name)
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        raise ValueError(f"no method {name!r}{f'; did you mean {near[0]}?' if near else ''}; there are {', '.join(METHODS)}, or give MODULE:FUNCTION")
+        raise ValueError(f"no method {name!r}{did_you_mean(name, METHODS)}; there are {', '.join(METHODS)}, or give MODULE:FUNCTION")
     try:
         return METHODS[name](**options)
     except TypeError as error:
@@ -97,8 +95,8 @@ def save_method(folder: str | Path, method: nn.Module, name: str, training: Mapp
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / _WEIGHTS_FILE, method.state_dict())
-    write_json(folder / _CONFIG_FILE, {"model_type": MODEL_TYPE, "method": name, "options": getattr(method, "options", {}), "training": dict(training or {})})
+    save_tensors(folder / WEIGHTS_FILE, method.state_dict())
+    write_json(folder / CONFIG_FILE, {"model_type": MODEL_TYPE, "method": name, "options": getattr(method, "options", {}), "training": dict(training or {})})
 
 
 def load_method(folder: str | Path, function: str | None = None) -> nn.Module:
@@ -116,7 +114,7 @@ def load_method(folder: str | Path, function: str | None = None) -> nn.Module:
     config = read_config(folder)
     name, options = config.get("method"), config.get("options")
     if config.get("model_type") != MODEL_TYPE or not isinstance(name, str) or not isinstance(options, dict):
-        raise ValueError(f"{folder / _CONFIG_FILE} is no localizer that malp-disc trained: its model_type is {config.get('model_type')!r}")
+        raise ValueError(f"{folder / CONFIG_FILE} is no localizer that malp-disc trained: its model_type is {config.get('model_type')!r}")
     if function is None and name not in METHODS and ":" in name:
         raise ValueError(
             f"{folder} holds a trained localizer that is made by {name}, and a function that a file names isn't run; if you trust its code, name it together with the folder: "
@@ -127,7 +125,7 @@ def load_method(folder: str | Path, function: str | None = None) -> nn.Module:
     own = {} if function else {key: value for key, value in options.items() if key not in ("map_form", "network")}
     with random_state_kept():  # the initialization is overwritten
         method = create_method(function or name, **own)
-    load_state(method, load_tensors(folder / _WEIGHTS_FILE), source=str(folder / _WEIGHTS_FILE))
+    load_state(method, load_tensors(folder / WEIGHTS_FILE), source=str(folder / WEIGHTS_FILE))
     return method.eval()
 
 
@@ -139,4 +137,4 @@ def _without_folders(function: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a saved model."""
-    return read_json(folder / _CONFIG_FILE, what="the config.json of a saved localizer")
+    return read_json(folder / CONFIG_FILE, what="the config.json of a saved localizer")

@@ -28,7 +28,6 @@ Written as a TOML file, of which every entry but the names is optional::
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import Any, get_args
 
 from malp_disc.benchmark.printed import paper_name
 from malp_disc.data import DataOptions
+from malp_disc.errors import did_you_mean
 from malp_disc.target_kind import TargetKind
 
 
@@ -213,8 +213,7 @@ def _check_keys(given: Any, known: tuple[str, ...], where: str) -> None:
         raise ValueError(f"{where}: expected a table, got {given!r}")
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"{where}: unknown entry {name!r}{f'; did you mean {near[0]}?' if near else ''}; there are {', '.join(known)}")
+            raise ValueError(f"{where}: unknown entry {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
 
 
 def _text(value: Any, where: str) -> str:

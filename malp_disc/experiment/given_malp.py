@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from malp_disc.hub import OtherModelError
+from malp_disc.hub import KEYED_MODEL_TYPE, OtherModelError
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.keyed.saving import MODEL_TYPE
 from malp_disc.malp import MaLP
 
 
@@ -25,7 +24,7 @@ def load_saved_malp(folder: str | Path, *, key: Path | None = None, learned_only
     try:
         return MaLP.from_pretrained(folder, key=key, **options)
     except OtherModelError as error:
-        if error.model_type != MODEL_TYPE:
+        if error.model_type != KEYED_MODEL_TYPE:
             raise
         if learned_only is not None:
             raise ValueError(learned_only) from error

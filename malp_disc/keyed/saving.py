@@ -13,16 +13,14 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 
 from malp_disc.calibration import CALIBRATION_FILE
-from malp_disc.hub import GIVE_KEY, MaLPHubMixin, find_file
+from malp_disc.hub import GIVE_KEY, KEYED_MODEL_TYPE, MaLPHubMixin, find_file
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, save_secret, secret_fingerprint
-from malp_disc.serialization.files import write_json
+from malp_disc.serialization.files import CONFIG_FILE, WEIGHTS_FILE, write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, load_state, load_tensors, save_tensors
 from malp_disc.serialization.typed_json import from_settings
 
-MODEL_TYPE = "malp-keyed"
-_WEIGHTS_FILE, _CONFIG_FILE = "model.safetensors", "config.json"
 Model = TypeVar("Model", bound="KeyedHubMixin")
 
 
@@ -50,8 +48,8 @@ class KeyedHubMixin(MaLPHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         folder = Path(save_directory)
-        save_tensors(folder / _WEIGHTS_FILE, self.state_dict())
-        write_json(folder / _CONFIG_FILE, {"model_type": MODEL_TYPE, **dataclasses.asdict(self.config)})
+        save_tensors(folder / WEIGHTS_FILE, self.state_dict())
+        write_json(folder / CONFIG_FILE, {"model_type": KEYED_MODEL_TYPE, **dataclasses.asdict(self.config)})
         self._save_detection(folder)
 
     @classmethod
@@ -59,14 +57,14 @@ class KeyedHubMixin(MaLPHubMixin):
         cls: type[Model], *, model_id: str, key: str | Path | bytes | None = None, backbone_weights: str | Path | None = None, **options: Any
     ) -> Model:
         hub = {name: options.get(name) for name in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
-        content = read_json(find_file(model_id, _CONFIG_FILE, **hub), what="a MaLP's config.json, as save_pretrained writes it")
+        content = read_json(find_file(model_id, CONFIG_FILE, **hub), what="a MaLP's config.json, as save_pretrained writes it")
         known = {field.name for field in dataclasses.fields(KeyedConfig)}
-        if content.get("model_type") != MODEL_TYPE:
-            raise ValueError(f"{model_id}/{_CONFIG_FILE} is not a MaLP with keyed templates: its model_type is {content.get('model_type')!r}, expected {MODEL_TYPE!r}")
+        if content.get("model_type") != KEYED_MODEL_TYPE:
+            raise ValueError(f"{model_id}/{CONFIG_FILE} is not a MaLP with keyed templates: its model_type is {content.get('model_type')!r}, expected {KEYED_MODEL_TYPE!r}")
         if unknown := sorted(set(content) - known - {"model_type"}):
-            raise ValueError(f"{model_id}/{_CONFIG_FILE} has settings that this version doesn't know, {', '.join(unknown)}; update malp-disc, since a newer version saved it")
+            raise ValueError(f"{model_id}/{CONFIG_FILE} has settings that this version doesn't know, {', '.join(unknown)}; update malp-disc, since a newer version saved it")
         content = {"scheme": 1, **content}  # the first files had no number
-        settings = from_settings(KeyedConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{_CONFIG_FILE}")
+        settings = from_settings(KeyedConfig, {name: value for name, value in content.items() if name in known}, f"{model_id}/{CONFIG_FILE}")
         try:
             secret = key if isinstance(key, bytes) else load_secret(find_file(model_id, SECRET_FILE, **hub) if key is None else key, grid=settings.image_size)
         except (FileNotFoundError, EntryNotFoundError) as error:
@@ -74,7 +72,7 @@ class KeyedHubMixin(MaLPHubMixin):
                 f"{model_id} comes without a key {SECRET_FILE}; give the path of the owner's ({GIVE_KEY}), or make one of your own: malp-disc key OUT --malp {model_id}"
             ) from error
         malp = cls(settings, secret=secret)
-        weights = load_tensors(find_file(model_id, _WEIGHTS_FILE, **hub))
+        weights = load_tensors(find_file(model_id, WEIGHTS_FILE, **hub))
         _check_version(weights, malp.state_dict(), model_id)
         load_state(malp, weights, source=model_id)
         malp.load_detection(functools.partial(find_file, model_id, **hub), model_id)

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+"""Files of a saved model's folder."""
+
 _MARK = ".partial"  # nobody else's file, such as .env.template, must look like one of these
 _TEMPORARY = re.compile(rf"\.(?P<name>.+)\.[a-z0-9_]{{8}}{re.escape(_MARK)}(?P<suffix>(\.[^.]+)?)")
 
