@@ -21,6 +21,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from malp_disc.metrics.psnr import psnr_of_error
+
 Loss = Callable[[Tensor, int], Tensor]
 """(template (S, S), step) -> scalar to minimise, differentiable in the template."""
 
@@ -102,8 +104,7 @@ def scaled_to(template: Tensor, psnr: float) -> Tensor:
 
 def psnr_of(template: Tensor) -> float:
     """PSNR of images plus template, in dB and before clamping to [-1, 1]; infinite for zeros."""
-    power = template.square().mean().item()
-    return 10 * math.log10(4 / power) if power else math.inf
+    return psnr_of_error(template.square().mean().double()).item()
 
 
 def _gradient(loss: Loss, template: Tensor, step: int) -> Tensor:

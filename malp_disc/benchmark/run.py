@@ -24,10 +24,10 @@ from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, summarized, write_cell
 from malp_disc.benchmark.suite import GeneratorEntry
 from malp_disc.commands.generator_source import generator_with_weights
-from malp_disc.evaluation.localize import psnr
 from malp_disc.import_object import code_of_function, import_own_packages
 from malp_disc.levels import as_images, quantize
 from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
+from malp_disc.metrics.psnr import mean_psnr
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import target_kind_of
@@ -192,7 +192,7 @@ def _lines(entry: GeneratorEntry, case: Case, edits: EditCache, competitor: Comp
         return
     versions = Versions(case.levels, published, edits(published, case.target))
     if not torch.equal(published, case.levels):
-        line = replace(line, published_psnr=psnr(as_images(published), as_images(case.levels)))
+        line = replace(line, published_psnr=mean_psnr(as_images(published), as_images(case.levels)))
     size = max(published.shape[2:])
     for scale, side in ((SCALED, settings.side), (UNSCALED, None)):
         if scale == UNSCALED and (size == settings.side or case.attribute is not None):

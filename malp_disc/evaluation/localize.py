@@ -23,6 +23,7 @@ from malp_disc.manipulate import Manipulate
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores, map_correlation, map_cosine
+from malp_disc.metrics.psnr import mean_psnr
 from malp_disc.run_folder.measurement import Detection, Localization, MalpScores, TemplateSimilarity
 from malp_disc.threaded import map_batches
 
@@ -121,7 +122,7 @@ def score_predictions(images: ManipulatedImages, malp: MaLP, published: Predicti
     similarity = TemplateSimilarity(
         published.similarity.mean().item(), manipulated.similarity.mean().item(), _similarity_between_templates(malp)
     )
-    return MalpScores(localization, detection, similarity, psnr(images.published, images.images))
+    return MalpScores(localization, detection, similarity, mean_psnr(images.published, images.images))
 
 
 def _mean(values: Tensor) -> float | None:
@@ -175,14 +176,6 @@ def malp_gallery(
         "predicted_manipulated": malp(manipulated).map,
     }
     return {name: column.cpu() for name, column in columns.items()}
-
-
-def psnr(encrypted: Tensor, images: Tensor) -> float:
-    """Mean PSNR of encrypted images, 10 log10(2² / MSE) in dB; an unchanged one counts as 100 dB, unless all are. Shapes: (N, 3, H, W) in [-1, 1]."""
-    error = (encrypted - images).square().flatten(1).mean(1)
-    if error.any():
-        error = error.clamp(min=4e-10)
-    return (10 * torch.log10(4 / error)).mean().item()
 
 
 def _similarity_between_templates(malp: MaLP) -> float | None:

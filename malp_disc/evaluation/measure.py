@@ -30,7 +30,6 @@ from malp_disc.evaluation.localize import (
     Predictions,
     measure_malp,
     predict,
-    psnr,
     score_predictions,
     through_generator,
     to_8bit,
@@ -43,6 +42,7 @@ from malp_disc.metrics.face_embedding import identity_similarity
 from malp_disc.metrics.features import FeatureExtractor, extract_features
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.kid import kernel_distance
+from malp_disc.metrics.psnr import mean_psnr
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.metrics.spectrum import spectrum_ratio
 from malp_disc.run_folder.arms import CONTENT, EDIT_ACCURACY, FURTHER, PERFECT_EDIT
@@ -148,7 +148,7 @@ def measure_reference_points(
         encrypted = torch.cat(
             [models.malp.encrypt(images.to(device))[0].detach().cpu() for images in inputs.images[:LOCALIZED].split(BATCH)]
         )
-        shown = psnr(encrypted, inputs.images[:LOCALIZED])
+        shown = mean_psnr(encrypted, inputs.images[:LOCALIZED])
         found = dataclasses.replace(found, encrypted_psnr=shown, key_fingerprint=models.malp.key_fingerprint)
     return found, unedited.features
 
@@ -248,7 +248,7 @@ def _edits(edited: Tensor, inputs: EvalSet, models: EvaluationModels, device: to
         "identity_l1": identity_l1(inputs.images, edited),
         "content": Content(content.mean().item(), content.std().item()),
         "ssim_to_input": _ssim(inputs.images, edited),
-        "psnr_to_input": None if torch.equal(inputs.images, edited) else psnr(edited, inputs.images),
+        "psnr_to_input": None if torch.equal(inputs.images, edited) else mean_psnr(edited, inputs.images),
     }
     if models.classifier is not None:
         requested, names = inputs.targets != inputs.labels, inputs.attribute_names

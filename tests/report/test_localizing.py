@@ -9,8 +9,9 @@ import torch
 
 from malp_disc import MaLP, MaLPConfig
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.localize import measure_malp, predict, psnr, score_malp, through_generator
+from malp_disc.evaluation.localize import measure_malp, predict, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
+from malp_disc.metrics.psnr import mean_psnr
 from tests.tiny import sample_images, tiny_malp, with_rectangles
 
 NAMES = ("Black_Hair", "Blond_Hair", "Smiling")
@@ -132,9 +133,9 @@ def test_a_dead_head_shows_as_no_spread(inputs):
 
 def test_psnr_by_hand():
     """An error of 0.2 everywhere on a range of 2: 20 log10(2 / 0.2) = 20 dB."""
-    assert psnr(torch.full((2, 3, 4, 4), 0.2), torch.zeros(2, 3, 4, 4)) == pytest.approx(20)
-    assert psnr(torch.tensor([0.2, 0.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)) == pytest.approx(60), "an unchanged image counts as 100 dB"
-    assert psnr(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)) == float("inf")
+    assert mean_psnr(torch.full((2, 3, 4, 4), 0.2), torch.zeros(2, 3, 4, 4)) == pytest.approx(20)
+    assert mean_psnr(torch.tensor([0.2, 0.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)) == pytest.approx(60), "an unchanged image counts as 100 dB"
+    assert mean_psnr(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)) == float("inf")
 
 
 def test_one_attribute_at_a_time_leaves_out_those_who_have_it(inputs):
