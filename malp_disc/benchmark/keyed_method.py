@@ -28,7 +28,7 @@ class KeyedMethod(nn.Module):
     learning_rate = 1e-3
     set_size = 64
     """Numbers of the training keys, and of the templates of each."""
-    loss_dice = 4
+    loss_draws = 4
     """Random numbers per image that `losses` takes."""
     takes_regions = True
     """`losses` takes the edited regions."""
@@ -52,15 +52,15 @@ class KeyedMethod(nn.Module):
         """T(I) with the templates of these numbers of the batch's training key, that of its first number."""
         return self.malp.encrypt(images, index, secret=training_key(index))[0]
 
-    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
-        """As `KeyedMaLP.losses`, with the training key of `encrypt`, of a crop in one of four batches; dice (B, `loss_dice`) in [0, 1), of which the first row counts."""
-        images, alignment = self.cropped((real, manipulated, truth, edited), dice)
+    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        """As `KeyedMaLP.losses`, with the training key of `encrypt`, of a crop in one of four batches; draws (B, `loss_draws`) in [0, 1), of which the first row counts."""
+        images, alignment = self.cropped((real, manipulated, truth, edited), draws)
         return self.malp.losses(*images, index, alignment=alignment, secret=training_key(index))
 
-    def cropped(self, images: Sequence[Tensor], dice: Tensor) -> tuple[Sequence[Tensor], Alignment]:
+    def cropped(self, images: Sequence[Tensor], draws: Tensor) -> tuple[Sequence[Tensor], Alignment]:
         """The images, in one of four batches the same random crop of all, and where it lies."""
-        if dice[0, 0] < CROPPED:
-            return random_crops(images, self.malp.config.image_size, dice[0, 1:].tolist())
+        if draws[0, 0] < CROPPED:
+            return random_crops(images, self.malp.config.image_size, draws[0, 1:].tolist())
         return images, Alignment()
 
 
@@ -72,22 +72,22 @@ class KeyedChangeMethod(KeyedMethod):
         malp.cnn.requires_grad_(False)
         malp.change.requires_grad_(True)
 
-    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, dice: Tensor) -> dict[str, Tensor]:
-        (manipulated, truth), alignment = self.cropped((manipulated, truth), dice)
+    def losses(self, real: Tensor, manipulated: Tensor, truth: Tensor, index: Tensor, edited: Tensor, draws: Tensor) -> dict[str, Tensor]:
+        (manipulated, truth), alignment = self.cropped((manipulated, truth), draws)
         return {"map": self.malp.change_loss(manipulated, truth, alignment)}
 
 
-def random_crops(images: Sequence[Tensor], size: int, dice: Sequence[float]) -> tuple[list[Tensor], Alignment]:
+def random_crops(images: Sequence[Tensor], size: int, draws: Sequence[float]) -> tuple[list[Tensor], Alignment]:
     """The same random crop of several batches (B, C, H, W), of `LEAST_SHARE` of the sides or more and of their aspect, and where it lies.
 
     Args:
         size: side of the reference grid.
-        dice: three numbers in [0, 1).
+        draws: three numbers in [0, 1).
     """
     height, width = images[0].shape[2:]
-    share = LEAST_SHARE + (1 - LEAST_SHARE) * dice[0]
+    share = LEAST_SHARE + (1 - LEAST_SHARE) * draws[0]
     h, w = max(1, round(height * share)), max(1, round(width * share))
-    top, left = int(dice[1] * (height - h + 1)), int(dice[2] * (width - w + 1))
+    top, left = int(draws[1] * (height - h + 1)), int(draws[2] * (width - w + 1))
     whole = reference_size(height, width, size)
     parts = [image[:, :, top : top + h, left : left + w] for image in images]
     return parts, Alignment(math.sqrt(h * w / (height * width)), (top * whole[0] / height, left * whole[1] / width))

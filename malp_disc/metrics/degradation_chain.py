@@ -26,7 +26,7 @@ _STAGES: dict[str, Callable[..., Tensor]] = {
     "jpeg": jpeg,
     "webp": webp,
 }
-DICE = 8
+DRAWS = 8
 """Random numbers that determine a chain."""
 
 
@@ -47,31 +47,31 @@ class DegradationChain:
             raise ValueError(f"expected stages out of {' '.join(_STAGES)}, got {' '.join(unknown)}")
 
     @classmethod
-    def from_dice(cls, dice: Sequence[float]) -> DegradationChain:
+    def from_draws(cls, draws: Sequence[float]) -> DegradationChain:
         """A random moderate chain: a resize by 0.45 … 2 and back (in every second chain, every third of them to less than 0.6), blur up to σ 1.2 or noise up to 6 grey
         levels (in every second), and JPEG 45 … 95 or WebP 60 … 95 (in three of four). Each may be missing, all of them in one chain of sixteen.
 
         Args:
-            dice: `DICE` numbers in [0, 1).
+            draws: `DRAWS` numbers in [0, 1).
 
         Raises:
             ValueError: another count.
         """
-        if len(dice) != DICE:
-            raise ValueError(f"expected {DICE} numbers in [0, 1), got {len(dice)}")
+        if len(draws) != DRAWS:
+            raise ValueError(f"expected {DRAWS} numbers in [0, 1), got {len(draws)}")
         stages: list[tuple[str, float]] = []
-        if dice[0] < 0.5:
-            stages.append(("resize", 0.45 * (2 / 0.45) ** (dice[1] ** 1.5)))
-        if dice[2] < 0.5:
-            stages.append(("blur", 1.2 * dice[3]) if dice[2] < 0.25 else ("noise", 6 * dice[3]))
-        if dice[4] < 0.75:
-            stages.append(("jpeg", 45 + round(50 * dice[5])) if dice[6] < 2 / 3 else ("webp", 60 + round(35 * dice[5])))
-        return cls(tuple(stages), int(dice[7] * 2**31))
+        if draws[0] < 0.5:
+            stages.append(("resize", 0.45 * (2 / 0.45) ** (draws[1] ** 1.5)))
+        if draws[2] < 0.5:
+            stages.append(("blur", 1.2 * draws[3]) if draws[2] < 0.25 else ("noise", 6 * draws[3]))
+        if draws[4] < 0.75:
+            stages.append(("jpeg", 45 + round(50 * draws[5])) if draws[6] < 2 / 3 else ("webp", 60 + round(35 * draws[5])))
+        return cls(tuple(stages), int(draws[7] * 2**31))
 
     @classmethod
     def seeded(cls, seed: int, step: int, image: int) -> DegradationChain:
-        """The random chain of `from_dice` for this image of this step: a function of the three numbers."""
-        return cls.from_dice(np.random.default_rng([seed, step, image]).random(DICE).tolist())
+        """The random chain of `from_draws` for this image of this step: a function of the three numbers."""
+        return cls.from_draws(np.random.default_rng([seed, step, image]).random(DRAWS).tolist())
 
     def __call__(self, images: Tensor) -> Tensor:
         """The degraded images, (B, 3, H, W) in [-1, 1], rounded to 8 bits.

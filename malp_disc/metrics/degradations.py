@@ -179,16 +179,16 @@ DEGRADATIONS = {
 """The degradations of the paper's Figure 5, in its order."""
 
 
-def random_degradation(dice: Sequence[float]) -> Callable[[Tensor], Tensor]:
+def random_degradation(draws: Sequence[float]) -> Callable[[Tensor], Tensor]:
     """A random moderate degradation, for training: JPEG of quality 50 … 95, blur up to 1 pixel, noise up to 10 grey levels, or downsampling
     by up to 2, with equal probability.
 
     Args:
-        dice: three numbers in [0, 1), which determine kind, level, and seed of the noise.
+        draws: three numbers in [0, 1), which determine kind, level, and seed of the noise.
     """
-    kind, level = list(DEGRADATIONS)[int(len(DEGRADATIONS) * dice[0])], dice[1]
+    kind, level = list(DEGRADATIONS)[int(len(DEGRADATIONS) * draws[0])], draws[1]
     chosen = {"jpeg": 50 + round(45 * level), "blur": level, "noise": 10 * level, "resize": 1 + level}[kind]
-    return lambda images: DEGRADATIONS[kind](images, chosen, torch.Generator(images.device).manual_seed(int(dice[2] * 2**31)))
+    return lambda images: DEGRADATIONS[kind](images, chosen, torch.Generator(images.device).manual_seed(int(draws[2] * 2**31)))
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:

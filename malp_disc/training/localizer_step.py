@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from malp_disc.fakeness import fakeness_map
 from malp_disc.input_checks import without_value_checks
 from malp_disc.manipulate import call_manipulate
-from malp_disc.metrics.degradation_chain import DICE, straight_through
+from malp_disc.metrics.degradation_chain import DRAWS, straight_through
 from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
-from malp_disc.training.local_pairs import EDIT_DICE, chains, needs_generator, through_chains, with_local_edits
+from malp_disc.training.local_pairs import EDIT_DRAWS, chains, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_options import LocalizerOptions
 
 
@@ -49,13 +49,13 @@ class Pairs(NamedTuple):
     """Numbers of the templates that were added, (B,); None for a passive method."""
     edited: Tensor | None = None
     """Edited regions, (B, 1, H, W) of bool, for a method that `takes_regions`; None for others."""
-    dice: Tensor | None = None
-    """Random numbers in [0, 1) for the method's losses, (B, its `loss_dice`); None for a method that draws none."""
+    draws: Tensor | None = None
+    """Random numbers in [0, 1) for the method's losses, (B, its `loss_draws`); None for a method that draws none."""
 
     @property
     def options(self) -> dict[str, Tensor]:
         """The further arguments of the method's `losses`."""
-        return {name: value for name in ("index", "edited", "dice") if (value := getattr(self, name)) is not None}
+        return {name: value for name in ("index", "edited", "draws") if (value := getattr(self, name)) is not None}
 
 
 class LocalizerStep:
@@ -107,8 +107,8 @@ class LocalizerStep:
         pairs = self.pairs(batch)
         if self.config.degradation_chain:  # `pairs` has applied it
             return self.loss_of(pairs.real, pairs.manipulated, pairs)
-        dice = batch.noise.uniform(4, device="cpu")[0].tolist()
-        change = random_degradation(dice[1:]) if dice[0] < self.config.degradation else to_8bit
+        draws = batch.noise.uniform(4, device="cpu")[0].tolist()
+        change = random_degradation(draws[1:]) if draws[0] < self.config.degradation else to_8bit
         real, manipulated = (self.augmented(as_file(images, change), batch) for images in (pairs.real, pairs.manipulated))
         return self.loss_of(real, manipulated, pairs)
 
@@ -126,24 +126,24 @@ class LocalizerStep:
             published = self.method.encrypt(published, index)
         degrade = None
         if self.config.degradation_chain:
-            dice = batch.noise.uniform(DICE + 2, device="cpu")
-            used, before = dice[:, DICE] < self.config.degradation, dice[:, DICE + 1] < 0.5
-            degrade = chains(dice[:, :DICE])
+            draws = batch.noise.uniform(DRAWS + 2, device="cpu")
+            used, before = draws[:, DRAWS] < self.config.degradation, draws[:, DRAWS + 1] < 0.5
+            degrade = chains(draws[:, :DRAWS])
             published = straight_through(published, lambda images: through_chains(images, degrade, used & before))
         edited = None
         if self.config.local_edits or getattr(self.method, "takes_regions", False):
-            dice, share = batch.noise.uniform(EDIT_DICE, device="cpu"), self.config.local_edits
-            generated, rows = published.detach().clone(), needs_generator(dice, share)
+            draws, share = batch.noise.uniform(EDIT_DRAWS, device="cpu"), self.config.local_edits
+            generated, rows = published.detach().clone(), needs_generator(draws, share)
             if len(rows):
                 generated[rows] = self.edit(generated[rows], batch, rows)
-            manipulated, edited = with_local_edits(published.detach(), originals, generated, dice, share)
+            manipulated, edited = with_local_edits(published.detach(), originals, generated, draws, share)
         else:
             manipulated = self.edit(published.detach(), batch)
         truth = fakeness_map(originals, manipulated)
         if degrade is not None:
             published = straight_through(published, lambda images: through_chains(images, degrade, used & ~before))
             manipulated = through_chains(manipulated, degrade, used & ~before)
-        count = getattr(self.method, "loss_dice", 0)
+        count = getattr(self.method, "loss_draws", 0)
         regions = edited if getattr(self.method, "takes_regions", False) else None
         return Pairs(published, manipulated, truth, index, regions, batch.noise.uniform(count) if count else None)
 

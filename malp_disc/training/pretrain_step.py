@@ -74,10 +74,10 @@ class PretrainStep:
         batch.noise.seed_dropout()  # of MaLP's transformer branch
         with without_value_checks():  # the loader has looked at the images
             encrypted, index = self.encrypt(batch)
-        dice = batch.noise.uniform(4, device="cpu")[0].tolist()
+        draws = batch.noise.uniform(4, device="cpu")[0].tolist()
         fake = self.edit(encrypted, batch)
         check_images(fake, "fake")
-        degradation = random_degradation(dice[1:]) if dice[0] < self.config.malp_degradation else None
+        degradation = random_degradation(draws[1:]) if draws[0] < self.config.malp_degradation else None
         with without_value_checks():
             return self.wrapped(batch.images, encrypted, fake, index, degradation=degradation)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.metrics.degradation_chain import DICE, DegradationChain, straight_through
+from malp_disc.metrics.degradation_chain import DRAWS, DegradationChain, straight_through
 from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, resized_and_back, to_8bit, webp
 from tests.tiny import sample_images
 
@@ -62,7 +62,7 @@ def test_bad_input_is_refused():
     images = sample_images(1)
     for call, message in (
         (lambda: DegradationChain((("sepia", 1),)), "got sepia"),
-        (lambda: DegradationChain.from_dice([0.5]), f"expected {DICE} numbers"),
+        (lambda: DegradationChain.from_draws([0.5]), f"expected {DRAWS} numbers"),
         (lambda: webp(images, 0), "WebP quality of 1 … 100"),
         (lambda: resized(images, (0, 4)), "at least 1x1"),
         (lambda: resized_and_back(images, 0), "scale above 0"),

@@ -148,7 +148,7 @@ def test_levels_that_make_no_sense_are_refused(call, message):
         call(torch.full((1, 3, 16, 16), 0.3))
 
 
-def test_dice_choose_kind_and_level_and_the_same_dice_the_same_image():
+def test_random_numbers_choose_kind_and_level_and_the_same_numbers_the_same_image():
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
     for place, expected in enumerate([jpeg(images, 72), gaussian_blur(images, 0.5), None, resize_down_up(images, 1.5)]):
         sent = random_degradation([place / 4 + 0.1, 0.5, 0.3])(images)

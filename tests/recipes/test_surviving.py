@@ -22,7 +22,7 @@ from malp_disc.keyed.secret import load_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training.batches import Batch
-from malp_disc.training.local_pairs import EDIT_DICE, needs_generator, through_chains, with_local_edits
+from malp_disc.training.local_pairs import EDIT_DRAWS, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
 from malp_disc.training.output_folder import set_aside
 from malp_disc.training.pretrain_options import PretrainOptions, check_options
@@ -40,17 +40,17 @@ from tests.tiny import sample_images
 
 def test_local_edits_replace_the_share_and_the_rest_is_the_generators():
     published, originals, generated = (sample_images(64, seed=seed) for seed in range(3))
-    dice = torch.rand(64, EDIT_DICE, generator=torch.Generator().manual_seed(0))
-    edited, regions = with_local_edits(published, originals, generated, dice, 0.5)
-    local = dice[:, 0] < 0.5
+    draws = torch.rand(64, EDIT_DRAWS, generator=torch.Generator().manual_seed(0))
+    edited, regions = with_local_edits(published, originals, generated, draws, 0.5)
+    local = draws[:, 0] < 0.5
     assert torch.equal(edited[~local], generated[~local]) and regions[~local].all()
     outside = (local[:, None, None, None] & ~regions).expand_as(edited)
     assert torch.equal(edited[outside], published[outside])
     assert 0.04 < regions[local].float().mean() < 0.45
-    rows = needs_generator(dice, 0.5)
+    rows = needs_generator(draws, 0.5)
     blank = torch.zeros_like(generated)
     blank[rows] = generated[rows]
-    assert torch.equal(with_local_edits(published, originals, blank, dice, 0.5)[0], edited)
+    assert torch.equal(with_local_edits(published, originals, blank, draws, 0.5)[0], edited)
 
 
 def test_some_local_edits_are_small():
@@ -62,8 +62,8 @@ def test_some_local_edits_are_small():
 def test_every_local_edit_changes_the_image_also_in_a_batch_of_one():
     images, generated = sample_images(1), sample_images(1, seed=1)
     for number in range(len(LOCAL_EDITS)):
-        dice = torch.tensor([[0.0, (number + 0.5) / len(LOCAL_EDITS), 0.3, 0.6, 0.9]])
-        edited, region = with_local_edits(images, images, generated, dice, 1.0)
+        draws = torch.tensor([[0.0, (number + 0.5) / len(LOCAL_EDITS), 0.3, 0.6, 0.9]])
+        edited, region = with_local_edits(images, images, generated, draws, 1.0)
         changed = (edited != images).any(1, keepdim=True)
         assert changed[region].float().mean() > 0.9 and not changed[~region].any(), LOCAL_EDITS[number]
 
@@ -133,11 +133,11 @@ def test_one_batch_in_four_is_cropped_before_the_losses():
     images, fake = natural_images(2), natural_images(2, seed=1)
     regions, index = torch.ones(2, 1, 64, 64, dtype=torch.bool), torch.tensor([3, 9])
     truth = regions.float()
-    dice = torch.tensor([[0.9, 0.3, 0.8, 0.4], [0.1, 0.3, 0.8, 0.4]])
-    whole = method.losses(images, fake, truth, index, regions, dice)
+    draws = torch.tensor([[0.9, 0.3, 0.8, 0.4], [0.1, 0.3, 0.8, 0.4]])
+    whole = method.losses(images, fake, truth, index, regions, draws)
     assert whole == method.malp.losses(images, fake, truth, regions, index, secret=training_key(index))
-    parts, alignment = random_crops((images, fake, truth, regions), 64, dice[1, 1:].tolist())
-    assert method.losses(images, fake, truth, index, regions, dice.flip(0)) == method.malp.losses(*parts, index, alignment=alignment, secret=training_key(index))
+    parts, alignment = random_crops((images, fake, truth, regions), 64, draws[1, 1:].tolist())
+    assert method.losses(images, fake, truth, index, regions, draws.flip(0)) == method.malp.losses(*parts, index, alignment=alignment, secret=training_key(index))
 
 
 def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
