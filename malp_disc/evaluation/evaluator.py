@@ -94,10 +94,10 @@ class Evaluator:
         self._write_measurement(arm, seed, measured)
         return measured
 
-    def quick_fid(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
+    def quick_distance(self, arm: str, step: int, manipulate: Manipulate, *, seed: int = 0) -> float:
         """The Fréchet distance during training, on the `selection`, also written to ``quality.jsonl``; infinity for images that are not finite."""
         value = measure_frechet(
-            manipulate, self.selection or self.inputs, self.reference, self.models.extractor, device=self.device, label="quick_fid"
+            manipulate, self.selection or self.inputs, self.reference, self.models.extractor, device=self.device, label="quick distance"
         )
         path = self.folder / "quality.jsonl"
         others = [line for line in read_typed(path, TrainingDistance) if (line.seed, line.arm, line.step) != (seed, arm, step)]

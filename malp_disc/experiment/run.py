@@ -138,7 +138,7 @@ def run_arm(
     if decided_by_main_process(accelerator, done):
         check_finished(result, arm, config)
         return
-    callbacks = {} if evaluator is None else {"quick_fid": partial(evaluator.quick_fid, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
+    callbacks = {} if evaluator is None else {"quick_distance": partial(evaluator.quick_distance, arm, seed=seed), "sample_grid": partial(evaluator.grid, arm, seed=seed)}
     setup = arm_setup(arm, malps, config, attributes=known_attributes(dataset))
     training = FineTuning(arm, setup, before, objective, dataset, config, accelerator, **callbacks)
     teachers = teachers_of(training.networks.malp, objective)

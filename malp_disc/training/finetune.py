@@ -46,7 +46,7 @@ from malp_disc.training.preflight import freeze_unused
 
 _MEASURE_BALANCE = 10  # steps between measurements of the gradient norms, each of which costs a second backward pass
 
-QuickFID = Callable[[int, Callable[..., Tensor]], float]
+QuickDistance = Callable[[int, Callable[..., Tensor]], float]
 SampleGrid = Callable[[int, Callable[..., Tensor]], None]
 
 
@@ -89,7 +89,7 @@ class FineTuning:
     Args:
         arm: its name, also of its files.
         objective: the generator's own losses (`GeneratorObjective`), or None; a copy is trained.
-        quick_fid: (step, manipulate) -> Fréchet distance of the moving average; called by the main process.
+        quick_distance: (step, manipulate) -> Fréchet distance of the moving average; called by the main process.
         sample_grid: (step, manipulate): draws the fixed images; likewise.
 
     Raises:
@@ -106,11 +106,11 @@ class FineTuning:
         config: FinetuneOptions,
         accelerator: Accelerator,
         *,
-        quick_fid: QuickFID | None = None,
+        quick_distance: QuickDistance | None = None,
         sample_grid: SampleGrid | None = None,
     ) -> None:
         self.arm, self.setup, self.dataset, self.config, self.accelerator = arm, setup, dataset, config, accelerator
-        self.quick_fid, self.sample_grid = quick_fid, sample_grid
+        self.quick_distance, self.sample_grid = quick_distance, sample_grid
         device = accelerator.device
 
         # Networks
@@ -250,14 +250,14 @@ class FineTuning:
             self.accelerator.print(f"{self.arm}, {warning}")
 
     def _evaluate(self, number: int) -> None:
-        """Draw the sample grid and measure the quick FID when they are due; in the main process."""
+        """Draw the sample grid and measure the quick distance when they are due; in the main process."""
         config, manipulate = self.config, self.average.module.manipulate
         if not self.accelerator.is_main_process:
             return
         if self.sample_grid is not None and (number % config.sample_steps == 0 or number == config.max_train_steps):
             self.sample_grid(number, manipulate)
-        if self.quick_fid is not None and config.eval_steps and number % config.eval_steps == 0:
-            keep_best(self.checkpoints.folder, number, self.quick_fid(number, manipulate), self.average.module)
+        if self.quick_distance is not None and config.eval_steps and number % config.eval_steps == 0:
+            keep_best(self.checkpoints.folder, number, self.quick_distance(number, manipulate), self.average.module)
 
 
 def make_discriminator(setup: ArmSetup, config: FinetuneOptions) -> MaLPDiscriminator:

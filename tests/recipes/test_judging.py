@@ -58,7 +58,7 @@ def test_arms_of_several_seeds_become_one_report(evaluator, tmp_path):
     for seed in (0, 1):
         assert evaluator.measured(seed=seed) == ["before"]
         evaluator.measure("control", darker, seed=seed, steps=2, seconds=1.5)
-        evaluator.quick_fid("cotrain", 1, darker, seed=seed)
+        evaluator.quick_distance("cotrain", 1, darker, seed=seed)
         fresh = tiny_malp(3).eval() if seed else None
         evaluator.measure("cotrain", lambda x, t, s=seed: x * (0.9 + 0.02 * s), seed=seed, weights=weights, fresh=fresh)
         assert evaluator.measured(seed=seed) == ["before", "control", "cotrain"]
@@ -99,10 +99,10 @@ def test_a_diverged_generator_leaves_a_line_and_no_features(evaluator, caplog):
 def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
     measured = evaluator.measure("control", darker, seed=1)
     assert not torch.equal(evaluator.selection.images[:24], evaluator.inputs.images), "the best step is chosen on other images"
-    assert evaluator.quick_fid("control", 5, darker, seed=1) != pytest.approx(measured.frechet.value)
+    assert evaluator.quick_distance("control", 5, darker, seed=1) != pytest.approx(measured.frechet.value)
     evaluator.selection = None
-    assert evaluator.quick_fid("control", 5, darker, seed=1) == pytest.approx(measured.frechet.value)
-    assert evaluator.quick_fid("control", 6, lambda x, t: x * float("nan"), seed=1) == float("inf")
+    assert evaluator.quick_distance("control", 5, darker, seed=1) == pytest.approx(measured.frechet.value)
+    assert evaluator.quick_distance("control", 6, lambda x, t: x * float("nan"), seed=1) == float("inf")
     lines = [json.loads(line) for line in (evaluator.folder / "quality.jsonl").read_text().splitlines()]
     assert [(line["seed"], line["step"], line["frechet"] is None) for line in lines] == [(1, 5, False), (1, 6, True)]
     for seed, path in ((0, "samples/control/000005.png"), (1, "samples/1/control/000005.png")):
