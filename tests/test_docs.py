@@ -1,4 +1,4 @@
-"""The documentation is right about the repository: links, reference_points, files, modules and messages that it names exist."""
+"""The documentation is right about the repository: links, anchors, files, modules and messages that it names exist."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def code_spans(text: str) -> list[str]:
 
 
 @cache
-def reference_points(page: Path) -> set[str]:
+def anchors(page: Path) -> set[str]:
     """GitHub's: lower case, punctuation dropped, spaces as hyphens, repeated headings numbered."""
     found: dict[str, int] = {}
     for heading in re.findall(r"^#+ +(.+?) *$", re.sub(r"^```.*?^```", "", text_of(page), flags=re.M | re.S), flags=re.M):
@@ -56,7 +56,7 @@ def test_every_relative_link_and_anchor_exists(page):
             continue
         path, _, anchor = target.partition("#")
         file = (REPOSITORY / page.parent / path).resolve() if path else REPOSITORY / page
-        if not file.exists() or (anchor and anchor not in reference_points(file.relative_to(REPOSITORY))):
+        if not file.exists() or (anchor and anchor not in anchors(file.relative_to(REPOSITORY))):
             broken.append(target)
     assert not broken
 

@@ -121,16 +121,16 @@ def detect(options: Detect) -> None:
         label="detect",
         device=malp.device,
     )
-    count, found = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
+    count, manipulated = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
     basis = "given by --threshold" if calibration is None else f"{calibration.false_alarm_rate:.2g} false alarms on {calibration.n} {calibration.images or 'images'}"
-    print(f"{found} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=stream)
+    print(f"{manipulated} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=stream)
     if unprotected := count_unprotected(outcome.records):
         print(unprotected, file=stream)
     print_or_write(outcome.records, options.json)
     outcome.finish()
     if options.calibrate is not None:
         calibrated.finish(_OF_CALIBRATION)
-    if found and options.fail_on_found:
+    if manipulated and options.fail_on_found:
         sys.exit(FOUND_STATUS)
 
 

@@ -63,12 +63,12 @@ class WithReferences(Dataset):
         return (self[row] for row in range(len(self)))  # of the first epoch: without this, Python would go on with the next ones
 
     @property
-    def takes_turns(self) -> bool:
+    def distinguishes_epochs(self) -> bool:
         """Whether ``self[row + epoch · len(self)]`` is row `row` with the reference of an epoch; `references` has those of the first."""
         return not self.paired
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        epoch, row = divmod(index, len(self)) if self.takes_turns and index >= 0 else (0, index)
+        epoch, row = divmod(index, len(self)) if self.distinguishes_epochs and index >= 0 else (0, index)
         image, label = self.dataset[row]
         reference = self._found[(self._rank[row] + epoch * len(self)) % len(self._found)] if epoch else self.references[row]
         return image, label, load_image(reference, image_size=self.image_size, crop_size=self.dataset.crop_size)

@@ -27,20 +27,20 @@ class StepBatches(Sampler[list[int]]):
         start, stop: first step, and the step to stop before.
         rank, world_size: index of this process, and the number of processes.
         accumulation: micro-batches per step. Together, over all processes, they hold the rows of one process with the whole batch.
-        turns: yield row + `length` · epoch, for a data set whose items differ between epochs (`malp_disc.data.references.WithReferences`).
+        distinguishes_epochs: yield row + `length` · epoch, for a data set whose items differ between epochs (`malp_disc.data.references.WithReferences`).
 
     Raises:
         ValueError: one step over all processes needs more rows than there are.
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, start: int = 0, stop: int, rank: int = 0, world_size: int = 1, accumulation: int = 1, turns: bool = False
+        self, length: int, batch_size: int, *, seed: int, start: int = 0, stop: int, rank: int = 0, world_size: int = 1, accumulation: int = 1, distinguishes_epochs: bool = False
     ) -> None:
         if batch_size < 1 or batch_size * world_size * accumulation > length:
             more = f" x {accumulation}" if accumulation > 1 else ""
             raise ValueError(f"a step takes {batch_size} x {world_size}{more} images, but the data set has {length}; use a smaller --train-batch-size")
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.start, self.stop, self.rank, self.world_size, self.accumulation, self.turns = start, stop, rank, world_size, accumulation, turns
+        self.start, self.stop, self.rank, self.world_size, self.accumulation, self.distinguishes_epochs = start, stop, rank, world_size, accumulation, distinguishes_epochs
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start) * self.accumulation
@@ -56,7 +56,7 @@ class StepBatches(Sampler[list[int]]):
                 order = torch.randperm(self.length, generator=_generator(self.seed, epoch, 1))
             for number in range(self.accumulation):
                 first = (step % steps_per_epoch) * whole + number * pass_size + self.rank * self.batch_size
-                yield (order[first : first + self.batch_size] + self.turns * epoch * self.length).tolist()
+                yield (order[first : first + self.batch_size] + self.distinguishes_epochs * epoch * self.length).tolist()
 
 
 class StepRandom:

@@ -59,8 +59,8 @@ def steps(
     """
     seed, accumulation = options.seed + _EXTRA * extra, options.gradient_accumulation_steps
     place = {"rank": accelerator.process_index, "world_size": accelerator.num_processes, "accumulation": accumulation}
-    turns = getattr(dataset, "takes_turns", False)
-    sampler = StepBatches(len(dataset), options.train_batch_size, seed=seed, start=start, stop=options.max_train_steps, turns=turns, **place)
+    distinguishes_epochs = getattr(dataset, "distinguishes_epochs", False)
+    sampler = StepBatches(len(dataset), options.train_batch_size, seed=seed, start=start, stop=options.max_train_steps, distinguishes_epochs=distinguishes_epochs, **place)
     # Not prepared by Accelerate: the sampler knows rank and world size itself, and so a resumed run sees exactly the same images.
     loader = image_batches(dataset, sampler, device=accelerator.device, workers=options.dataloader_num_workers)
     for step in range(start, options.max_train_steps):

@@ -55,14 +55,14 @@ def test_over_the_epochs_every_unpaired_reference_is_used_equally_often(tmp_path
         for i in range(count):
             Image.new("RGB", (16, 16), (10 * i, 0, 0)).save(tmp_path / folder / f"{i}.png")
     pairs = WithReferences(PlainFolder(tmp_path / "photos", image_size=16, test_size=2), tmp_path / "frames")
-    rows = [row for batch in StepBatches(4, 2, seed=0, stop=8, turns=pairs.takes_turns) for row in batch]
+    rows = [row for batch in StepBatches(4, 2, seed=0, stop=8, distinguishes_epochs=pairs.distinguishes_epochs) for row in batch]
     shades = [pairs[row][2][0, 0, 0].item() for row in rows]
     assert len(set(shades)) == len(shades) == 16, "four epochs of four images, each with other references"
     assert sorted(row % 4 for row in rows[:4]) == [0, 1, 2, 3] and all(torch.equal(pairs[row][0], pairs[row % 4][0]) for row in rows)
     assert len(list(pairs)) == 4
-    again = [row for batch in StepBatches(4, 2, seed=0, start=5, stop=8, turns=True) for row in batch]
+    again = [row for batch in StepBatches(4, 2, seed=0, start=5, stop=8, distinguishes_epochs=True) for row in batch]
     assert again == rows[10:], "a resumed run goes on with the same ones"
-    assert not WithReferences(pairs.dataset, tmp_path / "photos", paired=True).takes_turns
+    assert not WithReferences(pairs.dataset, tmp_path / "photos", paired=True).distinguishes_epochs
 
 
 def test_references_that_leave_none_are_refused_by_their_own_flag(tmp_path):
