@@ -6,7 +6,7 @@ The included generator on drawn faces, then three checkpoints of a StarGAN on Ce
     python recipes/evaluate.py --before 200000-G.ckpt --control runs/celeba/G-control.safetensors --cotrain runs/celeba/G-cotrain.safetensors \\
         --malp runs/celeba/malp --data celeba --data-root /data/celeba --image-size 128 --output-dir runs/celeba-evaluated
 
-All generators edit the same held-back images with the same targets. The page is ``<output-dir>/report.html``; ``report.md`` and ``report.json`` contain the same
+All generators edit the same held-out images with the same targets. The page is ``<output-dir>/report.html``; ``report.md`` and ``report.json`` contain the same
 facts. To add other seeds of the same arms, run it again with ``--seed 1``, ``--seed 2`` and so on, and the same --output-dir.
 """
 

@@ -4,7 +4,7 @@
     python recipes/evaluate_survival.py --malp runs/survive/malp --output-dir runs/survival
 
 writes ``survival.jsonl``, one line per measurement with seed, key, detector and numbers of images, and ``gallery.png``. For every seed there is a new key, and other regions, crops and noise.
-All images are held-back ones, except those on which the detection threshold is set, and those of the attacker. With ``pip install opencv-python-headless``, OpenCV's inpainting is measured too.
+All images are held-out ones, except those on which the detection threshold is set, and those of the attacker. With ``pip install opencv-python-headless``, OpenCV's inpainting is measured too.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Config(GeneratorOptions, DataOptions):
     seeds: tuple[int, ...] = work((0, 1, 2))
     """Seeds of keys, regions, crops and noise."""
     eval_size: int = 48
-    """Number of held-back images per score and seed."""
+    """Number of held-out images per score and seed."""
     calibration_size: int = 300
     """Number of training images on which the detection threshold is set, for 1 % false alarms."""
     alarm_size: int = 1000
@@ -116,7 +116,7 @@ def check_attack(config: Config, training: int, grid: int) -> None:
 def check_splices(config: Config, held_out: int) -> None:
     """Raise ValueError, before any work, if the part "local" would paste each splice from the image itself."""
     if "local" in config.parts and (images := min(config.eval_size, held_out)) < 2:
-        raise ValueError(f"the part local pastes splices from another image: expected an --eval-size and held-back images of at least 2, got {images}; or leave it out with --parts")
+        raise ValueError(f"the part local pastes splices from another image: expected an --eval-size and held-out images of at least 2, got {images}; or leave it out with --parts")
 
 
 def evaluation_key(seed: int) -> bytes:

@@ -7,7 +7,7 @@ Drawn faces and the included StarGAN, then a StarGAN on CelebA:
         --image-size 128 --malp-width 64 --max-train-steps 20000 --output-dir runs/malp-celeba
 
 The result is the folder ``<output-dir>/malp``, for `MaLP.from_pretrained` and for the other commands' --malp. ``metrics.json`` has the localization and detection
-scores on held-back images, and ``fakeness.png`` shows their maps.
+scores on held-out images, and ``fakeness.png`` shows their maps.
 """
 
 from __future__ import annotations

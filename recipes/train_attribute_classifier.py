@@ -96,7 +96,7 @@ def main(config: Config) -> None:
         )
     sampler = StepBatches(len(train), config.train_batch_size, seed=config.seed, stop=config.steps)
     if not len(held_out):
-        raise ValueError("no held-back images to measure the accuracy on; see --test-size")
+        raise ValueError("no held-out images to measure the accuracy on; see --test-size")
     claim_folder(config.output.parent, flag="--output")
     lock_folder(config.output.parent, name=f"{config.output.name}.lock", flag="--output")
     loader = image_batches(train, sampler, device=device, workers=config.dataloader_num_workers)

@@ -7,7 +7,7 @@ Drawn faces and the included StarGAN, then FFD with a StarGAN on CelebA:
         --data celeba --data-root /data/celeba --image-size 128 --max-train-steps 20000 --output-dir runs/ffd
 
 The data, the generator and the pairs are those of recipes/pretrain_malp.py with the same flags. The result is the folder ``<output-dir>/localizer``, which the
-benchmark takes. ``metrics.json`` has the localization and detection scores on held-back images.
+benchmark takes. ``metrics.json`` has the localization and detection scores on held-out images.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Inverting(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("dropout", "kinds"), [(0.0, "encrypted,"), (0.5, "encrypted and unprotected,")])
-def test_pretraining_sets_it_on_held_back_images(tmp_path, dropout, kinds):
+def test_pretraining_sets_it_on_held_out_images(tmp_path, dropout, kinds):
     malp = tiny_malp().eval()
     malp.save_pretrained(tmp_path / "malp")
     inputs = EvalSet(sample_images(30), torch.zeros(30, 0), torch.zeros(30, 0), torch.full((30,), -1), ())

@@ -47,7 +47,7 @@ class Case:
 def cases_of(entry: GeneratorEntry, kind: TargetKind, count: int, seed: int) -> list[Case]:
     """The cases of a generator: all its images, then those of every attribute of `entry.edits` alone, without images that have it already (a hair colour).
 
-    The images are `count` of the held-back ones, drawn with `seed`, in the order of the data set.
+    The images are `count` of the held-out ones, drawn with `seed`, in the order of the data set.
 
     Args:
         kind: of the target that the generator is given.

@@ -8,7 +8,7 @@ Drawn faces and the included StarGAN, then your own localizer and generator, the
         --data celeba --data-root /data/celeba --image-size 128 --max-train-steps 20000 --output-dir runs/ffd
 
 The data, the generator and the pairs are those of malp-disc pretrain with the same flags. The result is the folder ``<output-dir>/localizer``, which the benchmark
-takes, as ``my_localizer:make=runs/mine/localizer`` if the method is your own. ``metrics.json`` has the localization and detection scores on held-back images.
+takes, as ``my_localizer:make=runs/mine/localizer`` if the method is your own. ``metrics.json`` has the localization and detection scores on held-out images.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from malp_disc.training.launch import start
 from malp_disc.training.localizer import train_localizer
 from malp_disc.training.localizer_options import LocalizerOptions, build_method
 
-_MEASURED = 512  # held-back images
+_MEASURED = 512  # held-out images
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,7 @@ class Config(LocalizerOptions, GeneratorOptions):
 def main(config: Config) -> None:
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if len(held_out) < 2:
-        raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
+        raise ValueError(f"expected at least 2 held-out images to score the maps on, got {len(held_out)}; see --test-size")
     config.check(dataset)
     config.check_generator_options()
     with random_state_kept():
@@ -67,20 +67,20 @@ def main(config: Config) -> None:
 
 
 def report(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, config: Config, device: torch.device) -> None:
-    """Measure the method on held-back images, print it and write ``metrics.json``."""
+    """Measure the method on held-out images, print it and write ``metrics.json``."""
     found = score(method, manipulate, inputs, device=device)
     write_json(config.output_dir / "metrics.json", {"n": len(inputs.images), "method": config.method, "scores": found})
     value = {name: estimate[0] for name, estimate in found.items()}
     has_maps, changed = "false_pixels" in value, "cs" in value
     said = f"CS {value['cs']:.3f} (a constant map: {value['cs_constant']:.3f}), Pearson {value['pearson']:.3f}, " if changed else "nothing was changed, " * has_maps
     print(
-        f"{config.method} on {len(inputs.images)} held-back images: {said}detection AUC {value['auc']:.4f}, "
+        f"{config.method} on {len(inputs.images)} held-out images: {said}detection AUC {value['auc']:.4f}, "
         f"average precision {value['average_precision']:.4f}; saved in {config.output_dir / 'localizer'}"
     )
 
 
 def score(method: nn.Module, manipulate: Manipulate, inputs: EvalSet, *, device: torch.device | str = "cpu") -> dict[str, tuple[float | None, ...]]:
-    """The benchmark's scores (`malp_disc.benchmark.measure`) on the edits of held-back images, in 8 bits: value and ends of the 95 % interval over images, by name."""
+    """The benchmark's scores (`malp_disc.benchmark.measure`) on the edits of held-out images, in 8 bits: value and ends of the 95 % interval over images, by name."""
     real = quantize(inputs.images)
     published = published_by(method, real, device)
     edited = quantize(edit(manipulate, as_images(published), inputs.targets, current=inputs.labels, device=device))

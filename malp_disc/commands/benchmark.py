@@ -79,7 +79,7 @@ class Config(DataOptions):
     """Generators that the localizers saw in training, as given in --generators or by their names in the tables.
     They are in Table 2, and don't count as unseen in Table 4."""
     images: int | None = None
-    """Number of images per generator, sampled from those that are held back. 200 by default, as in the paper."""
+    """Number of images per generator, sampled from those that are held out. 200 by default, as in the paper."""
     scaled_size: int | None = None
     """Side in pixels that images are scaled to for "sc.": the size that the localizers were trained at. By default --image-size."""
     degradations: Literal["first", "all", "none"] = "first"

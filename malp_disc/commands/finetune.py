@@ -43,7 +43,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.backbones import create_backbone
 from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
-from malp_disc.data import WithReferences, build_dataset, held_out_references, references_held_back
+from malp_disc.data import WithReferences, build_dataset, default_reference_test_size, held_out_references
 from malp_disc.data.listing import check_folder
 from malp_disc.experiment.arms import Arm, ArmOptions
 from malp_disc.experiment.given_malp import load_learned_malp
@@ -82,13 +82,13 @@ class Config(ArmOptions, GeneratorOptions):
     By default, the paper's 10, which the included generator was trained with."""
     reference_root: Path | None = None
     """Folder with images of the target domain, which discriminators and the generator's own losses get as real images.
-    The generator's images are compared with those that were held back. By default, the training data is the reference."""
+    The generator's images are compared with those that were held out. By default, the training data is the reference."""
     reference_test_size: int | None = None
-    """Number of images of --reference-root that are held back from training, for the comparison.
+    """Number of images of --reference-root that are held out from training, for the comparison.
     0 compares with those of training, which a discriminator may have memorised.
     By default, half of the folder, at most --reference-size. No effect if it has folders train/ and test/."""
     paired: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Each image has a partner of the same name in --reference-root. Held-back images are compared with their partners."""
+    """Each image has a partner of the same name in --reference-root. Held-out images are compared with their partners."""
 
     @property
     def built_in_losses(self) -> bool:
@@ -118,7 +118,7 @@ class Config(ArmOptions, GeneratorOptions):
         if self.reference_root is not None and self.reference_split != "auto":
             raise ValueError("--reference-split has no effect with --reference-root; --reference-test-size says how many of its images are held out for the comparison")
         if self.reference_test_size is not None and (self.paired or self.reference_root is None):
-            raise ValueError("--reference-test-size is for an unpaired --reference-root; partners of held-back images are always held back")
+            raise ValueError("--reference-test-size is for an unpaired --reference-root; partners of held-out images are always held out")
         if self.built_in_losses and self.generator_checkpoint is not None and self.discriminator_checkpoint is None:
             raise ValueError("--generator-checkpoint of a StarGAN needs --discriminator-checkpoint: its own D stays on while it is fine-tuned")
         if not self.built_in_losses:
@@ -142,11 +142,11 @@ def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
         return dataset, None
     root = config.reference_root
     check_folder(root, "--reference-root")
-    held_back = config.reference_test_size
-    if held_back is None and not config.paired:
-        held_back = references_held_back(root, most=config.reference_size)
-    reference = held_out_references(build_dataset(config, "test"), root, paired=config.paired, test_size=held_back or 0)
-    return WithReferences(dataset, root, paired=config.paired, test_size=held_back or 0), reference
+    test_size = config.reference_test_size
+    if test_size is None and not config.paired:
+        test_size = default_reference_test_size(root, most=config.reference_size)
+    reference = held_out_references(build_dataset(config, "test"), root, paired=config.paired, test_size=test_size or 0)
+    return WithReferences(dataset, root, paired=config.paired, test_size=test_size or 0), reference
 
 
 def load_networks(

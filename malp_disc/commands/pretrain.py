@@ -8,7 +8,7 @@ Drawn faces and the included StarGAN, then your own generator, then a StarGAN on
         --image-size 128 --malp-width 64 --max-train-steps 20000 --output-dir runs/malp-celeba
 
 The result is the folder ``<output-dir>/malp``, for `MaLP.from_pretrained` and for the other commands' --malp. ``metrics.json`` has the localization and detection
-scores on held-back images, and ``fakeness.png`` shows their maps.
+scores on held-out images, and ``fakeness.png`` shows their maps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Config(PretrainOptions, GeneratorOptions):
 def main(config: Config) -> None:
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if len(held_out) < 2:
-        raise ValueError(f"expected at least 2 held-back images to score the maps on, got {len(held_out)}; see --test-size")
+        raise ValueError(f"expected at least 2 held-out images to score the maps on, got {len(held_out)}; see --test-size")
     check_options(config, dataset)
     config.check_generator_options()
     if not 0 < config.detection_false_alarm_rate < 1:
@@ -86,11 +86,11 @@ def surviving(generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: C
 
 
 def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
-    """Set the threshold of `malp-disc detect` on held-back images and save it as ``<output-dir>/malp/detection.json``."""
+    """Set the threshold of `malp-disc detect` on held-out images and save it as ``<output-dir>/malp/detection.json``."""
     images = through_generator(generator.manipulate, inputs, malp, device=accelerator.device)
     real = {"encrypted": images.published} | ({"unprotected": images.images} if config.malp_template_dropout else {})
     scores = [predict(malp, to_8bit(batch), images.index, device=accelerator.device).score for batch in (*real.values(), images.manipulated)]
-    kinds = f"held-back images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
+    kinds = f"held-out images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
     try:
         malp.detection = Calibration.fit(
             scores[:-1], config.detection_false_alarm_rate, manipulated=scores[-1], images=kinds, detector=malp.detector_fingerprint
@@ -103,7 +103,7 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
 
 
 def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, accelerator: Accelerator) -> None:
-    """Measure localization and detection on held-back images: ``metrics.json`` and ``fakeness.png``."""
+    """Measure localization and detection on held-out images: ``metrics.json`` and ``fakeness.png``."""
     metrics = measure_malp(generator.manipulate, inputs, malp, device=accelerator.device)
     clean = score_unprotected(generator.manipulate, inputs, malp, device=accelerator.device)
     found = {"n": len(inputs.images), "key_fingerprint": malp.key_fingerprint, **to_json(metrics), "clean": clean}
@@ -111,7 +111,7 @@ def report(generator: nn.Module, malp: MaLP, inputs: EvalSet, folder: Path, acce
     fakeness_grid(**malp_gallery(generator.manipulate, inputs, malp, device=accelerator.device), path=folder / "fakeness.png")
     scores = metrics.localization
     print(
-        f"MaLP on {len(inputs.images)} held-back images: CS {scores.cs:.3f} (a constant map: {scores.cs_constant:.3f}), "
+        f"MaLP on {len(inputs.images)} held-out images: CS {scores.cs:.3f} (a constant map: {scores.cs_constant:.3f}), "
         f"Pearson {scores.pearson:.3f}, detection AUC {metrics.detection.auc:.4f}, without templates {clean['auc']:.4f}; "
         f"maps in {folder / 'fakeness.png'}\n"
         f"detector in {folder / 'malp'}, its key in {folder / 'malp' / KEY_FILE} (fingerprint {malp.key_fingerprint}); who has the key can forge and remove templates"

@@ -11,7 +11,7 @@ from .faces import ProceduralFaces
 from .folder import AttributeFolder, DomainFolder, PlainFolder
 from .images import ImageFiles, load_image
 from .options import FACE_RANGES, DataOptions, build_dataset
-from .references import WithReferences, held_out_references, references_held_back
+from .references import WithReferences, default_reference_test_size, held_out_references
 
 __all__ = [
     "FACE_RANGES",
@@ -30,5 +30,5 @@ __all__ = [
     "load_image",
     "random_crop",
     "random_flip",
-    "references_held_back",
+    "default_reference_test_size",
 ]

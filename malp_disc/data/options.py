@@ -49,7 +49,7 @@ class DataOptions:
     train_size: int | None = None
     """Number of training images. faces: 20000 by default. celeba, folder, images: an upper limit, by default all."""
     test_size: int = 1000
-    """Number of images held back from training.
+    """Number of images held out from training.
     It has no effect on a data set with a split of its own: celeba's partition file, a column split in the table, folders train/ and test/."""
     on_broken: OnBroken = "raise"
     """What to do with an image that can't be decoded.

@@ -85,7 +85,7 @@ def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: boo
     Args:
         held_out: the images that the evaluation edits.
         paired: the partners of `held_out`.
-        test_size: number of unpaired references that are held back from training; 0 gives those of training.
+        test_size: number of unpaired references that are held out from training; 0 gives those of training.
 
     Raises:
         FileNotFoundError, ValueError: as `WithReferences`.
@@ -94,12 +94,12 @@ def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: boo
     if paired:
         partners = WithReferences(held_out, folder, paired=True)
         labels = torch.zeros(len(partners), 0)
-        return ImageFiles(partners.references, labels, attribute_names=(), name=f"{folder.resolve().name}, partners of the held-back images", **_sizes(held_out))
+        return ImageFiles(partners.references, labels, attribute_names=(), name=f"{folder.resolve().name}, partners of the held-out images", **_sizes(held_out))
     return PlainFolder(folder, split="test" if test_size else "train", test_size=test_size, flag=_FLAG, **_sizes(held_out))
 
 
-def references_held_back(folder: Path, *, most: int) -> int:
-    """How many unpaired references to hold back where nothing else is said: half the images of the folder, at most `most`."""
+def default_reference_test_size(folder: Path, *, most: int) -> int:
+    """How many unpaired references to hold out where nothing else is said: half the images of the folder, at most `most`."""
     return min(len(list_images(folder).names) // 2, most)
 
 

@@ -62,7 +62,7 @@ def split_indices(
         if split == "test" and test_size == 0:
             raise ValueError(f"no test images: {flag} is 0; give a larger number")
         if 2 * test_size > len(names):
-            logger.warning("holding back %d of only %d images; %s sets how many", test_size, len(names), flag)
+            logger.warning("holding out %d of only %d images; %s sets how many", test_size, len(names), flag)
         chosen = order[:test_size] if split == "test" else order[test_size:]
     if split == "train":
         chosen = chosen[:train_size]

@@ -57,7 +57,7 @@ class EvaluationOptions:
     """MobileFaceNet checkpoint that measures whether an edit preserves the identity.
     Without one, SSIM to the input takes its place."""
     eval_size: int = evaluation(1000)
-    """Number of held-back images that every generator edits, at least 2."""
+    """Number of held-out images that every generator edits, at least 2."""
     reference_size: int = evaluation(2000)
     """Number of real images that they are compared with, at least 4."""
     reference_split: Literal["auto", "training", "held-out"] = not_compared("auto")  # the images are compared instead, by `Evaluator.check_same_images`

@@ -41,7 +41,7 @@ from malp_disc.target_kind import check_attribute_count
 
 logger = logging.getLogger("malp_disc")
 _FEWEST_REAL = 4
-_SELECTION = 500  # training images on which the best step is chosen, so that the held-back ones are only reported on
+_SELECTION = 500  # training images on which the best step is chosen, so that the held-out ones are only reported on
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Evaluator:
     def check_same_images(self) -> None:
         """Raise ValueError if the inputs or the reference aren't those that the run's earlier measurements were made on; their names alone don't tell."""
         was = read_json(self.folder / "reference_points.json", what="the reference points of a run")
-        for name, images, flag in (("inputs", images_sha256(self.inputs.images.split(BATCH)), "held-back"), ("reference", self.reference.sha256, "real")):
+        for name, images, flag in (("inputs", images_sha256(self.inputs.images.split(BATCH)), "held-out"), ("reference", self.reference.sha256, "real")):
             if was.get(f"{name}_sha256") not in (None, images):
                 earlier = ", add --reference-split training if an earlier version compared with training images" if name == "reference" else ""
                 raise ValueError(
@@ -156,7 +156,7 @@ def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class EvaluationSets:
-    """Data sets of an evaluation: held-back images, real images to compare with, and the training images on which the best step is chosen."""
+    """Data sets of an evaluation: held-out images, real images to compare with, and the training images on which the best step is chosen."""
 
     held_out: Dataset
     real: Dataset

@@ -121,5 +121,5 @@ def calibrate_surviving(malp: KeyedMaLP, inputs: EvalSet, false_alarm_rate: floa
     issued = issued_to(inputs.images)
     found = [scores(malp, kind, issued, crops=True) for kind in (images, degraded)]
     counted = [np.where(own.present, own.score, 0.0) for own in found]
-    kinds = f"held-back images at {inputs.images.shape[3]}x{inputs.images.shape[2]}, protected, as they are and degraded"
+    kinds = f"held-out images at {inputs.images.shape[3]}x{inputs.images.shape[2]}, protected, as they are and degraded"
     return Calibration.fit(counted, false_alarm_rate, images=kinds, detector=malp.detector_fingerprint)

@@ -60,7 +60,7 @@ class Config(PretrainConfig):
     max_train_steps: int = 400
     """Number of steps of every run."""
     eval_size: int = evaluation(512)
-    """Number of held-back images for evaluation."""
+    """Number of held-out images for evaluation."""
     log_steps: int = 50
 
 
@@ -71,7 +71,7 @@ def main(config: Config) -> None:
     check_seeds(*config.seeds)
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:
-        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} available")
+        raise ValueError(f"expected --eval-size of at least 2 held-out images, got {config.eval_size} of {len(held_out)} available")
     check_options(config, dataset)
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:

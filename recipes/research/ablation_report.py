@@ -46,7 +46,7 @@ def ablation_table(runs: Sequence[Mapping[str, Any]], rows: Mapping[str, tuple[s
         raise ValueError(f"expected runs of one setting, got {len(settings)}: {[dict(one) for one in settings][:2]}")
     what = dict(settings.pop())
     lines = [
-        f"{what['data']}; {what['steps']} steps of {what['batch']} images, width {what['width']}; n = {what['n']} held-back images of either kind, 8-bit. "
+        f"{what['data']}; {what['steps']} steps of {what['batch']} images, width {what['width']}; n = {what['n']} held-out images of either kind, 8-bit. "
         "Mean over seeds ± half the 95 % interval (Student's t).",
     ]
     for group in dict.fromkeys(group for group, _ in rows.values()):

@@ -6,7 +6,7 @@
     python recipes/research/horse2zebra.py … --losses generators.example_losses:translation --arms control --output-dir runs/horse2zebra-patchgan
 
 The same as ``malp-disc finetune`` with the flags of docs/results/horse2zebra.md as defaults. --dataset is the CycleGAN data set: trainA, testA (horses), trainB
-and testB (zebras). 240 horses and 400 zebras are held back by the hash of their names; training sees crops of 160 pixels of the others. The generator comes
+and testB (zebras). 240 horses and 400 zebras are held out by the hash of their names; training sees crops of 160 pixels of the others. The generator comes
 without its discriminator, so L1 to its own former output (--keep-weight 5) keeps it close, at the finest frequencies more (--keep-nyquist-weight 10), and the
 self-similarity of its input (--content-weight 20) keeps what is in the image. A discriminator that anyone would write, a new PatchGAN, is
 ``--losses generators.example_losses:translation``, with the arm control.

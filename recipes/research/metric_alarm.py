@@ -4,7 +4,7 @@
     python recipes/research/metric_alarm.py --output-dir runs/alarm                                 # to report it
     python recipes/research/metric_alarm.py --seeds 10 11 12 13 14 15 16 17 18 19 --kinds control --output-dir runs/alarm
 
-Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-back faces are kept as ``images/<kind>-<seed>.npy``. Existing
+Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-out faces are kept as ``images/<kind>-<seed>.npy``. Existing
 ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder; with other steps or numbers of images they can't.
 
 ``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances from the control of the same
@@ -63,7 +63,7 @@ class Config:
     batch: int = 2
     """Images per step."""
     eval_size: int = 200
-    """Number of held-back faces that every generator edits."""
+    """Number of held-out faces that every generator edits."""
     reference_size: int = 600
     """Number of other faces that the edited ones are compared with."""
 

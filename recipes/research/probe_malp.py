@@ -78,7 +78,7 @@ class Config(GeneratorOptions, DataOptions):
     parts: tuple[Part, ...] = work(("robustness", "files", "attributes", "scale", "leak"))
     """The parts to run."""
     eval_size: int = 256
-    """Number of held-back images per score."""
+    """Number of held-out images per score."""
     seed: int = 0
     """Seed of the noise and of the attacker's random draws."""
     device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
@@ -98,7 +98,7 @@ def main(config: Config) -> None:
     usable_device(config.device)
     held_out = build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:
-        raise ValueError(f"expected --eval-size of at least 2 held-back images, got {config.eval_size} of {len(held_out)} available")
+        raise ValueError(f"expected --eval-size of at least 2 held-out images, got {config.eval_size} of {len(held_out)} available")
     probes = load_probes(config.malps, config.device)
     generator = load_generator(config, attributes=len(held_out.attribute_names)).eval().requires_grad_(False).to(config.device)
     source = config.generator_name

@@ -44,7 +44,7 @@ class Config(EvaluationOptions, DataOptions):
     output_dir: Path = Path("runs/scratch/curve")
     """Folder of the results, created if absent."""
     eval_size: int = 500
-    """Number of held-back images that every checkpoint edits."""
+    """Number of held-out images that every checkpoint edits."""
     reference_size: int = 1000
     """Number of real images that they are compared with."""
     smaller_views: tuple[Literal[2, 4], ...] = ()

@@ -1,4 +1,4 @@
-"""Search for the best way of fine-tuning against MaLP: many short runs, evaluated on training images; held-back images are for the report only.
+"""Search for the best way of fine-tuning against MaLP: many short runs, evaluated on training images; held-out images are for the report only.
 
     python recipes/research/search_finetuning.py --rows control cotrain pretraining-share --seeds 0 1                   # drawn faces and the included networks
     python recipes/research/search_finetuning.py --generator-checkpoint G.safetensors --discriminator-checkpoint D.safetensors --malp malp --data celeba … \\
@@ -9,7 +9,7 @@ Each row (recipes/research/search_rows.py) and seed is one arm with its own flag
 a folder. ``table.md`` and ``results.jsonl`` are made from these files, ``samples/<row>-<seed>.png`` shows the same images for each.
 
 The edited images (--eval-size) and the reference (--reference-size) are disjoint sets of training images; with --reference-root, the reference is the
-target domain's training images. A row that is chosen here has to be evaluated again: finetune_stargan.py with its flags, on the held-back images, with
+target domain's training images. A row that is chosen here has to be evaluated again: finetune_stargan.py with its flags, on the held-out images, with
 other seeds.
 """
 

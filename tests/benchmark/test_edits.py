@@ -32,7 +32,7 @@ class Counting:
         return -images if target is None else images * target[:, :1, None, None]
 
 
-def test_images_are_sampled_from_the_held_back_ones_by_seed():
+def test_images_are_sampled_from_the_held_out_ones_by_seed():
     dataset = build_dataset(FACES, "test")
     one, same, other = (sampled(dataset, 8, seed)[0] for seed in (0, 0, 1))
     assert one.shape == (8, 3, 32, 32) and one.dtype == torch.uint8

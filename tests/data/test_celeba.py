@@ -43,7 +43,7 @@ def test_every_usual_layout_is_found(tmp_path, make_celeba, images, attributes, 
     assert [images.labels[names(images).index(number), 3].item() for number in range(1, 8)] == [0, 1, 0, 1, 0, 1, 0]
 
 
-def test_without_the_partition_file_images_are_held_back_by_name(tmp_path, make_celeba):
+def test_without_the_partition_file_images_are_held_out_by_name(tmp_path, make_celeba):
     root = make_celeba(tmp_path)
     train, test = CelebA(root, test_size=4), CelebA(root, split="test", test_size=4)
     assert len(test) == 4

@@ -143,5 +143,5 @@ def test_the_options_are_command_line_flags_with_help():
     text = io.StringIO()
     with contextlib.redirect_stdout(text), pytest.raises(SystemExit):
         tyro.cli(DataOptions, args=["--help"])
-    for words in ("drawn on the fly", "Folder that holds the images", "held back from training", "can't be decoded"):
+    for words in ("drawn on the fly", "Folder that holds the images", "held out from training", "can't be decoded"):
         assert words in " ".join(text.getvalue().replace("│", " ").split())

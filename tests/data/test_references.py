@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.data import PlainFolder, WithReferences, held_out_references, references_held_back
+from malp_disc.data import PlainFolder, WithReferences, default_reference_test_size, held_out_references
 from malp_disc.data.references import known_attributes
 from malp_disc.data.sampling import StepBatches
 
@@ -96,7 +96,7 @@ def test_unpaired_references_to_compare_with_are_none_that_training_sees(pairs):
     assert len(compared) == 3 and not names_of(trained.references) & names_of(compared.paths)
     assert len(names_of(trained.references)) == 6, "as many of the other 7 as there are photos"
     assert names_of(held_out_references(held_out, pairs / "frames").paths) == {f"{i}.png" for i in range(10)}, "0 holds none back"
-    assert references_held_back(pairs / "frames", most=2000) == 5 and references_held_back(pairs / "frames", most=4) == 4
+    assert default_reference_test_size(pairs / "frames", most=2000) == 5 and default_reference_test_size(pairs / "frames", most=4) == 4
 
 
 def test_paired_references_to_compare_with_are_the_partners_of_the_held_out_images(pairs):
@@ -104,7 +104,7 @@ def test_paired_references_to_compare_with_are_the_partners_of_the_held_out_imag
     trained = WithReferences(photos, pairs / "frames", paired=True)
     compared = held_out_references(held_out, pairs / "frames", paired=True)
     assert [Path(path).name for path in compared.paths] == [Path(path).name for path in held_out.paths]
-    assert not names_of(trained.references) & names_of(compared.paths) and "partners of the held-back images" in compared.description
+    assert not names_of(trained.references) & names_of(compared.paths) and "partners of the held-out images" in compared.description
 
 
 def test_a_folder_of_references_may_have_a_split_of_its_own(pairs):

@@ -24,7 +24,7 @@ def test_the_split_does_not_depend_on_the_order_of_the_names():
     assert chosen(NAMES, "test", test_size=100) == chosen(NAMES[::-1], "test", test_size=100)
 
 
-def test_the_held_back_are_spread_over_the_sorted_names():
+def test_the_held_out_are_spread_over_the_sorted_names():
     """Not the last hundred: of sorted names each tenth holds 10 on average, binomial standard deviation 3."""
     counts = [0] * 10
     for index in split_indices(NAMES, "test", test_size=100):

@@ -170,7 +170,7 @@ def test_too_few_images_and_another_size_are_said_before_work(options, training,
 
 @pytest.mark.parametrize(("eval_size", "held_out"), [(1, 40), (48, 1)])
 def test_a_splice_needs_another_image(eval_size, held_out):
-    with pytest.raises(ValueError, match="splices from another image: expected an --eval-size and held-back images of at least 2, got 1; or leave it out with --parts"):
+    with pytest.raises(ValueError, match="splices from another image: expected an --eval-size and held-out images of at least 2, got 1; or leave it out with --parts"):
         evaluate_survival.check_splices(evaluate_survival.Config(eval_size=eval_size), held_out)
     evaluate_survival.check_splices(evaluate_survival.Config(eval_size=eval_size, parts=("detection",)), held_out)
     evaluate_survival.check_splices(evaluate_survival.Config(eval_size=2), 2)

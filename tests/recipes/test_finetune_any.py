@@ -73,7 +73,7 @@ def test_ones_own_generator_with_its_losses_and_references(launch, material, tmp
                     "--content-weight", 2, "--backbone", "test_efficientnet", "--backbone-weights", "random", cwd=material)  # fmt: skip
     report = report_of(tmp_path)
     assert report["arms"]["cotrain"]["edit_accuracy"] is None and "No improvement shown" in report["verdict"], result.stdout
-    assert "frames test split, 12 images" in report["arms"]["cotrain"]["frechet"]["reference"], "--reference-size of them were held back"
+    assert "frames test split, 12 images" in report["arms"]["cotrain"]["frechet"]["reference"], "--reference-size of them were held out"
     assert report["arms"]["cotrain"]["attributes"] == 0 and report["arms"]["cotrain"]["content"]["value"] is not None
     assert report["comparison"]["before"]["delta_vs_unedited"] is not None and "edit accuracy was not measured" not in report["verdict"]
     lines = [json.loads(line) for line in (tmp_path / "curves" / "cotrain.jsonl").read_text().splitlines()]

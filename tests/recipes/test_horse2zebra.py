@@ -26,7 +26,7 @@ def dataset(tmp_path):
     return tmp_path / "horse2zebra"
 
 
-def test_its_plan_trains_on_both_folders_of_a_domain_without_what_is_held_back(launch, dataset, tmp_path):
+def test_its_plan_trains_on_both_folders_of_a_domain_without_what_is_held_out(launch, dataset, tmp_path):
     torch.manual_seed(0)
     torch.save(create_generator("cyclegan_compressed", channels=(2, 1, 1, 1, 1, 1, 1, 2)).state_dict(), tmp_path / "latest_net_G.pth")
     said = launch("horse2zebra.py", *SMALL, "--dataset", dataset, "--generator-checkpoint", tmp_path / "latest_net_G.pth", "--domains", tmp_path / "domains",
@@ -39,7 +39,7 @@ def test_its_plan_trains_on_both_folders_of_a_domain_without_what_is_held_back(l
 def test_a_figure_names_the_rows_that_there_are(monkeypatch, dataset, tmp_path, row):
     flags = ["--run", tmp_path, "--before", tmp_path / "latest_net_G.pth", "--horses", dataset / "trainA", "--image-size", 32, "--test-size", 6, "--rows", 0, row]
     message = message_of(monkeypatch, horse2zebra_figure, *flags)
-    assert f"expected --rows from 0 to 5, of the 6 held-back images of {dataset / 'trainA'}, got 0 {row}" in message
+    assert f"expected --rows from 0 to 5, of the 6 held-out images of {dataset / 'trainA'}, got 0 {row}" in message
 
 
 def test_a_missing_folder_is_named(dataset, tmp_path):

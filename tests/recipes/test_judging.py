@@ -42,7 +42,7 @@ def test_other_images_under_the_same_names_are_refused(evaluator):
     evaluator.check_same_images()
     images = evaluator.inputs.images.clone()
     evaluator.inputs.images[3] = -images[3]
-    with pytest.raises(ValueError, match="measured on other held-back images than there are now"):
+    with pytest.raises(ValueError, match="measured on other held-out images than there are now"):
         evaluator.check_same_images()
     evaluator.inputs.images.copy_(images)
     evaluator.reference = dataclasses.replace(evaluator.reference, sha256="0" * 16)

@@ -77,11 +77,11 @@ def test_a_translation_is_compared_with_the_training_images_of_its_target_domain
         for index in range(count):
             Image.new("RGB", (16, 16), (40 * index, 0, 0)).save(tmp_path / domain / f"{domain}{index}.png")
     horses, zebras = PlainFolder(tmp_path / "horses", test_size=1, image_size=16), tmp_path / "zebras"
-    dataset, held_back = WithReferences(horses, zebras, test_size=2), PlainFolder(zebras, split="test", test_size=2, image_size=16)
+    dataset, held_out = WithReferences(horses, zebras, test_size=2), PlainFolder(zebras, split="test", test_size=2, image_size=16)
     config = search_finetuning.Config(eval_size=4, reference_size=3, reference_root=zebras)
     edited, compared_with = search_finetuning.measured_images(dataset, config)
     assert len(edited) == 4 and torch.equal(edited[0][0], horses[0][0]) and len(edited[0]) == 2
-    assert len(compared_with) == 3 and not set(compared_with.paths) & set(held_back.paths) and "zebras" in compared_with.description
+    assert len(compared_with) == 3 and not set(compared_with.paths) & set(held_out.paths) and "zebras" in compared_with.description
     for changed, words in (({"eval_size": 6}, "6 training images for --eval-size, got 5"), ({"reference_size": 4}, "4 training images for --reference-size, got 3")):
         with pytest.raises(ValueError, match=words):
             search_finetuning.measured_images(dataset, dataclasses.replace(config, **changed))

@@ -189,7 +189,7 @@ def train(launch, own, stargan, folder, *more, **options):
 def trained(launch, own, stargan, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     result = train(launch, own, stargan, folder)
-    assert "held-back images: CS" in result.stdout and "detection AUC" in result.stdout
+    assert "held-out images: CS" in result.stdout and "detection AUC" in result.stdout
     return folder
 
 
