@@ -64,8 +64,8 @@ class CycleGANObjective(nn.Module):
     def forward(self, a: Tensor, fake_a: Tensor, b: Tensor, fake_b: Tensor) -> dict[str, Tensor]:
         """Each discriminator's ½ E[(D(real) - 1)²] + ½ E[D(fake)²]; half of LSGAN's, so that D learns more slowly than G (section 4)."""
         return {
-            name: (least_squares(judge(real), 1.0) + least_squares(judge(fake), 0.0)) / 2
-            for name, judge, real, fake in (("of_a", self.of_a, a, fake_a), ("of_b", self.of_b, b, fake_b))
+            name: (least_squares(discriminator(real), 1.0) + least_squares(discriminator(fake), 0.0)) / 2
+            for name, discriminator, real, fake in (("of_a", self.of_a, a, fake_a), ("of_b", self.of_b, b, fake_b))
         }
 
     def generator_loss(self, images: CycleImages, a: Tensor, b: Tensor) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ class StarGANCritic(nn.Module):
     which only a branch needs that is told the attributes.
 
     Args:
-        branch: a co-trained `MaLPDiscriminator` whose pretrained second branch also judges the images, beside D or, with ``weights.adv`` 0, in its place.
+        branch: a co-trained `MaLPDiscriminator` whose pretrained second branch also scores the images, beside D or, with ``weights.adv`` 0, in its place.
     """
 
     def __init__(self, discriminator: nn.Module, weights: StarGANWeights | None = None, branch: MaLPDiscriminator | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The classifier of maps, the cosines and the score that averages both witnesses."""
+"""The classifier of maps, the cosines and the score that averages both."""
 
 from __future__ import annotations
 

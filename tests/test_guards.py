@@ -59,7 +59,7 @@ def test_each_trouble_is_told_once_also_over_a_resume(values, message):
     assert TrainingMonitor(state=watch.state).check(6, {**HEALTHY, **values}) == []
 
 
-def test_an_arm_without_malp_is_judged_by_its_edits_alone():
+def test_an_arm_without_malp_is_watched_by_its_edits_alone():
     watch = TrainingMonitor()
     watch.begin({"edit_strength": 0.2})
     assert watch.check(1, {"edit_strength": 0.2}) == []

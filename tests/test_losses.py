@@ -119,7 +119,7 @@ LOGITS, SIMILARITIES, MANIPULATED = [2.0, -1.5, 0.3, -0.2, 1.0], [0.1, 0.9, -0.4
 
 
 @pytest.mark.parametrize("expected", [[True] * 5, [False] * 5, [True, False, True, False, True]])
-def test_j_c_is_the_cross_entropy_of_eq_10_on_both_witnesses_or_on_the_classifier_alone(expected):
+def test_j_c_is_the_cross_entropy_of_eq_10_on_both_scores_or_on_the_classifier_alone(expected):
     weights = LossWeights(classification=0.8)
     loss = classification_loss(*map(torch.tensor, (LOGITS, SIMILARITIES, MANIPULATED, expected)), weights)
     assert loss.item() == pytest.approx(j_c(LOGITS, SIMILARITIES, MANIPULATED, expected, weights), rel=1e-4)
@@ -133,7 +133,7 @@ def test_one_answer_for_all_is_the_same_as_one_each():
 
 
 def test_classification_by_hand():
-    """Both witnesses undecided, C = ½ and CS = ½: ln 2. Both certain and right: 0 (up to the margin). Weight 0: 0."""
+    """Both scores undecided, C = ½ and CS = ½: ln 2. Both certain and right: 0 (up to the margin). Weight 0: 0."""
     undecided = (torch.zeros(2), torch.full((2,), 0.5), torch.tensor([0, 1]), True)
     assert classification_loss(*undecided, only(classification=1.0)).item() == pytest.approx(math.log(2), rel=1e-6)
     certain = (torch.tensor([-50.0, 50.0]), torch.tensor([1.0, 0.0]), torch.tensor([0, 1]), True)

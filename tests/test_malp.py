@@ -64,7 +64,7 @@ def test_the_second_branch_runs_when_asked_and_only_then():
         tiny_malp()(images, branch=True)
 
 
-def test_similarity_is_the_largest_over_the_set_and_the_score_averages_both_witnesses():
+def test_similarity_is_the_largest_over_the_set_and_the_score_averages_both():
     malp = tiny_malp(set_size=3)
     out = malp(sample_images(2))
     templates = malp.encryption.at((SIZE, SIZE))

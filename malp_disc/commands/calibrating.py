@@ -69,10 +69,10 @@ def statistic(found: Inspection, by: str) -> float:
 
     0 for an image that isn't recognised as protected with a key: of that, nothing can be said, and it never counts as manipulated.
     """
-    return 0.0 if found.protected is False else _judged(found, by).score
+    return 0.0 if found.protected is False else _compared(found, by).score
 
 
-def _judged(found: Inspection, by: str) -> Inspection | Window:
+def _compared(found: Inspection, by: str) -> Inspection | Window:
     return found if by == "image" else found.worst
 
 
@@ -101,7 +101,7 @@ def _score(malp: MaLP | KeyedMaLP, sources: Sources, options: Detect, issued: Is
                 outcome.failed[name] = str(error)
                 bar.write(f"failed: {printable(name)}: {error}", file=sys.stderr)
                 continue
-            scores, similarity = [statistic(kind, options.by) for kind in found], _judged(found[0], options.by).similarity
+            scores, similarity = [statistic(kind, options.by) for kind in found], _compared(found[0], options.by).similarity
             outcome.records.append({"file": name, "scores": scores, "protected": found[0].protected is not False, "similarity": similarity})
     return outcome
 

@@ -35,7 +35,7 @@ def without_automatic_teacher(models: EvaluationModels, options: EvaluationOptio
     return dataclasses.replace(models, third=None) if taught and options.third_extractor == "auto" else models
 
 
-def check_judges(models: EvaluationModels, teachers: Mapping[str, Sequence[Network]]) -> None:
+def check_extractors(models: EvaluationModels, teachers: Mapping[str, Sequence[Network]]) -> None:
     """Refuse an evaluation with a network that teaches one of the arms, before any training.
 
     Args:

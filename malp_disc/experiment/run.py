@@ -21,7 +21,7 @@ from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import make_evaluation_models
 from malp_disc.evaluation.evaluator import Evaluator, evaluation_sets, make_evaluator
 from malp_disc.evaluation.localize import score_unprotected
-from malp_disc.evaluation.teachers import check_judges, teachers_of, without_automatic_teacher
+from malp_disc.evaluation.teachers import check_extractors, teachers_of, without_automatic_teacher
 from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.plan import make_plan
 from malp_disc.random_state import random_state_kept
@@ -83,7 +83,7 @@ def run_arms(
         if disc is not None:
             check_branch(disc, dataset, config, accelerator.device)
     models = without_automatic_teacher(models, config, teachers)
-    check_judges(models, teachers)
+    check_extractors(models, teachers)
     sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
     if config.dry_run:
         return

@@ -1,4 +1,4 @@
-"""Whether a generator was tuned on the network that evaluates it: how far its changes move the judge's features, compared with another network's.
+"""Whether a generator was tuned on the network that evaluates it: how far its changes move the extractor's features, compared with another network's.
 
 A loss on a network's features, such as the Fréchet distance itself, finds changes that move these features far while other networks hardly notice them. An
 honest change of the same images has no reason to prefer one network.
@@ -17,17 +17,17 @@ from malp_disc.metrics.paired_bootstrap import Interval
 
 
 def leverage(
-    judge: Sequence[ArrayLike], witness: Sequence[ArrayLike], *, resamples: int = 200, seed: int = 0, confidence: float = 0.95
+    extractor: Sequence[ArrayLike], reference_extractor: Sequence[ArrayLike], *, resamples: int = 200, seed: int = 0, confidence: float = 0.95
 ) -> Interval | None:
-    """How many times as far a generator's fine-tuning moved the judge's features as a control's did, relative to the witness, as a logarithm.
+    """How many times as far a generator's fine-tuning moved the extractor's features as a control's did, relative to a reference extractor's, as a logarithm.
 
         r(G) = ½ log (Σᵢ ‖J(Gᵢ) − J(G⁰ᵢ)‖² / Σᵢ ‖W(Gᵢ) − W(G⁰ᵢ)‖²),        leverage = r(G) − r(control)
 
-    G⁰ is the generator before, i runs over images, J and W are the two networks. It has no unit, is 0 for the control itself, doesn't depend on the
-    scales of the features, and changes its sign if judge and witness change places. log 2 = 0.69 means: twice as far.
+    G⁰ is the generator before, i runs over images, J and W are the extractor and the reference extractor. It has no unit, is 0 for the control itself, doesn't depend on the
+    scales of the features, and changes its sign if the two change places. log 2 = 0.69 means: twice as far.
 
     Args:
-        judge, witness: features (N, D) by either network, of the images of three generators: fine-tuned, control, and before; row i is input i in all of them.
+        extractor, reference_extractor: features (N, D) by either network, of the images of three generators: fine-tuned, control, and before; row i is input i in all of them.
         resamples, seed: of the bootstrap over images.
         confidence: coverage of the interval, ±z·s around the value.
 
@@ -37,7 +37,7 @@ def leverage(
     Raises:
         ValueError: features that aren't (N, D), of different widths within a network, or of different numbers of images.
     """
-    squared = [_squared_displacements(*features) for features in (judge, witness)]  # of the judge and of the witness: (2, N), generator and control
+    squared = [_squared_displacements(*features) for features in (extractor, reference_extractor)]  # of either network: (2, N), generator and control
     if len({rows.shape for rows in squared}) > 1:
         raise ValueError(f"expected the same images in both networks, got {squared[0].shape[1]} and {squared[1].shape[1]}")
     counts = np.random.default_rng(seed).multinomial(squared[0].shape[1], np.full(squared[0].shape[1], 1 / squared[0].shape[1]), size=resamples)

@@ -101,17 +101,17 @@ def _leverages(folder: Path, runs: Runs, run: int, stored: Mapping[tuple, Differ
             continue
         old = stored.get((run, LEVERAGE, arm, "control"))
         owners = {name: arm_of(runs, run, name) for name in (arm, "control", "before") if name in (*runs[run], "before")}
-        judge, witness = (
+        first, second = (
             [None if seed is None else read_features(folder, name, seed=seed, view=view) for name, seed in owners.items()] for view in ("frechet", "second")
         )
-        if len(owners) < 3 or any(features is None for features in (*judge, *witness)):
+        if len(owners) < 3 or any(features is None for features in (*first, *second)):
             lines += [old] if old is not None else []
             continue
-        token = "-".join(map(_digest, (*judge, *witness)))
+        token = "-".join(map(_digest, (*first, *second)))
         if old is not None and old.features == token and all(getattr(old, name) == value for name, value in how.items()):
             lines.append(old)
             continue
-        found = leverage(judge, witness, resamples=how["resamples"], seed=how["bootstrap_seed"], confidence=CONFIDENCE)
+        found = leverage(first, second, resamples=how["resamples"], seed=how["bootstrap_seed"], confidence=CONFIDENCE)
         if found is not None:
             lines.append(Difference(run, LEVERAGE, arm, "control", found.value, found.low, found.high, features=token, **how, confidence=CONFIDENCE))
     return lines

@@ -18,12 +18,12 @@ class Named(Protocol):
     fingerprint: str | None
 
 
-def is_teacher(judge: Named, teachers: Iterable[Network]) -> bool:
+def is_teacher(extractor: Named, teachers: Iterable[Network]) -> bool:
     """Whether a feature extractor is one of the teachers: the same architecture, whatever the weights, or the same weights under another name.
 
     Two trainings of one architecture on the same data have similar features, so other weights don't make it an independent extractor.
     """
-    return any(is_same_network(judge, teacher) for teacher in teachers)
+    return any(is_same_network(extractor, teacher) for teacher in teachers)
 
 
 def architecture(backbone: str) -> str:

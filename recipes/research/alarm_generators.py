@@ -27,7 +27,7 @@ from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR
 from recipes.research.feature_losses import FrechetLoss
 
 Kind = Literal["control", "tuned_faces", "tuned_squeezenet", "honest"]
-JUDGES = {"tuned_faces": "faces", "tuned_squeezenet": "squeezenet-128"}
+EXTRACTORS = {"tuned_faces": "faces", "tuned_squeezenet": "squeezenet-128"}
 """The extractor whose Fréchet distance is the training loss, by kind."""
 _WEIGHTS = {"tuned_faces": 12.0, "tuned_squeezenet": 3.0}
 _KEEP = 10.0  # weight of the L1 distance to the generator before
@@ -52,13 +52,13 @@ class Trainer:
         """One generator.
 
         control: its own losses alone: WGAN-GP and classification by its own D, which goes on training, and the L1 distance to the generator before.
-        tuned_faces, tuned_squeezenet: the Fréchet distance in the judge's features as well.
-        honest: a discriminator on a frozen EfficientNet-Lite0, which neither judge is, as well: real or fake.
+        tuned_faces, tuned_squeezenet: the Fréchet distance in the extractor's features as well.
+        honest: a discriminator on a frozen EfficientNet-Lite0, which neither extractor is, as well: real or fake.
         """
         random = torch.Generator().manual_seed(seed)
         with random_state_kept(seed=seed):
             aid = FeatureBranch(self._backbone(), least_side=self.images.shape[-1]) if kind == "honest" else None
-        frechet = self._frechet(JUDGES[kind]) if kind in JUDGES else None
+        frechet = self._frechet(EXTRACTORS[kind]) if kind in EXTRACTORS else None
         generator = generator_with_weights(STARGAN, FACES_GENERATOR).eval().requires_grad_(True)
         own = stargan_discriminator(FACES_DISCRIMINATOR, c_dim=self.labels.shape[1], image_size=self.images.shape[-1]).train()
         critic, optimizers = StarGANCritic(own), [_adam(generator.parameters()), _adam(own.parameters())]
@@ -88,22 +88,22 @@ class Trainer:
                 optimizer.zero_grad()
         return generator.requires_grad_(False)
 
-    def _frechet(self, judge: str) -> FrechetLoss:
+    def _frechet(self, extractor: str) -> FrechetLoss:
         """The loss with a fresh queue; features of the reference and of the generator before are computed once."""
-        if judge not in self._statistics:
-            features = differentiable_features(judge)
+        if extractor not in self._statistics:
+            features = differentiable_features(extractor)
             with torch.no_grad():
                 real = torch.cat([features(part) for part in self.images[:_REFERENCE].split(20)])
                 pairs = zip(self.images[:_QUEUE].split(16), self.labels[:_QUEUE].roll(1, 0).split(16))
                 start = torch.cat([features(self.before.manipulate(images, target)) for images, target in pairs])
-            self._statistics[judge] = features, real, start
-        return FrechetLoss(*self._statistics[judge])
+            self._statistics[extractor] = features, real, start
+        return FrechetLoss(*self._statistics[extractor])
 
 
-def differentiable_features(judge: str) -> Callable[[Tensor], Tensor]:
-    """The judge's features without rounding to 8 bits, which has no gradient."""
-    extractor = create_extractor(judge)
-    if judge == "faces":
+def differentiable_features(name: str) -> Callable[[Tensor], Tensor]:
+    """An extractor's features without rounding to 8 bits, which has no gradient."""
+    extractor = create_extractor(name)
+    if name == "faces":
         return extractor.net.features
     return lambda images: extractor.net(extractor.prepared(127.5 * (images + 1))).mean(dim=(2, 3))
 

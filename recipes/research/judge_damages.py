@@ -1,16 +1,16 @@
 """Which evaluation network notices which damage: Fréchet distances of drawn faces that were damaged in known ways, at rising strengths.
 
-    python recipes/research/judge_damages.py --judges FD-SqueezeNet-128=squeezenet-128 FD-faces=faces FD-random=random --seeds 0 1
-    python recipes/research/judge_damages.py --judges FID-192=inception-192:fid_inception.safetensors --seeds 0 --size 128
+    python recipes/research/judge_damages.py --extractors FD-SqueezeNet-128=squeezenet-128 FD-faces=faces FD-random=random --seeds 0 1
+    python recipes/research/judge_damages.py --extractors FID-192=inception-192:fid_inception.safetensors --seeds 0 --size 128
 
-A judge is usable if its distance rises with every damage and is well above that of undamaged images where the damage is plain to see. Measured are
+An extractor is usable if its distance rises with every damage and is well above that of undamaged images where the damage is plain to see. Measured are
 
     damages     nine damages (`recipes/research/damages.py`) at five strengths, each against the same faces without it
     wrong edits faces rendered with other attributes (perfect edits), of which a rising share isn't edited at all
     cleaner     the reference has noise, like photographs: are the same faces without noise called better than damaged ones with it?
     repair      the shipped generator's edits, mixed with perfect ones: is a generator that improves called better?
 
-Each judge, seed and part is a few lines of ``damages.jsonl``; ``judges.md`` and ``damages.png`` are made from it. What is complete there, with the same
+Each extractor, seed and part is a few lines of ``damages.jsonl``; ``judges.md`` and ``damages.png`` are made from it. What is complete there, with the same
 numbers of images and resamples, isn't repeated.
 """
 
@@ -48,7 +48,7 @@ from malp_disc.serialization.files import write_text
 from malp_disc.shipped import FACES_GENERATOR
 from malp_disc.training.launch import check_seeds, run_recipe
 from recipes.research.damages import DAMAGES, MODERATE
-from recipes.research.judge_report import damage_figure, judge_tables
+from recipes.research.judge_report import damage_figure, study_tables
 
 FACES = 50_000_000
 """Number of the first drawn face; seeds and the reference take disjoint ranges, which no other recipe draws from."""
@@ -66,7 +66,7 @@ _BATCH = 64
 class Config:
     output_dir: Path = not_compared(Path("runs/judges"))
     """Folder of the measurements, the table and the figure."""
-    judges: tuple[str, ...] = ("FD-SqueezeNet-128=squeezenet-128", "FD-faces=faces", "FD-random=random")
+    extractors: tuple[str, ...] = ("FD-SqueezeNet-128=squeezenet-128", "FD-faces=faces", "FD-random=random")
     """LABEL=NAME or LABEL=NAME:FILE, an extractor of `create_extractor` with the file of its weights, or random."""
     parts: tuple[Part, ...] = ("damages", "wrong edits", "cleaner", "repair")
     """The parts to measure."""
@@ -104,14 +104,14 @@ def main(config: Config) -> None:
         )
     path = config.output_dir / "damages.jsonl"
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    for text in config.judges:  # a wrong name or file is reported before any work
-        label, extractor = load_judge(text)
+    for text in config.extractors:  # a wrong name or file is reported before any work
+        label, extractor = load_extractor(text)
         if others := {line["extractor"] for line in lines if line["judge"] == label} - {extractor.name}:
             raise ValueError(f"{path} has {label} with another network, {others.pop()}, now {extractor.name}; give it another label, or choose another --output-dir")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for text in config.judges:
+    for text in config.extractors:
         for seed in config.seeds:
-            label, extractor = load_judge(text)  # anew, because the untrained one is fitted to the reference
+            label, extractor = load_extractor(text)  # anew, because the untrained one is fitted to the reference
             about = {"judge": label, "seed": seed, "n": config.size, "reference_n": config.reference_size, "resamples": config.resamples}
             missing = [part for part in config.parts if not any((about | {"part": part}).items() <= line.items() for line in lines)]
             if not missing:
@@ -119,13 +119,13 @@ def main(config: Config) -> None:
             lines = [line for line in lines if (line["judge"], line["seed"]) != (label, seed) or line["part"] not in missing]
             lines += [{**about, **line} for line in measure(extractor, config, missing, seed=seed, label=label)]
             write_text(path, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
-    tables = judge_tables(lines)
+    tables = study_tables(lines)
     write_text(config.output_dir / "judges.md", tables)
     damage_figure(lines, config.output_dir / "damages.png")
     print(tables)
 
 
-def load_judge(text: str) -> tuple[str, FeatureExtractor]:
+def load_extractor(text: str) -> tuple[str, FeatureExtractor]:
     """LABEL=NAME or LABEL=NAME:FILE -> label and extractor.
 
     Raises:
@@ -133,13 +133,13 @@ def load_judge(text: str) -> tuple[str, FeatureExtractor]:
     """
     label, equals, source = text.partition("=")
     if not label or not equals:
-        raise ValueError(f"expected --judges LABEL=NAME or LABEL=NAME:FILE, got {text!r}")
+        raise ValueError(f"expected --extractors LABEL=NAME or LABEL=NAME:FILE, got {text!r}")
     name, _, weights = source.partition(":")
     return label, RandomExtractor().eval() if name == "random" else create_extractor(name, weights=weights or None)
 
 
 def measure(extractor: FeatureExtractor, config: Config, parts: list[Part], *, seed: int, label: str) -> Iterator[dict[str, Any]]:
-    """The lines of one judge and seed."""
+    """The lines of one extractor and seed."""
     faces = Faces.draw(FACES + seed * config.size, config.size)
     real = Faces.draw(FACES + REFERENCE, config.reference_size)
     started, count = time.process_time(), config.reference_size

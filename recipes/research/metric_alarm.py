@@ -1,4 +1,4 @@
-"""Does the report notice a generator that was tuned on its judge? Generators that were, and generators that weren't, on drawn faces of 64 pixels.
+"""Does the report notice a generator that was tuned on its extractor? Generators that were, and generators that weren't, on drawn faces of 64 pixels.
 
     python recipes/research/metric_alarm.py --seeds 100 101 102 --output-dir runs/alarm-choice      # to choose the threshold
     python recipes/research/metric_alarm.py --output-dir runs/alarm                                 # to report it
@@ -7,10 +7,10 @@
 Every kind and seed (recipes/research/alarm_generators.py) is one generator, whose edits of held-out faces are kept as ``images/<kind>-<seed>.npy``. Existing
 ones aren't made again, so an interrupted command continues, and several commands with other seeds may share a folder; with other steps or numbers of images they can't.
 
-``results.jsonl`` has, of every generator in the folder and for every judge and witness, the differences of both Fréchet distances from the control of the same
+``results.jsonl`` has, of every generator in the folder and for every extractor and reference extractor, the differences of both Fréchet distances from the control of the same
 seed and from the generator before, the leverage (malp_disc/metrics/leverage.py), and how much farther from the perfect edits the generator is; a control is
-compared with that of the next seed, and left out if it is the only one. ``table.md`` counts what the rule of the verdict would say: whether the judge sees a gain
-(conditions 1 and 2), whether the witness refuses it, because it shows the opposite (5) or by the leverage (6), and whether the perfect edits refuse it (7).
+compared with that of the next seed, and left out if it is the only one. ``table.md`` counts what the rule of the verdict would say: whether the extractor sees a gain
+(conditions 1 and 2), whether the reference extractor refuses it, because it shows the opposite (5) or by the leverage (6), and whether the perfect edits refuse it (7).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from recipes.research.alarm_generators import Kind, Trainer, load
 
 _TRAINING_IMAGES = 2000
 PAIRS = (("faces", "squeezenet-128"), ("faces", "random"), ("squeezenet-128", "faces"), ("squeezenet-128", "random"))
-"""Judges with their witnesses."""
+"""Extractors with their reference extractors."""
 
 
 @dataclass(kw_only=True)
@@ -107,7 +107,7 @@ def save(path: Path, images: torch.Tensor) -> None:
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
-    """One line per generator, judge and witness. A control that is the only one has none.
+    """One line per generator, extractor and reference extractor. A control that is the only one has none.
 
     Raises:
         ValueError: a generator without the control of its seed.
@@ -133,10 +133,10 @@ def results(folder: Path) -> list[dict[str, Any]]:
         features = {network: [features_of(folder, name, network, extractor) for name in names] for network, extractor in extractors.items()}
         changes = {network: changes_of(real[network], *own) for network, own in features.items()}
         farther = farther_from(perfect, *(np.load(folder / f"{name}.npy") for name in names))
-        for judge, witness in PAIRS:
-            line = {"kind": kind, "seed": seed, "judge": judge, "witness": witness, "n": len(features[judge][0])}
-            line |= {"by_judge": changes[judge], "by_witness": changes[witness], "perfect_edit": farther}
-            if (found := leverage(features[judge], features[witness])) is not None:
+        for extractor, reference in PAIRS:
+            line = {"kind": kind, "seed": seed, "judge": extractor, "witness": reference, "n": len(features[extractor][0])}
+            line |= {"by_judge": changes[extractor], "by_witness": changes[reference], "perfect_edit": farther}
+            if (found := leverage(features[extractor], features[reference])) is not None:
                 line |= {"leverage": found.value, "low": found.low, "high": found.high}
             lines.append(line)
     return lines
@@ -168,7 +168,7 @@ def features_of(folder: Path, name: str, network: str, extractor: FeatureExtract
 
 
 def alarms(lines: list[dict[str, Any]]) -> str:
-    """By judge, witness and kind: both distances against the control, and how many generators gained, and were refused by the witness."""
+    """By extractor, reference extractor and kind: both distances against the control, and how many generators gained, and were refused by the reference extractor."""
     rows = []
     for key in dict.fromkeys((line["judge"], line["witness"], line["kind"]) for line in lines):
         own = [line for line in lines if (line["judge"], line["witness"], line["kind"]) == key]
@@ -176,7 +176,7 @@ def alarms(lines: list[dict[str, Any]]) -> str:
         leverages = spread_of([line["leverage"] for line in own if "leverage" in line], "+.2f")
         counts = [sum(map(counted, own)) for counted in (gained, opposite, leveraged, farther, refused, refused_by_any)]
         rows.append([*key, *changes, leverages, *(f"{count} of {len(own)}" for count in counts)])
-    head = ["judge", "witness", "kind", "by the judge, %", "by the witness, %", "leverage", "gained", "opposite", "by leverage", "farther", "gained, refused by the witness", "… or by the perfect edits"]
+    head = ["extractor", "reference extractor", "kind", "by the extractor, %", "by the reference extractor, %", "leverage", "gained", "opposite", "by leverage", "farther", "gained, refused by the reference extractor", "… or by the perfect edits"]
     return markdown_table(Table(head, rows), left=(0, 1, 2))
 
 
@@ -186,17 +186,17 @@ def spread_of(values: list[float], form: str) -> str:
 
 
 def gained(line: dict[str, Any]) -> bool:
-    """Conditions (1) and (2) of the verdict: the judge's distance is below the control's, with the whole interval, and not above the one before."""
+    """Conditions (1) and (2) of the verdict: the extractor's distance is below the control's, with the whole interval, and not above the one before."""
     return line["by_judge"]["minus_control"]["high"] < 0 and line["by_judge"]["minus_before"]["value"] <= 0
 
 
 def opposite(line: dict[str, Any]) -> bool:
-    """Condition (5): the witness shows the opposite, against the control or before."""
+    """Condition (5): the reference extractor shows the opposite, against the control or before."""
     return any(line["by_witness"][delta]["low"] > 0 for delta in ("minus_control", "minus_before"))
 
 
 def leveraged(line: dict[str, Any]) -> bool:
-    """Condition (6): the witness sees no gain over the control, and the changes favour the judge's features."""
+    """Condition (6): the reference extractor sees no gain over the control, and the changes favour the extractor's features."""
     return "low" in line and line["low"] > TOLERATED_LEVERAGE and not line["by_witness"]["minus_control"]["high"] < 0
 
 
@@ -206,12 +206,12 @@ def farther(line: dict[str, Any]) -> bool:
 
 
 def refused(line: dict[str, Any]) -> bool:
-    """Whether the witness refuses the judge's gain."""
+    """Whether the reference extractor refuses the extractor's gain."""
     return gained(line) and (opposite(line) or leveraged(line))
 
 
 def refused_by_any(line: dict[str, Any]) -> bool:
-    """Whether the witness or the perfect edits refuse it."""
+    """Whether the reference extractor or the perfect edits refuse it."""
     return gained(line) and (refused(line) or farther(line))
 
 

@@ -118,7 +118,7 @@ def test_shipped_networks_read_faces_they_never_saw(name, held_out):
     assert min(accuracy[attribute] for attribute in DEFAULT_SELECTION) >= 0.97, accuracy
 
 
-def test_the_judge_of_edits_is_not_fooled_by_blur_noise_or_size(held_out):
+def test_the_classifier_of_edits_is_not_fooled_by_blur_noise_or_size(held_out):
     images, labels = held_out
     net = AttributeNet.load(shipped_weights("faces_classifier"))
     columns = [ATTRIBUTES.index(name) for name in DEFAULT_SELECTION]

@@ -92,7 +92,7 @@ def test_another_network_or_resize_computes_its_own(folder, colours):
         assert other.seen == 9
 
 
-def test_nothing_is_kept_of_the_images_under_judgement(folder, colours, cache):
+def test_nothing_is_kept_of_the_evaluated_images(folder, colours, cache):
     folder_features(folder, colours)
     assert not cache.exists()
 

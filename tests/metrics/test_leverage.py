@@ -1,4 +1,4 @@
-"""How far changes move the judge's features relative to a witness's: values by hand, symmetries, and a generator that was tuned on the judge."""
+"""How far changes move the extractor's features relative to a reference extractor's: values by hand, symmetries, and a generator that was tuned on the extractor."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ def features(rng: np.random.Generator, d: int, *steps: float, n: int = 80) -> tu
 
 
 def test_by_hand():
-    """The judge moved by 6 and the witness by 2, in the control by 4 each: 3 against 1, in every image and so without any spread."""
-    judge, witness = ([np.full((4, 1), moved) for moved in moves] for moves in ((6.0, 4.0, 0.0), (2.0, -4.0, 0.0)))
-    found = leverage(judge, witness)
+    """The extractor moved by 6 and the reference extractor by 2, in the control by 4 each: 3 against 1, in every image and so without any spread."""
+    extractor, reference = ([np.full((4, 1), moved) for moved in moves] for moves in ((6.0, 4.0, 0.0), (2.0, -4.0, 0.0)))
+    found = leverage(extractor, reference)
     assert (found.value, found.low, found.high) == pytest.approx((math.log(3),) * 3)
 
 
 def test_the_control_itself_has_none_and_the_scale_of_the_features_doesnt_matter():
     rng = np.random.default_rng(0)
-    judge, witness = features(rng, 6, 0.4, 0.2), features(rng, 9, 0.3, 0.2)
-    assert leverage([judge[1], *judge[1:]], [witness[1], *witness[1:]]).value == 0
-    found = leverage(judge, witness)
-    assert leverage([1000 * rows + 7 for rows in judge], witness).value == pytest.approx(found.value)
-    swapped = leverage(witness, judge)
+    extractor, reference = features(rng, 6, 0.4, 0.2), features(rng, 9, 0.3, 0.2)
+    assert leverage([extractor[1], *extractor[1:]], [reference[1], *reference[1:]]).value == 0
+    found = leverage(extractor, reference)
+    assert leverage([1000 * rows + 7 for rows in extractor], reference).value == pytest.approx(found.value)
+    swapped = leverage(reference, extractor)
     assert (swapped.value, swapped.low) == pytest.approx((-found.value, -found.high))
 
 
-def test_larger_changes_alone_are_no_leverage_and_larger_ones_for_the_judge_are():
+def test_larger_changes_alone_are_no_leverage_and_larger_ones_for_the_extractor_are():
     rng = np.random.default_rng(1)
     honest = leverage(features(rng, 6, 0.8, 0.2), features(rng, 9, 0.8, 0.2))
     assert honest.low < 0 < honest.high
@@ -52,17 +52,17 @@ def test_the_interval_covers_the_ratio_in_about_95_of_100_draws_of_the_images():
 
 def test_without_any_change_there_is_no_ratio():
     rng = np.random.default_rng(3)
-    judge, witness = features(rng, 6, 0.4, 0.2), features(rng, 9, 0.3, 0.2)
-    assert leverage([judge[0], judge[2], judge[2]], [witness[0], witness[2], witness[2]]) is None
-    assert leverage([judge[2], judge[1], judge[2]], witness) is None
+    extractor, reference = features(rng, 6, 0.4, 0.2), features(rng, 9, 0.3, 0.2)
+    assert leverage([extractor[0], extractor[2], extractor[2]], [reference[0], reference[2], reference[2]]) is None
+    assert leverage([extractor[2], extractor[1], extractor[2]], reference) is None
 
 
 def test_features_of_other_images_or_networks_are_refused():
     rng = np.random.default_rng(4)
-    judge, witness = features(rng, 6, 0.4, 0.2), features(rng, 9, 0.3, 0.2)
+    extractor, reference = features(rng, 6, 0.4, 0.2), features(rng, 9, 0.3, 0.2)
     with pytest.raises(ValueError, match="same images in both networks, got 80 and 79"):
-        leverage(judge, [rows[1:] for rows in witness])
+        leverage(extractor, [rows[1:] for rows in reference])
     with pytest.raises(ValueError, match="same inputs through all three generators, got 80, 79 and 80"):
-        leverage([judge[0], judge[1][1:], judge[2]], witness)
+        leverage([extractor[0], extractor[1][1:], extractor[2]], reference)
     with pytest.raises(ValueError, match="features of one extractor, got 6 and 9 columns"):
-        leverage([judge[0], witness[1], judge[2]], witness)
+        leverage([extractor[0], reference[1], extractor[2]], reference)

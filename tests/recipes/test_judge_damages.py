@@ -1,4 +1,4 @@
-"""The study of judges: damages that are what they say, the rule by which judges are compared, and a small run."""
+"""The study of extractors: damages that are what they say, the rule by which extractors are compared, and a small run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evalu
 from malp_disc.metrics.spectrum import power_spectrum
 from recipes.research import judge_damages
 from recipes.research.damages import DAMAGES, MODERATE, checkerboard, colour_cast, dots, haze, without_detail
-from recipes.research.judge_report import MARGIN, follows, follows_repair, judge_tables, ranked, sees, sees_errors
+from recipes.research.judge_report import MARGIN, follows, follows_repair, ranked, sees, sees_errors, study_tables
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
@@ -67,11 +67,11 @@ def test_colours_haze_and_detail_by_hand():
     torch.testing.assert_close(without_detail(edge, 1.0, generator()), edge)
 
 
-def lines_of(values, *, seed=0, judge="J", width=0.5):
+def lines_of(values, *, seed=0, extractor="J", width=0.5):
     """Lines of one damage: `values` from undamaged to strongest, with intervals of ± `width`."""
     before = [values[0], *values]
     return [
-        {"judge": judge, "seed": seed, "part": "damages", "damage": "blur", "strength": i, "value": value,
+        {"judge": extractor, "seed": seed, "part": "damages", "damage": "blur", "strength": i, "value": value,
          "excess": (value - values[0], value - values[0] - width, value - values[0] + width),
          "step": (value - before[i], value - before[i] - width, value - before[i] + width)}
         for i, value in enumerate(values)
@@ -109,13 +109,13 @@ def two_damages():
 
 
 def test_a_small_study_is_measured_once_and_its_table_names_every_damage(two_damages, tmp_path, monkeypatch, capsys):
-    config = judge_damages.Config(judges=("untrained=random",), size=24, reference_size=24, resamples=2, output_dir=tmp_path)
+    config = judge_damages.Config(extractors=("untrained=random",), size=24, reference_size=24, resamples=2, output_dir=tmp_path)
     judge_damages.main(config)
     lines = [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()]
     assert {line["part"] for line in lines} == {"damages", "wrong edits", "cleaner", "repair"}
     assert [line["edit_accuracy"] for line in lines if line["part"] == "wrong edits"][-1] < 0.2
     table = (tmp_path / "judges.md").read_text()
-    assert all(kind in table for kind in DAMAGES) and table == judge_tables(lines) and (tmp_path / "damages.png").stat().st_size > 10_000
+    assert all(kind in table for kind in DAMAGES) and table == study_tables(lines) and (tmp_path / "damages.png").stat().st_size > 10_000
     monkeypatch.setattr(judge_damages, "measure", None)  # would fail if it were called
     judge_damages.main(config)
     assert [json.loads(line) for line in (tmp_path / "damages.jsonl").read_text().splitlines()] == lines
@@ -126,14 +126,14 @@ def test_a_small_study_is_measured_once_and_its_table_names_every_damage(two_dam
         judge_damages.main(dataclasses.replace(config, parts=("cleaner",), **change))
     assert measured == [(24, 3, ["cleaner"]), (25, 2, ["cleaner"])], "with other settings it is measured again"
     with pytest.raises(ValueError, match="has untrained with another network, untrained convolutions .*, now AttributeNet faces_features .*; give it another label"):
-        judge_damages.main(dataclasses.replace(config, judges=("untrained=faces",)))
+        judge_damages.main(dataclasses.replace(config, extractors=("untrained=faces",)))
 
 
 @pytest.mark.parametrize(
     ("values", "rising", "followed", "seen"),
     [([40, 30, 20, 12, 10], False, True, True), ([40, 43, 20, 12, 10], True, False, True), ([40, 40.1, 20, 12, 10], False, False, True), ([12, 11.5, 11, 10.5, 10], False, True, False)],
 )
-def test_a_judge_has_to_follow_the_repair_of_a_generator(values, rising, followed, seen):
+def test_an_extractor_has_to_follow_the_repair_of_a_generator(values, rising, followed, seen):
     cases = ["as edited", "25% repaired", "50% repaired", "75% repaired", "100% repaired"]
     lines = [{"judge": "J", "seed": 0, "part": "repair", "case": case, "value": value, "step": (0, 0.1 if rising and i == 1 else -0.1, 0.2)} for i, (case, value) in enumerate(zip(cases, values))]
     lines.append({"judge": "J", "seed": 0, "part": "repair", "case": "coarse errors repaired", "value": 99.0, "step": (9, 8, 10)})
@@ -144,19 +144,19 @@ def study() -> list[dict]:
     return [json.loads(line) for line in (RESULTS / "judges" / "damages.jsonl").read_text().splitlines()]
 
 
-def test_the_default_judges_are_the_first_two_of_the_study():
+def test_the_default_extractors_are_the_first_two_of_the_study():
     models = make_evaluation_models(EvaluationOptions(), DataOptions(), ("Smiling",), torch.device("cpu"))
     assert ranked(study())[:2] == [models.extractor.label, models.second.label]
-    assert len({(line["judge"], line["seed"]) for line in study()}) == 6, "three judges, two seeds"
+    assert len({(line["judge"], line["seed"]) for line in study()}) == 6, "three extractors, two seeds"
 
 
 def test_the_page_shows_the_tables_of_the_measurements():
     page = (RESULTS / "judges.md").read_text()
-    missing = [table for table in judge_tables(study()).strip().split("\n\n") if table not in page]
+    missing = [table for table in study_tables(study()).strip().split("\n\n") if table not in page]
     assert missing == []
 
 
-@pytest.mark.parametrize(("changed", "message"), [({"judges": ("faces",)}, "LABEL=NAME"), ({"size": 2}, "at least 24 images"), ({"judges": ("A=nothing",)}, "choose from faces")])
+@pytest.mark.parametrize(("changed", "message"), [({"extractors": ("faces",)}, "LABEL=NAME"), ({"size": 2}, "at least 24 images"), ({"extractors": ("A=nothing",)}, "choose from faces")])
 def test_wrong_flags_are_refused(tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         judge_damages.main(judge_damages.Config(output_dir=tmp_path / "run", **changed))

@@ -1,4 +1,4 @@
-"""Generators that were tuned on a judge, and the count of those that the alarm finds."""
+"""Generators that were tuned on an extractor, and the count of those that the alarm finds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_same_seed_makes_the_same_generator_and_each_kind_another():
     assert torch.equal(made["a"], made["b"]) and not torch.equal(made["a"], made["c"])
 
 
-def test_alarms_are_counted_by_judge_witness_and_kind(tmp_path):
+def test_alarms_are_counted_by_extractors_and_kind(tmp_path):
     before = sample_images(6, 64, 64)
     made = {"before": before, "reference": sample_images(6, 64, 64, seed=1), "perfect": before, "control-0": before * 0.9, "control-1": before * 0.95, "honest-0": before * 0.8}
     for name, images in made.items():
@@ -92,24 +92,24 @@ def test_generators_of_other_settings_do_not_share_a_folder(tmp_path, monkeypatc
 LOWER, SAME, HIGHER = ({"value": sign, "low": sign - 0.5, "high": sign + 0.5} for sign in (-1.0, 0.0, 1.0))
 
 
-def line(judge=(LOWER, LOWER), witness=(SAME, SAME), perfect=(SAME, SAME), low=0.0):
-    found = ({"minus_control": control, "minus_before": before, "control": 10.0, "before": 10.0} for control, before in (judge, witness, perfect))
+def line(extractor=(LOWER, LOWER), reference=(SAME, SAME), perfect=(SAME, SAME), low=0.0):
+    found = ({"minus_control": control, "minus_before": before, "control": 10.0, "before": 10.0} for control, before in (extractor, reference, perfect))
     return {"kind": "honest", "judge": "faces", "witness": "random", "leverage": low, "low": low} | dict(zip(("by_judge", "by_witness", "perfect_edit"), found))
 
 
 @pytest.mark.parametrize(
-    ("generator", "counts"),  # gained, opposite, by leverage, farther, gained and refused by the witness, … or by the perfect edits
+    ("generator", "counts"),  # gained, opposite, by leverage, farther, gained and refused by the reference extractor, … or by the perfect edits
     [
         (line(), "100000"),
-        (line(judge=(SAME, LOWER)), "000000"),
-        (line(judge=(LOWER, HIGHER)), "000000"),
-        (line(witness=(HIGHER, SAME)), "110011"),
-        (line(witness=(LOWER, HIGHER)), "110011"),
-        (line(judge=(SAME, LOWER), witness=(HIGHER, SAME)), "010000"),
+        (line(extractor=(SAME, LOWER)), "000000"),
+        (line(extractor=(LOWER, HIGHER)), "000000"),
+        (line(reference=(HIGHER, SAME)), "110011"),
+        (line(reference=(LOWER, HIGHER)), "110011"),
+        (line(extractor=(SAME, LOWER), reference=(HIGHER, SAME)), "010000"),
         (line(low=0.2), "101011"),
-        (line(low=0.2, witness=(LOWER, SAME)), "100000"),
+        (line(low=0.2, reference=(LOWER, SAME)), "100000"),
         (line(perfect=(LOWER, HIGHER)), "100101"),
-        (line(judge=(SAME, LOWER), perfect=(HIGHER, SAME)), "000100"),
+        (line(extractor=(SAME, LOWER), perfect=(HIGHER, SAME)), "000100"),
     ],
 )
 def test_the_counts_follow_the_rule_of_the_verdict(generator, counts):

@@ -141,9 +141,9 @@ def test_an_arm_measured_from_another_file_is_refused(tmp_path):
         evaluate.check_measured(tmp_path, 0, {"control": new, "frozen": new})
 
 
-def test_the_network_that_teaches_an_arm_is_refused_as_its_judge_before_work(monkeypatch, tmp_path):
+def test_the_network_that_teaches_an_arm_is_refused_as_its_extractor_before_work(monkeypatch, tmp_path):
     torch.save(squeezenet1_0(weights=None).state_dict(), tmp_path / "teacher.pth")
-    torch.save(squeezenet1_0(weights=None).half().state_dict(), tmp_path / "judge.pth")  # another training of the same architecture
-    arms = ["--arms", "control", "vision_aided", "--backbone", "squeezenet1_0", "--backbone-weights", tmp_path / "teacher.pth", "--extractor", "faces", "--second-extractor", "squeezenet", "--second-weights", tmp_path / "judge.pth"]
+    torch.save(squeezenet1_0(weights=None).half().state_dict(), tmp_path / "extractor.pth")  # another training of the same architecture
+    arms = ["--arms", "control", "vision_aided", "--backbone", "squeezenet1_0", "--backbone-weights", tmp_path / "teacher.pth", "--extractor", "faces", "--second-extractor", "squeezenet", "--second-weights", tmp_path / "extractor.pth"]
     message = message_of(monkeypatch, finetune_stargan, *SMALL[:8], *SMALL[10:], "--output-dir", tmp_path / "run", *arms, "--dry-run")
     assert "--second-extractor is SqueezeNet" in message and "the backbone of vision_aided" in message

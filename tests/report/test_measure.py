@@ -221,7 +221,7 @@ def test_scores_of_single_images_have_the_measured_means(evaluator):
     assert set(np.unique(evidence.scores["edit_accuracy"])) <= {0.0, 1.0}
 
 
-def test_each_judge_but_the_first_may_be_absent(evaluator):
+def test_each_extractor_but_the_first_may_be_absent(evaluator):
     inputs, reference, models = evaluator
     alone = dataclasses.replace(models, classifier=None, malp=None, second=None, third=None, smaller=())
     measured, evidence = measure_arm(lambda x, _: x, inputs, reference, alone)
@@ -245,7 +245,7 @@ class Counting(Mean):
         return super().forward(images)
 
 
-def test_kept_features_of_the_reference_are_taken_again_only_for_these_images_and_judges(tmp_path):
+def test_kept_features_of_the_reference_are_taken_again_only_for_these_images_and_extractors(tmp_path):
     cache, faces = tmp_path / "features" / "reference.npz", Faces(1000, 60)
 
     def measured(dataset=faces, count=60, **changed):
@@ -271,7 +271,7 @@ def test_kept_features_of_the_reference_are_taken_again_only_for_these_images_an
     assert measured()[1] == 0
 
 
-def test_an_embedding_judges_the_person(evaluator):
+def test_an_embedding_recognises_the_person(evaluator):
     inputs, reference, models = evaluator
     embedding = Mean()
     measured, _ = measure_arm(lambda x, _: -x, inputs, reference, dataclasses.replace(models, embedding=embedding))

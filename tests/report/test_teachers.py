@@ -1,4 +1,4 @@
-"""The judge is never the teacher: what an extractor is, what a fine-tuning learned from, and the refusals before and after the work."""
+"""An extractor is never the teacher: what makes two networks the same, what a fine-tuning learned from, and the refusals before and after the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchvision.models import squeezenet1_0
 from malp_disc.backbones import create_backbone
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.evaluation.feature_views import EvaluationModels
-from malp_disc.evaluation.teachers import check_judges, teachers_of, without_automatic_teacher
+from malp_disc.evaluation.teachers import check_extractors, teachers_of, without_automatic_teacher
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
@@ -73,7 +73,7 @@ def test_teachers_are_found_in_any_nesting_and_only_once(file):
 
 
 @pytest.mark.parametrize(
-    ("judge", "same"),
+    ("extractor", "same"),
     [
         (SQUEEZENET, True),
         ({**SQUEEZENET, "fingerprint": "f" * 16}, True),  # other weights of the same architecture
@@ -84,9 +84,9 @@ def test_teachers_are_found_in_any_nesting_and_only_once(file):
         ({}, False),
     ],
 )
-def test_same_architecture_or_same_weights_is_the_teacher(judge, same):
-    assert is_teacher(Network(**judge), [Network("resnet18", "a" * 16), Network(**SQUEEZENET)]) == same
-    assert not is_teacher(Network(**judge), [])
+def test_same_architecture_or_same_weights_is_the_teacher(extractor, same):
+    assert is_teacher(Network(**extractor), [Network("resnet18", "a" * 16), Network(**SQUEEZENET)]) == same
+    assert not is_teacher(Network(**extractor), [])
 
 
 def test_the_origin_of_a_backbones_weights_is_no_part_of_its_architecture():
@@ -111,14 +111,14 @@ def test_a_run_is_refused_before_its_work_by_the_flag_that_names_the_teacher(fil
     teachers = {"control": [], "vision_aided": teachers_of(create_backbone("squeezenet1_0", file))}
     models = EvaluationModels(faces, None, None, squeezenet)
     with pytest.raises(ValueError, match="--second-extractor is SqueezeNet.*, the backbone of vision_aided"):
-        check_judges(models, teachers)
+        check_extractors(models, teachers)
     with pytest.raises(ValueError, match="--extractor is SqueezeNet"):
-        check_judges(dataclasses.replace(models, extractor=squeezenet, second=None), teachers)
+        check_extractors(dataclasses.replace(models, extractor=squeezenet, second=None), teachers)
     models = dataclasses.replace(models, second=RandomExtractor())
-    check_judges(models, teachers)
+    check_extractors(models, teachers)
     with pytest.raises(ValueError, match="--third-extractor is SqueezeNet"):
-        check_judges(dataclasses.replace(models, third=squeezenet), teachers)
-    check_judges(models, {"control": []})
+        check_extractors(dataclasses.replace(models, third=squeezenet), teachers)
+    check_extractors(models, {"control": []})
 
 
 def test_a_third_extractor_that_teaches_an_arm_is_left_out_unless_somebody_chose_it(file):
