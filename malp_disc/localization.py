@@ -54,6 +54,9 @@ class GlobalTransformer(Float32Module):
     Shape:
         images (B, 3, H, W) in [-1, 1], H and W divisible by `patch_size` -> map (B, 1, H, W) in (0, 1).
 
+    Raises:
+        ValueError: in `forward`, a side that isn't divisible by `patch_size`.
+
     Note:
         The authors' code detaches the tokens, so that their ViT isn't trained, and reshapes them row by row, so that a token covers half an
         image row. Here gradients reach the ViT, and each token covers its patch. Depth, heads and widths are the authors'.

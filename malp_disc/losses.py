@@ -139,6 +139,9 @@ def recovery_loss(on_encrypted: Tensor, on_manipulated: Tensor, templates: Tenso
 
     Shapes: recovered templates (B, 1, H, W) each, templates (n, 1, H, W) at the same size, index (B,) of the template that was added.
 
+    Raises:
+        ValueError: shapes that don't fit together, or an index outside the set.
+
     Note:
         Eq. 9 has Σ CS, whose minimum -1 rewards recovering the negative of the template; the square rewards recovering none of it.
         Unprotected images (index -1) are treated like manipulated ones, since there is no template to recover.
@@ -159,6 +162,9 @@ def classification_loss(logit: Tensor, similarity: Tensor, manipulated: Tensor, 
     """J_C, Eq. 10: λ10 · binary cross-entropy of `manipulation_score`, the average of classifier and template score.
 
     Shapes: logit, similarity (B,); manipulated (B,) in {0, 1}; template_expected (B,) bool or one for all.
+
+    Raises:
+        ValueError: logit, similarity and manipulated aren't of one shape (B,).
 
     Note:
         The printed equation has a minus before (1 - y), with which the second class would be trained in the wrong direction; this is the

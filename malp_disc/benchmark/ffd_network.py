@@ -19,6 +19,8 @@ _WIDTH = 728
 
 
 class FFDOutput(NamedTuple):
+    """What `FFDNetwork` returns: its decision, its map, and the coefficients that the map was combined with."""
+
     logits: Tensor
     """(B, 2), class 1 is fake."""
     mask: Tensor

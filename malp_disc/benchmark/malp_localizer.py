@@ -47,6 +47,7 @@ class MaLPLocalizer(nn.Module):
         return self.malp.encrypt(images, template_of(images, self.malp.encryption.set_size))[0]
 
     def localize(self, images: Tensor) -> Localization:
+        """The map and the score of images (B, 3, H, W) in [-1, 1], by the form; "malp_dm" has no map."""
         out = self.malp(images, branch=self.name == "malp_both")
         if self.name == "malp_dm":
             return Localization(None, 1 - out.similarity)

@@ -92,6 +92,11 @@ class Config(DataOptions):
 
 
 def main(config: Config) -> None:
+    """Measure what the folder doesn't have yet, and write the tables of all that it has.
+
+    Raises:
+        ValueError, FileNotFoundError: invalid flags or files, or a folder that belongs to another run; before any work.
+    """
     check_seeds(config.seed)
     suite = suite_of(config)
     check_suite(suite)

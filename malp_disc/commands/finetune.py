@@ -128,6 +128,11 @@ class Config(ArmOptions, GeneratorOptions):
 
 
 def main(config: Config) -> None:
+    """Fine-tune every arm and seed, measure them, and write the generators and the report to ``config.output_dir``.
+
+    Raises:
+        ValueError, FileNotFoundError: invalid flags or files, or a folder that belongs to another run; before any work.
+    """
     config.check()
     dataset, reference = load_datasets(config)
     accelerator = start(config, dataset)

@@ -72,6 +72,7 @@ def localize(options: Localize) -> None:
     sources.check_apart(options.output)
     if options.output.is_file():
         raise ValueError(f"OUT {options.output} is a file; give a folder for the maps")
+
     def targets(name: str) -> list[Path]:
         return [options.output / f"{name}.map.png", options.output / f"{name}.overlay.png"]
 

@@ -45,6 +45,11 @@ class Config(PretrainOptions, GeneratorOptions):
 
 
 def main(config: Config) -> None:
+    """Train, set the threshold of `malp-disc detect`, measure on held-out images, and write all of it to ``config.output_dir``.
+
+    Raises:
+        ValueError, FileNotFoundError: invalid flags or files, or a folder that belongs to another run; before any work.
+    """
     dataset, held_out = build_dataset(config, "train"), build_dataset(config, "test")
     if len(held_out) < 2:
         raise ValueError(f"expected at least 2 held-out images to score the maps on, got {len(held_out)}; see --test-size")

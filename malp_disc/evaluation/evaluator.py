@@ -223,6 +223,7 @@ def make_evaluator(
 
 
 def save_features(path: Path, features: np.ndarray) -> None:
+    """Write features (N, D), or scores of single images, as a ``.npy`` file of float32, atomically."""
     with atomic_path(path) as temporary:
         np.save(temporary, features.astype(np.float32))
 

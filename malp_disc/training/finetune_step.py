@@ -26,6 +26,7 @@ from malp_disc.distributed import mean_over_processes, mean_values_over_processe
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
+from malp_disc.generator_terms import GeneratorLosses
 from malp_disc.input_checks import TOLERATED, check_images, without_value_checks
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Editor, call_manipulate
@@ -212,7 +213,7 @@ class FinetuneStep:
             self.balance.update()
         return start
 
-    def _generator_losses(self, fake: Tensor, batch: Batch, *, keep_map: bool = False):
+    def _generator_losses(self, fake: Tensor, batch: Batch, *, keep_map: bool = False) -> tuple[dict[str, Tensor], GeneratorLosses | None]:
         """The weighted terms of the generator's own losses, and MaLP's losses on it (None without MaLP)."""
         terms: dict[str, Tensor] = {}
         if self.networks.objective is not None:
