@@ -81,8 +81,8 @@ class Config(EvaluationOptions, DataOptions):
     fresh: tuple[str, ...] = work(())
     """MaLPs that were trained from scratch against a tuned generator, as ARM=FOLDER.
     They show whether its edits are really harder to localize."""
-    device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
-    """Device to compute on: cpu, cuda, and so on. By default, a GPU if there is one."""
+    device: str = not_compared("auto")
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 def main(config: Config) -> None:

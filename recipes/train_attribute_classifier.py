@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from malp_disc.commands.loading import usable_device
 from malp_disc.data import FACE_RANGES, DataOptions, ProceduralFaces, build_dataset
 from malp_disc.data.faces import ATTRIBUTES
 from malp_disc.data.sampling import StepBatches
@@ -73,6 +74,8 @@ class Config(DataOptions):
     dataloader_num_workers: int | None = None
     """Worker processes that load images. 0 loads them in the training process.
     By default, 0 without a GPU, and with one as many as there are further cores, at most 8."""
+    device: str = "auto"
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 def main(config: Config) -> None:
@@ -82,8 +85,8 @@ def main(config: Config) -> None:
         if getattr(config, name) < 1:
             raise ValueError(f"expected --{name.replace('_', '-')} of at least 1, got {getattr(config, name)}")
     check_seeds(config.seed)
+    device = usable_device(config.device)
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     # Data
     train, held_out = datasets(config)

@@ -81,7 +81,8 @@ class Config(GeneratorOptions, DataOptions):
     """Number of held-out images per score."""
     seed: int = 0
     """Seed of the noise and of the attacker's random draws."""
-    device: str = not_compared("cuda" if torch.cuda.is_available() else "cpu")
+    device: str = not_compared("auto")
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Probe:
 
 def main(config: Config) -> None:
     check_seeds(config.seed)
-    usable_device(config.device)
+    config = dataclasses.replace(config, device=str(usable_device(config.device)))
     held_out = build_dataset(config, "test")
     if min(config.eval_size, len(held_out)) < 2:
         raise ValueError(f"expected --eval-size of at least 2 held-out images, got {config.eval_size} of {len(held_out)} available")

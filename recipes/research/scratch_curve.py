@@ -20,9 +20,9 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
-import torch
 
 from generators import create_generator
+from malp_disc.commands.loading import usable_device
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
@@ -48,6 +48,8 @@ class Config(EvaluationOptions, DataOptions):
     reference_size: int = 1000
     """Number of real images that they are compared with."""
     smaller_views: tuple[Literal[2, 4], ...] = ()
+    device: str = "auto"
+    """Device to compute on: cpu, cuda, cuda:1, and so on. auto takes a GPU if there is one."""
 
 
 def main(config: Config) -> None:
@@ -56,7 +58,7 @@ def main(config: Config) -> None:
     if len({run.name for run in config.runs}) < len(config.runs):
         raise ValueError(f"expected folders of different names, which are those of the lines, got {', '.join(map(str, config.runs))}")
     held_out, real = build_dataset(config, "test"), build_dataset(config, "reference")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(config.device)
     models = make_evaluation_models(config, config, held_out.attribute_names, device)
     inputs = EvalSet.take(held_out, config.eval_size)
     reference = measure_reference(real, config.reference_size, models, device=device, cache=config.output_dir / "reference.npz")
