@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from malp_disc.keyed.looks import MOST, RESEMBLES, SIDE, look, resemblance
+from malp_disc.keyed.looks import MOST, RESEMBLES, SIDE, differences, look
 from malp_disc.keyed.secret import SECRET_FILE
 
 ISSUED_FILE = "issued.jsonl"
@@ -28,6 +28,7 @@ TEMPLATES = 2**53
 """Templates of a key, numbered from 0; such numbers are exact in every reader of JSON."""
 _WAIT = 60.0  # seconds for another process to write its line
 _COPIES = 4  # templates of one original that are tried first
+_ROUNDING = 1e-4  # by which the resemblances of the same looks may differ
 
 
 class IssuedTemplates:
@@ -85,24 +86,35 @@ class Issued:
     shapes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @functools.cached_property
-    def _gallery(self) -> Tensor:
-        return torch.stack(list(self.looks.values()))
+    def _gallery(self) -> tuple[Tensor, Tensor]:
+        """The looks, (N, 144), and their differences, of which a long list would otherwise be made anew for every image."""
+        looks = torch.stack(list(self.looks.values()))
+        return looks, differences(looks)
 
     def likely(self, images: Tensor, least: float = RESEMBLES) -> list[int]:
         """The templates of the originals, at most `MOST`, that an image (1, 3, H, W) resembles, by a `resemblance` of at least `least`, the most similar first; none without looks.
 
         Of an original that got several, all count, the newest first, up to `_COPIES`.
         """
+        return list(self.similar(images, least))
+
+    def similar(self, images: Tensor, least: float) -> dict[int, float]:
+        """The same templates, and for each the resemblance of its original."""
         if not self.looks:
-            return []
-        values = resemblance(look(images)[0].cpu(), self._gallery)
-        rows_of: dict[bytes, list[int]] = {}
-        for row in values.argsort(descending=True).tolist():
-            if values[row] < least:
+            return {}
+        looks, theirs = self._gallery
+        values, order = (theirs @ differences(look(images).cpu())[0]).sort(descending=True)
+        rows_of: dict[bytes, dict[int, float]] = {}
+        for value, row in zip(values.tolist(), order.tolist()):
+            if value < least:
                 break
-            rows_of.setdefault(bytes(self._gallery[row].tolist()), []).append(row)
+            seen = looks[row].numpy().tobytes()
+            if seen in rows_of or len(rows_of) < MOST:
+                rows_of.setdefault(seen, {})[row] = value
+            else:
+                least = max(least, value - _ROUNDING)  # of which there are no more copies of the first ones
         numbers = list(self.looks)
-        return [numbers[row] for rows in list(rows_of.values())[:MOST] for row in sorted(rows, reverse=True)[:_COPIES]]
+        return {numbers[row]: rows[row] for rows in rows_of.values() for row in sorted(rows, reverse=True)[:_COPIES]}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -123,13 +135,20 @@ class Issued:
         records = {record["template"]: record for line in Path(path).read_bytes().split(b"\n") if (record := _record(line)) is not None}
         if not records:
             raise ValueError(f"{path} lists no template; give the {ISSUED_FILE} beside the key that the images were protected with, or a protect.jsonl of malp-disc protect")
-        keys = {own for record in records.values() if isinstance(own := record.get("key", (record.get("settings") or {}).get("key")), str)}
+        keys = {own for record in records.values() if (own := _key(record)) is not None}
         if key is not None and keys - {key}:
             raise ValueError(f"{path} lists templates of the key {min(keys - {key})}, and this is the key {key}; give the list of this key, or the other one with --key")
         names = {number: record["file"] for number, record in records.items() if isinstance(record.get("file"), str)}
         looks = {number: found for number, record in records.items() if (found := _look(record)) is not None}
         shapes = {number: found for number, record in records.items() if (found := _shape(record)) is not None}
         return cls(tuple(records), names, looks, shapes)
+
+
+def _key(record: dict[str, Any]) -> str | None:
+    """Fingerprint of the key that a line names, if it does: those of a ``protect.jsonl`` have it among the settings."""
+    settings = record.get("settings")
+    own = record.get("key", settings.get("key") if isinstance(settings, dict) else None)
+    return own if isinstance(own, str) else None
 
 
 def _look(record: dict[str, Any]) -> Tensor | None:
@@ -144,14 +163,14 @@ def _look(record: dict[str, Any]) -> Tensor | None:
 def _shape(record: dict[str, Any]) -> tuple[int, int] | None:
     """Height and width in a line of a list, if it has them."""
     sides = record.get("height"), record.get("width")
-    return sides if all(type(side) is int and side > 0 for side in sides) else None
+    return sides if all(type(side) is int and 0 < side < 2**31 for side in sides) else None
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
     """A line as it was written, or None for a part of one."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     valid = isinstance(record, dict) and type(record.get("template")) is int and 0 <= record["template"] < TEMPLATES
     return record if valid else None

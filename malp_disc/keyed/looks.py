@@ -30,12 +30,11 @@ def look(images: Tensor) -> Tensor:
 
 def resemblance(one: Tensor, others: Tensor) -> Tensor:
     """Correlation of the grey levels' differences between neighbours: a look (144,) and others (N, 144) -> (N,) in [-1, 1]."""
-    own, theirs = _differences(one[None]), _differences(others)
-    return theirs @ own[0]
+    return differences(others) @ differences(one[None])[0]
 
 
-def _differences(looks: Tensor) -> Tensor:
-    """Of norm 1 and mean 0, (N, 242)."""
+def differences(looks: Tensor) -> Tensor:
+    """Differences of the grey levels of looks (N, 144) between neighbours, of norm 1 and mean 0: (N, 242). The scalar product of two is their `resemblance`."""
     grey = looks.float().view(-1, SIDE, SIDE)
     steps = torch.cat([grey.diff(dim=1)[:, :, :-1].flatten(1), grey.diff(dim=2)[:, :-1].flatten(1)], 1)
     steps = steps - steps.mean(1, keepdim=True)

@@ -17,7 +17,7 @@ from malp_disc.keyed.alignment import Alignment, grid_size
 from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.identification import LIKELY_ABOVE, Identification, identify, raised_threshold
 from malp_disc.keyed.issued import Issued
-from malp_disc.keyed.looks import SIDE, SIMILAR
+from malp_disc.keyed.looks import RESEMBLES, SIDE, SIMILAR
 from malp_disc.keyed.spectrum import resampled
 from malp_disc.keyed.tone import TRIED, Tone, find_tone
 
@@ -90,7 +90,7 @@ class _Way:
         """The image with both undone; made anew each time, since it may be large."""
         height, width = self.given.shape[2:]
         own = self.given.flip(3) if self.mirrored else self.given
-        return own if self.stretched == 1 else resampled(own, (round(height * self.stretched**0.5), round(width / self.stretched**0.5)))
+        return own if self.stretched == 1 else resampled(own, (max(1, round(height * self.stretched**0.5)), max(1, round(width / self.stretched**0.5))))
 
     def within(self, among: Sequence[int] | None) -> _Way:
         """With no other templates than these."""
@@ -105,8 +105,9 @@ def _ways(image: Tensor, issued: Issued) -> Iterator[_Way]:
     small = F.interpolate(image.mean(1, keepdim=True), (SIDE, SIDE), mode="area")
     for mirrored in (False, True):
         own = small.flip(3) if mirrored else small
-        likely, similar = issued.likely(own), issued.likely(own, SIMILAR)
-        yield _Way(image, tuple(likely), tuple(similar), mirrored)
+        similar = issued.similar(own, SIMILAR)
+        likely = tuple(number for number, value in similar.items() if value >= RESEMBLES)
+        yield _Way(image, likely, tuple(similar), mirrored)
         ratios = {number: width / height / (shape[1] / shape[0]) for number in similar if (shape := issued.shapes.get(number)) is not None}
         for ratio in dict.fromkeys(value for value in ratios.values() if abs(value - 1) > _SAME_ASPECT):
             yield _Way(image, *(tuple(number for number in numbers if ratios.get(number) == ratio) for numbers in (likely, similar)), mirrored, ratio)

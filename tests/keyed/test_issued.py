@@ -9,8 +9,9 @@ import stat
 import pytest
 import torch
 
+from malp_disc.keyed import issued as module
 from malp_disc.keyed.issued import Issued, IssuedTemplates
-from malp_disc.keyed.looks import RESEMBLES, look, resemblance
+from malp_disc.keyed.looks import MOST, RESEMBLES, look, resemblance
 from malp_disc.metrics.degradations import gaussian_blur, jpeg, resized
 from tests.keyed.conftest import natural_images
 
@@ -86,6 +87,34 @@ def test_every_template_of_an_original_is_likely_the_newest_first():
     assert Issued((1, 2)).fingerprint == Issued((2, 1)).fingerprint != Issued((1, 3)).fingerprint
 
 
+def test_the_originals_of_a_long_list_are_those_of_a_comparison_with_each():
+    """Near-copies of eight images, some of which are in the list up to six times, at any place of it."""
+    generator = torch.Generator().manual_seed(0)
+    base = look(natural_images(8, 64, 64, seed=5)).int()
+    distinct = (base[torch.randint(8, (60,), generator=generator)] + torch.randint(-6, 7, (60, 144), generator=generator)).clamp(0, 255).byte()
+    looks = distinct[torch.randint(60, (200,), generator=generator)]
+    issued = Issued(tuple(range(200)), looks=dict(enumerate(looks)))
+    for image, least in ((image, least) for image in natural_images(8, 64, 64, seed=5).split(1) for least in (0.5, RESEMBLES)):
+        values = resemblance(look(image)[0], looks)
+        rows: dict[bytes, list[int]] = {}
+        for row in sorted(range(200), key=lambda row: -round(values[row].item(), 5)):
+            if values[row] >= least:
+                rows.setdefault(bytes(looks[row].tolist()), []).append(row)
+        expected = [row for copies in list(rows.values())[:MOST] for row in sorted(copies, reverse=True)[:4]]
+        found = issued.similar(image, least)
+        assert len(expected) >= MOST and list(found) == expected == issued.likely(image, least)
+        torch.testing.assert_close(torch.tensor(list(found.values())), values[expected])
+
+
+def test_a_long_list_isnt_worked_through_again_for_every_image(monkeypatch):
+    rows = []
+    monkeypatch.setattr(module, "differences", lambda looks, own=module.differences: rows.append(len(looks)) or own(looks))
+    images = natural_images(3, 64, 64, seed=1)
+    issued = Issued(tuple(range(500)), looks=dict(enumerate(look(images)[torch.arange(500) % 3])))
+    assert [issued.likely(image)[0] % 3 for image in images.split(1)] == [0, 1, 2]
+    assert sorted(rows) == [1, 1, 1, 500]
+
+
 def test_a_list_names_its_key_and_is_its_owners(tmp_path):
     issued = IssuedTemplates(tmp_path / "secret.safetensors", "0a")
     issued.issue("a.jpg", IMAGE)
@@ -103,6 +132,9 @@ def test_lists_hold_what_protect_writes_and_nothing_else_counts(tmp_path):
     path.write_text('{"template": 3, "file": "a.png", "psnr": 38.5}\nnonsense\n{"template": -1}\n{"template": true}\n[3]\n{"template": 4, "look": "?"}\n')
     read = Issued.read(path)
     assert read.numbers == (3, 4) and read.names == {3: "a.png"} and not read.looks
+    huge = '"width": 1' + 400 * "0" + ', "height": 4'
+    path.write_text('{"template": 5, "settings": "none"}\n{"template": 6, "settings": [1], ' + huge + "}\n" + 10**5 * "[" + '\n{"template": 7, "width": 6, "height": 4, "settings": {"key": 3}}\n')
+    assert Issued.read(path, key="0a").numbers == (5, 6, 7) and Issued.read(path).shapes == {7: (4, 6)}
     path.write_text("[]\n")
     with pytest.raises(ValueError, match="lists no template"):
         Issued.read(path)
