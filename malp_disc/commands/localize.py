@@ -99,8 +99,9 @@ def localize(options: Localize) -> None:
         }
 
     def again(name: str, record: dict[str, Any]) -> dict[str, Any]:
-        """The record of a finished image, of one that had none of the templates anew if there are others now."""
-        return record | work(name) if record.get("protected") is False and record.get("issued") != issued.fingerprint else record
+        """The record of a finished image; anew with keyed templates if it had none of them and there are others now, or if a former version made it, which knew no mirrored images and no changes of tone."""
+        outdated = issued is not None and ("mirrored" not in record or (not record["protected"] and record["issued"] != issued.fingerprint))
+        return record | work(name) if outdated else record
 
     outcome = process_images(
         sources,

@@ -150,6 +150,23 @@ def test_images_without_a_template_are_localized_again_when_others_were_issued(c
     assert "lists templates of the key" in str(command("localize", tmp_path / "seen", tmp_path / "maps2", "--malp", tmp_path / "other", "--issued", own / "issued.jsonl"))
 
 
+def test_maps_of_a_former_version_are_made_anew(command, photos, tmp_path, own):
+    """It knew no mirrored images, no stretched ones and no changes of tone, and said that these weren't protected, or were edited."""
+    assert command("protect", photos, tmp_path / "out", "--malp", own) is None
+    (tmp_path / "seen").mkdir()
+    Image.open(tmp_path / "out" / "0.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "seen" / "0.png")
+    assert command("localize", tmp_path / "seen", tmp_path / "maps", "--malp", own) is None
+    (now,) = lines(tmp_path / "maps" / "localize.jsonl")
+    assert now["protected"] and now["mirrored"]
+    former = {name: value for name, value in now.items() if name not in ("mirrored", "stretched", "tone")} | {"protected": False, "original": None}
+    for record in (former, former | {"protected": True}):
+        (tmp_path / "maps" / "localize.jsonl").write_text(json.dumps(record) + "\n")
+        (tmp_path / "maps" / "0.png.map.png").write_bytes(b"of the former version")
+        assert command("localize", tmp_path / "seen", tmp_path / "maps", "--malp", own, "--json", tmp_path / "found.jsonl") is None
+        assert lines(tmp_path / "found.jsonl") == [now]
+        assert Image.open(tmp_path / "maps" / "0.png.map.png").size == (128, 128)
+
+
 def test_a_key_that_cannot_be_saved_leaves_nothing_in_the_way_of_the_next_try(command, keyed_folder, tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
