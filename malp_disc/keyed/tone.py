@@ -23,11 +23,12 @@ from malp_disc.keyed.template import LEVEL, SETS, Parts, level_weights, which_se
 
 TRIED = 100_000
 """Independent tones that count as tried, for the presence that one has to reach (`malp_disc.keyed.identification.raised_threshold`)."""
-_STARTS = 3  # of the coarse tones, from which the best is looked for
-_BINS = 10  # of each colour
+_STARTS = 6  # of the coarse tones, from which the best is looked for: those that correlate best may lie beside each other
+_BINS = 10  # of each colour, between its least and its greatest level: at half the contrast, undoing it takes bins of half the width
 _AT_ONCE, _ROWS = 200_000, 256  # levels, and rows of an image, of which tones are undone at once
 _LEAST, _BETTER = 4.0, 1.08  # correlation that a coarse tone needs for a finer one to be looked for, and its ratio to that of the image as it is; without a template, it is 3.0 on average
 _SMALL = 0.02  # presence that a tone of the size of `_SCALES` costs: of tones that do the same, the smallest
+_LEAST_SEEN = 2 / 127.5  # contrast or colour, of which less is none
 _BOUNDS = ((-0.7, 0.7), (-0.8, 0.8), (-0.7, 0.7), (-0.8, 1.2), (-0.25, 0.25), (-0.12, 0.12))
 _STEP = 1e-8  # of the gradient
 _SCALES = np.array([0.3, 0.3, 0.3, 0.5, 0.15, 0.1])
@@ -60,7 +61,7 @@ class Tone:
         return torch.cat([self._undone(rows) for rows in images.split(_ROWS, 2)], 2)
 
     def _undone(self, images: Tensor) -> Tensor:
-        levels = images.permute(0, 2, 3, 1).double().cpu().numpy()
+        levels = images.permute(0, 2, 3, 1).cpu().double().numpy()
         before = _undone(levels, np.array([dataclasses.astuple(self)]))[0]
         return torch.from_numpy(before).to(images).permute(0, 3, 1, 2).clamp(-1, 1)
 
@@ -94,11 +95,15 @@ def find_tone(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, of
 
 
 def describe_tone(before: Tensor, now: Tensor) -> dict[str, float]:
-    """How images (B, 3, H, W) in [-1, 1] differ in tone: mean changes of red, green and blue in grey levels, and ratios of contrast (standard deviation of the grey levels) and saturation (root mean square of what sets colours apart from grey)."""
+    """How images (B, 3, H, W) in [-1, 1] differ in tone: mean changes of red, green and blue in grey levels, and ratios of contrast (standard deviation of the grey levels) and saturation (root mean square of what sets colours apart from grey).
+
+    A ratio is 1 where there was nothing before that could have changed: less than two grey levels of contrast or of colour, as in a greyscale image.
+    """
     change = (now - before).mean((0, 2, 3)) * 127.5
     grey = [images.mean(1, keepdim=True) for images in (before, now)]
-    contrast, colour = ([images.std().item() for images in grey], [(images - own).square().mean().sqrt().item() for images, own in zip((before, now), grey)])
-    ratios = {"contrast": contrast[1] / max(contrast[0], 1e-6), "saturation": colour[1] / max(colour[0], 1e-6)}
+    contrast = [images.std(correction=0).item() for images in grey]
+    colour = [(images - own).square().mean().sqrt().item() for images, own in zip((before, now), grey)]
+    ratios = {name: there[1] / there[0] if there[0] > _LEAST_SEEN else 1.0 for name, there in (("contrast", contrast), ("saturation", colour))}
     return {name: round(value, 1) for name, value in zip(("red", "green", "blue"), change.tolist())} | {name: round(value, 2) for name, value in ratios.items()}
 
 
@@ -114,7 +119,7 @@ def _undone(levels: np.ndarray, tones: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def _coarse() -> np.ndarray:
     """Tones, (T, 6), of which one is near enough to any for the correlation to rise from there."""
-    steps = ([0.1 * step for step in range(-5, 6)], (-0.45, -0.22, 0.0, 0.22, 0.45), (-0.35, 0.0, 0.35), (-0.6, -0.3, 0.0, 0.35, 0.7), (-0.12, 0.0, 0.12), (0.0,))
+    steps = ([0.1 * step for step in range(-5, 6)], (-0.45, -0.22, 0.0, 0.22, 0.45, 0.7), (-0.35, 0.0, 0.35), (-0.6, -0.3, 0.0, 0.35, 0.7), (-0.12, 0.0, 0.12), (0.0,))
     return np.array(list(itertools.product(*steps)))
 
 
@@ -124,7 +129,9 @@ def _by_levels(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, o
     turned = parts.turned_back(whole_image(seen))[0]
     turned = turned / turned.square().sum().div(2).sqrt().clamp(min=1e-12)
     levels = smoothed(parts.images, LEVEL)[0].permute(1, 2, 0).reshape(-1, 3)
-    own_bin = ((levels + 1) * (_BINS / 2)).long().clamp(0, _BINS - 1) @ torch.tensor([_BINS**2, _BINS, 1], device=levels.device)
+    low, high = levels.amin(0), levels.amax(0)
+    red, green, blue = ((levels - low) / (high - low).clamp(min=1e-3) * _BINS).long().clamp(max=_BINS - 1).unbind(1)
+    own_bin = (red * _BINS + green) * _BINS + blue  # as a product with a vector, CUDA doesn't compute it in integers
     bins, place = own_bin.unique(return_inverse=True)
     place_and_set = place * SETS + which_set(tuple(seen.shape[2:]), parts.corner).reshape(-1).to(place)
     sums = []
@@ -133,7 +140,7 @@ def _by_levels(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, o
         agreeing = torch.complex(*turned) * torch.complex(*pattern).conj()
         sums.append(torch.zeros(len(bins) * SETS, dtype=torch.complex64, device=levels.device).index_add_(0, place_and_set, agreeing.reshape(-1)))
     mean = torch.zeros(len(bins), 3, device=levels.device).index_add_(0, place, levels) / torch.bincount(place)[:, None]
-    return mean.double().cpu().numpy(), torch.stack(sums).view(len(numbers), -1, SETS).cpu().numpy()
+    return mean.cpu().double().numpy(), torch.stack(sums).view(len(numbers), -1, SETS).cpu().numpy()
 
 
 def _correlation(tones: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:

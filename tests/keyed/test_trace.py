@@ -63,6 +63,17 @@ def test_a_change_of_tone_is_undone(name, large, published, issued):
         assert (found.image - image).abs().mean() < 0.35 * (seen - image).abs().mean()
 
 
+@pytest.mark.parametrize("brighter", [0.0, 0.2])
+def test_a_strong_loss_of_contrast_is_undone_in_images_with_dark_and_light_halves(brighter, large):
+    """Levels that lie far apart turn by angles that are far apart: the tones to start from, and the levels that are put together, have to be near enough."""
+    half = (20 * torch.linspace(-0.8, 0.8, 128) + torch.linspace(-5, 5, 128)[:, None]).tanh()
+    images = (0.5 * natural_images(4, 128, 128, seed=11) + 0.6 * half).clamp(-0.95, 0.95)
+    for number, image in enumerate(large.encrypt(images, torch.arange(4))[0].split(1)):
+        seen = to_8bit(0.4 * image + brighter)
+        _, tone = find_tone(seen, KEY, (number,), 128)
+        assert presence(tone.undone(seen), number) > 0.9 * presence((seen - brighter) / 0.4, number)
+
+
 def test_an_image_as_it_was_published_keeps_its_tone(large, published, issued):
     for number, image in enumerate(published.split(1)):
         for seen in (image, to_8bit(jpeg(image, 75))):
@@ -162,6 +173,26 @@ def test_a_tone_is_described_by_what_changed():
     grey = before.mean(1, keepdim=True)
     half = describe_tone(before, 0.5 * grey + 1.5 * (before - grey))
     assert half["contrast"] == 0.5 and half["saturation"] == 1.5
+
+
+def test_a_grey_image_doesnt_count_as_one_that_lost_its_colour(large):
+    """Nor does one that is undone to be grey but for a fraction of a level."""
+    grey = to_8bit(natural_images(1, 128, 128, seed=11).mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    published = to_8bit(large.encrypt(grey, torch.tensor([0]))[0])
+    seen = to_8bit((published + 0.2).clamp(-1, 1))
+    found = large.trace(seen, Issued((0,), looks={0: look(grey)[0]}))
+    described = describe_tone(found.image, seen)
+    assert found.tone != Tone() and described["saturation"] == 1 and described["contrast"] == pytest.approx(1, abs=0.05)
+    plain = torch.full((1, 3, 8, 8), 0.5)
+    assert describe_tone(plain, 0.4 * plain) == {"red": -38.2, "green": -38.2, "blue": -38.2, "contrast": 1, "saturation": 1}
+
+
+def test_a_thumbnail_of_a_long_strip_is_examined(large):
+    """Stretched back, it would have a side of less than a pixel."""
+    image = natural_images(1, 16, 16, seed=3)
+    for shape in ((16, 24000), (24000, 16)):
+        found = large.trace(image, Issued((0,), looks={0: look(image)[0]}, shapes={0: shape}), crops=False)
+        assert not found.found.protected and found.resembles == 0
 
 
 def test_undoing_a_tone_inverts_it():
