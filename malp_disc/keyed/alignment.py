@@ -24,6 +24,7 @@ _STEP = 0.985  # ratio of neighbouring shares: at the border of the grid, the te
 _FINE = (-0.66, -0.33, 0.33, 0.66)  # of a step, around the best share
 _FLOOR = 0.006  # as in `malp_disc.keyed.evidence`
 _SLACK = 3  # pixels of the grid by which a rounded corner may lie above or left of the original's
+_ENOUGH = 8  # pixels of an image for a pixel of the grid, along each side; a larger one is scaled down once before it is to every share
 _BLOCK = 64 * 128**2  # pixels of the grids of the templates that are correlated at once
 
 
@@ -52,10 +53,13 @@ def find_alignment(image: Tensor, secret: bytes, numbers: Sequence[int], size: i
     Its `strength` says whether to believe it (`malp_disc.keyed.identification`).
     """
     count = math.ceil(math.log(least_share) / math.log(_STEP)) + 1
-    parts = [whitened_and_turned(image, secret, size, _STEP**step) for step in range(count)]
+    shape = tuple(image.shape[2:])
+    if shape[0] * shape[1] > (_ENOUGH * size) ** 2:
+        image = resampled(image, reference_size(*shape, _ENOUGH * size))
+    parts = [whitened_and_turned(image, secret, size, _STEP**step, shape) for step in range(count)]
     best, number = max((found for block in blocks(numbers, size) for found in _in_block(parts, secret, block, size)), key=lambda found: found[0].strength)
     fine = [best.share * _STEP**part for part in _FINE if best.share * _STEP**part < 1]
-    finer = _in_block([whitened_and_turned(image, secret, size, share) for share in fine], secret, (number,), size)
+    finer = _in_block([whitened_and_turned(image, secret, size, share, shape) for share in fine], secret, (number,), size)
     return max([(best, number), *finer], key=lambda found: found[0].strength)
 
 
@@ -81,13 +85,14 @@ class TurnedBack:
     whole: tuple[int, int]
 
 
-def whitened_and_turned(image: Tensor, secret: bytes, size: int, share: float) -> TurnedBack:
-    """Of one image (1, 3, H, W) in [-1, 1]: whitened and divided by its local contrast, so that textures don't dominate."""
-    seen = resampled(image, grid_size(*image.shape[2:], size, share))
+def whitened_and_turned(image: Tensor, secret: bytes, size: int, share: float, shape: tuple[int, int] | None = None) -> TurnedBack:
+    """Of one image (1, 3, H, W) in [-1, 1]: whitened and divided by its local contrast, so that textures don't dominate. `shape` is its (height, width) before it was scaled down, if it was."""
+    shape = shape or tuple(image.shape[2:])
+    seen = resampled(image, grid_size(*shape, size, share))
     residual = filtered(seen.mean(1, keepdim=True), LOW, HIGH, whiten=1.0)
     residual = residual / (smoothed(residual.square(), 4.0).clamp(min=0).sqrt() + _FLOOR)
     turned = residual * (filter_turn(seen.mean(1, keepdim=True), secret) * turns_by_levels(smoothed(seen, LEVEL), level_weights(secret))).conj()
-    return TurnedBack(share, torch.stack([turned.real, turned.imag], 2)[0], reference_size(*image.shape[2:], size))
+    return TurnedBack(share, torch.stack([turned.real, turned.imag], 2)[0], reference_size(*shape, size))
 
 
 def _in_block(parts: Sequence[TurnedBack], secret: bytes, numbers: range | tuple[int, ...], size: int) -> list[tuple[Alignment, int]]:

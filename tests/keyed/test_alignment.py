@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.keyed import KeyedConfig, KeyedMaLP
+from malp_disc.keyed import KeyedConfig, KeyedMaLP, alignment
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, whitened_and_turned
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.identification import raised_threshold
@@ -94,3 +94,16 @@ def test_one_image_is_identified_at_a_time_among_one_template_or_more(large):
         large.identify(torch.zeros(2, 3, 32, 32), range(3))
     with pytest.raises(ValueError, match="expected the numbers of the templates"):
         large.identify(torch.zeros(1, 3, 32, 32), [])
+
+
+def test_a_large_image_is_scaled_down_once_and_its_crop_found_as_exactly(malp, monkeypatch):
+    size = malp.config.image_size
+    published = malp.encrypt(natural_images(1, 11 * size, 12 * size, seed=4), torch.tensor([3]))[0]
+    crop = published[:, :, 2 * size : 11 * size, size : 10 * size]
+    seen = []
+    monkeypatch.setattr(alignment, "resampled", lambda images, sides, own=alignment.resampled: seen.append(images.shape[2]) or own(images, sides))
+    found, number = find_alignment(crop, malp.secret, (2, 3), size)
+    assert seen.count(crop.shape[2]) == 1 and number == 3
+    monkeypatch.setattr(alignment, "_ENOUGH", 100)
+    exact, _ = find_alignment(crop, malp.secret, (2, 3), size)
+    assert found.share == exact.share and found.offset == pytest.approx(exact.offset, abs=0.02) and found.strength == pytest.approx(exact.strength, rel=0.02)
