@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -18,10 +19,11 @@ from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.experiment import run as experiment_run
 from malp_disc.experiment.arms import ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.run import check_finished, pretrained, warn_if_uninformative
+from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
-from malp_disc.training.finetune import make_discriminator
+from malp_disc.training.finetune import ArmSetup, make_discriminator
 from malp_disc.training.options import ON_BACKBONE
 from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp
@@ -101,6 +103,20 @@ def test_flags_of_the_cnns_questions_and_losses_apply_to_every_arm_that_asks_it(
         setup = arm_setup(arm, {"malp": tiny_malp()}, config)
         assert (setup.map_weight, setup.classifier_weight, setup.template_weight, setup.losses) == (0.5, 0.25, 0.125, "light"), arm
     assert not arm_setup("vision_aided", {"malp": tiny_malp()}, config).asks_cnn
+    assert all(ArmSetup(**{"map_weight": 0.0, name: 1.0}).asks_cnn for name in ("map_weight", "classifier_weight", "template_weight"))
+
+
+@pytest.mark.parametrize(
+    ("arm", "learns", "penalty"),
+    [("cotrain", {"cnn", "template"}, 2.0), ("frozen", {"cnn", "template"}, 0.0), ("vision_aided", set(), 0.0), ("feature_map", {"branch_map"}, 0.0), ("joint", {"cnn"}, 2.0)],
+)
+def test_a_part_of_malp_learns_and_is_penalised_only_where_the_generator_is_told_what_it_says(weights, arm, learns, penalty):
+    config = options(backbone="squeezenet1_0", backbone_weights=weights, r1_weight=2.0, template_dropout=0.5 if arm == "cotrain" else 1.0)
+    disc = make_discriminator(dataclasses.replace(arm_setup(arm, {"malp": tiny_malp()}, config), losses="light"), config)
+    assert {name for name in ("cnn", "branch_map", "template") if getattr(disc, f"train_{name}")} == learns
+    assert disc.r1_weight == penalty and disc.loss_weights == COTRAIN_WEIGHTS["light"]
+    other = make_discriminator(dataclasses.replace(arm_setup(arm, {"malp": tiny_malp()}, config), losses="pretraining"), config)
+    assert other.loss_weights == COTRAIN_WEIGHTS["pretraining"] != disc.loss_weights
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -13,14 +14,16 @@ from malp_disc import MaLPDiscriminator
 from malp_disc.backbones import near_nyquist
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.manipulate import Editor
+from malp_disc.training import finetune_step
 from malp_disc.training.batches import steps
+from malp_disc.training.diff_augment import augment
 from malp_disc.training.finetune import ArmSetup, FineTuning
-from malp_disc.training.finetune_step import FinetuneStep, Networks
+from malp_disc.training.finetune_step import FinetuneStep, Networks, map_peak
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps
 from malp_disc.training.options import FinetuneOptions, make_optimizer
 from tests.recipes.engine import ToyGenerator, ToyLosses
-from tests.tiny import tiny_malp
+from tests.tiny import sample_images, tiny_malp
 
 
 @pytest.fixture
@@ -115,6 +118,102 @@ def test_presenting_gives_new_batches_and_the_encrypted_images(accelerator, tmp_
         assert torch.equal(changed, with_template), "images without a template are shown as they are"
     plain = step.present(batches, encrypted=False)
     assert all(torch.equal(batch.shown, batch.images) and batch.index is None for batch in plain)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_template_dropout_is_the_share_of_the_images_without_a_template(accelerator, tmp_path, dropout):
+    step, batches = make_step(accelerator, tmp_path)
+    step.networks.malp.template_dropout = dropout
+    assert all(((batch.index < 0) == (dropout == 1)).all() for batch in step.present(batches))
+
+
+def test_every_arm_draws_the_same_random_numbers(accelerator, tmp_path):
+    """So that the arms of a run differ in nothing but MaLP."""
+    drawn = []
+    for has_malp, encrypted in ((True, True), (True, False), (False, True)):
+        step, batches = make_step(accelerator, tmp_path)
+        step.networks.malp = step.networks.malp if has_malp else None
+        presented = step.present(batches, encrypted=encrypted)
+        drawn.append(torch.cat([torch.cat([batch.numbers, batch.noise.uniform()[:, None], batch.noise.uniform(3)], 1) for batch in presented]))
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+
+
+def test_malp_sees_each_version_of_an_image_augmented_alike_with_its_template_and_labels(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path, accumulation=1, augmentation=("color",))
+    malp, told = step.networks.malp, []
+    (batch,) = batches = [dataclasses.replace(batch, reference=sample_images(2, 16, 16), target=1 - batch.labels) for batch in step.present(batches)]
+    assert not torch.equal(batch.shown, batch.images)
+    (fake,) = fakes = step.generate(batches, keep_graph=True)
+
+    def augmented(images):
+        return augment(images, batch.numbers, ("color",))
+
+    calibrate, generator_loss = malp.calibrate, malp.generator_loss
+    malp.calibrate = lambda given: calibrate(told.append(one) or one for one in given)
+    malp.generator_loss = lambda *given, keep_map: told.append(given) or generator_loss(*given, keep_map=keep_map)
+    malp.register_forward_pre_hook(lambda _, inputs, named: told.append((inputs, named)), with_kwargs=True)
+    step.calibrate(batches, fakes)
+    step.update_generator(1, batches, fakes, malp_weight=1.0)
+    step.update_malp(1, batches, fakes)
+    *by_the_generator, (seen, named) = told
+    assert len(by_the_generator) == 2
+    for given in by_the_generator:
+        assert torch.equal(given[0], augmented(fake)) and torch.equal(given[1], batch.index) and torch.equal(given[2], batch.target)
+    assert all(map(torch.equal, seen, (augmented(batch.images), augmented(batch.shown), augmented(fake), batch.index))) and not seen[2].requires_grad
+    assert torch.equal(named["real"], augmented(batch.reference)) and torch.equal(named["labels"], batch.labels) and torch.equal(named["target"], batch.target)
+
+
+def test_the_edit_strength_is_the_distance_from_the_unprotected_image(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path)
+    batches = step.present(batches)
+    fakes = step.generate(batches, keep_graph=True)
+    expected = torch.cat([(fake - batch.images).abs() for fake, batch in zip(fakes, batches)]).mean().item()
+    assert step.calibrate(batches, fakes)["edit_strength"] == pytest.approx(expected, rel=1e-5)
+    assert step.update_generator(1, batches, fakes, malp_weight=1.0)[0]["G/edit_strength"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_balance_is_that_of_the_unweighted_losses(accelerator, tmp_path):
+    weights = []
+    for malp_weight in (0.1, 10.0):
+        step, batches = make_step(accelerator, tmp_path, balanced=True)
+        batches = step.present(batches)
+        step.update_generator(1, batches, step.generate(batches, keep_graph=True), malp_weight=malp_weight, measure_balance=True)
+        weights.append(step.balance.weight)
+    assert weights[0] == pytest.approx(weights[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_graph_of_a_single_micro_batch_is_kept_and_that_of_several_is_not(accelerator, tmp_path, accumulation):
+    step, batches = make_step(accelerator, tmp_path, accumulation=accumulation)
+    fakes = step.generate(step.present(batches), keep_graph=True)
+    assert [fake.requires_grad for fake in fakes] == [accumulation == 1] * accumulation
+    assert not any(fake.requires_grad for fake in step.generate(step.present(batches), keep_graph=False))
+
+
+def test_an_image_of_another_process_that_isnt_finite_is_noticed_too(accelerator, tmp_path, monkeypatch):
+    step, batches = make_step(accelerator, tmp_path)
+    batches = step.present(batches)
+    assert step.generate(batches, keep_graph=True) is not None
+    monkeypatch.setattr(finetune_step, "mean_over_processes", lambda values: values + torch.tensor([0.5, 0.0]))
+    assert step.generate(batches, keep_graph=True) is None
+
+
+def test_images_on_another_scale_are_refused_where_malp_would_see_them(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path)
+    batches = step.present(batches)
+    step.networks.editor.forward = lambda images, *labels: 100 * images
+    with pytest.raises(ValueError, match=r"expected fake in \[-1, 1\]"):
+        step.generate(batches, keep_graph=False)
+    step.networks.malp = None
+    assert step.generate(batches, keep_graph=False)[0].max() > 10
+
+
+def test_the_peak_of_a_map_is_that_of_each_image():
+    malp, fakes = tiny_malp(), [sample_images(2), sample_images(2, seed=1)]
+    torch.nn.init.normal_(malp.cnn.map_head.weight)
+    peaks = [malp(image).map.max().item() for fake in fakes for image in fake.split(1)]
+    assert len(set(peaks)) == 4
+    assert map_peak(malp, fakes).item() == pytest.approx(sum(peaks) / 4, rel=1e-5)
 
 
 def test_the_images_for_malp_are_those_from_before_the_generators_update(accelerator, tmp_path):
