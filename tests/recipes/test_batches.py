@@ -71,6 +71,64 @@ def test_without_the_option_whole_images_are_what_they_were():
     assert whole.images.shape == (4, 3, 32, 32) and corners(whole.images) == [(0, 0)] * 4
 
 
+class Labelled(Coordinates):
+    """With a label that is the image's number in eight bits; it notes which rows are asked for."""
+
+    attribute_names = tuple("abcdefgh")
+
+    def __init__(self, *, takes_turns: bool = False) -> None:
+        super().__init__(paired=True)
+        self.takes_turns, self.asked = takes_turns, []
+
+    def __getitem__(self, index: int):
+        self.asked.append(index)
+        image, _, reference = super().__getitem__(index % len(self))
+        return image, torch.tensor([float(index >> bit & 1) for bit in range(8)]), reference
+
+
+def labelled(dataset: Dataset | None = None, *, extra: bool = False, **changed) -> list[list[Batch]]:
+    options = FinetuneOptions(**{"output_dir": Path("x"), "train_batch_size": 4, "max_train_steps": 6, **changed})
+    return [made for _, made in steps(dataset or Labelled(), options, Accelerator(cpu=True), start=0, extra=extra)]
+
+
+def test_the_targets_are_the_labels_of_other_images_of_the_step_also_of_another_micro_batch():
+    whole, halves = labelled(), labelled(train_batch_size=2, gradient_accumulation_steps=2)
+    strangers = 0
+    for (batch,), parts in zip(whole, halves):
+        labels, target = (torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "target"))
+        assert torch.equal(labels, batch.labels) and torch.equal(target, batch.target)
+        assert sorted(target.tolist()) == sorted(labels.tolist()) and len({tuple(row) for row in labels.tolist()}) == 4
+        strangers += sum(row not in part.labels.tolist() for part in parts for row in part.target.tolist())
+    assert strangers > 4
+    assert not all(torch.equal(batch.target, batch.labels) for (batch,) in whole)
+
+
+def test_images_leave_the_8_bit_grid_by_up_to_half_a_level_and_a_pair_is_mirrored_alike():
+    mirrored = []
+    for (batch,) in labelled():
+        for images in (batch.images, batch.reference):
+            off = (images + 1) * 127.5 - ((images + 1) * 127.5).round()
+            assert off.abs().max() <= 0.5001 and off.std() > 0.2
+        columns = [images[:, 1, 0] for images in (batch.images, batch.reference)]
+        ways = [(rows[:, 0] > rows[:, -1]).tolist() for rows in columns]
+        assert ways[0] == ways[1] and not torch.equal(batch.images, batch.reference), "each has noise of its own"
+        mirrored += ways[0]
+    assert 0 < sum(mirrored) < len(mirrored)
+
+
+def test_a_second_stream_has_other_images_crops_and_noise():
+    for (batch,), (other,) in zip(labelled(random_crop=16), labelled(random_crop=16, extra=True)):
+        assert not torch.equal(batch.labels, other.labels)
+        assert corners(batch.images) != corners(other.images)
+
+
+def test_a_data_set_whose_items_differ_between_epochs_is_told_which_one_it_is():
+    for takes_turns, highest in ((False, 12), (True, 24)):
+        dataset = Labelled(takes_turns=takes_turns)
+        labelled(dataset)
+        assert sorted(dataset.asked) == sorted([*range(12), *range(highest - 12, highest)])
+
+
 @pytest.mark.parametrize(
     ("side", "words"), [(8, "at least 16"), (18, "divisible by 4"), (64, "larger than the images; --image-size is 32")]
 )
