@@ -53,17 +53,61 @@ def test_each_step_updates_the_networks_that_are_due_and_no_other(number, terms)
     assert all(parameter.requires_grad and (parameter.grad is None or not parameter.grad.any()) for parameter in step.critic.parameters())
 
 
-def test_micro_batches_give_what_one_batch_gives():
-    """The first update of the generator; the discriminator's penalty draws a number per image."""
+def sgd(step: StarGANStep) -> StarGANStep:
+    """Adam would enlarge rounding errors, and hide a wrong factor."""
+    step.g_optimizer, step.d_optimizer = (torch.optim.SGD(network.parameters(), lr=1.0) for network in (step.generator, step.critic))
+    return step
+
+
+RATES = {"learning_rate": 0.1, "discriminator_learning_rate": 0.01}
+
+
+@pytest.mark.parametrize("changed", [{"warmup_steps": 1}, {"n_critic": 1, "warmup_steps": 0, "identity_share": 0.5}], ids=["warm-up", "both networks"])
+def test_micro_batches_give_what_one_batch_gives(changed):
+    """The discriminator's penalty draws a number per image."""
     moved = []
     for size, accumulated in ((4, 1), (2, 2)):
-        config = options(train_batch_size=size, gradient_accumulation_steps=accumulated, max_train_steps=1, warmup_steps=1)
-        step = make(config)
+        config = options(train_batch_size=size, gradient_accumulation_steps=accumulated, max_train_steps=1, **RATES, **changed)
+        step = sgd(make(config))
+        before = torch.cat([weights(step.generator), weights(step.critic)])
         ((number, batches),) = list(steps(FACES, config, step.accelerator, start=0))
-        step.g_optimizer = torch.optim.SGD(step.generator.parameters(), lr=1.0)  # Adam would enlarge rounding errors
         step(number, batches)
-        moved.append(weights(step.generator))
-    assert torch.allclose(*moved, atol=1e-6)
+        moved.append(torch.cat([weights(step.generator), weights(step.critic)]) - before)
+    assert moved[0].abs().max() > 1e-3
+    torch.testing.assert_close(*moved, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_is_one_of_gradient_descent_on_eq_5_and_then_on_eq_6():
+    """At half of the rates, since three quarters of the steps are over; with the L1 loss to the input for images that keep their labels."""
+    config = options(train_batch_size=4, n_critic=1, warmup_steps=0, identity_share=0.5, **RATES)
+    step, by_hand = sgd(make(config)), make(config)
+    given, again = (next(steps(FACES, config, step.accelerator, start=0))[1] for _ in range(2))
+    step(7, given)
+    generator, critic, (batch,) = by_hand.generator, by_hand.critic, again
+    chosen = batch.noise.uniform() < 0.5
+    target = torch.where(chosen[:, None], batch.labels, batch.target)
+    assert 0 < chosen.sum() < 4
+    for network, rate in ((critic, 0.005), (generator, 0.05)):
+        fake = generator(batch.images, target)
+        if network is critic:
+            loss = critic(batch.images, fake.detach(), batch.labels, batch.noise.uniform(), target).total
+        else:
+            copying = (fake - batch.images)[chosen].abs().mean() * chosen.float().mean()
+            loss = critic.generator_losses(batch.images, fake, generator(fake, batch.labels), target).total + 10 * copying
+        parameters = list(network.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters)):
+            parameter.data -= rate * gradient
+    for network, expected in ((step.generator, generator), (step.critic, critic)):
+        torch.testing.assert_close(dict(network.state_dict()), dict(expected.state_dict()), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(weights(step.average.module), weights(generator), rtol=1e-4, atol=1e-6, msg="the first update of the average replaces it")
+
+
+def test_warming_up_learns_to_copy_with_the_images_own_labels():
+    config = options(max_train_steps=1)
+    step = sgd(make(config))
+    ((_, (batch,)),) = list(steps(FACES, config, step.accelerator, start=0))
+    expected = (step.generator(batch.images, batch.labels) - batch.images).abs().mean().item()
+    assert step(1, [batch])["G/copying"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_share_of_the_images_keeps_its_labels():
@@ -71,6 +115,13 @@ def test_a_share_of_the_images_keeps_its_labels():
     ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
     assert all(chosen.all() for chosen in step.choose_copied(batches))
     assert all(torch.equal(batch.target, batch.labels) for batch in batches)
+
+
+def test_the_second_branchs_heads_have_a_rate_of_their_own():
+    step = with_branch(branch_learning_rate=0.5, discriminator_learning_rate=0.25)
+    ((_, batches),) = list(steps(FACES, options(max_train_steps=1), step.accelerator, start=0))
+    step(7, batches)
+    assert [group["lr"] for group in step.d_optimizer.param_groups] == [0.125, 0.25], "half of them, by the schedule"
 
 
 def test_crops_are_refused():

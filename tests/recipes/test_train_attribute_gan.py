@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -12,15 +13,19 @@ from PIL import Image
 from torch import nn
 
 from generators import create_generator
+from generators.cyclegan_losses import CycleGANObjective, CycleGenerators, ImagePool
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.data.sampling import StepRandom
 from malp_disc.training.attribute_gan_step import AttributeGANStep
-from malp_disc.training.batches import steps
+from malp_disc.training.batches import Batch, steps
+from malp_disc.training.cyclegan_step import CycleGANStep
 from malp_disc.training.moving_average import moving_average
 from recipes import train_attribute_gan
 from tests.recipes.conftest import TINY
+from tests.recipes.engine import ToyGenerator, ToyLosses
 from tests.recipes.in_process import forget_accelerator
 from tests.recipes.test_bad_input import run
-from tests.tiny import Snapshot
+from tests.tiny import Snapshot, sample_images
 
 CANCELLED = {"discriminator.fc_adv.1.layers.0.bias", "discriminator.fc_adv.2.bias"}
 """Weights that a Wasserstein critic's loss doesn't depend on: the bias of its value, which real and fake images share."""
@@ -48,6 +53,91 @@ def test_the_discriminator_moves_in_every_step_and_the_generator_in_every_second
         assert before[0].moved() == (before[0].names if number == 2 else set())
         assert ("G/reconstruction" in terms) == (number == 2) and {"D/adversarial", "D/classification", "D/penalty"} <= terms.keys()
     assert all(parameter.requires_grad and (parameter.grad is None or not parameter.grad.any()) for parameter in objective.parameters())
+
+
+def batch_of(count: int, *, number: int = 0, of: int = 1) -> Batch:
+    """Images of two domains; micro-batch `number` of so many."""
+    part = slice(number * count, (number + 1) * count)
+    images, reference = (sample_images(of * count, 8, 8, seed=seed)[part] for seed in (0, 1))
+    labels, target = (torch.rand(of * count, 5, generator=torch.Generator().manual_seed(seed)).round()[part] for seed in (2, 3))
+    return Batch(images, labels, target, reference, StepRandom(0, 0, batch_size=count, number=number, accumulation=of))
+
+
+def descended(network: nn.Module, loss: torch.Tensor, rate: float) -> None:
+    """One step of gradient descent by hand."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True)):
+        parameter.data -= 0 if gradient is None else rate * gradient
+
+
+def tiny_cyclegan() -> tuple[CycleGenerators, CycleGANObjective]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return CycleGenerators(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)), CycleGANObjective(nn.Conv2d(3, 1, 1), nn.Conv2d(3, 1, 1))
+
+
+def cyclegan_step(options, *, pool_size: int = 0) -> CycleGANStep:
+    networks = tiny_cyclegan()
+    optimizers = {name: torch.optim.SGD(network.parameters(), lr=1.0) for name, network in zip("GD", networks)}
+    pools = nn.ModuleDict({name: ImagePool(8, size=pool_size) for name in "ab"})
+    forget_accelerator()
+    return CycleGANStep(*networks, pools, moving_average(networks[0], 0.9, torch.device("cpu")), optimizers, options, Accelerator(cpu=True))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_of_cyclegan_descends_on_the_generators_loss_and_then_on_that_of_the_discriminators_of_what_they_had_made(parts):
+    """At half of the rates, since three quarters of the steps are over; with several micro-batches as with one."""
+    step = cyclegan_step(config(method="cyclegan", n_critic=None, learning_rate=0.1, discriminator_learning_rate=0.4))
+    terms = step(7, [batch_of(4 // parts, number=number, of=parts) for number in range(parts)])
+    (generators, objective), batch = tiny_cyclegan(), batch_of(4)
+    images = generators(batch.images, batch.reference)
+    expected = objective.generator_loss(images, batch.images, batch.reference)
+    descended(generators, sum(expected.values()), 0.05)
+    judged = objective(batch.images, images.fake_a.detach(), batch.reference, images.fake_b.detach())
+    descended(objective, sum(judged.values()), 0.2)
+    for network, by_hand in ((step.generators, generators), (step.objective, objective), (step.average.module, generators)):
+        torch.testing.assert_close(dict(network.state_dict()), dict(by_hand.state_dict()))
+    wanted = {f"G/{name}": value for name, value in expected.items()} | {f"D/{name}": value for name, value in judged.items()}
+    torch.testing.assert_close(terms, {name: value.detach() for name, value in wanted.items()})
+    assert all(parameter.grad is None for network in (step.generators, step.objective) for parameter in network.parameters())
+
+
+def test_each_discriminator_of_cyclegan_sees_its_own_domains_images_after_its_own_pool():
+    step, seen = cyclegan_step(config(method="cyclegan", n_critic=None), pool_size=2), []
+    batch = batch_of(2)
+    images = step.generators(batch.images, batch.reference)
+    step.objective.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    step(1, [batch])
+    assert torch.equal(step.pools["a"].images, images.fake_a) and torch.equal(step.pools["b"].images, images.fake_b)
+    step.exchange = lambda domain, fakes, _: torch.full_like(fakes, {"a": 0.25, "b": 0.75}[domain])
+    step(2, [batch])
+    a, fake_a, b, fake_b = seen[-1]
+    assert torch.equal(a, batch.images) and torch.equal(b, batch.reference) and (fake_a == 0.25).all() and (fake_b == 0.75).all()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_step_of_an_attribute_editor_descends_on_the_discriminators_loss_and_then_on_the_generators(parts):
+    torch.manual_seed(0)
+    generator, losses = ToyGenerator(), ToyLosses()
+    by_hand = copy.deepcopy((generator, losses))
+    optimizers = {name: torch.optim.SGD(network.parameters(), lr=1.0) for name, network in (("G", generator), ("D", losses))}
+    forget_accelerator()
+    options = config(n_critic=2, learning_rate=0.1, discriminator_learning_rate=0.4)
+    step = AttributeGANStep(generator, losses, moving_average(generator, 0.9, "cpu"), optimizers, options, Accelerator(cpu=True))
+    batches = [batch_of(4 // parts, number=number, of=parts) for number in range(parts)]
+    for batch in batches:
+        batch.noise.uniform()  # so that the whole batch draws the same numbers
+    step(6, batches)
+    (generator, losses), batch = by_hand, batch_of(4)
+    batch.noise.uniform()
+    with torch.no_grad():
+        fake = generator.manipulate(batch.images, batch.target)
+    descended(losses, sum(losses(fake, batch).values()), 0.3)
+    fake = generator.manipulate(batch.images, batch.target)
+    descended(generator, sum(losses.generator_loss(fake, batch, generator.manipulate).values()), 0.075)
+    for network, expected in ((step.generator, generator), (step.objective, losses), (step.average.module, generator)):
+        torch.testing.assert_close(dict(network.state_dict()), dict(expected.state_dict()))
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in step.objective.parameters())
 
 
 @pytest.fixture(scope="module")
