@@ -60,6 +60,23 @@ def test_templates_stay_during_their_delay_while_the_networks_learn(tmp_path):
     assert "encryption.templates" not in moved and any(name.startswith("cnn.") for name in moved)
 
 
+def test_the_delay_of_the_templates_is_over_after_its_share_of_the_steps(tmp_path):
+    """The first of ten."""
+    step, batches = make_step(tmp_path, malp_template_delay=0.1, malp_least_psnr=0.0)
+    before = weights(step)["encryption.templates"]
+    step(1, batches)
+    assert torch.equal(weights(step)["encryption.templates"], before)
+    step(2, batches)
+    assert not torch.equal(weights(step)["encryption.templates"], before)
+
+
+def test_a_generators_images_on_another_scale_are_refused(tmp_path):
+    step, (batch,) = make_step(tmp_path)
+    step.generator.manipulate = lambda images, target: 127.5 * images
+    with pytest.raises(ValueError, match=r"expected fake in \[-1, 1\]"):
+        step.losses(batch)
+
+
 def test_the_loss_is_eq_11_on_the_encrypted_and_the_manipulated_images(tmp_path):
     step, (batch,) = make_step(tmp_path)
     losses = step.losses(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from malp_disc.benchmark.methods import create_method
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.degradations import to_8bit
+from malp_disc.training import localizer_step
 from malp_disc.training.batches import steps
 from malp_disc.training.localizer import check_terms, freeze_unused, make_optimizer, train_localizer
 from malp_disc.training.localizer_options import LocalizerOptions, build_method, learning_rate_of
@@ -147,6 +149,32 @@ def test_edits_of_one_attribute_and_degraded_images(tmp_path):
     plain, degraded = (make_step(tmp_path, degradation=share) for share in (0.0, 1.0))
     terms = [sum(step.losses(batch).values()).item() for step, (batch,) in (plain, degraded)]
     assert terms[0] != terms[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_chain_degrades_a_pair_before_the_edit_or_after_it_and_m_gt_is_the_edit_from_the_original(tmp_path, monkeypatch, share):
+    """In place of the chain, the image's negative."""
+    monkeypatch.setattr(localizer_step, "through_chains", lambda images, chains, used: torch.where(used[:, None, None, None], -images, images))
+    step, (batch,) = make_step(tmp_path, batch_size=16, degradation=share, degradation_chain=True)
+    step.generator = SimpleNamespace(manipulate=lambda images, target: images + 0.25)
+    batch.images *= 0.5
+    pairs, x = step.pairs(batch), batch.images
+    kinds = {"none": (x, x + 0.25, x + 0.25), "before": (-x, -x + 0.25, -x + 0.25), "after": (-x, -x - 0.25, x + 0.25)}
+    found = [
+        next(name for name, (real, manipulated, edited) in kinds.items() if torch.allclose(pairs.real[i], real[i]) and torch.allclose(pairs.manipulated[i], manipulated[i], atol=1e-6)
+             and torch.allclose(pairs.truth[i], fakeness_map(x, edited)[i], atol=1e-6))
+        for i in range(16)
+    ]  # fmt: skip
+    assert set(found) == ({"none"} if not share else {"before", "after"} if share == 1 else {"none", "before", "after"})
+
+
+def test_the_rate_falls_to_zero_over_the_second_half_of_the_steps(tmp_path):
+    step, batches = make_step(tmp_path)
+    rates = []
+    for number in (1, 6, 9, 10):
+        step(number, batches)
+        rates.append(step.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1, 1, 0.4, 0.2])
 
 
 def test_unused_parameters_are_frozen_and_the_weights_stay(tmp_path):
