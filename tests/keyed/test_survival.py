@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.identification import raised_threshold
 from malp_disc.keyed.issued import Issued
-from malp_disc.metrics.degradations import to_8bit
+from malp_disc.metrics.degradations import jpeg, to_8bit
 from malp_disc.plotting.survival_gallery import survival_gallery
 from recipes import evaluate_survival
 from tests.keyed.conftest import natural_images
@@ -90,10 +91,102 @@ def test_every_condition_is_measured_once(malp, images):
     assert all(0 <= line["auc"] <= 1 and line["issued"] == 6 for line in found)
 
 
+def test_each_condition_degrades_before_or_after_the_edit_and_the_unprotected_images_alike(malp, images, monkeypatch):
+    """What the measurement compares, and among which templates an image's own has to be found."""
+
+    def told(_, untouched, edited, unprotected, issued, *, crops=False):
+        return {"images": (untouched, edited, unprotected), "issued": len(issued.numbers), "crops": crops}
+
+    def edit(seen):
+        return (0.5 * seen).flip(3)
+
+    monkeypatch.setattr("malp_disc.evaluation.survival.detection", told)
+    few, others = images[:2], images[2:]
+    lines = {(line["condition"], line["when"]): line for line in survival(malp, few, edit, 3, others)}
+    assert {line["issued"] for line in lines.values()} == {6} and [name for (name, _), line in lines.items() if line["crops"]] == ["crop to 2/3"]
+    published, edited = protected(malp, few), to_8bit(edit(protected(malp, few)))
+    compressed = jpeg(published, quality=50)
+    expected = {
+        ("none", "after the edit"): (published, edited, to_8bit(few)),
+        ("JPEG 50", "after the edit"): (compressed, jpeg(edited, quality=50), jpeg(few, quality=50)),
+        ("JPEG 50", "before the edit"): (compressed, to_8bit(edit(compressed)), jpeg(few, quality=50)),
+    }
+    for place, wanted in expected.items():
+        assert all(map(torch.equal, lines[place]["images"], wanted)), place
+    for name, side in (("0.5 times the size", 32), ("4 times the size", 256), ("crop to 2/3", 43)):
+        assert [tuple(part.shape) for part in lines[name, "after the edit"]["images"]] == [(2, 3, side, side)] * 3, name
+    wide = few[:, :, :40]
+    untouched, changed, unprotected = lines["aspect 8:5", "before the edit"]["images"]
+    assert torch.equal(untouched, protected(malp, wide)) and torch.equal(changed, to_8bit(edit(untouched))) and torch.equal(unprotected, to_8bit(wide))
+    noise = [lines["noise 0.02", "after the edit"]["images"][0] - published for lines in (lines, {(line["condition"], line["when"]): line for line in survival(malp, few, edit, 4, others)})]
+    assert noise[0].std().item() == pytest.approx(0.04, rel=0.05) and not torch.equal(*noise), "0.02 of the range 0 … 1, by the seed"
+
+
+GREY = {
+    "none": 0.2, "5 levels brighter": 0.2 + 5 / 127.5, "10 levels brighter": 0.2 + 10 / 127.5, "20 levels brighter": 0.2 + 20 / 127.5, "40 levels brighter": 0.2 + 40 / 127.5,
+    "40 levels darker": 0.2 - 40 / 127.5, "0.8 times the contrast": 0.16, "half the contrast": 0.1, "1.3 times the contrast": 0.26, "gamma 0.8": 2 * 0.6**0.8 - 1,
+    "gamma 1.25": 2 * 0.6**1.25 - 1, "gamma 0.8, then JPEG 75": 2 * 0.6**0.8 - 1, "half the saturation": 0.2, "colour removed": 0.2,
+    "red 5 % stronger, blue 5 % weaker": [0.26, 0.2, 0.14], "red 10 % stronger, blue 10 % weaker": [0.32, 0.2, 0.08],
+}  # fmt: skip
+"""A grey of 0.2 after each change."""
+
+
+def test_changes_of_tone_are_what_their_names_say():
+    assert list(GREY) == list(TONES)
+    for name, expected in GREY.items():
+        changed = TONES[name](torch.full((1, 3, 16, 16), 0.2))
+        torch.testing.assert_close(changed.mean((0, 2, 3)), torch.tensor(expected).expand(3), atol=0.01 if "JPEG" in name else 1e-6, rtol=0, msg=name)
+    red = torch.tensor([0.6, 0.0, 0.0]).view(1, 3, 1, 1)
+    assert TONES["half the saturation"](red).flatten().tolist() == pytest.approx([0.4, 0.1, 0.1])
+    brighter = SHAPES["mirrored, 20 levels brighter"]
+    assert brighter(red)[0, 0].item() == pytest.approx(0.6 + 20 / 127.5) and not brighter(torch.zeros(1, 1, 4, 4)).any(), "a mask is only mirrored"
+
+
 def test_local_edits_are_all_measured_under_every_degradation(malp, images):
     found = list(local_edits(malp, images[:2], lambda seen: -seen, 0, {"none": to_8bit}))
     assert [line["edit"] for line in found][:4] == ["copy_move", "splice", "inpaint", "generated"]
     assert len({line["f1_all"] for line in found}) == 1  # the same regions for all
+
+
+@pytest.fixture
+def seen(malp, images, monkeypatch):
+    """What the detector is shown, in place of one: it marks the pixels that differ from the published images, calls every image untouched, and finds the template of all but the first."""
+    shown, published = [], protected(malp, images[:3])
+
+    def ideal(_, given, issued, *, crops=False):
+        shown.append(given)
+        for number, image in enumerate(given.split(1)):
+            edited = (image != published[number]).any(1, keepdim=True).float()
+            yield SimpleNamespace(found=SimpleNamespace(protected=number > 0)), SimpleNamespace(edited=edited, score=torch.zeros(1))
+
+    monkeypatch.setattr("malp_disc.evaluation.survival.traced", ideal)
+    return shown
+
+
+def test_a_local_edit_pastes_from_another_image_or_from_the_generators_of_the_published_ones_and_is_degraded_then(malp, images, seen):
+    few, published = images[:3], protected(malp, images[:3])
+    lines = list(local_edits(malp, few, lambda given: -given, 0, {"none": to_8bit, "mirrored": lambda given: given.flip(3)}))
+    shown = {(line["edit"], line["degradation"]): given for line, given in zip(lines, seen, strict=True)}
+    for kind, source in (("splice", to_8bit(few.roll(1, 0))), ("generated", to_8bit(-published))):
+        edited = shown[kind, "none"]
+        changed = (edited != published).any(1, keepdim=True)
+        assert changed.any((1, 2, 3)).all() and torch.equal(torch.where(changed, edited, source), source), kind
+        assert torch.equal(shown[kind, "mirrored"], edited.flip(3))
+    assert all(line["f1"] > 0.95 for line in lines if line["degradation"] == "none" and line["edit"] in ("splice", "generated"))
+
+
+def test_a_faint_edit_is_one_of_its_region_alone_and_counts_as_untouched_where_the_template_is_found(malp, images, seen):
+    published = protected(malp, images[:3])
+    lines = {line["edit"]: (line, given) for line, given in zip(faint_edits(malp, images[:3], 0), seen, strict=True)}
+    assert all(line["untouched"] == pytest.approx(2 / 3) for line, _ in lines.values())
+    line, given = lines["20 levels brighter"]
+    changed = (given != published).any(1, keepdim=True)
+    assert line["f1"] > 0.95 and 0 < changed.float().mean() < 0.9
+    expected = (published + 20 / 127.5).clamp(max=1).expand_as(given)[changed.expand_as(given)]
+    torch.testing.assert_close(given[changed.expand_as(given)], expected, atol=1e-5, rtol=0)
+    square = lines["black square, 12% of the side"][1]
+    assert lines["black square, 12% of the side"][0]["f1"] == 1 and square[:, :, 28:36, 28:36].max() < -0.85
+    assert torch.equal(square[:, :, :28], published[:, :, :28]) and torch.equal(square[..., 36:], published[..., 36:])
 
 
 def test_attackers_forge_nothing_from_images_with_a_template_each(malp, monkeypatch):
@@ -145,6 +238,7 @@ def test_changes_of_the_whole_image_are_undone(malp, images):
     assert lines["none"]["gone"] == lines["5 levels brighter"]["gone"] == lines["mirrored"]["gone"] == 0 and lines["none"]["resembling"] == 1
     assert lines["20 levels brighter"]["presence"] > 0.75 * lines["none"]["presence"] and lines["mirrored"]["presence"] == pytest.approx(lines["none"]["presence"])
     assert lines["mirrored"]["f1"] == pytest.approx(lines["none"]["f1"])
+    assert all(line["kept"] + line["manipulated"] + line["gone"] == pytest.approx(1) for line in lines.values()) and any(line["gone"] for line in lines.values())
     for name, change in TONES.items():
         assert change(images).shape == images.shape and -1.4 < change(images).min() and change(images).max() < 1.4, name
     for name, change in SHAPES.items():

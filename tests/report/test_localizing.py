@@ -9,7 +9,7 @@ import torch
 
 from malp_disc import MaLP, MaLPConfig
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.localize import measure_malp, predict, score_malp, through_generator
+from malp_disc.evaluation.localize import measure_malp, predict, score_malp, score_predictions, through_generator
 from malp_disc.fakeness import fakeness_map
 from malp_disc.metrics.psnr import mean_psnr
 from tests.tiny import sample_images, tiny_malp, with_rectangles
@@ -122,6 +122,49 @@ def test_a_passive_malp_has_no_template_scores(inputs):
     assert scores.template is None and scores.encrypted_psnr is None
     scores = measure_malp(edit, inputs, tiny_malp(set_size=2).eval())
     assert -1 <= scores.template.between <= 1 and None not in dataclasses.astuple(scores.template)
+
+
+class Answers(Sees):
+    """Says of untouched images, which it is shown first, and of edited ones what is given: maps (N, 1, H, W) and scores."""
+
+    def __init__(self, malp, maps, scores):
+        super().__init__(malp, None)
+        self.answers = list(zip(maps, scores))
+
+    def __call__(self, images):
+        out = self.malp(images)
+        out.map, out.score = self.answers[len(self.seen)]
+        self.seen.append(images)
+        return out
+
+
+def test_untouched_and_edited_images_are_not_taken_for_each_other(inputs):
+    """Of one kind the map is dark and even, of the other bright and of the truth's form."""
+    malp = tiny_malp().eval()
+    seen = through_generator(edit, inputs, malp)
+    truth = fakeness_map(seen.images, seen.manipulated)
+    dark, bright = torch.full_like(truth, 0.125), 0.5 + 0.5 * (truth > 0.5)
+    scores = score_malp(seen, Answers(malp, (dark, bright), (torch.full((4,), 0.2), torch.full((4,), 0.9))))
+    found = scores.localization
+    assert scores.detection.auc == scores.detection.accuracy == 1
+    assert found.mean_encrypted == 0.125 and found.mean_manipulated == pytest.approx(bright.mean().item()) and found.spread == pytest.approx(bright.std().item())
+    assert found.cs_encrypted == pytest.approx(torch.cosine_similarity(dark.flatten(1), truth.flatten(1)).mean().item(), rel=1e-4) != found.cs
+    assert scores.encrypted_psnr == pytest.approx(psnr(seen.published, seen.images))
+
+
+def test_the_template_that_counts_is_the_images_own_and_that_of_an_edited_image_apart(inputs):
+    malp = tiny_malp(set_size=3).eval()
+    images = malp.encrypt(inputs.images, torch.tensor([0, 1, 2, 0]))[0]
+    templates, index = malp.encryption.at((32, 32)), torch.tensor([2, 1, 0, 1])
+    expected = malp.similarities(malp(images).template, templates)
+    similarity = predict(malp, images, index).similarity
+    torch.testing.assert_close(similarity, expected[torch.arange(4), index])
+    seen = through_generator(edit, inputs, malp)
+    published, manipulated = (predict(malp, batch, seen.index) for batch in (seen.published, seen.manipulated))
+    found = score_predictions(seen, malp, published, manipulated).template
+    assert (found.encrypted, found.manipulated) == pytest.approx((published.similarity.mean().item(), manipulated.similarity.mean().item()))
+    rows = torch.nn.functional.normalize(malp.encryption.templates.detach().flatten(1), dim=1)
+    assert found.between == pytest.approx(((rows @ rows.T)[[0, 0, 1], [1, 2, 2]]).mean().item(), rel=1e-3)
 
 
 def test_a_dead_head_shows_as_no_spread(inputs):
