@@ -95,8 +95,9 @@ def test_other_weights_or_options_are_another_generator():
         generator_identity(entry, small_generator(0)),
         generator_identity(entry, small_generator(1)),
         generator_identity(generator_entry("attgan"), small_generator(0)),
+        generator_identity(generator_entry("stargan", options={"c_dim": 5}), small_generator(0)),
     }
-    assert len(identities) == 3
+    assert len(identities) == 4
     assert generator_identity(entry, small_generator(0)) in identities
 
 
