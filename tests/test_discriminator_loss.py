@@ -33,6 +33,14 @@ def test_r1_is_the_squared_gradient_of_what_the_generator_is_told_about_real_ima
         MaLPDiscriminator(tiny_malp(), r1_weight=-1)
 
 
+def test_r1_is_a_mean_over_the_images():
+    disc, index = MaLPDiscriminator(tiny_malp(strength=0.0), trainable=True, r1_weight=1.0, relative=False), torch.zeros(3, dtype=torch.long)
+    images = sample_images(3)
+    whole = disc.discriminator_loss(images, images, with_rectangles(images), index).penalty.item()
+    singles = [disc.discriminator_loss(image, image, with_rectangles(image), index[:1]).penalty.item() for image in images.split(1)]
+    assert whole == pytest.approx(sum(singles) / 3, rel=1e-4) and len(set(singles)) == 3
+
+
 # --- MaLP's step -------------------------------------------------------------------------------------------------------------------
 
 

@@ -151,6 +151,14 @@ def test_certain_and_wrong_costs_what_the_logit_says_and_is_learned_from():
         assert logit.grad.tolist() == pytest.approx([0.5, -0.5], rel=1e-5)
 
 
+def test_a_template_that_is_recovered_exactly_or_not_at_all_has_finite_gradients():
+    """log 0 of the unused branch would make them NaN."""
+    for label in (0, 1):
+        similarity, logit = torch.tensor([0.0, 1.0], requires_grad=True), torch.zeros(2, requires_grad=True)
+        classification_loss(logit, similarity, torch.tensor([label, label]), True, only(classification=1.0)).backward()
+        assert similarity.grad.isfinite().all() and logit.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("expected", [True, False])
 def test_j_c_has_no_step_where_its_logarithm_is_computed_from_the_logit(expected):
     logits = torch.linspace(13, 15, 201, dtype=torch.float32).requires_grad_(True)
