@@ -88,6 +88,18 @@ def test_the_same_arm_and_seed_again_replaces_its_line_and_its_features(evaluato
     assert np.allclose(read_features(evaluator.folder, "control", seed=3), first)
 
 
+def test_what_is_told_of_the_training_and_the_scores_of_single_images_are_kept(evaluator):
+    teachers = (Network("squeezenet1_0", "0123456789abcdef"),)
+    evaluator.measure("cotrain", darker, seed=1, steps=7, seconds=1.5, skipped=2, experiment="abc", teachers=teachers)
+    line = read_measurements(evaluator.folder)[1]["cotrain"]
+    assert (line.steps, line.seconds, line.skipped, line.experiment, line.teachers) == (7, 1.5, 2, "abc", teachers)
+    assert evaluator.recorded_experiment() is None, "that of before alone"
+    evaluator.measure("before", darker, experiment="abc")
+    assert evaluator.recorded_experiment() == "abc"
+    for score, mean in (("edit_accuracy", line.edit_accuracy), ("content", line.content.value), ("perfect_edit", line.perfect_edit)):
+        assert read_features(evaluator.folder, "cotrain", seed=1, view=score).mean() == pytest.approx(mean, rel=1e-4), score
+
+
 def test_a_diverged_generator_leaves_a_line_and_no_features(evaluator, caplog):
     evaluator.measure("cotrain", lambda x, t: x * float("nan"), seed=1, steps=5)
     line = json.loads((evaluator.folder / "measurements.jsonl").read_text())

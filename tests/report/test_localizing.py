@@ -149,7 +149,7 @@ def test_untouched_and_edited_images_are_not_taken_for_each_other(inputs):
     assert scores.detection.auc == scores.detection.accuracy == 1
     assert found.mean_encrypted == 0.125 and found.mean_manipulated == pytest.approx(bright.mean().item()) and found.spread == pytest.approx(bright.std().item())
     assert found.cs_encrypted == pytest.approx(torch.cosine_similarity(dark.flatten(1), truth.flatten(1)).mean().item(), rel=1e-4) != found.cs
-    assert scores.encrypted_psnr == pytest.approx(psnr(seen.published, seen.images))
+    assert scores.encrypted_psnr == pytest.approx(mean_psnr(seen.published, seen.images))
 
 
 def test_the_template_that_counts_is_the_images_own_and_that_of_an_edited_image_apart(inputs):

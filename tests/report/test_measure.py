@@ -27,6 +27,7 @@ from malp_disc.metrics.kid import kernel_distance
 from malp_disc.metrics.random_features import RandomExtractor
 from malp_disc.run_folder.measurement import Content, Measurement, ReferencePoints
 from malp_disc.serialization.typed_json import from_json, to_json
+from malp_disc.ssim import structural_similarity
 from tests.tiny import tiny_malp, with_rectangles
 
 COUNT = 40
@@ -219,6 +220,36 @@ def test_scores_of_single_images_have_the_measured_means(evaluator):
     assert evidence.scores["edit_accuracy"].mean() == pytest.approx(measured.edit_accuracy)
     assert evidence.scores["content"].mean() == pytest.approx(measured.content.value)
     assert set(np.unique(evidence.scores["edit_accuracy"])) <= {0.0, 1.0}
+
+
+def test_another_classifier_reads_the_inputs_again(evaluator):
+    """Its logits of the inputs are kept with them, for the next arm."""
+    inputs, reference, models = evaluator
+    dark = dataclasses.replace(models, classifier=nn.Sequential(Brightness(), nn.Threshold(2, -1)), malp=None)
+    bright = dataclasses.replace(dark, classifier=nn.Sequential(Brightness(), nn.Threshold(2, 1)))
+    found = [measure_reference_points(inputs, reference, models)[0].kept_accuracy for models in (dark, bright, dark)]
+    assert found[0] == found[2] == pytest.approx(1 - found[1]) and found[0] != 0.5, "one sees no attribute anywhere, the other all"
+
+
+def test_similarity_to_the_input_is_ssim_on_the_range_of_images(evaluator):
+    inputs, reference, models = evaluator
+    alone = dataclasses.replace(models, classifier=None, malp=None, second=None, third=None, smaller=())
+    measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, alone)
+    assert measured.ssim_to_input == pytest.approx(structural_similarity(evidence.edited, inputs.images, data_range=2.0).mean().item(), rel=1e-5)
+
+
+def test_what_is_kept_of_malp_is_what_it_says_of_the_edited_images(evaluator):
+    inputs, reference, models = evaluator
+    measured, evidence = measure_arm(lambda x, _: with_rectangles(x), inputs, reference, models)
+    assert evidence.predictions.map.mean().item() == pytest.approx(measured.localization.mean_manipulated) != measured.localization.mean_encrypted
+    points, _ = measure_reference_points(inputs, reference, models)
+    assert points.encrypted_psnr == pytest.approx(measured.encrypted_psnr) and points.key_fingerprint == models.malp.key_fingerprint
+    passive, _ = measure_reference_points(inputs, reference, dataclasses.replace(models, malp=tiny_malp(strength=0.0).eval()))
+    assert passive.encrypted_psnr is None and passive.key_fingerprint is None
+
+
+def test_the_reference_says_how_many_images_it_has(evaluator):
+    assert measure_reference(Faces(1000, 60), 50, dataclasses.replace(evaluator[2], second=None)).text == "drawn faces, n = 50"
 
 
 def test_each_extractor_but_the_first_may_be_absent(evaluator):
