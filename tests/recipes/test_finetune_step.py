@@ -198,6 +198,25 @@ def test_an_image_of_another_process_that_isnt_finite_is_noticed_too(accelerator
     assert step.generate(batches, keep_graph=True) is None
 
 
+@pytest.mark.parametrize("longest", [None, 1e-3])
+def test_a_networks_gradient_is_scaled_down_to_the_longest_norm(accelerator, tmp_path, longest):
+    step, batches = make_step(accelerator, tmp_path, max_grad_norm=longest)
+    step.optimizers = {name: torch.optim.SGD(network.parameters(), lr=1.0) for name, network in step.networks.trained.items()}
+    batches = step.present(batches)
+    fakes = step.generate(batches, keep_graph=True)
+    updates = {
+        "D": lambda: step.update_discriminator(1, batches, fakes),
+        "G": lambda: step.update_generator(1, batches, fakes, malp_weight=1.0),
+        "MaLP": lambda: step.update_malp(1, batches, fakes),
+    }
+    for name, update in updates.items():
+        network = step.networks.trained[name]
+        before = torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+        update()
+        length = (torch.nn.utils.parameters_to_vector(network.parameters()) - before).norm().item()
+        assert length > 0.01 if longest is None else length == pytest.approx(longest, rel=1e-3), name
+
+
 def test_images_on_another_scale_are_refused_where_malp_would_see_them(accelerator, tmp_path):
     step, batches = make_step(accelerator, tmp_path)
     batches = step.present(batches)

@@ -13,6 +13,7 @@ from malp_disc import MaLP, MaLPDiscriminator, fakeness_map
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.serialization.state_dicts import load_tensors
+from malp_disc.training import pretrain_step
 from malp_disc.training.batches import steps
 from malp_disc.training.pretrain_options import PretrainOptions
 from malp_disc.training.pretrain_step import PretrainStep, learning_rates
@@ -122,6 +123,29 @@ def test_a_degradation_reaches_malp_in_its_share_of_the_steps(tmp_path):
     assert seen[0] is None
     degraded = seen[1](batch.images)
     assert degraded.shape == batch.images.shape and not torch.equal(degraded, batch.images)
+
+
+def test_whether_and_how_an_image_is_degraded_are_drawn_apart(tmp_path, monkeypatch):
+    """From one number, a share of a quarter would always give the same kind."""
+    told = []
+    monkeypatch.setattr(pretrain_step, "random_degradation", lambda dice: told.append(dice))
+    step, (batch,) = make_step(tmp_path, malp_degradation=0.25)
+    step.wrapped = lambda *tensors, degradation: None
+    for coin in (0.2, 0.3):
+        batch.noise.uniform = lambda *shape, device=None, coin=coin: torch.tensor([[coin, 0.5, 0.625, 0.75]])
+        step.losses(batch)
+    assert told == [[0.5, 0.625, 0.75]]
+
+
+def test_all_templates_are_used_and_the_dropout_of_malp_is_seeded_by_the_micro_batch(tmp_path):
+    step, batches = make_step(tmp_path, set_size=2, batch_size=8, accumulation=2)
+    assert {number for batch in batches for number in step.encrypt(batch)[1].tolist()} == {0, 1}
+    seeds = []
+    step.wrapped = lambda *tensors, degradation: seeds.append(torch.initial_seed())
+    for batch in (*batches, *batches):
+        torch.manual_seed(5)
+        step.losses(batch)
+    assert seeds[:2] == seeds[2:] and len({5, *seeds}) == 3
 
 
 def test_two_micro_batches_are_one_batch_with_all_images(tmp_path):

@@ -99,6 +99,7 @@ def test_a_step_is_one_of_gradient_descent_on_eq_5_and_then_on_eq_6():
             parameter.data -= rate * gradient
     for network, expected in ((step.generator, generator), (step.critic, critic)):
         torch.testing.assert_close(dict(network.state_dict()), dict(expected.state_dict()), rtol=1e-4, atol=1e-6)
+        assert all(parameter.grad is None for parameter in network.parameters()), "none is left for the next step"
     torch.testing.assert_close(weights(step.average.module), weights(generator), rtol=1e-4, atol=1e-6, msg="the first update of the average replaces it")
 
 
@@ -106,6 +107,7 @@ def test_warming_up_learns_to_copy_with_the_images_own_labels():
     config = options(max_train_steps=1)
     step = sgd(make(config))
     ((_, (batch,)),) = list(steps(FACES, config, step.accelerator, start=0))
+    batch.target = 1 - batch.labels
     expected = (step.generator(batch.images, batch.labels) - batch.images).abs().mean().item()
     assert step(1, [batch])["G/copying"].item() == pytest.approx(expected, rel=1e-5)
 

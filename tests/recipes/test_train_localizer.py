@@ -168,6 +168,20 @@ def test_a_chain_degrades_a_pair_before_the_edit_or_after_it_and_m_gt_is_the_edi
     assert set(found) == ({"none"} if not share else {"before", "after"} if share == 1 else {"none", "before", "after"})
 
 
+def test_a_step_uses_all_templates_shows_files_of_8_bits_and_seeds_dropout_by_the_micro_batch(tmp_path):
+    step, batches = make_step(tmp_path, Learner(set_size=2), batch_size=8, accumulation=2)
+    seen = []
+    step.loss_of = lambda real, manipulated, pairs: seen.append((real, manipulated, pairs.index, torch.initial_seed()))
+    for batch in (*batches, *batches):
+        torch.manual_seed(5)
+        step.losses(batch)
+    for images in (part for real, manipulated, *_ in seen for part in (real, manipulated)):
+        assert ((images + 1) * 127.5 - ((images + 1) * 127.5).round()).abs().max() < 1e-3
+    *_, indices, seeds = zip(*seen)
+    assert {number for index in indices for number in index.tolist()} == {0, 1}
+    assert seeds[:2] == seeds[2:] and len({5, *seeds}) == 3
+
+
 def test_the_rate_falls_to_zero_over_the_second_half_of_the_steps(tmp_path):
     step, batches = make_step(tmp_path)
     rates = []
