@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 
@@ -215,6 +216,60 @@ def test_a_networks_gradient_is_scaled_down_to_the_longest_norm(accelerator, tmp
         update()
         length = (torch.nn.utils.parameters_to_vector(network.parameters()) - before).norm().item()
         assert length > 0.01 if longest is None else length == pytest.approx(longest, rel=1e-3), name
+
+
+class HalfPrecision:
+    """Accelerate's part in a step on a GPU in float16: it scales losses and gradients, on the CPU here."""
+
+    def __init__(self) -> None:
+        self.scaler, self.told = torch.amp.GradScaler("cpu", init_scale=1024.0), []
+        self.autocast, self.print = contextlib.nullcontext, self.told.append
+
+    def no_sync(self, network):
+        return contextlib.nullcontext()
+
+    def backward(self, loss):
+        self.scaler.scale(loss).backward()
+
+    def unscale_gradients(self, optimizer):
+        self.scaler.unscale_(optimizer)
+
+    def prepared(self, optimizer):
+        """Its step is left out where a gradient isn't finite, and lowers the scale then."""
+        plain = optimizer.step
+
+        def step() -> None:
+            optimizer.step = plain  # the scaler calls it
+            self.scaler.step(optimizer)
+            self.scaler.update()
+            optimizer.step = step
+
+        optimizer.step = step
+        return optimizer
+
+
+def test_in_half_precision_an_overflow_lowers_the_scale_and_a_nan_of_the_loss_counts_as_skipped(accelerator, tmp_path):
+    step, batches = make_step(accelerator, tmp_path, max_grad_norm=1e-3)
+    batches = step.present(batches)
+    fakes = step.generate(batches, keep_graph=True)
+    step.accelerator, step.guard = HalfPrecision(), FiniteSteps(1)
+    network, scaler = step.networks.objective, step.accelerator.scaler
+    step.optimizers["D"] = step.accelerator.prepared(torch.optim.SGD(network.parameters(), lr=1.0))
+
+    def moved_by() -> float:
+        before = torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+        step.update_discriminator(1, batches, fakes)
+        return (torch.nn.utils.parameters_to_vector(network.parameters()) - before).norm().item()
+
+    assert moved_by() == pytest.approx(1e-3, rel=1e-3), "the gradient is clipped after it is unscaled"
+    overflow = network.discriminator[0].weight.register_hook(lambda gradient: gradient * float("inf"))
+    assert moved_by() == 0 and (step.guard.skipped, scaler.get_scale(), step.accelerator.told) == (0, 512.0, [])
+    overflow.remove()
+    forward, network.forward = network.forward, lambda fake, batch: {"adversarial": float("nan") * network.discriminator(fake).mean()}
+    assert moved_by() == 0 and (step.guard.skipped, scaler.get_scale()) == (1, 256.0)
+    assert "the gradient of the generator's own discriminator isn't finite (D/adversarial = nan)" in step.accelerator.told[0]
+    network.forward = forward
+    assert moved_by() == pytest.approx(1e-3, rel=1e-3), "the scaler is ready for the next step"
 
 
 def test_images_on_another_scale_are_refused_where_malp_would_see_them(accelerator, tmp_path):

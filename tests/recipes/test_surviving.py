@@ -21,6 +21,7 @@ from malp_disc.keyed.alignment import Alignment
 from malp_disc.keyed.secret import load_secret
 from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.metrics.degradations import to_8bit
+from malp_disc.training import localizer_step
 from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DRAWS, needs_generator, through_chains, with_local_edits
 from malp_disc.training.localizer_step import LocalizerStep, LossOf
@@ -102,6 +103,19 @@ def test_the_pairs_of_a_step_are_a_function_of_its_number_and_arrive_in_8_bits()
     assert 0 < whole.sum() < 8
     terms = step.losses(batch_of(images))
     assert all(value.isfinite() for value in terms.values())
+
+
+def test_splices_come_from_unprotected_images_and_the_generator_edits_published_ones_as_asked_for(monkeypatch):
+    torch.manual_seed(0)
+    method, images, given, asked = KeyedMethod(KeyedMaLP(KeyedConfig(image_size=32, width=4), secret=b"m" * 32)), sample_images(8), [], []
+    monkeypatch.setattr(localizer_step, "with_local_edits", lambda *arguments: given.append(arguments) or with_local_edits(*arguments))
+    batch = batch_of(images)
+    batch.target = torch.linspace(0, 1, 8)[:, None]
+    pairs = step_of(method, SimpleNamespace(manipulate=lambda images, target: asked.append(target) or -images), degradation=0.0).pairs(batch)
+    ((published, originals, generated, dice, share),) = given
+    rows = needs_generator(dice, share)
+    assert torch.equal(originals, images) and torch.equal(published, to_8bit(method.encrypt(images, pairs.index)))
+    assert 0 < len(rows) < 8 and torch.equal(generated[rows], -published[rows]) and torch.equal(asked[0], batch.target[rows])
 
 
 def test_training_keys_follow_the_steps_number_and_arent_the_malps():
