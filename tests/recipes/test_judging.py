@@ -92,6 +92,7 @@ def test_what_is_told_of_the_training_and_the_scores_of_single_images_are_kept(e
     teachers = (Network("squeezenet1_0", "0123456789abcdef"),)
     evaluator.measure("cotrain", darker, seed=1, steps=7, seconds=1.5, skipped=2, experiment="abc", teachers=teachers)
     line = read_measurements(evaluator.folder)[1]["cotrain"]
+    assert (evaluator.folder / "gallery" / "1" / "cotrain-edited.png").exists() and not (evaluator.folder / "gallery" / "0" / "cotrain-edited.png").exists()
     assert (line.steps, line.seconds, line.skipped, line.experiment, line.teachers) == (7, 1.5, 2, "abc", teachers)
     assert evaluator.recorded_experiment() is None, "that of before alone"
     evaluator.measure("before", darker, experiment="abc")
@@ -121,6 +122,8 @@ def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
         evaluator.grid("control", 5, darker, seed=seed)
         width, height = Image.open(evaluator.folder / path).size
         assert height > 10 * 32 and width > 2 * 32
+    evaluator.grid("control", 7, lambda x, t: x * float("nan"))
+    assert not (evaluator.folder / "samples" / "control" / "000007.png").exists()
 
 
 @pytest.mark.parametrize(
