@@ -44,6 +44,13 @@ def test_pgd_finds_a_minimum_inside_the_ball_to_within_its_step():
     assert (found - minimum).abs().max() <= PGD_STEP + 1e-7
 
 
+def test_each_step_of_an_attack_sees_a_minibatch_of_its_own():
+    for attack, steps in ((lambda loss: pgd(loss, 4, steps=3), 3), (lambda loss: cw(loss, 4, steps=3), 3), (lambda loss: fgsm(loss, 4, batches=3), 3)):
+        seen = []
+        attack(lambda template, step, seen=seen: seen.append(step) or template.sum())
+        assert seen == list(range(steps))
+
+
 def test_pgd_depends_on_its_seed_alone():
     one, same, other = (pgd(lambda template, step: 0 * template.sum(), 6, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from malp_disc.benchmark.autogan import AutoGANDetector
-from malp_disc.benchmark.inputs import EditCache, cases_of, code_of, generator_identity, sampled
+from malp_disc.benchmark.inputs import EditCache, cases_of, code_of, content_hash, generator_identity, sampled
 from malp_disc.benchmark.keyed_method import KeyedMethod
 from malp_disc.benchmark.run import Competitor
 from malp_disc.benchmark.suite import generator_entry
@@ -53,6 +53,7 @@ def test_targets_are_what_the_network_takes():
     cases = {kind: [case.target for case in cases_of(entry, kind, 8, 0)] for kind in ("labels", "change", "domain", "none")}
     wanted, change, domain, none = (targets[0] for targets in cases.values())
     assert torch.equal(change, wanted - labels) and none is None
+    assert (cases["change"][1] != 0).sum(0).tolist() == [0, 0, 0, 8, 0]
     assert domain.dtype == torch.long and domain.shape == (8,)
     smiling = cases["domain"][1]
     assert (smiling == 3).all() and len(smiling), "the fourth domain, and no other that the image had"
@@ -74,6 +75,11 @@ def test_edits_are_computed_once_and_kept_by_content(tmp_path):
     EditCache(tmp_path, "another generator", manipulate, "cpu")(LEVELS, None)
     edits(LEVELS.flip(0), None)
     assert manipulate.calls == 4
+
+
+def test_a_tensor_of_other_values_type_or_shape_has_another_hash():
+    values = torch.zeros(2, 3)
+    assert len({content_hash(other) for other in (values, values + 1, values.int(), values.view(3, 2))}) == 4 and content_hash(values.clone()) == content_hash(values)
 
 
 def test_a_damaged_file_of_the_cache_is_made_again(tmp_path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from malp_disc.benchmark import localizer as contract
-from malp_disc.benchmark.localizer import Localization, family_of, import_localizer, name_of, predict, protect, ready
+from malp_disc.benchmark.localizer import Localization, family_of, import_localizer, name_of, predict, protect, ready, thresholds_of
 from tests.tiny import sample_images
 
 
@@ -124,3 +125,8 @@ def test_modules_go_to_evaluation_mode_and_other_objects_stay():
 
     plain = InPlace()
     assert not ready(Net()).training and ready(plain) is plain
+
+
+def test_thresholds_are_the_localizers_own_also_one_of_0():
+    assert thresholds_of(SimpleNamespace(threshold=0.1, score_threshold=0.0)) == (0.1, 0.0)
+    assert thresholds_of(SimpleNamespace()) == (0.5, 0.5)

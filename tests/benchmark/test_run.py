@@ -54,6 +54,7 @@ def test_a_generator_is_measured_scaled_unscaled_and_degraded_and_single_attribu
     assert places[:2] + places[-1:] == [(None, "sc.", 16, None), (None, "no sc.", 32, None), ("Smiling", "sc.", 16, None)]
     assert {place[:3] for place in places[2:-1]} == {(None, "sc.", 16)} and {place[3] for place in places[2:-1]} == set(DEGRADATIONS)
     assert len({line.cell for line in lines}) == len(lines) == len(calls)
+    assert all(line.scores["auc"][0] == line.scores["accuracy"][0] == 1 for line in lines), "edited images score higher"
     lines, _ = measured(side=32, robustness=())
     assert [(line.scale, line.size) for line in lines] == [("sc.", 32)], "unscaled images are the same"
 

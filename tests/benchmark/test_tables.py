@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from malp_disc.benchmark.cell_text import baseline
 from malp_disc.benchmark.cells import Cells
 from malp_disc.benchmark.differences import difference_table, differences, verdict
 from malp_disc.benchmark.measure import ImageScores
@@ -72,6 +73,20 @@ def test_table_4_has_every_generator_of_the_paper_with_gaps_and_the_others():
 def test_the_average_is_over_the_unseen_generators_that_all_localizers_have():
     average = tables_4(Cells(LINES))[0].table.rows[-1]
     assert average[0] == "Average of 1 unseen" and average[1].startswith("0.800") and average[3].startswith("0.500")
+
+
+def test_a_generator_with_some_numbers_is_no_gap_and_a_baseline_is_the_passive_localizers():
+    """Of a proactive one, edits are those of its encrypted images."""
+    cells = Cells([line("mine"), line("mine", "ffd", scores={"cs_constant": (0.3, 0.2, 0.4)}), Line(generator="mine", localizer="broken", gap="no map"), Line(generator="other", gap="no file")])
+    assert cells.gap("mine") is None and cells.gap("other") == "no file" and cells.gap("nowhere") == "not in this benchmark"
+    assert baseline(cells, "mine", "cs_constant").value == 0.3
+    assert baseline(Cells([line("mine")]), "mine", "cs_constant").value == 0.4
+
+
+def test_each_pixel_metric_has_the_best_threshold_of_its_own():
+    numbers = {"f1_best_threshold": 0.25, "iou_best_threshold": 0.125}
+    pixels = tables_2(Cells([line("STGAN", trained_on=True, threshold=0.5, numbers=numbers)]))[1]
+    assert row_of(pixels, "malp")["thresholds"] == "fixed 0.5\nF1 0.250\nIoU 0.125"
 
 
 def test_single_attributes_stand_in_table_3_beside_the_papers():
