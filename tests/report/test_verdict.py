@@ -7,11 +7,12 @@ import math
 
 import pytest
 
+from malp_disc.report import verdict_rule
 from malp_disc.report.seeds import Delta, Interval, bonferroni_interval
 from malp_disc.report.verdict_rule import NOISE_NYQUIST, RULE
 from malp_disc.report.verdict_tolerances import TOLERATED_SHRINKAGE, tolerated_fall
 from malp_disc.run_folder.arms import ARMS, CANDIDATES, CONTROLS
-from tests.report.typed import HIGHER, LOWER, ZERO, arm_verdict, full, run_verdict
+from tests.report.typed import HIGHER, LOWER, ZERO, arm_verdict, deltas, full, measurements, run_verdict
 
 
 def test_lower_distance_with_edits_kept_is_improved_and_says_by_how_much(arms, comparison):
@@ -53,6 +54,42 @@ def test_refusals_name_their_reason_and_never_say_improved(arms, comparison, cha
     assert words in verdict.reason
     assert "improved" not in verdict.reason
     assert run_verdict(arms, comparison)[0].startswith("No improvement shown: ")
+
+
+@pytest.mark.parametrize("key", ["label", "n", "extractor", "resize", "reference"])
+@pytest.mark.parametrize("other", ["control", "before"])
+def test_distances_that_were_measured_otherwise_do_not_compare_unless_one_diverged(arms, comparison, key, other):
+    arms[other]["frechet"][key] = 60 if key == "n" else "another"
+    verdict = arm_verdict("cotrain", arms, comparison)
+    assert verdict.outcome == "not decided" and f"cotrain and {other} were measured with different {key}" in verdict.reason
+    arms[other] |= {"diverged": True}
+    assert "were measured with different" not in arm_verdict("cotrain", arms, comparison).reason
+
+
+def test_a_diverged_arm_and_one_whose_updates_were_all_skipped_are_not_decided_on(arms, comparison):
+    for arm in ("cotrain", "control"):
+        for skipped, outcome in ((249, "improved"), (250, "not decided")):
+            changed = {**arms, arm: {**arms[arm], "skipped": skipped}}
+            verdict = arm_verdict("cotrain", changed, comparison)
+            assert verdict.outcome == outcome and (f"as many updates of {arm} were skipped" in verdict.reason) == (outcome == "not decided")
+    verdict = arm_verdict("cotrain", {**arms, "cotrain": {**arms["cotrain"], "diverged": True}}, comparison)
+    assert (verdict.outcome, verdict.reason) == ("not decided", "not decided: cotrain diverged, its images are not finite")
+
+
+def test_only_an_interval_makes_an_arm_worse_than_a_control(arms, comparison):
+    unsure = {"value": 2.0, "low": -4.0, "high": 8.0}
+    assert arm_verdict("cotrain", arms, {**comparison, "cotrain": {**comparison["cotrain"], "delta_vs_control": unsure}}).outcome == "no difference"
+    arms["random"] = arms["control"]
+    for delta, outcome in ((unsure, "no difference"), (HIGHER, "worse"), (LOWER, "improved")):
+        assert arm_verdict("cotrain", arms, {**comparison, "cotrain": {**comparison["cotrain"], "delta_vs_random": delta}}).outcome == outcome
+
+
+def test_the_interval_against_every_control_is_corrected_for_the_candidates(arms, comparison):
+    """One that just excludes zero for a single candidate contains it for two."""
+    arms["random"] = arms["control"]
+    comparison["cotrain"]["delta_vs_random"] = {"value": -6.0, "low": -11.9, "high": -0.1}
+    typed = measurements(arms), deltas(comparison)
+    assert [verdict_rule.arm_verdict("cotrain", *typed, candidates=count).outcome for count in (1, 2)] == ["improved", "no difference"]
 
 
 def test_an_interval_that_only_touches_zero_contains_it(arms, comparison):

@@ -41,6 +41,13 @@ def test_over_seeds_both_intervals_have_to_lie_below_zero(arms, comparison):
         assert "over 3 seeds and" in verdict.reason and "over images" in verdict.reason
 
 
+def test_more_leakage_than_before_is_refused_too(arms, comparison):
+    for arm, measured in arms.items():
+        measured["frechet"]["n"], measured["leakage"] = 10_000, 0.02 if arm == "before" else 0.05
+    verdict = arm_verdict("cotrain", arms, comparison)
+    assert verdict.outcome == "edits leak" and "(before)" in verdict.reason
+
+
 def test_more_leakage_is_refused_beyond_sampling_noise_and_where_it_was_not_measured_it_is_not(arms, comparison):
     """0.02 to 0.05 of 10,000 images is far beyond two standard errors, of 100 it is not."""
     for n, outcome in ((10_000, "edits leak"), (100, "improved")):
