@@ -167,6 +167,7 @@ def test_a_gain_that_a_further_extractor_sees_too_is_no_alarm(arms, comparison, 
         ("control", HIGHER, "farther from the perfect edits", "farther from the perfect edits than the control"),
         ("before", HIGHER, "farther from the perfect edits", "farther from the perfect edits than the generator before fine-tuning"),
         ("control", ZERO, "improved", "the images are as far from the perfect edits"),
+        ("control", {"value": 2.2, "low": -3.8, "high": 8.2}, "improved", "the images are as far from the perfect edits"),
         ("control", LOWER, "improved", "the images are nearer to the perfect edits"),
     ],
 )
