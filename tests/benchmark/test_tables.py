@@ -6,7 +6,8 @@ import pytest
 
 from malp_disc.benchmark.cell_text import baseline
 from malp_disc.benchmark.cells import Cells
-from malp_disc.benchmark.differences import difference_table, differences, verdict
+from malp_disc.benchmark.differences import Difference, difference_table, differences, verdict
+from malp_disc.benchmark.intervals import Estimate
 from malp_disc.benchmark.measure import ImageScores
 from malp_disc.benchmark.page import Contents, render_markdown
 from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, read_lines, write_cell, write_lines
@@ -134,6 +135,11 @@ def test_proactive_and_passive_are_compared_image_by_image(tmp_path):
     assert difference.estimate.value == pytest.approx(0.1) and difference.estimate.low == pytest.approx(0.1)
     assert difference_table(cells, tmp_path, "pearson", "Pearson").table.rows == [["StarGAN [8]", "+0.100\n+0.100 to +0.100"]]
     assert "above that of every passive localizer on 1 (StarGAN), below every one on none" in verdict(cells, tmp_path)
+
+
+def test_a_difference_has_a_sign_where_its_interval_excludes_zero():
+    signs = [Difference("mine", "ffd", Estimate(0.0, *ends)).sign for ends in ((0.1, 0.3), (-0.3, -0.1), (-0.1, 0.3), (0.0, 0.1), (None, None))]
+    assert signs == [1, -1, 0, 0, 0]
 
 
 def test_a_worse_proactive_localizer_is_called_worse(tmp_path):
