@@ -76,9 +76,9 @@ class Labelled(Coordinates):
 
     attribute_names = tuple("abcdefgh")
 
-    def __init__(self, *, takes_turns: bool = False) -> None:
+    def __init__(self, *, distinguishes_epochs: bool = False) -> None:
         super().__init__(paired=True)
-        self.takes_turns, self.asked = takes_turns, []
+        self.distinguishes_epochs, self.asked = distinguishes_epochs, []
 
     def __getitem__(self, index: int):
         self.asked.append(index)
@@ -123,8 +123,8 @@ def test_a_second_stream_has_other_images_crops_and_noise():
 
 
 def test_a_data_set_whose_items_differ_between_epochs_is_told_which_one_it_is():
-    for takes_turns, highest in ((False, 12), (True, 24)):
-        dataset = Labelled(takes_turns=takes_turns)
+    for distinguishes_epochs, highest in ((False, 12), (True, 24)):
+        dataset = Labelled(distinguishes_epochs=distinguishes_epochs)
         labelled(dataset)
         assert sorted(dataset.asked) == sorted([*range(12), *range(highest - 12, highest)])
 

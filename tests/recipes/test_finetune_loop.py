@@ -23,11 +23,11 @@ FACES = ProceduralFaces(16, image_size=16)
 def tuning(tmp_path):
     """A fine-tuning of the toy generator, the same one every time."""
 
-    def make(setup: ArmSetup | None = None, *, generator: nn.Module | None = None, quick_fid=None, sample_grid=None, **options) -> FineTuning:
+    def make(setup: ArmSetup | None = None, *, generator: nn.Module | None = None, quick_distance=None, sample_grid=None, **options) -> FineTuning:
         torch.manual_seed(0)
         config = FinetuneOptions(**{"output_dir": tmp_path, "train_batch_size": 2, "max_train_steps": 3, "log_steps": 1, "eval_steps": 0, "mixed_precision": "no", **options})
         before, losses = generator or ToyGenerator().train(), ToyLosses()
-        return FineTuning("arm", setup or ArmSetup(), before, losses, FACES, config, Accelerator(cpu=True), quick_fid=quick_fid, sample_grid=sample_grid)
+        return FineTuning("arm", setup or ArmSetup(), before, losses, FACES, config, Accelerator(cpu=True), quick_distance=quick_distance, sample_grid=sample_grid)
 
     return make
 
@@ -51,11 +51,11 @@ def test_the_moving_average_is_what_is_drawn_measured_kept_and_returned(tuning):
     def sample_grid(step, manipulate):
         grids[step] = manipulate(images, target)
 
-    def quick_fid(step, manipulate):
+    def quick_distance(step, manipulate):
         measured[step] = manipulate(images, target)
         return float(step)
 
-    training = tuning(ema_decay=0.75, learning_rate=1e-2, sample_steps=2, eval_steps=2, quick_fid=quick_fid, sample_grid=sample_grid)
+    training = tuning(ema_decay=0.75, learning_rate=1e-2, sample_steps=2, eval_steps=2, quick_distance=quick_distance, sample_grid=sample_grid)
     step = training.train_step
     training.train_step = lambda *arguments: (step(*arguments), weights.append({key: value.clone() for key, value in training.generator.state_dict().items()}))[0]
     start = ToyGenerator()

@@ -128,7 +128,7 @@ def test_a_degradation_reaches_malp_in_its_share_of_the_steps(tmp_path):
 def test_whether_and_how_an_image_is_degraded_are_drawn_apart(tmp_path, monkeypatch):
     """From one number, a share of a quarter would always give the same kind."""
     told = []
-    monkeypatch.setattr(pretrain_step, "random_degradation", lambda dice: told.append(dice))
+    monkeypatch.setattr(pretrain_step, "random_degradation", lambda draws: told.append(draws))
     step, (batch,) = make_step(tmp_path, malp_degradation=0.25)
     step.wrapped = lambda *tensors, degradation: None
     for coin in (0.2, 0.3):

@@ -112,8 +112,8 @@ def test_splices_come_from_unprotected_images_and_the_generator_edits_published_
     batch = batch_of(images)
     batch.target = torch.linspace(0, 1, 8)[:, None]
     pairs = step_of(method, SimpleNamespace(manipulate=lambda images, target: asked.append(target) or -images), degradation=0.0).pairs(batch)
-    ((published, originals, generated, dice, share),) = given
-    rows = needs_generator(dice, share)
+    ((published, originals, generated, draws, share),) = given
+    rows = needs_generator(draws, share)
     assert torch.equal(originals, images) and torch.equal(published, to_8bit(method.encrypt(images, pairs.index)))
     assert 0 < len(rows) < 8 and torch.equal(generated[rows], -published[rows]) and torch.equal(asked[0], batch.target[rows])
 

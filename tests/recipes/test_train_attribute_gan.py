@@ -81,7 +81,7 @@ def cyclegan_step(options, *, pool_size: int = 0) -> CycleGANStep:
     optimizers = {name: torch.optim.SGD(network.parameters(), lr=1.0) for name, network in zip("GD", networks)}
     pools = nn.ModuleDict({name: ImagePool(8, size=pool_size) for name in "ab"})
     forget_accelerator()
-    return CycleGANStep(*networks, pools, moving_average(networks[0], 0.9, torch.device("cpu")), optimizers, options, Accelerator(cpu=True))
+    return CycleGANStep(*networks, pools, moving_average(networks[0], 0.9, warmup=True), optimizers, options, Accelerator(cpu=True))
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -93,11 +93,11 @@ def test_a_step_of_cyclegan_descends_on_the_generators_loss_and_then_on_that_of_
     images = generators(batch.images, batch.reference)
     expected = objective.generator_loss(images, batch.images, batch.reference)
     descended(generators, sum(expected.values()), 0.05)
-    judged = objective(batch.images, images.fake_a.detach(), batch.reference, images.fake_b.detach())
-    descended(objective, sum(judged.values()), 0.2)
+    losses_of_d = objective(batch.images, images.fake_a.detach(), batch.reference, images.fake_b.detach())
+    descended(objective, sum(losses_of_d.values()), 0.2)
     for network, by_hand in ((step.generators, generators), (step.objective, objective), (step.average.module, generators)):
         torch.testing.assert_close(dict(network.state_dict()), dict(by_hand.state_dict()))
-    wanted = {f"G/{name}": value for name, value in expected.items()} | {f"D/{name}": value for name, value in judged.items()}
+    wanted = {f"G/{name}": value for name, value in expected.items()} | {f"D/{name}": value for name, value in losses_of_d.items()}
     torch.testing.assert_close(terms, {name: value.detach() for name, value in wanted.items()})
     assert all(parameter.grad is None for network in (step.generators, step.objective) for parameter in network.parameters())
 
@@ -123,7 +123,7 @@ def test_a_step_of_an_attribute_editor_descends_on_the_discriminators_loss_and_t
     optimizers = {name: torch.optim.SGD(network.parameters(), lr=1.0) for name, network in (("G", generator), ("D", losses))}
     forget_accelerator()
     options = config(n_critic=2, learning_rate=0.1, discriminator_learning_rate=0.4)
-    step = AttributeGANStep(generator, losses, moving_average(generator, 0.9, "cpu"), optimizers, options, Accelerator(cpu=True))
+    step = AttributeGANStep(generator, losses, moving_average(generator, 0.9, warmup=True), optimizers, options, Accelerator(cpu=True))
     batches = [batch_of(4 // parts, number=number, of=parts) for number in range(parts)]
     for batch in batches:
         batch.noise.uniform()  # so that the whole batch draws the same numbers
