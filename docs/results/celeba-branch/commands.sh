@@ -40,6 +40,29 @@ python recipes/finetune_stargan.py $DATA $TUNE --backbone-depths 4 --realness-we
 python recipes/finetune_stargan.py $DATA $TUNE --max-train-steps 370 --arms control --seeds 0 --eval-size 500 --reference-size 1500 \
     --smaller-views 2 --face-embedding "$MOBILEFACE" --eval-steps 0 --sample-steps 370 --output-dir "$RUNS/control-370-steps"
 
+# Against held-out faces: the last 2,000 training images, which the search didn't measure on, are held out too, by a column "split" of the table
+python - "$CELEBA" "$RUNS/split.csv" <<'PYTHON'
+import csv
+import sys
+from pathlib import Path
+from malp_disc.data import DataOptions, build_dataset
+root, output = Path(sys.argv[1]), Path(sys.argv[2])
+options = DataOptions(data="folder", data_root=root / "images", attributes=root / "list_attr.csv", crop_size=89)
+edited, others = ([Path(path).name for path in build_dataset(options, split).paths] for split in ("test", "train"))
+held_out = {*edited, *others[-2000:]}
+header, *rows = csv.reader(open(root / "list_attr.csv"))
+with open(output, "w", newline="") as file:
+    csv.writer(file).writerows([[*header, "split"], *([*row, "test" if row[0] in held_out else "train"] for row in rows)])
+PYTHON
+HELD_OUT="${DATA/"$CELEBA/list_attr.csv"/$RUNS/split.csv}"
+python recipes/train_stargan.py $HELD_OUT --generator-checkpoint "$G" --discriminator-checkpoint "$RUNS/D-random.safetensors" --max-train-steps 3000 --n-critic 1000000 --warmup-steps 0 \
+    --train-batch-size 8 --identity-share 0.25 --reconstruction-weight 30 --learning-rate 2e-4 --discriminator-learning-rate 4e-4 --output-dir "$RUNS/own-d-long"
+python recipes/train_attribute_classifier.py $HELD_OUT --steps 500 --width 24 --output "$RUNS/classifier-held-out.safetensors"
+python recipes/finetune_stargan.py $HELD_OUT --generator-checkpoint "$G" --discriminator-checkpoint "$RUNS/own-d-long/D.safetensors" --malp weights/celeba64/malp --reconstruction-weight 30 \
+    --max-train-steps 250 --lr-warmup-steps 0 --discriminator-learning-rate 4e-4 --extractor inception-768 --fid-weights "$INCEPTION" --second-extractor squeezenet-128 \
+    --attribute-classifier "$RUNS/classifier-held-out.safetensors" --backbone-depths 4 --realness-weight 4 --arms control vision_aided --seeds 0 1 2 --eval-size 1000 --reference-size 2000 \
+    --smaller-views 2 --face-embedding "$MOBILEFACE" --eval-steps 0 --sample-steps 250 --output-dir "$RUNS/held-out"
+
 # The same at 96x96, on other people
 #   CELEBA_TEST   folder with images/ and list_attr.csv: 6,500 faces of CelebA's test split at 128x128
 OTHERS="--data folder --data-root $CELEBA_TEST/images --attributes $CELEBA_TEST/list_attr.csv --selected-attributes Black_Hair Blond_Hair Brown_Hair Male Young --image-size 96"
