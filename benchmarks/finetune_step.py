@@ -29,9 +29,9 @@ from generators import create_generator
 from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANCritic, StarGANObjective, StarGANWeights, generator_losses
 from malp_disc import MaLP
-from malp_disc.allocator import keep_freed_memory
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.malp import with_pretrained_branch
+from malp_disc.runtime.allocator import keep_freed_memory
 from malp_disc.serialization.files import write_json
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR, FACES_MALP
 from malp_disc.training.finetune import ArmSetup, FineTuning

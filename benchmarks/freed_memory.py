@@ -1,4 +1,4 @@
-"""Time of features of images with freed memory kept (`malp_disc.allocator`), as every command does, against glibc's default, in fresh processes.
+"""Time of features of images with freed memory kept (`malp_disc.runtime.allocator`), as every command does, against glibc's default, in fresh processes.
 
     python benchmarks/freed_memory.py --weights fid_inception_to_mixed_7a.safetensors      # 64 images of 256 pixels
 """
@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import tyro
 
-from malp_disc.allocator import keep_freed_memory
 from malp_disc.metrics.extractor import extract_features
 from malp_disc.metrics.features import create_extractor
+from malp_disc.runtime.allocator import keep_freed_memory
 
 Network = Literal["inception-768", "squeezenet"]
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from malp_disc.freezing import gradients_to_inputs_only
-from malp_disc.input_checks import check_loss_weights
+from malp_disc.runtime.freezing import gradients_to_inputs_only
+from malp_disc.runtime.input_checks import check_loss_weights
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from generators.patchgan import PatchDiscriminator
-from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.runtime.freezing import gradients_to_inputs_only
 
 
 class ContentLoss(nn.Module):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.freezing import gradients_to_inputs_only
-from malp_disc.input_checks import check_loss_weights
-from malp_disc.second_derivative import differentiable_gradient
+from malp_disc.runtime.freezing import gradients_to_inputs_only
+from malp_disc.runtime.input_checks import check_loss_weights
+from malp_disc.runtime.second_derivative import differentiable_gradient
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from malp_disc.discriminator import MaLPDiscriminator
     from malp_disc.fakeness import fakeness_map
-    from malp_disc.input_checks import without_value_checks
     from malp_disc.keyed import KeyedConfig, KeyedMaLP
     from malp_disc.losses import LossWeights
     from malp_disc.malp import MaLP, MaLPConfig, MaLPOutput
+    from malp_disc.runtime.input_checks import without_value_checks
 
 __version__ = "0.1.0"
 __all__ = ["KeyedConfig", "KeyedMaLP", "LossWeights", "MaLP", "MaLPConfig", "MaLPDiscriminator", "MaLPOutput", "fakeness_map", "without_value_checks"]
@@ -23,7 +23,7 @@ _MODULES = {
     "MaLPDiscriminator": "discriminator",
     "MaLPOutput": "malp",
     "fakeness_map": "fakeness",
-    "without_value_checks": "input_checks",
+    "without_value_checks": "runtime.input_checks",
 }
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.freezing import Float32Module, Freezable, freeze
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.freezing import Float32Module, Freezable, freeze
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.serialization.state_dicts import load_state, load_tensors, values_fingerprint
 
 DEFAULT_BACKBONE = "tf_efficientnet_lite0"
@@ -31,7 +31,7 @@ _SQUEEZENET_DEPTHS = {5: (256, 4), 10: (512, 8), 12: (512, 16)}  # layers whose 
 
 
 class Backbone(Freezable, Float32Module):
-    """A pretrained network that gives feature maps at several depths. It never learns: `malp_disc.freezing.unfreeze` leaves it as it is.
+    """A pretrained network that gives feature maps at several depths. It never learns: `malp_disc.runtime.freezing.unfreeze` leaves it as it is.
 
     Args:
         network: images (B, 3, H, W) in [-1, 1] -> a list of feature maps, the finest first.

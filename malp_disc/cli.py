@@ -16,7 +16,6 @@ from typing import Any
 import tyro
 
 import malp_disc
-from malp_disc.allocator import keep_freed_memory
 from malp_disc.commands.detect import Detect, detect
 from malp_disc.commands.doctor import Doctor, doctor
 from malp_disc.commands.export import Export, export
@@ -26,7 +25,8 @@ from malp_disc.commands.localize import Localize, localize
 from malp_disc.commands.protect import Protect, protect
 from malp_disc.commands.report import Report, report
 from malp_disc.errors import make_output_printable, plain_errors, plain_warnings
-from malp_disc.home_folder import expand_home
+from malp_disc.runtime.allocator import keep_freed_memory
+from malp_disc.runtime.home_folder import expand_home
 
 # One line per command; its name is the dataclass's in lower case, its help the dataclass's docstring.
 COMMANDS: dict[type, Callable[[Any], None]] = {

@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from malp_disc.freezing import Float32Module
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.precision import full_precision
 
 _EPSILON = 1e-6  # added to squared norms, for a finite gradient of the cosine at zero vectors (about 4e7 was measured without)
 

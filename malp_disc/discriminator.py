@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from malp_disc.degradation_chain import straight_through
 from malp_disc.discriminator_losses import Degradation, branch_losses, squared_gradient_norm
 from malp_disc.distributed import mean_over_processes
 from malp_disc.encryption import NO_TEMPLATE
 from malp_disc.fakeness import fakeness_map
 from malp_disc.feature_branch import FeatureBranch
-from malp_disc.freezing import Float32Module, Freezable, called_for_two_losses, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from malp_disc.generator_terms import (
     CNN_TERMS,
     NEEDS_BRANCH,
@@ -32,13 +32,21 @@ from malp_disc.generator_terms import (
     undetermined,
     weighted_losses,
 )
-from malp_disc.input_checks import check_batches, check_images, looks_at_values
 from malp_disc.localization import ShallowCNN
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
-from malp_disc.metrics.degradation_chain import straight_through
-from malp_disc.precision import full_precision
-from malp_disc.transfer import to_device
+from malp_disc.runtime.freezing import (
+    Float32Module,
+    Freezable,
+    called_for_two_losses,
+    called_on_copies,
+    freeze,
+    gradients_to_inputs_only,
+    unfreeze,
+)
+from malp_disc.runtime.input_checks import check_batches, check_images, looks_at_values
+from malp_disc.runtime.precision import full_precision
+from malp_disc.runtime.transfer import to_device
 
 GeneratorGradient = Literal["none", "map", "truth"]
 
@@ -55,7 +63,7 @@ class MaLPDiscriminator(Freezable, Float32Module):
     Args:
         malp: a pretrained `MaLP`.
         trainable: False for a frozen MaLP, the paper's first strategy: it stays in evaluation mode and collects no gradient, even if a parent calls
-            ``train()`` or ``requires_grad_(True)`` (`malp_disc.freezing.unfreeze` undoes it). True for a co-trained MaLP, the second strategy.
+            ``train()`` or ``requires_grad_(True)`` (`malp_disc.runtime.freezing.unfreeze` undoes it). True for a co-trained MaLP, the second strategy.
         map_weight: weight of ‖M̂(fake)‖²: "generate a fakeness map as a zero image" (section 4.4). 1 by default, the paper's objective; 0 if MaLP has a pretrained
             second branch, since E_C's map then adds nothing that a generator learns from (docs/results/real-faces.md).
         classifier_weight: weight of -log P(not manipulated) by the classifier C.

@@ -10,7 +10,7 @@ from torch import Tensor
 from malp_disc.generator_terms import image_terms
 from malp_disc.losses import LossWeights, MaLPLosses
 from malp_disc.malp import MaLP
-from malp_disc.second_derivative import differentiable_gradient
+from malp_disc.runtime.second_derivative import differentiable_gradient
 
 Degradation = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [-1, 1] -> images of the same shape and range."""

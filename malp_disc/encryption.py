@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.freezing import Float32Module
-from malp_disc.input_checks import check_batches, check_images, looks_at_values
-from malp_disc.precision import full_precision
-from malp_disc.transfer import to_device
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import check_batches, check_images, looks_at_values
+from malp_disc.runtime.precision import full_precision
+from malp_disc.runtime.transfer import to_device
 
 PAPER_TEMPLATE_SIZE = 128
 _INITIAL_DEVIATION = 0.2  # of the templates' initial values; with m = 0.3 the initial PSNR of encrypted images is about 30 dB

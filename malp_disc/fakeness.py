@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from malp_disc.input_checks import check_image_pair
+from malp_disc.runtime.input_checks import check_image_pair
 
 # Grey from RGB, ITU-R BT.601, as in the authors' code, PIL and OpenCV.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from malp_disc.backbones import Backbone, leave_out_backbone
-from malp_disc.freezing import Float32Module
-from malp_disc.input_checks import looks_at_values
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import looks_at_values
+from malp_disc.runtime.precision import full_precision
 
 _WIDTH = 64
 _START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, as those of E_C

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from malp_disc.copying import copy_module
 from malp_disc.import_object import users_line
 from malp_disc.manipulate import describe
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.copying import copy_module
+from malp_disc.runtime.random_state import random_state_kept
 
 if TYPE_CHECKING:
     from malp_disc.training.batches import Batch

@@ -67,7 +67,7 @@ def term_weights(malp: MaLP, weights: Mapping[str, float | None]) -> dict[str, f
 
 
 def called(module: nn.Module, *inputs: Any, **options: Any) -> Any:
-    """``module(*inputs, **options)``, the plain counterpart of `malp_disc.freezing.called_on_copies`."""
+    """``module(*inputs, **options)``, the plain counterpart of `malp_disc.runtime.freezing.called_on_copies`."""
     return module(*inputs, **options)
 
 
@@ -79,7 +79,7 @@ def cnn_values(
     Args:
         classifier, template: whether these values get a graph. Without, a backward pass leaves out C, and the layers of E_E alone.
         report_template: whether its value is needed without a graph too. Where it isn't, or no image has a template, E_E isn't run, and the value is 0.
-        call: `called`, or `malp_disc.freezing.called_on_copies`.
+        call: `called`, or `malp_disc.runtime.freezing.called_on_copies`.
         known_map: E_C's map of `fake`, if it is known; E_E isn't run then.
     """
     malp.check_weights()

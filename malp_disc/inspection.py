@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from malp_disc import tiling
+from malp_disc.degradation_chain import DegradationChain
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import TEMPLATES, Issued
 from malp_disc.keyed.tone import Tone, describe_tone
 from malp_disc.levels import from_pixels, to_pixels
 from malp_disc.malp import MaLP
-from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.tiling import Inspection, Window, check_levels
 
 LEAST_OF_GRID = 0.5

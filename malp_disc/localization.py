@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.freezing import Float32Module
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.precision import full_precision
 
 START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, since most pixels are unchanged
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from malp_disc.detection import correlation, cosine, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, check_index
-from malp_disc.input_checks import check_loss_weights, looks_at_values
+from malp_disc.runtime.input_checks import check_loss_weights, looks_at_values
 from malp_disc.ssim import structural_similarity
 
 _LOW_PASS_RADIUS = 0.25  # cut-off of L, in units of the Nyquist frequency

@@ -17,9 +17,7 @@ from malp_disc.config import MaLPConfig
 from malp_disc.detection import MapClassifier, manipulation_score, template_similarity
 from malp_disc.encryption import NO_TEMPLATE, PAPER_TEMPLATE_SIZE, Encryption
 from malp_disc.feature_branch import FeatureBranch
-from malp_disc.freezing import Float32Module
 from malp_disc.hub import MaLPHubMixin
-from malp_disc.input_checks import check_batches, check_images, looks_at_values
 from malp_disc.localization import GlobalTransformer, ShallowCNN
 from malp_disc.losses import (
     LossWeights,
@@ -33,7 +31,9 @@ from malp_disc.losses import (
 )
 from malp_disc.official.networks import OFFICIAL_STRENGTH, OfficialClassifier, OfficialEncoder, official_similarity, read_official
 from malp_disc.official.vit import OfficialViT
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import check_batches, check_images, looks_at_values
+from malp_disc.runtime.precision import full_precision
 
 
 @dataclass

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from malp_disc.backbones import Backbone, leave_out_backbone
-from malp_disc.freezing import Float32Module
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.precision import full_precision
 
 _STRIDE = 8  # of the feature map: parts of a few pixels, in which stripes are texture and legs are not
 _MOST_SIDE = 32  # positions along a side; maps of larger images are pooled to that

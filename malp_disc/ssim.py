@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from malp_disc.precision import full_precision
+from malp_disc.runtime.precision import full_precision
 
 SSIM_WINDOW = 11  # side of the Gaussian window; reflection padding needs images larger than half of it
 _SIGMA = 1.5

@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from malp_disc import MaLP
-from malp_disc.commands.generator_source import STARGAN, generator_with_weights
 from malp_disc.commands.loading import usable_device
 from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets, make_evaluator
 from malp_disc.evaluation.teachers import without_automatic_teacher
+from malp_disc.generator_source import STARGAN, generator_with_weights
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import ARMS
 from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work

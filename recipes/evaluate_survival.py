@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch import Tensor
 
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.degradations import to_8bit
 from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
 from malp_disc.evaluation.forging import forging, hiding
 from malp_disc.evaluation.survival import (
@@ -38,8 +38,8 @@ from malp_disc.evaluation.survival import (
     survival,
     whole_changes,
 )
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.localization import localization_scores
 from malp_disc.plotting.survival_gallery import survival_gallery
 from malp_disc.run_folder.environment import collect_environment

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from malp_disc.allocator import keep_freed_memory
+from malp_disc.runtime.allocator import keep_freed_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from malp_disc.allocator import KEPT, LARGEST, keep_freed_memory
+from malp_disc.runtime.allocator import KEPT, LARGEST, keep_freed_memory
 
 FAULTS = """
 import ctypes
@@ -40,7 +40,7 @@ def page_faults(first: str) -> int:
 def test_freed_memory_is_used_again():
     default = page_faults("")
     assert default > 100  # also with pages of 2 MiB
-    assert page_faults("from malp_disc.allocator import keep_freed_memory; assert keep_freed_memory()") < default / 10
+    assert page_faults("from malp_disc.runtime.allocator import keep_freed_memory; assert keep_freed_memory()") < default / 10
 
 
 @linux

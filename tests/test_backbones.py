@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from malp_disc.backbones import create_backbone, enlarged_without_nyquist, fold_batch_norms, near_nyquist, without_nyquist
-from malp_disc.freezing import unfreeze
+from malp_disc.runtime.freezing import unfreeze
 
 TINY = "test_efficientnet"
 

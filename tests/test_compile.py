@@ -11,7 +11,7 @@ from torch import nn
 from generators.attgan_losses import AttGANObjective, AttGANWeights
 from generators.stargan_losses import StarGANObjective, StarGANWeights, gradient_penalty
 from malp_disc import MaLPDiscriminator
-from malp_disc.second_derivative import differentiable_gradient
+from malp_disc.runtime.second_derivative import differentiable_gradient
 from tests.tiny import sample_images, tiny_malp, with_rectangles
 
 BACKEND = "aot_eager"  # dynamo and aot_autograd as for every backend, without generated code; their first use takes seconds

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from malp_disc.copying import copy_module
+from malp_disc.runtime.copying import copy_module
 from malp_disc.training.moving_average import moving_average
 from tests.tiny import sample_images
 

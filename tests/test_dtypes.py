@@ -17,7 +17,7 @@ from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.localization import localization_scores
 from malp_disc.official.proactive_imd import ProactiveIMD
-from malp_disc.precision import full_precision
+from malp_disc.runtime.precision import full_precision
 from malp_disc.ssim import structural_similarity
 from tests.tiny import Snapshot, sample_images, tiny_malp, with_rectangles
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from malp_disc import MaLPDiscriminator
-from malp_disc.freezing import Freezable, called_for_two_losses, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
+from malp_disc.runtime.freezing import Freezable, called_for_two_losses, called_on_copies, freeze, gradients_to_inputs_only, unfreeze
 from tests.tiny import Snapshot, sample_images, tiny_malp, with_rectangles
 
 IMAGES, INDEX = sample_images(2, 16, 16), torch.zeros(2, dtype=torch.long)

@@ -27,7 +27,7 @@ from malp_disc.keyed.issued import Issued
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.metrics.features import create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.precision import full_float32
+from malp_disc.runtime.precision import full_float32
 from malp_disc.training.finetune import FineTuning
 from malp_disc.training.options import FinetuneOptions
 from tests.recipes.engine import ToyGenerator, ToyLosses, setups_of_each_kind

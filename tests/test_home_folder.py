@@ -14,7 +14,7 @@ from malp_disc import cli
 from malp_disc.benchmark.loading import load_localizer
 from malp_disc.commands.benchmark import generator_of
 from malp_disc.data import DataOptions
-from malp_disc.home_folder import expand_home
+from malp_disc.runtime.home_folder import expand_home
 from malp_disc.training.launch import run_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]

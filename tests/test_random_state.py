@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from malp_disc.backbones import RANDOM, create_backbone
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.random_state import random_state_kept
 
 
 def test_what_is_drawn_within_follows_the_seed_and_nothing_is_missing_afterwards():

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from generators import create_generator
-from malp_disc.copying import copy_module
 from malp_disc.manipulate import Editor, call_manipulate
+from malp_disc.runtime.copying import copy_module
 from malp_disc.target_kind import TargetKind, describe_target, exclusive_names, target_for, target_kind_of
 from malp_disc.training.moving_average import moving_average
 from tests.tiny import sample_images

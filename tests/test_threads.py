@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from malp_disc.metrics.features import create_extractor, extract_features
-from malp_disc.threaded import map_batches
+from malp_disc.runtime.threaded import map_batches
 from malp_disc.training import threads as threads_module
 from malp_disc.training.threads import available_cores, keep_threads, set_by_launcher, use_all_cores
 

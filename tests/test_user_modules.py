@@ -131,7 +131,7 @@ def test_the_doctor_and_the_recipe_take_the_same_generators_py(folder):
 def test_the_zoo_is_the_projects_in_a_folder_with_a_generators_py(tmp_path):
     """``python -m malp_disc`` and ``accelerate launch -m malp_disc`` put the working folder first among the places where imports look."""
     (tmp_path / "generators.py").write_text("raise SystemExit('the user\'s generators.py was imported')\n")
-    code = "from malp_disc.commands.generator_source import GeneratorOptions, load_generator; print(type(load_generator(GeneratorOptions())).__module__)"
+    code = "from malp_disc.generator_source import GeneratorOptions, load_generator; print(type(load_generator(GeneratorOptions())).__module__)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() == "generators.stargan", result.stderr

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from malp_disc.benchmark.baseline import Baseline, both, labels_like, resized
 from malp_disc.benchmark.localizer import Localization
-from malp_disc.precision import full_precision
+from malp_disc.runtime.precision import full_precision
 
 Band = Literal["full", "low", "mid", "high"]
 _SIDE, _CROP = 256, 224  # images, and the centre of them that is looked at

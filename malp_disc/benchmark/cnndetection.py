@@ -9,8 +9,8 @@ from torch import Tensor
 
 from malp_disc.benchmark.baseline import Baseline, both, check_side, imagenet_normalized, labels_like, resized
 from malp_disc.benchmark.localizer import Localization
-from malp_disc.input_checks import check_images
-from malp_disc.metrics.degradations import blurred, jpeg
+from malp_disc.degradations import blurred, jpeg
+from malp_disc.runtime.input_checks import check_images
 
 _BLUR = 3.0  # pixels, the largest sigma
 _JPEG = (30, 100)

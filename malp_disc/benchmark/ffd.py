@@ -13,8 +13,8 @@ from torch import Tensor
 from malp_disc.benchmark.baseline import Baseline, at_size, both, check_side, labels_like, resized, true_maps
 from malp_disc.benchmark.ffd_network import TEMPLATES, FFDNetwork, MapForm
 from malp_disc.benchmark.localizer import Localization
-from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.benchmark.xception import map_side
+from malp_disc.metrics.pixels import CHANGED
 
 _PAIRS = 100  # of which templates are made, as in their paper
 

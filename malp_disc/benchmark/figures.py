@@ -14,9 +14,9 @@ from malp_disc.benchmark.cells import Cells
 from malp_disc.benchmark.inputs import digest
 from malp_disc.benchmark.intervals import Estimate
 from malp_disc.benchmark.localizer import Localizer, predict
+from malp_disc.degradations import DEGRADATIONS
 from malp_disc.fakeness import fakeness_map
 from malp_disc.levels import as_images, quantize, quantize_maps
-from malp_disc.metrics.degradations import DEGRADATIONS
 from malp_disc.plotting.image_grids import PINK_VMAX, draw_grid, pink
 from malp_disc.plotting.line_panels import Line, Panel, lines_figure
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
-from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.alignment import LEAST_SHARE, Alignment
 from malp_disc.keyed.spectrum import reference_size
+from malp_disc.metrics.pixels import CHANGED
 
 CROPPED = 0.25
 """Share of the batches that are cropped after all else."""

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from malp_disc.benchmark.failures import named_failures
 from malp_disc.import_object import call_by_name
-from malp_disc.input_checks import check_batches, check_images
+from malp_disc.runtime.input_checks import check_batches, check_images
 
 Family = Literal["passive", "proactive"]
 _TOLERATED = 1e-3  # of a map outside [0, 1], as resampling or half precision leaves it

@@ -8,9 +8,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from malp_disc.benchmark.localizer import Family, Localization
-from malp_disc.benchmark.pixels import CHANGED
 from malp_disc.benchmark.template_choice import template_of
 from malp_disc.malp import MaLP
+from malp_disc.metrics.pixels import CHANGED
 
 MaLPForm = Literal["malp", "malp_both", "malp_dm"]
 

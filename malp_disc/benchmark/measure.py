@@ -17,11 +17,11 @@ from torch import Tensor
 
 from malp_disc.benchmark.inputs import BATCH
 from malp_disc.benchmark.localizer import Localizer, predict
-from malp_disc.benchmark.pixels import best_threshold, pixel_scores
+from malp_disc.degradations import to_8bit
 from malp_disc.fakeness import fakeness_map
 from malp_disc.levels import as_images
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.localization import agreement_per_image, localization_scores_per_image
+from malp_disc.metrics.pixels import best_threshold, pixel_scores
 
 Change = Callable[[Tensor], Tensor]
 """Images (B, 3, H, W) in [-1, 1] -> the same, degraded."""
@@ -56,7 +56,7 @@ def measure(
 
     ``values`` has ``score`` and ``score_untouched`` (of the edited and the published image) and, for a localizer with maps: those of
     `malp_disc.metrics.localization.localization_scores_per_image`; ``cs_mean_map``, ``cs_official_mean_map`` and ``pearson_mean_map``, of a baseline that predicts
-    the mean M_GT of all other images; those of `malp_disc.benchmark.pixels.pixel_scores`, the ROC curve's as ``pixel_auc``; ``f1_best`` and ``iou_best``, at
+    the mean M_GT of all other images; those of `malp_disc.metrics.pixels.pixel_scores`, the ROC curve's as ``pixel_auc``; ``f1_best`` and ``iou_best``, at
     the best threshold for the set; ``f1_all`` and ``iou_all``, of a baseline that marks all pixels; and ``false_pixels``, the share of the published image that is
     marked.
 

@@ -25,7 +25,7 @@ from malp_disc.benchmark.patch_forensics import PatchForensics
 from malp_disc.benchmark.patch_networks import PATCH_NETWORKS, WHOLE_NETWORKS
 from malp_disc.benchmark.resnet_map import ResNetMap
 from malp_disc.errors import did_you_mean
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.serialization.files import CONFIG_FILE, WEIGHTS_FILE, write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import load_state, load_tensors, save_tensors

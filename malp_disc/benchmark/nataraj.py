@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from malp_disc.benchmark.baseline import Baseline, both, labels_like
 from malp_disc.benchmark.localizer import Localization
 from malp_disc.levels import quantize
-from malp_disc.precision import full_precision
+from malp_disc.runtime.precision import full_precision
 
 _LEVELS = 256
 _SCALE = 2048.0  # with it the values along the diagonal, where nearly all neighbours are, are around 1

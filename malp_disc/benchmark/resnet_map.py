@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from malp_disc.benchmark.baseline import Baseline, at_size, both, check_side, imagenet_normalized, resized, true_maps
 from malp_disc.benchmark.localizer import Localization
-from malp_disc.benchmark.pixels import CHANGED
+from malp_disc.metrics.pixels import CHANGED
 
 _WIDTHS = (256, 512, 1024, 2048)  # of the four groups of blocks
 _START_BIAS = -2.0  # initial maps are about sigmoid(-2) = 0.12, since most pixels are unchanged

@@ -23,10 +23,10 @@ from malp_disc.benchmark.malp_localizer import MaLPLocalizer
 from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.results import SCALED, UNSCALED, Line, read_cell, summarized, write_cell
 from malp_disc.benchmark.suite import GeneratorEntry
-from malp_disc.commands.generator_source import generator_with_weights
+from malp_disc.degradations import DEGRADATIONS, Degradation
+from malp_disc.generator_source import generator_with_weights
 from malp_disc.import_object import code_of_function, import_own_packages
 from malp_disc.levels import as_images, quantize
-from malp_disc.metrics.degradations import DEGRADATIONS, Degradation
 from malp_disc.metrics.psnr import mean_psnr
 from malp_disc.serialization.state_dicts import fingerprint
 from malp_disc.serialization.typed_json import to_json

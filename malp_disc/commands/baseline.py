@@ -23,13 +23,13 @@ from malp_disc.benchmark.measure import measure
 from malp_disc.benchmark.methods import save_method
 from malp_disc.benchmark.results import summarized
 from malp_disc.benchmark.run import published_by
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet, edit
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.levels import as_images, quantize
 from malp_disc.manipulate import Manipulate
-from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import training_settings
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.serialization.files import write_json
 from malp_disc.target_kind import exclusive_names
 from malp_disc.training.generator_contract import check_contract

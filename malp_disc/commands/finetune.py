@@ -42,12 +42,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc.backbones import create_backbone
-from malp_disc.commands.generator_source import STARGAN, GeneratorOptions, load_generator
 from malp_disc.data import WithReferences, build_dataset, default_reference_test_size, held_out_references
 from malp_disc.data.listing import check_folder
 from malp_disc.experiment.arms import Arm, ArmOptions
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.experiment.run import run_arms
+from malp_disc.generator_source import STARGAN, GeneratorOptions, load_generator
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP
 from malp_disc.run_folder.experiment import work

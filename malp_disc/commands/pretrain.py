@@ -22,12 +22,12 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.calibration import CALIBRATION_FILE, Calibration
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
+from malp_disc.degradations import to_8bit
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import malp_gallery, measure_malp, predict, score_unprotected, through_generator
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.keyed.secret import SECRET_FILE
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.key import KEY_FILE

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from malp_disc.input_checks import looks_at_values
+from malp_disc.runtime.input_checks import looks_at_values
 
 HALF_LEVEL = 1 / 255  # half the distance between adjacent 8-bit levels, which is 2/255 in [-1, 1]
 

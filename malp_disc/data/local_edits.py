@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from malp_disc.data.masks import SHARES, random_mask
-from malp_disc.input_checks import check_images
+from malp_disc.runtime.input_checks import check_images
 
 LocalEdit = Literal["copy_move", "splice", "inpaint", "generated", "retouch"]
 LOCAL_EDITS: tuple[LocalEdit, ...] = get_args(LocalEdit)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from malp_disc.transfer import to_device
+from malp_disc.runtime.transfer import to_device
 
 _ROWS = 1 << 24  # upper limit for the images of a step: (step, row) becomes one integer
 

@@ -27,8 +27,8 @@ from malp_disc.metrics.frechet import frechet_distance
 from malp_disc.metrics.spectrum import power_spectrum
 from malp_disc.run_folder.arms import FURTHER, SMALLER
 from malp_disc.run_folder.measurement import Distance
+from malp_disc.runtime.threaded import map_batches
 from malp_disc.serialization.files import atomic_path
-from malp_disc.threaded import map_batches
 
 _SMALLEST = 8  # pixels: images aren't reduced below this shorter side
 

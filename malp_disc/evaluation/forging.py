@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from malp_disc.benchmark.pixels import pixel_scores
 from malp_disc.data.local_edits import local_edit, random_masks
+from malp_disc.degradations import to_8bit
 from malp_disc.detection import cosine
 from malp_disc.evaluation.key_search import at_strength, search_key, whitened
 from malp_disc.evaluation.survival import BATCH, claims, issued_to, protected, traced
@@ -23,7 +23,7 @@ from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.spectrum import reference_size
 from malp_disc.keyed.template import level_weights, masked_template
-from malp_disc.metrics.degradations import to_8bit
+from malp_disc.metrics.pixels import pixel_scores
 from malp_disc.metrics.template_attacks import Published, residual_average, weighted_average
 
 STEERED, STRONGER = 28.0, 34.0

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from malp_disc.degradations import to_8bit
 from malp_disc.detection import template_similarity
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, edit
 from malp_disc.fakeness import fakeness_map
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Manipulate
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.metrics.detection import detection_scores
 from malp_disc.metrics.localization import localization_scores, map_correlation, map_cosine
 from malp_disc.metrics.psnr import mean_psnr
 from malp_disc.run_folder.measurement import Detection, Localization, MalpScores, TemplateSimilarity
-from malp_disc.threaded import map_batches
+from malp_disc.runtime.threaded import map_batches
 
 LOCALIZED = 512  # images whose maps are scored; localization scores need far fewer images than FID
 Change = Callable[[Tensor], Tensor]

@@ -58,8 +58,8 @@ from malp_disc.run_folder.measurement import (
     Spectrum,
     TemplateSimilarity,
 )
+from malp_disc.runtime.threaded import map_batches
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
-from malp_disc.threaded import map_batches
 
 __all__ = ["Evidence", "EvaluationModels", "Reference", "measure_reference_points", "measure_arm", "measure_frechet", "measure_reference", "with_fresh"]
 

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.benchmark.pixels import pixel_scores
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
+from malp_disc.degradations import cropped, gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from malp_disc.keyed import KeyedMaLP, KeyedOutput
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
 from malp_disc.keyed.trace import Trace
 from malp_disc.levels import as_images, to_pixels
-from malp_disc.metrics.degradations import cropped, gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from malp_disc.metrics.detection import detection_scores
+from malp_disc.metrics.pixels import pixel_scores
 
 Change = Callable[[Tensor], Tensor]
 BATCH = 16

@@ -27,8 +27,8 @@ from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.malp import with_pretrained_branch
-from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import arms_of, evaluation, of_arms, work
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.finetune import ArmSetup
 from malp_disc.training.launch import check_seeds
 from malp_disc.training.options import AGAINST_MALP, ON_BACKBONE, FinetuneOptions

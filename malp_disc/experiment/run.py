@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.copying import copy_module
 from malp_disc.data.references import known_attributes
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.evaluation.eval_set import EvalSet
@@ -24,9 +23,10 @@ from malp_disc.evaluation.localize import score_unprotected
 from malp_disc.evaluation.teachers import check_extractors, teachers_of, without_automatic_teacher
 from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.plan import make_plan
-from malp_disc.random_state import random_state_kept
 from malp_disc.report import write_report
 from malp_disc.run_folder.experiment import check_settings, shared_hash, training_settings
+from malp_disc.runtime.copying import copy_module
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.serialization.state_dicts import fingerprint, load_metadata, save_tensors
 from malp_disc.serialization.typed_json import to_json
 from malp_disc.target_kind import exclusive_names

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from malp_disc.data.masks import SHARES
 from malp_disc.encryption import NO_TEMPLATE, check_index
-from malp_disc.freezing import Float32Module
-from malp_disc.input_checks import check_batches, check_images
 from malp_disc.keyed.alignment import Alignment, grid_size
 from malp_disc.keyed.config import KeyedConfig
 from malp_disc.keyed.evidence import CHANNELS, evidence
@@ -37,7 +35,9 @@ from malp_disc.keyed.spectrum import resampled
 from malp_disc.keyed.template import masked_template
 from malp_disc.keyed.trace import Trace, trace
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import check_batches, check_images
+from malp_disc.runtime.precision import full_precision
 
 
 @dataclass

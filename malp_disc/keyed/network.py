@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.freezing import Float32Module
 from malp_disc.localization import START_BIAS, conv_block
+from malp_disc.runtime.freezing import Float32Module
 
 
 class _Block(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.freezing import Float32Module
-from malp_disc.input_checks import check_images
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import check_images
 from malp_disc.serialization.state_dicts import load_metadata, load_state, load_tensors, save_tensors
 
 _KIND = "malp-disc AttributeNet"

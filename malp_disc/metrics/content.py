@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from malp_disc.input_checks import check_image_pair
-from malp_disc.precision import full_precision
+from malp_disc.runtime.input_checks import check_image_pair
+from malp_disc.runtime.precision import full_precision
 
 _LUMINANCE = (0.299, 0.587, 0.114)
 _SIGMA = 1.5  # pixels, of the Gaussian whose derivatives find the edges

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from malp_disc.input_checks import check_image_pair
+from malp_disc.runtime.input_checks import check_image_pair
 
 # Mutually exclusive in StarGAN (solver.py, create_labels): an image has at most one of them.
 HAIR_COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")

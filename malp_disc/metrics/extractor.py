@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from malp_disc.distributed import gather_objects, rank_and_world_size
-from malp_disc.freezing import Float32Module, Freezable
-from malp_disc.input_checks import check_images
 from malp_disc.levels import quantize
-from malp_disc.precision import full_float32
-from malp_disc.threaded import map_batches
+from malp_disc.runtime.freezing import Float32Module, Freezable
+from malp_disc.runtime.input_checks import check_images
+from malp_disc.runtime.precision import full_float32
+from malp_disc.runtime.threaded import map_batches
 
 
 class MixedSizes(Sequence[Tensor]):

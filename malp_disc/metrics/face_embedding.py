@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from malp_disc.freezing import Float32Module
-from malp_disc.input_checks import check_images
 from malp_disc.levels import quantize
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import check_images
+from malp_disc.runtime.precision import full_precision
 from malp_disc.serialization.files import file_sha256
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 

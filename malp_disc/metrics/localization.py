@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from malp_disc.fakeness import fakeness_map, signed_fakeness_map_official
-from malp_disc.input_checks import check_image_pair
+from malp_disc.runtime.input_checks import check_image_pair
 from malp_disc.ssim import SSIM_WINDOW, structural_similarity
 
 _CHUNK = 64  # images at a time, since SSIM needs memory for about twenty maps per image

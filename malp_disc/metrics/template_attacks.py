@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from malp_disc.degradations import blurred
 from malp_disc.levels import as_images, quantize
-from malp_disc.metrics.degradations import blurred
 
 _HIGH_PASS = 0.7  # σ in pixels of the blur subtracted from the image; 1 and 1.5 gave worse estimates on faces of 64 pixels
 _NEIGHBOURHOOD = 1.5  # σ in pixels of the window of the local variance

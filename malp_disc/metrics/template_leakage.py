@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from malp_disc.encryption import NO_TEMPLATE, Encryption
-from malp_disc.input_checks import check_images
 from malp_disc.metrics.template_attacks import (
     Published,
     aligned_average,
@@ -24,6 +23,7 @@ from malp_disc.metrics.template_attacks import (
     rolled,
     weighted_average,
 )
+from malp_disc.runtime.input_checks import check_images
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000)
 """Default numbers of published images."""

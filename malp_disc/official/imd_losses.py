@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from malp_disc.precision import full_precision
+from malp_disc.runtime.precision import full_precision
 
 WEIGHTS = {"magnitude": 200.0, "orthogonality": 30.0, "recover_encrypted": 5.0, "low_frequency": 0.003, "recover_manipulated": 10.0}
 _HALF = 50  # of the low-frequency square, whose side is 101

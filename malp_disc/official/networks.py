@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from malp_disc.detection import template_similarity
-from malp_disc.freezing import Float32Module
 from malp_disc.official.vit import OfficialViT, vit_generation
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.precision import full_precision
 from malp_disc.serialization.state_dicts import load_entries, load_state
 
 OFFICIAL_SIZE = 128  # of images, maps and templates

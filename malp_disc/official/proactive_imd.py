@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from malp_disc.detection import template_similarity
 from malp_disc.encryption import check_index
-from malp_disc.freezing import Float32Module
-from malp_disc.input_checks import check_batches, check_images
 from malp_disc.official.networks import OFFICIAL_SIZE, OFFICIAL_WIDTH, OfficialClassifier, block, convolution, official_templates
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.input_checks import check_batches, check_images
+from malp_disc.runtime.precision import full_precision
 from malp_disc.serialization.state_dicts import load_entries, load_state
 
 IMD_STRENGTH = 0.3  # the authors' for StarGAN and GauGAN; 0.08 for CycleGAN

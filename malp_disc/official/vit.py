@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from malp_disc.freezing import Float32Module
-from malp_disc.precision import full_precision
+from malp_disc.runtime.freezing import Float32Module
+from malp_disc.runtime.precision import full_precision
 
 VIT_GENERATIONS = ("prenorm", "dualpatchnorm", "foldednorm", "current")
 

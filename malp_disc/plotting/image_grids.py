@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from malp_disc.input_checks import check_images
 from malp_disc.levels import to_pixels
 from malp_disc.plotting.mpl import Figure, FigureCanvasAgg, in_default_style, matplotlib
+from malp_disc.runtime.input_checks import check_images
 from malp_disc.serialization.files import atomic_path
 
 PINK_VMAX = 0.5

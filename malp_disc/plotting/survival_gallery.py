@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
+from malp_disc.degradations import jpeg, to_8bit
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.metrics.degradations import jpeg, to_8bit
 from malp_disc.serialization.files import atomic_path
 
 

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import Editor, call_manipulate
+from malp_disc.runtime.freezing import gradients_to_inputs_only
 from malp_disc.training.attribute_gan_options import AttributeGANOptions
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.checkpoints import prepare_optimizer

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from malp_disc.data import dequantize, random_crop, random_flip
 from malp_disc.data.sampling import StepBatches, StepRandom
-from malp_disc.input_checks import without_value_checks
+from malp_disc.runtime.input_checks import without_value_checks
 from malp_disc.training.loading import image_batches
 from malp_disc.training.train_options import TrainOptions
 

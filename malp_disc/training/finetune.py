@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from malp_disc.copying import copy_module
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.distributed import mean_values_over_processes
 from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Editor
 from malp_disc.run_folder.experiment import training_settings
+from malp_disc.runtime.copying import copy_module
 from malp_disc.serialization.files import write_json
 from malp_disc.serialization.reading import read_json
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors

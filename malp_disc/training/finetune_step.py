@@ -24,12 +24,12 @@ from malp_disc.backbones import near_nyquist
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.distributed import mean_over_processes, mean_values_over_processes
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.freezing import gradients_to_inputs_only
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.generator_terms import GeneratorLosses
-from malp_disc.input_checks import TOLERATED, check_images, without_value_checks
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Editor, call_manipulate
+from malp_disc.runtime.freezing import gradients_to_inputs_only
+from malp_disc.runtime.input_checks import TOLERATED, check_images, without_value_checks
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.diff_augment import NUMBERS, augment
 from malp_disc.training.gradient_balance import GradientBalance

@@ -18,14 +18,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs, set_seed
 from torch.utils.data import Dataset
 
-from malp_disc.allocator import keep_freed_memory
 from malp_disc.data.sampling import StepBatches
 from malp_disc.errors import make_output_printable, memory_suffices, plain_errors, plain_warnings
-from malp_disc.home_folder import expand_home
-from malp_disc.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.run_folder.environment import collect_environment
 from malp_disc.run_folder.experiment import contents_of, experiment_of
 from malp_disc.run_folder.lock import is_locked, lock_folder, release_locks
+from malp_disc.runtime.allocator import keep_freed_memory
+from malp_disc.runtime.home_folder import expand_home
+from malp_disc.runtime.precision import is_nondeterminism_error, use_deterministic_kernels
 from malp_disc.serialization.files import sweep, write_json
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
 from malp_disc.training.flag_groups import parse_flags

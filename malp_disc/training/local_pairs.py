@@ -7,7 +7,7 @@ from torch import Tensor
 
 from malp_disc.data.local_edits import LOCAL_EDITS, local_edit, random_masks
 from malp_disc.data.masks import SHARES
-from malp_disc.metrics.degradation_chain import DegradationChain
+from malp_disc.degradation_chain import DegradationChain
 
 EDIT_DRAWS = 5
 """Random numbers that determine an image's local edit."""

@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset
 
-from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
-from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import training_settings
+from malp_disc.runtime.copying import copy_module
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.target_kind import label_options
 from malp_disc.training.batches import Batch
 from malp_disc.training.checkpoints import CheckpointManager, check_space, prepare_optimizer

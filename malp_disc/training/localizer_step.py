@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from malp_disc.degradation_chain import DRAWS, straight_through
+from malp_disc.degradations import random_degradation, to_8bit
 from malp_disc.fakeness import fakeness_map
-from malp_disc.input_checks import without_value_checks
 from malp_disc.manipulate import call_manipulate
-from malp_disc.metrics.degradation_chain import DRAWS, straight_through
-from malp_disc.metrics.degradations import random_degradation, to_8bit
 from malp_disc.metrics.editing import one_attribute_targets
+from malp_disc.runtime.input_checks import without_value_checks
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.local_pairs import EDIT_DRAWS, chains, needs_generator, through_chains, with_local_edits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from malp_disc.copying import copy_module
+from malp_disc.runtime.copying import copy_module
 
 
 def moving_average(module: nn.Module, decay: float, *, warmup: bool = False) -> AveragedModel:
@@ -18,7 +18,7 @@ def moving_average(module: nn.Module, decay: float, *, warmup: bool = False) -> 
             with an average that is mostly the weights it started from.
 
     Raises:
-        ValueError: the module can't be copied, see `malp_disc.copying.copy_module`.
+        ValueError: the module can't be copied, see `malp_disc.runtime.copying.copy_module`.
     """
 
     def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP, MaLPDiscriminator
-from malp_disc.copying import copy_module
 from malp_disc.data.sampling import StepRandom
 from malp_disc.feature_branch import FeatureBranch
 from malp_disc.generator_objective import call_discriminator_loss, call_generator_loss
 from malp_disc.manipulate import Editor
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.copying import copy_module
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.batches import Batch
 from malp_disc.training.diff_augment import NUMBERS
 from malp_disc.training.gradient_balance import last_layer

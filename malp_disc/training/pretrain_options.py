@@ -14,8 +14,8 @@ from malp_disc.data import DataOptions
 from malp_disc.discriminator import GeneratorGradient
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.malp import MaLP, MaLPConfig
-from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import not_compared, training_settings
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.train_options import TrainOptions
 
 

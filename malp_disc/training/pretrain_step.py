@@ -12,13 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from malp_disc.degradations import random_degradation
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.encryption import NO_TEMPLATE
-from malp_disc.input_checks import check_images, without_value_checks
 from malp_disc.losses import MaLPLosses
 from malp_disc.manipulate import call_manipulate
-from malp_disc.metrics.degradations import random_degradation
 from malp_disc.metrics.editing import one_attribute_targets
+from malp_disc.runtime.input_checks import check_images, without_value_checks
 from malp_disc.training.batches import Batch, mean_terms, micro_batches
 from malp_disc.training.learning_rates import constant_then_linear, set_learning_rates
 from malp_disc.training.pretrain_options import PretrainOptions

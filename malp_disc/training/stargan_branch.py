@@ -7,7 +7,7 @@ from malp_disc.config import MaLPConfig
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import MaLP, with_pretrained_branch
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.stargan_options import StarGANOptions
 
 

@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 
 from malp_disc.benchmark.keyed_method import KeyedChangeMethod, KeyedMethod
 from malp_disc.calibration import Calibration
+from malp_disc.degradation_chain import DegradationChain
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.survival import issued_to, protected, scores
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.secret import SECRET_FILE, load_secret, new_secret, save_secret
-from malp_disc.metrics.degradation_chain import DegradationChain
 from malp_disc.training.localizer import train_localizer
 from malp_disc.training.localizer_options import LocalizerOptions
 from malp_disc.training.pretrain_options import PretrainOptions

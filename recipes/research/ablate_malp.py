@@ -26,11 +26,11 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import Dataset
 
-from malp_disc.commands.generator_source import load_generator
 from malp_disc.commands.pretrain import Config as PretrainConfig
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.localize import malp_gallery, measure_malp
+from malp_disc.generator_source import load_generator
 from malp_disc.losses import LossWeights
 from malp_disc.plotting.image_grids import fakeness_grid
 from malp_disc.run_folder.experiment import evaluation, work

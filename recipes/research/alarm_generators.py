@@ -18,11 +18,11 @@ from torch.utils.data import Dataset
 from generators.stargan import stargan_discriminator
 from generators.stargan_losses import StarGANCritic, attribute_loss
 from malp_disc.backbones import create_backbone
-from malp_disc.commands.generator_source import STARGAN, generator_with_weights
 from malp_disc.feature_branch import FeatureBranch
-from malp_disc.freezing import gradients_to_inputs_only
+from malp_disc.generator_source import STARGAN, generator_with_weights
 from malp_disc.metrics.features import create_extractor
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.freezing import gradients_to_inputs_only
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_GENERATOR
 from recipes.research.feature_losses import FrechetLoss
 

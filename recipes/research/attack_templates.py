@@ -27,14 +27,14 @@ from torch.utils.data import Dataset
 
 from malp_disc import MaLP
 from malp_disc.benchmark.attack_templates import Loss, cw, fgsm, pgd, psnr_of
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.fakeness import fakeness_map
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.manipulate import Manipulate, call_manipulate
-from malp_disc.random_state import random_state_kept
 from malp_disc.run_folder.experiment import work
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import run_recipe, start
 from malp_disc.training.pretrain import pretrain

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from malp_disc.metrics.degradations import blurred, gaussian_blur, gaussian_noise, jpeg, to_8bit
+from malp_disc.degradations import blurred, gaussian_blur, gaussian_noise, jpeg, to_8bit
 
 MODERATE = 2
 """Number of the level, from 0, that is called moderate."""

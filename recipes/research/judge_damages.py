@@ -34,9 +34,9 @@ from tqdm.auto import tqdm
 
 from generators import create_generator
 from malp_disc.data.faces import ATTRIBUTES, DEFAULT_SELECTION, draw_faces
+from malp_disc.degradations import blurred, gaussian_noise
 from malp_disc.evaluation.eval_set import edit
 from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
-from malp_disc.metrics.degradations import blurred, gaussian_noise
 from malp_disc.metrics.editing import single_attribute_targets
 from malp_disc.metrics.extractor import FeatureExtractor
 from malp_disc.metrics.features import create_extractor, extract_features

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from malp_disc.backbones import DEFAULT_BACKBONE, Backbone, create_backbone
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import DataOptions, build_dataset
+from malp_disc.degradations import to_8bit
 from malp_disc.evaluation.eval_set import EvalSet, edit, load_all
-from malp_disc.metrics.degradations import to_8bit
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.target_kind import exclusive_names
 from malp_disc.training.launch import run_recipe
 

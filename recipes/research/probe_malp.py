@@ -38,16 +38,16 @@ from tqdm.auto import tqdm
 
 from generators import create_generator
 from malp_disc import MaLP
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.commands.loading import usable_device
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.data.images import load_image
 from malp_disc.data.listing import list_images
+from malp_disc.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
 from malp_disc.detection import correlation
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, load_all
 from malp_disc.evaluation.localize import ManipulatedImages, measure_malp, score_malp, through_generator
 from malp_disc.fakeness import fakeness_map
-from malp_disc.metrics.degradations import DEGRADATIONS, blurred, jpeg, to_8bit
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.metrics.template_leakage import randomly_shifted, template_leak
 from malp_disc.run_folder.experiment import content_of, not_compared, work
 from malp_disc.serialization.files import write_text

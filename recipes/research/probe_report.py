@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from malp_disc.metrics.degradations import DEGRADATIONS
+from malp_disc.degradations import DEGRADATIONS
 from malp_disc.plotting.line_panels import Line, Panel, interval_around, lines_figure
 from malp_disc.report.cells import Table
 from malp_disc.report.markdown import markdown_table

@@ -19,7 +19,7 @@ from malp_disc.benchmark.speed import images_per_second
 from malp_disc.benchmark.suite import GeneratorEntry, Suite, generator_entry
 from malp_disc.commands.benchmark import check_suite, measure_speeds
 from malp_disc.data import DataOptions
-from malp_disc.input_checks import check_images
+from malp_disc.runtime.input_checks import check_images
 
 FACES = DataOptions(image_size=32, test_size=16)
 GENERATORS = """

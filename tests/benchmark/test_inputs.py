@@ -13,7 +13,7 @@ from malp_disc.benchmark.lanczos import lanczos_resize, lanczos_weights
 from malp_disc.benchmark.nataraj import co_occurrence
 from malp_disc.benchmark.template_choice import template_of
 from malp_disc.benchmark.xception import CADENE, XceptionEntry, map_side
-from malp_disc.metrics.degradations import to_8bit
+from malp_disc.degradations import to_8bit
 from tests.tiny import sample_images
 
 

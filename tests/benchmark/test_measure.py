@@ -6,9 +6,9 @@ import torch
 
 from malp_disc.benchmark.localizer import Localization
 from malp_disc.benchmark.measure import measure, scaled
+from malp_disc.degradations import gaussian_blur
 from malp_disc.fakeness import fakeness_map
 from malp_disc.levels import as_images, quantize
-from malp_disc.metrics.degradations import gaussian_blur
 from malp_disc.metrics.localization import localization_scores
 from tests.tiny import sample_images, with_rectangles
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score, precision_recall_curve, roc_auc_score
 
-from malp_disc.benchmark.pixels import LEVELS, best_threshold, pixel_scores, thresholds
+from malp_disc.metrics.pixels import LEVELS, best_threshold, pixel_scores, thresholds
 
 
 def some_maps(seed: int = 0, *, levels: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from malp_disc.benchmark.measure import ImageScores
 from malp_disc.benchmark.run import Competitor, Settings, run_generators
 from malp_disc.benchmark.suite import generator_entry
 from malp_disc.data import DataOptions
-from malp_disc.metrics.degradations import DEGRADATIONS
+from malp_disc.degradations import DEGRADATIONS
 
 DEGRADED = sum(len(degradation.levels) for degradation in DEGRADATIONS.values())
 GENERATOR = "class Darker:\n    def manipulate(self, images, target):\n        return images - 0.25 + 0.01 * target[:, 3:4, None, None]\n\ndef make():\n    return Darker()\n"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from malp_disc.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, alignment
 from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, whitened_and_turned
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.identification import raised_threshold
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
-from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from tests.keyed.conftest import natural_images
 
 

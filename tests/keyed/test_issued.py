@@ -9,10 +9,10 @@ import stat
 import pytest
 import torch
 
+from malp_disc.degradations import gaussian_blur, jpeg, resized
 from malp_disc.keyed import issued as module
 from malp_disc.keyed.issued import Issued, IssuedTemplates
 from malp_disc.keyed.looks import MOST, RESEMBLES, look, resemblance
-from malp_disc.metrics.degradations import gaussian_blur, jpeg, resized
 from tests.keyed.conftest import natural_images
 
 IMAGE = torch.zeros(1, 3, 32, 32)

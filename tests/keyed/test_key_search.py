@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from malp_disc.degradations import to_8bit
 from malp_disc.evaluation.key_search import FoundKey, filter_basis, responses, search_key, turn
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.evidence import whole_image
 from malp_disc.keyed.template import Parts, content_filter, filter_turn, level_weights
-from malp_disc.metrics.degradations import to_8bit
 from tests.keyed.conftest import natural_images
 
 SECRET = bytes(range(32))

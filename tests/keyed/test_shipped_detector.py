@@ -10,9 +10,9 @@ from torch import Tensor
 
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.data.local_edits import local_edit, random_masks
+from malp_disc.degradations import jpeg, resized, to_8bit
 from malp_disc.evaluation.survival import FAINT, issued_to, region_scores, scores
 from malp_disc.keyed import KeyedMaLP
-from malp_disc.metrics.degradations import jpeg, resized, to_8bit
 from malp_disc.serialization.state_dicts import load_tensors
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights" / "survive"

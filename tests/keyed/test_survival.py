@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from malp_disc.degradations import jpeg, to_8bit
 from malp_disc.evaluation.forging import forging, hiding
 from malp_disc.evaluation.survival import (
     FAINT,
@@ -32,7 +33,6 @@ from malp_disc.evaluation.template_copy import agreement, most_similar, steered
 from malp_disc.keyed import KeyedMaLP
 from malp_disc.keyed.identification import raised_threshold
 from malp_disc.keyed.issued import Issued
-from malp_disc.metrics.degradations import jpeg, to_8bit
 from malp_disc.plotting.survival_gallery import survival_gallery
 from recipes import evaluate_survival
 from tests.keyed.conftest import natural_images

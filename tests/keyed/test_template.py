@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from malp_disc.degradations import gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from malp_disc.detection import cosine
 from malp_disc.keyed.carrier import carrier, phases
 from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.secret import new_secret
 from malp_disc.keyed.spectrum import filtered, moved, smoothed
 from malp_disc.keyed.template import CHROMA, LEVEL, LUMA, content_filter, content_phase, filter_turn, level_weights, template
-from malp_disc.metrics.degradations import gaussian_blur, gaussian_noise, jpeg, resized, resized_and_back, to_8bit, webp
 from tests.keyed.conftest import natural_images
 
 OTHER = b"\1" * 32

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from malp_disc.degradations import cropped, jpeg, to_8bit
 from malp_disc.evaluation.survival import FAINT, TONES
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.alignment import Alignment
@@ -16,7 +17,6 @@ from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
 from malp_disc.keyed.tone import TRIED, Tone, describe_tone, find_tone
 from malp_disc.keyed.trace import trace
-from malp_disc.metrics.degradations import cropped, jpeg, to_8bit
 from tests.keyed.conftest import natural_images
 
 KEY = b"k" * 32

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from malp_disc.metrics.degradation_chain import DRAWS, DegradationChain, straight_through
-from malp_disc.metrics.degradations import cropped, gaussian_blur, jpeg, resized, resized_and_back, to_8bit, webp
+from malp_disc.degradation_chain import DRAWS, DegradationChain, straight_through
+from malp_disc.degradations import cropped, gaussian_blur, jpeg, resized, resized_and_back, to_8bit, webp
 from tests.tiny import sample_images
 
 

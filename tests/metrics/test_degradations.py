@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from malp_disc.metrics.degradations import (
+from malp_disc.degradations import (
     DEGRADATIONS,
     blurred,
     gaussian_blur,

@@ -16,7 +16,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.precision import full_float32, is_nondeterminism_error
+from malp_disc.runtime.precision import full_float32, is_nondeterminism_error
 from malp_disc.training.accelerate_settings import check_launcher, check_tracker, resolve_mixed_precision
 from malp_disc.training.curves import Curves
 from tests.recipes.conftest import TINY

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from malp_disc import MaLP
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.random_state import random_state_kept
 from recipes.research import attack_templates
 from tests.recipes.conftest import TINY
 from tests.recipes.in_process import forget_accelerator

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.commands.generator_source import GeneratorOptions, load_generator
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
 from malp_disc.evaluation.evaluator import check_same_attributes, make_evaluator
+from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import FURTHER
 from malp_disc.run_folder.measurement import Network

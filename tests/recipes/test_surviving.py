@@ -16,11 +16,11 @@ from malp_disc.benchmark.loading import load_localizer
 from malp_disc.data.faces import DEFAULT_SELECTION, ProceduralFaces
 from malp_disc.data.local_edits import LOCAL_EDITS
 from malp_disc.data.sampling import StepRandom
+from malp_disc.degradation_chain import DegradationChain
+from malp_disc.degradations import to_8bit
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, identification
 from malp_disc.keyed.alignment import Alignment
 from malp_disc.keyed.secret import load_secret
-from malp_disc.metrics.degradation_chain import DegradationChain
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training import localizer_step
 from malp_disc.training.batches import Batch
 from malp_disc.training.local_pairs import EDIT_DRAWS, needs_generator, through_chains, with_local_edits

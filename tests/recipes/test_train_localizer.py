@@ -16,8 +16,8 @@ from malp_disc.benchmark.loading import load_localizer
 from malp_disc.benchmark.localizer import Localization, predict
 from malp_disc.benchmark.methods import create_method
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.degradations import to_8bit
 from malp_disc.fakeness import fakeness_map
-from malp_disc.metrics.degradations import to_8bit
 from malp_disc.training import localizer_step
 from malp_disc.training.batches import steps
 from malp_disc.training.localizer import check_terms, freeze_unused, make_optimizer, train_localizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from malp_disc.metrics.degradations import DEGRADATIONS
+from malp_disc.degradations import DEGRADATIONS
 from recipes.research.probe_report import leak_figure, probe_tables, robustness_figure
 
 

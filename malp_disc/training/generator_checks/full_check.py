@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from malp_disc.config import MaLPConfig
-from malp_disc.copying import copy_module
 from malp_disc.data.faces import ProceduralFaces
 from malp_disc.data.sampling import StepRandom
 from malp_disc.discriminator import MaLPDiscriminator
 from malp_disc.generator_objective import call_generator_loss, check_losses
 from malp_disc.malp import MaLP
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.copying import copy_module
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.generator_checks.interface import check_generator
 from malp_disc.training.generator_checks.subject import Finding, Subject
 from malp_disc.training.gradient_balance import last_layer

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from malp_disc.copying import copy_module
 from malp_disc.import_object import users_line
 from malp_disc.manipulate import ResultError, describe
-from malp_disc.random_state import random_state_kept
+from malp_disc.runtime.copying import copy_module
+from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.target_kind import describe_target, target_for, target_kind_of
 from malp_disc.training.generator_checks.gradients import check_gradients, check_trainable
 from malp_disc.training.generator_checks.subject import Finding, Subject

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from malp_disc.input_checks import check_images
 from malp_disc.levels import as_images, quantize, to_pixels
+from malp_disc.runtime.input_checks import check_images
 
 
 def to_8bit(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from malp_disc.metrics.degradations import gaussian_blur, gaussian_noise, jpeg, resized_and_back, to_8bit, webp
+from malp_disc.degradations import gaussian_blur, gaussian_noise, jpeg, resized_and_back, to_8bit, webp
 
 _STAGES: dict[str, Callable[..., Tensor]] = {
     "resize": resized_and_back,
@@ -77,7 +77,7 @@ class DegradationChain:
         """The degraded images, (B, 3, H, W) in [-1, 1], rounded to 8 bits.
 
         Raises:
-            ValueError: as the stages' functions in `malp_disc.metrics.degradations`.
+            ValueError: as the stages' functions in `malp_disc.degradations`.
         """
         images = to_8bit(images)
         for name, level in self.stages:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from malp_disc.precision import full_float32
+from malp_disc.runtime.precision import full_float32
 
 _MOST = 8  # batches at a time, which bounds the memory on machines with many cores
 Item, Result = TypeVar("Item"), TypeVar("Result")
