@@ -112,6 +112,8 @@ def main(config: Config) -> None:
     check_measured(config.output_dir, config.seed, paths)
     exclusive = exclusive_names(next(iter(generators.values())), held_out)
     evaluator = make_evaluator(config, config, models, malp, config.output_dir, device, sets, exclusive=exclusive)
+    if (config.output_dir / "reference_points.json").exists():
+        evaluator.check_same_images()
     evaluator.measure_reference_points()
     for arm, generator in generators.items():
         if arm == "before" and config.seed != 0 and "before" in evaluator.measured(seed=config.seed):

@@ -42,6 +42,8 @@ def test_training_images_where_there_are_not_or_where_asked_for(photos):
 def test_fewer_held_out_ones_on_request(photos, caplog):
     sets = evaluation_sets(EvaluationOptions(eval_size=6, reference_size=2000, reference_split="held-out"), photos)
     assert len(sets.real) == 8 and not levels(sets.real) & levels(sets.train) and "--reference-size 2000: there are only 8 images" in caplog.text
+    with pytest.raises(ValueError, match="--reference-size of at least 4 images, got 3 of 8 that there are"):
+        evaluation_sets(EvaluationOptions(eval_size=6, reference_size=3, reference_split="held-out"), photos)
     with pytest.raises(ValueError, match="of 14 held-out images, --eval-size 12 are edited, which leaves too few to compare with; hold out more"):
         evaluation_sets(EvaluationOptions(eval_size=12, reference_split="held-out"), photos)
 

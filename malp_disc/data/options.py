@@ -59,8 +59,8 @@ class DataOptions:
 def build_dataset(options: DataOptions, split: Literal["train", "test", "reference"]) -> ImageFiles | ProceduralFaces:
     """The data set of one split, with `attribute_names`, `image_size` and a one-line `description`.
 
-    ``"train"`` and ``"test"`` share no image. ``"reference"`` is the set that FID is computed against: the training images, as is usual, or
-    for drawn faces as many as in ``"train"``, from a range of their own (`FACE_RANGES`).
+    ``"train"`` and ``"test"`` share no image. ``"reference"`` is a set that FID can be computed against: the training images, or for drawn faces as many
+    as in ``"train"``, from a range of their own (`FACE_RANGES`). An evaluation compares with held-out images instead where there are enough (`malp_disc.evaluation.evaluator.evaluation_sets`).
 
     Raises:
         FileNotFoundError: missing folder or table.

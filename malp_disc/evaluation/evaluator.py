@@ -41,7 +41,8 @@ from malp_disc.target_kind import check_attribute_count
 
 logger = logging.getLogger("malp_disc")
 _FEWEST_REAL = 4
-_SELECTION = 500  # training images on which the best step is chosen, so that the held-out ones are only reported on
+_HELD_OUT = "held-out images that no generator edits"
+_SELECTION = 500  # training images whose edits choose the best step, so that the edits of the held-out ones are only reported on
 
 
 @dataclass
@@ -118,7 +119,8 @@ class Evaluator:
         was = read_json(self.folder / "reference_points.json", what="the reference points of a run")
         for name, images, flag in (("inputs", images_sha256(self.inputs.images.split(BATCH)), "held-out"), ("reference", self.reference.sha256, "real")):
             if was.get(f"{name}_sha256") not in (None, images):
-                earlier = ", add --reference-split training if an earlier version compared with training images" if name == "reference" else ""
+                chosen = name == "reference" and self.reference.text.startswith(_HELD_OUT)
+                earlier = ", add --reference-split training if the earlier ones were compared with training images" if chosen else ""
                 raise ValueError(
                     f"{self.folder} was measured on other {flag} images than there are now, under the same names; restore them{earlier}, or choose another --output-dir"
                 )
@@ -194,7 +196,7 @@ def _real_images(options: EvaluationOptions, data: DataOptions, held_out: Datase
             f"--reference-split held-out: of {len(held_out)} held-out images, --eval-size {options.eval_size} are edited, which leaves too few to compare with; "
             "hold out more (--test-size), edit fewer, or compare with training images (--reference-split training)"
         )
-    return Part(held_out, options.eval_size, needed, name="held-out images that no generator edits,")
+    return Part(held_out, options.eval_size, len(held_out), name=f"{_HELD_OUT},")
 
 
 def make_evaluator(

@@ -84,7 +84,10 @@ def run_arms(
             check_branch(disc, dataset, config, accelerator.device)
     models = without_automatic_teacher(models, config, teachers)
     check_extractors(models, teachers)
-    sets = evaluation_sets(config, config, reference) if accelerator.is_main_process else None
+    sets = None
+    if accelerator.is_main_process:
+        sets = evaluation_sets(config, config, reference)
+        print(f"measured   on {min(config.eval_size, len(sets.held_out))} held-out images, against {min(config.reference_size, len(sets.real))} of: {sets.real.description}")
     if config.dry_run:
         return
 

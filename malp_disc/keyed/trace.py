@@ -25,6 +25,7 @@ BETTER_TONE, SIMILAR_AFTER = 1.5, 0.095
 """Ratio of presences and similarity of the template above which a tone is undone. Below that ratio, a retouched region of the image could be taken for a change of its tone, and so small a change of tone disturbs little. A generator changes colours, too, and what it
 leaves of a template agrees better in another tone: of 60 training faces that a StarGAN edited, the similarity reached 0.09; of untouched ones that were brighter, it was 0.17 or more, and after JPEG 50 0.097 or more."""
 _SAME_ASPECT = 0.004  # half a pixel of a grid of 128
+_MOST_STRETCHED = 8.0  # more is not looked for: whatever a list says, an image stays of about its size
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _ways(image: Tensor, issued: Issued) -> Iterator[_Way]:
         likely = tuple(number for number, value in similar.items() if value >= RESEMBLES)
         yield _Way(image, likely, tuple(similar), mirrored)
         ratios = {number: width / height / (shape[1] / shape[0]) for number in similar if (shape := issued.shapes.get(number)) is not None}
-        for ratio in dict.fromkeys(value for value in ratios.values() if abs(value - 1) > _SAME_ASPECT):
+        for ratio in dict.fromkeys(value for value in ratios.values() if abs(value - 1) > _SAME_ASPECT and 1 / _MOST_STRETCHED <= value <= _MOST_STRETCHED):
             yield _Way(image, *(tuple(number for number in numbers if ratios.get(number) == ratio) for numbers in (likely, similar)), mirrored, ratio)
 
 

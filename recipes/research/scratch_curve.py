@@ -23,10 +23,10 @@ import numpy as np
 
 from generators import create_generator
 from malp_disc.commands.loading import usable_device
-from malp_disc.data import DataOptions, build_dataset
+from malp_disc.data import DataOptions
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
-from malp_disc.evaluation.evaluator import check_same_attributes
+from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.plotting.image_grids import sample_grid
@@ -57,14 +57,15 @@ def main(config: Config) -> None:
         raise ValueError(f"no checkpoints in {', '.join(missing)}; expected folders of runs of recipes/train_stargan.py")
     if len({run.name for run in config.runs}) < len(config.runs):
         raise ValueError(f"expected folders of different names, which are those of the lines, got {', '.join(map(str, config.runs))}")
-    held_out, real = build_dataset(config, "test"), build_dataset(config, "reference")
+    sets = evaluation_sets(config, config)
+    held_out, real = sets.held_out, sets.real
     device = usable_device(config.device)
     models = make_evaluation_models(config, config, held_out.attribute_names, device)
     inputs = EvalSet.take(held_out, config.eval_size)
     reference = measure_reference(real, config.reference_size, models, device=device, cache=config.output_dir / "reference.npz")
     path = config.output_dir / "curve.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    measured_with = {"label": models.extractor.label, "n": len(inputs.images), "reference_n": min(config.reference_size, len(real))}
+    measured_with = {"label": models.extractor.label, "n": len(inputs.images), "reference_n": min(config.reference_size, len(real)), "reference": reference.text}
     check_same(lines, measured_with, path)
     for run in config.runs:
         for step, folder in checkpoints(run).items():
@@ -109,6 +110,7 @@ def scores(measured: Any) -> dict[str, Any]:
         "label": measured.frechet.label,
         "n": measured.frechet.n,
         "reference_n": measured.frechet.reference_n,
+        "reference": measured.frechet.reference,
         "frechet": measured.frechet.value,
         "second": measured.second.value,
         "second_label": measured.second.label,

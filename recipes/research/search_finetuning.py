@@ -81,6 +81,8 @@ def main(config: Config) -> None:
     config.arms = tuple(dict.fromkeys(row.arm for row in rows.values()))
     for row in rows.values():
         dataclasses.replace(config, **row.flags).check()
+    if config.reference_split == "held-out":
+        raise ValueError("--reference-split held-out: a search compares with training images, so that held-out ones choose nothing")
     dataset, _ = load_datasets(config)
     edited, compared_with = measured_images(dataset, config)
     accelerator = start(config, dataset, shared_folder=True)

@@ -16,7 +16,7 @@ from malp_disc.keyed.identification import LIKELY_ABOVE, raised_threshold
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
 from malp_disc.keyed.tone import TRIED, Tone, describe_tone, find_tone
-from malp_disc.keyed.trace import trace
+from malp_disc.keyed.trace import _ways, trace
 from tests.keyed.conftest import natural_images
 
 KEY = b"k" * 32
@@ -188,11 +188,15 @@ def test_a_grey_image_doesnt_count_as_one_that_lost_its_colour(large):
 
 
 def test_a_thumbnail_of_a_long_strip_is_examined(large):
-    """Stretched back, it would have a side of less than a pixel."""
+    """Stretched back, it would have a side of less than a pixel, or more pixels than fit into memory."""
     image = natural_images(1, 16, 16, seed=3)
-    for shape in ((16, 24000), (24000, 16)):
-        found = large.trace(image, Issued((0,), looks={0: look(image)[0]}, shapes={0: shape}), crops=False)
+    for shape in ((16, 24000), (24000, 16), (1, 2**31 - 1)):
+        issued = Issued((0,), looks={0: look(image)[0]}, shapes={0: shape})
+        found = large.trace(image, issued, crops=False)
         assert not found.found.protected and found.resembles == 0
+        assert all(1 / 8 <= way.stretched <= 8 for way in _ways(image, issued))
+    (_, there, *_) = _ways(image, Issued((0,), looks={0: look(image)[0]}, shapes={0: (16, 64)}))
+    assert there.stretched == 0.25 and tuple(there.image.shape[2:]) == (8, 32), "nearly the area of the image"
 
 
 def test_undoing_a_tone_inverts_it():

@@ -37,6 +37,8 @@ def test_every_checkpoint_has_a_line_in_seconds_and_none_is_measured_twice(launc
     launch("scratch_curve.py", *arguments)
     assert [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == marked
     fewer = launch("scratch_curve.py", *arguments, "--eval-size", 8, "--extractor", "faces", check=False)
+    other = launch("scratch_curve.py", *arguments, "--reference-split", "training", check=False)
+    assert "measurements of another kind: reference was drawn faces" in other.stderr
     assert "measurements of another kind: label was FD-SqueezeNet-128, is FD-faces; n was 12, is 8; choose another --output-dir" in fewer.stderr
 
 
