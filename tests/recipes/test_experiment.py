@@ -48,6 +48,7 @@ def test_every_option_is_compared_unless_it_is_declared_otherwise():
     assert free == {
         *("output_dir", "resume_from_checkpoint", "report_to", "log_steps", "sample_steps", "checkpointing_steps", "checkpoints_total_limit", "dry_run", "device"),
         *("detection_false_alarm_rate", "dataloader_num_workers", "deterministic", "eval_steps", "max_skipped_steps", "save_precision", "save_generators"),
+        "reference_split",  # the images themselves are compared
         *("train_batch_size", "gradient_accumulation_steps"),  # their product with the number of processes is compared
     }
 
