@@ -16,6 +16,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,7 +31,7 @@ from malp_disc.evaluation.teachers import without_automatic_teacher
 from malp_disc.generator_source import STARGAN, generator_with_weights
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import ARMS
-from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, work
+from malp_disc.run_folder.experiment import evaluation, not_compared, shared_hash, training_settings, work
 from malp_disc.run_folder.measurement import Network
 from malp_disc.run_folder.schema import read_lines
 from malp_disc.serialization.file_kinds import file_kind
@@ -108,6 +109,7 @@ def main(config: Config) -> None:
     teachers = {arm: teachers_in(path) for arm, path in paths.items()}
     models = without_automatic_teacher(make_evaluation_models(config, config, held_out.attribute_names, device), config, teachers)
 
+    check_held_out(config, paths)
     open_folder(config, accumulates=True)
     check_measured(config.output_dir, config.seed, paths)
     exclusive = exclusive_names(next(iter(generators.values())), held_out)
@@ -136,11 +138,26 @@ def weights_by_arm(config: Config) -> dict[str, Path | None]:
     return {"before": before} | {arm: path for arm in ARMS if arm != "before" and (path := getattr(config, arm)) is not None}
 
 
-def teachers_in(path: Path | None) -> tuple[Network, ...]:
-    """The pretrained networks that a tuned generator learned from, which a fine-tuning writes into its file; empty for a file of another origin."""
+def record_in(path: Path | None) -> dict[str, Any]:
+    """What a fine-tuning wrote into the file of a tuned generator; empty for a file of another origin."""
     tuned = path is not None and path.is_file() and file_kind(path).name == "safetensors"
-    found = json.loads(load_metadata(path).get("malp_disc", "{}")).get("teachers", []) if tuned else []
-    return tuple(from_json(Network, network, str(path)) for network in found)
+    return json.loads(load_metadata(path).get("malp_disc", "{}")) if tuned else {}
+
+
+def teachers_in(path: Path | None) -> tuple[Network, ...]:
+    """The pretrained networks that a tuned generator learned from."""
+    return tuple(from_json(Network, network, str(path)) for network in record_in(path).get("teachers", []))
+
+
+def check_held_out(config: Config, paths: dict[str, Path | None]) -> None:
+    """Raise ValueError if a generator was fine-tuned on images of the same folder that this command holds out."""
+    now = training_settings(config)
+    for path in paths.values():
+        was = record_in(path).get("settings", {})
+        if config.data != "faces" and was.get("data_root") == now["data_root"] and was.get("test_size", config.test_size) < config.test_size:
+            raise ValueError(
+                f"{path} was fine-tuned with --test-size {was['test_size']}: of the {config.test_size} images that are held out here, it was trained on some; give --test-size {was['test_size']}"
+            )
 
 
 def load_malp(folder: Path, device: torch.device) -> MaLP:
@@ -151,6 +168,12 @@ def check_measured(folder: Path, seed: int, paths: dict[str, Path | None]) -> No
     """Raise ValueError if an arm of this seed was measured from another file: the folder's other arms belong with that one."""
     lines = [line for _, line in read_lines(folder / "measurements.jsonl")] if (folder / "measurements.jsonl").exists() else []
     for arm, path in paths.items():
+        same = [line["seed"] for line in lines if line["arm"] == arm != "before" and line["seed"] != seed and path is not None and (line.get("weights") or {}).get("sha256") == file_sha256(path)]
+        if same:
+            raise ValueError(
+                f"{folder} has the {arm} of {path} as seed {same[0]} already: a seed is a fine-tuning of its own, not another choice of images; "
+                "give the file that was fine-tuned with the other seed"
+            )
         was = {line["weights"]["sha256"] for line in lines if line["arm"] == arm and line["seed"] == seed and line.get("weights")}
         others = [line["arm"] for line in lines if line["seed"] == seed and line["arm"] not in paths]
         if others and was and (path is None or file_sha256(path) not in was):

@@ -18,7 +18,7 @@ from malp_disc.metrics.attribute_net import AttributeNet, shipped_weights
 from malp_disc.metrics.face_embedding import MobileFaceNet
 from malp_disc.metrics.features import FeatureExtractor, create_extractor
 from malp_disc.metrics.random_features import RandomExtractor
-from malp_disc.run_folder.experiment import evaluation, not_compared
+from malp_disc.run_folder.experiment import evaluation
 from malp_disc.run_folder.teachers import is_same_network
 
 logger = logging.getLogger("malp_disc")
@@ -60,7 +60,7 @@ class EvaluationOptions:
     """Number of held-out images that every generator edits, at least 2."""
     reference_size: int = evaluation(2000)
     """Number of real images that they are compared with, at least 4."""
-    reference_split: Literal["auto", "training", "held-out"] = not_compared("auto")  # the images are compared instead, by `Evaluator.check_same_images`
+    reference_split: Literal["auto", "training", "held-out"] = evaluation("auto", later=True)
     """Which real images they are compared with.
     training: training images, which discriminators saw. held-out: images of --test-size, or of the data set's test split, that no generator edits.
     auto: held-out if there are enough (--eval-size and --reference-size together), else training; drawn faces are always held out."""

@@ -38,6 +38,8 @@ def make_plan(
         f"on {accelerator.device.type}, {'float32' if config.mixed_precision == 'no' else config.mixed_precision}",
         f"steps      {config.max_train_steps} per arm, {config.max_train_steps * images / len(dataset):.1f} epochs",
     ]
+    if objective is None:
+        lines.append(f"losses     none of the generator's own (--losses); --keep-weight {config.keep_weight:g} holds it near what it was, so the control hardly changes")
     if malp is None and set(config.arms) & set(AGAINST_MALP):
         lines.append(f"MaLP       none given: {config.malp_pretrain_steps} steps of pretraining first")
     if "no_template" in config.arms and config.passive_malp is None:

@@ -40,6 +40,7 @@ from malp_disc.training.pretrain_options import build_malp, check_options
 
 logger = logging.getLogger("malp_disc")
 _CHECKED_IMAGES = 64
+_SEEN = "; discriminators saw these, a larger --test-size holds out others"
 _INFORMATIVE_AUC = 0.9  # of unprotected images against their edits; a co-trained MaLP below it gives the generator little to learn from
 
 
@@ -87,7 +88,7 @@ def run_arms(
     sets = None
     if accelerator.is_main_process:
         sets = evaluation_sets(config, config, reference)
-        print(f"measured   on {min(config.eval_size, len(sets.held_out))} held-out images, against {min(config.reference_size, len(sets.real))} of: {sets.real.description}")
+        print(f"measured   on {min(config.eval_size, len(sets.held_out))} held-out images, against {min(config.reference_size, len(sets.real))} of: {sets.real.description}{_SEEN * (' train split' in sets.real.description)}")
     if config.dry_run:
         return
 

@@ -62,6 +62,8 @@ def cautions(record: Record) -> list[str]:
         *_stale_features(record),
         *_different_seeds(record.seeds_of),
         *_few_images(arms),
+        *_seen_references(arms),
+        *_control_unchanged(arms),
         *_kernel_says_otherwise(record),
         *_checkerboards(arms),
         *_changed_identities(arms),
@@ -101,6 +103,21 @@ def _different_seeds(seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
         return []
     listed = ", ".join(f"{arm} {' '.join(map(str, seeds))}" for arm, seeds in found.items())
     return [f"not every arm has the same seeds ({listed}), so their means are not quite comparable; differences are taken seed by seed, and there are none from an arm that lacks one of the seeds"]
+
+
+def _seen_references(arms: Mapping[str, Measurement]) -> list[str]:
+    """Generators that are compared with training images."""
+    if not any(" train split" in (measured.frechet.reference or "") for arm, measured in arms.items() if arm != "before"):
+        return []
+    return ["compared with training images, which discriminators saw as real; a larger --test-size holds out enough images to compare with (--reference-split)"]
+
+
+def _control_unchanged(arms: Mapping[str, Measurement]) -> list[str]:
+    """A control that is the generator before fine-tuning: without losses that ask for something, training changes nothing."""
+    values = [arms[arm].frechet.value for arm in ("before", "control") if arm in arms]
+    if len(values) < 2 or None in values or abs(values[1] - values[0]) > 1e-9 * abs(values[0]):
+        return []
+    return ["the control is still the generator before fine-tuning, as its losses asked for no change (--losses): it doesn't show what training for longer does"]
 
 
 def _few_images(arms: Mapping[str, Measurement]) -> list[str]:

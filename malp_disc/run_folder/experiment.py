@@ -21,7 +21,7 @@ from malp_disc.import_object import code_of_function
 from malp_disc.serialization.files import file_sha256
 
 logger = logging.getLogger("malp_disc")
-_ROLE, _ARMS, _ALL_WITH = "role", "arms", "all arms with"
+_ROLE, _ARMS, _ALL_WITH, _LATER = "role", "arms", "all arms with", "later"
 _DIGITS = 16  # of a sha256
 _FUNCTIONS = ("generator", "losses", "method")  # options that may name a function
 
@@ -36,9 +36,13 @@ def work(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={_ROLE: "work"})
 
 
-def evaluation(default: Any = dataclasses.MISSING) -> Any:
-    """An option of the evaluation, not of the training: the same within an experiment, but irrelevant to a checkpoint."""
-    return dataclasses.field(default=default, metadata={_ROLE: "evaluation"})
+def evaluation(default: Any = dataclasses.MISSING, *, later: bool = False) -> Any:
+    """An option of the evaluation, not of the training: the same within an experiment, but irrelevant to a checkpoint.
+
+    Args:
+        later: it was added when there were runs without it, so hashes leave out its default.
+    """
+    return dataclasses.field(default=default, metadata={_ROLE: "evaluation", _LATER: later})
 
 
 def of_arms(*arms: str, default: Any, all_with: str | None = None) -> Any:
@@ -95,8 +99,14 @@ def shared_hash(options: Any, *, processes: int = 1, recorded: str | None = None
 
 def _hash_of_options(options: Any, processes: int, *, without: Callable[[str], bool]) -> str:
     experiment = experiment_of(options, processes=processes)
-    shared = {name: value for name, value in experiment["options"].items() if name != "seed" and not without(name)}
+    shared = {name: value for name, value in experiment["options"].items() if name != "seed" and not without(name) and not _added_later(options, name)}
     return _joint([json.dumps(shared), str(experiment.get("images_per_step"))])
+
+
+def _added_later(options: Any, name: str) -> bool:
+    """Whether an option that was added later has its default."""
+    field = next(field for field in dataclasses.fields(options) if field.name == name)
+    return bool(_declared(type(options), name, _LATER)) and getattr(options, name) == field.default
 
 
 def _left_out_of_hash(options: Any, name: str) -> bool:

@@ -48,7 +48,6 @@ def test_every_option_is_compared_unless_it_is_declared_otherwise():
     assert free == {
         *("output_dir", "resume_from_checkpoint", "report_to", "log_steps", "sample_steps", "checkpointing_steps", "checkpoints_total_limit", "dry_run", "device"),
         *("detection_false_alarm_rate", "dataloader_num_workers", "deterministic", "eval_steps", "max_skipped_steps", "save_precision", "save_generators"),
-        "reference_split",  # the images themselves are compared
         *("train_batch_size", "gradient_accumulation_steps"),  # their product with the number of processes is compared
     }
 
@@ -156,6 +155,7 @@ def test_the_hash_of_an_experiment_covers_what_all_arms_depend_on_and_an_earlier
     assert shared_hash(plain) == shared_hash(dataclasses.replace(plain, backbone_side=64, gradient_share=0.5, seed=3))
     other = dataclasses.replace(content, backbone_side=64)
     assert shared_hash(content) != shared_hash(other) != shared_hash(dataclasses.replace(other, backbone_side=32))
+    assert shared_hash(dataclasses.replace(plain, reference_split="training")) != shared_hash(plain), "its default alone is left out, as it was added later"
     earlier = shared_hash(content)  # which left the backbone's side out
     assert shared_hash(other, recorded=earlier) == earlier
     assert shared_hash(dataclasses.replace(other, learning_rate=1.0), recorded=earlier) != earlier

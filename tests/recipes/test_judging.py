@@ -17,6 +17,7 @@ from malp_disc.evaluation.evaluator import check_same_attributes, make_evaluator
 from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import FURTHER
+from malp_disc.run_folder.experiment import training_settings
 from malp_disc.run_folder.measurement import Network
 from malp_disc.run_folder.schema import read_features, read_measurements
 from malp_disc.serialization.state_dicts import save_tensors
@@ -192,6 +193,19 @@ def test_a_tuned_generators_file_names_its_teachers(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "G.pth")
     assert evaluate.teachers_in(tmp_path / "G-vision_aided.safetensors") == (Network(**teachers[0]),)
     assert [evaluate.teachers_in(path) for path in (tmp_path / "G.safetensors", tmp_path / "G.pth", tmp_path / "model-500", None)] == [()] * 4
+
+
+def test_images_that_a_generator_was_fine_tuned_on_are_not_held_out(tmp_path):
+    for index in range(6):
+        Image.new("L", (16, 16), 10 * index).save(tmp_path / f"{index}.png")
+    config = evaluate.Config(data="images", data_root=tmp_path, image_size=16, test_size=3)
+    tuned = tmp_path / "G-control.safetensors"
+    save_tensors(tuned, {"weight": torch.ones(1)}, {"malp_disc": json.dumps({"settings": training_settings(config)})})
+    evaluate.check_held_out(config, {"before": None, "control": tuned})
+    evaluate.check_held_out(dataclasses.replace(config, test_size=2), {"control": tuned})
+    evaluate.check_held_out(dataclasses.replace(config, test_size=4, data_root=tmp_path / "elsewhere"), {"control": tuned})
+    with pytest.raises(ValueError, match="G-control.safetensors was fine-tuned with --test-size 3: of the 4 images that are held out here, it was trained on some"):
+        evaluate.check_held_out(dataclasses.replace(config, test_size=4), {"control": tuned})
 
 
 def test_a_generator_for_another_number_of_attributes_is_refused():

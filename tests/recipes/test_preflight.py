@@ -137,6 +137,8 @@ def test_an_arm_measured_from_another_file_is_refused(tmp_path):
     evaluate.check_measured(tmp_path, 0, {"control": old, "frozen": new})
     evaluate.check_measured(tmp_path, 0, {"control": new, "cotrain": new})
     evaluate.check_measured(tmp_path, 1, {"control": new})
+    with pytest.raises(ValueError, match="has the control of .*old.safetensors as seed 0 already: a seed is a fine-tuning of its own"):
+        evaluate.check_measured(tmp_path, 1, {"before": old, "control": old})
     with pytest.raises(ValueError, match="has control of seed 0 from another file than .*new.safetensors, and beside it cotrain"):
         evaluate.check_measured(tmp_path, 0, {"control": new, "frozen": new})
 

@@ -113,10 +113,12 @@ def test_evaluating_the_saved_generators_gives_the_reported_numbers(launch, fine
     for arm in ("before", "control", "cotrain"):
         assert again[arm]["frechet"]["value"] == pytest.approx(reported[arm]["frechet"]["value"], rel=1e-4)
         assert again[arm]["edit_accuracy"] == reported[arm]["edit_accuracy"]
-    before = (tmp_path / "reference_points.json").read_bytes()
-    other = launch("evaluate.py", "--image-size", 32, "--train-size", 64, *EVALUATION, "--output-dir", tmp_path, "--before", stargan / "G.safetensors",
-                   "--frozen", finetuned / "G-frozen.safetensors", "--malp", malp / "malp", "--reference-split", "training", check=False)  # fmt: skip
-    assert "was measured on other real images than there are now" in other.stderr and (tmp_path / "reference_points.json").read_bytes() == before
+    points, again = tmp_path / "reference_points.json", ("evaluate.py", "--image-size", 32, "--train-size", 64, *EVALUATION, "--output-dir", tmp_path, "--before", stargan / "G.safetensors",
+                                                         "--frozen", finetuned / "G-frozen.safetensors", "--malp", malp / "malp")  # fmt: skip
+    assert "--reference-split was auto, is training" in launch(*again, "--reference-split", "training", check=False).stderr
+    other = json.loads(points.read_text()) | {"reference_sha256": "0" * 16}
+    points.write_text(json.dumps(other))
+    assert "was measured on other real images than there are now" in launch(*again, check=False).stderr and json.loads(points.read_text()) == other
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(launch, stargan, tmp_path):

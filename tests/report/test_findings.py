@@ -70,6 +70,25 @@ def test_too_few_images_for_the_extractors_dimension_are_warned_of(make_full_run
     assert found == "" if words is None else re.search(words, found)
 
 
+def test_training_images_as_the_reference_are_named(make_full_run):
+    def change(line):
+        line["frechet"]["reference"] = "photos train split, 300 images, n = 150"
+
+    assert "compared with training images, which discriminators saw as real; a larger --test-size" in notes(make_full_run(change=change))
+
+
+def test_a_control_that_never_moved_is_no_control(make_full_run):
+    values = {}
+
+    def change(line):
+        if line["arm"] == "before":
+            values["before"] = line["frechet"]["value"]
+        elif line["arm"] == "control":
+            line["frechet"]["value"] = values["before"]
+
+    assert "the control is still the generator before fine-tuning, as its losses asked for no change" in notes(make_full_run(change=change))
+
+
 def test_a_checkerboard_a_stranger_and_other_seeds_are_named(make_full_run):
     def change(line):
         if line["arm"] == "frozen":
