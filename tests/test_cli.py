@@ -180,6 +180,7 @@ def test_no_internet_says_what_to_put_where(command, images, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
     message = command("fid", images / "a", images / "b")
     assert "pt_inception-2015-12-05-6726825d.pth" in message and "--fid-weights" in message and "MALP_DISC_CACHE" in message
+    assert "--extractor" not in message, "a flag that this command doesn't have"
 
 
 def test_the_json_says_all_that_a_number_needs(command, images, tmp_path, capsys):

@@ -101,7 +101,7 @@ def compare(options: Fid, device: torch.device, *, quiet: bool = False) -> dict[
     from malp_disc.run_folder.environment import collect_environment
 
     folders = [None if _is_kept(path) else ImageFolder.scan(path, fewest=FEWEST, quiet=quiet) for path in (options.a, options.b)]
-    extractor = create_extractor(f"{_FAMILY[options.mode]}-{options.dims}", weights=options.fid_weights, device=device)
+    extractor = create_extractor(f"{_FAMILY[options.mode]}-{options.dims}", weights=options.fid_weights, device=device, instead="")  # it has Inception only
     sets = [read_features(path, extractor) if folder is None else None for path, folder in zip((options.a, options.b), folders)]
     for path, kept in zip((options.a, options.b), sets):
         if kept is not None and kept.features is None and (options.kid or options.precision_recall):

@@ -36,7 +36,9 @@ class FacesExtractor(FeatureExtractor):
         return self.net.features(as_images(levels))
 
 
-def create_extractor(name: str, *, weights: str | Path | None = None, device: torch.device | str | None = None) -> FeatureExtractor:
+def create_extractor(
+    name: str, *, weights: str | Path | None = None, device: torch.device | str | None = None, instead: str = "or take an included extractor: --extractor squeezenet"
+) -> FeatureExtractor:
     """Create a feature extractor by name, in evaluation mode.
 
     Args:
@@ -45,6 +47,7 @@ def create_extractor(name: str, *, weights: str | Path | None = None, device: to
             trained on ImageNet, part of the package); "squeezenet-128" (the same on images resized to 128 pixels instead of 227: four times as fast).
         weights: path of the weights; None for the packaged, cached or downloaded ones, in this order.
         device: device of the extractor.
+        instead: what else to do if the weights can't be downloaded, for the message; empty if nothing.
 
     Raises:
         ValueError: unknown name, or weights of another network.
@@ -62,5 +65,10 @@ def create_extractor(name: str, *, weights: str | Path | None = None, device: to
     else:
         from malp_disc.metrics.inception import CleanExtractor, InceptionExtractor
 
-        extractor = CleanExtractor(int(dims) if dims else None, weights) if family == "clean" else InceptionExtractor(int(dims), weights)
+        try:
+            extractor = CleanExtractor(int(dims) if dims else None, weights) if family == "clean" else InceptionExtractor(int(dims), weights)
+        except FileNotFoundError as error:
+            if weights is not None or not instead:
+                raise
+            raise FileNotFoundError(f"{error}; {instead}") from error
     return extractor.to(device).eval()

@@ -157,7 +157,7 @@ def test_without_weights_and_internet_the_error_says_what_to_put_where(name, fil
     with pytest.raises(FileNotFoundError) as caught:
         create_extractor(name)
     message = str(caught.value)
-    for part in (file, str(tmp_path / "cache"), "MALP_DISC_CACHE", "--fid-weights PATH", "https://", "no route"):
+    for part in (file, str(tmp_path / "cache"), "MALP_DISC_CACHE", "--fid-weights PATH", "https://", "no route", "--extractor squeezenet"):
         assert part in message
 
 

@@ -130,7 +130,7 @@ def test_no_internet_for_inception_says_which_file_to_put_where(monkeypatch, sta
     monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
     message = run(monkeypatch, evaluate, "--data", "folder", "--data-root", folder, "--attributes", tmp_path / "table.csv", "--image-size", 32,
                   "--test-size", 4, "--before", stargan / "G.safetensors", "--output-dir", tmp_path / "run")  # fmt: skip
-    assert "--fid-weights" in message and "cache" in message
+    assert "--fid-weights" in message and "cache" in message and "--extractor squeezenet" in message
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(2**50), lambda: np.empty(2**60, np.uint8), lambda: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory."))])
