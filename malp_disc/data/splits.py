@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from typing import Literal
 
 logger = logging.getLogger(__name__)
+_logged: set[str] = set()  # warnings of this process: every data set of a run makes the split anew
 
 Split = Literal["train", "valid", "test"]
 SPLIT_NAMES = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
@@ -62,11 +64,18 @@ def split_indices(
         if split == "test" and test_size == 0:
             raise ValueError(f"no test images: {flag} is 0; give a larger number")
         if 2 * test_size > len(names):
-            logger.warning("holding out %d of only %d images; %s sets how many", test_size, len(names), flag)
+            _warn_once(f"holding out {test_size} of only {len(names)} images; {flag} sets how many")
         chosen = order[:test_size] if split == "test" else order[test_size:]
     if split == "train":
         chosen = chosen[:train_size]
     return chosen
+
+
+def _warn_once(line: str) -> None:
+    """Log a warning, once per run: in the first of several processes only, also before they are connected."""
+    if line not in _logged and os.environ.get("RANK", "0") == "0":
+        _logged.add(line)
+        logger.warning("%s", line)
 
 
 def _counts(given: Sequence[Split]) -> str:

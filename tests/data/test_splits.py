@@ -101,3 +101,11 @@ def test_holding_back_more_than_half_is_warned_of(caplog):
         assert not caplog.records
         split_indices(NAMES, "train", test_size=501)
     assert "501 of only 1000" in caplog.text
+
+
+def test_several_splits_in_several_processes_warn_once(caplog, monkeypatch):
+    with caplog.at_level(logging.WARNING):
+        for rank in ("1", "0", "0"):
+            monkeypatch.setenv("RANK", rank)
+            split_indices(NAMES, "train", test_size=777)
+    assert caplog.text.count("777 of only 1000") == 1
