@@ -30,7 +30,7 @@ class BrokenImageError(ValueError):
     """A file that can't be decoded to 8-bit RGB: truncated, empty, not an image, or with more than 8 bits per channel."""
 
 
-def decode_image(path: str | Path, *, as_stored: bool = False) -> Image.Image:
+def decode_image(path: str | Path, *, as_stored: bool = False, advice: bool = True) -> Image.Image:
     """Decode an image to RGB; of an animation or a multi-page file, the first frame.
 
     Palette, grey, CMYK and one-bit images are converted by Pillow. A ``.npy`` file must be uint8, see `is_image_array`.
@@ -38,12 +38,13 @@ def decode_image(path: str | Path, *, as_stored: bool = False) -> Image.Image:
     Args:
         as_stored: only ``convert("RGB")``, as in pytorch-fid and clean-fid. Otherwise, the EXIF orientation is applied and transparent
             pixels are composited over white.
+        advice: whether the error says what to do.
 
     Raises:
         BrokenImageError: the file can't be decoded.
         OSError: the file is missing or can't be read.
     """
-    with _naming(path, as_stored):
+    with _naming(path, as_stored, advice=advice):
         with _opened(path) as image:
             _check_depth(image)
             if as_stored:
@@ -104,7 +105,7 @@ def _check_depth(image: Image.Image) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: str | Path, as_stored: bool) -> Iterator[None]:
+def _naming(path: str | Path, as_stored: bool, *, advice: bool = True) -> Iterator[None]:
     """Convert errors of Pillow's decoders, which can be of nearly any type, to one that names the file.
 
     Raises:
@@ -116,9 +117,8 @@ def _naming(path: str | Path, as_stored: bool) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise BrokenImageError(
-            f"{printable(path)} can't be decoded ({_reason(error, path)}); replace or delete it{'' if as_stored else ', or drop all such images with --on-broken skip'}"
-        ) from error
+        cure = f"; replace or delete it{'' if as_stored else ', or drop all such images with --on-broken skip'}" if advice else ""
+        raise BrokenImageError(f"{printable(path)} can't be decoded ({_reason(error, path)}){cure}") from error
 
 
 def _opened(path: str | Path, content: BinaryIO | None = None) -> Image.Image:

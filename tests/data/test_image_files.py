@@ -131,6 +131,7 @@ def test_skip_drops_broken_images_with_their_labels_and_names_them(tmp_path, mak
     assert set(images.dropped) == {str(tmp_path / name) for name in bad}
     assert "dropped 5 of 8" in caplog.text
     assert all(name in caplog.text for name in bad)
+    assert "--on-broken" not in caplog.text, "advice to give the flag that was given"
 
 
 def test_skip_with_nothing_broken_changes_nothing(tmp_path, make_image, caplog):
