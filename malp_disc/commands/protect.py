@@ -139,6 +139,8 @@ def protect(options: Protect) -> None:
     _summarize(outcome.records, outcome.skipped, malp.key_fingerprint, text_stream(options.json))
     if issued is None and (unlike := _unlike_training(outcome.records, malp.detection)):
         print(f"warning: {unlike}", file=sys.stderr)
+    if issued is None and options.check and malp.detection is None:
+        print("no threshold, so the fit can't be checked; malp-disc detect --calibrate sets one", file=sys.stderr)
     print_or_write(outcome.records, options.json)
     outcome.finish()
 

@@ -143,6 +143,12 @@ def test_images_that_the_detector_does_not_fit_are_named_by_the_check(command, m
     assert "nobody has edited" not in capsys.readouterr().err
 
 
+def test_without_a_threshold_the_check_says_what_it_cannot_tell(command, malp_folder, photos, tmp_path, capsys):
+    for number, flags in enumerate((["--check"], [])):
+        assert protect(command, malp_folder, photos, tmp_path / str(number), *flags) is None
+        assert ("no threshold, so the fit can't be checked; malp-disc detect --calibrate sets one" in capsys.readouterr().err) == bool(flags)
+
+
 def test_a_crash_while_saving_leaves_no_half_file(command, malp_folder, photos, tmp_path, monkeypatch):
     def broken(path, content):
         with open(path, "wb") as half:
