@@ -129,8 +129,25 @@ def conservative_threshold(scores: ArrayLike, false_alarm_rate: float) -> float:
         raise ValueError(f"expected a false-alarm rate between 0 and 1, got {false_alarm_rate}")
     if not np.isfinite(values).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} scores are not finite")
+    check_enough(len(values), false_alarm_rate)
     rank = math.ceil((len(values) + 1) * (1 - false_alarm_rate) - 1e-9)  # in floating point, 100 · (1 − 0.01) exceeds 99
-    if rank > len(values):
-        least = math.ceil(1 / false_alarm_rate - 1e-9) - 1
-        raise ValueError(f"a false-alarm rate of {false_alarm_rate:g} needs at least {least} real images, got {len(values)}; give more of them, or a higher rate")
     return float(values[rank - 1])
+
+
+def least_images(false_alarm_rate: float) -> int:
+    """The number of real images that `conservative_threshold` needs, at least 1 / rate − 1 and at least one."""
+    return max(1, math.ceil(1 / false_alarm_rate - 1e-9) - 1)
+
+
+def check_enough(count: int, false_alarm_rate: float, cure: str = "give more of them, or a higher rate") -> None:
+    """Check the number of real images before they are scored.
+
+    Args:
+        cure: what to do, for the message.
+
+    Raises:
+        ValueError: fewer than `least_images`.
+    """
+    least = least_images(false_alarm_rate)
+    if count < least:
+        raise ValueError(f"a false-alarm rate of {false_alarm_rate:g} needs at least {least} real images, got {count}; {cure}")

@@ -126,7 +126,15 @@ def test_pretraining_with_few_images_says_that_there_is_no_threshold(tmp_path, c
     malp = tiny_malp().eval()
     inputs = EvalSet(sample_images(5), torch.zeros(5, 0), torch.zeros(5, 0), torch.full((5,), -1), ())
     pretrain_malp.calibrate(Inverting(), malp, inputs, pretrain_malp.Config(output_dir=tmp_path), Process())
-    assert "no threshold for malp-disc detect" in capsys.readouterr().out and malp.detection is None
+    said = capsys.readouterr().out
+    assert "no threshold for malp-disc detect" in said and malp.detection is None
+    assert "--test-size 99 " in said and "--detection-false-alarm-rate" in said
+
+
+@pytest.mark.parametrize(("count", "rate", "said"), [(98, 0.01, "give --test-size 99 or a higher"), (99, 0.01, None), (512, 0.001, "no more than 512 held-out ones are used")])
+def test_too_few_held_out_images_for_a_threshold_are_warned_of_before_the_training(tmp_path, caplog, count, rate, said):
+    pretrain_malp.warn_of_no_threshold(count, pretrain_malp.Config(output_dir=tmp_path, detection_false_alarm_rate=rate))
+    assert said in caplog.text if said else not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from malp_disc.calibration import Calibration, conservative_threshold
+from malp_disc.calibration import Calibration, check_enough
 from malp_disc.commands.batch import TOO_LARGE, Outcome, Sources
 from malp_disc.commands.image_file import ImageFile
 from malp_disc.data.listing import printable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from malp_disc.commands.detect import Detect
 
+_MORE = "give a --calibrate folder with more of them, or a higher --false-alarm-rate"
 _UNPROTECTED = 0.05  # largest share of images without the template that is left out; with more, it is the wrong folder or key
 _RECOGNISED = 0.2
 """Similarity above which a learned template counts as recognised. Unprotected, 88 photos had at most 0.11 with the two MaLPs of weights/ (most of them below 0.03); protected ones below 0.2
@@ -41,12 +42,12 @@ def calibrate(malp: MaLP | KeyedMaLP, options: Detect, issued: Issued | None = N
         ValueError: too few images for the false-alarm rate, or too few that can be read, or too many that aren't protected.
     """
     sources = Sources.find(options.calibrate)
-    conservative_threshold([0.0] * len(sources.names), options.false_alarm_rate)  # enough images? before any work
+    check_enough(len(sources.names), options.false_alarm_rate, _MORE)  # before any work
     outcome = _score(malp, sources, options, issued)
     _check_protected(malp, outcome, sources.root, options)
     scores = [record["scores"] for record in outcome.records if record["protected"]]
     try:
-        conservative_threshold([0.0] * len(scores), options.false_alarm_rate)
+        check_enough(len(scores), options.false_alarm_rate, _MORE)
     except ValueError as error:
         failed = outcome.failures()
         raise ValueError(f"{error}{left_out(outcome)}{'; ' * bool(failed)}{failed}") from error

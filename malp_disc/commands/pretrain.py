@@ -13,6 +13,7 @@ scores on held-out images, and ``fakeness.png`` shows their maps.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.calibration import CALIBRATION_FILE, Calibration
+from malp_disc.calibration import CALIBRATION_FILE, Calibration, check_enough, least_images
 from malp_disc.data import build_dataset
 from malp_disc.degradations import to_8bit
 from malp_disc.evaluation.eval_set import EvalSet
@@ -37,6 +38,10 @@ from malp_disc.training.generator_contract import check_contract
 from malp_disc.training.launch import start
 from malp_disc.training.pretrain import pretrain
 from malp_disc.training.pretrain_options import PretrainOptions, build_malp, check_options
+
+logger = logging.getLogger("malp_disc")
+_HELD_OUT = 512
+"""Most held-out images that the threshold is set on, and the scores are measured on."""
 
 
 @dataclass(kw_only=True)
@@ -61,7 +66,9 @@ def main(config: Config) -> None:
     generator = load_generator(config, attributes=len(dataset.attribute_names))
     check_contract(generator, dataset, accelerator.device, source=config.generator_name, tell=accelerator.print)
     generator.eval().requires_grad_(False).to(accelerator.device)
-    inputs = EvalSet.take(held_out, 512, exclusive=exclusive_names(generator, held_out))
+    if accelerator.is_main_process:
+        warn_of_no_threshold(min(len(held_out), _HELD_OUT), config)
+    inputs = EvalSet.take(held_out, _HELD_OUT, exclusive=exclusive_names(generator, held_out))
     if config.preset == "survive":
         surviving(generator, dataset, inputs, config, accelerator)
         return
@@ -73,6 +80,22 @@ def main(config: Config) -> None:
     accelerator.end_training()
 
 
+def warn_of_no_threshold(count: int, config: Config) -> None:
+    """Log a warning before the training if `count` held-out images are too few for a threshold."""
+    try:
+        check_held_out(count, config)
+    except ValueError as error:
+        logger.warning("there will be no threshold for malp-disc detect: %s", error)
+
+
+def check_held_out(count: int, config: Config) -> None:
+    """Raise ValueError if `count` held-out images are too few for the false-alarm rate, with the flags that change it."""
+    rate = config.detection_false_alarm_rate
+    least = least_images(rate)
+    cure = f"give --test-size {least} or a higher" if least <= _HELD_OUT else f"no more than {_HELD_OUT} held-out ones are used; give a higher"
+    check_enough(count, rate, f"{cure} --detection-false-alarm-rate, or set the threshold later with malp-disc detect --calibrate")
+
+
 def surviving(generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: Config, accelerator: Accelerator) -> None:
     """Train and save a `KeyedMaLP` (--preset survive), and set the threshold of `malp-disc detect`."""
     from malp_disc.training.surviving import calibrate_surviving, pretrain_surviving  # late: the benchmark's methods import torchvision
@@ -80,6 +103,7 @@ def surviving(generator: nn.Module, dataset: Dataset, inputs: EvalSet, config: C
     malp = pretrain_surviving(generator, dataset, config, accelerator)
     if accelerator.is_main_process:
         try:
+            check_held_out(len(inputs.images), config)
             malp.detection = calibrate_surviving(malp, inputs, config.detection_false_alarm_rate, config.seed)
             print(f"detection: {malp.detection}")
         except ValueError as error:
@@ -97,6 +121,7 @@ def calibrate(generator: nn.Module, malp: MaLP, inputs: EvalSet, config: Config,
     scores = [predict(malp, to_8bit(batch), images.index, device=accelerator.device).score for batch in (*real.values(), images.manipulated)]
     kinds = f"held-out images at {config.image_size}x{config.image_size}, {' and '.join(real)}, in 8 bits"
     try:
+        check_held_out(len(inputs.images), config)
         malp.detection = Calibration.fit(
             scores[:-1], config.detection_false_alarm_rate, manipulated=scores[-1], images=kinds, detector=malp.detector_fingerprint
         )

@@ -174,7 +174,7 @@ def test_a_passive_malp_has_no_template_to_recognise(command, real, tmp_path, ca
         (["photos", "--calibrate-as-is"], "give --calibrate FOLDER as well"),
         (["photos", "--false-alarm-rate", "0.2", "--threshold", "0.5"], "give --calibrate FOLDER as well"),
         (["nowhere", "--threshold", "0.5"], "nothing at nowhere"),
-        (["--calibrate", "photos"], "needs at least 99 real images, got 3"),
+        (["--calibrate", "photos"], "needs at least 99 real images, got 3; give a --calibrate folder with more of them, or a higher --false-alarm-rate"),
         (["--calibrate", "photos", "--false-alarm-rate", "2"], "between 0 and 1"),
         (["--calibrate", "photos", "--threshold", "0.5"], "leave one of them out"),
         (["--calibrate", "photos", "--malp", "owner/name"], "save the MaLP to a folder"),
