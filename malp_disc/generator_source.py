@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from malp_disc.import_object import call_by_name, import_own_packages
+from malp_disc.import_object import call_by_name, import_own_packages, module_hint
 from malp_disc.serialization.state_dicts import load_state, load_tensors
 from malp_disc.shipped import FACES_GENERATOR
 from malp_disc.target_kind import check_attribute_count
@@ -72,6 +72,8 @@ def generator_with_weights(generator: str, weights: Path | None) -> nn.Module:
 
         if weights is None and generator in list_generators():
             raise ValueError(f"--generator {generator} needs --generator-checkpoint: without pretrained weights it is a random network")
+        if generator not in list_generators() and (hint := module_hint(generator)):
+            raise ValueError(f"unknown generator {generator!r}; choose from {list_generators()}, or give MODULE:FUNCTION{hint}")
         return create_generator(generator, weights)
     made = call_by_name(generator)
     if weights is not None and isinstance(made, nn.Module):

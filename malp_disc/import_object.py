@@ -38,7 +38,7 @@ def call_by_name(spec: str) -> Any:
     """
     place, colon, name = spec.rpartition(":")
     if not (place and colon and name):
-        raise ValueError(f"expected MODULE:FUNCTION, as in my_module:make_generator or path/to/file.py:make_generator, got {spec!r}{_hint(spec)}")
+        raise ValueError(f"expected MODULE:FUNCTION, as in my_module:make_generator or path/to/file.py:make_generator, got {spec!r}{module_hint(spec)}")
     module_name, folder, file = _locate(place)
     import_own_packages()
     with _torch_settings(), _first_on_path(folder):
@@ -229,6 +229,11 @@ def _is_users(filename: str) -> bool:
     return not filename.startswith("<") and "site-packages" not in file.parts and not any(file.is_relative_to(place) for place in not_theirs)
 
 
-def _hint(spec: str) -> str:
+def module_hint(spec: str) -> str:
+    """What to say of a name without a function, if it is a file's or a module's; otherwise nothing."""
     file = Path(spec) if spec.endswith(".py") else Path(f"{spec}.py")
-    return f"; {file} is there: name its function too, {spec}:FUNCTION" if file.is_file() else ""
+    if file.is_file():
+        return f"; {file} is there: name its function too, {spec if file.name == str(file) else file}:FUNCTION"
+    if spec.isidentifier() and (_file_of(spec, Path.cwd()) or getattr(importlib.util.find_spec(spec), "has_location", False)):
+        return f"; there is a module {spec}: name its function too, {spec}:FUNCTION"
+    return ""

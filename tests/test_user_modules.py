@@ -102,6 +102,7 @@ def test_what_doesnt_work_in_it_is_told_with_its_place(folder, monkeypatch, text
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("json", ["expected MODULE:FUNCTION", "there is a module json: name its function too, json:FUNCTION"]),
         ("good", ["expected MODULE:FUNCTION", "got 'good'; good.py is there: name its function too, good:FUNCTION"]),
         ("goood:make", ["no module 'goood' in", "did you mean 'good'?"]),
         ("absent/file.py:make", ["no file", "absent/file.py"]),

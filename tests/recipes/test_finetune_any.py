@@ -154,6 +154,7 @@ def test_a_dry_run_names_the_share_that_replaces_the_weight(launch, material, tm
     ("arguments", "words"),
     [
         (["--generator", "nobody"], ["unknown generator 'nobody'", "stargan"]),
+        (["--generator", "my_generators"], ["stargan", "or give MODULE:FUNCTION; there is a module my_generators: name its function too, my_generators:FUNCTION"]),
         (["--generator", "cyclegan"], ["cyclegan needs --generator-checkpoint"]),
         (["--generator", "nobody:make"], ["no module 'nobody'"]),
         (["--generator", "my_generators:broken"], ["Linear without manipulate"]),
