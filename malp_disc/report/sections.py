@@ -15,6 +15,7 @@ from malp_disc.report.tables import (
     detection_table,
     differences_table,
     edit_differences_table,
+    edits_attributes,
     edits_table,
     hashes_table,
     leverage_table,
@@ -25,6 +26,7 @@ from malp_disc.report.tables import (
     verdicts_table,
     views_table,
 )
+from malp_disc.run_folder.arms import PERFECT_EDIT
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,10 @@ def sections(record: Record) -> list[Section]:
         Section(
             "edits",
             "Edits",
-            "Measured by an independent classifier. A generator that edits less is closer to real images, which is no gain; leakage is the share of "
-            "attributes that changed without being requested.",
+            _edits_text(record),
             [
                 ("", edits_table(record)),
-                ("Differences of the same images; the perfect edits are drawn with the requested attributes", edit_differences_table(record)),
+                (_edit_differences_caption(record), edit_differences_table(record)),
                 ("Edit accuracy by attribute", attributes_table(record)),
                 ("Leakage by attribute", attributes_table(record, "leakage_per_attribute")),
             ],
@@ -117,10 +118,27 @@ def _multiple_candidates(record: Record) -> str:
     )
 
 
+def _edits_text(record: Record) -> str:
+    """What the scores of edits mean; of attributes only where a classifier has read them."""
+    less = "A generator that edits less is closer to real images, which is no gain"
+    if all(measured.edit_accuracy is None and measured.leakage is None for measured in record.arms.values()):
+        return f"{less}."
+    return f"Measured by an independent classifier. {less}; leakage is the share of attributes that changed without being requested."
+
+
+def _edit_differences_caption(record: Record) -> str:
+    known = any(record.delta(arm, score=PERFECT_EDIT) is not None for arm in record.arms)
+    return f"Differences of the same images{'; the perfect edits are drawn with the requested attributes' * known}"
+
+
+_ENVIRONMENT = {"deterministic": "only deterministic kernels (any CPU run, or --deterministic)"}
+"""Names of entries of environment.json that would be taken for a flag."""
+
+
 def making(record: Record) -> Section:
     """Commands, versions and hashes."""
     environment = record.environment
-    versions = ", ".join(f"{name} {version}" for name, version in environment.items() if version is not None)
+    versions = ", ".join(f"{_ENVIRONMENT.get(name, name)} {version}" for name, version in environment.items() if version is not None)
     return Section("making", "How this was computed", f"Made with {versions}.", [("", hashes_table(record))])
 
 
@@ -144,7 +162,8 @@ def reading(record: Record) -> list[str]:
         "falls as 1/n.",
         "More training alone changes it, so a gain is measured against the control; it must not be worse than before either. An interval that "
         "contains zero shows no difference.",
-        "A generator that edits less scores lower: the unedited inputs show how low. Read it beside edit accuracy and mean abs(x - G(x)).",
+        "A generator that edits less scores lower: the unedited inputs show how low. Read it beside "
+        f"{'edit accuracy and ' * edits_attributes(record)}mean abs(x - G(x)).",
         "Cosine similarity (CS) of maps is high even for a constant map; Pearson's correlation, 0 for one, tells methods apart. "
         "A lower score after fine-tuning means that this MaLP was fooled, not that the images are better; a MaLP trained from scratch shows more.",
     ]

@@ -100,6 +100,11 @@ def spectrum_table(record: Record) -> Table:
     return _framed(header, [*rows, [_REFERENCE_POINTS["unedited"], plain(frame.fine), plain(frame.nyquist)]], 1)
 
 
+def edits_attributes(record: Record) -> bool:
+    """Whether the generators edit attributes, or did so for all that is known; not on images without labels."""
+    return any(measured.attributes != 0 for measured in record.arms.values())
+
+
 _OF_IMAGES = {EDIT_ACCURACY: "edit accuracy ↑", CONTENT: "content kept ↑", PERFECT_EDIT: "mean abs difference from the perfect edit ↓"}
 
 
@@ -107,26 +112,20 @@ def edits_table(record: Record) -> Table:
     """Edit accuracy, leakage, edit strength, what is left of the input (its content, and similarity to it), and the distance from the perfect edits."""
     known = any(measured.perfect_edit is not None for measured in record.arms.values())
     embedding = next((m.identity.name for m in record.arms.values() if m.identity.name), None)
-    header = [
-        f"generator{sample_count(record)}",
-        "edit accuracy ↑",
-        "others kept ↑",
-        "leakage ↓",
-        "mean abs(x - G(x))",
-        "content kept ↑ (edge agreement)",
-        "SSIM to the input",
-        "PSNR to the input, dB",
-    ]
+    attributes = edits_attributes(record)
+    header = [f"generator{sample_count(record)}", *["edit accuracy ↑", "others kept ↑", "leakage ↓"] * attributes]
+    header += ["mean abs(x - G(x))", "content kept ↑ (edge agreement)", "SSIM to the input", "PSNR to the input, dB"]
     header += ["from the perfect edit ↓ (mean abs)"] if known else []
     header += [f"same person ↑ ({embedding.split(',')[0]} cosine)"] if embedding else []
     picks: list[Callable[[Measurement], float | None]] = [
-        *(attrgetter(name) for name in ("edit_accuracy", "kept_accuracy", "leakage", "identity_l1", "content.value", "ssim_to_input", "psnr_to_input")),
+        *[attrgetter(name) for name in ("edit_accuracy", "kept_accuracy", "leakage")] * attributes,
+        *(attrgetter(name) for name in ("identity_l1", "content.value", "ssim_to_input", "psnr_to_input")),
         *[attrgetter("perfect_edit")] * known,
         *[attrgetter("identity.value")] * bool(embedding),
     ]
     rows = [[arm, *(value(record, arm, pick) for pick in picks)] for arm in record.arms]
     points = record.reference_points
-    frame = [_REFERENCE_POINTS["unedited"], plain(points.edit_accuracy), plain(points.kept_accuracy), "0", "0", "1", "1", NONE]
+    frame = [_REFERENCE_POINTS["unedited"], *[plain(points.edit_accuracy), plain(points.kept_accuracy), "0"] * attributes, "0", "1", "1", NONE]
     frame += [plain(points.perfect_edit)] * known + ["1"] * bool(embedding)
     return _framed(header, [*rows, frame], 1)
 
@@ -169,7 +168,7 @@ def seeds_table(record: Record) -> Table:
         f"{label_of(record)}{sample_count(record)} ↓",
         "minus control",
         "minus before",
-        "edit accuracy ↑",
+        *["edit accuracy ↑"] * edits_attributes(record),
         "mean abs(x - G(x))",
         "Pearson (MaLP)",
     ]
@@ -179,7 +178,7 @@ def seeds_table(record: Record) -> Table:
             measured = record.per_seed[str(seed)].arms[arm]
             name = arm if arm == "before" else f"{arm}, {seed}"
             against = [delta_text(record.delta_of_seed(seed, arm, other)) for other in ("control", "before")]
-            shown = [measured.edit_accuracy, measured.identity_l1, measured.localization.pearson]
+            shown = [*[measured.edit_accuracy] * edits_attributes(record), measured.identity_l1, measured.localization.pearson]
             rows.append([name, plain(measured.frechet.value), *against, *map(plain, shown)])
     return Table(header, rows)
 

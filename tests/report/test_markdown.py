@@ -6,6 +6,7 @@ import pytest
 
 from malp_disc.report import build_record, render_markdown
 from malp_disc.report.numbers import interval, number, signed
+from malp_disc.report.sections import making, sections
 from malp_disc.report.seeds import Interval
 
 
@@ -34,6 +35,25 @@ def test_an_arms_row_has_its_numbers_with_interval_and_n(record):
     assert row[4:] == ["–", "0.0762 ± 0.002", f"{signed(kid.value)} ({interval(kid)})", "120", "0", "250", "61.25"]
     assert "| generator | FD-faces, n = 120 ↓ |" in page
     assert rows(page, "cotrain")[1] == ["cotrain", "0.9500", "0.9711", "–", "0.1200", "–", "–", "–"]
+
+
+def test_attributes_and_perfect_edits_are_mentioned_only_where_there_are_some(make_run, arms):
+    about = ("independent classifier", "leakage", "edit accuracy", "drawn with the requested attributes")
+    assert all(words in render_markdown(build_record(make_run(), resamples=20)) for words in about[:3])
+    for measured in arms.values():
+        measured |= {"attributes": 0, "edit_accuracy": None, "edit_accuracy_per_attribute": {}, "kept_accuracy": None}
+    record = build_record(make_run(), resamples=20)
+    edits, how = (next(section for section in sections(record) if section.key == key) for key in ("edits", "reading"))
+    said = " ".join([edits.text, *(caption for caption, _ in edits.tables), *(" ".join(table.header) for _, table in edits.tables), *how.items])
+    assert not [words for words in about if words in said]
+    assert rows(render_markdown(record), "cotrain")[1] == ["cotrain", "0.1200", "–", "–", "–"]
+    drawn = replace(record, views=record.views | {"perfect_edit": record.comparison})
+    assert about[3] in render_markdown(drawn)
+
+
+def test_kernels_that_are_deterministic_on_a_cpu_anyway_are_not_taken_for_the_flag(record):
+    text = making(replace(record, environment={"malp_disc": "0.1.0", "deterministic": True})).text
+    assert text == "Made with malp_disc 0.1.0, only deterministic kernels (any CPU run, or --deterministic) True."
 
 
 def test_the_reference_points_stand_in_the_same_table(record):
