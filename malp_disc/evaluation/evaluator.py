@@ -238,6 +238,8 @@ def check_same_attributes(dataset: Dataset, c_dim: int, source: str) -> None:
 def _log_summary(arm: str, measured: Measurement) -> None:
     frechet, accuracy = measured.frechet, measured.edit_accuracy
     edits = "edit accuracy not measured" if accuracy is None else f"edit accuracy {accuracy:.3f}"
+    if measured.attributes == 0 and measured.content.value is not None:
+        edits = f"content {measured.content.value:.3f}"
     logger.info(f"{arm}: {frechet.label} {frechet.value:.2f} (n = {frechet.n}), {edits}, mean |x - G(x)| {measured.identity_l1:.3f}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from PIL import Image
 
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
-from malp_disc.evaluation.evaluator import check_same_attributes, make_evaluator
+from malp_disc.evaluation.evaluator import _log_summary, check_same_attributes, make_evaluator
 from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.report import write_report
 from malp_disc.run_folder.arms import FURTHER
 from malp_disc.run_folder.experiment import training_settings
-from malp_disc.run_folder.measurement import Network
+from malp_disc.run_folder.measurement import Content, Distance, Measurement, Network
 from malp_disc.run_folder.schema import read_features, read_measurements
 from malp_disc.serialization.state_dicts import save_tensors
 from recipes import evaluate
@@ -193,6 +194,14 @@ def test_a_tuned_generators_file_names_its_teachers(tmp_path):
     torch.save({"weight": torch.ones(1)}, tmp_path / "G.pth")
     assert evaluate.teachers_in(tmp_path / "G-vision_aided.safetensors") == (Network(**teachers[0]),)
     assert [evaluate.teachers_in(path) for path in (tmp_path / "G.safetensors", tmp_path / "G.pth", tmp_path / "model-500", None)] == [()] * 4
+
+
+def test_the_log_has_the_content_of_images_without_attributes(caplog):
+    measured = Measurement(attributes=0, content=Content(0.91), frechet=Distance("FID-768", 0.5, 10), identity_l1=0.1)
+    for line, words in ((measured, "control: FID-768 0.50 (n = 10), content 0.910, mean"), (dataclasses.replace(measured, attributes=5), "edit accuracy not measured")):
+        with caplog.at_level(logging.INFO, logger="malp_disc"):
+            _log_summary("control", line)
+        assert words in caplog.messages[-1]
 
 
 def test_images_that_a_generator_was_fine_tuned_on_are_not_held_out(tmp_path):
