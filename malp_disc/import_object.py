@@ -190,13 +190,16 @@ def _torch_settings() -> Iterator[None]:
     """What inference scripts set for the whole program (no gradients, another default type or device) is set back."""
     import torch
 
-    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device()
+    def default_device() -> torch.device:
+        return torch.empty(0).device  # torch.get_default_device() of torch 2.6 fails once it was set back to None
+
+    grad, dtype, device = torch.is_grad_enabled(), torch.get_default_dtype(), default_device()
     try:
         yield
     finally:
         torch.set_grad_enabled(grad)
         torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
+        if default_device() != device:
             torch.set_default_device(None)
 
 
