@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests st
 keep_freed_memory()
 
 FIRST = ("tests/golden/test_data.py", "tests/recipes/", "tests/test_shipped_weights.py", "tests/test_feature_branch.py")
-"""The longest files: started last, one worker would be left with them. The goldens are bound by memory: two workers that are at them hinder each other, one takes 40 seconds less."""
+"""The longest files: started last, one worker would be left with them. The goldens are bound by memory: two workers that are at them at once hinder each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
