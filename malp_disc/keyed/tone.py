@@ -7,7 +7,6 @@ Whoever edits a region changes the tone of that region: of the whole image, the 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ _LEAST, _BETTER = 4.0, 1.08  # correlation that a coarse tone needs for a finer 
 _SMALL = 0.02  # presence that a tone of the size of `_SCALES` costs: of tones that do the same, the smallest
 _LEAST_SEEN = 2 / 127.5  # contrast or colour, of which less is none
 _BOUNDS = ((-0.7, 0.7), (-0.8, 0.8), (-0.7, 0.7), (-0.8, 1.2), (-0.25, 0.25), (-0.12, 0.12))
-_STEP = 1e-8  # of the gradient
+_BRIGHTER = 0.1 * np.arange(-5, 6)  # the coarse tones: brightness, then contrast, gamma, saturation, warmth and tint
+_COARSE = ((-0.45, -0.22, 0.0, 0.22, 0.45, 0.7), (-0.35, 0.0, 0.35), (-0.6, -0.3, 0.0, 0.35, 0.7), (-0.12, 0.0, 0.12), (0.0,))
 _SCALES = np.array([0.3, 0.3, 0.3, 0.5, 0.15, 0.1])
 
 
@@ -76,19 +76,15 @@ def find_tone(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, of
 
     levels, sums = _by_levels(seen, secret, numbers, size, offset)
     weights = level_weights(secret).double().numpy()
-    coarse = _coarse()
-    reached = np.concatenate([_correlation(part, levels, sums, weights) for part in np.array_split(coarse, max(1, len(coarse) * len(levels) // _AT_ONCE))])  # (tones, numbers)
+    coarse, reached = _coarse_correlations(levels, sums, weights)
     which = int(reached.max(0).argmax())
     own, reached = sums[which : which + 1], reached[:, which]
     if reached.max() < max(_LEAST, _BETTER * _correlation(np.zeros((1, 6)), levels, own, weights).item()):
         return numbers[which], Tone()
 
     def cost_and_gradient(tone: np.ndarray) -> tuple[float, np.ndarray]:
-        """The forward differences that `minimize` would take itself, in one call, which is twice as fast; each tone is a batch of its own, so that the result is the same to the bit."""
-        steps = np.where(tone + _STEP > np.array(_BOUNDS)[:, 1], -_STEP, _STEP)
-        tones = np.vstack([tone, tone + np.diag(steps)])
-        cost = _SMALL * np.square(tones / _SCALES).sum(1) - _correlation(tones[:, None], levels, own, weights)[:, 0, 0]
-        return cost[0], (cost[1:] - cost[0]) / (tone + steps - tone)
+        presence, gradient = _presence_and_gradient(tone, levels, own[0], weights)
+        return _SMALL * np.square(tone / _SCALES).sum() - presence, 2 * _SMALL * tone / _SCALES**2 - gradient
 
     best = min((minimize(cost_and_gradient, coarse[row], jac=True, method="L-BFGS-B", bounds=_BOUNDS) for row in reached.argsort()[-_STARTS:]), key=lambda found: found.fun)
     return numbers[which], Tone(*best.x.tolist())
@@ -110,17 +106,28 @@ def describe_tone(before: Tensor, now: Tensor) -> dict[str, float]:
 def _undone(levels: np.ndarray, tones: np.ndarray) -> np.ndarray:
     """Levels (…, 3) with each of the tones (T, 6) undone, (T, …, 3)."""
     brightness, contrast, gamma, saturation, warmth, tint = (part.reshape(-1, *[1] * levels.ndim) for part in tones.T)
-    unit = ((levels + 1) / 2).clip(1e-3, 1) ** np.exp(gamma)
-    now = 2 * unit * np.exp(np.concatenate([warmth + tint, -2 * tint, tint - warmth], -1)) - 1
+    now = 2 * _unit(levels) ** np.exp(gamma) * np.exp(np.concatenate([warmth + tint, -2 * tint, tint - warmth], -1)) - 1
     grey = now.mean(-1, keepdims=True)
     return (grey + (now - grey) * np.exp(saturation)) * np.exp(contrast) + brightness
 
 
-@functools.lru_cache(maxsize=1)
-def _coarse() -> np.ndarray:
-    """Tones, (T, 6), of which one is near enough to any for the correlation to rise from there."""
-    steps = ([0.1 * step for step in range(-5, 6)], (-0.45, -0.22, 0.0, 0.22, 0.45, 0.7), (-0.35, 0.0, 0.35), (-0.6, -0.3, 0.0, 0.35, 0.7), (-0.12, 0.0, 0.12), (0.0,))
-    return np.array(list(itertools.product(*steps)))
+def _unit(levels: np.ndarray) -> np.ndarray:
+    """Levels of [-1, 1] in (0, 1]."""
+    return ((levels + 1) / 2).clip(1e-3, 1)
+
+
+def _coarse_correlations(levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tones, (T, 6), of which one is near enough to any for the correlation to rise from there, and the presence of each template with each of them undone, (T, N).
+
+    Brightness turns φ by the same angle at all pixels of a set, so it takes a product with the sum over the pixels, instead of a sum for each brightness.
+    """
+    tones = np.array(list(itertools.product((0.0,), *_COARSE)))
+    agreeing = np.concatenate([_agreement(part, levels, sums, weights) for part in np.array_split(tones, max(1, len(tones) * len(levels) // _AT_ONCE))])  # (tones, N, sets)
+    brighter = np.exp(-1j * np.outer(_BRIGHTER, weights.sum(1)))  # (brightnesses, sets)
+    reached = np.einsum("tns,bs->btn", agreeing, brighter).real
+    coarse = np.tile(tones, (len(_BRIGHTER), 1))
+    coarse[:, 0] = np.repeat(_BRIGHTER, len(tones))
+    return coarse, reached.reshape(len(coarse), -1)
 
 
 def _by_levels(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, offset: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -143,8 +150,36 @@ def _by_levels(seen: Tensor, secret: bytes, numbers: Sequence[int], size: int, o
     return mean.cpu().double().numpy(), torch.stack(sums).view(len(numbers), -1, SETS).cpu().numpy()
 
 
+def _presence_and_gradient(tone: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """Presence of one template, whose sums (P, sets) are those of `_by_levels`, with a tone (6,) undone, and its gradient with respect to the tone."""
+    turn = _turns(tone[None], levels, weights)[0]
+    cosine, sine = np.cos(turn), np.sin(turn)
+    presence = (cosine * sums.real + sine * sums.imag).sum()
+    by_level = (cosine * sums.imag - sine * sums.real) @ weights  # (P, 3)
+    _, contrast, gamma, saturation, warmth, tint = tone
+    unit = _unit(levels)
+    light = 2 * unit ** np.exp(gamma) * np.exp([warmth + tint, -2 * tint, tint - warmth])
+    colour = light - light.mean(-1, keepdims=True)
+    mean = by_level.mean(-1, keepdims=True)
+    by_light = (mean + (by_level - mean) * np.exp(saturation)) * np.exp(contrast) * light
+    red, green, blue = by_light.sum(0)
+    by_colour = (by_level * colour).sum() * np.exp(saturation + contrast)
+    by_contrast = (by_level * (light.mean(-1, keepdims=True) - 1)).sum() * np.exp(contrast) + by_colour
+    by_gamma = (by_light * np.log(unit)).sum() * np.exp(gamma)
+    return presence, np.array([by_level.sum(), by_contrast, by_gamma, by_colour, red - blue, red - 2 * green + blue])
+
+
 def _correlation(tones: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Presence of each template with each of the tones (…, T, 6) undone, (…, T, N), of the sums of `_by_levels`."""
-    turn = ((_undone(levels, tones.reshape(-1, 6)) - levels) @ weights.T).reshape(*tones.shape[:-1], -1)
-    flat = sums.reshape(len(sums), -1)
-    return np.cos(turn) @ flat.real.T + np.sin(turn) @ flat.imag.T
+    """Presence of each template with each of the tones (T, 6) undone, (T, N), of the sums of `_by_levels`."""
+    return _agreement(tones, levels, sums, weights).real.sum(-1)
+
+
+def _agreement(tones: np.ndarray, levels: np.ndarray, sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """`_correlation` before its real part is taken, and by set of weights: complex (T, N, sets)."""
+    turn = np.moveaxis(_turns(tones, levels, weights), 2, 0)
+    return np.moveaxis((np.cos(turn) - 1j * np.sin(turn)) @ sums.transpose(2, 1, 0), 0, 2)
+
+
+def _turns(tones: np.ndarray, levels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The angles by which undoing the tones (T, 6) turns φ at levels (P, 3) by each set of weights, (T, P, sets)."""
+    return (_undone(levels, tones) - levels) @ weights.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.identification import LIKELY_ABOVE, raised_threshold
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
-from malp_disc.keyed.tone import TRIED, Tone, describe_tone, find_tone
+from malp_disc.keyed.template import level_weights
+from malp_disc.keyed.tone import TRIED, Tone, _coarse_correlations, _correlation, _presence_and_gradient, describe_tone, find_tone
 from malp_disc.keyed.trace import _ways, trace
 from tests.keyed.conftest import natural_images
 
@@ -50,6 +52,30 @@ CHANGES = {name: TONES[name] for name in ("20 levels brighter", "gamma 0.8", "ga
     "45 levels darker": lambda images: images - 45 / 127.5,
     "0.4 times the contrast": lambda images: 0.4 * images,
 }
+
+
+@pytest.fixture(scope="module")
+def levels_and_sums() -> tuple[np.ndarray, np.ndarray]:
+    """Seven levels, and what two templates leave there by each set of weights."""
+    drawn = np.random.default_rng(5)
+    return drawn.uniform(-0.9, 0.9, (7, 3)), drawn.normal(size=(2, 7, 3)) + 1j * drawn.normal(size=(2, 7, 3))
+
+
+def test_the_gradient_of_a_tone_is_that_of_its_presence(levels_and_sums):
+    levels, sums = levels_and_sums
+    weights = level_weights(KEY).double().numpy()
+    tone = np.array([0.12, -0.3, 0.2, 0.25, -0.1, 0.05])
+    value, gradient = _presence_and_gradient(tone, levels, sums[1], weights)
+    higher, lower = (_correlation(tone + step * np.eye(6), levels, sums[1:], weights)[:, 0] for step in (1e-6, -1e-6))
+    assert value == pytest.approx(_correlation(tone[None], levels, sums[1:], weights).item())
+    assert gradient == pytest.approx((higher - lower) / 2e-6, rel=1e-6)
+
+
+def test_coarse_tones_have_the_presence_of_each_of_them(levels_and_sums):
+    weights = level_weights(KEY).double().numpy()
+    tones, reached = _coarse_correlations(*levels_and_sums, weights)
+    assert len(np.unique(tones, axis=0)) == len(tones) == 2970
+    assert reached[::97] == pytest.approx(_correlation(tones[::97], *levels_and_sums, weights))
 
 
 @pytest.mark.parametrize("name", CHANGES)
