@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import stat
+import sys
 
 import pytest
 import torch
@@ -42,7 +43,7 @@ def _issue(key, count, queue) -> None:
 
 
 def test_processes_at_once_get_different_numbers(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")  # a process that starts anew imports torch first
     queue = context.Queue()
     processes = [context.Process(target=_issue, args=(tmp_path / "secret.safetensors", 20, queue)) for _ in range(2)]
     for process in processes:
