@@ -73,6 +73,11 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     """Reason of the failure, by name."""
 
+    def counted(self, done: str) -> str:
+        """``"7 images protected (2 of them in an earlier run)"`` for ``done = "protected"``."""
+        before = f" ({self.skipped} of them in an earlier run)" if self.skipped else ""
+        return f"{len(self.records)} image{'s' * (len(self.records) != 1)} {done}{before}"
+
     @property
     def total(self) -> int:
         """The number of images, failed ones included."""
@@ -97,10 +102,10 @@ def process_images(
     work: Callable[[str], dict[str, Any]],
     *,
     complete: Callable[[str, dict[str, Any]], dict[str, Any]] = lambda name, record: record,
-    targets: Callable[[str], Sequence[Path]],
-    manifest: Path | None,
+    targets: Callable[[str], Sequence[Path]] = lambda name: (),
+    manifest: Path | None = None,
     settings: dict[str, Any],
-    overwrite: bool,
+    overwrite: bool = False,
     summary: Callable[[dict[str, Any]], str],
     stream: TextIO,
     label: str,
@@ -186,28 +191,33 @@ def _removed_on_failure(paths: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def text_stream(json_file: Path | None) -> TextIO:
-    """The stream for human-readable lines: standard output, or standard error if JSON is written to standard output."""
-    return sys.stderr if str(json_file) == "-" else sys.stdout
-
-
-def check_json(json_file: Path | None) -> None:
-    """Raise ValueError if `print_or_write` couldn't write the file, before any work."""
-    if json_file is not None and str(json_file) != "-":
-        check_writable(json_file, "--json")
-
-
 def check_output(path: Path) -> None:
     """Raise ValueError if a file of the output OUT couldn't be written, before the first image; creates its folder."""
     check_writable(path, "OUT", advice="give an output where you may write")
 
 
-def print_or_write(records: Sequence[dict[str, Any]], json_file: Path | None) -> None:
-    """Write JSON lines to a file, atomically, or to standard output for ``-``; nothing for None."""
-    if json_file is None:
-        return
-    lines = "".join(map(json_line, records))
-    if str(json_file) == "-":
-        sys.stdout.write(lines)
-        return
-    write_text(json_file, lines)
+class JsonLines:
+    """The file of ``--json``, with a line per image; ``-`` for standard output, None for no file.
+
+    Attributes:
+        stream: where lines for people go: to standard output, or to standard error if the JSON lines go there.
+
+    Raises:
+        ValueError: the file couldn't be written, before any work.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file, self._is_output = file, str(file) == "-"
+        self.stream: TextIO = sys.stderr if self._is_output else sys.stdout
+        if file is not None and not self._is_output:
+            check_writable(file, "--json")
+
+    def write(self, records: Sequence[dict[str, Any]]) -> None:
+        """Write all lines, a file atomically."""
+        if self._file is None:
+            return
+        lines = "".join(map(json_line, records))
+        if self._is_output:
+            sys.stdout.write(lines)
+        else:
+            write_text(self._file, lines)

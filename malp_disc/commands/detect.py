@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from malp_disc.commands.loading import InspectionFlags, load_issued, load_malp
+
 if TYPE_CHECKING:
     from malp_disc.calibration import Calibration
     from malp_disc.malp import MaLP
@@ -23,7 +25,7 @@ _OF_CALIBRATION = " of --calibrate"
 
 # The string below each field is the help of its flag.
 @dataclass(kw_only=True)
-class Detect:
+class Detect(InspectionFlags):
     """Decide for each image whether it was manipulated, at a threshold that was set for a false-alarm rate.
 
     The exit status is 1 if an image can't be read, 3 if one was manipulated and --fail-on-found is given, and otherwise 0.
@@ -31,13 +33,6 @@ class Detect:
 
     images: Annotated[Path | None, Positional, arg(metavar="IN")] = None
     """An image, or a folder of images with its sub-folders."""
-    malp: Annotated[str, arg(metavar="DIR")]
-    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
-    key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
-    issued: Annotated[Path | None, arg(metavar="FILE")] = None
-    """For a MaLP of the preset survive, the list of the templates that the images may have: issued.jsonl, or the protect.jsonl of some images.
-    A short one is tried faster, and finds a little more. By default, issued.jsonl beside the key."""
     threshold: float | None = None
     """Threshold in [0, 1]: an image with a higher score counts as manipulated.
     By default, the one that is saved with the MaLP (detection.json), set by its pretraining or by --calibrate."""
@@ -71,26 +66,24 @@ def detect(options: Detect) -> None:
     """
     _check(options)
     from malp_disc.calibration import CALIBRATION_FILE
-    from malp_disc.commands.batch import Sources, check_json, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import JsonLines, Sources, process_images
     from malp_disc.commands.calibrating import calibrate, left_out, statistic
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
-    from malp_disc.commands.loading import load_issued, load_malp
     from malp_disc.serialization.files import check_writable
 
     sources = None if options.images is None else Sources.find(options.images)
-    check_json(options.json)
+    lines = JsonLines(options.json)
     if options.calibrate is not None:
         check_writable(Path(options.malp).expanduser() / CALIBRATION_FILE, advice="copy the MaLP to a folder where you may write")
     malp = load_malp(options.malp, key=options.key, device=options.device)
-    stream = text_stream(options.json)
     adds_all = options.calibrate is not None and not options.calibrate_as_is and sources is None  # then no image of others is looked at
     issued = None if adds_all else load_issued(malp, options.malp, key=options.key, issued=options.issued)
     if options.calibrate is not None:
         malp.detection, calibrated = calibrate(malp, options, issued)
         path = Path(options.malp).expanduser() / malp.calibration_file(own_key=options.key is None)
         malp.detection.write(path)
-        print(f"{path}: {malp.detection}{left_out(calibrated)}", file=stream)
+        print(f"{path}: {malp.detection}{left_out(calibrated)}", file=lines.stream)
     if sources is None:
         calibrated.finish(_OF_CALIBRATION)
         return
@@ -112,21 +105,18 @@ def detect(options: Detect) -> None:
     outcome = process_images(
         sources,
         work,
-        targets=lambda name: [],
-        manifest=None,
         settings={"detector": malp.detector_fingerprint},
-        overwrite=False,
         summary=_summary_line,
-        stream=stream,
+        stream=lines.stream,
         label="detect",
         device=malp.device,
     )
     count, manipulated = len(outcome.records), sum(record["manipulated"] for record in outcome.records)
     basis = "given by --threshold" if calibration is None else f"{calibration.false_alarm_rate:.2g} false alarms on {calibration.n} {calibration.images or 'images'}"
-    print(f"{manipulated} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=stream)
+    print(f"{manipulated} of {count} image{'s' * (count != 1)} manipulated, at the threshold {threshold:.4g} ({basis})", file=lines.stream)
     if unprotected := count_unprotected(outcome.records):
-        print(unprotected, file=stream)
-    print_or_write(outcome.records, options.json)
+        print(unprotected, file=lines.stream)
+    lines.write(outcome.records)
     outcome.finish()
     if options.calibrate is not None:
         calibrated.finish(_OF_CALIBRATION)

@@ -1,9 +1,15 @@
-"""The device that a command computes on, and loading a MaLP onto it."""
+"""Flags that name a MaLP and its key, the device that a command computes on, and loading a MaLP onto it.
+
+Heavy modules are imported only when something is loaded, so that --help is fast.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 if TYPE_CHECKING:
     import torch
@@ -11,6 +17,26 @@ if TYPE_CHECKING:
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.keyed.issued import Issued
     from malp_disc.malp import MaLP
+
+
+# The string below each field is the help of its flag.
+@dataclass(kw_only=True)
+class MaLPFlags:
+    """Flags of the commands that work with the template of a saved MaLP."""
+
+    malp: Annotated[str, arg(metavar="DIR")]
+    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
+    key: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
+
+
+@dataclass(kw_only=True)
+class InspectionFlags(MaLPFlags):
+    """Flags of the commands that examine images with a saved MaLP."""
+
+    issued: Annotated[Path | None, arg(metavar="FILE")] = None
+    """For a MaLP of the preset survive, the list of the templates that the images may have: issued.jsonl, or the protect.jsonl of some images.
+    A short one is tried faster, and finds a little more. By default, issued.jsonl beside the key."""
 
 
 def usable_device(name: str) -> torch.device:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from malp_disc.commands.loading import InspectionFlags, load_issued, load_malp
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -21,20 +23,13 @@ _OVERLAY_FULL = (0.15, 1.0)  # of a fakeness map, and of a probability
 
 # The string below each field is the help of its flag.
 @dataclass(kw_only=True)
-class Localize:
+class Localize(InspectionFlags):
     """Localize what a generator changed in images: a 16-bit fakeness map, a heat map over the image, and scores."""
 
     images: Annotated[Path, Positional, arg(metavar="IN")]
     """An image, or a folder of images with its sub-folders."""
     output: Annotated[Path, Positional, arg(metavar="OUT")]
     """Output folder: NAME.map.png (16-bit grey, 65535 for a pixel changed from black to white), NAME.overlay.png, and localize.jsonl."""
-    malp: Annotated[str, arg(metavar="DIR")]
-    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
-    key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
-    issued: Annotated[Path | None, arg(metavar="FILE")] = None
-    """For a MaLP of the preset survive, the list of the templates that the images may have: issued.jsonl, or the protect.jsonl of some images.
-    A short one is tried faster, and finds a little more. By default, issued.jsonl beside the key."""
     changed_above: float | None = None
     """Map value, in [0, 1), above which a pixel counts as changed. 1 is a change from black to white, and the default, 0.03, is 8 of 255 levels.
     For a MaLP of the preset survive, whose map is the probability of an edited region, the default is 0.25."""
@@ -60,10 +55,9 @@ def localize(options: Localize) -> None:
         raise ValueError(f"expected --changed-above in [0, 1), got {options.changed_above}")
     if options.overlay_full is not None and not 0 < options.overlay_full <= 1:
         raise ValueError(f"expected --overlay-full in (0, 1], got {options.overlay_full}")
-    from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import JsonLines, Sources, check_output, process_images
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.commands.inspecting import count_unprotected, describe, inspect_with_progress
-    from malp_disc.commands.loading import load_issued, load_malp
     from malp_disc.commands.overlay import overlay
     from malp_disc.inspection import changed_above
     from malp_disc.keyed import KeyedMaLP
@@ -77,7 +71,7 @@ def localize(options: Localize) -> None:
         return [options.output / f"{name}.map.png", options.output / f"{name}.overlay.png"]
 
     sources.check_kept(chain.from_iterable(map(targets, sources.names)))
-    check_json(options.json)
+    lines = JsonLines(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
     issued = load_issued(malp, options.malp, key=options.key, issued=options.issued)
     check_output(options.output / MANIFEST)
@@ -112,16 +106,14 @@ def localize(options: Localize) -> None:
         settings={"detector": malp.detector_fingerprint, "changed_above": above, "overlay_full": full},
         overwrite=options.overwrite,
         summary=_summary_line,
-        stream=text_stream(options.json),
+        stream=lines.stream,
         label="localize",
         device=malp.device,
     )
-    before = f" ({outcome.skipped} of them in an earlier run)" if outcome.skipped else ""
-    count = len(outcome.records)
-    print(f"{count} image{'s' * (count != 1)} localized{before}; maps and overlays in {options.output}", file=text_stream(options.json))
+    print(f"{outcome.counted('localized')}; maps and overlays in {options.output}", file=lines.stream)
     if unprotected := count_unprotected(outcome.records):
-        print(f"{unprotected}; their maps mean nothing", file=text_stream(options.json))
-    print_or_write(outcome.records, options.json)
+        print(f"{unprotected}; their maps mean nothing", file=lines.stream)
+    lines.write(outcome.records)
     outcome.finish()
 
 

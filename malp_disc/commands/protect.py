@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 from tyro.conf import Positional, arg
 
+from malp_disc.commands.loading import MaLPFlags, key_path, load_malp
+
 if TYPE_CHECKING:
     import numpy as np
 
     from malp_disc.calibration import Calibration
-    from malp_disc.commands.batch import Sources
+    from malp_disc.commands.batch import Outcome, Sources
     from malp_disc.commands.image_file import ImageFile
     from malp_disc.malp import MaLP
 
@@ -33,17 +35,13 @@ _CHECKED_TILES = 4  # the check after saving covers this many templates along ea
 
 # The string below each field is the help of its flag.
 @dataclass(kw_only=True)
-class Protect:
+class Protect(MaLPFlags):
     """Protect images: add a template, so that MaLP can later detect and localize manipulations."""
 
     images: Annotated[Path, Positional, arg(metavar="IN")]
     """An image, or a folder of images with its sub-folders."""
     output: Annotated[Path, Positional, arg(metavar="OUT")]
     """Protected image, or folder for them, which keeps sub-folders and names and also gets protect.jsonl, one line per image."""
-    malp: Annotated[str, arg(metavar="DIR")]
-    """Folder of a saved MaLP with its key, or a Hugging Face Hub id."""
-    key: Annotated[Path | None, arg(metavar="FILE")] = None
-    """Key file. By default, templates.safetensors in DIR, or secret.safetensors for a MaLP of the preset survive."""
     format: Literal["keep", "png", "webp", "tiff", "jpeg"] = "keep"
     """File format. keep: PNG, WebP, and TIFF stay as they are, always lossless, and any other format becomes PNG.
     jpeg loses a part of the template; the command measures how much."""
@@ -71,9 +69,8 @@ def protect(options: Protect) -> None:
     """
     if options.quality is not None and not 1 <= options.quality <= 100:
         raise ValueError(f"expected --quality of 1 to 100, got {options.quality}")
-    from malp_disc.commands.batch import Sources, check_json, check_output, print_or_write, process_images, text_stream
+    from malp_disc.commands.batch import JsonLines, Sources, check_output, process_images
     from malp_disc.commands.image_file import ImageFile
-    from malp_disc.commands.loading import key_path, load_malp
     from malp_disc.inspection import as_input, check_protectable, protect_levels, set_size
     from malp_disc.keyed import KeyedMaLP
     from malp_disc.keyed.issued import IssuedTemplates
@@ -84,7 +81,7 @@ def protect(options: Protect) -> None:
     places = _places(sources, options)
     sources.check_kept(places.values())
     quality = _quality(places, options)
-    check_json(options.json)
+    lines = JsonLines(options.json)
     malp = load_malp(options.malp, key=options.key, device=options.device)
     if malp.passive:
         raise ValueError(f"{options.malp} is a passive detector (strength 0): it has no template to add")
@@ -132,16 +129,16 @@ def protect(options: Protect) -> None:
         settings=settings,
         overwrite=options.overwrite,
         summary=_summary_line,
-        stream=text_stream(options.json),
+        stream=lines.stream,
         label="protect",
         device=malp.device,
     )
-    _summarize(outcome.records, outcome.skipped, malp.key_fingerprint, text_stream(options.json))
+    _summarize(outcome, malp.key_fingerprint, lines.stream)
     if issued is None and (unlike := _unlike_training(outcome.records, malp.detection)):
         print(f"warning: {unlike}", file=sys.stderr)
     if issued is None and options.check and malp.detection is None:
         print("no threshold, so the fit can't be checked; malp-disc detect --calibrate sets one", file=sys.stderr)
-    print_or_write(outcome.records, options.json)
+    lines.write(outcome.records)
     outcome.finish()
 
 
@@ -246,14 +243,15 @@ def _summary_line(record: dict[str, Any]) -> str:
     return f"{printable(record['output'])}: {fidelity}, template {record['template']}{saved}"
 
 
-def _summarize(records: list[dict[str, Any]], skipped: int, key: str, stream: TextIO) -> None:
+def _summarize(outcome: Outcome, key: str, stream: TextIO) -> None:
+    records = outcome.records
+
     def mean(entry: str, among: list[dict[str, Any]]) -> float:
         return sum(record[entry] for record in among) / len(among)
 
     changed = [record for record in records if record["psnr"] is not None]
     fidelity = f", PSNR {mean('psnr', changed):.1f} dB in the mean" if changed else ""
-    before = f" ({skipped} of them in an earlier run)" if skipped else ""
-    print(f"{len(records)} image{'s' * (len(records) != 1)} protected{before}{fidelity}, with the key {key}", file=stream)
+    print(f"{outcome.counted('protected')}{fidelity}, with the key {key}", file=stream)
     unchanged = len(records) - len(changed)
     if unchanged:
         print(f"warning: {unchanged} image{'s' * (unchanged != 1)} took no template (the steps are too small, or the image is all black or white)", file=sys.stderr)

@@ -87,7 +87,7 @@ def test_a_small_edit_shows_in_a_window(command, malp, tmp_path, capsys, monkeyp
         network.cnn = Pointwise()
         return network
 
-    monkeypatch.setattr("malp_disc.commands.loading.load_malp", load)
+    monkeypatch.setattr("malp_disc.commands.detect.load_malp", load)
     image = protect_levels(load(), np.full((96, 128, 3), 127, np.uint8), 0)
     image[60:90, 90:120] = 127
     Image.fromarray(image).save(tmp_path / "edited.png")

@@ -25,8 +25,8 @@ def workplace(photos, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    for work in ("malp_disc.commands.loading.load_malp", "malp_disc.commands.doctor.call_by_name", "malp_disc.commands.fid.compare"):
-        monkeypatch.setattr(work, lambda *arguments, **options: pytest.fail("work began"))
+    for work in ("protect.load_malp", "localize.load_malp", "detect.load_malp", "doctor.call_by_name", "fid.compare"):
+        monkeypatch.setattr(f"malp_disc.commands.{work}", lambda *arguments, **options: pytest.fail("work began"))
     return tmp_path
 
 
