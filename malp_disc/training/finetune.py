@@ -1,4 +1,4 @@
-"""The loop of a fine-tuning against MaLP (Eq. 12), for one arm. `malp-disc finetune` and the recipes run it for every arm and seed.
+"""The fine-tuning of one arm against MaLP (Eq. 12). `malp-disc finetune` and the recipes run it for every arm and seed.
 
 A step updates the generator's own discriminator, then the generator, then MaLP (`malp_disc.training.finetune_step`). Each update uses all micro-batches,
 so accumulated gradients are those of one large batch. MaLP's loss is scaled by its value at the first step, which is that of the pretrained MaLP.
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,7 +23,6 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from malp_disc.discriminator import MaLPDiscriminator
-from malp_disc.distributed import mean_values_over_processes
 from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import MaLP
 from malp_disc.manipulate import Editor
@@ -34,12 +34,11 @@ from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.batches import Batch, steps
 from malp_disc.training.checkpoints import CheckpointManager, prepare_optimizer
 from malp_disc.training.clock import TrainingClock
-from malp_disc.training.curves import Curves, progress
 from malp_disc.training.finetune_step import FinetuneStep, Networks, map_peak
 from malp_disc.training.gradient_balance import GradientBalance
 from malp_disc.training.guards import FiniteSteps, TrainingMonitor
-from malp_disc.training.interrupt import GracefulInterrupt
 from malp_disc.training.learning_rates import set_learning_rates
+from malp_disc.training.loop import Hooks, in_words, run_steps
 from malp_disc.training.moving_average import moving_average
 from malp_disc.training.options import CotrainLosses, FinetuneOptions, learning_rate_factor, make_optimizer, run_subdirectory
 from malp_disc.training.preflight import freeze_unused
@@ -83,8 +82,10 @@ class ArmSetup:
         return bool(self.map_weight or self.classifier_weight or self.template_weight)
 
 
-class FineTuning:
+class FineTuning(Hooks):
     """The fine-tuning of one arm on a copy of `before`: networks, optimizers and counters, resumed from a checkpoint if there is one. `run` trains.
+
+    It is its own hooks of `malp_disc.training.loop.run_steps`.
 
     Args:
         arm: its name, also of its files.
@@ -152,37 +153,25 @@ class FineTuning:
         Raises:
             KeyboardInterrupt: the run was interrupted; its checkpoint is written.
         """
-        config, accelerator = self.config, self.accelerator
-        if self.first == 0 and self.sample_grid is not None:
-            self.sample_grid(0, self.generator.manipulate)
-        curves = Curves(
-            config.output_dir / "curves" / f"{run_subdirectory(self.arm, config.seed)}.jsonl",
-            accelerator,
-            start=self.first,
+        config, second = self.config, self._second_stream()
+
+        def train_step(number: int, batches: list[Batch]) -> dict[str, Tensor]:
+            self._set_learning_rates(number)
+            return self.train_step(number, batches, next(second)[1] if second is not None else None)
+
+        run_steps(
+            train_step,
+            self.dataset,
+            config,
+            self.accelerator,
+            self.checkpoints,
+            self,
+            first=self.first,
+            curve=config.output_dir / "curves" / f"{run_subdirectory(self.arm, config.seed)}.jsonl",
             run=f"{self.arm}/seed{config.seed}",
+            label=f"fine-tune {self.arm}" + f", seed {config.seed}" * (config.seed != 0),
         )
-        bar = progress(config, accelerator, start=self.first, label=f"fine-tune {self.arm}" + f", seed {config.seed}" * (config.seed != 0))
-        second = self._second_stream()
-        with GracefulInterrupt() as interrupt:
-            for number, batches in steps(self.dataset, config, accelerator, start=self.first):
-                self._set_learning_rates(number)
-                terms = self.train_step(number, batches, next(second)[1] if second is not None else None)
-                bar.update()
-                if number % config.log_steps == 0 and terms:
-                    self._log(number, terms, curves, bar)
-                self._evaluate(number)
-                stop = interrupt.requested()
-                if self.checkpoints.due(number, config) or stop:
-                    weight = self.balance.weight if self.balance is not None else None
-                    self.checkpoints.save(
-                        number, config, accelerator, skipped=self.guard.skipped, monitor=self.monitor.state, balance=weight
-                    )
-                    if accelerator.is_main_process:
-                        self.clock.save(number)
-                if stop:
-                    raise KeyboardInterrupt
-        bar.close()
-        accelerator.free_memory()
+        self.accelerator.free_memory()
         return self.average.module.eval()
 
     def train_step(self, number: int, batches: list[Batch], more: list[Batch] | None = None) -> dict[str, Tensor]:
@@ -236,20 +225,32 @@ class FineTuning:
             factor = learning_rate_factor(self.config, name, number - 1)
             set_learning_rates(optimizer, [rate * factor for rate in self.base_rates[name]])
 
-    def _log(self, number: int, terms: dict[str, Tensor], curves: Curves, bar: tqdm) -> None:
-        """Write a line of the curves, update the progress bar, and print the monitor's warnings."""
-        logged = curves.log(number, mean_values_over_processes(terms))
-        rate = (bar.format_dict["rate"] or 0) * self.config.images_per_step * self.accelerator.num_processes
-        bar.set_postfix_str(f"{rate:.0f} img/s " + " ".join(f"{k}={v:.3g}" for k, v in list(logged.items())[:4]), refresh=False)
-        watched = {"edit_strength": logged["G/edit_strength"]}
+    def before_first_step(self) -> None:
+        """Draw the sample grid of the generator before fine-tuning."""
+        if self.sample_grid is not None:
+            self.sample_grid(0, self.generator.manipulate)
+
+    def logged(self, number: int, terms: Mapping[str, float], bar: tqdm) -> str:
+        """Print the monitor's warnings; the progress bar shows the speed and the first terms."""
+        watched = {"edit_strength": terms["G/edit_strength"]}
         if self.networks.malp is not None and self.networks.malp.uses_cnn:
-            watched["map_peak"] = logged["MaLP/map_peak"]
+            watched["map_peak"] = terms["MaLP/map_peak"]
             if self.networks.malp.weights["map"]:  # otherwise G isn't asked for it, and a faint map says nothing
-                watched["map"] = logged["G/map"]
+                watched["map"] = terms["G/map"]
         for warning in self.monitor.check(number, watched):
             self.accelerator.print(f"{self.arm}, {warning}")
+        rate = (bar.format_dict["rate"] or 0) * self.config.images_per_step * self.accelerator.num_processes
+        return f"{rate:.0f} img/s {in_words(dict(list(terms.items())[:4]))}"
 
-    def _evaluate(self, number: int) -> None:
+    def state(self) -> dict[str, Any]:
+        """What was skipped, warned of and balanced so far."""
+        return {"skipped": self.guard.skipped, "monitor": self.monitor.state, "balance": self.balance.weight if self.balance is not None else None}
+
+    def saved(self, number: int) -> None:
+        """Record the seconds until this checkpoint."""
+        self.clock.save(number)
+
+    def after_step(self, number: int) -> None:
         """Draw the sample grid and measure the quick distance when they are due; in the main process."""
         config, manipulate = self.config, self.average.module.manipulate
         if not self.accelerator.is_main_process:

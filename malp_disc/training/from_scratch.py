@@ -16,7 +16,7 @@ from malp_disc.plotting.attribute_grid import attribute_grid
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.state_dicts import save_tensors
 from malp_disc.training.checkpoints import CheckpointManager, check_space
-from malp_disc.training.loop import TrainStep, run_steps
+from malp_disc.training.loop import SampleGrids, TrainStep, run_steps
 from malp_disc.training.train_options import TrainOptions
 
 BETAS = (0.5, 0.999)
@@ -99,9 +99,8 @@ def train_networks(
     training = CheckpointManager(config.output_dir, networks=networks, optimizers=optimizers, settings=settings)
     first = training.resume(config, accelerator)["step"]
     check_space(config.output_dir, training.space(config))
-    run_steps(
-        make_step(), dataset, config, accelerator, training, first=first, curve=config.output_dir / "curves.jsonl", label=label, draw=draw
-    )
+    hooks = SampleGrids(draw, config.sample_steps)
+    run_steps(make_step(), dataset, config, accelerator, training, hooks, first=first, curve=config.output_dir / "curves.jsonl", label=label)
     if accelerator.is_main_process:
         metadata = {"attributes": " ".join(dataset.attribute_names), "image_size": str(config.image_size), "data": dataset.description}
         for name, network in results.items():

@@ -19,7 +19,7 @@ from malp_disc.training.batches import Batch
 from malp_disc.training.checkpoints import CheckpointManager, check_space, prepare_optimizer
 from malp_disc.training.localizer_options import LocalizerOptions, learning_rate_of
 from malp_disc.training.localizer_step import LocalizerStep, LossOf, Pairs
-from malp_disc.training.loop import run_steps
+from malp_disc.training.loop import ShownTerm, run_steps
 from malp_disc.training.preflight import must_take, two_items, without_gradient
 
 _PREPARED = 100  # pairs that a method may look at before the first step
@@ -64,11 +64,11 @@ def train_localizer(method: nn.Module, generator: nn.Module, dataset: Dataset, c
         config,
         accelerator,
         training,
+        ShownTerm("localizer/total", "loss"),
         first=first,
         curve=config.output_dir / "curves" / "localizer.jsonl",
         run="localizer",
         label=f"train {getattr(method, 'name', config.method)}",
-        summary={"localizer/total": "loss"},
     )
     accelerator.free_memory()
     return method.eval()

@@ -12,7 +12,7 @@ from malp_disc.losses import LossWeights
 from malp_disc.malp import MaLP
 from malp_disc.target_kind import label_options
 from malp_disc.training.checkpoints import CheckpointManager, check_space, prepare_optimizer
-from malp_disc.training.loop import run_steps
+from malp_disc.training.loop import ShownTerm, run_steps
 from malp_disc.training.pretrain_options import PretrainOptions, resume_fingerprint
 from malp_disc.training.pretrain_step import PretrainStep
 
@@ -51,11 +51,11 @@ def pretrain(
         config,
         accelerator,
         training,
+        ShownTerm("MaLP/total", "J"),
         first=first,
         curve=config.output_dir / "curves" / f"{name}.jsonl",
         run=name,
         label=f"pretrain {name}",
-        summary={"MaLP/total": "J"},
     )
     accelerator.free_memory()
     return malp.eval()
