@@ -50,6 +50,7 @@ from malp_disc.experiment.run import run_arms
 from malp_disc.generator_source import STARGAN, GeneratorOptions, load_generator
 from malp_disc.import_object import call_by_name, import_own_packages
 from malp_disc.malp import MaLP
+from malp_disc.run_folder.arms import ARMS_HELP
 from malp_disc.run_folder.experiment import work
 from malp_disc.self_similarity import SelfSimilarity, WithContentLoss
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
@@ -61,14 +62,7 @@ from malp_disc.training.launch import start
 class Config(ArmOptions, GeneratorOptions):
     """Flags of a fine-tuning."""
 
-    arms: tuple[Arm, ...] = work(())
-    """Arms to run and compare. Without control, the report has no verdict.
-    control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
-    random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
-    no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
-    vision_aided: heads on a frozen pretrained backbone, trained on real or fake. feature_map: the same heads, trained to predict the fakeness map.
-    joint: as vision_aided, with MaLP's CNN trained on real or fake as well.
-    By default, control, and joint where a pretrained MaLP is at hand (--malp, or the included one), else vision_aided."""
+    arms: tuple[Arm, ...] = work((), help=f"{ARMS_HELP}\nBy default, control, and joint where a pretrained MaLP is at hand (--malp, or the included one), else vision_aided.")
     losses: str | None = None
     """The generator's own losses, as MODULE:FUNCTION. A StarGAN has them built in.
     Any other generator without losses gets --keep-weight 10 unless that is set."""

@@ -1,15 +1,6 @@
-"""The arms of a fine-tuning. All start from the same networks and see the same images and targets for the same number of steps.
+"""The arms of a fine-tuning: which to run, and the MaLP and the weights of each. `malp_disc.run_folder.arms.ARM_TABLE` describes them.
 
-control        the generator's own losses alone, without MaLP. A difference of another arm to this one is due to MaLP.
-control_2xD    the same with two updates of the generator's own discriminator per step: the extra compute without MaLP.
-random         against an untrained, frozen MaLP: is the effect due to the detector, or would any regulariser do?
-frozen         against the pretrained MaLP, frozen: the paper's first strategy.
-cotrain        against the pretrained MaLP, co-trained: the paper's second strategy.
-no_template    as cotrain, with a passive MaLP, which was trained without templates: does the template help?
-from_scratch   as cotrain, from random weights: does the pretraining help?
-vision_aided   MaLP's second branch alone, on a frozen pretrained backbone, trained on real or fake, without templates: as in vision-aided GANs.
-feature_map    the same branch, trained to predict the fakeness map: does the objective matter, or the backbone?
-joint          both branches co-trained, the shallow one at full resolution, the other on the pretrained backbone, both trained on real or fake.
+All start from the same networks and see the same images and targets for the same number of steps.
 """
 
 from __future__ import annotations
@@ -27,11 +18,12 @@ from malp_disc.data import DataOptions
 from malp_disc.evaluation.evaluation_models import EvaluationOptions
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.malp import with_pretrained_branch
+from malp_disc.run_folder.arms import AGAINST_MALP, ARM_TABLE, ARMS_HELP
 from malp_disc.run_folder.experiment import arms_of, evaluation, of_arms, work
 from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.finetune import ArmSetup
 from malp_disc.training.launch import check_seeds
-from malp_disc.training.options import AGAINST_MALP, ON_BACKBONE, FinetuneOptions
+from malp_disc.training.options import FinetuneOptions
 from malp_disc.training.pretrain_options import MaLPOptions, build_malp
 
 logger = logging.getLogger("malp_disc")
@@ -44,13 +36,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
 
     output_dir: Path = Path("runs/finetune")
     """Folder of the run, created if absent: checkpoints, tuned generators, measurements, and the report."""
-    arms: tuple[Arm, ...] = work(("control", "vision_aided"))
-    """Arms to run and compare. Without control, the report has no verdict.
-    control: no MaLP. control_2xD: no MaLP, and two updates of the generator's own discriminator per step.
-    random: an untrained MaLP, frozen. frozen: the pretrained MaLP, frozen. cotrain: the pretrained MaLP, co-trained.
-    no_template: as cotrain, but without templates. from_scratch: as cotrain, but without pretraining.
-    vision_aided: heads on a frozen pretrained backbone, trained on real or fake. feature_map: the same heads, trained to predict the fakeness map.
-    joint: as vision_aided, with MaLP's CNN trained on real or fake as well."""
+    arms: tuple[Arm, ...] = work(("control", "vision_aided"), help=ARMS_HELP)
     seeds: tuple[int, ...] = work(())
     """Seeds with which every arm is repeated. Several seeds in one report show how much of a difference is chance.
     By default, --seed alone."""
@@ -118,16 +104,17 @@ def arm_setup(arm: Arm, malps: Mapping[str, MaLP], config: ArmOptions, *, attrib
         return ArmSetup()
     if arm == "control_2xD":
         return ArmSetup(second_discriminator_update=True)
+    spec = ARM_TABLE[arm]
     with random_state_kept(seed=config.seed):
-        if arm in ON_BACKBONE:
+        if spec.heads:
             return _on_backbone(arm, malps.get("malp") or build_malp(config).eval(), config, attributes)
-        if arm in ("random", "from_scratch"):
+        if spec.malp == "untrained":
             malp = MaLP(malps["malp"].config.without_branch()).eval()
         else:
-            malp = malps["passive" if arm == "no_template" else "malp"]
-    if arm in ("random", "frozen"):
+            malp = malps["passive" if spec.malp == "passive" else "malp"]
+    if not spec.cotrained:
         return ArmSetup(malp, weight=config.frozen_weight, **_cnn_terms(config))
-    dropout = 1.0 if arm == "no_template" else config.template_dropout
+    dropout = 1.0 if spec.malp == "passive" else config.template_dropout
     return ArmSetup(malp, trainable=True, weight=config.cotrain_weight, template_dropout=dropout, losses=config.cotrain_losses or "light", **_cnn_terms(config))
 
 

@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 from malp_disc import MaLP
 from malp_disc.data.references import known_attributes
 from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup
+from malp_disc.run_folder.arms import AGAINST_MALP
 from malp_disc.training.checkpoints import CheckpointManager, checkpoints_written
 from malp_disc.training.finetune import ArmSetup, make_discriminator
-from malp_disc.training.options import AGAINST_MALP, make_optimizer, run_subdirectory
+from malp_disc.training.options import make_optimizer, run_subdirectory
 from malp_disc.training.pretrain_options import build_malp
 
 

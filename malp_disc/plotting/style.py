@@ -10,42 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from malp_disc.plotting.mpl import Axes, Figure, FigureCanvasAgg, FigureCanvasSVG, in_default_style, matplotlib
+from malp_disc.run_folder.arms import ARM_TABLE
 from malp_disc.serialization.files import atomic_path
 
-# Distinguishable with any colour vision (after Okabe and Ito) and by line style, with a contrast of at least 3 with white.
-COLOURS = {
-    "before": "#858585",
-    "control": "#474747",
-    "control_2xD": "#8C7246",
-    "random": "#009E73",
-    "frozen": "#2D95CE",
-    "cotrain": "#D55E00",
-    "no_template": "#CC79A7",
-    "from_scratch": "#7D55A6",
-    "vision_aided": "#0072B2",
-    "feature_map": "#882255",
-    "joint": "#B8860B",
-}
-STYLES = {
-    "control": (0, (4, 1.5)),
-    "before": (0, (1, 1)),
-    "control_2xD": (0, (4, 1.5, 1, 1.5)),
-    "random": (0, (2, 1)),
-    "frozen": (0, (9, 1.5)),
-    "no_template": (0, (6, 1)),
-    "from_scratch": (0, (6, 1, 1, 1)),
-    "vision_aided": (0, (3, 1, 3, 1)),
-    "feature_map": (0, (5, 1, 1, 1, 1, 1)),
-    "joint": (0, (1, 0.6)),
-}
+COLOURS = {arm: spec.colour for arm, spec in ARM_TABLE.items()}
+STYLES = {arm: (0, spec.dashes) for arm, spec in ARM_TABLE.items() if spec.dashes is not None}
 _OTHERS = ("#0072B2", "#9A8700", "#7D55A6", "#5B8C5A")
 INK, FAINT, AXIS, PAPER = "#222222", "#E4E4E4", "#8E8E8E", "#FFFFFF"
 DPI = 128
 _CHARACTER, _HANDLE = 0.058, 0.68  # inches of a legend's entry, roughly: a character, and the line with its padding
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-# On the page these colours follow the light or dark theme: the arms' own are too dark for the dark one, or could be brighter there.
-_THEMED_ARMS = ("before", "control", "frozen", "from_scratch", "feature_map")
-_THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card", **{COLOURS[arm]: f"--{arm.replace('_', '-')}" for arm in _THEMED_ARMS}}
+# On the page these colours follow the light or dark theme.
+_THEMED = {INK: "--ink", FAINT: "--faint", AXIS: "--axis", PAPER: "--card"}
+_THEMED |= {spec.colour: f"--{arm.replace('_', '-')}" for arm, spec in ARM_TABLE.items() if spec.themed}
 
 
 def colour_of(arm: str, names: Sequence[str]) -> str:

@@ -11,10 +11,9 @@ from malp_disc.plotting.style import AXIS, COLOURS, DPI, FAINT, INK, PAPER, STYL
 from malp_disc.report.numbers import number, percent, signed
 from malp_disc.report.results import Record
 from malp_disc.report.seeds import Delta
-from malp_disc.run_folder.arms import ARMS, CANDIDATES, VIEWS
+from malp_disc.run_folder.arms import ARM_TABLE, ARMS, CANDIDATES, VIEWS
 from malp_disc.run_folder.measurement import Distance, Measurement
 
-_MARKERS = dict(zip(CANDIDATES, "osD^v<>"))
 _REFERENCE_POINTS = {"unedited": "unedited inputs", "real_split": "real-vs-real split"}
 
 
@@ -120,7 +119,7 @@ def draw_where(axes: Axes, record: Record) -> None:
             low, high, middle = (100 * end / base for end in (delta.low, delta.high, delta.value))
             drawn += [low, high]
             axes.plot([low, high], [y, y], color=COLOURS[arm], linewidth=2.2, zorder=2, solid_capstyle="butt")
-            axes.plot(middle, y, _MARKERS[arm], color=COLOURS[arm], markersize=5.5, markeredgecolor=PAPER, zorder=3, label=arm if row == 0 else None)
+            axes.plot(middle, y, ARM_TABLE[arm].marker, color=COLOURS[arm], markersize=5.5, markeredgecolor=PAPER, zorder=3, label=arm if row == 0 else None)
     axes.set_yticks(range(len(views)), [VIEWS[view].replace(", ", "\n") for view in views])
     axes.set_ylim(len(views) - 0.5, -0.5)
     tidy(axes)

@@ -31,9 +31,13 @@ def not_compared(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={_ROLE: "not compared"})
 
 
-def work(default: Any = dataclasses.MISSING) -> Any:
-    """An option that lists independent pieces of work: a later run in the same folder may list others."""
-    return dataclasses.field(default=default, metadata={_ROLE: "work"})
+def work(default: Any = dataclasses.MISSING, *, help: str | None = None) -> Any:
+    """An option that lists independent pieces of work: a later run in the same folder may list others.
+
+    Args:
+        help: of its flag; None for the string below the field.
+    """
+    return dataclasses.field(default=default, metadata={_ROLE: "work"} | ({"help": help} if help is not None else {}))
 
 
 def evaluation(default: Any = dataclasses.MISSING, *, later: bool = False) -> Any:

@@ -72,11 +72,11 @@ def _same_default(field: dataclasses.Field) -> Any:
 
 @functools.cache
 def help_texts(config: type) -> dict[str, str]:
-    """The string below every field of a dataclass and of its bases, by field; that of the most derived class counts."""
+    """The help of every field of a dataclass, by field: that of its metadata, or the string below it in the most derived class that has one."""
     found = {}
     for cls in reversed([cls for cls in config.__mro__ if dataclasses.is_dataclass(cls)]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         for field, text in zip(definition.body, definition.body[1:]):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 found[field.target.id] = inspect.cleandoc(text.value.value)
-    return found
+    return found | {field.name: field.metadata["help"] for field in dataclasses.fields(config) if "help" in field.metadata}

@@ -13,22 +13,13 @@ from torch import nn
 
 from malp_disc.backbones import DEFAULT_BACKBONE
 from malp_disc.feature_branch import FeatureBranch
+from malp_disc.run_folder.arms import AGAINST_MALP, COTRAINED, LEARNING_MALP, ON_BACKBONE, WITH_MALP
 from malp_disc.run_folder.experiment import not_compared, of_arms
 from malp_disc.training.diff_augment import Augmentation, check_augmentation
 from malp_disc.training.train_options import TrainOptions
 
 Schedule = Literal["constant", "linear", "cosine"]
 CotrainLosses = Literal["light", "pretraining"]
-COTRAINED = ("cotrain", "no_template", "from_scratch", "joint")
-"""Arms with a co-trained MaLP."""
-AGAINST_MALP = ("random", "frozen", *COTRAINED)
-"""Arms whose generator is trained against E_C, frozen or co-trained."""
-ON_BACKBONE = ("vision_aided", "feature_map", "joint")
-"""Arms whose MaLP has a pretrained second branch."""
-LEARNING_MALP = (*COTRAINED, "vision_aided", "feature_map")
-"""Arms in which a part of MaLP is trained."""
-WITH_MALP = (*AGAINST_MALP, "vision_aided", "feature_map")
-"""Arms in which the generator's loss has a term of MaLP."""
 DEFAULT_WARMUP = 50
 """Steps of the warm-up by default, where there are three times as many."""
 

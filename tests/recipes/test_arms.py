@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -17,14 +19,15 @@ from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.data.faces import draw_faces
 from malp_disc.evaluation.eval_set import EvalSet
 from malp_disc.experiment import run as experiment_run
-from malp_disc.experiment.arms import ArmOptions, arm_setup, load_given_malps
+from malp_disc.experiment.arms import Arm, ArmOptions, arm_setup, load_given_malps
 from malp_disc.experiment.run import check_finished, pretrained, warn_if_uninformative
 from malp_disc.losses import COTRAIN_WEIGHTS
 from malp_disc.malp import with_pretrained_branch
+from malp_disc.run_folder.arms import ARM_TABLE, CANDIDATES, ON_BACKBONE
 from malp_disc.run_folder.experiment import training_settings
 from malp_disc.serialization.state_dicts import fingerprint, save_tensors
 from malp_disc.training.finetune import ArmSetup, make_discriminator
-from malp_disc.training.options import ON_BACKBONE
+from recipes import evaluate
 from tests.report.test_clean import Localizer, half_darker
 from tests.tiny import tiny_malp
 
@@ -42,6 +45,28 @@ def inputs() -> EvalSet:
     images, labels = draw_faces(range(40), 32)[:2]
     labels = labels[:, :2].float()
     return EvalSet(images, labels, labels, torch.zeros(40, dtype=torch.long), ("a", "b"))
+
+
+def test_flags_and_docs_name_the_arms_of_the_table_in_its_order():
+    assert get_args(Arm) == tuple(arm for arm, spec in ARM_TABLE.items() if spec.in_short is not None)
+    assert [field.name for field in dataclasses.fields(evaluate.Config) if field.name in ARM_TABLE] == list(ARM_TABLE)
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    for page, arms in (("evidence.md", list(ARM_TABLE)), ("fine-tuning.md", list(get_args(Arm)))):
+        first_cells = re.findall(r"^\| ([^|]+) \|", (docs / page).read_text(), flags=re.M)
+        assert [arm for cell in first_cells for arm in cell.replace("`", "").split(", ") if arm in ARM_TABLE] == arms, page
+    assert f"isn't a control is a *candidate*: {', '.join(CANDIDATES)}." in (docs / "evidence.md").read_text()
+
+
+@pytest.mark.parametrize("arm", get_args(Arm))
+def test_the_table_says_which_branches_an_arm_has_and_whether_they_are_trained(arm):
+    spec, config = ARM_TABLE[arm], options(malp_width=8, image_size=32)
+    setup = arm_setup(arm, {"malp": tiny_malp(branch=None), "passive": tiny_malp(strength=0.0, branch=None)}, config)
+    assert setup.trainable == (spec.cotrained or spec.heads)
+    if setup.malp is None:
+        assert not (spec.malp or spec.heads)
+        return
+    assert setup.asks_cnn == bool(spec.malp) and setup.malp.passive == (spec.malp == "passive")
+    assert bool(setup.realness_weight or setup.branch_map_weight) == spec.heads == setup.malp.config.pretrained_branch
 
 
 @pytest.mark.parametrize(("sign", "warned"), [(1.0, False), (0.0, True)])
