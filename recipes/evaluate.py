@@ -24,8 +24,7 @@ import torch
 
 from malp_disc import MaLP
 from malp_disc.commands.loading import usable_device
-from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationConfig, make_evaluation_models
 from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets, make_evaluator
 from malp_disc.evaluation.teachers import without_automatic_teacher
 from malp_disc.generator_source import STARGAN, generator_with_weights
@@ -46,7 +45,7 @@ from malp_disc.training.preflight import must_take
 
 
 @dataclass(kw_only=True)
-class Config(EvaluationOptions, DataOptions):
+class Config(EvaluationConfig):
     output_dir: Path = not_compared(Path("runs/evaluate"))
     """Folder of the report, created if absent."""
     generator: str = evaluation("stargan")
@@ -89,7 +88,7 @@ class Config(EvaluationOptions, DataOptions):
 def main(config: Config) -> None:
     device = usable_device(config.device)
     check_seeds(config.seed)
-    sets = evaluation_sets(config, config)
+    sets = evaluation_sets(config)
     held_out = sets.held_out
     paths = weights_by_arm(config)
     generators = {}
@@ -107,13 +106,13 @@ def main(config: Config) -> None:
             malp(images)
     fresh = {arm: load_malp(folder, device) for arm, folder in fresh_folders(config, paths).items()}
     teachers = {arm: teachers_in(path) for arm, path in paths.items()}
-    models = without_automatic_teacher(make_evaluation_models(config, config, held_out.attribute_names, device), config, teachers)
+    models = without_automatic_teacher(make_evaluation_models(config, held_out.attribute_names, device), config, teachers)
 
     check_held_out(config, paths)
     open_folder(config, accumulates=True)
     check_measured(config.output_dir, config.seed, paths)
     exclusive = exclusive_names(next(iter(generators.values())), held_out)
-    evaluator = make_evaluator(config, config, models, malp, config.output_dir, device, sets, exclusive=exclusive)
+    evaluator = make_evaluator(config, models, malp, config.output_dir, device, sets, exclusive=exclusive)
     if (config.output_dir / "reference_points.json").exists():
         evaluator.check_same_images()
     evaluator.measure_reference_points()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from PIL import Image
 
-from malp_disc.data import DataOptions, build_dataset
+from malp_disc.data import build_dataset
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.evaluation.evaluation_models import EvaluationConfig
 from malp_disc.evaluation.evaluator import evaluation_sets
 
 
@@ -18,7 +20,7 @@ def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for index in range(24):
         Image.new("L", (16, 16), 10 * index).save(folder / f"{index:02d}.png")
-    return DataOptions(data="images", data_root=folder, image_size=16, test_size=14)
+    return EvaluationConfig(data="images", data_root=folder, image_size=16, test_size=14)
 
 
 def levels(dataset, first=0, last=None):
@@ -26,7 +28,7 @@ def levels(dataset, first=0, last=None):
 
 
 def test_held_out_images_that_no_generator_edits_where_there_are_enough(photos):
-    sets = evaluation_sets(EvaluationOptions(eval_size=6, reference_size=8), photos)
+    sets = evaluation_sets(dataclasses.replace(photos, eval_size=6, reference_size=8))
     everything = levels(build_dataset(photos, "train")) | levels(build_dataset(photos, "test"))
     edited, compared, trained = levels(sets.held_out, 0, 6), levels(sets.real), levels(sets.train)
     assert (len(edited), len(compared), len(trained)) == (6, 8, 10) and edited | compared | trained == everything
@@ -34,23 +36,23 @@ def test_held_out_images_that_no_generator_edits_where_there_are_enough(photos):
 
 
 def test_training_images_where_there_are_not_or_where_asked_for(photos):
-    for options in (EvaluationOptions(eval_size=6, reference_size=9), EvaluationOptions(eval_size=6, reference_size=8, reference_split="training")):
-        real = evaluation_sets(options, photos).real
+    for changed in ({"reference_size": 9}, {"reference_size": 8, "reference_split": "training"}):
+        real = evaluation_sets(dataclasses.replace(photos, eval_size=6, **changed)).real
         assert levels(real) == levels(build_dataset(photos, "train")) and "train split" in real.description
 
 
 def test_fewer_held_out_ones_on_request(photos, caplog):
-    sets = evaluation_sets(EvaluationOptions(eval_size=6, reference_size=2000, reference_split="held-out"), photos)
+    sets = evaluation_sets(dataclasses.replace(photos, eval_size=6, reference_size=2000, reference_split="held-out"))
     assert len(sets.real) == 8 and not levels(sets.real) & levels(sets.train) and "--reference-size 2000: there are only 8 images" in caplog.text
     with pytest.raises(ValueError, match="--reference-size of at least 4 images, got 3 of 8 that there are"):
-        evaluation_sets(EvaluationOptions(eval_size=6, reference_size=3, reference_split="held-out"), photos)
+        evaluation_sets(dataclasses.replace(photos, eval_size=6, reference_size=3, reference_split="held-out"))
     with pytest.raises(ValueError, match="of 14 held-out images, --eval-size 12 are edited, which leaves too few to compare with; hold out more"):
-        evaluation_sets(EvaluationOptions(eval_size=12, reference_split="held-out"), photos)
+        evaluation_sets(dataclasses.replace(photos, eval_size=12, reference_split="held-out"))
 
 
 def test_drawn_faces_are_held_out_unless_asked_for():
-    data = DataOptions(image_size=16, train_size=6, test_size=4)
-    first = {split: evaluation_sets(EvaluationOptions(eval_size=2, reference_size=4, reference_split=split), data).real for split in ("auto", "held-out", "training")}
+    data = EvaluationConfig(image_size=16, train_size=6, test_size=4, eval_size=2, reference_size=4)
+    first = {split: evaluation_sets(dataclasses.replace(data, reference_split=split)).real for split in ("auto", "held-out", "training")}
     assert all(isinstance(real, ProceduralFaces) for real in first.values())
     assert torch.equal(first["auto"][0][0], first["held-out"][0][0]) and torch.equal(first["training"][0][0], build_dataset(data, "train")[0][0])
     assert not torch.equal(first["auto"][0][0], first["training"][0][0])

@@ -14,7 +14,7 @@ from generators.stargan import stargan_discriminator
 from malp_disc import MaLP
 from malp_disc.data import DataOptions, build_dataset
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationConfig, make_evaluation_models
 from malp_disc.evaluation.localize import measure_malp
 from malp_disc.evaluation.measure import measure_arm, measure_reference
 from malp_disc.metrics.features import create_extractor
@@ -31,12 +31,12 @@ def quoted() -> dict:
 
 @pytest.fixture(scope="module")
 def measured(quoted) -> Measurement:
-    data, options = DataOptions(), EvaluationOptions(extractor="faces", second_extractor="none", smaller_views=())
-    held_out = build_dataset(data, "test")
+    config = EvaluationConfig(extractor="faces", second_extractor="none", smaller_views=())
+    held_out = build_dataset(config, "test")
     malp = MaLP.from_pretrained(FACES_MALP).eval().requires_grad_(False)
-    models = dataclasses.replace(make_evaluation_models(options, data, held_out.attribute_names, torch.device("cpu")), malp=malp)
+    models = dataclasses.replace(make_evaluation_models(config, held_out.attribute_names, torch.device("cpu")), malp=malp)
     inputs = EvalSet.take(held_out, quoted["frechet"]["n"])
-    reference = measure_reference(build_dataset(data, "reference"), quoted["frechet"]["reference_n"], models)
+    reference = measure_reference(build_dataset(config, "reference"), quoted["frechet"]["reference_n"], models)
     return measure_arm(create_generator("stargan", FACES_GENERATOR).manipulate, inputs, reference, models)[0]
 
 

@@ -66,21 +66,26 @@ class EvaluationOptions:
     auto: held-out if there are enough (--eval-size and --reference-size together), else training; drawn faces are always held out."""
 
 
-def make_evaluation_models(options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device) -> EvaluationModels:
+@dataclass(kw_only=True)
+class EvaluationConfig(EvaluationOptions, DataOptions):
+    """The flags of an evaluation, and of the images that it is on."""
+
+
+def make_evaluation_models(config: EvaluationConfig, attribute_names: tuple[str, ...], device: torch.device) -> EvaluationModels:
     """All evaluation models except MaLP, loaded before any long work, so that a missing file is reported at once."""
-    name = options.extractor
+    name = config.extractor
     if name == "auto":
-        name = "squeezenet-128" if data.data == "faces" else "inception-2048"
-    extractor = create_extractor(name, weights=options.fid_weights, device=device)
-    second = _further_extractor("--second", options.second_extractor, options.second_weights, device, auto="random")
-    included = "faces" if data.data == "faces" else "squeezenet"
-    third = _further_extractor("--third", options.third_extractor, options.third_weights, device, auto=included)
-    if (options.third_extractor, options.third_weights) == ("auto", None) and third.backbone in {extractor.backbone, getattr(second, "backbone", None)}:
+        name = "squeezenet-128" if config.data == "faces" else "inception-2048"
+    extractor = create_extractor(name, weights=config.fid_weights, device=device)
+    second = _further_extractor("--second", config.second_extractor, config.second_weights, device, auto="random")
+    included = "faces" if config.data == "faces" else "squeezenet"
+    third = _further_extractor("--third", config.third_extractor, config.third_weights, device, auto=included)
+    if (config.third_extractor, config.third_weights) == ("auto", None) and third.backbone in {extractor.backbone, getattr(second, "backbone", None)}:
         third = None
     _check_different({"--extractor": extractor, "--second-extractor": second, "--third-extractor": third})
-    embedding = None if options.face_embedding is None else MobileFaceNet.load(options.face_embedding).to(device)
-    classifier = _attribute_classifier(options, data, attribute_names, device)
-    return EvaluationModels(extractor, classifier, None, second, third, embedding, options.smaller_views)
+    embedding = None if config.face_embedding is None else MobileFaceNet.load(config.face_embedding).to(device)
+    classifier = _attribute_classifier(config, attribute_names, device)
+    return EvaluationModels(extractor, classifier, None, second, third, embedding, config.smaller_views)
 
 
 def _check_different(extractors: Mapping[str, FeatureExtractor | None]) -> None:
@@ -92,15 +97,13 @@ def _check_different(extractors: Mapping[str, FeatureExtractor | None]) -> None:
             )
 
 
-def _attribute_classifier(
-    options: EvaluationOptions, data: DataOptions, attribute_names: tuple[str, ...], device: torch.device
-) -> SelectedAttributes | None:
+def _attribute_classifier(config: EvaluationConfig, attribute_names: tuple[str, ...], device: torch.device) -> SelectedAttributes | None:
     """The classifier that measures edit accuracy; None for images without attributes, or, with a warning, where there is none."""
     if not attribute_names:
-        if options.attribute_classifier is not None:
+        if config.attribute_classifier is not None:
             raise ValueError("--attribute-classifier has no effect on images without attributes; leave it out, or use --data folder with --attributes")
         return None
-    path = options.attribute_classifier or (shipped_weights("faces_classifier") if data.data == "faces" else None)
+    path = config.attribute_classifier or (shipped_weights("faces_classifier") if config.data == "faces" else None)
     if path is None:
         logger.warning(
             "no --attribute-classifier: edit accuracy isn't measured, and without it no verdict is given "

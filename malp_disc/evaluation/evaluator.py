@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import Dataset
 
 from malp_disc import MaLP
-from malp_disc.data import DataOptions, build_dataset
+from malp_disc.data import build_dataset
 from malp_disc.data.part import Part
 from malp_disc.evaluation.eval_set import BATCH, EvalSet, Manipulate, edit
-from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.evaluation.evaluation_models import EvaluationConfig
 from malp_disc.evaluation.feature_views import images_sha256
 from malp_disc.evaluation.gallery import captions_of, draw_arm, rows_of
 from malp_disc.evaluation.measure import (
@@ -165,7 +165,7 @@ class EvaluationSets:
     train: Dataset
 
 
-def evaluation_sets(options: EvaluationOptions, data: DataOptions, reference: Dataset | None = None) -> EvaluationSets:
+def evaluation_sets(config: EvaluationConfig, reference: Dataset | None = None) -> EvaluationSets:
     """Find the images and check that there are enough.
 
     Args:
@@ -174,9 +174,9 @@ def evaluation_sets(options: EvaluationOptions, data: DataOptions, reference: Da
     Raises:
         ValueError: too few to measure anything. Fewer than asked for are taken as they are, with a warning.
     """
-    held_out = build_dataset(data, "test")
-    sets = EvaluationSets(held_out, reference or _real_images(options, data, held_out), build_dataset(data, "train"))
-    for flag, asked, dataset, least in (("eval-size", options.eval_size, sets.held_out, 2), ("reference-size", options.reference_size, sets.real, _FEWEST_REAL)):
+    held_out = build_dataset(config, "test")
+    sets = EvaluationSets(held_out, reference or _real_images(config, held_out), build_dataset(config, "train"))
+    for flag, asked, dataset, least in (("eval-size", config.eval_size, sets.held_out, 2), ("reference-size", config.reference_size, sets.real, _FEWEST_REAL)):
         if min(asked, len(dataset)) < least:
             raise ValueError(f"expected --{flag} of at least {least} images, got {asked} of {len(dataset)} that there are ({dataset.description})")
         if asked > len(dataset):
@@ -184,24 +184,23 @@ def evaluation_sets(options: EvaluationOptions, data: DataOptions, reference: Da
     return sets
 
 
-def _real_images(options: EvaluationOptions, data: DataOptions, held_out: Dataset) -> Dataset:
-    """The images that the generators' are compared with, by ``options.reference_split``."""
-    needed = options.eval_size + options.reference_size
-    if options.reference_split == "training":
-        return build_dataset(data, "train")
-    if data.data == "faces" or (options.reference_split == "auto" and len(held_out) < needed):
-        return build_dataset(data, "reference")
-    if len(held_out) < options.eval_size + _FEWEST_REAL:
+def _real_images(config: EvaluationConfig, held_out: Dataset) -> Dataset:
+    """The images that the generators' are compared with, by ``config.reference_split``."""
+    needed = config.eval_size + config.reference_size
+    if config.reference_split == "training":
+        return build_dataset(config, "train")
+    if config.data == "faces" or (config.reference_split == "auto" and len(held_out) < needed):
+        return build_dataset(config, "reference")
+    if len(held_out) < config.eval_size + _FEWEST_REAL:
         raise ValueError(
-            f"--reference-split held-out: of {len(held_out)} held-out images, --eval-size {options.eval_size} are edited, which leaves too few to compare with; "
+            f"--reference-split held-out: of {len(held_out)} held-out images, --eval-size {config.eval_size} are edited, which leaves too few to compare with; "
             "hold out more (--test-size), edit fewer, or compare with training images (--reference-split training)"
         )
-    return Part(held_out, options.eval_size, len(held_out), name=f"{_HELD_OUT},")
+    return Part(held_out, config.eval_size, len(held_out), name=f"{_HELD_OUT},")
 
 
 def make_evaluator(
-    options: EvaluationOptions,
-    data: DataOptions,
+    config: EvaluationConfig,
     models: EvaluationModels,
     malp: MaLP | None,
     folder: Path,
@@ -216,11 +215,11 @@ def make_evaluator(
         sets: from `evaluation_sets`, if it was called before.
         exclusive: labels of which an edit must leave exactly one, where the data set doesn't say so itself (`malp_disc.target_kind.exclusive_names`).
     """
-    sets = sets or evaluation_sets(options, data)
-    inputs = EvalSet.take(sets.held_out, options.eval_size, exclusive=exclusive)
-    selection = EvalSet.take(sets.train, min(_SELECTION, options.eval_size), exclusive=exclusive)
+    sets = sets or evaluation_sets(config)
+    inputs = EvalSet.take(sets.held_out, config.eval_size, exclusive=exclusive)
+    selection = EvalSet.take(sets.train, min(_SELECTION, config.eval_size), exclusive=exclusive)
     models = dataclasses.replace(models, malp=malp)
-    reference = measure_reference(sets.real, options.reference_size, models, device=device, cache=folder / "features" / "reference.npz")
+    reference = measure_reference(sets.real, config.reference_size, models, device=device, cache=folder / "features" / "reference.npz")
     return Evaluator(folder, inputs, reference, models, device, selection)
 
 

@@ -14,8 +14,7 @@ from typing import Literal, get_args
 
 from malp_disc import MaLP
 from malp_disc.backbones import default_depths
-from malp_disc.data import DataOptions
-from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.evaluation.evaluation_models import EvaluationConfig
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.malp import with_pretrained_branch
 from malp_disc.run_folder.arms import AGAINST_MALP, ARM_TABLE, ARMS_HELP
@@ -31,7 +30,7 @@ Arm = Literal["control", "control_2xD", "random", "frozen", "cotrain", "no_templ
 
 
 @dataclass(kw_only=True)
-class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationOptions, DataOptions):
+class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationConfig):
     """Which arms to run, with which seeds, and against which MaLP."""
 
     output_dir: Path = Path("runs/finetune")

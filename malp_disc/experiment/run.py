@@ -76,7 +76,7 @@ def run_arms(
     accelerator.print("\n".join(plan.lines))
     check_space(config.output_dir, plan.disk)
     check_forward_pass(before, objective, [malp for malp in given.values() if malp is not None], dataset, config, accelerator.device)
-    models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
+    models = make_evaluation_models(config, dataset.attribute_names, accelerator.device)
     teachers = {}
     for arm in config.arms:
         disc = arm_discriminator(arm, given, config, known_attributes(dataset))
@@ -87,7 +87,7 @@ def run_arms(
     check_extractors(models, teachers)
     sets = None
     if accelerator.is_main_process:
-        sets = evaluation_sets(config, config, reference)
+        sets = evaluation_sets(config, reference)
         print(f"measured   on {min(config.eval_size, len(sets.held_out))} held-out images, against {min(config.reference_size, len(sets.real))} of: {sets.real.description}{_SEEN * (' train split' in sets.real.description)}")
     if config.dry_run:
         return
@@ -95,7 +95,7 @@ def run_arms(
     malps = make_malps(config, before, given, dataset, accelerator)
     evaluator = None
     if accelerator.is_main_process:
-        evaluator = make_evaluator(config, config, models, malps.get("malp"), config.output_dir, accelerator.device, sets, exclusive=exclusive_names(before, dataset))
+        evaluator = make_evaluator(config, models, malps.get("malp"), config.output_dir, accelerator.device, sets, exclusive=exclusive_names(before, dataset))
     recorded = evaluator.recorded_experiment() if evaluator is not None and config.resume_from_checkpoint else None
     experiment = shared_hash(config, processes=accelerator.num_processes, recorded=recorded)
     if evaluator is not None and {"cotrain", "joint"} & set(config.arms) and config.template_dropout:

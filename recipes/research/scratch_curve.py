@@ -23,9 +23,8 @@ import numpy as np
 
 from generators import create_generator
 from malp_disc.commands.loading import usable_device
-from malp_disc.data import DataOptions
 from malp_disc.evaluation.eval_set import EvalSet
-from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationConfig, make_evaluation_models
 from malp_disc.evaluation.evaluator import check_same_attributes, evaluation_sets
 from malp_disc.evaluation.gallery import captions_of, rows_of
 from malp_disc.evaluation.measure import measure_arm, measure_reference
@@ -38,7 +37,7 @@ _PANELS = {"frechet": None, "edit_accuracy": "edit accuracy", "perfect_edit": "L
 
 
 @dataclass(kw_only=True)
-class Config(EvaluationOptions, DataOptions):
+class Config(EvaluationConfig):
     runs: tuple[Path, ...]
     """Folders of runs of recipes/train_stargan.py, in the order of the figure."""
     output_dir: Path = Path("runs/scratch/curve")
@@ -57,10 +56,10 @@ def main(config: Config) -> None:
         raise ValueError(f"no checkpoints in {', '.join(missing)}; expected folders of runs of recipes/train_stargan.py")
     if len({run.name for run in config.runs}) < len(config.runs):
         raise ValueError(f"expected folders of different names, which are those of the lines, got {', '.join(map(str, config.runs))}")
-    sets = evaluation_sets(config, config)
+    sets = evaluation_sets(config)
     held_out, real = sets.held_out, sets.real
     device = usable_device(config.device)
-    models = make_evaluation_models(config, config, held_out.attribute_names, device)
+    models = make_evaluation_models(config, held_out.attribute_names, device)
     inputs = EvalSet.take(held_out, config.eval_size)
     reference = measure_reference(real, config.reference_size, models, device=device, cache=config.output_dir / "reference.npz")
     path = config.output_dir / "curve.jsonl"

@@ -90,7 +90,7 @@ def main(config: Config) -> None:
         raise ValueError("the runs are too short for several processes; start one command per GPU with other --rows and the same --output-dir")
     generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     given = load_given_malps(config, malp)
-    models = make_evaluation_models(config, config, dataset.attribute_names, accelerator.device)
+    models = make_evaluation_models(config, dataset.attribute_names, accelerator.device)
     if config.dry_run:
         lines = [f"{name}: {row.text}" for name, row in rows.items()]
         accelerator.print("\n".join([f"{len(rows)} rows, seeds {' '.join(map(str, config.all_seeds))}, {config.max_train_steps} steps each", *lines]))

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from malp_disc.data import DataOptions
 from malp_disc.data.faces import draw_faces
-from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationConfig, make_evaluation_models
 from malp_disc.metrics.spectrum import power_spectrum
 from recipes.research import judge_damages
 from recipes.research.damages import DAMAGES, MODERATE, checkerboard, colour_cast, dots, haze, without_detail
@@ -145,7 +144,7 @@ def study() -> list[dict]:
 
 
 def test_the_default_extractors_are_the_first_two_of_the_study():
-    models = make_evaluation_models(EvaluationOptions(), DataOptions(), ("Smiling",), torch.device("cpu"))
+    models = make_evaluation_models(EvaluationConfig(), ("Smiling",), torch.device("cpu"))
     assert ranked(study())[:2] == [models.extractor.label, models.second.label]
     assert len({(line["judge"], line["seed"]) for line in study()}) == 6, "three extractors, two seeds"
 

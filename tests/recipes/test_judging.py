@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from malp_disc.data import DataOptions, build_dataset
-from malp_disc.evaluation.evaluation_models import EvaluationOptions, make_evaluation_models
+from malp_disc.evaluation.evaluation_models import EvaluationConfig, make_evaluation_models
 from malp_disc.evaluation.evaluator import _log_summary, check_same_attributes, make_evaluator
 from malp_disc.generator_source import GeneratorOptions, load_generator
 from malp_disc.report import write_report
@@ -30,9 +30,9 @@ SMALL = {"image_size": 32, "train_size": 64, "test_size": 24}
 
 @pytest.fixture
 def evaluator(tmp_path):
-    options, data, cpu = EvaluationOptions(extractor="faces", eval_size=24, reference_size=48, smaller_views=(2, 4)), DataOptions(**SMALL), torch.device("cpu")
-    models = make_evaluation_models(options, data, ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses"), cpu)
-    return make_evaluator(options, data, models, tiny_malp().eval(), tmp_path / "run", cpu)
+    config, cpu = EvaluationConfig(extractor="faces", eval_size=24, reference_size=48, smaller_views=(2, 4), **SMALL), torch.device("cpu")
+    models = make_evaluation_models(config, ("Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling", "Eyeglasses"), cpu)
+    return make_evaluator(config, models, tiny_malp().eval(), tmp_path / "run", cpu)
 
 
 def darker(images, target):
@@ -139,7 +139,7 @@ def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
     ],
 )
 def test_the_further_extractors_need_no_file_unless_one_is_chosen(options, further):
-    models = make_evaluation_models(EvaluationOptions(**options), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+    models = make_evaluation_models(EvaluationConfig(**options, **SMALL), ("Smiling",), torch.device("cpu"))
     assert [models.of(view).label for view in FURTHER if models.of(view) is not None] == further
     assert sum(view in FURTHER for view in models.views(64, 64)) == len(further)
 
@@ -155,7 +155,7 @@ def test_the_further_extractors_need_no_file_unless_one_is_chosen(options, furth
     ],
 )
 def test_the_third_extractor_of_real_images_is_the_included_squeezenet_where_it_isnt_one_of_the_others(tmp_path, options, label):
-    third = make_evaluation_models(EvaluationOptions(**options), DataOptions(data="images", data_root=tmp_path), (), torch.device("cpu")).third
+    third = make_evaluation_models(EvaluationConfig(**options, data="images", data_root=tmp_path), (), torch.device("cpu")).third
     assert (None if third is None else third.label) == label
 
 
@@ -170,12 +170,12 @@ def test_the_third_extractor_of_real_images_is_the_included_squeezenet_where_it_
 )
 def test_no_network_is_asked_twice(options, message):
     with pytest.raises(ValueError, match=f"{message}.*: what it shows is no second opinion. Choose another network, or none"):
-        make_evaluation_models(EvaluationOptions(**options), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+        make_evaluation_models(EvaluationConfig(**options, **SMALL), ("Smiling",), torch.device("cpu"))
 
 
 def test_squeezenet_is_taken_where_its_weights_are_given(shared):
     weights = shared("weights/squeezenet1_0/squeezenet1_0_deepcompression_decoded.pth")
-    models = make_evaluation_models(EvaluationOptions(extractor="faces", second_weights=weights), DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+    models = make_evaluation_models(EvaluationConfig(extractor="faces", second_weights=weights, **SMALL), ("Smiling",), torch.device("cpu"))
     assert models.second.label == "FD-SqueezeNet"
 
 
@@ -230,6 +230,6 @@ def test_a_generator_for_another_number_of_attributes_is_refused():
 @pytest.mark.parametrize("name", ["none", "random"])
 @pytest.mark.parametrize("which", ["second", "third"])
 def test_weights_for_an_extractor_that_takes_none_are_refused(which, name):
-    options = EvaluationOptions(extractor="faces", **{f"{which}_extractor": name, f"{which}_weights": Path("nosuch")})
+    config = EvaluationConfig(extractor="faces", **SMALL, **{f"{which}_extractor": name, f"{which}_weights": Path("nosuch")})
     with pytest.raises(ValueError, match=f"--{which}-weights nosuch has no effect with --{which}-extractor {name}; leave it out"):
-        make_evaluation_models(options, DataOptions(**SMALL), ("Smiling",), torch.device("cpu"))
+        make_evaluation_models(config, ("Smiling",), torch.device("cpu"))

@@ -10,9 +10,8 @@ import torch
 from torch import nn
 from torchvision.models import squeezenet1_0
 
-from malp_disc.data import DataOptions
 from malp_disc.data.faces import ProceduralFaces
-from malp_disc.evaluation.evaluation_models import EvaluationOptions
+from malp_disc.evaluation.evaluation_models import EvaluationConfig
 from malp_disc.evaluation.evaluator import evaluation_sets
 from malp_disc.run_folder.experiment import experiment_of
 from malp_disc.run_folder.lock import LOCK_FILE
@@ -92,7 +91,7 @@ def test_a_dry_run_refuses_a_folder_with_another_experiment_and_leaves_it_alone(
 
 def test_fewer_images_than_asked_for_are_told(caplog):
     with caplog.at_level(logging.WARNING, logger="malp_disc"):
-        sets = evaluation_sets(EvaluationOptions(eval_size=30, reference_size=40), DataOptions(image_size=32, train_size=40, test_size=12))
+        sets = evaluation_sets(EvaluationConfig(eval_size=30, reference_size=40, image_size=32, train_size=40, test_size=12))
     assert len(sets.held_out) == 12 and "--eval-size 30: there are only 12 images" in caplog.text and "reference-size" not in caplog.text
 
 
