@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from malp_disc.keyed.carrier import carrier_phases, on_circle
@@ -25,7 +24,7 @@ _FINE = (-0.66, -0.33, 0.33, 0.66)  # of a step, around the best share
 _FLOOR = 0.006  # as in `malp_disc.keyed.evidence`
 _SLACK = 3  # pixels of the grid by which a rounded corner may lie above or left of the original's
 _ENOUGH = 8  # pixels of an image for a pixel of the grid, along each side; a larger one is scaled down once before it is to every share
-_BLOCK = 64 * 128**2  # pixels of the grids of the templates that are correlated at once
+_BLOCK = 16 * 128**2  # pixels of the grids of the templates that are correlated at once
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,10 @@ def find_alignment(image: Tensor, secret: bytes, numbers: Sequence[int], size: i
     if shape[0] * shape[1] > (_ENOUGH * size) ** 2:
         image = resampled(image, reference_size(*shape, _ENOUGH * size))
     parts = [whitened_and_turned(image, secret, size, _STEP**step, shape) for step in range(count)]
-    best, number = max((found for block in blocks(numbers, size) for found in _in_block(parts, secret, block, size)), key=lambda found: found[0].strength)
-    fine = [best.share * _STEP**part for part in _FINE if best.share * _STEP**part < 1]
-    finer = _in_block([whitened_and_turned(image, secret, size, share, shape) for share in fine], secret, (number,), size)
+    correlator = _Correlator(parts, size)
+    best, number = max((found for block in blocks(numbers, size) for found in correlator.best(secret, block)), key=lambda found: found[0].strength)
+    fine = [whitened_and_turned(image, secret, size, share, shape) for share in (best.share * _STEP**part for part in _FINE) if share < 1]
+    finer = _Correlator(fine, size).best(secret, (number,)) if fine else []
     return max([(best, number), *finer], key=lambda found: found[0].strength)
 
 
@@ -95,40 +95,82 @@ def whitened_and_turned(image: Tensor, secret: bytes, size: int, share: float, s
     return TurnedBack(share, torch.stack([turned.real, turned.imag], 2)[0], reference_size(*shape, size))
 
 
-def _in_block(parts: Sequence[TurnedBack], secret: bytes, numbers: range | tuple[int, ...], size: int) -> list[tuple[Alignment, int]]:
-    """The best offset of each part, and the number of its template; one cross-correlation for each of both."""
-    if not parts:
-        return []
-    from scipy.fft import next_fast_len  # late: takes a while to import
+class _Correlator:
+    """Correlates parts of one image with templates at all possible offsets.
 
-    area = [next_fast_len(min(side, 2 * size) + 2 * _SLACK, real=True) for side in parts[0].whole]
-    turns = carrier_phases(secret, numbers, size)[:, : parts[0].whole[0] + _SLACK, : parts[0].whole[1] + _SLACK]
-    own_set = which_set(turns.shape[1:])
-    pattern = torch.stack([torch.fft.rfft2(on_circle(turns) * (own_set == k), s=area) for k in range(SETS)])  # (3, N, 2, …)
-    pattern = pattern.transpose(1, 2).flatten(0, 1).contiguous().to(parts[0].residual.device)
-    return [_offset(part, pattern, area, numbers) for part in parts]
+    At every frequency, this is a product of two matrices: of the parts' spectra, and of those of V where each set of weights counts, 0 elsewhere.
+
+    Args:
+        parts: each turned back by φ.
+        size: side of the reference grid.
+    """
+
+    def __init__(self, parts: Sequence[TurnedBack], size: int) -> None:
+        from scipy.fft import next_fast_len  # late: takes a while to import
+
+        self.size, self.whole = size, parts[0].whole
+        self.area = [next_fast_len(min(side, 2 * size) + 2 * _SLACK, real=True) for side in self.whole]
+        spectra = [torch.fft.rfft2(part.residual[..., : self.area[0], : self.area[1]], s=self.area).conj().flatten(0, 1) for part in parts]
+        self.spectra = torch.stack(spectra).permute(2, 3, 0, 1).flatten(0, 1).contiguous()  # (frequencies, parts, 6)
+        self.parts = [_Offsets.of(part, self.area) for part in parts]
+
+    def best(self, secret: bytes, numbers: range | tuple[int, ...]) -> list[tuple[Alignment, int]]:
+        """The best offset of each part, and the number of its template."""
+        turns = carrier_phases(secret, numbers, self.size)[:, : self.whole[0] + _SLACK, : self.whole[1] + _SLACK]
+        own_set = which_set(turns.shape[1:])
+        pattern = torch.cat([torch.fft.rfft2(on_circle(turns) * (own_set == k), s=self.area) for k in range(SETS)], 1)  # (N, 6, H, W // 2 + 1)
+        products = torch.bmm(self.spectra, pattern.permute(2, 3, 1, 0).flatten(0, 1).contiguous().to(self.spectra.device))
+        products = products.unflatten(0, pattern.shape[2:])  # (H, W // 2 + 1, parts, N)
+        return [part.best(products[:, :, place], numbers) for place, part in enumerate(self.parts)]
 
 
-def _offset(part: TurnedBack, pattern: Tensor, area: list[int], numbers: Sequence[int]) -> tuple[Alignment, int]:
-    """The best offset of a part among templates, given by the spectra over `area` of V where each set of weights counts, 0 elsewhere: (6, N, …), real and imaginary part of one set after the other."""
-    residual = part.residual[..., : area[0], : area[1]]
-    height, width = residual.shape[2:]
-    spectrum = torch.fft.rfft2(F.pad(residual, (0, area[1] - width, 0, area[0] - height))).conj().flatten(0, 1)
-    total = torch.zeros_like(pattern[0])
-    for own, template in zip(spectrum, pattern):
-        total.addcmul_(own, template)
-    correlation = torch.fft.irfft2(total, s=area)  # (N, area)
-    possible = [torch.arange(-_SLACK, max(whole - side, 0) + _SLACK + 1) % length for whole, side, length in zip(part.whole, (height, width), area)]
-    inside = correlation[:, possible[0].to(correlation.device)][:, :, possible[1].to(correlation.device)]
-    place = int(inside.argmax())
-    which, place = divmod(place, inside.shape[1] * inside.shape[2])
-    row, column = (int(values[at]) for values, at in zip(possible, divmod(place, inside.shape[2])))
-    own = correlation[which]
-    down = _peak(*(float(own[(row + step) % area[0], column]) for step in (-1, 0, 1)))
-    right = _peak(*(float(own[row, (column + step) % area[1]]) for step in (-1, 0, 1)))
-    strength = float(own[row, column] / part.residual[0].square().sum().div(2).sqrt().clamp(min=1e-12))  # |V| = 1, and its phases are independent
-    row, column = (value - length if value > length - _SLACK - 1 else value for value, length in zip((row, column), area))
-    return Alignment(part.share, (row + down, column + right), strength), int(numbers[which])
+@dataclass(frozen=True)
+class _Offsets:
+    """The offsets that are possible for a part, and the inverse Fourier transform at these alone.
+
+    Attributes:
+        rows, columns: the offsets, and one more before and after them, for the parabola through a maximum.
+        down, right: the transform as two matrices: complex (rows, H), and (columns, 2 (W // 2 + 1)) for real and imaginary parts one after the other.
+        deviation: standard deviation of the correlation at any offset.
+    """
+
+    share: float
+    rows: range
+    columns: range
+    down: Tensor
+    right: Tensor
+    deviation: float
+
+    @classmethod
+    def of(cls, part: TurnedBack, area: Sequence[int]) -> _Offsets:
+        sides = [min(side, most) for side, most in zip(part.residual.shape[2:], area)]
+        rows, columns = (range(-_SLACK - 1, max(whole - side, 0) + _SLACK + 2) for whole, side in zip(part.whole, sides))
+        down, right = _angles(rows, area[0], area[0]), _angles(columns, area[1] // 2 + 1, area[1])
+        twice = torch.full((right.shape[1],), 2.0)  # for the half of the spectrum that is the conjugate of this one
+        twice[0] = 1
+        if area[1] % 2 == 0:
+            twice[-1] = 1
+        right = torch.cat([twice * right.cos(), -twice * right.sin()], 1) / (area[0] * area[1])
+        energy = part.residual[0, :, : area[0], : area[1]].square().sum()  # |V| = 1, and its phases are independent
+        device = part.residual.device
+        return cls(part.share, rows, columns, torch.polar(torch.ones_like(down), down).to(device), right.to(device), max(math.sqrt(energy.item() / 2), 1e-12))
+
+    def best(self, products: Tensor, numbers: Sequence[int]) -> tuple[Alignment, int]:
+        """The best offset among templates, of the spectra of their correlations, (H, W // 2 + 1, N), and the number of its template."""
+        height, half, count = products.shape
+        partly = (self.down @ products.reshape(height, -1)).view(-1, half, count)
+        correlation = self.right @ torch.cat([partly.real, partly.imag], 1)  # (rows, columns, N)
+        place, which = divmod(int(correlation[1:-1, 1:-1].argmax()), count)
+        row, column = divmod(place, len(self.columns) - 2)
+        near = correlation[row : row + 3, column : column + 3, which].tolist()
+        offset = self.rows[row + 1] + _peak(near[0][1], near[1][1], near[2][1]), self.columns[column + 1] + _peak(*near[1])
+        return Alignment(self.share, offset, near[1][1] / self.deviation), int(numbers[which])
+
+
+def _angles(offsets: range, frequencies: int, length: int) -> Tensor:
+    """The phase that a shift by each offset gives each frequency of a transform of this length, (offsets, frequencies)."""
+    turns = torch.arange(offsets.start, offsets.stop)[:, None] * torch.arange(frequencies) % length
+    return turns * (2 * math.pi / length)
 
 
 def _peak(before: float, at: float, after: float) -> float:

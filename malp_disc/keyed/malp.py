@@ -166,7 +166,7 @@ class KeyedMaLP(Float32Module, KeyedHubMixin, library_name="malp-disc", tags=["m
         """Which template an image (1, 3, H, W) has, of a protected image or of a crop of one, and where it was cut from.
 
         Args:
-            numbers: of all templates that it may have. A thousand take 0.1 seconds on a CPU, and eight where none is found: then it may be a crop of each.
+            numbers: of all templates that it may have. A thousand take 0.1 seconds on a CPU, and five where none is found: then it may be a crop of each.
 
         Raises:
             ValueError: more than one image, wrong shape, range, dtype or device, or no numbers.
