@@ -130,7 +130,7 @@ def conservative_threshold(scores: ArrayLike, false_alarm_rate: float) -> float:
     if not np.isfinite(values).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} scores are not finite")
     check_enough(len(values), false_alarm_rate)
-    rank = math.ceil((len(values) + 1) * (1 - false_alarm_rate) - 1e-9)  # in floating point, 100 · (1 − 0.01) exceeds 99
+    rank = math.ceil((len(values) + 1) * (1 - false_alarm_rate) - 1e-9)  # in floating point, 9 · (1 − 1/3) exceeds 6
     return float(values[rank - 1])
 
 

@@ -93,8 +93,7 @@ def protect_levels(malp: MaLP, levels: np.ndarray, index: int) -> np.ndarray:
     protected = np.empty_like(levels)
     for top in range(0, len(levels), size):
         strip = from_pixels(levels[top : top + size])[0]
-        strip = (strip + added[: strip.shape[1]]).clamp(-1, 1)
-        protected[top : top + size] = quantize(strip).permute(1, 2, 0).numpy()
+        protected[top : top + size] = quantize(strip + added[: strip.shape[1]]).permute(1, 2, 0).numpy()
     return protected
 
 

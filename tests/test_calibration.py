@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi
 
 from malp_disc import MaLP
-from malp_disc.calibration import CALIBRATION_FILE, Calibration, conservative_threshold
+from malp_disc.calibration import CALIBRATION_FILE, Calibration, conservative_threshold, least_images
 from malp_disc.commands import pretrain as pretrain_malp
 from malp_disc.evaluation.eval_set import EvalSet
 from tests.tiny import sample_images, tiny_malp
@@ -22,6 +22,11 @@ def test_the_threshold_is_an_order_statistic():
     assert conservative_threshold(scores, 0.01) == 0.99, "with 99 images and 1 % only the highest will do"
     assert conservative_threshold(scores[::-1], 0.1) == 0.90
     assert conservative_threshold([0.3], 0.5) == 0.3
+
+
+def test_rounding_of_the_rate_takes_neither_a_higher_threshold_nor_an_image_more():
+    assert 9 * (1 - 1 / 3) > 6 and conservative_threshold(np.arange(1, 9), 1 / 3) == 6
+    assert 1 / (1 / 49) > 49 and least_images(1 / 49) == 48
 
 
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (25, 0.1), (120, 0.03)])

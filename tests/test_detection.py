@@ -77,9 +77,11 @@ def test_cosine_is_symmetric_and_blind_to_positive_scale():
 def test_cosine_at_zero_has_a_finite_gradient():
     """At most 1/√ε = 1000. torch's own cosine_similarity gives near 4e7 for a map that small."""
     for value in (0.0, 1e-8, 1e-4):
-        a = torch.full((1, 100), value, requires_grad=True)
-        cosine(a, torch.ones(1, 100)).sum().backward()
-        assert a.grad.isfinite().all() and a.grad.norm() <= 1000.001
+        for swapped in (False, True):
+            a = torch.full((1, 100), value, requires_grad=True)
+            pair = a, torch.ones(1, 100)
+            cosine(*pair[::-1] if swapped else pair).sum().backward()
+            assert a.grad.isfinite().all() and a.grad.norm() <= 1000.001
 
 
 def test_cosine_is_computed_in_float32():
@@ -121,6 +123,11 @@ def test_the_score_by_hand(logit, similarity, expected, score):
     result = manipulation_score(torch.tensor([logit]), torch.tensor([similarity]), torch.tensor([expected]))
     assert result.tolist() == pytest.approx([score], abs=1e-6)
     assert manipulation_score(torch.tensor([logit]), torch.tensor([similarity]), expected).tolist() == pytest.approx([score], abs=1e-6)
+
+
+def test_scores_of_a_column_and_a_row_are_refused_and_not_made_a_table():
+    with pytest.raises(ValueError, match=r"one shape \(B,\), got \(3,\) and \(3, 1\)"):
+        manipulation_score(torch.zeros(3), torch.zeros(3, 1))
 
 
 def test_the_score_grows_with_the_logit_and_falls_with_the_similarity():

@@ -70,6 +70,7 @@ def test_a_given_index_isnt_dropped():
         ({"map_weight": math.nan}, "finite weights >= 0, one of them > 0, got map nan"),
         ({"template_weight": math.inf}, "finite weights >= 0, .* template inf"),
         ({"r1_weight": math.nan}, "finite R1 weight >= 0, got nan"),
+        ({"r1_weight": math.inf}, "finite R1 weight >= 0, got inf"),
         ({"template_dropout": math.nan}, r"dropout in \[0, 1\], got nan"),
         ({"template_dropout": 1.2}, r"dropout in \[0, 1\], got 1.2"),
     ],

@@ -52,7 +52,7 @@ def test_a_healthy_run_is_left_in_peace():
     ],
 )
 def test_each_trouble_is_told_once_also_over_a_resume(values, message):
-    watch = watching()
+    watch = TrainingMonitor(state=watching().state)
     (said,) = watch.check(4, {**HEALTHY, **values})
     assert re.match(message, said)
     assert watch.check(5, {**HEALTHY, **values}) == []

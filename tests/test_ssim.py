@@ -76,3 +76,10 @@ def test_the_gradient_is_the_derivative():
 def test_shapes_that_do_not_fit_are_refused(a, b, words):
     with pytest.raises(ValueError, match=words):
         structural_similarity(torch.zeros(a), torch.zeros(b), data_range=1.0)
+
+
+def test_levels_of_0_to_255_are_refused_on_either_side():
+    images, levels = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    for pair in ((images, levels), (levels, images)):
+        with pytest.raises(ValueError, match="in floating point, got .*uint8"):
+            structural_similarity(*pair, data_range=2.0)

@@ -47,7 +47,7 @@ class Pointwise(torch.nn.Module):
         return (images[:, :1] + 1) / 2, images.sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("shape", [(33, 47), (100, 32), (20, 130), (75, 91)])
+@pytest.mark.parametrize("shape", [(33, 47), (130, 32), (20, 130), (75, 91)])
 def test_windows_join_without_seams(shape):
     """A map that depends on single pixels must come out as if there were no windows."""
     malp = tiny_malp().eval()
@@ -67,6 +67,38 @@ def test_the_template_is_looked_for_where_it_was_added():
         found = inspect_levels(malp, protect_levels(malp, np.full((75, 91, 3), 127, np.uint8), index))
         assert found.template == index and min(window.similarity for window in found.windows) > 0.98
     assert inspect_levels(malp, np.full((75, 91, 3), 127, np.uint8)).similarity < 0.5
+
+
+def test_a_tile_with_another_template_does_not_change_the_images_own():
+    malp = tiny_malp(set_size=3).eval()
+    malp.cnn = Pointwise()
+    image, other = (protect_levels(malp, np.full((64, 72, 3), 127, np.uint8), index) for index in (1, 2))
+    image[:32, :32] = other[:32, :32]
+    found = inspect_levels(malp, image, with_map=False)
+    assert found.template == 1 and [window.similarity > 0.98 for window in found.windows] == [False, True, True, True, True, True]
+
+
+def test_a_window_counts_by_the_area_that_it_adds():
+    """40 rows in windows of 32 end with one that adds a quarter, and so do 72 columns."""
+    found = inspect_levels(tiny_malp().eval(), levels(40, 72), with_map=False)
+    weights = [1, 1, 0.25, 0.25, 0.25, 0.0625]
+    assert [window.box for window in found.windows] == [(left, top, left + 32, top + 32) for top in (0, 8) for left in (0, 32, 40)]
+    assert found.score == pytest.approx(np.average([window.score for window in found.windows], weights=weights), rel=1e-6)
+    assert found.similarity == pytest.approx(np.average([window.similarity for window in found.windows], weights=weights), rel=1e-6)
+
+
+def test_a_passive_malp_is_not_asked_for_a_template():
+    malp, image = tiny_malp(strength=0.0).eval(), levels(20, SIZE)
+    found = inspect_levels(malp, image, with_map=False)
+    with torch.no_grad():
+        out = malp(torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1)
+    assert found.score == pytest.approx(out.logit.sigmoid().item(), abs=1e-5) and found.windows[0].box == (0, 0, SIZE, 20)
+
+
+def test_a_number_that_no_template_has_is_refused():
+    for index in (-1, 3):
+        with pytest.raises(ValueError, match=f"0 … 2, got {index}"):
+            protect_levels(tiny_malp(set_size=3), levels(20, 20), index)
 
 
 def test_the_worst_window_is_where_something_was_done():

@@ -24,7 +24,7 @@ class Estimate:
     high: float | None = None
 
 
-def mean_over_images(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate | None:
+def mean_over_images(values: ArrayLike) -> Estimate | None:
     """Mean of an image's scores with a percentile bootstrap interval over images; NaNs are left out. None if there are only NaNs."""
     defined = np.asarray(values, dtype=np.float64)
     defined = defined[~np.isnan(defined)]
@@ -33,11 +33,11 @@ def mean_over_images(values: ArrayLike, *, seed: int = 0, resamples: int = RESAM
     mean = float(defined.mean())
     if len(defined) < 2:
         return Estimate(mean)
-    draws = _weights(len(defined), resamples, seed) @ defined
+    draws = _weights(len(defined)) @ defined
     return Estimate(mean, *map(float, np.quantile(draws, _tails())))
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Estimate | None:
+def paired_difference(a: ArrayLike, b: ArrayLike) -> Estimate | None:
     """Mean of a - b over the images that have both, with a bootstrap interval: every resample draws the same images for both.
 
     Raises:
@@ -46,12 +46,10 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, resamples: i
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"expected the scores of the same images, got {a.shape} and {b.shape}")
-    return mean_over_images(a - b, seed=seed, resamples=resamples)
+    return mean_over_images(a - b)
 
 
-def detection_over_images(
-    untouched: ArrayLike, manipulated: ArrayLike, *, threshold: float, seed: int = 0, resamples: int = RESAMPLES
-) -> dict[str, Estimate]:
+def detection_over_images(untouched: ArrayLike, manipulated: ArrayLike, *, threshold: float) -> dict[str, Estimate]:
     """``accuracy``, ``eer``, ``auc`` and ``average_precision`` of the scores, and ``false_images``, the share of untouched images at or above the threshold.
 
     Intervals are from a bootstrap over images, which draws an image's untouched and its manipulated version together. For a score that separates all
@@ -69,7 +67,7 @@ def detection_over_images(
     whole = resampled_detection(untouched, manipulated, np.ones((1, count)), threshold=threshold)
     if count < 2:
         return {name: Estimate(float(value[0])) for name, value in whole.items()}
-    draws = resampled_detection(untouched, manipulated, _weights(count, resamples, seed), threshold=threshold)
+    draws = resampled_detection(untouched, manipulated, _weights(count), threshold=threshold)
     return {name: Estimate(float(value[0]), *map(float, np.quantile(draws[name], _tails()))) for name, value in whole.items()}
 
 
@@ -84,9 +82,9 @@ def over_seeds(estimates: Sequence[Estimate | None]) -> Estimate | None:
 
 
 @lru_cache(maxsize=4)
-def _weights(count: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, count): each image's share of a resample."""
-    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples) / count
+def _weights(count: int) -> np.ndarray:
+    """(RESAMPLES, count): each image's share of a resample, the same ones for every score of as many images."""
+    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
 
 
 def _tails() -> list[float]:

@@ -26,6 +26,19 @@ def test_both_branches_give_the_mean_of_their_maps():
     torch.testing.assert_close(predict(MaLPLocalizer(malp, "malp_both"), images).map, (own.map + own.branch_map) / 2)
 
 
+class Unbounded(torch.nn.Module):
+    """As the authors' transformer, whose last layer has no activation."""
+
+    def forward(self, images):
+        return 5 * images[:, :1]
+
+
+def test_a_second_branch_without_bounds_is_clamped_before_the_mean():
+    malp, images = tiny_malp(), sample_images(2)
+    malp.branch = Unbounded()
+    torch.testing.assert_close(predict(MaLPLocalizer(malp, "malp_both"), images).map, (malp(images).map + (5 * images[:, :1]).clamp(0, 1)) / 2)
+
+
 def test_the_detection_module_alone_scores_the_template():
     malp, images = tiny_malp(), sample_images(3)
     found = predict(MaLPLocalizer(malp, "malp_dm"), images)

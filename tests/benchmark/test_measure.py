@@ -61,6 +61,12 @@ def test_the_right_map_of_scaled_images_is_perfect_at_that_size():
     assert np.allclose(found.values["cs"], 1) and np.allclose(found.values["f1"], 1)
 
 
+def test_scaling_down_averages_all_pixels():
+    """Bilinear interpolation without antialiasing would see the two white columns of every four alone."""
+    columns = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).repeat(16).expand(1, 3, 64, 64)
+    assert scaled(columns, 16)[..., 1:-1].abs().amax() <= 1 / 127.5
+
+
 def test_m_gt_is_the_change_from_the_original_and_not_from_the_published_image():
     """A proactive method's template is part of the change."""
     published = REAL + 4

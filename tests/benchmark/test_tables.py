@@ -95,6 +95,7 @@ def test_single_attributes_stand_in_table_3_beside_the_papers():
     row = row_of(table, "malp")
     assert row["AttGAN Bald"] == "0.770\n0.670 to 0.870\npaper 0.8201" and row["StyleGAN Male"] == "–\npaper 0.8016"
     assert row_of(table, "Huang et al. [21], not run")["AttGAN Bald"] == "–\npaper 0.8141"
+    assert row_of(table, "constant map")["AttGAN Bald"] == "0.400\n0.300 to 0.500"  # of these edits, since AttGAN has no others
 
 
 def test_seeds_are_averaged_with_students_interval():
@@ -124,7 +125,8 @@ def compared(folder, proactive: list[float], passive: list[float]) -> Cells:
     lines = []
     for name, values in (("malp", proactive), ("ffd", passive)):
         write_cell(folder, name, ImageScores({"pearson": values}, {}))
-        lines.append(line("StarGAN", name, cell=name))
+        write_cell(folder, f"{name}-unscaled", ImageScores({"pearson": [0.0] * len(values)}, {}))
+        lines += [line("StarGAN", name, cell=name), line("StarGAN", name, cell=f"{name}-unscaled", scale=UNSCALED, size=128)]
     return Cells(lines)
 
 
@@ -154,18 +156,19 @@ def test_a_passive_localizer_without_numbers_on_a_generator_is_neither_better_no
 
 
 def test_seeds_are_paired_by_number_and_those_of_one_side_are_left_out_and_named(tmp_path):
-    """The second localizer has no numbers for seed 0: by place, 1 would be paired with 0 and 2 with 1, and the differences be -0.2 and -0.2."""
-    scores = {"malp": {0: 0.2, 1: 0.5, 2: 0.8}, "ffd": {1: 0.4, 2: 0.7}}
+    """The second localizer has no numbers for seed 0: by place, 1 would be paired with 0 and 2 with 1, and the differences be -0.2 and -0.2. The first has none for seed 3."""
+    scores = {"malp": {0: 0.2, 1: 0.5, 2: 0.8}, "ffd": {1: 0.4, 2: 0.7, 3: 0.1}}
     lines = [line("StarGAN", name, seed=seed, cell=f"{name}{seed}") for name, seeds in scores.items() for seed in seeds]
     for name, seeds in scores.items():
         for seed, value in seeds.items():
             write_cell(tmp_path, f"{name}{seed}", ImageScores({"pearson": [value, value + 0.1]}, {}))
     cells = Cells(lines)
     _, (difference,) = differences(cells, tmp_path, "pearson")
-    assert difference.estimate.value == pytest.approx(0.1) and difference.unpaired == (0,)
-    assert "only one of the two was measured with are left out: ffd on StarGAN (seed 0)" in difference_table(cells, tmp_path, "pearson", "Pearson").text
-    _, (even,) = differences(Cells(lines[1:]), tmp_path, "pearson")
-    assert even.unpaired == () and "left out" not in difference_table(Cells(lines[1:]), tmp_path, "pearson", "Pearson").text
+    assert difference.estimate.value == pytest.approx(0.1) and difference.unpaired == (0, 3)
+    assert "only one of the two was measured with are left out: ffd on StarGAN (seed 0, 3)" in difference_table(cells, tmp_path, "pearson", "Pearson").text
+    paired = Cells(lines[1:-1])
+    _, (even,) = differences(paired, tmp_path, "pearson")
+    assert even.unpaired == () and "left out" not in difference_table(paired, tmp_path, "pearson", "Pearson").text
 
 
 def test_the_markdown_has_every_table_and_every_gap():

@@ -128,6 +128,19 @@ def test_a_glance_gives_the_distance_and_a_grid_the_fixed_images(evaluator):
     assert not (evaluator.folder / "samples" / "control" / "000007.png").exists()
 
 
+def test_a_grid_of_a_generator_that_takes_the_change_tells_it_the_labels_that_the_images_have(evaluator):
+    asked = []
+
+    def unchanged(images, target):
+        asked.append(target)
+        return images
+
+    unchanged.target_kind = "change"
+    evaluator.grid("control", 5, unchanged)
+    (change,) = asked
+    assert change.any() and torch.equal(change, (evaluator.inputs.targets - evaluator.inputs.labels)[: len(change)])
+
+
 @pytest.mark.parametrize(
     ("options", "further"),
     [
