@@ -32,11 +32,11 @@ def test_each_image_is_changed_by_its_own_numbers_alone(kinds):
 
 
 def test_translation_moves_whole_pixels_and_mirrors_at_the_border():
-    """32 pixels: at most 4; a number of 1 is 4 to the right, here 0.875 = 3, and of 0 is 4 up."""
-    images = sample_images(1)
-    moved = augment(images, torch.tensor([[0.5, 0.5, 0.5, 0.875, 0.0]]), ("translation",))
-    assert torch.allclose(moved[..., :-4, 3:], images[..., 4:, :-3], atol=1e-5)
-    assert torch.allclose(moved[..., :-4, 2], images[..., 4:, 1], atol=1e-5)
+    """32 pixels high: at most 4; 64 wide: at most 8. A number of 1 is 8 to the right, here 0.87 = 5.92, rounded to 6, and of 0 is 4 up."""
+    images = sample_images(1, 32, 64)
+    moved = augment(images, torch.tensor([[0.5, 0.5, 0.5, 0.87, 0.0]]), ("translation",))
+    assert torch.allclose(moved[..., :-4, 6:], images[..., 4:, :-6], atol=1e-5)
+    assert torch.allclose(moved[..., :-4, 5], images[..., 4:, 1], atol=1e-5)
 
 
 def test_colour_does_what_its_numbers_say():

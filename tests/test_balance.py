@@ -61,8 +61,9 @@ def test_passes_are_added_before_the_lengths_are_taken():
 def test_without_any_measurable_gradient_there_is_no_weight():
     weight = nn.Parameter(torch.ones(1, 2))
     balance = GradientBalance(weight, 1.0)
-    balance.measure(0 * weight.sum(), losses(weight)[1])
-    assert balance.update() is None
+    for own, malp in ((0 * weight.sum(), losses(weight)[1]), (float("inf") * weight.sum(), losses(weight)[1]), (weight.sum(), float("nan") * weight.sum())):
+        balance.measure(own, malp)
+        assert balance.update() is None
     with pytest.raises(ValueError, match="share of the gradient above 0, got 0"):
         GradientBalance(weight, 0.0)
 
