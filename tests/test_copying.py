@@ -67,6 +67,15 @@ def test_a_copy_after_a_forward_pass_learns_alone(make):
     assert torch.equal(average.module(images), copied(images))
 
 
+def test_the_decay_is_the_share_of_the_average_so_far():
+    network = nn.Linear(1, 1)
+    average = moving_average(network, 0.9)
+    for value in (1.0, 2.0):
+        nn.init.constant_(network.weight, value)
+        average.update_parameters(network)
+    assert average.module.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 2)
+
+
 @pytest.mark.parametrize(
     ("value", "path"),
     [

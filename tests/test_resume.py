@@ -78,6 +78,17 @@ def test_every_training_starts_with_the_same_loss_scale_whatever_an_earlier_one_
     assert manager("one").resume(resumed, accelerator)["step"] == 3 and accelerator.scaler.state_dict()["scale"] == 8.0
 
 
+def test_a_run_that_goes_on_with_other_batches_is_warned_that_it_is_not_the_same(tmp_path, caplog):
+    (network, optimizer), accelerator = trained(1), Accelerator(cpu=True)
+    manager = CheckpointManager(tmp_path, networks={"G": network}, optimizers={"G": optimizer}, settings={})
+    options = FinetuneOptions(output_dir=tmp_path, train_batch_size=8, resume_from_checkpoint="latest")
+    manager.save(1, options, accelerator)
+    manager.resume(options, accelerator)
+    assert not caplog.records
+    manager.resume(dataclasses.replace(options, train_batch_size=4, gradient_accumulation_steps=2), accelerator)
+    assert "was made with 8 images x 1 micro-batches x 1 processes, this run has 4 images x 2 micro-batches x 1 processes" in caplog.text
+
+
 def test_preparing_a_resumed_optimizer_leaves_its_state_where_it_is(monkeypatch):
     _, optimizer = trained(2)
     monkeypatch.setattr(optimizer, "load_state_dict", lambda state: pytest.fail("Adam's number of steps would move to the GPU"))
@@ -184,6 +195,11 @@ def test_a_full_disk_takes_nothing_with_it(tmp_path, monkeypatch):
         save(tmp_path, 2, total_limit=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     load(tmp_path / "checkpoint-1")
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "save", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("PytorchStreamWriter failed writing file")))
+    with pytest.raises(OSError, match=r"can't write .*checkpoint-2: PytorchStreamWriter failed writing file \(\d+ MiB are free"):
+        save(tmp_path, 2, total_limit=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
 @pytest.mark.parametrize("moment", ["rename", "rmtree"])
@@ -279,22 +295,22 @@ def test_a_missing_optimizer_is_named(tmp_path):
         ("optimizers.pt", None, "no checkpoint at .*optimizers.pt"),
     ],
 )
-def test_a_damaged_checkpoint_is_named_with_the_older_one_to_go_on_from(tmp_path, name, content, message):
+def test_a_damaged_checkpoint_is_named_with_the_latest_older_one_to_go_on_from(tmp_path, name, content, message):
     network = torch.nn.Linear(4, 4)
     optimizer = torch.optim.Adam(network.parameters())
     network(torch.ones(1, 4)).sum().backward()
     optimizer.step()
-    folders = [save_training(tmp_path, step, networks={"G": network}, optimizers={"G": optimizer}, state={}) for step in (2, 4)]
+    _, older, damaged, _ = (save_training(tmp_path, step, networks={"G": network}, optimizers={"G": optimizer}, state={}) for step in (1, 2, 4, 6))
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    file = folders[1] / name
+    file = damaged / name
     if content is None:
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-90] if content == "half" else content)
     with pytest.raises((ValueError, FileNotFoundError), match=rf"checkpoint-4 is damaged or incomplete: .*{message}.*--resume-from-checkpoint \S+checkpoint-2"):
-        load_training(folders[1], networks={"G": network}, optimizers={"G": optimizer}, expected={})
+        load_training(damaged, networks={"G": network}, optimizers={"G": optimizer}, expected={})
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-    load_training(folders[0], networks={"G": network}, optimizers={"G": optimizer}, expected={})
+    load_training(older, networks={"G": network}, optimizers={"G": optimizer}, expected={})
 
 
 def test_without_an_older_checkpoint_the_advice_is_to_start_again(tmp_path):
@@ -324,6 +340,18 @@ def test_the_space_of_a_training_is_that_of_the_most_checkpoints_it_has_at_a_tim
     assert [space(tmp_path, checkpoints_total_limit=limit) for limit in (1, 2, 3, 4, 9)] == [2, 3, 4, 4, 4]
     assert space(tmp_path, checkpointing_steps=100, checkpoints_total_limit=1) == 1, "a single one replaces none"
     assert space(tmp_path, checkpointing_steps=15) == 3, "the last step has one too"
+    options, manager = FinetuneOptions(output_dir=tmp_path, max_train_steps=40, checkpointing_steps=15), CheckpointManager(tmp_path, networks={}, optimizers={}, settings={})
+    assert [step for step in range(1, 41) if manager.due(step, options)] == [15, 30, 40]
+
+
+def test_a_checkpoint_is_as_large_as_it_was_expected_to_be(tmp_path):
+    network = nn.Linear(256, 256)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 256)).sum().backward()
+    optimizer.step()
+    manager = CheckpointManager(tmp_path, networks={"G": network}, optimizers={"G": optimizer}, settings={})
+    manager.save(1, FinetuneOptions(output_dir=tmp_path), Accelerator(cpu=True))
+    assert sum(file.stat().st_size for file in (tmp_path / "checkpoint-1").iterdir()) == pytest.approx(manager.bytes(), rel=0.02)
 
 
 def test_a_resumed_training_needs_only_the_space_that_it_has_not_taken_yet(tmp_path):
@@ -331,7 +359,7 @@ def test_a_resumed_training_needs_only_the_space_that_it_has_not_taken_yet(tmp_p
         save_training(tmp_path, step, networks={"G": Mebibyte()}, optimizers={}, state={})
     assert space(tmp_path) == 4 and space(tmp_path, resume_from_checkpoint="latest") in (1, 2)
     assert space(tmp_path, resume_from_checkpoint="latest", checkpoints_total_limit=1) == 0
-    save_training(tmp_path, 40, networks={"G": Mebibyte()}, optimizers={}, state={})
+    save_training(tmp_path, 40, networks={"G": Mebibyte()}, optimizers={}, state={}, total_limit=1)
     assert space(tmp_path, resume_from_checkpoint="latest") == 0, "it is finished"
 
 

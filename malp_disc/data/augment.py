@@ -54,7 +54,7 @@ def random_crop(images: Tensor, side: int, places: Tensor) -> Tensor:
     if places.shape != (len(images), 2):
         raise ValueError(f"expected two numbers per image, ({len(images)}, 2), got {tuple(places.shape)}")
     room = torch.tensor([height - side + 1, width - side + 1], device=places.device)
-    corners = (places * room).long().clamp(max=room - 1)  # a product may round up to the room itself
+    corners = (places * room).long()  # below the room: numbers below 1 are so by more than the product is rounded by
     return torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in zip(images, corners.tolist())])
 
 

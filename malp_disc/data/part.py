@@ -13,7 +13,7 @@ class Part(Subset):
     """
 
     def __init__(self, dataset: Dataset, first: int, last: int, *, name: str = "a part") -> None:
-        super().__init__(dataset, range(min(first, len(dataset)), min(last, len(dataset))))
+        super().__init__(dataset, range(first, min(last, len(dataset))))
         self.attribute_names, self.name = dataset.attribute_names, name
 
     @property

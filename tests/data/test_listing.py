@@ -117,8 +117,9 @@ def test_every_format_counts_in_either_case_and_reads_alike(tmp_path, make_image
         Image.fromarray(pixels).save(tmp_path / name, format=kind)
     np.save(tmp_path / "h.npy", pixels)
     np.save(tmp_path / "i.npy", pixels[:, :, 0])
+    np.save(tmp_path / "j.npy", pixels[:, :, :1])
     images = PlainFolder(tmp_path, image_size=16, test_size=0)
-    assert sorted(path.rpartition("/")[2] for path in images.paths) == [*formats, "h.npy", "i.npy"]
+    assert sorted(path.rpartition("/")[2] for path in images.paths) == [*formats, "h.npy", "i.npy", "j.npy"]
     assert all((image * 127.5 + 127.5 - 128).abs().max() <= 2 for image, _ in images)
 
 
@@ -128,11 +129,12 @@ def test_every_format_counts_in_either_case_and_reads_alike(tmp_path, make_image
         np.zeros((20, 24, 3), np.float32),
         np.zeros((3, 20, 24), np.uint8),
         np.zeros((1000, 5), np.uint8),
+        np.zeros((20, 24, 3), np.uint16),
         np.zeros((4, 20, 24, 3), np.uint8),
         np.zeros(9, np.uint8),
         np.array([{"a": 1}], dtype=object),
     ],
-    ids=["float", "channels-first", "table", "stack", "flat", "objects"],
+    ids=["float", "channels-first", "table", "16-bit", "stack", "flat", "objects"],
 )
 def test_an_array_that_is_no_image_is_left_out_and_said(tmp_path, make_image, array):
     make_image(tmp_path / "0.png")

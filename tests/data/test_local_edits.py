@@ -12,7 +12,7 @@ from tests.tiny import sample_images
 
 
 @pytest.mark.parametrize("shape", MASK_SHAPES)
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
 def test_a_mask_covers_the_share_that_was_asked_for(shape, share):
     for seed in range(5):
         mask = random_mask(96, 160, np.random.default_rng(seed), shape=shape, shares=(share, share))

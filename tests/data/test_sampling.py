@@ -50,6 +50,7 @@ def test_another_seed_is_another_order():
 def test_the_length_counts_steps_and_a_loader_takes_the_sampler():
     sampler = StepBatches(10, 3, seed=0, start=4, stop=9)
     assert len(sampler) == 5 == len(list(sampler))
+    assert len(StepBatches(10, 3, seed=0, start=4, stop=9, accumulation=3)) == 15
     assert len(StepBatches(10, 3, seed=0, start=9, stop=4)) == 0 == len(list(StepBatches(10, 3, seed=0, start=9, stop=4)))
     seen = [batch.tolist() for (batch,) in DataLoader(TensorDataset(torch.arange(10)), batch_sampler=sampler)]
     assert seen == list(sampler)
@@ -59,6 +60,11 @@ def test_the_length_counts_steps_and_a_loader_takes_the_sampler():
 def test_a_step_larger_than_the_data_set_is_refused(length, batch_size, world_size):
     with pytest.raises(ValueError, match=f"takes {batch_size} x {world_size} images, but the data set has {length}; use a smaller --train-batch-size"):
         StepBatches(length, batch_size, seed=0, stop=1, world_size=world_size)
+
+
+def test_micro_batches_count_in_the_images_of_a_step():
+    with pytest.raises(ValueError, match="takes 2 x 1 x 4 images, but the data set has 7"):
+        StepBatches(7, 2, seed=0, stop=1, accumulation=4)
 
 
 def numbers(step: int, seed: int = 0, **options) -> tuple[torch.Tensor, ...]:
@@ -106,6 +112,16 @@ def test_large_noise_goes_on_where_it_stopped():
     noise = StepRandom(0, 3, batch_size=2)
     first, second = noise.uniform(3), noise.uniform(3)
     assert not torch.equal(first, second) and not torch.equal(first[0], first[1])
+
+
+def test_dropout_is_drawn_anew_for_every_step_and_process_and_alike_after_a_resume():
+    def drawn(step: int, **place: int) -> tuple[float, ...]:
+        StepRandom(0, step, batch_size=2, **place).seed_dropout()
+        return tuple(torch.rand(3).tolist())
+
+    with torch.random.fork_rng():
+        assert drawn(3) == drawn(3)
+        assert len({drawn(3), drawn(4), drawn(3, rank=1, world_size=2), drawn(3, number=1, accumulation=3), drawn(3, number=2, accumulation=3)}) == 4
 
 
 def test_shapes_ranges_and_kinds():

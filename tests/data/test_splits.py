@@ -57,7 +57,7 @@ def test_a_training_size_beyond_the_images_takes_all_and_leaves_the_test_set_alo
 def test_a_given_split_overrules_the_test_size():
     given = ["train"] * 600 + ["valid"] * 100 + ["test"] * 300
     assert sorted(split_indices(NAMES, "train", given=given, test_size=5)) == list(range(600))
-    assert sorted(split_indices(NAMES, "valid", given=given, test_size=5)) == list(range(600, 700))
+    assert sorted(split_indices(NAMES, "valid", given=given, test_size=5, train_size=10)) == list(range(600, 700))
     assert sorted(split_indices(NAMES, "test", given=given, test_size=5)) == list(range(700, 1000))
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 from torch.utils.data import Dataset
 
-from malp_disc.training.batches import Batch, steps
+from malp_disc.training.batches import Batch, mean_terms, micro_batches, steps
 from malp_disc.training.launch import check_random_crop
 from malp_disc.training.options import FinetuneOptions
 
@@ -120,6 +122,36 @@ def test_a_second_stream_has_other_images_crops_and_noise():
     for (batch,), (other,) in zip(labelled(random_crop=16), labelled(random_crop=16, extra=True)):
         assert not torch.equal(batch.labels, other.labels)
         assert corners(batch.images) != corners(other.images)
+
+
+def test_dropout_is_that_of_the_step_also_in_a_resumed_run_and_a_second_stream_leaves_it_alone():
+    options, drawn = FinetuneOptions(output_dir=Path("x"), train_batch_size=4, max_train_steps=3), {}
+    with torch.random.fork_rng():
+        for start in (0, 2):
+            drawn |= {(start, number): torch.rand(1).item() for number, _ in steps(Labelled(), options, Accelerator(cpu=True), start=start)}
+        state = torch.get_rng_state()
+        labelled(extra=True)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert set(drawn) == {(0, 1), (0, 2), (0, 3), (2, 3)} and drawn[0, 3] == drawn[2, 3] and len(set(drawn.values())) == 3
+
+
+def test_gradients_are_synchronised_with_the_last_micro_batch_alone():
+    kept: list[str] = []
+
+    @contextlib.contextmanager
+    def no_sync(network: str):
+        kept.append(network)
+        yield
+        kept.remove(network)
+
+    accelerator = SimpleNamespace(no_sync=no_sync)
+    assert [(batch, tuple(kept)) for batch in micro_batches(accelerator, [1, 2, 3], "G", "D")] == [(1, ("G", "D")), (2, ("G", "D")), (3, ())]
+
+
+def test_terms_are_logged_as_their_mean_over_micro_batches_without_a_graph():
+    terms = [{"map": torch.tensor(value, requires_grad=True)} for value in (1.0, 4.0)]
+    (mean,) = (found := mean_terms("malp", terms)).values()
+    assert list(found) == ["malp/map"] and mean.item() == 2.5 and not mean.requires_grad
 
 
 def test_a_data_set_whose_items_differ_between_epochs_is_told_which_one_it_is():

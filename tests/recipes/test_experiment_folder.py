@@ -76,7 +76,7 @@ def test_all_arms_start_from_the_generator_that_the_run_began_with(folder):
     assert "start" not in json.loads((folder / "experiment.json").read_text())
     check_start(folder, "aaaa", write=True)
     write_experiment(folder, experiment_of(options()))  # as a resumed run does
-    check_start(folder, "aaaa", write=True)
+    check_start(folder, "aaaa", write=False)
     with pytest.raises(ValueError, match=r"other weights \(aaaa, now bbbb\).*choose another --output-dir"):
         check_start(folder, "bbbb", write=True)
     set_aside(folder)
@@ -112,6 +112,9 @@ def test_code_that_changed_since_the_run_began_is_named(tmp_path, caplog):
 
 
 def test_results_of_unknown_origin_are_refused_and_a_folder_without_results_is_free(folder, tmp_path_factory):
+    (folder / "experiment.json").write_text("{")
+    with pytest.raises(ValueError, match="experiment.json is damaged .* choose another --output-dir"):
+        checked(folder)
     (folder / "experiment.json").unlink()
     with pytest.raises(ValueError, match="holds results of a run without experiment.json"):
         checked(folder)
@@ -159,3 +162,4 @@ def test_training_goes_on_from_the_name_where_there_is_one_and_else_from_the_lat
     assert [first("control", wanted) for wanted in ("latest", "checkpoint-250", path)] == [500, 250, 250]
     shutil.move(folder / "arms" / "control" / "checkpoint-250", folder / "arms" / "frozen" / "checkpoint-250")
     assert (first("control", "checkpoint-250"), first("frozen", "checkpoint-250"), first("cotrain", "checkpoint-250")) == (500, 250, 0)
+    assert first("control", str(folder / "arms" / "frozen" / "checkpoint-250")) == 500, "never another arm's"
