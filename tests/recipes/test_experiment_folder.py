@@ -51,6 +51,9 @@ def test_work_may_be_added_and_another_arm_may_bring_its_own_options(folder):
     save_training(folder / "arms" / "1" / "vision_aided", 1, networks={}, optimizers={}, state={})
     with pytest.raises(ValueError, match="--backbone-weights was not given, is sha256"):
         checked(folder, resumes=True, **more)
+    shutil.move(folder / "arms" / "1", folder / "G-vision_aided-seed1.safetensors")  # its checkpoints were deleted
+    with pytest.raises(ValueError, match="--backbone-weights was not given, is sha256"):
+        checked(folder, resumes=True, **more)
 
 
 def test_the_same_experiment_starts_over_without_its_old_results(folder, caplog):
@@ -59,16 +62,30 @@ def test_the_same_experiment_starts_over_without_its_old_results(folder, caplog)
     (folder / "config.json").write_text("{}")
     assert checked(folder) and not checked(folder, resumes=True) and not checked(folder, accumulates=True)
     with caplog.at_level(logging.WARNING, logger="malp_disc"):
-        set_aside(folder, [folder / "malp"])
+        set_aside(folder, [folder / "malp" / "config.json"])
     assert {path.name for path in folder.iterdir()} == {"notes.txt", "malp", "config.json", "experiment.json", PREVIOUS}
     assert (folder / PREVIOUS / "arms" / "control" / "checkpoint-500").is_dir() and "--resume-from-checkpoint latest" in caplog.text
     assert find_resume(folder, "latest") == "latest" and not checked(folder)
     (folder / "measurements.jsonl").write_text("{}\n")
+    set_aside(folder, [folder / "malp"])
+    assert (folder / "malp").is_dir() and (folder / f"{PREVIOUS}-2" / "measurements.jsonl").is_file()
+    (folder / "measurements.jsonl").write_text("{}\n")
     set_aside(folder)
     assert (folder / PREVIOUS / "arms" / "control" / "checkpoint-500").is_dir(), "nothing is lost"
-    assert {path.name for path in (folder / f"{PREVIOUS}-2").iterdir()} == {"measurements.jsonl", "malp"}
+    assert {path.name for path in (folder / f"{PREVIOUS}-3").iterdir()} == {"measurements.jsonl", "malp"}
     with pytest.raises(ValueError, match="no complete checkpoint checkpoint-500 in .*; there are none"):
         find_resume(folder, "checkpoint-500")
+
+
+def test_a_new_start_keeps_the_key_and_the_list_of_its_templates_readable_by_their_owner_alone(folder):
+    (folder / "malp").mkdir()
+    for name in ("secret.safetensors", "issued.jsonl", "model.safetensors"):
+        (folder / "malp" / name).write_text(name)
+        (folder / "malp" / name).chmod(0o600)
+    set_aside(folder)
+    found = {path.name: (path.read_text(), path.stat().st_mode & 0o777) for path in (folder / "malp").iterdir()}
+    assert found == {name: (name, 0o600) for name in ("secret.safetensors", "issued.jsonl")}
+    assert (folder / PREVIOUS / "malp" / "model.safetensors").is_file()
 
 
 def test_all_arms_start_from_the_generator_that_the_run_began_with(folder):
