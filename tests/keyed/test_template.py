@@ -185,6 +185,14 @@ def test_the_carrier_is_fixed_for_all_time():
     assert phases(bytes(32), 5, 32)[0, :8].tolist() == [6, 221, 138, 93, 218, 83, 237, 133]
 
 
+def test_the_template_of_an_image_is_fixed_for_all_time():
+    """Or images that were published with this scheme aren't found any more: templates that follow from key and image in another way need another `SCHEME`."""
+    rows, columns = torch.arange(48.0)[:, None], torch.arange(32.0)
+    image = torch.stack([0.7 * torch.sin(rows / 3 + columns / 5 + colour) * torch.cos(rows * columns / 40) for colour in range(3)])[None]
+    expected = torch.tensor([-0.6150, 0.3657, 0.4087, -0.1004, 0.5480, 0.2164])
+    torch.testing.assert_close(template(image, bytes(32), [5], 40)[0, 0, 20, :6], expected, atol=1e-3, rtol=0)
+
+
 def test_filters_keep_their_band_and_remove_the_rest():
     wave = torch.cos(2 * torch.pi * 0.2 * torch.arange(64.0)).expand(1, 1, 64, 64)
     torch.testing.assert_close(filtered(wave, 0.1, 0.4)[..., 16:48, 16:48], wave[..., 16:48, 16:48], atol=0.05, rtol=0)
