@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +66,23 @@ def test_the_hooks_are_called_around_every_step_and_its_checkpoint(train, tmp_pa
     assert [json.loads(line)["step"] for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == [1, 3, 4]
     state, resumed = train(resume_from_checkpoint="checkpoint-2")
     assert (state["step"], state["calls"]) == (2, 4) and resumed.calls[0] == third
+
+
+class Interrupted(Noting):
+    """Ctrl-C in the third step."""
+
+    def logged(self, number, terms, bar):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().logged(number, terms, bar)
+
+
+def test_after_ctrl_c_the_step_is_finished_and_saved_and_the_run_goes_on_from_there(train, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted)
+    assert [path.name for path in list_training(tmp_path / "training")] == ["checkpoint-2", "checkpoint-3"]
+    state, resumed = train(resume_from_checkpoint="latest")
+    assert state["step"] == 3 and [call[1] for call in resumed.calls] == [4, 4, 4]
 
 
 def test_grids_are_drawn_before_the_first_step_and_every_so_many(train):
