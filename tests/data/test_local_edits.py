@@ -14,7 +14,7 @@ from tests.tiny import sample_images
 @pytest.mark.parametrize("shape", MASK_SHAPES)
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
 def test_a_mask_covers_the_share_that_was_asked_for(shape, share):
-    for seed in range(5):
+    for seed in range(12):
         mask = random_mask(96, 160, np.random.default_rng(seed), shape=shape, shares=(share, share))
         assert mask.shape == (96, 160)
         assert share - 0.015 <= mask.mean() <= share + (0.03 if shape == "brush" else 0.015)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from malp_disc.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, alignment
-from malp_disc.keyed.alignment import Alignment, find_alignment, grid_size, whitened_and_turned
+from malp_disc.keyed.alignment import Alignment, _peak, find_alignment, grid_size, whitened_and_turned
 from malp_disc.keyed.carrier import carrier
 from malp_disc.keyed.identification import raised_threshold
 from malp_disc.keyed.issued import Issued
@@ -36,6 +37,17 @@ def test_a_crop_is_found_wherever_the_sets_of_weights_alternate(large, corner):
     found = large.identify(protected[:, :, corner[0] : corner[0] + 96, corner[1] : corner[1] + 96], range(6))
     assert found.protected and found.number == 3
     assert found.alignment.share == pytest.approx(0.75, abs=0.01) and found.alignment.offset == pytest.approx(corner, abs=0.7)
+
+
+def test_a_crop_that_begins_above_and_left_of_its_original_has_negative_offsets(large):
+    """As one whose corner was rounded, here by a row and two columns that are mirrored."""
+    protected = large.encrypt(natural_images(1, 128, 128, seed=4), torch.tensor([3]))[0]
+    found, _ = find_alignment(F.pad(protected, (2, 0, 1, 0), mode="reflect")[:, :, :116, :116], large.secret, (3,), 128, least_share=0.88)
+    assert found.strength > 8 and found.offset == pytest.approx((-1, -2), abs=0.3)
+
+
+def test_the_peak_between_pixels_is_that_of_the_parabola():
+    assert _peak(*(1 - (x - 0.2) ** 2 for x in (-1, 0, 1))) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("change", [to_8bit, lambda x: jpeg(x, 75), lambda x: gaussian_blur(x, 1.0), lambda x: resized(x, (256, 256))], ids=["png", "jpeg", "blur", "double"])

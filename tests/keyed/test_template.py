@@ -14,7 +14,7 @@ from malp_disc.detection import cosine
 from malp_disc.keyed.carrier import carrier, phases
 from malp_disc.keyed.evidence import evidence
 from malp_disc.keyed.secret import new_secret
-from malp_disc.keyed.spectrum import filtered, moved, smoothed
+from malp_disc.keyed.spectrum import filtered, moved, resampled, smoothed
 from malp_disc.keyed.template import CHROMA, LEVEL, LUMA, content_filter, content_phase, filter_turn, level_weights, template
 from tests.keyed.conftest import natural_images
 
@@ -185,12 +185,25 @@ def test_the_carrier_is_fixed_for_all_time():
     assert phases(bytes(32), 5, 32)[0, :8].tolist() == [6, 221, 138, 93, 218, 83, 237, 133]
 
 
+def waves() -> torch.Tensor:
+    """An image without random numbers, (1, 3, 48, 32)."""
+    rows, columns = torch.arange(48.0)[:, None], torch.arange(32.0)
+    return torch.stack([0.7 * torch.sin(rows / 3 + columns / 5 + colour) * torch.cos(rows * columns / 40) for colour in range(3)])[None]
+
+
 def test_the_template_of_an_image_is_fixed_for_all_time():
     """Or images that were published with this scheme aren't found any more: templates that follow from key and image in another way need another `SCHEME`."""
-    rows, columns = torch.arange(48.0)[:, None], torch.arange(32.0)
-    image = torch.stack([0.7 * torch.sin(rows / 3 + columns / 5 + colour) * torch.cos(rows * columns / 40) for colour in range(3)])[None]
+    image = waves()
     expected = torch.tensor([-0.6150, 0.3657, 0.4087, -0.1004, 0.5480, 0.2164])
     torch.testing.assert_close(template(image, bytes(32), [5], 40)[0, 0, 20, :6], expected, atol=1e-3, rtol=0)
+
+
+def test_the_evidence_is_what_the_shipped_detector_was_trained_on():
+    image = waves()
+    found = evidence(image + 0.05 * template(image, bytes(32), [5], 40), bytes(32), [5], 40)
+    expected = torch.tensor([-0.0796, -0.1384, -0.0159, -0.8347, 0.3852, 0.9033, 0.8839, 0.7296, -1.2868, 2.0608])
+    torch.testing.assert_close(found.channels[0, :, 20, 7], expected, atol=5e-3, rtol=0)
+    assert found.similarity.item() == pytest.approx(0.4077, abs=1e-3) and found.presence.item() == pytest.approx(13.31, abs=0.05)
 
 
 def test_filters_keep_their_band_and_remove_the_rest():
@@ -198,6 +211,13 @@ def test_filters_keep_their_band_and_remove_the_rest():
     torch.testing.assert_close(filtered(wave, 0.1, 0.4)[..., 16:48, 16:48], wave[..., 16:48, 16:48], atol=0.05, rtol=0)
     assert filtered(wave, 0.3, 0.45).abs().amax() < 0.25
     assert filtered(torch.ones(1, 1, 64, 64), 0.1, 0.4).abs().amax() < 1e-3
+
+
+def test_an_image_is_moved_down_and_right_and_shrunk_by_averaging():
+    images = waves()
+    torch.testing.assert_close(moved(images, 2.0, 1.0)[..., 20:30, 12:20], images[..., 18:28, 11:19], atol=1e-3, rtol=0)
+    stripes = torch.tensor([-1.0, 1.0, 1.0, -1.0]).repeat(16).expand(1, 3, 64, 64)  # of a period of 4 pixels, which become one
+    assert resampled(stripes, (16, 16))[..., 1:-1].abs().amax() < 0.01
 
 
 @pytest.mark.parametrize("number", range(6))
