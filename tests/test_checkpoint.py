@@ -70,11 +70,13 @@ def test_only_files_open_for_writing_are_flushed_since_windows_refuses_others(tm
 
 
 def test_folders_are_made_and_the_file_is_readable_as_the_umask_allows(tmp_path):
-    write_text(tmp_path / "a" / "b.txt", "äöü")
+    own = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a" / "b.txt", "äöü")
+    finally:
+        after = os.umask(own)
     assert (tmp_path / "a" / "b.txt").read_text(encoding="utf-8") == "äöü"
-    umask = os.umask(0)
-    os.umask(umask)
-    assert (tmp_path / "a" / "b.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (tmp_path / "a" / "b.txt").stat().st_mode & 0o777 == 0o640 and after == 0o027, "other files of the process get the same as before"
 
 
 def test_json_keeps_its_order_and_refuses_what_isnt_json(tmp_path):
@@ -136,6 +138,8 @@ def test_nested_entries_are_found_in_the_order_asked_for(tmp_path):
     torch.save({"step": 5, "G": {"w": torch.ones(1)}, "params_ema": {"w": torch.zeros(1)}}, tmp_path / "a.pth")
     assert load_tensors(tmp_path / "a.pth", entries=("params_ema", "G"))["w"].item() == 0
     assert load_tensors(tmp_path / "a.pth", entries=("state_dict", "G"))["w"].item() == 1
+    torch.save({"model": "stargan", "state_dict": {"w": torch.ones(1)}}, tmp_path / "named.pth")
+    assert set(load_tensors(tmp_path / "named.pth", entries=("model", "state_dict"))) == {"w"}
     torch.save({"module.w": torch.ones(1)}, tmp_path / "flat.pth")
     assert set(load_tensors(tmp_path / "flat.pth", entries=("state_dict",))) == {"w"}
 
@@ -243,6 +247,8 @@ def test_differences_are_named_and_nothing_is_loaded():
         "0.weight is (3, 5) in the file and (3, 2) here"
     )
     assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+    with pytest.raises(ValueError, match=r"this Sequential: 1 unknown, first \['2.extra'\]$"):
+        load_state(target, {**before, "2.extra": torch.ones(1)}, source="G.ckpt")
 
 
 # --- networks of several parts -----------------------------------------------------------------------------------------------------
@@ -287,15 +293,16 @@ def test_sha256_of_a_file(tmp_path):
 
 def test_what_killed_writes_left_is_swept_away_and_nothing_else(tmp_path):
     (tmp_path / "inner").mkdir()
-    for name in ("G.safetensors", ".hidden", ".writable.json", ".notes.txt.backup01", ".env.template", ".bashrc.original", "inner/a.jsonl"):
+    for name in ("G.safetensors", ".hidden", ".writable.json", ".notes.txt.backup01", ".env.template", ".bashrc.original", ".notes.txt.backup01.partial.png", "inner/a.jsonl"):
         (tmp_path / name).write_text("")
+    (tmp_path / ".folder.txt.abcdefgh.partial.txt").mkdir()
     with pytest.raises(KeyboardInterrupt), monkeypatched_unlink():
         with atomic_path(tmp_path / "inner" / "a.jsonl"):
             raise KeyboardInterrupt
     left = [path.name for path in (tmp_path / "inner").iterdir()]
     assert len(left) == 2, "a killed process can't clean up"
     sweep(tmp_path)
-    kept = [".bashrc.original", ".env.template", ".hidden", ".notes.txt.backup01", ".writable.json", "G.safetensors", "a.jsonl"]
+    kept = [".bashrc.original", ".env.template", ".hidden", ".notes.txt.backup01", ".notes.txt.backup01.partial.png", ".writable.json", "G.safetensors", "a.jsonl"]
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == kept
 
 

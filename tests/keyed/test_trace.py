@@ -229,6 +229,7 @@ def test_undoing_a_tone_inverts_it():
     image = natural_images(1, 32, 32).clamp(-0.6, 0.6)
     assert Tone().undone(image) is image
     torch.testing.assert_close(Tone(brightness=-0.1).undone(image + 0.1), image)
+    assert Tone(brightness=0.7).undone(image).amax() == 1, "an image again"
     torch.testing.assert_close(Tone(gamma=0.5).undone(2 * ((image + 1) / 2) ** torch.tensor(-0.5).exp() - 1), image, atol=1e-5, rtol=0)
     torch.testing.assert_close(Tone(contrast=0.3).undone(image * torch.tensor(-0.3).exp()), image)
     gains = torch.tensor([0.2, 0.0, -0.2]).exp().view(1, 3, 1, 1)
