@@ -49,6 +49,12 @@ def test_the_wanted_role_beats_an_average_and_the_order_asked_for_beats_the_file
     assert found({"one": at("", 1.0), "two": at("", 2.0)}) == 1.0
 
 
+def test_which_of_several_copies_is_taken_is_said(caplog):
+    assert found(at("only.")) == 1.0 and not caplog.records
+    assert found({**at(""), **at("ema.", 2.0)}) == 2.0
+    assert caplog.messages == ["a.pth holds this network several times: taking ema, not the top level"]
+
+
 def test_a_part_with_the_same_keys_is_no_candidate_and_stays_in_the_whole():
     tensors = find_weights({**at(""), **at("inner.3.", 5.0)}, (FORM,), source="a.pth")
     assert set(tensors) == {*STATE, *at("inner.3.")}
