@@ -106,6 +106,15 @@ def test_the_content_counts_and_not_the_ending(tmp_path):
         assert torch.equal(load_tensors(tmp_path / name)["w"], WEIGHTS["w"]), name
 
 
+def test_weights_of_another_machine_are_read_on_this_one(tmp_path, monkeypatch):
+    """Saved on a GPU, or with the other order of bytes."""
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+    torch.save(WEIGHTS, tmp_path / "gpu.pth")
+    np.savez(tmp_path / "big.npz", w=WEIGHTS["w"].numpy().astype(">f4"))
+    for name in ("gpu.pth", "big.npz"):
+        assert torch.equal(load_tensors(tmp_path / name)["w"], WEIGHTS["w"]), name
+
+
 # --- folders and links -------------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +241,9 @@ def test_arrays_of_objects_and_cut_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="it has objects in it, which would have to be unpickled.*save it with plain numbers") as caught:
         read_arrays(tmp_path / "objects.npz", what="mu")
     assert "allow_pickle" not in str(caught.value)
+    np.savez(tmp_path / "text.npz", mu=np.array(["a"]))
+    with pytest.raises(ValueError, match="mu holds no numbers"):
+        read_arrays(tmp_path / "text.npz", what="mu")
     np.savez(tmp_path / "whole.npz", mu=np.zeros(100))
     (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
     with pytest.raises(ValueError, match="half.npz.*cut short or damaged"):

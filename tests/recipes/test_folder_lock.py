@@ -55,6 +55,15 @@ def test_the_holder_is_still_named_after_another_attempt_emptied_the_lock(monkey
     holder.release()
 
 
+@pytest.mark.parametrize("error", [NotImplementedError("FileSystem does not appear to support flock"), OSError("no locks available")])
+def test_a_file_system_without_locks_is_warned_of(monkeypatch, tmp_path, caplog, error):
+    monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(error))
+    lock_folder(tmp_path)
+    assert f"can't lock {tmp_path / LOCK_FILE} ({error}): make sure that no other run works in this folder" in caplog.text
+    (tmp_path / LOCK_FILE).touch()
+    assert not is_locked(tmp_path)
+
+
 def test_a_released_lock_names_no_holder(tmp_path):
     lock_folder(tmp_path)
     release_locks()

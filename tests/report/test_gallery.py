@@ -58,6 +58,9 @@ def test_an_image_of_another_height_is_named(tmp_path):
     Image.new("RGB", (32, 97)).save(tmp_path / "gallery" / "0" / "before-edited.png")
     with pytest.raises(ValueError, match="is 97 pixels high, which 3 images of one height don't fill"):
         read_strips(tmp_path)
+    (tmp_path / "gallery.jsonl").write_text((tmp_path / "gallery.jsonl").read_text().replace('"count": 3', '"count": 0'))
+    with pytest.raises(ValueError, match="which 0 images of one height don't fill"):
+        read_strips(tmp_path)
 
 
 def test_an_arm_is_drawn_with_its_maps_and_the_extremes_of_the_detectors_score():
