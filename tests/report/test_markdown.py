@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from malp_disc.report import build_record, render_markdown
+from malp_disc.report.cells import delta_text
 from malp_disc.report.numbers import interval, number, signed
 from malp_disc.report.sections import making, sections
 from malp_disc.report.seeds import Interval
+from malp_disc.report.tables import differences_table, edit_differences_table, leverage_table, spectrum_table, views_table
+from malp_disc.run_folder.measurement import Distance, Spectrum
 
 
 @pytest.fixture
@@ -35,6 +39,37 @@ def test_an_arms_row_has_its_numbers_with_interval_and_n(record):
     assert row[4:] == ["–", "0.0762 ± 0.002", f"{signed(kid.value)} ({interval(kid)})", "120", "0", "250", "61.25"]
     assert "| generator | FD-faces, n = 120 ↓ |" in page
     assert rows(page, "cotrain")[1] == ["cotrain", "0.9500", "0.9711", "–", "0.1200", "–", "–", "–"]
+
+
+def cells(table, first: str) -> dict[str, str]:
+    """The row of a table by its headings."""
+    (row,) = (row for row in table.rows if row[0] == first)
+    return dict(zip(table.header, row))
+
+
+def test_every_score_stands_in_its_own_column(record):
+    further = {"second": Distance(label="FD-other", value=7.0), "frechet_4x": Distance(label="FD-small", value=3.0)}
+    spectrum = Spectrum(fine=1.5, nyquist=2.5)
+    arms = {arm: replace(measured, spectrum=spectrum, **further) for arm, measured in record.arms.items()}
+    delta = record.delta("cotrain")
+    deltas = {score: replace(delta, value=value) for score, value in {"second": -1.0, "frechet_4x": -2.0, "kid": -3.0, "content": -4.0, "edit_accuracy": -5.0}.items()}
+    record = replace(record, arms=arms, views={score: {"cotrain": {"delta_vs_control": found}} for score, found in deltas.items()})
+    assert list(cells(views_table(record), "cotrain").values()) == ["cotrain", "76.25", "7.000", "3.000"]
+    shown = [delta_text(found) for found in (delta, *deltas.values())]
+    assert len(set(shown)) == 6
+    assert list(cells(differences_table(record), "cotrain").values())[1:] == shown[:4]
+    assert [cells(edit_differences_table(record), "cotrain")[name] for name in ("content kept ↑", "edit accuracy ↑")] == shown[4:]
+    assert list(cells(spectrum_table(record), "cotrain").values()) == ["cotrain", "1.500", "2.500"]
+
+
+def test_leverage_is_shown_as_a_ratio_with_its_interval(record):
+    """It is measured as a logarithm."""
+    delta = record.delta("cotrain")
+    found = replace(delta, value=math.log(2), images=replace(delta.images, low=math.log(1.5), high=math.log(3)))
+    record = replace(record, views={"leverage": {arm: {"delta_vs_control": found} for arm in record.arms}})
+    table = leverage_table(record)
+    assert list(cells(table, "cotrain").values())[1:] == ["2.000", "1.500 to 3.000"]
+    assert {"before", "control"}.isdisjoint(row[0] for row in table.rows)
 
 
 def test_attributes_and_perfect_edits_are_mentioned_only_where_there_are_some(make_run, arms):
