@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_files_and_folders_count_by_their_content(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert content_of(tmp_path / "a.bin") == content_of(Path("b.bin"))
     assert content_of(Path("malp")) == content_of(FACES_MALP)
-    (tmp_path / "b.bin").write_bytes(b"another")
+    (tmp_path / "b.bin").write_bytes(b"two")  # of the same size
+    os.utime(tmp_path / "b.bin", ns=(0, (tmp_path / "a.bin").stat().st_mtime_ns + 1))
     (tmp_path / "malp" / "config.json").write_text("{}")
     assert content_of(tmp_path / "a.bin") != content_of(Path("b.bin")) and content_of(Path("malp")) != content_of(FACES_MALP)
     for folder, names in (("photos", "xy"), ("moved", "xy"), ("more", "xyz")):
