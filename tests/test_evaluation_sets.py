@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import TensorDataset
 
 from malp_disc.data import build_dataset
 from malp_disc.data.faces import ProceduralFaces
+from malp_disc.evaluation.eval_set import EvalSet, edit
 from malp_disc.evaluation.evaluation_models import EvaluationConfig
 from malp_disc.evaluation.evaluator import evaluation_sets
 
@@ -56,3 +59,18 @@ def test_drawn_faces_are_held_out_unless_asked_for():
     assert all(isinstance(real, ProceduralFaces) for real in first.values())
     assert torch.equal(first["auto"][0][0], first["held-out"][0][0]) and torch.equal(first["training"][0][0], build_dataset(data, "train")[0][0])
     assert not torch.equal(first["auto"][0][0], first["training"][0][0])
+
+
+def test_an_edit_leaves_exactly_one_of_labels_that_exclude_each_other():
+    labels = torch.eye(3).repeat(2, 1)
+    dataset = TensorDataset(torch.zeros(6, 3, 8, 8), labels)
+    dataset.attribute_names = ("photo", "sketch", "painting")
+    taken = EvalSet.take(dataset, 6, exclusive=dataset.attribute_names)
+    assert torch.equal(taken.targets.sum(1), torch.ones(6)) and (taken.targets != labels).any(1).all()
+    assert torch.equal(taken.targets.argmax(1), taken.edited)
+
+
+def test_edits_are_clamped_and_what_is_not_finite_is_not_taken_for_a_value():
+    images = torch.tensor([0.5, 4.0, -4.0, math.inf, -math.inf, math.nan]).view(6, 1, 1, 1).expand(6, 3, 2, 2)
+    edited = edit(lambda images, target: images, images, torch.zeros(6, 0), current=torch.zeros(6, 0))
+    assert torch.equal(edited[:3, 0, 0, 0], torch.tensor([0.5, 1.0, -1.0])) and edited[3:].isnan().all()

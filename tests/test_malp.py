@@ -64,6 +64,11 @@ def test_the_second_branch_runs_when_asked_and_only_then():
         tiny_malp()(images, branch=True)
 
 
+def test_templates_have_the_papers_size_at_most():
+    assert tiny_malp(image_size=144, set_size=2).encryption.templates.shape == (2, 128, 128)
+    assert tiny_malp(image_size=144, template_size=144).encryption.templates.shape == (1, 144, 144)
+
+
 def test_similarity_is_the_largest_over_the_set_and_the_score_averages_both():
     malp = tiny_malp(set_size=3)
     out = malp(sample_images(2))
