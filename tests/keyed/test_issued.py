@@ -22,10 +22,12 @@ IMAGE = torch.zeros(1, 3, 32, 32)
 def test_numbers_are_random_and_the_file_names_are_kept(tmp_path):
     issued = IssuedTemplates(tmp_path / "secret.safetensors", "0a")
     numbers = [issued.issue(f"{i}.jpg", IMAGE)["template"] for i in range(4)]
-    assert len(set(numbers)) == 4 and max(numbers) < 2**53 and sorted(numbers) != list(range(min(numbers), min(numbers) + 4))
+    assert len(set(numbers)) == 4 and 2**40 < max(numbers) < 2**53, "all four are below 2^40 once in 2^52"
     assert IssuedTemplates(tmp_path / "other.safetensors", "0a").path.name == "other.safetensors.issued.jsonl"
     read = Issued.read(issued.path)
     assert read.numbers == tuple(numbers) and read.names[numbers[2]] == "2.jpg" and len(read.looks) == 4
+    wide = issued.issue("wide.jpg", torch.zeros(1, 3, 20, 30))
+    assert (wide["height"], wide["width"]) == (20, 30) == Issued.read(issued.path).shapes[wide["template"]]
 
 
 @pytest.mark.parametrize("rest", ["", '{"templ', '{"template": 1', '{"template": 12, "file": "caf\u00e9'])

@@ -13,7 +13,7 @@ from malp_disc.data.local_edits import local_edit, random_masks
 from malp_disc.fakeness import fakeness_map
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.config import SCHEME
-from malp_disc.keyed.secret import load_secret, save_secret, secret_noise
+from malp_disc.keyed.secret import load_secret, save_secret, secret_fingerprint, secret_noise
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
 from malp_disc.training.surviving import with_change_net
 from tests.keyed.conftest import natural_images
@@ -60,6 +60,20 @@ def test_examining_an_image_takes_the_number_of_its_template(malp, images):
         with pytest.raises(ValueError, match="image"):
             call(images[:0])
     assert torch.equal(malp(images, 4).presence, malp(images, torch.full((6,), 4)).presence)
+
+
+def test_another_key_takes_the_place_of_its_own_in_protecting_and_examining(malp, images):
+    other, images, index = KeyedMaLP(malp.config, secret=b"o" * 32), images[:2], torch.arange(2)
+    other.load_state_dict(malp.state_dict())
+    protected = malp.encrypt(images, index, secret=other.secret)[0]
+    assert torch.equal(protected, other.encrypt(images, index)[0])
+    found = malp(protected, index, secret=other.secret)
+    assert torch.equal(found.presence, other.eval()(protected, index).presence) and found.presence.min() > malp(protected, index).presence.max()
+
+
+def test_black_and_white_are_protected_within_the_range_of_images(malp, images):
+    protected = malp.encrypt(images.sign(), torch.arange(6))[0]
+    assert protected.abs().max() == 1 and not torch.equal(protected, images.sign())
 
 
 def test_without_a_number_every_image_gets_another_one_at_every_call_whatever_the_seed(malp, images):
@@ -205,6 +219,7 @@ def test_elongated_images_are_examined(malp, height, width):
 def test_key_files_and_settings_are_checked(tmp_path):
     save_secret(tmp_path / "key.safetensors", b"k" * 32)
     assert load_secret(tmp_path / "key.safetensors") == b"k" * 32
+    assert secret_fingerprint(bytes(32)) == "cba93f1ec5c94da4", "lists and thresholds name the key by it, for all time"
     with pytest.raises(ValueError, match="is needed; give the file"):
         load_secret(tmp_path / "key.safetensors", expected="0" * 16)
     for call, message in (

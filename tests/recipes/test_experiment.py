@@ -92,6 +92,11 @@ def test_files_and_folders_count_by_their_content(tmp_path, monkeypatch):
     os.utime(tmp_path / "b.bin", ns=(0, (tmp_path / "a.bin").stat().st_mtime_ns + 1))
     (tmp_path / "malp" / "config.json").write_text("{}")
     assert content_of(tmp_path / "a.bin") != content_of(Path("b.bin")) and content_of(Path("malp")) != content_of(FACES_MALP)
+    shutil.copy(FACES_MALP / "config.json", tmp_path / "malp")
+    assert content_of(Path("malp")) == content_of(FACES_MALP)
+    with open(tmp_path / "malp" / "model.safetensors", "ab") as weights:
+        weights.write(b"other")
+    assert content_of(Path("malp")) != content_of(FACES_MALP)
     for folder, names in (("photos", "xy"), ("moved", "xy"), ("more", "xyz")):
         (tmp_path / folder).mkdir()
         for name in names:
