@@ -7,6 +7,7 @@ import stat
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from malp_disc.calibration import Calibration
 from malp_disc.data.local_edits import local_edit, random_masks
@@ -14,6 +15,7 @@ from malp_disc.fakeness import fakeness_map
 from malp_disc.keyed import KeyedConfig, KeyedMaLP
 from malp_disc.keyed.config import SCHEME
 from malp_disc.keyed.secret import load_secret, save_secret, secret_fingerprint, secret_noise
+from malp_disc.losses import LossWeights, localization_loss_encrypted, localization_loss_manipulated
 from malp_disc.serialization.state_dicts import load_tensors, save_tensors
 from malp_disc.training.surviving import with_change_net
 from tests.keyed.conftest import natural_images
@@ -53,6 +55,8 @@ def test_examining_an_image_takes_the_number_of_its_template(malp, images):
         malp(images, -1)
     with pytest.raises(ValueError, match="index of 6 whole numbers"):
         malp(images, torch.arange(5))
+    with pytest.raises(ValueError, match="template numbers 0 … 9007199254740991, got -1 … 4"):
+        malp(images, torch.arange(-1, 5))
     for numbers, shown in (([-1], "-1"), ([1.0], "1.0")):
         with pytest.raises(ValueError, match=f"expected template numbers 0 … 9007199254740991, got {shown}"):
             malp.identify(images[:1], numbers)
@@ -86,6 +90,21 @@ def test_without_a_number_every_image_gets_another_one_at_every_call_whatever_th
     first, again = (malp.encrypt(images, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     assert torch.equal(first[1], again[1]) and torch.equal(first[0], again[0])
     assert malp(first[0], first[1]).presence.mean() > 5
+
+
+def test_protected_images_count_as_untouched_and_edited_ones_as_edited_in_their_region(malp, images):
+    """The terms of the loss restated, from two separate passes."""
+    real, manipulated, index = images[:2], images[2:4], torch.arange(2)
+    edited, truth = torch.zeros(2, 1, 64, 64, dtype=torch.bool), torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    edited[:, :, 10:50, 20:40] = True
+    found = malp.losses(real, manipulated, truth, edited, index)
+    before, after = malp(real, index), malp(manipulated, index)
+    assert found["classification"].item() == pytest.approx((F.softplus(before.logit).mean() + F.softplus(-after.logit).mean()).item() / 2, rel=1e-4)
+    region = (F.binary_cross_entropy(before.edited, torch.zeros(2, 1, 64, 64)) + F.binary_cross_entropy(after.edited, edited.float())) / 2
+    shared, both = (after.edited * edited).sum((1, 2, 3)), (after.edited + edited).sum((1, 2, 3))
+    assert found["edited"].item() == pytest.approx((3 * region + (1 - (2 * shared + 1) / (both + 1)).mean()).item(), rel=1e-4)
+    localization = localization_loss_encrypted(before.map, truth, LossWeights()) + localization_loss_manipulated(after.map, truth, LossWeights())
+    assert found["map"].item() == pytest.approx(localization.item(), rel=1e-4)
 
 
 def test_the_losses_teach_to_find_a_pasted_region():
