@@ -87,6 +87,14 @@ def test_features_of_the_generators_update_save_the_second_pass_of_its_images_an
     assert not any(maps.requires_grad for maps in features)
 
 
+def test_real_images_of_another_domain_take_the_place_of_encrypted_ones_for_the_branch_alone():
+    malp, images, target = branched(), sample_images(2), sample_images(2, seed=5)
+    arguments = images, half_noise(images), fakeness_map(images, half_noise(images)), torch.tensor([-1, -1])
+    without, found = malp.losses(*arguments), malp.losses(*arguments, real=target)
+    torch.testing.assert_close(found.realness, malp.branch.losses(*arguments[:3], LossWeights(), target)[1])
+    assert found.realness != without.realness and found.classification == without.classification
+
+
 def test_j_of_a_malp_with_it_has_its_two_parts_more():
     malp, images = branched().eval(), sample_images(2)
     fake, index = half_noise(images), torch.tensor([0, -1])

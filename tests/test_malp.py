@@ -210,8 +210,11 @@ def test_every_parameter_takes_part_when_no_image_has_a_template():
 
 
 def test_a_passive_j_has_no_template_and_no_recovery_term():
-    losses = (malp := tiny_malp(strength=0.0)).losses(*batch(malp))
+    encrypted, fake, truth, index = batch(malp := tiny_malp(strength=0.0).eval())
+    losses = malp.losses(encrypted, fake, truth, index)
     assert losses.template.item() == 0 and losses.recovery.item() == 0
+    logits, label = torch.cat([malp(encrypted).logit, malp(fake).logit]), torch.arange(2).repeat_interleave(4)
+    assert torch.allclose(losses.classification, classification_loss(logits, torch.zeros(8), label, torch.zeros(8, dtype=torch.bool), LossWeights()))
     assert torch.allclose(losses.total, losses.localization + losses.classification)
 
 
