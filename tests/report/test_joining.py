@@ -145,9 +145,10 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_written(parts, 
     (again / "measurements.jsonl").write_text("".join(line for line in lines if json.loads(line)["seed"] == 1))
     with pytest.raises(ValueError, match="control, seed 1 is in .*others and in .*again, with different measurements; leave one out"):
         join_runs(first, [others, again])
-    (others / "reference_points.json").write_text(json.dumps(reference_points | {"inputs_sha256": "ffff"}))
-    with pytest.raises(ValueError, match="inputs_sha256 differs"):
-        join_runs(first, [others])
+    for key in ("inputs_sha256", "reference_sha256", "key_fingerprint"):
+        (others / "reference_points.json").write_text(json.dumps(reference_points | {key: "ffff"}))
+        with pytest.raises(ValueError, match=f"{key} differs"):
+            join_runs(first, [others])
     (others / "reference_points.json").write_text(json.dumps(reference_points))
     lines = [json.loads(line) for line in (others / "measurements.jsonl").read_text().splitlines()]
     for line in lines:
