@@ -31,6 +31,7 @@ the same result as an uninterrupted one. The report is ``<output-dir>/report.htm
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from torch.utils.data import Dataset
 from malp_disc.backbones import create_backbone
 from malp_disc.data import WithReferences, build_dataset, default_reference_test_size, held_out_references
 from malp_disc.data.listing import check_folder
+from malp_disc.data.overlap import check_held_out
 from malp_disc.experiment.arms import Arm, ArmOptions
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.experiment.run import run_arms
@@ -56,6 +58,8 @@ from malp_disc.self_similarity import SelfSimilarity, WithContentLoss
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract, check_objective
 from malp_disc.training.launch import start
+
+logger = logging.getLogger("malp_disc")
 
 
 @dataclass(kw_only=True)
@@ -76,7 +80,8 @@ class Config(ArmOptions, GeneratorOptions):
     By default, the paper's 10, which the included generator was trained with."""
     reference_root: Path | None = None
     """Folder with images of the target domain, which discriminators and the generator's own losses get as real images.
-    The generator's images are compared with those that were held out. By default, the training data is the reference."""
+    The generator's images are compared with those that were held out. They may not be among the images that are edited for the comparison.
+    By default, the training data is the reference, which suits a generator whose edits are of the domain of its inputs."""
     reference_test_size: int | None = None
     """Number of images of --reference-root that are held out from training, for the comparison.
     0 compares with those of training, which a discriminator may have memorised.
@@ -144,8 +149,16 @@ def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
     test_size = config.reference_test_size
     if test_size is None and not config.paired:
         test_size = default_reference_test_size(root, most=config.reference_size)
-    reference = held_out_references(build_dataset(config, "test"), root, paired=config.paired, test_size=test_size or 0)
-    return WithReferences(dataset, root, paired=config.paired, test_size=test_size or 0), reference
+    held_out = build_dataset(config, "test")
+    reference = held_out_references(held_out, root, paired=config.paired, test_size=test_size or 0)
+    dataset = WithReferences(dataset, root, paired=config.paired, test_size=test_size or 0)
+    try:
+        check_held_out(held_out.paths[: config.eval_size], reference.paths[: config.reference_size], dataset.all_references, root, paired=config.paired)
+    except ValueError as error:
+        if config.resume_from_checkpoint is None:
+            raise
+        logger.warning(f"{error}. This run continues, as an earlier version started it")
+    return dataset, reference
 
 
 def load_networks(

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from .folder import PlainFolder
 from .images import ImageFiles, load_image
 from .listing import list_images
+from .overlap import count_same_files
 
 _FLAG = "--reference-test-size"
 
@@ -33,8 +34,7 @@ class WithReferences(Dataset):
     """
 
     def __init__(self, dataset: ImageFiles, folder: str | Path, *, paired: bool = False, test_size: int = 0) -> None:
-        if not isinstance(dataset, ImageFiles):
-            raise ValueError("reference images need a data set of image files; use --data images, folder or celeba")
+        _check_made_of_files(dataset)
         folder = Path(folder).expanduser()
         self.dataset, self.paired = dataset, paired
         self.attribute_names, self.image_size, self.exclusive_labels = dataset.attribute_names, dataset.image_size, dataset.exclusive_labels
@@ -52,8 +52,10 @@ class WithReferences(Dataset):
                 self._rank[index] = rank
             self.references = [found[rank % len(found)] for rank in self._rank]
             self._found = found
+        inputs_too = count_same_files(dataset.paths, self.all_references)
         self.description = (
-            f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} ({len(found)} images)"
+            f"{dataset.description}, with {'their' if paired else 'unpaired'} references of {folder.resolve().name} "
+            f"({len(found)} images{f', of which {inputs_too} are inputs of the generator as well' * bool(inputs_too)})"
         )
 
     def __len__(self) -> int:
@@ -61,6 +63,11 @@ class WithReferences(Dataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return (self[row] for row in range(len(self)))  # of the first epoch: without this, Python would go on with the next ones
+
+    @property
+    def all_references(self) -> list[str]:
+        """The files of all references, of all epochs."""
+        return self.references if self.paired else self._found
 
     @property
     def distinguishes_epochs(self) -> bool:
@@ -90,6 +97,7 @@ def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: boo
     Raises:
         FileNotFoundError, ValueError: as `WithReferences`.
     """
+    _check_made_of_files(held_out)
     folder = Path(folder).expanduser()
     if paired:
         partners = WithReferences(held_out, folder, paired=True)
@@ -101,6 +109,11 @@ def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: boo
 def default_reference_test_size(folder: Path, *, most: int) -> int:
     """How many unpaired references to hold out where nothing else is said: half the images of the folder, at most `most`."""
     return min(len(list_images(folder).names) // 2, most)
+
+
+def _check_made_of_files(dataset: Dataset) -> None:
+    if not isinstance(dataset, ImageFiles):
+        raise ValueError("reference images need a data set of image files; use --data images, folder or celeba")
 
 
 def _sizes(dataset: ImageFiles) -> dict[str, int | None]:

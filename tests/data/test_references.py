@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from malp_disc.data import PlainFolder, WithReferences, default_reference_test_size, held_out_references
+from malp_disc.data import PlainFolder, ProceduralFaces, WithReferences, default_reference_test_size, held_out_references
+from malp_disc.data.overlap import check_held_out, count_same_files, shared_files
 from malp_disc.data.references import known_attributes
 from malp_disc.data.sampling import StepBatches
 
@@ -115,3 +116,37 @@ def test_a_folder_of_references_may_have_a_split_of_its_own(pairs):
     photos = PlainFolder(pairs / "photos", image_size=16, test_size=4)
     assert {Path(path).parent.name for path in WithReferences(photos, pairs / "zebras", test_size=2).references} == {"train"}
     assert {Path(path).parent.name for path in held_out_references(photos, pairs / "zebras", test_size=2).paths} == {"test"}
+
+
+def test_held_out_images_may_be_neither_compared_with_nor_trained_on(tmp_path):
+    """A folder against itself, links, copies under other names: what counts is the content of the files in use."""
+    held_out, others = ([str(tmp_path / f"{name}{i}.png") for i in range(3)] for name in ("ours", "others"))
+    for i, path in enumerate((*held_out, *others)):
+        Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(path)
+    link, copy = tmp_path / "link.png", tmp_path / "copy.png"
+    link.symlink_to(held_out[1])
+    copy.write_bytes(Path(held_out[2]).read_bytes())
+    assert len({Path(path).stat().st_size for path in (*held_out, *others)}) < 6, "some differ in their content alone"
+    assert shared_files(held_out, others) == []
+    assert shared_files(held_out, [*others, copy, link]) == [(held_out[1], str(link)), (held_out[2], str(copy))]
+    check_held_out(held_out, others, others, tmp_path)
+    with pytest.raises(ValueError, match=r"3 of the 3 held-out images .* would come out best .*ours0.png\); leave --reference-root out"):
+        check_held_out(held_out, held_out, others, tmp_path)
+    with pytest.raises(ValueError, match=r"1 of the 3 held-out images .* discriminators get .*ours1.png is .*link.png\)"):
+        check_held_out(held_out, others, [*others, str(link)], tmp_path)
+    check_held_out(held_out, [*others[:2], str(copy)], others, tmp_path, paired=True)  # some pairs may be equal
+    with pytest.raises(ValueError, match="--paired: all 3"):
+        check_held_out(held_out, held_out, others, tmp_path, paired=True)
+
+
+def test_drawn_faces_take_no_references(pairs):
+    for made in (WithReferences, held_out_references):
+        with pytest.raises(ValueError, match="use --data images, folder or celeba"):
+            made(ProceduralFaces(4), pairs / "frames")
+
+
+def test_the_description_says_how_many_references_are_inputs_too(pairs):
+    photos = PlainFolder(pairs / "photos", image_size=16, test_size=0)
+    (pairs / "frames" / "link.png").symlink_to(photos.paths[0])
+    assert "(11 images, of which 1 are inputs of the generator as well)" in WithReferences(photos, pairs / "frames").description
+    assert count_same_files(photos.paths, photos.paths) == len(photos)
