@@ -1,6 +1,6 @@
 """The data set of labelled image files.
 
-Construction is cheap: it reads the headers of a few images only, unless ``on_broken="skip"`` requests a full check.
+Construction is cheap: it reads the first and last bytes of every file (`malp_disc.data.intact`), unless ``on_broken="skip"`` requests a full check.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from malp_disc.levels import as_images
 
 from .decoding import BrokenImageError, decode_image, read_header
+from .intact import check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ class ImageFiles(Dataset):
         attribute_names: A names, in the order of the label.
         image_size: N, pixels.
         crop_size: side of the centre crop taken before resizing; None takes the largest centred square.
-        on_broken: ``"raise"`` raises when an image that can't be decoded is read; ``"skip"`` decodes every image at construction,
-            moves those that fail to `dropped`, and logs a warning.
+        on_broken: ``"raise"`` raises at construction for files that are visibly damaged (empty, cut short, or no images), and for others when they are read;
+            ``"skip"`` decodes every image at construction, moves those that fail to `dropped`, and logs a warning.
         name: name of the data set, for `description` and messages.
 
     Raises:
         ValueError: invalid sizes, a crop larger than the images, labels of another shape, no (decodable) images,
-            or, with ``on_broken="raise"``, a broken one among those whose header is checked.
+            or, with ``on_broken="raise"``, a damaged one (`BrokenImageError`).
     """
 
     exclusive_labels = False
@@ -79,6 +80,8 @@ class ImageFiles(Dataset):
         self.crop_size = crop_size
         self.name = name
         self.dropped: dict[str, str] = {}
+        if on_broken == "raise":
+            check_whole(self.paths)
         self._read_headers(skip_broken=on_broken == "skip")
         if on_broken == "skip":
             self._drop_broken()

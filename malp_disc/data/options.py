@@ -53,7 +53,8 @@ class DataOptions:
     It has no effect on a data set with a split of its own: celeba's partition file, a column split in the table, folders train/ and test/."""
     on_broken: OnBroken = "raise"
     """What to do with an image that can't be decoded.
-    raise: stop when it is read. skip: decode all images at the start (a minute or more for 200,000) and drop those that fail."""
+    raise: stop, at the start for a file that is empty, cut short or no image, and when it is read for one that is damaged inside.
+    skip: decode all images at the start (a minute or more for 200,000) and drop those that fail."""
 
 
 def build_dataset(options: DataOptions, split: Literal["train", "test", "reference"]) -> ImageFiles | ProceduralFaces:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from .folder import PlainFolder
 from .images import ImageFiles, load_image
+from .intact import check_whole
 from .listing import list_images
 from .overlap import count_same_files
 
@@ -44,6 +45,7 @@ class WithReferences(Dataset):
             listing.warn()
             found = [str(folder / name) for name in listing.names]
             self.references = _partners(names, found, folder)
+            check_whole(self.references)
         else:
             found = PlainFolder(folder, test_size=test_size, flag=_FLAG, **_sizes(dataset)).paths
             order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from malp_disc.data.decoding import count_frames, decode_image, read_header
+from malp_disc.data.intact import looks_whole
 from malp_disc.data.listing import PACKAGE_SUFFIXES, ImageListing, list_images, printable
 from malp_disc.levels import as_images
 from malp_disc.metrics.extractor import MixedSizes
@@ -50,7 +51,7 @@ class ImageFolder:
 
         Raises:
             FileNotFoundError: no such folder.
-            ValueError: fewer than `fewest` images, or files that aren't images.
+            ValueError: fewer than `fewest` images, or files that aren't images or were cut short.
         """
         listing = list_images(folder)
         listing.check_enough(fewest)
@@ -111,9 +112,11 @@ class ImageFolder:
 
 
 def _read_header(path: Path) -> tuple[str, tuple[int, int], int]:
-    """sha256, size and number of frames of an image file, without decoding its pixels."""
+    """sha256, size and number of frames of an image file, without decoding its pixels unless it looks damaged."""
     content = path.read_bytes()
     with read_header(path, io.BytesIO(content), as_stored=True) as image:
+        if not looks_whole(path):
+            decode_image(path, as_stored=True)  # now, and not when the others have been
         return hashlib.sha256(content).hexdigest(), image.size, count_frames(image)
 
 

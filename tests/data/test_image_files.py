@@ -10,8 +10,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as tv
 
-from malp_disc.data import BrokenImageError, ImageFiles, load_image
+from malp_disc.data import BrokenImageError, ImageFiles, intact, load_image
 from malp_disc.data.images import find_broken
+from malp_disc.data.intact import check_whole, looks_whole
 from malp_disc.data.listing import list_images
 
 
@@ -102,21 +103,65 @@ def test_a_broken_image_raises_its_name_when_it_is_met(tmp_path):
 
 
 def test_the_name_reaches_the_user_through_the_loaders_workers(tmp_path, make_image):
-    paths = [make_image(tmp_path / f"{i}.png") for i in range(8)] + [make_image(tmp_path / "half.jpg", width=64, height=64)]
-    paths.insert(1, paths.pop())  # its header, which is read at the start, is whole
-    paths[1].write_bytes(paths[1].read_bytes()[:-2000])
+    paths = [make_image(tmp_path / f"{i}.png") for i in range(8)] + [make_image(tmp_path / "damaged.png", width=64, height=64)]
+    content = bytearray(paths[-1].read_bytes())
+    content[4000:4100] = bytes(100)  # its first and last bytes, which are read at the start, are whole
+    paths[-1].write_bytes(content)
     loader = DataLoader(dataset(paths), batch_size=4, num_workers=1)
-    with pytest.raises(ValueError, match="half.jpg can't be decoded"):
+    with pytest.raises(ValueError, match="damaged.png can't be decoded"):
         list(loader)
 
 
-def test_raise_reads_a_handful_of_headers_and_no_more(tmp_path, make_image, monkeypatch):
+def test_raise_finds_every_damaged_file_at_the_start(tmp_path, make_image):
+    paths = [make_image(tmp_path / f"{i}.png") for i in range(40)]
+    bad = broken_files(tmp_path)
+    with pytest.raises(BrokenImageError, match=r"^5 of 45 images: .*; replace or delete them, or drop all such images with --on-broken skip$") as error:
+        dataset([*paths[:17], *(tmp_path / name for name in bad), *paths[17:]])
+    assert all(name in str(error.value) for name in bad)
+
+
+def test_raise_decodes_only_what_looks_damaged(tmp_path, make_image, monkeypatch):
     paths = [make_image(tmp_path / f"{i}.png") for i in range(40)]
     opened = []
     original = Image.open
     monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or original(path))
     dataset(paths)
-    assert 2 <= len(opened) <= 8
+    assert 2 <= len(opened) <= 8, "headers, for the crop"
+
+
+def test_a_slow_disk_is_checked_for_a_minute_only(tmp_path, make_image, monkeypatch, caplog):
+    paths = [make_image(tmp_path / f"{i}.png") for i in range(3)] + [tmp_path / name for name in broken_files(tmp_path)]
+    monkeypatch.setattr(intact, "_LIMIT", -1.0)
+    with caplog.at_level(logging.INFO):
+        check_whole(paths)
+        check_whole(paths)
+    assert caplog.text.count("checked 0 of 8 images") == 1, "not for a minute more with the next data set of the same files"
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".npy"])
+def test_files_of_every_format_look_whole_or_are_decoded_and_cut_ones_are_found(tmp_path, suffix):
+    pixels, path = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8), tmp_path / f"x{suffix}"
+    if suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path)
+    assert looks_whole(path) == (suffix not in (".tif", ".ppm", ".npy"))
+    check_whole([path])
+    for missing in (1, 8, 200, path.stat().st_size):
+        cut = tmp_path / f"cut{missing}{suffix}"
+        cut.write_bytes(path.read_bytes()[:-missing])
+        assert not looks_whole(cut)
+    with pytest.raises(BrokenImageError, match=f"cut200{suffix} can't be decoded"):
+        check_whole([path, tmp_path / f"cut200{suffix}"])
+    trailing = tmp_path / f"trailing{suffix}"
+    trailing.write_bytes(path.read_bytes() + b"the video of a phone's photo")
+    check_whole([trailing])
+
+
+def test_16_bits_that_training_would_refuse_are_found(tmp_path):
+    Image.fromarray(np.zeros((20, 20), np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(BrokenImageError, match="more than 8 bits per channel"):
+        check_whole([tmp_path / "deep.png"])
 
 
 def test_skip_drops_broken_images_with_their_labels_and_names_them(tmp_path, make_image, caplog):
