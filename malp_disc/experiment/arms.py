@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,7 +17,7 @@ from malp_disc.backbones import default_depths
 from malp_disc.evaluation.evaluation_models import EvaluationConfig
 from malp_disc.experiment.given_malp import load_learned_malp
 from malp_disc.malp import with_pretrained_branch
-from malp_disc.run_folder.arms import AGAINST_MALP, ARM_TABLE, ARMS_HELP
+from malp_disc.run_folder.arms import AGAINST_MALP, ARM_TABLE, ARMS_HELP, ON_BACKBONE
 from malp_disc.run_folder.experiment import arms_of, evaluation, of_arms, work
 from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.finetune import ArmSetup
@@ -46,7 +46,7 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationConfig):
     """Folder of a passive MaLP (malp-disc pretrain --malp-strength 0), for the arm no_template.
     By default, it is pretrained first."""
     malp_pretrain_steps: int = 1000
-    """Number of steps of MaLP's pretraining, 1 or more."""
+    """Number of steps of MaLP's pretraining, 1 or more. This and the other flags of a pretraining are refused in a run without one."""
     malp_template_dropout: float = 0.5
     """Share of the images, in [0, 1], that get no template in MaLP's pretraining.
     0 is the paper's value, but only a MaLP that was trained on unprotected images too can score them."""
@@ -70,15 +70,50 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationConfig):
         self.check_options_of_arms()
 
     def check_options_of_arms(self) -> None:
-        """Raise ValueError for options of arms that aren't run, which would have no effect. A resumed run of an earlier version may have such, and is warned."""
+        """Raise ValueError for options of arms that aren't run, which would have no effect; in a resumed run, warn."""
         unused = []
         for field in dataclasses.fields(self):
             own = arms_of(type(self), field.name, vars(self))
             if own and not set(own) & set(self.arms) and getattr(self, field.name) != field.default:
                 unused.append(f"--{field.name.replace('_', '-')} (of {', '.join(own)})")
-        if not unused:
-            return
-        message = f"no effect in the arms {' '.join(self.arms)}: {', '.join(unused)}; leave {'it' if len(unused) == 1 else 'them'} out, or run an arm that uses {'it' if len(unused) == 1 else 'them'}"
+        if unused:
+            them = "it" if len(unused) == 1 else "them"
+            self.refuse_without_effect(f"no effect in the arms {' '.join(self.arms)}: {', '.join(unused)}; leave {them} out, or run an arm that uses {them}")
+
+    def check_options_have_effect(self, given: Mapping[str, MaLP | None], *, own_discriminator: bool) -> None:
+        """Raise ValueError for options that nothing in this run depends on; in a resumed run, warn.
+
+        Args:
+            given: of `load_given_malps`.
+            own_discriminator: whether the generator's own losses have parameters to train.
+        """
+        if None not in given.values():
+            unused = {"malp_pretrain_steps"}
+            if not self.fresh_malp_steps:
+                unused |= {field.name for field in dataclasses.fields(MaLPOptions)}
+            if "malp" in given:
+                unused -= {"malp_backbone_weights"}  # also those of its own branch
+            elif set(self.arms) & set(ON_BACKBONE):
+                unused -= {"malp_branch", "malp_backbone_weights"}  # the arm's MaLP has this branch
+            why = "one is given, or the included one is used; pretrain your own with malp-disc pretrain, and give it as --malp" if "malp" in given else "no arm needs one"
+            self._refuse_unused(unused, f"this run pretrains no MaLP: {why}")
+        malp = given.get("malp")
+        if malp is not None and malp.config.pretrained_branch:
+            unused = [name for name in ("backbone", "backbone_side", "backbone_depths") if arms_of(type(self), name, vars(self))]
+            self._refuse_unused(unused, "the given MaLP keeps the pretrained branch that it has")
+        if not own_discriminator:
+            self._refuse_unused(["discriminator_learning_rate"], "the generator's own losses have no parameters to train")
+        if self.gradient_share is not None:
+            unused = ["frozen_weight"] if "joint" in self.arms else ["frozen_weight", "cotrain_weight"]
+            self._refuse_unused(unused, "--gradient-share takes the place of a fixed weight")
+
+    def _refuse_unused(self, names: Iterable[str], why: str) -> None:
+        given = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(self) if field.name in names and getattr(self, field.name) != field.default]
+        if given:
+            self.refuse_without_effect(f"no effect: {', '.join(given)}, as {why}. Leave {'it' if len(given) == 1 else 'them'} out")
+
+    def refuse_without_effect(self, message: str) -> None:
+        """Raise ValueError for options without effect. A resumed run of an earlier version may have such, and is warned."""
         if self.resume_from_checkpoint is None:
             raise ValueError(message)
         logger.warning(message)

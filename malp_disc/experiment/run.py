@@ -70,6 +70,7 @@ def run_arms(
     # Checks before any work
     check_start(config.output_dir, fingerprint(before.state_dict()), write=accelerator.is_main_process and not config.dry_run)
     given = load_given_malps(config, malp)
+    config.check_options_have_effect(given, own_discriminator=objective is not None and any(p.requires_grad for p in objective.parameters()))
     if None in given.values() or config.fresh_malp_steps:
         check_options(config, dataset)
     plan = make_plan(config, before, objective, given.get("malp"), dataset, accelerator)

@@ -106,6 +106,8 @@ def check_options(config: MaLPOptions, dataset: Dataset) -> None:
         raise ValueError(f"expected --malp-attribute out of {' '.join(dataset.attribute_names)}, got {config.malp_attribute}")
     if isinstance(config, PretrainOptions):
         check_preset(config)
+        if config.malp_backbone_weights is not None and config.malp_branch in ("vit", "none"):
+            raise ValueError(f"--malp-backbone-weights {config.malp_backbone_weights} has no effect with --malp-branch {config.malp_branch}, which has no backbone; leave it out, or name one")
     if not 0 <= getattr(config, "malp_local_edits", 0) <= 1:
         raise ValueError(f"expected --malp-local-edits in [0, 1], got {config.malp_local_edits}")
     if not config.malp_learning_rate > 0:

@@ -90,6 +90,7 @@ def main(config: Config) -> None:
         raise ValueError("the runs are too short for several processes; start one command per GPU with other --rows and the same --output-dir")
     generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     given = load_given_malps(config, malp)
+    config.check_options_have_effect(given, own_discriminator=own is not None and any(p.requires_grad for p in own.parameters()))
     models = make_evaluation_models(config, dataset.attribute_names, accelerator.device)
     if config.dry_run:
         lines = [f"{name}: {row.text}" for name, row in rows.items()]

@@ -231,3 +231,40 @@ def test_the_result_of_a_finished_arm_is_refused_under_other_settings(tmp_path, 
     assert not caplog.records
     check_finished(finished({name: value for name, value in recorded.items() if name != "cotrain_weight"}), "cotrain", options())
     assert "doesn't say whether it was made with cotrain_weight 1.0" in caplog.text
+
+
+PRETRAINING = {"malp_pretrain_steps": 5, "malp_width": 8, "malp_degradation": 0.5, "malp_attribute": "Smiling", "malp_template_dropout": 0.0}
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_flags_of_a_pretraining_need_one(name, caplog):
+    flag, changed = f"--{name.replace('_', '-')}", {name: PRETRAINING[name]}
+    for arms, given, why in ((("control", "frozen"), {"malp": tiny_malp()}, "one is given"), (("control", "vision_aided"), {}, "no arm needs one")):
+        with pytest.raises(ValueError, match=f"no effect: {flag}, as this run pretrains no MaLP: {why}.*Leave it out"):
+            options(arms=arms, **changed).check_options_have_effect(given, own_discriminator=True)
+        options(arms=arms).check_options_have_effect(given, own_discriminator=False)
+    options(arms=("frozen",), **changed).check_options_have_effect({"malp": None}, own_discriminator=True)
+    options(arms=("no_template",), **changed).check_options_have_effect({"malp": tiny_malp(), "passive": None}, own_discriminator=True)
+    options(resume_from_checkpoint="latest", **changed).check_options_have_effect({}, own_discriminator=True)
+    assert f"no effect: {flag}" in caplog.text, "a run that was started with it goes on"
+
+
+def test_a_fresh_malp_takes_the_flags_of_a_pretraining_but_for_its_steps():
+    fresh = options(arms=("control", "frozen"), fresh_malp_steps=3, malp_width=8)
+    fresh.check_options_have_effect({"malp": tiny_malp()}, own_discriminator=True)
+    with pytest.raises(ValueError, match="no effect: --malp-pretrain-steps"):
+        options(fresh_malp_steps=3, malp_pretrain_steps=5, malp_width=8).check_options_have_effect({"malp": tiny_malp()}, own_discriminator=True)
+
+
+def test_flags_that_the_networks_or_other_flags_make_pointless_are_refused(weights):
+    own_branch = with_pretrained_branch(tiny_malp(), "squeezenet1_0", weights=weights)
+    for changed, given, own, message in (
+        ({"backbone_side": 64, "backbone_depths": 1}, {"malp": own_branch}, True, "--backbone-side, --backbone-depths, as the given MaLP keeps the pretrained branch.*Leave them out"),
+        ({"discriminator_learning_rate": 1e-3}, {}, False, "--discriminator-learning-rate, as the generator's own losses have no parameters"),
+        ({"gradient_share": 0.5, "frozen_weight": 0.1, "cotrain_weight": 0.1}, {}, True, "--frozen-weight, --cotrain-weight, as --gradient-share takes the place"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            options(arms=("control", "frozen", "vision_aided"), **changed).check_options_have_effect(given, own_discriminator=own)
+    backbones = {"malp_branch": "tf_efficientnet_lite0", "malp_backbone_weights": Path("x.pth")}
+    options(arms=("control", "vision_aided"), **backbones).check_options_have_effect({}, own_discriminator=True)
+    options(arms=("joint",), gradient_share=0.5, cotrain_weight=0.1).check_options_have_effect({"malp": tiny_malp()}, own_discriminator=True)

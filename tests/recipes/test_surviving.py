@@ -174,6 +174,7 @@ def test_localize_is_the_malps_map_and_score_also_of_a_saved_one(tmp_path):
         ({"malp_change_only": True}, "--malp-change-only: for --preset survive only"),
         ({"preset": "survive", "malp_change_steps": -1}, "--malp-change-steps of 0 or more, got -1"),
         ({"preset": "survive", "malp_strength": 0.1, "malp_template_dropout": 0.5}, "--malp-strength, --malp-template-dropout: for --preset paper only.*leave them out"),
+        ({"malp_backbone_weights": Path("x.pth")}, "--malp-backbone-weights x.pth has no effect with --malp-branch vit"),
         ({"preset": "survive", "malp_psnr": 5.0}, "a PSNR of 20 to 60 dB, got 5"),
         ({"preset": "survive", "image_size": 64, "random_crop": 16}, "at least 32 pixels, got 16"),
     ],
