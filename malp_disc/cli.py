@@ -77,12 +77,16 @@ def main() -> None:
         print(malp_disc.__version__)
         return
     with plain_warnings(), plain_errors():
-        arguments = tyro.extras.subcommand_cli_from_dict(
+        named = {command.__name__.lower(): command for command in COMMANDS}
+        if (command := named.get("".join(sys.argv[1:2]))) is not None:  # parsed by itself, so that its errors name its own --help
+            arguments = tyro.cli(command, args=sys.argv[2:], prog=f"malp-disc {sys.argv[1]}", description=command.__doc__)
+            COMMANDS[command](expand_home(arguments))
+            return
+        tyro.extras.subcommand_cli_from_dict(
             {command.__name__.lower(): command for command in (*LAUNCHED.values(), *COMMANDS)},
             prog="malp-disc",
             description="MaLP: localize what a generator changed in images, and fine-tune generators. Each command has its own --help.",
         )
-        COMMANDS[type(arguments)](expand_home(arguments))
 
 
 def run_launched(name: str, arguments: list[str]) -> None:

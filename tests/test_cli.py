@@ -294,3 +294,22 @@ def test_a_reader_that_leaves_early_gets_no_traceback(tmp_path):
     process.stdout.readline()
     process.stdout.close()
     assert b"Traceback" not in process.stderr.read() and process.wait(60) == 141
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("doctor", "a:b"), ("key", "a", "--malp", "b"), ("protect", "a", "b", "--malp", "c"), ("localize", "a", "b", "--malp", "c"), ("detect", "a", "--malp", "c"),
+     ("export", "a", "b"), ("fid", "a", "b"), ("report", "a"), ("finetune",), ("pretrain",), ("baseline",), ("benchmark",)],
+)  # fmt: skip
+def test_an_unknown_flag_points_to_the_help_of_its_own_command(command, capsys, arguments):
+    assert command(*arguments, "--unknown", 1) == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "Unrecognized options: --unknown, 1" in said or "Unrecognized options: --unknown 1" in said, said
+    assert f"malp-disc {arguments[0]} --help" in said
+
+
+def test_an_unknown_flag_of_a_recipe_points_to_a_command_that_can_be_run(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["recipes/finetune_stargan.py", "--unknown", "1"])
+    with pytest.raises(SystemExit):
+        run_recipe(finetune_stargan.main, finetune_stargan.Config, "")
+    assert "python recipes/finetune_stargan.py --help" in " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -56,7 +56,7 @@ def run_recipe(
     """Parse the command line and run `main`; a user's mistake ends in a one-line message instead of a traceback.
 
     Args:
-        prog: the command's name in its help; the script's if None.
+        prog: the command's name in its help; if None, ``python`` and the script as it was started.
         arguments: the flags; those of ``sys.argv`` if None.
         interrupted: what is said after Ctrl-C.
     """
@@ -64,7 +64,7 @@ def run_recipe(
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     with plain_warnings(), plain_errors(interrupted=interrupted):
-        options = expand_home(parse_flags(config, prog=prog, arguments=arguments, description=description))
+        options = expand_home(parse_flags(config, prog=prog or f"python {sys.argv[0]}", arguments=arguments, description=description))
         try:
             with memory_suffices(_too_little_memory(options)):
                 main(options)

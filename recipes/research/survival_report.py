@@ -63,4 +63,8 @@ def cell(lines: Sequence[Line], column: str) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if {"-h", "--help"} & set(sys.argv):
+        sys.exit(print(__doc__))
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(f"error: expected one file of JSON lines, got {' '.join(sys.argv[1:]) or 'nothing'}; see python {sys.argv[0]} --help")
+    main(sys.argv[1])
