@@ -111,13 +111,13 @@ def _check_loses_nothing(image: Image.Image, path: str | Path) -> None:
         raise ValueError(f"{printable(path)} {what}; {instead}")
 
     if image.mode not in _PLAIN_MODES:
-        refuse(f"is stored as {image.mode}", "convert it to RGB first")
+        refuse(f"is stored as {image.mode}, expected RGB or grey", "convert it to RGB first")
     if count_frames(image) > 1:
-        refuse(f"has {count_frames(image)} frames or pages", "save each of them as a file of its own")
+        refuse(f"has {count_frames(image)} frames or pages, expected a single image", "save each of them as a file of its own")
     raw = [tile[3] for tile in getattr(image, "tile", ())]
     deep = image.format in ("PNG", "TIFF") and any("16" in str(mode[0] if isinstance(mode, tuple) else mode) for mode in raw)  # beside it, offsets in the file
     if deep or (image.format == "PPM" and any(isinstance(mode, tuple) and max((v for v in mode if isinstance(v, int)), default=0) > 255 for mode in raw)):
-        refuse("has 16 bits per channel, and a template is added to 8", "save it with 8 bits")
+        refuse("has 16 bits per channel, expected 8", "save it with 8 bits")
 
 
 def _exif(image: Image.Image) -> Image.Exif | None:

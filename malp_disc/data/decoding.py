@@ -30,6 +30,10 @@ class BrokenImageError(ValueError):
     """A file that can't be decoded to 8-bit RGB: truncated, empty, not an image, or with more than 8 bits per channel."""
 
 
+class _TooDeepError(ValueError):
+    """The file is whole, and its levels need more than 8 bits."""
+
+
 def decode_image(path: str | Path, *, as_stored: bool = False, advice: bool = True) -> Image.Image:
     """Decode an image to RGB; of an animation or a multi-page file, the first frame.
 
@@ -98,10 +102,10 @@ def _check_depth(image: Image.Image) -> None:
     """Refuse images of more than 8 bits per channel, which Pillow would silently clip to white.
 
     Raises:
-        ValueError: such an image.
+        _TooDeepError: such an image.
     """
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"mode {image.mode}, more than 8 bits per channel; save it with 8 bits")
+        raise _TooDeepError(f"has more than 8 bits per channel (mode {image.mode}), expected 8; save it with 8 bits")
 
 
 @contextlib.contextmanager
@@ -117,6 +121,8 @@ def _naming(path: str | Path, as_stored: bool, *, advice: bool = True) -> Iterat
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if isinstance(error, _TooDeepError):
+            raise BrokenImageError(f"{printable(path)} {error}{', or drop all such images with --on-broken skip' if advice and not as_stored else ''}") from error
         cure = f"; replace or delete it{'' if as_stored else ', or drop all such images with --on-broken skip'}" if advice else ""
         raise BrokenImageError(f"{printable(path)} can't be decoded ({_reason(error, path)}){cure}") from error
 

@@ -371,7 +371,7 @@ def bad_image(folder, kind: str):
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("16 bit grey", "8 bits"), ("16 bit RGB", "16 bits"), ("CMYK", "convert it to RGB"), ("frames", "2 frames"), ("cut", "can't be decoded"), ("small", "got 9x20")],
+    [("16 bit grey", "bad.png has more than 8 bits per channel (mode I;16), expected 8; save it with 8 bits"), ("16 bit RGB", "bad.png has 16 bits per channel, expected 8"), ("CMYK", "expected RGB or grey; convert it to RGB"), ("frames", "2 frames or pages, expected a single image; save each"), ("cut", "can't be decoded"), ("small", "got 9x20")],
 )
 def test_what_would_lose_something_is_refused_and_the_others_go_on(command, malp_folder, photos, tmp_path, kind, words):
     bad = bad_image(photos, kind)
