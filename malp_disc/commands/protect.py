@@ -30,6 +30,8 @@ _SUFFIX = {"png": ".png", "webp": ".webp", "tiff": ".tiff", "jpeg": ".jpg"}
 _LOSSY = (".jpg", ".jpeg")
 _QUALITY = 95
 _BY_CHANCE = 0.02  # probability below which false alarms in the check aren't put down to chance; above the usual false-alarm rate, that of a single image
+_EXTREME = 0.99  # share of levels at 0 or 255 from which half of the template is lost to clipping; with 0.98 (a photograph on white), both kinds of MaLP found theirs
+_NAMED = 3  # images in a warning
 _CHECKED_TILES = 4  # the check after saving covers this many templates along each side, in the middle of the image
 
 
@@ -107,6 +109,8 @@ def protect(options: Protect) -> None:
         image.save(place, quality=quality)
         record = {"output": str(place if sources.single else place.relative_to(options.output).as_posix()), **given}
         record |= {"width": original.shape[1], "height": original.shape[0], "psnr": _psnr(original, image.levels)}
+        if record["psnr"] is not None and (why := _cannot_carry(original, keyed=issued is not None)):
+            record["doubtful"] = why
         if options.check or place.suffix.lower() in _LOSSY:
             record |= _survival(malp, image, ImageFile.read(place), index)
         return record
@@ -200,6 +204,19 @@ def _psnr(original: np.ndarray, protected: np.ndarray) -> float | None:
     return round(float(10 * np.log10(255**2 / error)), 3) if error else None
 
 
+def _cannot_carry(original: np.ndarray, *, keyed: bool) -> str | None:
+    """Why an image hardly carries a template, although its pixels changed; None if it can.
+
+    Args:
+        keyed: the template follows from the image's content, with a MaLP of the preset survive.
+    """
+    import numpy as np
+
+    if np.isin(original, (0, 255)).mean() >= _EXTREME:
+        return "black and white alone, so that half of the template is clipped"
+    return "a single colour, from which no template follows" if keyed and not np.ptp(original, axis=(0, 1)).any() else None
+
+
 def _survival(malp: MaLP, image: ImageFile, saved: ImageFile, template: int) -> dict[str, float]:
     """MaLP's scores before and after saving, from the middle of a large image (on the template's grid)."""
     from malp_disc.inspection import count_windows, inspect_levels
@@ -249,12 +266,18 @@ def _summarize(outcome: Outcome, key: str, stream: TextIO) -> None:
     def mean(entry: str, among: list[dict[str, Any]]) -> float:
         return sum(record[entry] for record in among) / len(among)
 
+    from malp_disc.data.listing import printable
+
     changed = [record for record in records if record["psnr"] is not None]
     fidelity = f", PSNR {mean('psnr', changed):.1f} dB in the mean" if changed else ""
     print(f"{outcome.counted('protected')}{fidelity}, with the key {key}", file=stream)
     unchanged = len(records) - len(changed)
     if unchanged:
         print(f"warning: {unchanged} image{'s' * (unchanged != 1)} took no template (the steps are too small, or the image is all black or white)", file=sys.stderr)
+    for why in sorted({record["doubtful"] for record in records if "doubtful" in record}):
+        those = [printable(record["output"]) for record in records if record.get("doubtful") == why]
+        named = f"{', '.join(those[:_NAMED])}{', …' if len(those) > _NAMED else ''}"
+        print(f"warning: {named}: {why}. MaLP may not find it there; what it finds is printed with --check", file=sys.stderr)
     lossy = [record for record in records if Path(record["output"]).suffix.lower() in _LOSSY and "score_saved" in record]
     if lossy:
         print(

@@ -343,3 +343,9 @@ def test_the_same_key_with_another_grid_is_another_protection(command, keyed_fol
     save_secret(key, b"k" * 32)  # as earlier versions wrote it, without the grid
     assert command("protect", photos, tmp_path / "out", "--malp", keyed_folder, "--key", key) is None
     assert command("protect", photos, tmp_path / "out", "--malp", tmp_path / "fine") is not None, "the files there have another template"
+
+
+def test_an_image_of_one_colour_is_warned_of(command, own, tmp_path, capsys):
+    Image.new("RGB", (64, 64), (200, 30, 40)).save(tmp_path / "red.png")
+    assert command("protect", tmp_path / "red.png", tmp_path / "out.png", "--malp", own, "--device", "cpu") is None
+    assert "out.png: a single colour, from which no template follows. MaLP may not find it there" in capsys.readouterr().err

@@ -425,3 +425,21 @@ def test_a_passive_detector_has_nothing_to_add(command, photos, tmp_path):
 
     tiny_malp(strength=0.0).save_pretrained(tmp_path / "passive")
     assert "no template to add" in command("protect", photos, tmp_path / "out", "--malp", tmp_path / "passive")
+
+
+def test_an_image_of_black_and_white_alone_is_warned_of_without_a_check(command, malp_folder, tmp_path, capsys):
+    """Half of a template of both signs is clipped there; a photograph on white keeps enough of it."""
+    (tmp_path / "in").mkdir()
+    bits = np.repeat(np.random.default_rng(0).integers(0, 2, (40, 56, 1), np.uint8) * 255, 3, axis=2)
+    on_white = np.full((100, 100, 3), 255, np.uint8)
+    on_white[:20, :20] = levels(20, 20)
+    grey = np.full((40, 56, 3), 128, np.uint8)
+    for name, pixels in {"bits": bits, "on_white": on_white, "grey": grey, "photo": levels()}.items():
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{name}.png")
+    Image.fromarray(bits[..., 0]).convert("1").save(tmp_path / "in" / "one_bit.png")
+    assert protect(command, malp_folder, tmp_path / "in", tmp_path / "out") is None
+    said = capsys.readouterr().err
+    assert "warning: bits.png, one_bit.png: black and white alone, so that half of the template is clipped. MaLP may not find it there" in said
+    assert "single colour" not in said, "a template that was learned doesn't depend on the image"
+    assert protect(command, malp_folder, tmp_path / "in", tmp_path / "out") is None
+    assert "bits.png, one_bit.png" in capsys.readouterr().err, "those of an earlier run too"
