@@ -8,11 +8,12 @@ import torch.nn.functional as F
 
 from malp_disc.degradations import cropped, gaussian_blur, jpeg, resized, to_8bit
 from malp_disc.keyed import KeyedConfig, KeyedMaLP, alignment
-from malp_disc.keyed.alignment import Alignment, _peak, find_alignment, grid_size, whitened_and_turned
-from malp_disc.keyed.carrier import carrier
+from malp_disc.keyed.alignment import Alignment, TurnedBack, _Correlator, _peak, find_alignment, grid_size, whitened_and_turned
+from malp_disc.keyed.carrier import carrier, carrier_phases, on_circle
 from malp_disc.keyed.identification import raised_threshold
 from malp_disc.keyed.issued import Issued
 from malp_disc.keyed.looks import look
+from malp_disc.keyed.template import which_set
 from tests.keyed.conftest import natural_images
 
 
@@ -119,3 +120,20 @@ def test_a_large_image_is_scaled_down_once_and_its_crop_found_as_exactly(malp, m
     monkeypatch.setattr(alignment, "_ENOUGH", 100)
     exact, _ = find_alignment(crop, malp.secret, (2, 3), size)
     assert found.share == exact.share and found.offset == pytest.approx(exact.offset, abs=0.02) and found.strength == pytest.approx(exact.strength, rel=0.02)
+
+
+@pytest.mark.parametrize(("whole", "side"), [((32, 32), (32, 32)), ((32, 32), (27, 20)), ((23, 45), (22, 31)), ((20, 51), (15, 51))])
+def test_a_template_is_correlated_at_every_offset_that_is_possible(whole, side):
+    """The correlations of a sliding window, whatever the sides: those of the transform are even and odd here."""
+    generator, numbers, size = torch.Generator().manual_seed(8), (5, 9, 77), 32
+    part = TurnedBack(0.8, torch.randn(3, 2, *side, generator=generator), whole)
+    pattern = on_circle(carrier_phases(bytes(32), numbers, size)[:, : whole[0] + 3, : whole[1] + 3])
+    by_set = torch.cat([pattern * (which_set(tuple(pattern.shape[2:])) == k) for k in range(3)], 1)
+    rows, columns = (max(length - own, 0) + 7 for length, own in zip(whole, side))  # from 3 pixels above to 3 below
+    window = part.residual.flatten(0, 1)[None]
+    canvas = F.pad(by_set, (3, 200, 3, 200))[:, :, : side[0] + rows - 1, : window.shape[3] + columns - 1]
+    expected = F.conv2d(canvas, window)[:, 0]  # (N, rows, columns)
+    which, row, column = (int(at) for at in torch.unravel_index(expected.argmax(), expected.shape))
+    ((found, number),) = _Correlator([part], size).best(bytes(32), numbers)
+    assert (number, found.share) == (numbers[which], 0.8) and abs(found.offset[0] - row + 3) <= 0.5 and abs(found.offset[1] - column + 3) <= 0.5
+    assert found.strength == pytest.approx((expected.max() / (window[:, :2].square().sum() / 2).sqrt()).item(), rel=1e-4)
