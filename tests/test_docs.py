@@ -159,7 +159,7 @@ def test_the_loop_of_the_readme_trains_the_generator_and_the_heads_alone(monkeyp
 
 
 RESULTS = {  # by what a row of the README's table links to: the measurements, the fine-tuned arm, the number of seeds
-    "horse2zebra.md": ("horse2zebra/longer.jsonl", "vision_aided", 3),
+    "horse2zebra.md#the-same-with-fresh-seeds": ("horse2zebra/fresh-seeds.jsonl", "vision_aided", 3),
     "celeba-branch.md#the-same-against-held-out-faces": ("celeba-branch/held-out/measurements.jsonl", "vision_aided", 3),
     "celeba-branch.md#the-same-at-9696-on-other-people": ("celeba-branch/96/measurements.jsonl", "vision_aided", 3),
     "real-faces.md#the-same-with-efficientnet-lite0-the-default-backbone-and-with-both-branches": (

@@ -58,6 +58,7 @@ from malp_disc.self_similarity import SelfSimilarity, WithContentLoss
 from malp_disc.shipped import FACES_DISCRIMINATOR, FACES_MALP
 from malp_disc.training.generator_contract import check_contract, check_objective
 from malp_disc.training.launch import start
+from malp_disc.training.output_folder import has_results
 
 logger = logging.getLogger("malp_disc")
 
@@ -134,6 +135,7 @@ def main(config: Config) -> None:
     """
     config.check()
     dataset, reference = load_datasets(config)
+    check_references(config, dataset, reference)
     accelerator = start(config, dataset)
     generator, objective, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     run_arms(config, generator, objective, malp, dataset, accelerator, source=config.generator_file, reference=reference)
@@ -151,14 +153,21 @@ def load_datasets(config: Config) -> tuple[Dataset, Dataset | None]:
         test_size = default_reference_test_size(root, most=config.reference_size)
     held_out = build_dataset(config, "test")
     reference = held_out_references(held_out, root, paired=config.paired, test_size=test_size or 0)
-    dataset = WithReferences(dataset, root, paired=config.paired, test_size=test_size or 0)
+    return WithReferences(dataset, root, paired=config.paired, test_size=test_size or 0), reference
+
+
+def check_references(config: Config, dataset: Dataset, reference: Dataset | None) -> None:
+    """Raise ValueError if images of --reference-root are among the held-out ones that the generators edit; warn of it where a run of an earlier version is resumed."""
+    if config.reference_root is None:
+        return
+    edited = build_dataset(config, "test").paths[: config.eval_size]
+    compared = reference.paths[: config.eval_size if config.paired else config.reference_size]
     try:
-        check_held_out(held_out.paths[: config.eval_size], reference.paths[: config.reference_size], dataset.all_references, root, paired=config.paired)
+        check_held_out(edited, compared, dataset.all_references, config.reference_root, paired=config.paired)
     except ValueError as error:
-        if config.resume_from_checkpoint is None:
+        if config.resume_from_checkpoint is None or not has_results(config.output_dir):
             raise
         logger.warning(f"{error}. This run continues, as an earlier version started it")
-    return dataset, reference
 
 
 def load_networks(

@@ -210,11 +210,9 @@ def _cannot_carry(original: np.ndarray, *, keyed: bool) -> str | None:
     Args:
         keyed: the template follows from the image's content, with a MaLP of the preset survive.
     """
-    import numpy as np
-
-    if np.isin(original, (0, 255)).mean() >= _EXTREME:
+    if ((original == 0) | (original == 255)).mean() >= _EXTREME:
         return "black and white alone, so that half of the template is clipped"
-    return "a single colour, from which no template follows" if keyed and not np.ptp(original, axis=(0, 1)).any() else None
+    return "a single colour, from which no template follows" if keyed and (original == original[:1, :1]).all() else None
 
 
 def _survival(malp: MaLP, image: ImageFile, saved: ImageFile, template: int) -> dict[str, float]:

@@ -79,6 +79,7 @@ class ImageFiles(Dataset):
         self.image_size = image_size
         self.crop_size = crop_size
         self.name = name
+        self.on_broken = on_broken
         self.dropped: dict[str, str] = {}
         if on_broken == "raise":
             check_whole(self.paths)

@@ -28,8 +28,11 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _done: set[str] = set()  # files that aren't checked again: a run makes several data sets of the same files
 
 
-def check_whole(paths: Sequence[str | Path]) -> None:
+def check_whole(paths: Sequence[str | Path], *, droppable: bool = True) -> None:
     """Check that no file is visibly damaged, once per process; for at most a minute, after which the others are left unchecked, with a message.
+
+    Args:
+        droppable: --on-broken skip, which the message advises, drops such files.
 
     Raises:
         BrokenImageError: it names the damaged files.
@@ -44,7 +47,7 @@ def check_whole(paths: Sequence[str | Path]) -> None:
             checked, complaints = checked + count, complaints + found
             bar.update(count)
     if complaints:
-        raise BrokenImageError(_message(complaints, len(paths)))
+        raise BrokenImageError(_message(complaints, len(paths), droppable=droppable))
     if checked < len(todo):
         logger.info("checked %d of %d images for damage in %.0f s; the others are checked when they are read, or all at the start with --on-broken skip", checked, len(todo), _LIMIT)
     _done.update(todo)
@@ -88,8 +91,8 @@ def _check(paths: Sequence[str], end: float) -> tuple[int, list[str]]:
     return len(paths), complaints
 
 
-def _message(complaints: Sequence[str], total: int) -> str:
-    cure = "replace or delete {}, or drop all such images with --on-broken skip"
+def _message(complaints: Sequence[str], total: int, *, droppable: bool) -> str:
+    cure = "replace or delete {}" + ", or drop all such images with --on-broken skip" * droppable
     if len(complaints) == 1:
         return f"{complaints[0]}; {cure.format('it')}"
     more = f", and {len(complaints) - _NAMED} more" if len(complaints) > _NAMED else ""

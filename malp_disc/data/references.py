@@ -45,9 +45,9 @@ class WithReferences(Dataset):
             listing.warn()
             found = [str(folder / name) for name in listing.names]
             self.references = _partners(names, found, folder)
-            check_whole(self.references)
+            check_whole(self.references, droppable=False)
         else:
-            found = PlainFolder(folder, test_size=test_size, flag=_FLAG, **_sizes(dataset)).paths
+            found = PlainFolder(folder, test_size=test_size, flag=_FLAG, on_broken=dataset.on_broken, **_sizes(dataset)).paths
             order = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode("utf-8", "surrogateescape")).digest())
             self._rank = [0] * len(names)
             for rank, index in enumerate(order):
@@ -105,7 +105,7 @@ def held_out_references(held_out: ImageFiles, folder: str | Path, *, paired: boo
         partners = WithReferences(held_out, folder, paired=True)
         labels = torch.zeros(len(partners), 0)
         return ImageFiles(partners.references, labels, attribute_names=(), name=f"{folder.resolve().name}, partners of the held-out images", **_sizes(held_out))
-    return PlainFolder(folder, split="test" if test_size else "train", test_size=test_size, flag=_FLAG, **_sizes(held_out))
+    return PlainFolder(folder, split="test" if test_size else "train", test_size=test_size, flag=_FLAG, on_broken=held_out.on_broken, **_sizes(held_out))
 
 
 def default_reference_test_size(folder: Path, *, most: int) -> int:

@@ -23,6 +23,7 @@ from malp_disc.runtime.random_state import random_state_kept
 from malp_disc.training.finetune import ArmSetup
 from malp_disc.training.launch import check_seeds
 from malp_disc.training.options import FinetuneOptions
+from malp_disc.training.output_folder import has_results
 from malp_disc.training.pretrain_options import MaLPOptions, build_malp
 
 logger = logging.getLogger("malp_disc")
@@ -113,8 +114,8 @@ class ArmOptions(FinetuneOptions, MaLPOptions, EvaluationConfig):
             self.refuse_without_effect(f"no effect: {', '.join(given)}, as {why}. Leave {'it' if len(given) == 1 else 'them'} out")
 
     def refuse_without_effect(self, message: str) -> None:
-        """Raise ValueError for options without effect. A resumed run of an earlier version may have such, and is warned."""
-        if self.resume_from_checkpoint is None:
+        """Raise ValueError for options without effect. A run of an earlier version that is resumed may have such, and is warned."""
+        if self.resume_from_checkpoint is None or not has_results(self.output_dir):
             raise ValueError(message)
         logger.warning(message)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,8 @@ _FINE = (-0.66, -0.33, 0.33, 0.66)  # of a step, around the best share
 _FLOOR = 0.006  # as in `malp_disc.keyed.evidence`
 _SLACK = 3  # pixels of the grid by which a rounded corner may lie above or left of the original's
 _ENOUGH = 8  # pixels of an image for a pixel of the grid, along each side; a larger one is scaled down once before it is to every share
-_BLOCK = 16 * 128**2  # pixels of the grids of the templates that are correlated at once
+_BLOCK = 64 * 128**2  # pixels of the grids of the templates whose phases are kept together
+_AT_ONCE = 16  # templates that are correlated at once: fewer make the matrix products thin, more leave the cache
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def find_alignment(image: Tensor, secret: bytes, numbers: Sequence[int], size: i
 
 
 def blocks(numbers: Sequence[int], size: int) -> list[range | tuple[int, ...]]:
-    """The numbers in parts, whose templates are correlated at once: 64 on a grid of 128 pixels."""
+    """The numbers in parts, whose phases `carrier_phases` computes and keeps together: 64 on a grid of 128 pixels."""
     length = max(1, _BLOCK // size**2)
     parts = [numbers[start : start + length] for start in range(0, len(numbers), length)]
     return [part if isinstance(part, range) else tuple(part) for part in parts]
@@ -115,8 +117,11 @@ class _Correlator:
         self.parts = [_Offsets.of(part, self.area) for part in parts]
 
     def best(self, secret: bytes, numbers: range | tuple[int, ...]) -> list[tuple[Alignment, int]]:
-        """The best offset of each part, and the number of its template."""
+        """The best offset for each part, of every `_AT_ONCE` templates, and the number of its template."""
         turns = carrier_phases(secret, numbers, self.size)[:, : self.whole[0] + _SLACK, : self.whole[1] + _SLACK]
+        return [found for start in range(0, len(numbers), _AT_ONCE) for found in self._best(turns[start : start + _AT_ONCE], numbers[start : start + _AT_ONCE])]
+
+    def _best(self, turns: np.ndarray, numbers: Sequence[int]) -> list[tuple[Alignment, int]]:
         own_set = which_set(turns.shape[1:])
         pattern = torch.cat([torch.fft.rfft2(on_circle(turns) * (own_set == k), s=self.area) for k in range(SETS)], 1)  # (N, 6, H, W // 2 + 1)
         products = torch.bmm(self.spectra, pattern.permute(2, 3, 1, 0).flatten(0, 1).contiguous().to(self.spectra.device))

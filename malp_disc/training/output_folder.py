@@ -46,7 +46,7 @@ def check_folder(folder: Path, experiment: dict[str, Any], options: type, *, res
     Raises:
         ValueError: the folder holds another experiment's results.
     """
-    if not _has_results(folder):
+    if not has_results(folder):
         return False
     record = folder / EXPERIMENT_FILE
     if not record.is_file():
@@ -77,7 +77,7 @@ def write_experiment(folder: Path, experiment: dict[str, Any], contents: Mapping
             a comment changes a file too.
     """
     was = _recorded(folder)
-    recorded, contents = was.get(_CONTENTS) if goes_on and _has_results(folder) else None, dict(contents or {})
+    recorded, contents = was.get(_CONTENTS) if goes_on and has_results(folder) else None, dict(contents or {})
     recorded = recorded if isinstance(recorded, dict) else {}
     for name in [name for name in contents if recorded.get(name, contents[name]) != contents[name]]:
         logger.warning(
@@ -99,7 +99,7 @@ def check_start(folder: Path, generator: str, *, write: bool) -> None:
         ValueError: the results in the folder started from another one.
     """
     was = _recorded(folder).get(_START)
-    if was not in (None, generator) and _has_results(folder):
+    if was not in (None, generator) and has_results(folder):
         raise ValueError(
             f"{folder} has results that started from a generator with other weights ({was}, now {generator}), and all arms have to start from the same one; take that "
             "generator, or choose another --output-dir"
@@ -169,7 +169,8 @@ def find_resume(folder: Path, wanted: str | None) -> str | None:
     raise ValueError(f"no complete checkpoint {wanted} in {folder}; {listed}" + ("; or give latest" if names else ", leave --resume-from-checkpoint out"))
 
 
-def _has_results(folder: Path) -> bool:
+def has_results(folder: Path) -> bool:
+    """Whether a run has left checkpoints or results in `folder`."""
     return any(True for pattern in _SIGNS for _ in folder.glob(pattern))
 
 

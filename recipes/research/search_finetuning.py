@@ -32,6 +32,7 @@ from torch.utils.data import Dataset
 from malp_disc.commands.finetune import Config as FinetuneConfig
 from malp_disc.commands.finetune import load_datasets, load_networks
 from malp_disc.data.images import ImageFiles
+from malp_disc.data.overlap import check_held_out
 from malp_disc.data.part import Part
 from malp_disc.data.references import WithReferences, known_attributes
 from malp_disc.evaluation.eval_set import EvalSet
@@ -85,12 +86,13 @@ def main(config: Config) -> None:
         raise ValueError("--reference-split held-out: a search compares with training images, so that held-out ones choose nothing")
     dataset, _ = load_datasets(config)
     edited, compared_with = measured_images(dataset, config)
+    if config.reference_root is not None:
+        check_held_out(dataset.dataset.paths[: config.eval_size], compared_with.paths, (), config.reference_root, paired=config.paired)
     accelerator = start(config, dataset, shared_folder=True)
     if accelerator.num_processes > 1:
         raise ValueError("the runs are too short for several processes; start one command per GPU with other --rows and the same --output-dir")
     generator, own, malp = load_networks(config, dataset, accelerator.device, tell=accelerator.print)
     given = load_given_malps(config, malp)
-    config.check_options_have_effect(given, own_discriminator=own is not None and any(p.requires_grad for p in own.parameters()))
     models = make_evaluation_models(config, dataset.attribute_names, accelerator.device)
     if config.dry_run:
         lines = [f"{name}: {row.text}" for name, row in rows.items()]

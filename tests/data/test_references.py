@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from malp_disc.data import PlainFolder, ProceduralFaces, WithReferences, default_reference_test_size, held_out_references
+from malp_disc.data.decoding import BrokenImageError
 from malp_disc.data.overlap import check_held_out, count_same_files, shared_files
 from malp_disc.data.references import known_attributes
 from malp_disc.data.sampling import StepBatches
@@ -137,6 +138,33 @@ def test_held_out_images_may_be_neither_compared_with_nor_trained_on(tmp_path):
     check_held_out(held_out, [*others[:2], str(copy)], others, tmp_path, paired=True)  # some pairs may be equal
     with pytest.raises(ValueError, match="--paired: all 3"):
         check_held_out(held_out, held_out, others, tmp_path, paired=True)
+    check_held_out([], held_out, others, tmp_path, paired=True)
+
+
+def test_a_single_image_of_many_that_is_also_a_reference_gives_a_warning(tmp_path, caplog):
+    """Such as a blank tile that both domains have."""
+    ours, theirs = ([tmp_path / f"{name}{i}.bin" for i in range(101)] for name in ("ours", "theirs"))
+    for i, path in enumerate((*ours, *theirs)):
+        path.write_bytes(bytes([i]))
+    for path in (ours[7], theirs[3]):
+        path.write_bytes(b"blank")
+    check_held_out([str(path) for path in ours], [str(path) for path in theirs], (), tmp_path)
+    assert "1 of the 101 held-out images are also among" in caplog.text
+    with pytest.raises(ValueError, match="1 of the 100 held-out images"):
+        check_held_out([str(path) for path in ours[:100]], [str(path) for path in theirs], (), tmp_path)
+
+
+def test_damaged_references_are_left_out_where_damaged_images_are(pairs):
+    photos = PlainFolder(pairs / "photos", image_size=16, test_size=4, on_broken="skip")
+    (pairs / "frames" / "cut.png").write_bytes(b"\x89PNG")
+    assert not any("cut.png" in path for path in WithReferences(photos, pairs / "frames").all_references)
+    assert not any("cut.png" in path for path in held_out_references(photos, pairs / "frames").paths)
+    with pytest.raises(BrokenImageError, match="cut.png .*with --on-broken skip"):
+        WithReferences(PlainFolder(pairs / "photos", image_size=16, test_size=4), pairs / "frames")
+    name = Path(photos.paths[0]).name
+    (pairs / "frames" / name).write_bytes(b"\x89PNG")
+    with pytest.raises(BrokenImageError, match="replace or delete it$"):
+        WithReferences(photos, pairs / "frames", paired=True)
 
 
 def test_drawn_faces_take_no_references(pairs):

@@ -125,7 +125,7 @@ def test_a_large_image_is_scaled_down_once_and_its_crop_found_as_exactly(malp, m
 @pytest.mark.parametrize(("whole", "side"), [((32, 32), (32, 32)), ((32, 32), (27, 20)), ((23, 45), (22, 31)), ((20, 51), (15, 51))])
 def test_a_template_is_correlated_at_every_offset_that_is_possible(whole, side):
     """The correlations of a sliding window, whatever the sides: those of the transform are even and odd here."""
-    generator, numbers, size = torch.Generator().manual_seed(8), (5, 9, 77), 32
+    generator, numbers, size = torch.Generator().manual_seed(8), tuple(range(2, 59, 3)), 32  # more than are correlated at once
     part = TurnedBack(0.8, torch.randn(3, 2, *side, generator=generator), whole)
     pattern = on_circle(carrier_phases(bytes(32), numbers, size)[:, : whole[0] + 3, : whole[1] + 3])
     by_set = torch.cat([pattern * (which_set(tuple(pattern.shape[2:])) == k) for k in range(3)], 1)
@@ -134,6 +134,6 @@ def test_a_template_is_correlated_at_every_offset_that_is_possible(whole, side):
     canvas = F.pad(by_set, (3, 200, 3, 200))[:, :, : side[0] + rows - 1, : window.shape[3] + columns - 1]
     expected = F.conv2d(canvas, window)[:, 0]  # (N, rows, columns)
     which, row, column = (int(at) for at in torch.unravel_index(expected.argmax(), expected.shape))
-    ((found, number),) = _Correlator([part], size).best(bytes(32), numbers)
+    found, number = max(_Correlator([part], size).best(bytes(32), numbers), key=lambda one: one[0].strength)
     assert (number, found.share) == (numbers[which], 0.8) and abs(found.offset[0] - row + 3) <= 0.5 and abs(found.offset[1] - column + 3) <= 0.5
     assert found.strength == pytest.approx((expected.max() / (window[:, :2].square().sum() / 2).sqrt()).item(), rel=1e-4)

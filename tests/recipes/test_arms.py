@@ -199,13 +199,17 @@ NO_EFFECT = {"frozen_weight": 3.0, "cotrain_weight": 0.1, "template_dropout": 0.
 
 
 @pytest.mark.parametrize("name", NO_EFFECT)
-def test_an_option_of_arms_that_are_not_run_is_refused_with_the_arms_that_use_it(name, caplog):
+def test_an_option_of_arms_that_are_not_run_is_refused_with_the_arms_that_use_it(name, tmp_path, caplog):
     flag = f"--{name.replace('_', '-')}"
     with pytest.raises(ValueError, match=f"no effect in the arms control vision_aided: {flag} .of .*; leave it out, or run an arm that uses it"):
         options(**{name: NO_EFFECT[name]}).check()
     options(**{name: NO_EFFECT[name]}, arms=("control", "frozen", "cotrain", "no_template")).check()
     assert not caplog.records
-    options(**{name: NO_EFFECT[name]}, resume_from_checkpoint="latest").check()  # an earlier version has begun it
+    earlier = options(**{name: NO_EFFECT[name]}, resume_from_checkpoint="latest", output_dir=tmp_path)
+    with pytest.raises(ValueError, match="no effect"):
+        earlier.check()  # there is nothing to resume
+    (tmp_path / "G-control.safetensors").touch()
+    earlier.check()
     assert flag in caplog.text
 
 
@@ -237,7 +241,7 @@ PRETRAINING = {"malp_pretrain_steps": 5, "malp_width": 8, "malp_degradation": 0.
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
-def test_flags_of_a_pretraining_need_one(name, caplog):
+def test_flags_of_a_pretraining_need_one(name, tmp_path, caplog):
     flag, changed = f"--{name.replace('_', '-')}", {name: PRETRAINING[name]}
     for arms, given, why in ((("control", "frozen"), {"malp": tiny_malp()}, "one is given"), (("control", "vision_aided"), {}, "no arm needs one")):
         with pytest.raises(ValueError, match=f"no effect: {flag}, as this run pretrains no MaLP: {why}.*Leave it out"):
@@ -245,7 +249,8 @@ def test_flags_of_a_pretraining_need_one(name, caplog):
         options(arms=arms).check_options_have_effect(given, own_discriminator=False)
     options(arms=("frozen",), **changed).check_options_have_effect({"malp": None}, own_discriminator=True)
     options(arms=("no_template",), **changed).check_options_have_effect({"malp": tiny_malp(), "passive": None}, own_discriminator=True)
-    options(resume_from_checkpoint="latest", **changed).check_options_have_effect({}, own_discriminator=True)
+    (tmp_path / "G-control.safetensors").touch()
+    options(resume_from_checkpoint="latest", output_dir=tmp_path, **changed).check_options_have_effect({}, own_discriminator=True)
     assert f"no effect: {flag}" in caplog.text, "a run that was started with it goes on"
 
 
