@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import traceback
 
 import psutil
 import pytest
@@ -45,13 +48,15 @@ def test_workers_deliver_the_same_batches_in_the_same_order():
 def test_an_error_of_the_images_has_one_message_with_and_without_workers(workers):
     batches = image_batches(BrokenImages(ValueError("five.png can't be decoded")), [[0, 1], [4, 5], [6, 7]], device=CPU, workers=workers)
     assert next(batches)[0][:, 0, 0, 0].tolist() == [0, 1 / 8]
-    with pytest.raises(ValueError, match=r"^five.png can't be decoded$"):
+    with pytest.raises(ValueError, match=r"^five.png can't be decoded$") as error:
         next(batches)
+    traceback.clear_frames(error.value.__traceback__)  # or the loader lives until the garbage collection, and its workers five seconds longer
 
 
 def test_a_defect_in_a_worker_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError, match="__getitem__"):
+    with pytest.raises(ZeroDivisionError, match="__getitem__") as error:
         list(image_batches(BrokenImages(ZeroDivisionError()), [[5]], device=CPU, workers=1))
+    traceback.clear_frames(error.value.__traceback__)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -65,6 +70,21 @@ def test_a_signal_to_the_whole_group_leaves_the_loading_alone(number):
     for worker in workers:
         worker.send_signal(number)
     assert len(list(batches)) == 10
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_program_that_fails_while_images_are_loaded_ends():
+    """The traceback of an uncaught error keeps the loader, and its workers ignore the signal with which Python ends them before it waits for them."""
+    program = (
+        "import torch\n"
+        "from malp_disc.data import ProceduralFaces\n"
+        "from malp_disc.training.loading import image_batches\n"
+        "batches = image_batches(ProceduralFaces(64, image_size=16), [[row] for row in range(40)], device=torch.device('cpu'), workers=2)\n"
+        "next(batches)\n"
+        "raise ZeroDivisionError('out of memory')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1 and ended.stderr.endswith("ZeroDivisionError: out of memory\n")
 
 
 @pytest.mark.parametrize(("cores", "processes", "expected"), [(16, 1, 8), (16, 4, 3), (8, 8, 0), (1, 1, 0)])

@@ -6,8 +6,11 @@ stops, and what goes wrong in one is raised as if there were no worker.
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import os
 import signal
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +23,23 @@ from malp_disc.data.augment import check_normalized
 from malp_disc.training.threads import available_cores
 
 _MOST_WORKERS = 8
+_PATIENCE = 5.0  # seconds for a worker that loads an image
+_started: weakref.WeakKeyDictionary[multiprocessing.process.BaseProcess, int] = weakref.WeakKeyDictionary()  # workers, and the process that has started them
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the workers that are left, as after an uncaught error, whose traceback keeps the loader: Python would ask them to terminate, which they ignore, and wait for them forever.
+
+    Exit functions run in reverse order, so this one comes before that of multiprocessing, which torch has imported.
+    """
+    left = [worker for worker, parent in _started.items() if parent == os.getpid() and worker.is_alive()]
+    if hasattr(signal, "SIGALRM"):  # elsewhere, none is ignored that ends a process
+        for worker in left:
+            os.kill(worker.pid, signal.SIGALRM)
+        for worker in left:
+            worker.join(_PATIENCE)
+            worker.kill()
 
 
 def image_batches(dataset: Dataset, sampler: Iterable[list[int]], *, device: torch.device, workers: int | None = None) -> Iterator[list[Tensor]]:
@@ -38,7 +58,10 @@ def image_batches(dataset: Dataset, sampler: Iterable[list[int]], *, device: tor
         options |= {"worker_init_fn": _ignore_signals, "collate_fn": _collate}
         dataset = _Reporting(dataset)
     own = torch.Generator()  # otherwise the seeds of its workers would be drawn from torch's global generator, which losses of a user's own may draw from
-    for batch in DataLoader(dataset, batch_sampler=sampler, generator=own, **options):
+    before = set(multiprocessing.active_children())
+    batches = iter(DataLoader(dataset, batch_sampler=sampler, generator=own, **options))
+    _started.update(dict.fromkeys(set(multiprocessing.active_children()) - before, os.getpid()))
+    for batch in batches:
         if isinstance(batch, _Failure):
             raise batch.error
         for part in batch:
@@ -80,7 +103,9 @@ def _collate(items: list[Any]) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach all processes of a group; a worker ends with the training."""
+    """Ctrl-C and a scheduler's SIGTERM reach all processes of a group; a worker ends with the training, at the latest by `_end_workers`."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))  # another status would be reported as an error of the worker
