@@ -12,21 +12,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-
-from malp_disc.runtime.allocator import keep_freed_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The source distribution leaves out the weights that are for research only.
 collect_ignore = [] if (REPOSITORY / "weights" / "survive" / "model.safetensors").is_file() else ["keyed/test_shipped_detector.py"]
 
-torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
-keep_freed_memory()
 
 FIRST = ("tests/golden/test_data.py", "tests/recipes/", "tests/test_shipped_weights.py", "tests/test_feature_branch.py")
 """The longest files: started last, one worker would be left with them. The goldens are bound by memory: two workers that are at them at once hinder each other."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # it starts the workers, which wait while it imports torch, and runs no test
+    import torch
+
+    from malp_disc.runtime.allocator import keep_freed_memory
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
